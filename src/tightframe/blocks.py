@@ -1,0 +1,168 @@
+"""Block matrices: K x K matrices that treat classes of a group alike, in compact form.
+
+A matrix ``B`` (logits, probabilities, residuals) is invariant under permuting the classes inside
+each group of a `Partition` iff, for samples of group i, all classes of another group j share one
+entry, all siblings share one entry, and the own class has one entry. Then two small arrays hold it:
+``within[i]`` = own minus sibling entry, and ``mean[j, i]`` = mean entry over the classes of group j.
+Singular values split the same way (theory.md section 3), so the cost depends on the number of
+groups, never on K. With every class its own group the form holds any K x K matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tightframe.problem import Problem, require_dense
+
+Array = NDArray[np.float64]
+
+#: Singular values below this share of the largest count as zero.
+RANK_TOLERANCE = 1e-10
+
+
+class Partition:
+    """Classes split into groups of equal count whose members are interchangeable.
+
+    Parameters
+    ----------
+    counts : array_like, shape (G,)
+        Samples in each class of a group.
+    sizes : array_like, shape (G,)
+        Classes in each group.
+    class_groups : callable
+        Returns the group index of every class, shape (K,); called only when a dense array is asked
+        for, so that a million classes cost nothing before.
+    """
+
+    def __init__(
+        self,
+        counts: Array,
+        sizes: Array,
+        class_groups: Callable[[], NDArray[np.intp]],
+    ) -> None:
+        self.counts = np.asarray(counts, dtype=np.float64)
+        self.sizes = np.asarray(sizes, dtype=np.float64)
+        self.num_samples = float(self.counts @ self.sizes)
+        self._class_groups = class_groups
+
+    @classmethod
+    def coarsest(cls, problem: Problem) -> Partition:
+        """Return the partition of a problem by distinct counts."""
+        counts, sizes = np.array(problem.groups, dtype=np.float64).T
+        return cls(counts, sizes, lambda: problem.class_groups)
+
+    @classmethod
+    def singletons(cls, problem: Problem) -> Partition:
+        """Return the partition in which every class stands alone: no symmetry is used."""
+        k = problem.num_classes
+        require_dense(k, "counts")
+        return cls(problem.counts.astype(np.float64), np.ones(k), lambda: np.arange(k))
+
+    @property
+    def num_groups(self) -> int:
+        """Number of groups G."""
+        return len(self.counts)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes K."""
+        return round(self.sizes.sum())
+
+    @cached_property
+    def class_groups(self) -> NDArray[np.intp]:
+        """Group index of every class, shape (K,)."""
+        return self._class_groups()
+
+    @cached_property
+    def shares(self) -> Array:
+        """Share of all samples that lie in each group, ``k_i n_i / N``, shape (G,)."""
+        return self.counts * self.sizes / self.num_samples
+
+    @cached_property
+    def scale(self) -> Array:
+        """``sqrt(k_j k_i n_i)``: turns group means into the reduced G x G matrix."""
+        root = np.sqrt(self.sizes)
+        return np.outer(root, root * np.sqrt(self.counts))
+
+
+@dataclass(frozen=True, eq=False)
+class BlockMatrix:
+    """A K x K matrix B in block form; column k belongs to the samples of class k.
+
+    Attributes
+    ----------
+    partition : Partition
+    within : ndarray, shape (G,)
+        Own entry minus sibling entry; 0 for groups of one class.
+    mean : ndarray, shape (G, G)
+        ``mean[j, i]``: mean over the classes of group j for a sample of group i.
+    """
+
+    partition: Partition
+    within: Array
+    mean: Array
+
+    @classmethod
+    def from_dense(cls, problem: Problem, matrix: Array) -> BlockMatrix:
+        """Hold any K x K matrix, every class its own group."""
+        partition = Partition.singletons(problem)
+        return cls(partition, np.zeros(partition.num_groups), np.array(matrix, dtype=np.float64))
+
+    def to_dense(self) -> Array:
+        """Return the K x K matrix, or raise ValueError where it would be too large."""
+        p = self.partition
+        require_dense(p.num_classes, "logits")
+        index = p.class_groups
+        dense: Array = (self.mean - np.diag(self.within / p.sizes))[np.ix_(index, index)]
+        dense[np.diag_indices_from(dense)] += self.within[index]
+        return dense
+
+    @property
+    def reduced(self) -> Array:
+        """The G x G matrix with the singular values of ``B D^{1/2}`` on group indicators."""
+        return self.mean * self.partition.scale
+
+    @cached_property
+    def spectrum(self) -> tuple[Array, Array]:
+        """Singular values of ``B D^{1/2}`` and how often each occurs (two arrays)."""
+        p = self.partition
+        many = p.sizes > 1
+        values = np.r_[
+            np.linalg.svd(self.reduced, compute_uv=False),
+            np.sqrt(p.counts[many]) * np.abs(self.within[many]),
+        ]
+        # What is zero but for rounding would count as its root with two layers or more.
+        values[values <= np.finfo(float).eps * p.num_groups * values.max()] = 0.0
+        return values, np.r_[np.ones(p.num_groups), p.sizes[many] - 1]
+
+    @cached_property
+    def column_norms(self) -> Array:
+        """Length of a column of ``B D^{1/2}`` for a class of each group, shape (G,)."""
+        p = self.partition
+        squares = p.sizes @ self.mean**2 + self.within**2 * (p.sizes - 1) / p.sizes
+        return np.sqrt(p.counts * squares)
+
+    @property
+    def operator_norm(self) -> float:
+        """Largest singular value of ``B D^{1/2}``."""
+        return float(self.spectrum[0].max())
+
+    @property
+    def rank(self) -> int:
+        """Number of singular values above `RANK_TOLERANCE` times the largest."""
+        values, times = self.spectrum
+        return round(times[values > RANK_TOLERANCE * values.max()].sum())
+
+    @property
+    def row_average(self) -> Array:
+        """``B n / N`` for a class of each group, shape (G,): the sample-weighted row average."""
+        return self.mean @ self.partition.shares
+
+    def __mul__(self, factor: float) -> BlockMatrix:
+        """Return the matrix times a number."""
+        return BlockMatrix(self.partition, self.within * factor, self.mean * factor)

@@ -1,0 +1,106 @@
+"""MSE with one or more linear layers, no or free bias, any counts: singular values decouple.
+
+Without bias the geometry is a general orthogonal frame (Dang et al. 2023). A free bias is
+minimised out first, which replaces ``D^{1/2}`` by ``A = D^{1/2}(I - u u^T)``, ``u = sqrt(n/N)``.
+By von Neumann's trace inequality the objective is at least
+``sum_i (sigma_i - a_i)^2 / (2N) + (M+1)/2 mu sigma_i^{2/(M+1)}`` over sorted singular values, with
+equality where logits and A share singular vectors; so each sigma_i solves a scalar problem.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tightframe.blocks import Array, BlockMatrix, Partition
+from tightframe.problem import Problem
+
+NAME = "MSE, decoupled singular values"
+
+
+def applies(problem: Problem) -> bool:
+    """Tell whether the theorem covers a problem; any width and depth.
+
+    Without bias the minimiser is diagonal and can be built from non-negative features too.
+    """
+    if problem.loss != "mse" or problem.bias == "decayed":
+        return False
+    return problem.features == "real" or problem.bias == "none"
+
+
+def solve(problem: Problem) -> tuple[BlockMatrix, Array]:
+    """Return the minimiser; if ``dim`` is too small, the largest singular values are kept."""
+    partition = Partition.coarsest(problem)
+    values, times = _targets(problem, partition).spectrum
+    width = problem.num_classes if problem.dim is None else problem.dim
+    if width < times[shrink(problem, values) > 0].sum():
+        # The cut may run through a group of equal classes, so no symmetry is used.
+        partition = Partition.singletons(problem)
+    root = np.sqrt(partition.counts)
+    left, values, right = np.linalg.svd(_targets(problem, partition).reduced)
+    sigma = shrink(problem, values)
+    if partition.num_groups == problem.num_classes:
+        sigma[width:] = 0.0
+    within = np.where(partition.sizes > 1, shrink(problem, root) / root, 0.0)
+    logits = BlockMatrix(partition, within, (left * sigma) @ right / partition.scale)
+    prior = partition.counts / partition.num_samples
+    bias = prior if problem.bias == "free" else np.zeros(partition.num_groups)
+    return logits, bias
+
+
+def lower_bound(problem: Problem) -> float:
+    """Return the decoupled bound; it holds for all factors of the given width."""
+    values, times = _targets(problem, Partition.coarsest(problem)).spectrum
+    order = np.argsort(-values)
+    values, times = values[order], times[order]
+    width = problem.num_classes if problem.dim is None else problem.dim
+    used = np.clip(width - (np.cumsum(times) - times), 0, times)
+    nonzero = _scalar_cost(problem, shrink(problem, values), values)
+    zero = _scalar_cost(problem, np.zeros_like(values), values)
+    return float(used @ nonzero + (times - used) @ zero)
+
+
+def shrink(problem: Problem, targets: Array) -> Array:
+    """Minimise ``(s - a)^2 / (2N) + (M+1)/2 mu s^{2/(M+1)}`` over s >= 0 for every target a.
+
+    One layer: soft-thresholding at ``N mu``. More: the larger root of
+    ``(a - s) s^p = N mu``, ``p = (M-1)/(M+1)``, unless zero costs less.
+    """
+    m = problem.depth
+    threshold = problem.num_samples * _mu(problem)
+    if m == 1:
+        return np.maximum(targets - threshold, 0.0)
+    p = (m - 1) / (m + 1)
+    # (a - s) s^p falls from its peak at s = a p / (1 + p) to zero at a: bisect in between.
+    low, high = targets * p / (1 + p), targets.copy()
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        above = (targets - middle) * middle**p > threshold
+        low, high = np.where(above, middle, low), np.where(above, high, middle)
+    root = (low + high) / 2
+    gains = _scalar_cost(problem, root, targets) < _scalar_cost(problem, 0 * root, targets)
+    return np.where(gains, root, 0.0)
+
+
+#: Halvings that exhaust float64 from any bracket [p a / (1 + p), a].
+BISECTIONS = 60
+
+
+def _scalar_cost(problem: Problem, sigma: Array, targets: Array) -> Array:
+    m = problem.depth
+    decay = (m + 1) / 2 * _mu(problem) * sigma ** (2 / (m + 1))
+    return (sigma - targets) ** 2 / (2 * problem.num_samples) + decay
+
+
+def _mu(problem: Problem) -> float:
+    """Return ``(feature_decay prod weight_decay)^{1/(M+1)}``."""
+    decays = (*problem.weight_decays, problem.feature_decay)
+    return float(np.prod(decays)) ** (1 / len(decays))
+
+
+def _targets(problem: Problem, partition: Partition) -> BlockMatrix:
+    """Return the identity, centred by the class shares where a free bias takes those."""
+    within = np.where(partition.sizes > 1, 1.0, 0.0)
+    mean = np.diag(1 / partition.sizes)
+    if problem.bias == "free":
+        mean = mean - (partition.counts / partition.num_samples)[:, None]
+    return BlockMatrix(partition, within, mean)

@@ -1,0 +1,205 @@
+"""Geometry: Gram matrices of classifier and class means, the frames of the field, distances."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tightframe.problem import CountsLike, parse_counts, require_dense
+
+#: The matrices of a Geometry that can be compared, in the order reports show them.
+PARTS = ("classifier", "means", "centered_means", "logits")
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """The last layer's geometry up to rotation: two Gram matrices and the mean logits.
+
+    Attributes
+    ----------
+    name : str
+        What this geometry is, for example ``"simplex ETF"``.
+    classifier : ndarray, shape (K, K), float64
+        Gram matrix of the classifier's rows, ``W W^T``.
+    means : ndarray, shape (K, K), float64
+        Gram matrix of the (uncentred) class means, ``H^T H``.
+    logits : ndarray, shape (K, K), float64
+        Mean logits without bias, ``W H``; column k holds the samples of class k.
+    """
+
+    name: str
+    classifier: NDArray[np.float64]
+    means: NDArray[np.float64]
+    logits: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        shapes = {part: getattr(self, part).shape for part in ("classifier", "means", "logits")}
+        k = self.num_classes
+        for part, shape in shapes.items():
+            if shape != (k, k):
+                raise ValueError(f"{part}: got shape {shape}, need ({k}, {k}) as the others")
+
+    @classmethod
+    def from_vectors(
+        cls, weights: ArrayLike, class_means: ArrayLike, name: str = "measured"
+    ) -> Geometry:
+        """Build the geometry of a classifier and class means.
+
+        Parameters
+        ----------
+        weights : array_like, shape (K, d)
+            Classifier rows (the product of the layers where there are several).
+        class_means : array_like, shape (d, K)
+            Class means as columns.
+        name : str
+            Label for reports.
+        """
+        w = np.asarray(weights, dtype=np.float64)
+        h = np.asarray(class_means, dtype=np.float64)
+        if w.ndim != 2 or h.ndim != 2 or w.shape != h.T.shape:
+            raise ValueError(
+                f"class_means: got shape {h.shape} with weights {w.shape}; "
+                "need (d, K) with weights (K, d)"
+            )
+        return cls(name, w @ w.T, h.T @ h, w @ h)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes K."""
+        return int(self.classifier.shape[0])
+
+    @cached_property
+    def centered_means(self) -> NDArray[np.float64]:
+        """Gram matrix of the class means less their class-averaged mean, shape (K, K)."""
+        return _center(self.means)
+
+    @property
+    def classifier_norms(self) -> NDArray[np.float64]:
+        """Lengths of the classifier's rows, shape (K,)."""
+        return _norms(self.classifier)
+
+    @property
+    def means_norms(self) -> NDArray[np.float64]:
+        """Lengths of the class means, shape (K,)."""
+        return _norms(self.means)
+
+    @property
+    def classifier_cosines(self) -> NDArray[np.float64]:
+        """Cosines between classifier rows, shape (K, K); NaN where a row is zero."""
+        return cosines(self.classifier)
+
+    @property
+    def means_cosines(self) -> NDArray[np.float64]:
+        """Cosines between class means, shape (K, K); NaN where a mean is zero."""
+        return cosines(self.means)
+
+    def distance(self, other: Geometry, part: str = "logits") -> float:
+        """Return the normalised Frobenius distance to another geometry.
+
+        Parameters
+        ----------
+        other : Geometry
+            Of the same number of classes.
+        part : {"classifier", "means", "centered_means", "logits"}
+            Which matrix is compared.
+        """
+        if part not in PARTS:
+            raise ValueError(f"part: got {part!r}, allowed are {', '.join(PARTS)}")
+        return normalized_distance(getattr(self, part), getattr(other, part))
+
+
+def normalized_distance(a: ArrayLike, b: ArrayLike) -> float:
+    """Return ``|| A/||A||_F - B/||B||_F ||_F``, between 0 and 2.
+
+    This is the papers' NC2 and NC3. A zero matrix has no direction: the answer is then NaN, with a
+    RuntimeWarning, never a flattering zero.
+
+    Parameters
+    ----------
+    a, b : array_like, equal shapes
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ or an entry is not finite.
+    """
+    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if x.shape != y.shape:
+        raise ValueError(f"b: got shape {y.shape}, need {x.shape} as the first matrix")
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise ValueError("a, b: entries must be finite")
+    # Dividing by the largest entry first keeps the squares from over- or underflowing.
+    scale_x, scale_y = np.abs(x).max(initial=0.0), np.abs(y).max(initial=0.0)
+    if scale_x == 0 or scale_y == 0:
+        warnings.warn("distance to a zero matrix is undefined", RuntimeWarning, stacklevel=2)
+        return float("nan")
+    x, y = x / scale_x, y / scale_y
+    return float(np.linalg.norm(x / np.linalg.norm(x) - y / np.linalg.norm(y)))
+
+
+def cosines(gram: ArrayLike) -> NDArray[np.float64]:
+    """Return the cosines behind a Gram matrix; NaN in the rows of a zero vector."""
+    g = np.asarray(gram, dtype=np.float64)
+    norms = _norms(g)
+    norms[norms == 0] = np.nan
+    return np.clip(g / norms[:, None] / norms[None, :], -1.0, 1.0)
+
+
+def simplex_etf(num_classes: int) -> Geometry:
+    """Return the simplex equiangular tight frame: every Gram is ``I - 11^T/K``.
+
+    The geometry of neural collapse on balanced data (Papyan et al. 2020; Zhu et al. 2021, Thm 3.1).
+    """
+    frame = _projection(num_classes)
+    return Geometry("simplex ETF", frame, frame, frame)
+
+
+def orthogonal_frame(num_classes: int) -> Geometry:
+    """Return the orthonormal frame, every Gram the identity (balanced MSE without bias)."""
+    _projection(num_classes)
+    eye = np.eye(num_classes)
+    return Geometry("orthogonal frame", eye, eye, eye)
+
+
+def seli(counts: CountsLike) -> Geometry:
+    """Return the simplex-encoded-labels interpolation geometry of class counts.
+
+    With ``(I - 11^T/K) D^{1/2} = V L U^T``: classifier ``V L V^T``, class means
+    ``D^{-1/2} U L U^T D^{-1/2}``, logits ``I - 11^T/K`` (Thrampoulidis et al. 2022). It is the
+    direction of the unbiased cross-entropy minimiser as the decays vanish.
+
+    Parameters
+    ----------
+    counts : str or iterable of int
+        Samples per class.
+    """
+    runs = parse_counts(counts)
+    num_classes = sum(run.classes for run in runs)
+    frame = _projection(num_classes)
+    root = np.sqrt(np.repeat([run.count for run in runs], [run.classes for run in runs]))
+    v, length, ut = np.linalg.svd(frame * root)
+    length[-1] = 0.0  # the frame has rank K - 1; the last value is rounding
+    means = (ut.T * length) @ ut / np.outer(root, root)
+    return Geometry("SELI", (v * length) @ v.T, means, frame)
+
+
+def _projection(num_classes: int) -> NDArray[np.float64]:
+    if isinstance(num_classes, bool) or not isinstance(num_classes, (int, np.integer)):
+        raise ValueError(f"num_classes: got {num_classes!r}, need a whole number, at least 2")
+    if num_classes < 2:
+        raise ValueError(f"num_classes: got {num_classes}, need at least 2")
+    require_dense(num_classes, "num_classes")
+    return np.eye(num_classes) - 1.0 / num_classes
+
+
+def _center(gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    rows = gram - gram.mean(axis=0)
+    return rows - rows.mean(axis=1, keepdims=True)
+
+
+def _norms(gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.sqrt(np.clip(np.diagonal(gram), 0.0, None))

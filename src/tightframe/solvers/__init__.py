@@ -1,0 +1,1 @@
+"""Numerical solvers and the certificate that judges them."""

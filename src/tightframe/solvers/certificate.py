@@ -1,0 +1,216 @@
+"""Certificates: how far a candidate is from the global minimum, whoever made it.
+
+Imports no solver. The convex case (one linear layer, real features) uses the duality gap of
+
+    min_{Z, b}  f(Z + b 1^T) + lambda ||Z D^{1/2}||_* + (bias_decay / 2) ||b||^2
+
+(theory.md section 2). Any residual R that is feasible for the data fit, has
+``||R D^{1/2} / N||_op <= lambda`` and, with a free bias, ``R n = 0`` gives the lower bound
+``-f*(R) - ||R n / N||^2 / (2 bias_decay)``. Evaluated in float64; rounding of the last digits is
+not covered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tightframe.blocks import Array, BlockMatrix
+from tightframe.closed_form import FAMILIES
+from tightframe.problem import Problem
+from tightframe.solvers.datafits import Datafit, make_datafit
+
+#: Newton steps allowed for the bias of a candidate; more only loosens the bound, never breaks it.
+MAX_BIAS_STEPS = 100
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A candidate's objective and a lower bound of the global minimum.
+
+    Attributes
+    ----------
+    primal : float
+        The candidate's objective (nats for cross-entropy).
+    dual : float
+        Lower bound of the global minimum.
+    """
+
+    primal: float
+    dual: float
+
+    @property
+    def gap(self) -> float:
+        """Upper bound of the candidate's distance from the minimum, at least 0."""
+        return max(self.primal - self.dual, 0.0)
+
+
+def certify(
+    problem: Problem,
+    logits: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    lower_bound: float | None = None,
+) -> Certificate:
+    """Certify ANY candidate, for example the class means of a trained network.
+
+    Parameters
+    ----------
+    problem : Problem
+        The convex form (one layer, real features, ``dim`` at least K - 1, K for MSE), or a case
+        with a closed form.
+    logits : array_like, shape (K, K)
+        Mean logits without bias, ``W H``; column k holds the samples of class k.
+    bias : array_like, shape (K,), optional
+        The bias; zeros if omitted. Only with ``problem.bias`` other than ``"none"``.
+    lower_bound : float, optional
+        A lower bound of the same problem's objective that is known already, for example
+        ``tf.solve(problem).lower_bound``; the better bound is used. The bound that follows from a
+        candidate alone is valid for any candidate, but loose for a poor one.
+
+    Returns
+    -------
+    Certificate
+        ``primal`` is the objective of these logits with their cheapest factors; ``gap`` bounds
+        its distance from the global minimum.
+
+    Raises
+    ------
+    ValueError
+        If shapes or values are off, or nothing certifies this kind of problem.
+    """
+    k = problem.num_classes
+    z = _finite("logits", logits, (k, k))
+    b = np.zeros(k) if bias is None else _finite("bias", bias, (k,))
+    if problem.bias == "none" and b.any():
+        raise ValueError("bias: got a non-zero bias for a problem with bias='none'")
+    if lower_bound is not None and not np.isfinite(lower_bound):
+        raise ValueError(f"lower_bound: got {lower_bound}, need a finite number")
+    certificate = certify_blocks(problem, BlockMatrix.from_dense(problem, z), b)
+    if lower_bound is None or lower_bound <= certificate.dual:
+        return certificate
+    return Certificate(certificate.primal, float(lower_bound))
+
+
+def _finite(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: need numbers of shape {shape}") from None
+    if array.shape != shape:
+        raise ValueError(f"{name}: got shape {array.shape}, need {shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: entries must be finite")
+    return array
+
+
+def is_convex(problem: Problem) -> bool:
+    """Tell whether the problem has the convex form: one layer, real features, wide enough."""
+    wide = problem.dim is None or problem.dim >= problem.num_classes - (problem.loss != "mse")
+    return problem.depth == 1 and problem.features == "real" and wide
+
+
+def uncovered(problem: Problem) -> str:
+    """Say why neither the convex form nor a closed form covers a problem."""
+    least = problem.num_classes - (problem.loss != "mse")
+    if problem.features == "real" and problem.depth == 1:
+        return (
+            f"dim is {problem.dim}, but {problem.loss} with bias {problem.bias!r} and "
+            f"{problem.num_classes} classes needs dim of at least {least}, or none"
+        )
+    if problem.features == "nonnegative" and problem.loss == "cross_entropy":
+        if problem.depth == 1 and problem.bias == "none":
+            return f"dim is {problem.dim}, too few axes for the classes that do not vanish"
+        return "non-negative features with cross-entropy are solved for depth 1 and bias 'none'"
+    if problem.features == "nonnegative":
+        return "non-negative features with MSE are solved for bias 'none'"
+    return f"depth {problem.depth} is solved for MSE with bias 'none' or 'free' only"
+
+
+def penalty(problem: Problem, logits: BlockMatrix) -> float:
+    """Return the least decay cost of factors with these logits.
+
+    For M layers ``(M+1)/2 mu sum sigma^{2/(M+1)}``, ``mu = (feature_decay prod
+    weight_decay)^{1/(M+1)}``, over the singular values of ``Z D^{1/2}``; for M = 1 that is
+    ``lambda ||Z D^{1/2}||_*``. With non-negative features: over the column lengths, the cost of
+    orthogonal class means.
+    """
+    if problem.features == "real":
+        values, times = logits.spectrum
+    else:
+        values, times = logits.column_norms, logits.partition.sizes
+    m = problem.depth
+    mu = (problem.feature_decay * np.prod(problem.weight_decays)) ** (1 / (m + 1))
+    return float((m + 1) / 2 * mu * (times @ values ** (2 / (m + 1))))
+
+
+def objective(problem: Problem, logits: BlockMatrix, bias: Array) -> float:
+    """Return the objective of block logits with their cheapest factors; ``bias`` per group."""
+    fit = make_datafit(problem.loss, logits.partition)
+    bias_cost = problem.bias_decay / 2 * float(logits.partition.sizes @ bias**2)
+    return (
+        fit.value(logits.within, logits.mean + bias[:, None])
+        + penalty(problem, logits)
+        + bias_cost
+    )
+
+
+def certify_blocks(problem: Problem, logits: BlockMatrix, bias: Array) -> Certificate:
+    """Certify block logits and a bias per group, by duality or else by a theorem's bound."""
+    primal = objective(problem, logits, bias)
+    if is_convex(problem):
+        fit = make_datafit(problem.loss, logits.partition)
+        best = bias if problem.bias == "none" else best_bias(problem, fit, logits, bias)
+        residual = fit.residual(logits.within, logits.mean + best[:, None])
+        return Certificate(primal, dual_bound(problem, fit, residual))
+    for family in FAMILIES:
+        if family.applies(problem) and (bound := family.lower_bound(problem)) is not None:
+            return Certificate(primal, bound)
+    raise ValueError(f"problem: {uncovered(problem)}")
+
+
+def dual_bound(problem: Problem, fit: Datafit, residual: BlockMatrix) -> float:
+    """Return the lower bound that a residual gives once it is made feasible."""
+    if problem.bias == "free":
+        residual = fit.repair(residual)
+    norm = residual.operator_norm / residual.partition.num_samples
+    residual = residual * min(1.0, problem.logit_decay / norm) if norm > 0 else residual
+    bound = fit.dual_value(residual)
+    if problem.bias == "decayed":
+        rows = residual.row_average
+        bound -= float(residual.partition.sizes @ rows**2) / (2 * problem.bias_decay)
+    return bound
+
+
+def best_bias(problem: Problem, fit: Datafit, logits: BlockMatrix, start: Array) -> Array:
+    """Minimise the objective over the bias alone, by damped Newton steps; shape (G,)."""
+    sizes = fit.partition.sizes
+    zeros = np.zeros_like(logits.within)
+
+    def value(b: Array) -> float:
+        cost = problem.bias_decay / 2 * float(sizes @ b**2)
+        return fit.value(logits.within, logits.mean + b[:, None]) + cost
+
+    b, current, polish = start.copy(), value(start), 0
+    for _ in range(MAX_BIAS_STEPS):
+        scores = logits.mean + b[:, None]
+        gradient = fit.gradient(logits.within, scores)[1].sum(axis=1)
+        gradient += problem.bias_decay * sizes * b
+        hessian = fit.bias_hessian(logits.within, scores) + np.diag(problem.bias_decay * sizes)
+        # A free bias may move along the constant vector for nothing: least squares.
+        step = -np.linalg.lstsq(hessian, gradient, rcond=1e-14)[0]
+        decrement = -float(gradient @ step)
+        if decrement < 1e-12 * (1 + abs(current)):
+            # Values no longer tell steps apart; two more full steps reach rounding.
+            b, polish = b + step, polish + 1
+            if polish == 2:
+                break
+            continue
+        length = 1.0
+        while value(b + length * step) > current - 1e-4 * length * decrement and length > 1e-12:
+            length /= 2
+        b = b + length * step
+        current = value(b)
+    return b
