@@ -12,6 +12,7 @@ not covered.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,9 @@ from tightframe.solvers.datafits import Datafit, make_datafit
 
 #: Newton steps allowed for the bias of a candidate; more only loosens the bound, never breaks it.
 MAX_BIAS_STEPS = 100
+
+#: Samples whose logits are held at a time.
+SAMPLE_CHUNK = 65536
 
 
 @dataclass(frozen=True)
@@ -182,6 +186,62 @@ def dual_bound(problem: Problem, fit: Datafit, residual: BlockMatrix) -> float:
         rows = residual.row_average
         bound -= float(residual.partition.sizes @ rows**2) / (2 * problem.bias_decay)
     return bound
+
+
+def factored_objective(
+    problem: Problem,
+    weights: Sequence[ArrayLike],
+    features: ArrayLike,
+    labels: ArrayLike,
+    bias: ArrayLike | None = None,
+) -> float:
+    """Return the objective of actual factors: every layer, every sample's features, the bias.
+
+    Parameters
+    ----------
+    problem : Problem
+    weights : sequence of array_like
+        The ``problem.depth`` layers, W_1 (next to the features) first; the last is (K, d).
+    features : array_like, shape (N, d)
+        One row a sample; N must be the problem's.
+    labels : array_like, shape (N,), integers below K
+    bias : array_like, shape (K,), optional
+
+    Returns
+    -------
+    float
+        At least any lower bound of the problem.
+    """
+    layers = [np.asarray(weight, dtype=np.float64) for weight in weights]
+    h, y = np.asarray(features), np.asarray(labels)
+    if len(layers) != problem.depth:
+        raise ValueError(f"weights: got {len(layers)} layers for depth {problem.depth}")
+    if len(h) != problem.num_samples or y.shape != (len(h),):
+        raise ValueError(
+            f"features, labels: got {h.shape} and {y.shape}, need {problem.num_samples} samples"
+        )
+    b = np.zeros(problem.num_classes) if bias is None else np.asarray(bias, dtype=np.float64)
+    loss = squares = 0.0
+    for start in range(0, len(h), SAMPLE_CHUNK):
+        rows = np.asarray(h[start : start + SAMPLE_CHUNK], dtype=np.float64)
+        squares += float(np.vdot(rows, rows))
+        for layer in layers:
+            rows = rows @ layer.T
+        rows = rows + b
+        own = y[start : start + SAMPLE_CHUNK, None]
+        if problem.loss == "cross_entropy":
+            rows -= np.take_along_axis(rows, own, axis=1)
+            loss += float(np.logaddexp.reduce(rows, axis=1).sum())
+        else:
+            rows[np.arange(len(rows)), own[:, 0]] -= 1
+            loss += float(np.vdot(rows, rows)) / 2
+    decays = zip(problem.weight_decays, layers, strict=True)
+    return (
+        loss / problem.num_samples
+        + sum(decay / 2 * float(np.vdot(layer, layer)) for decay, layer in decays)
+        + problem.feature_decay / 2 * squares
+        + problem.bias_decay / 2 * float(b @ b)
+    )
 
 
 def best_bias(problem: Problem, fit: Datafit, logits: BlockMatrix, start: Array) -> Array:

@@ -1,0 +1,413 @@
+"""The command: reads options, calls the library, prints. Thin, no logic.
+
+Exit codes: 0 done, 2 bad input, 3 not converged, 130 interrupted (what was finished is kept).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.exceptions import TyperException
+
+import tightframe as tf
+from tightframe.files import format_json, read_arrays, write_npz
+from tightframe.problem import BIASES, FEATURES, LOSSES
+
+if TYPE_CHECKING:
+    from tightframe.experiments.config import RunConfig
+
+app = typer.Typer(
+    help="Predict, measure and steer the geometry of a classifier's last layer.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+BAD_INPUT, NOT_CONVERGED, INTERRUPTED = 2, 3, 130
+
+
+# -- options shared by the commands ----------------------------------------------------------------
+
+
+def _number(text: str | float) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"got {text!r}, need a number") from None
+
+
+def _numbers(text: str | float) -> Any:
+    """Read one number, or several with commas between (one a layer)."""
+    if isinstance(text, str) and "," in text:
+        return tuple(_number(part) for part in text.split(","))
+    return _number(text)
+
+
+def _whole(text: str | int) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"got {text!r}, need a whole number") from None
+
+
+def _choices(values: tuple[str, ...]) -> str:
+    return "|".join(values)
+
+
+Counts = Annotated[
+    str, typer.Option(help="Samples per class: 500,100,100 or, compactly, 500x5,100x5.")
+]
+WeightDecay = Annotated[
+    Any,
+    typer.Option(
+        parser=_numbers, metavar="NUMBER", help="lambda_W in (lambda_W/2)||W||^2; W1,W2,.. a layer."
+    ),
+]
+FeatureDecay = Annotated[
+    Any,
+    typer.Option(
+        parser=_number, metavar="NUMBER", help="lambda_H in (lambda_H/2) sum_i ||h_i||^2."
+    ),
+]
+Loss = Annotated[str, typer.Option(metavar=_choices(LOSSES), help="Averaged over the samples.")]
+Bias = Annotated[str, typer.Option(metavar=_choices(BIASES), help="Bias of the classifier.")]
+BiasDecay = Annotated[
+    Any, typer.Option(parser=_number, metavar="NUMBER", help="With --bias decayed.")
+]
+Features = Annotated[
+    str, typer.Option(metavar=_choices(FEATURES), help="nonnegative: ReLU features.")
+]
+Depth = Annotated[
+    Any, typer.Option(parser=_whole, metavar="INTEGER", help="Linear layers after the features.")
+]
+Dim = Annotated[
+    Any,
+    typer.Option(
+        parser=_whole, metavar="INTEGER", help="Width of the features; default: as needed."
+    ),
+]
+Tol = Annotated[
+    Any, typer.Option(parser=_number, metavar="NUMBER", help="Certified relative gap wanted.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def _problem(
+    counts: str,
+    weight_decay: Any,
+    feature_decay: float,
+    loss: str,
+    bias: str,
+    bias_decay: float | None,
+    features: str,
+    depth: int,
+    dim: int | None,
+) -> tf.Problem:
+    return tf.Problem(
+        counts,
+        loss,
+        weight_decay=weight_decay,
+        feature_decay=feature_decay,
+        bias=bias,
+        bias_decay=bias_decay,
+        features=features,
+        depth=depth,
+        dim=dim,
+    )
+
+
+# -- theory ----------------------------------------------------------------------------------------
+
+
+@app.command()
+def solve(
+    counts: Counts,
+    weight_decay: WeightDecay,
+    feature_decay: FeatureDecay,
+    loss: Loss = "cross_entropy",
+    bias: Bias = "none",
+    bias_decay: BiasDecay = None,
+    features: Features = "real",
+    depth: Depth = 1,
+    dim: Dim = None,
+    tol: Tol = 1e-8,
+    json: Json = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write logits, bias, factors and Grams to this .npz.")
+    ] = None,
+) -> None:
+    """Solve for the global minimiser, with its certificate."""
+    problem = _problem(
+        counts, weight_decay, feature_decay, loss, bias, bias_decay, features, depth, dim
+    )
+    if out is not None and out.suffix != ".npz":
+        raise ValueError(f"out: got {str(out)!r}, need a name that ends in .npz")
+    solution = tf.solve(problem, tol=tol)
+    if out is not None:
+        layers = {f"weight_{m}": layer for m, layer in enumerate(solution.weights, start=1)}
+        write_npz(
+            out,
+            logits=solution.logits,
+            bias=solution.bias,
+            class_means=solution.class_means,
+            classifier_gram=solution.geometry.classifier,
+            means_gram=solution.geometry.means,
+            **layers,
+        )
+    if json:
+        print(format_json(solution.to_dict()))
+    else:
+        _print_solution(solution)
+    if solution.status != "optimal":
+        raise typer.Exit(NOT_CONVERGED)
+
+
+@app.command()
+def thresholds(
+    counts: Counts,
+    weight_decay: WeightDecay,
+    feature_decay: FeatureDecay,
+    loss: Loss = "cross_entropy",
+    bias: Bias = "none",
+    bias_decay: BiasDecay = None,
+    features: Features = "real",
+    json: Json = False,
+) -> None:
+    """Tell at which decays, totals and counts each class group collapses."""
+    problem = _problem(
+        counts, weight_decay, feature_decay, loss, bias, bias_decay, features, 1, None
+    )
+    result = tf.thresholds(problem)
+    if json:
+        print(format_json(result.to_dict() | {"problem": problem.to_dict()}))
+    else:
+        _print_thresholds(result)
+
+
+@app.command()
+def certify(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help=".npz or .safetensors with logits (K, K), or weight (K, d) and class_means "
+            "(d, K); and bias (K,) if there is one."
+        ),
+    ],
+    counts: Counts,
+    weight_decay: WeightDecay,
+    feature_decay: FeatureDecay,
+    loss: Loss = "cross_entropy",
+    bias: Bias = "none",
+    bias_decay: BiasDecay = None,
+    features: Features = "real",
+    depth: Depth = 1,
+    dim: Dim = None,
+    json: Json = False,
+) -> None:
+    """Bound how far any candidate is from the global minimum."""
+    problem = _problem(
+        counts, weight_decay, feature_decay, loss, bias, bias_decay, features, depth, dim
+    )
+    arrays = read_arrays(file)
+    if "logits" in arrays:
+        logits = arrays["logits"]
+    elif {"weight", "class_means"} <= arrays.keys():
+        logits = tf.Geometry.from_vectors(arrays["weight"], arrays["class_means"]).logits
+    else:
+        raise ValueError(
+            f"{file}: need logits, or weight and class_means; it has {', '.join(arrays) or 'none'}"
+        )
+    own = tf.certify(problem, logits, arrays.get("bias"))
+    solution = tf.solve(problem)
+    best = tf.certify(problem, logits, arrays.get("bias"), lower_bound=solution.lower_bound)
+    if json:
+        values = {
+            "primal": best.primal,
+            "lower_bound": best.dual,
+            "gap": best.gap,
+            "own_gap": own.gap,
+            "status": solution.status,
+            "problem": problem.to_dict(),
+        }
+        print(format_json(values))
+    else:
+        table = _table("", "value")
+        table.add_row("objective of the candidate", f"{best.primal:.12g}")
+        table.add_row("lower bound of the minimum", f"{best.dual:.12g}")
+        table.add_row("gap (certified)", f"{best.gap:.3g}")
+        table.add_row("gap from the candidate alone", f"{own.gap:.3g}")
+        Console().print(table)
+    if solution.status != "optimal":
+        raise typer.Exit(NOT_CONVERGED)
+
+
+# -- networks --------------------------------------------------------------------------------------
+
+
+@app.command()
+def measure(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help=".npz or .safetensors with features (N, D), labels (N,), weight (K, D), bias (K,)."
+        ),
+    ],
+    weight_decay: WeightDecay = None,
+    feature_decay: FeatureDecay = None,
+    loss: Loss = "cross_entropy",
+    bias: Bias = "none",
+    bias_decay: BiasDecay = None,
+    features: Features = "real",
+    json: Json = False,
+) -> None:
+    """Measure saved features against every known geometry, with the gap of their class means.
+
+    Give the decays to have the geometry predicted; without them the frames are compared only.
+    """
+    from tightframe.experiments.measure import measure as measure_arrays
+
+    if (weight_decay is None) != (feature_decay is None):
+        missing = "weight_decay" if weight_decay is None else "feature_decay"
+        raise ValueError(f"{missing}: missing; give both decays or neither")
+    decays: dict[str, Any] = {}
+    if weight_decay is not None:
+        decays = {
+            "weight_decay": weight_decay,
+            "feature_decay": feature_decay,
+            "loss": loss,
+            "bias": bias,
+            "bias_decay": bias_decay,
+            "features": features,
+        }
+    result = measure_arrays(read_arrays(file), **decays)
+    if json:
+        print(format_json(result.to_dict()))
+    else:
+        _print_measurement(result)
+    if result.solution is not None and result.solution.status != "optimal":
+        raise typer.Exit(NOT_CONVERGED)
+
+
+# -- printing --------------------------------------------------------------------------------------
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column(columns[0])
+    for column in columns[1:]:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _print_solution(solution: tf.Solution) -> None:
+    console = Console()
+    table = _table("classes", "samples each", "margin", "state", title="Predicted class groups")
+    for group in solution.to_dict()["groups"]:
+        state = "collapsed" if group["collapsed"] else "distinct"
+        table.add_row(
+            str(group["classes"]), str(group["count"]), f"{group['margin']:.6g}", state
+        )
+    console.print(table)
+    gap = "none" if solution.gap is None else f"{solution.gap:.2g} ({solution.note})"
+    console.print(
+        f"objective {solution.objective:.12g}, gap {gap}, rank {solution.rank}\n"
+        f"{solution.status}; {solution.method}; {solution.seconds:.3f} s",
+        highlight=False,
+    )
+
+
+def _print_thresholds(result: tf.Thresholds) -> None:
+    console = Console()
+    table = _table(
+        "classes",
+        "samples each",
+        f"{result.kind} from lambda",
+        "now",
+        "from N",
+        "distinct for counts in",
+        title=f"lambda = sqrt(weight_decay feature_decay) = {result.logit_decay:.6g}",
+    )
+    for group in result.groups:
+        interval = group.distinct_counts
+        table.add_row(
+            str(group.classes),
+            str(group.count),
+            _optional(group.logit_decay),
+            {True: "collapsed", False: "distinct", None: "-"}[group.collapsed],
+            _optional(group.total_samples),
+            "-" if interval is None else f"({interval[0]:.4g}, {interval[1]:.4g})",
+        )
+    console.print(table)
+    console.print(f"all class means are zero from lambda = {result.total_collapse:.6g}")
+
+
+def _optional(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"
+
+
+def _print_measurement(result: Any) -> None:
+    console = Console()
+    report = result.report
+    table = _table("metric", "value", title=f"{report.num_samples} samples")
+    for name in ("nc1", "nc1_quotient", "cdnv", "nc4", "self_duality", "bias_alignment"):
+        value = getattr(report, name)
+        table.add_row(name, "-" if value is None else f"{value:.6g}")
+    console.print(table)
+    parts = ("classifier", "means", "centered_means", "logits")
+    table = _table("distance to", *parts, title="Normalised Frobenius distance (0 to 2)")
+    for target in result.targets:
+        distances = report.distances(target)
+        table.add_row(target.name, *(f"{distances[part]:.4f}" for part in parts))
+    console.print(table)
+    if result.certificate is not None:
+        console.print(
+            f"objective of the class means {result.certificate.primal:.8g}, of the network "
+            f"{result.objective:.8g}; certified lower bound {result.certificate.dual:.8g}\n"
+            f"certified gap of the class means {result.certificate.gap:.3g}",
+            highlight=False,
+        )
+    for verdict in result.verdicts:
+        console.print(verdict.sentence, highlight=False)
+
+
+# -- entry -----------------------------------------------------------------------------------------
+
+
+def main() -> NoReturn:
+    """Run the command; every failure is one line on stderr and an exit code, no traceback."""
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: list[str]) -> int:
+    """Run the command with arguments and return its exit code."""
+    warnings.showwarning = _show_warning
+    try:
+        return int(app(arguments, standalone_mode=False) or 0)
+    except TyperException as error:
+        return _fail(error.format_message())
+    except ImportError as error:
+        return _fail(f"{error.name}: not installed; pip install 'tightframe[all]'")
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}")
+    except ValueError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _fail(message: str) -> int:
+    print("tightframe: " + " ".join(message.split()), file=sys.stderr)
+    return BAD_INPUT
+
+
+def _show_warning(message: Warning | str, *rest: Any, **options: Any) -> None:
+    print(f"tightframe: warning: {message}", file=sys.stderr)

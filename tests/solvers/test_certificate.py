@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tightframe as tf
+from tests.reference import ufm
+from tightframe.solvers.certificate import factored_objective
+
+COUNTS = st.lists(st.integers(1, 40), min_size=2, max_size=6)
+
+
+@st.composite
+def convex_problems(draw):
+    counts = draw(COUNTS)
+    bias = draw(st.sampled_from(["none", "free", "decayed"]))
+    return tf.Problem(
+        counts,
+        draw(st.sampled_from(["cross_entropy", "mse"])),
+        weight_decay=draw(st.floats(-4, 0)).__rpow__(10.0),
+        feature_decay=draw(st.floats(-4, 0)).__rpow__(10.0),
+        bias=bias,
+        bias_decay=draw(st.floats(1e-3, 1)) if bias == "decayed" else None,
+    )
+
+
+def _candidate(problem, seed, scale=1.0):
+    rng = np.random.default_rng(seed)
+    k = problem.num_classes
+    bias = None if problem.bias == "none" else scale * rng.normal(size=k)
+    return scale * rng.normal(size=(k, k)), bias
+
+
+@given(convex_problems(), st.integers(0, 10**6), st.sampled_from([0.01, 1.0, 50.0]))
+def test_gap_bounds_the_distance_to_the_minimum(problem, seed, scale):
+    """P(Z) - P(best) <= gap(Z), and no lower bound exceeds any objective."""
+    best = tf.solve(problem)
+    certificate = tf.certify(problem, *_candidate(problem, seed, scale))
+    assert certificate.gap >= 0
+    assert certificate.gap >= certificate.primal - best.objective - 1e-12
+    assert certificate.dual <= best.objective + 1e-12
+    assert best.gap <= 1e-8 * best.objective
+    improved = tf.certify(
+        problem, *_candidate(problem, seed, scale), lower_bound=best.lower_bound
+    )
+    assert improved.gap <= certificate.gap + 1e-15
+    assert improved.gap >= improved.primal - best.objective - 1e-12
+
+
+@given(convex_problems(), st.integers(0, 10**6))
+def test_primal_is_the_objective_of_the_cheapest_factors(problem, seed):
+    logits, bias = _candidate(problem, seed)
+    k = problem.num_classes
+    certificate = tf.certify(problem, logits, bias)
+    u, s, vt = np.linalg.svd(logits * np.sqrt(problem.counts))
+    tilt = (problem.feature_decay / problem.weight_decay) ** 0.25
+    w, h = tilt * u * np.sqrt(s), (np.sqrt(s)[:, None] * vt) / tilt / np.sqrt(problem.counts)
+    labels = np.repeat(np.arange(k), problem.counts)
+    value = factored_objective(problem, [w], h.T[labels], labels, bias)
+    assert certificate.primal == pytest.approx(value, rel=1e-10)
+    tensors = [ufm.torch.tensor(x) for x in (w, h)]
+    oracle = ufm.objective(
+        problem, tensors[:1], tensors[1], None if bias is None else ufm.torch.tensor(bias)
+    )
+    assert value == pytest.approx(float(oracle), rel=1e-10)
+
+
+@settings(max_examples=20)
+@given(convex_problems(), st.integers(0, 10**6))
+def test_gap_is_equivariant(problem, seed):
+    """Renaming the classes changes nothing."""
+    logits, bias = _candidate(problem, seed)
+    order = np.random.default_rng(seed).permutation(problem.num_classes)
+    renamed = problem.replace(counts=problem.counts[order])
+    one = tf.certify(problem, logits, bias)
+    two = tf.certify(
+        renamed, logits[np.ix_(order, order)], None if bias is None else bias[order]
+    )
+    assert two.primal == pytest.approx(one.primal, rel=1e-10)
+    assert two.dual == pytest.approx(one.dual, rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_a_free_bias_that_is_off_still_gives_a_valid_bound(loss):
+    problem = tf.Problem("30x2,5x3", loss, weight_decay=1e-2, feature_decay=1e-3, bias="free")
+    best = tf.solve(problem)
+    off = tf.certify(problem, best.logits, best.bias + np.linspace(-3, 3, 5))
+    assert off.primal > best.objective + 1e-3
+    # The bound comes from the best bias for these logits, so only the primal suffers.
+    assert off.dual == pytest.approx(best.objective, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("logits", "bias", "message"),
+    [
+        (np.zeros((2, 3)), None, r"logits: got shape \(2, 3\), need \(3, 3\)"),
+        (np.full((3, 3), np.nan), None, "logits: entries must be finite"),
+        ("abc", None, "logits: need numbers"),
+        (np.zeros((3, 3)), np.ones(3), "bias: got a non-zero bias for a problem with bias='none'"),
+        (np.zeros((3, 3)), np.ones(2), r"bias: got shape \(2,\), need \(3,\)"),
+    ],
+)
+def test_bad_candidates_are_named(logits, bias, message):
+    problem = tf.Problem("3x3", weight_decay=1e-2, feature_decay=1e-3)
+    with pytest.raises(ValueError, match=message):
+        tf.certify(problem, logits, bias)
+
+
+def test_bad_bounds_and_uncovered_problems_are_named():
+    problem = tf.Problem("3x3", weight_decay=1e-2, feature_decay=1e-3)
+    with pytest.raises(ValueError, match="lower_bound: got nan"):
+        tf.certify(problem, np.zeros((3, 3)), lower_bound=np.nan)
+    with pytest.raises(ValueError, match="depth 2"):
+        tf.certify(problem.replace(depth=2), np.zeros((3, 3)))
+    with pytest.raises(ValueError, match="weights: got 1 layers for depth 2"):
+        factored_objective(problem.replace(depth=2), [np.eye(3)], np.zeros((9, 3)), np.zeros(9, int))
+    with pytest.raises(ValueError, match="need 9 samples"):
+        factored_objective(problem, [np.eye(3)], np.zeros((8, 3)), np.zeros(8, int))

@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import log_softmax, softmax
+
+import tightframe as tf
+from tests.test_blocks import GROUPS, _random_blocks
+from tightframe.blocks import BlockMatrix
+from tightframe.solvers.datafits import make_datafit
+
+LOSSES = st.sampled_from(["cross_entropy", "mse"])
+SEEDS = st.integers(0, 10**6)
+
+
+def _dense_value(loss, counts, scores):
+    weights = np.asarray(counts) / np.sum(counts)
+    if loss == "mse":
+        return weights @ (0.5 * ((scores - np.eye(len(counts))) ** 2).sum(axis=0))
+    return weights @ -np.diagonal(log_softmax(scores, axis=0))
+
+
+def _dense_residual(loss, scores):
+    return (scores if loss == "mse" else softmax(scores, axis=0)) - np.eye(len(scores))
+
+
+@given(LOSSES, GROUPS, SEEDS, st.sampled_from([0.1, 1.0, 30.0]))
+def test_value_and_residual_are_those_of_the_dense_loss(loss, groups, seed, scale):
+    problem, blocks = _random_blocks(groups, seed)
+    blocks = blocks * scale
+    fit = make_datafit(loss, blocks.partition)
+    dense = blocks.to_dense()
+    expected = _dense_value(loss, problem.counts, dense)
+    assert fit.value(blocks.within, blocks.mean) == pytest.approx(expected, rel=1e-11, abs=1e-14)
+    residual = fit.residual(blocks.within, blocks.mean).to_dense()
+    assert np.allclose(residual, _dense_residual(loss, dense), atol=1e-12 * scale)
+
+
+@given(LOSSES, GROUPS, SEEDS)
+def test_gradient_and_curvature_are_finite_differences(loss, groups, seed):
+    _, blocks = _random_blocks(groups, seed)
+    fit = make_datafit(loss, blocks.partition)
+    rng = np.random.default_rng(seed + 1)
+    d_within = np.where(blocks.partition.sizes > 1, rng.normal(size=len(blocks.within)), 0.0)
+    d_mean = rng.normal(size=blocks.mean.shape)
+    step = 1e-5
+
+    def at(t):
+        return blocks.within + t * d_within, blocks.mean + t * d_mean
+
+    gradient = fit.gradient(*at(0))
+    slope = gradient[0] @ d_within + np.vdot(gradient[1], d_mean)
+    difference = (fit.value(*at(step)) - fit.value(*at(-step))) / (2 * step)
+    assert slope == pytest.approx(difference, rel=1e-6, abs=1e-8)
+
+    curved = fit.curvature(*at(0))(d_within, d_mean)
+    up, down = fit.gradient(*at(step)), fit.gradient(*at(-step))
+    for exact, plus, minus in zip(curved, up, down, strict=True):
+        assert np.allclose(exact, (plus - minus) / (2 * step), rtol=1e-5, atol=1e-8)
+
+
+@given(LOSSES, GROUPS, SEEDS)
+def test_bias_hessian_is_the_curvature_along_the_bias(loss, groups, seed):
+    _, blocks = _random_blocks(groups, seed)
+    fit = make_datafit(loss, blocks.partition)
+    curvature = fit.curvature(blocks.within, blocks.mean)
+    g = blocks.partition.num_groups
+    columns = [
+        curvature(np.zeros(g), np.repeat(unit[:, None], g, axis=1))[1].sum(axis=1)
+        for unit in np.eye(g)
+    ]
+    hessian = fit.bias_hessian(blocks.within, blocks.mean)
+    assert np.allclose(hessian, np.array(columns).T, atol=1e-12)
+
+
+@given(LOSSES, GROUPS, SEEDS, SEEDS)
+def test_fenchel_young(loss, groups, seed, other_seed):
+    """f(Z) + f*(G) >= <G, Z> for any Z and dual G, with equality where G is the gradient."""
+    problem, blocks = _random_blocks(groups, seed)
+    _, other = _random_blocks(groups, other_seed)
+    fit = make_datafit(loss, blocks.partition)
+    residual = fit.residual(blocks.within, blocks.mean)
+
+    def excess(z):
+        product = np.vdot(residual.to_dense() * problem.counts, z.to_dense())
+        value = fit.value(z.within, z.mean) - fit.dual_value(residual)
+        return value - product / problem.num_samples
+
+    assert excess(other) >= -1e-12
+    assert excess(blocks) == pytest.approx(0, abs=1e-12)
+
+
+@given(GROUPS, SEEDS)
+def test_entropy_is_minus_infinity_outside_the_simplex(groups, seed):
+    _, blocks = _random_blocks(groups, seed)
+    fit = make_datafit("cross_entropy", blocks.partition)
+    residual = fit.residual(blocks.within, blocks.mean)
+    outside = BlockMatrix(residual.partition, residual.within, residual.mean.copy())
+    outside.mean[0, 1] -= 1.0
+    assert fit.dual_value(outside) == -np.inf
+
+
+@given(LOSSES, GROUPS, SEEDS)
+def test_repair_makes_the_dual_point_feasible_for_a_free_bias(loss, groups, seed):
+    problem, blocks = _random_blocks(groups, seed)
+    fit = make_datafit(loss, blocks.partition)
+    repaired = fit.repair(fit.residual(blocks.within, blocks.mean))
+    assert np.allclose(repaired.to_dense() @ problem.counts, 0, atol=1e-12 * problem.num_samples)
+    if loss == "cross_entropy":
+        probabilities = repaired.to_dense() + np.eye(problem.num_classes)
+        assert np.allclose(probabilities.sum(axis=0), 1)
+        assert probabilities.min() >= -1e-15
+
+
+def test_losses_near_zero_keep_their_digits():
+    problem = tf.Problem("3x2,5", weight_decay=1e-3, feature_decay=1e-3)
+    blocks = BlockMatrix.from_dense(problem, 60 * np.eye(3))
+    fit = make_datafit("cross_entropy", blocks.partition)
+    assert fit.value(blocks.within, blocks.mean) == pytest.approx(2 * np.exp(-60), rel=1e-12)

@@ -1,0 +1,195 @@
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tightframe as tf
+from tests.reference import ufm
+from tests.solvers.test_certificate import convex_problems
+from tightframe.blocks import Partition
+from tightframe.solvers import factored
+
+
+@settings(max_examples=25, deadline=None)
+@given(convex_problems())
+def test_agrees_with_cvxpy(problem):
+    value, _, _ = ufm.convex_minimum(problem)
+    solution = tf.solve(problem)
+    assert solution.objective == pytest.approx(value, rel=2e-6, abs=2e-7)
+    # An interior-point solver stops just above the minimum; ours may not be above its value.
+    assert solution.objective <= value * (1 + 1e-7) + 1e-9
+
+
+@pytest.mark.parametrize("bias", ["none", "free", "decayed"])
+@pytest.mark.parametrize("counts", ["40x2,5x3", "60,20,9,4", "8x4"])
+def test_agrees_with_direct_minimisation(bias, counts):
+    decay = 0.01 if bias == "decayed" else None
+    problem = tf.Problem(
+        counts, weight_decay=1e-2, feature_decay=2e-3, bias=bias, bias_decay=decay
+    )
+    value, weights, means, found_bias = ufm.multistart(problem, problem.num_classes, starts=3)
+    solution = tf.solve(problem)
+    assert solution.objective == pytest.approx(value, rel=1e-9)
+    logits = weights[0] @ means
+    assert np.allclose(solution.logits, logits, atol=1e-3 * np.abs(logits).max())
+    measured = tf.Geometry.from_vectors(weights[0], means)
+    assert solution.geometry.distance(measured, "classifier") < 1e-3
+    assert solution.geometry.distance(measured, "means") < 1e-3
+    if bias != "none":
+        centred = found_bias - found_bias.mean() * (bias == "free")
+        assert np.allclose(solution.bias, centred, atol=1e-3)
+
+
+@settings(max_examples=30, deadline=None)
+@given(convex_problems())
+def test_symmetry_loses_nothing(problem):
+    """Solving without the group reduction gives the same minimum and the same logits."""
+    full = factored.minimise(problem, Partition.singletons(problem), tol=1e-9)
+    solution = tf.solve(problem, tol=1e-9)
+    assert full.converged
+    assert solution.objective == pytest.approx(full.certificate.primal, rel=2e-9)
+    scale = max(np.abs(solution.logits).max(), 1e-3)
+    assert np.allclose(full.logits.to_dense(), solution.logits, atol=1e-2 * scale)
+
+
+@settings(max_examples=30, deadline=None)
+@given(convex_problems(), st.integers(0, 1000))
+def test_solution_is_equivariant(problem, seed):
+    order = np.random.default_rng(seed).permutation(problem.num_classes)
+    one = tf.solve(problem, tol=1e-10)
+    two = tf.solve(problem.replace(counts=problem.counts[order]), tol=1e-10)
+    assert two.objective == pytest.approx(one.objective, rel=1e-9)
+    scale = max(np.abs(one.logits).max(), 1e-3)
+    assert np.allclose(two.logits, one.logits[np.ix_(order, order)], atol=1e-2 * scale)
+    assert (two.collapsed == one.collapsed[order]).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(convex_problems())
+def test_factors_attain_the_objective(problem):
+    solution = tf.solve(problem)
+    tensors = [ufm.torch.tensor(x) for x in (*solution.weights, solution.class_means)]
+    bias = None if problem.bias == "none" else ufm.torch.tensor(solution.bias)
+    value = float(ufm.objective(problem, tensors[:-1], tensors[-1], bias))
+    assert value == pytest.approx(solution.objective, rel=1e-10)
+    assert np.allclose(solution.weights[0] @ solution.class_means, solution.logits, atol=1e-10)
+
+
+# -- what the issue asks for, word for word --------------------------------------------------------
+
+
+def test_minority_is_distinct_below_its_threshold():
+    solution = tf.solve(tf.Problem("500x5,100x5", weight_decay=0.005, feature_decay=0.001))
+    assert solution.gap <= 1e-7
+    assert solution.status == "optimal"
+    assert not solution.collapsed.any()
+    assert solution.rank == 9
+
+
+def test_minority_collapses_exactly_above_its_threshold():
+    solution = tf.solve(tf.Problem("500x5,100x5", weight_decay=0.02, feature_decay=0.001))
+    assert solution.gap <= 1e-7
+    assert solution.collapsed.tolist() == [False] * 5 + [True] * 5
+    assert (solution.margins[5:] == 0).all()  # exactly, not 1e-8
+    assert (solution.margins[:5] > 1).all()
+    minority = solution.class_means[:, 5:]
+    assert np.allclose(minority, minority[:, :1], atol=1e-12)
+
+
+@pytest.mark.parametrize("f", [1e-6, 1e-4, 1e-2, 0.5, 0.99])
+@pytest.mark.parametrize("bias", ["none", "free"])
+def test_certified_from_vanishing_to_total_decay(f, bias):
+    counts = [5, 9, 13, 40, 90, 210]
+    largest = tf.thresholds(
+        tf.Problem(counts, weight_decay=1, feature_decay=1, bias=bias)
+    ).total_collapse
+    problem = tf.Problem(counts, weight_decay=f * largest, feature_decay=f * largest, bias=bias)
+    solution = tf.solve(problem)
+    assert solution.gap <= 1e-8 * solution.objective
+    assert np.abs(solution.logits).max() > 0
+
+
+def test_vanishing_decay_approaches_seli():
+    distances = []
+    for decay in (1e-3, 1e-4, 1e-5, 1e-6):
+        problem = tf.Problem("100x2,10x2", weight_decay=decay, feature_decay=decay)
+        distances.append(tf.solve(problem).geometry.distance(tf.seli("100x2,10x2"), "logits"))
+    assert distances == sorted(distances, reverse=True)
+    assert distances == pytest.approx([0.19, 0.13, 0.10, 0.08], abs=0.005)  # theory.md section 5
+
+
+def test_a_million_classes():
+    problem = tf.Problem("1000x100000,100x400000,10x500000", weight_decay=1e-7, feature_decay=1e-7)
+    solution = tf.solve(problem)
+    assert solution.gap <= 1e-8 * solution.objective
+    assert solution.group_collapsed.tolist() == [False, True, True]
+    assert len(solution.margins) == 1_000_000
+    with pytest.raises(ValueError, match="1000000 classes would need"):
+        _ = solution.logits
+    with pytest.raises(ValueError, match="1000000 classes would need"):
+        _ = solution.geometry
+
+
+def test_non_convergence_is_said():
+    problem = tf.Problem("60,20,9,4", weight_decay=1e-2, feature_decay=2e-3)
+    with pytest.warns(tf.NotConvergedWarning, match="relative gap"):
+        solution = tf.solve(problem, max_iterations=1)
+    assert solution.status == "not_converged"
+    assert solution.gap > 1e-8 * solution.objective
+    best = tf.solve(problem)
+    assert solution.gap >= solution.objective - best.objective > 0
+
+
+def test_solving_twice_gives_the_same_bits():
+    problem = tf.Problem("60,20,9,4x3", weight_decay=1e-2, feature_decay=2e-3, bias="free")
+    assert np.array_equal(tf.solve(problem).logits, tf.solve(problem).logits)
+
+
+def test_summary_is_json_ready():
+    import json
+
+    solution = tf.solve(tf.Problem("500x5,100x5", weight_decay=0.02, feature_decay=0.001))
+    summary = json.loads(json.dumps(solution.to_dict(), allow_nan=False))
+    assert summary["groups"][1] == {"count": 100, "classes": 5, "margin": 0.0, "collapsed": True}
+    assert summary["gap"] == solution.gap
+    assert tf.Problem(**summary["problem"]) == solution.problem
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dim": 3}, "dim is 3, but cross_entropy with bias 'none' and 5 classes needs dim of at"),
+        ({"dim": 4, "loss": "mse", "bias": "decayed", "bias_decay": 0.1}, "needs dim of at least 5"),
+        ({"depth": 2}, "depth 2 is solved for MSE"),
+        ({"features": "nonnegative", "bias": "free"}, "depth 1 and bias 'none'"),
+        ({"features": "nonnegative", "dim": 3}, "dim is 3, too few axes"),
+        ({"features": "nonnegative", "loss": "mse", "bias": "free"}, "MSE are solved for bias"),
+    ],
+)
+def test_what_is_not_covered_is_said(changes, message):
+    problem = tf.Problem("50x2,5x3", **({"weight_decay": 1e-2, "feature_decay": 1e-4} | changes))
+    with pytest.raises(ValueError, match=message):
+        tf.solve(problem)
+
+
+@pytest.mark.parametrize("tol", [0, -1, np.nan, "x", None])
+def test_bad_tolerance(tol):
+    with pytest.raises(ValueError, match="tol: got"):
+        tf.solve(tf.Problem("5x2", weight_decay=1e-2, feature_decay=1e-2), tol)
+
+
+def test_a_problem_is_needed():
+    with pytest.raises(ValueError, match="problem: got str"):
+        tf.solve("500x5")
+
+
+def test_no_warning_on_the_way():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for loss in ("cross_entropy", "mse"):
+            for bias in ("none", "free"):
+                tf.solve(
+                    tf.Problem("60,20x2,4x3", loss, weight_decay=1e-2, feature_decay=1e-3, bias=bias)
+                )
