@@ -1,39 +1,48 @@
 """Independent oracles for the unconstrained feature model; no code is shared with the package.
 
-`objective` writes the definition out over samples; `multistart` minimises over the factors
-directly; `convex_minimum` hands the nuclear-norm form to CVXPY.
+`objective` writes the definition out; `multistart` minimises it over the factors directly;
+`convex_minimum` hands the nuclear-norm form to CVXPY.
 """
 
 import cvxpy as cp
 import numpy as np
-import torch
 from scipy.optimize import minimize
 
 
-torch.set_num_threads(1)  # tiny matrices
-
-
 def objective(problem, weights, class_means, bias):
-    """Return the objective as a torch scalar, with every sample at its class mean."""
-    counts = torch.tensor(problem.counts, dtype=torch.float64)
-    n = counts.sum()
-    logits = class_means
+    """Return the objective with every sample at its class mean; bias None means no bias."""
+    return _value_and_gradients(problem, weights, class_means, bias)[0]
+
+
+def _value_and_gradients(problem, weights, class_means, bias):
+    counts = problem.counts
+    shares = counts / counts.sum()
+    inputs = [class_means]
     for weight in weights:
-        logits = weight @ logits
+        inputs.append(weight @ inputs[-1])
+    logits = inputs.pop()
     if bias is not None:
         logits = logits + bias[:, None]
-    eye = torch.eye(len(counts), dtype=torch.float64)
+    eye = np.eye(len(counts))
     if problem.loss == "mse":
-        losses = 0.5 * ((logits - eye) ** 2).sum(0)
+        value = 0.5 * (shares * (logits - eye) ** 2).sum()
+        slope = (logits - eye) * shares
     else:
-        losses = torch.logsumexp(logits, 0) - logits.diagonal()
-    total = (counts * losses).sum() / n
-    for decay, weight in zip(problem.weight_decays, weights, strict=True):
-        total = total + decay / 2 * (weight**2).sum()
-    total = total + problem.feature_decay / 2 * (counts * (class_means**2).sum(0)).sum()
+        logits = logits - logits.max(axis=0)
+        exps = np.exp(logits)
+        value = shares @ (np.log(exps.sum(axis=0)) - np.diagonal(logits))
+        slope = (exps / exps.sum(axis=0) - eye) * shares
+    by_bias = None
     if bias is not None:
-        total = total + problem.bias_decay / 2 * (bias**2).sum()
-    return total
+        value += problem.bias_decay / 2 * bias @ bias
+        by_bias = slope.sum(axis=1) + problem.bias_decay * bias
+    by_weights = []
+    for decay, weight, x in reversed(list(zip(problem.weight_decays, weights, inputs, strict=True))):
+        value += decay / 2 * (weight**2).sum()
+        by_weights.insert(0, slope @ x.T + decay * weight)
+        slope = weight.T @ slope
+    value += problem.feature_decay / 2 * (counts * class_means**2).sum()
+    return value, by_weights, slope + problem.feature_decay * counts * class_means, by_bias
 
 
 def multistart(problem, dim, starts=6, seed=0, scale=1.0):
@@ -41,53 +50,49 @@ def multistart(problem, dim, starts=6, seed=0, scale=1.0):
     rng = np.random.default_rng(seed)
     k = problem.num_classes
     shapes = [(dim, dim)] * (problem.depth - 1) + [(k, dim), (dim, k)]
-    sizes = [a * b for a, b in shapes]
     if problem.bias != "none":
-        sizes.append(k)
-    cuts = np.cumsum(sizes)[:-1]
+        shapes.append((k,))
+    cuts = np.cumsum([np.prod(shape) for shape in shapes])
 
     def unpack(x):
-        parts = torch.tensor_split(x, cuts.tolist())
-        matrices = [p.reshape(s) for p, s in zip(parts, shapes, strict=False)]
-        bias = parts[-1] if problem.bias != "none" else None
-        return matrices[:-1], matrices[-1], bias
+        parts = np.split(x, cuts[:-1])
+        arrays = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+        bias = arrays.pop() if problem.bias != "none" else None
+        return arrays[:-1], arrays[-1], bias
 
     def value_and_gradient(x):
-        t = torch.tensor(x, requires_grad=True)
-        value = objective(problem, *unpack(t))
-        value.backward()
-        return value.item(), t.grad.numpy()
+        value, by_weights, by_means, by_bias = _value_and_gradients(problem, *unpack(x))
+        parts = [*by_weights, by_means, *([] if by_bias is None else [by_bias])]
+        return value, np.concatenate([part.ravel() for part in parts])
 
-    bounds = None
+    lower = np.full(cuts[-1], -np.inf)
     if problem.features == "nonnegative":
-        h = slice(cuts[problem.depth - 1], sum(sizes[: problem.depth + 1]))
-        bounds = [(None, None)] * sum(sizes)
-        bounds[h] = [(0, None)] * (h.stop - h.start)
+        lower[cuts[problem.depth - 1] : cuts[problem.depth]] = 0.0
+    options = {"maxiter": 4000, "maxfun": 8000, "ftol": 1e-15, "gtol": 1e-10, "maxcor": 20}
     best = None
     for _ in range(starts):
-        x = scale * rng.standard_normal(sum(sizes))
-        if bounds is not None:
-            x[h] = np.abs(x[h])
-        options = {"maxiter": 2000, "maxfun": 4000, "ftol": 1e-15, "gtol": 1e-9, "maxcor": 20}
+        start = scale * rng.standard_normal(cuts[-1])
         result = minimize(
-            value_and_gradient, x, jac=True, method="L-BFGS-B", bounds=bounds, options=options
+            value_and_gradient,
+            np.where(lower == 0, np.abs(start), start),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[(low, None) for low in lower] if (lower == 0).any() else None,
+            options=options,
         )
         if best is None or result.fun < best.fun:
             best = result
-    weights, means, bias = unpack(torch.tensor(best.x))
-    bias = None if bias is None else bias.numpy()
-    return best.fun, [w.numpy() for w in weights], means.numpy(), bias
+    return best.fun, *unpack(best.x)
 
 
 def convex_minimum(problem, solver="CLARABEL"):
-    """Return the minimum of the convex form (one layer, real features) by CVXPY."""
+    """Return the minimum of the convex form (one layer, real features) by CVXPY, and Z and b."""
     counts = problem.counts.astype(float)
     k, n = len(counts), counts.sum()
     z, b = cp.Variable((k, k)), cp.Variable(k)
-    shifted = z + cp.reshape(b, (k, 1), order="F") @ np.ones((1, k))
     terms = []
     for c in range(k):
-        column = shifted[:, c]
+        column = z[:, c] + b
         if problem.loss == "mse":
             loss = 0.5 * cp.sum_squares(column - np.eye(k)[c])
         else:

@@ -1,0 +1,311 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import tightframe as tf
+from tightframe.experiments import store
+from tightframe.experiments.config import RunConfig
+from tightframe.experiments.train import _Batches, run
+from tightframe.geometry import PARTS
+
+# Small enough for a second a run; minibatches, so that the order of the samples matters.
+CONFIG = RunConfig(
+    counts="8x5,3x5",
+    settings=((2e-2, 2e-3), (2e-1, 8e-3)),
+    hidden=(16,),
+    feature_dim=12,
+    batch_size=20,
+    epochs=7,
+    measure_every=2,
+)
+EPOCHS = [0, 2, 4, 6, 7]
+PACKAGE = os.path.dirname(os.path.dirname(tf.__file__))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "out"
+    return folder, run(CONFIG, folder)
+
+
+def timeless(rows):
+    return pd.DataFrame(rows).drop(columns="seconds")
+
+
+def assert_same_numbers(folder, other):
+    for ours, theirs in zip(
+        store.load_run(folder).settings, store.load_run(other).settings, strict=True
+    ):
+        pd.testing.assert_frame_equal(
+            timeless(ours.history), timeless(theirs.history), check_exact=True
+        )
+        for name, array in theirs.final.items():
+            assert np.array_equal(ours.final[name], array), name
+
+
+def test_record_on_disk(finished):
+    folder, results = finished
+    record = store.load_run(folder)
+    assert record.finished
+    assert RunConfig.from_dict(record.config) == CONFIG
+    assert record.config_hash == store.config_hash(CONFIG.to_dict())
+    assert record.environment["versions"]["torch"] == torch.__version__
+    assert [s.name for s in record.settings] == ["w0.02-h0.002", "w0.2-h0.008"]
+    for setting, result, problem in zip(record.settings, results, CONFIG.problems, strict=True):
+        solution = tf.solve(problem)
+        assert setting.result == result
+        assert setting.problem == problem
+        assert setting.prediction["objective"] == solution.objective
+        assert setting.prediction["groups"][1]["members"] == [5, 6, 7, 8, 9]
+        assert setting.predicted.distance(solution.geometry) == 0
+        assert set(setting.final) == set(store.FINAL_ARRAYS)
+        assert set(setting.prediction_arrays) == set(store.PREDICTION_ARRAYS)
+        assert setting.history["epoch"].tolist() == EPOCHS
+        assert result["finished"] is True
+        assert result["first"]["epoch"] == 0
+        assert result["last"] == setting.history.iloc[-1].to_dict()
+        assert len(result["verdicts"]) == 2
+        assert any(setting.paths.logs.rglob("metrics.csv"))
+        assert any(setting.paths.logs.rglob("events.out.tfevents.*"))
+
+
+def test_final_arrays_are_the_last_measurement(finished):
+    for setting in store.load_run(finished[0]).settings:
+        last, final = setting.result["last"], setting.final
+        assert final["features"].shape == (55, 12)
+        assert np.bincount(final["labels"]).tolist() == [8] * 5 + [3] * 5
+        assert final["logits"] == pytest.approx(
+            final["weight"].astype(float) @ final["class_means"], rel=1e-6
+        )
+        for part in PARTS:
+            distance = setting.measured.distance(setting.predicted, part)
+            assert distance == pytest.approx(last[f"{part}_to_predicted"], rel=1e-6)
+        certified = tf.certify(setting.problem, setting.measured.logits)
+        assert certified.dual <= last["objective"]
+
+
+def test_training_goes_towards_the_bound(finished):
+    for result in finished[1]:
+        assert 0 < result["last"]["excess"] < result["first"]["excess"]
+
+
+def test_checkpoint_loads_without_pickle(finished):
+    for setting in store.load_run(finished[0]).settings:
+        state = torch.load(setting.paths.checkpoint, weights_only=True)
+        assert state["epoch"] == CONFIG.epochs
+        assert "backbone.0.weight" in state["state_dict"]
+
+
+def test_same_seed_same_numbers_and_callers_state_untouched(finished, tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    threads = torch.get_num_threads()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run(CONFIG, tmp_path / "again")
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.get_num_threads() == threads
+    assert_same_numbers(tmp_path / "again", finished[0])
+    assert [str(w.message) for w in caught if "ightning" in w.filename] == []
+
+
+def test_other_seed_other_numbers(finished, tmp_path):
+    one = CONFIG.replace(seed=1, settings=CONFIG.settings[:1], epochs=1)
+    result = run(one, tmp_path)[0]
+    assert result["first"]["loss"] != finished[1][0]["first"]["loss"]
+
+
+def test_progress_and_prediction(tmp_path):
+    events = []
+    config = CONFIG.replace(epochs=2)
+    run(
+        config,
+        tmp_path,
+        progress=lambda *event: events.append(event),
+        on_prediction=lambda name, solution: events.append((name, solution.status)),
+    )
+    first = [event for event in events if event[0] == config.setting_names[0]]
+    assert first[0][1] == "optimal"
+    assert first[1][1:3] == (0, 2)
+    assert first[-1][1:3] == (2, 2)
+    assert first[-1][3]["epoch"] == 2
+
+
+# -- interruption and resume -----------------------------------------------------------------------
+
+
+class Stop:
+    """A progress callback that stops the run at an epoch of a setting."""
+
+    def __init__(self, setting, epoch, action):
+        self.where, self.action = (CONFIG.setting_names[setting], epoch), action
+
+    def __call__(self, name, epoch, epochs, row):
+        if (name, epoch) == self.where:
+            self.action()
+
+
+def ctrl_c():
+    signal.raise_signal(signal.SIGINT)
+
+
+def terminate():
+    signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.fixture(autouse=True)
+def report_every_epoch(monkeypatch):
+    monkeypatch.setattr("tightframe.experiments.train._PROGRESS_SECONDS", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("setting", "epoch", "kept"), [(0, 0, [0]), (0, 5, [0, 2, 4]), (1, 3, [0, 2]), (1, 7, EPOCHS)]
+)
+def test_interrupted_and_resumed_ends_in_the_same_numbers(finished, tmp_path, setting, epoch, kept):
+    handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(KeyboardInterrupt):
+        run(CONFIG, tmp_path, progress=Stop(setting, epoch, ctrl_c))
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
+    record = store.load_run(tmp_path)
+    assert [s.finished for s in record.settings] == [k < setting for k in range(2)]
+    assert record.settings[setting].history["epoch"].tolist() == kept
+    assert record.settings[setting].paths.checkpoint.exists() == (epoch >= 2)
+    results = run(CONFIG, tmp_path, resume=True)
+    assert_same_numbers(tmp_path, finished[0])
+    for ours, theirs in zip(results, finished[1], strict=True):
+        assert ours["verdicts"] == theirs["verdicts"]
+
+
+def test_sigterm_exits_with_143_and_can_be_resumed(finished, tmp_path):
+    with pytest.raises(SystemExit) as caught:
+        run(CONFIG, tmp_path, progress=Stop(0, 4, terminate))
+    assert caught.value.code == 143
+    run(CONFIG, tmp_path, resume=True)
+    assert_same_numbers(tmp_path, finished[0])
+
+
+def test_killed_while_writing_a_checkpoint(finished, tmp_path):
+    # The child dies by SIGKILL with half of its third checkpoint written.
+    code = f"""
+    import os, signal, torch
+    from tightframe.experiments import store
+    from tightframe.experiments.train import RunConfig, run
+    save, calls = torch.save, []
+
+    def half(checkpoint, path):
+        calls.append(path)
+        if len(calls) == 3:
+            with open(path, "wb") as file:
+                file.write(b"half")
+                file.flush()
+                os.kill(os.getpid(), signal.SIGKILL)
+        save(checkpoint, path)
+
+    torch.save = half
+    run(RunConfig.from_dict({CONFIG.to_dict()!r}), {os.fspath(tmp_path)!r})
+    """
+    environment = os.environ | {"PYTHONPATH": PACKAGE}
+    child = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], env=environment, check=False, timeout=120
+    )
+    assert child.returncode == -signal.SIGKILL
+    paths = store.load_run(tmp_path).settings[0].paths
+    assert torch.load(paths.checkpoint, weights_only=True)["epoch"] == 3
+    run(CONFIG, tmp_path, resume=True)
+    assert_same_numbers(tmp_path, finished[0])
+
+
+def test_finished_but_result_lost(finished, tmp_path):
+    run(CONFIG, tmp_path)
+    paths = store.load_run(tmp_path).settings[1].paths
+    paths.result.unlink()
+    paths.final.unlink()
+    run(CONFIG, tmp_path, resume=True)
+    assert_same_numbers(tmp_path, finished[0])
+
+
+def test_resume_of_a_finished_run_trains_nothing(finished):
+    folder, results = finished
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+    assert run(CONFIG, folder, resume=True) == results
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()} == before
+
+
+# -- refusals --------------------------------------------------------------------------------------
+
+
+def test_folder_with_a_run_is_refused(finished):
+    with pytest.raises(ValueError, match="already holds a run; resume it or name another folder"):
+        run(CONFIG, finished[0])
+
+
+def test_resume_with_another_configuration_is_refused(finished):
+    with pytest.raises(ValueError, match=r"another configuration \(lr is 0.005 there, 0.1 here\)"):
+        run(CONFIG.replace(lr=0.1), finished[0], resume=True)
+
+
+def test_folder_with_something_else_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="is not an empty folder and holds no run"):
+        run(CONFIG, tmp_path)
+    with pytest.raises(ValueError, match="is not an empty folder and holds no run"):
+        run(CONFIG, tmp_path / "notes.txt")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"counts": "141,10x9"}, "class 0 wants 141 training samples, digits has 140"),
+        ({"counts": "10x4"}, "counts: got 4 classes, digits has 10"),
+        ({"depth": 2}, "problem: "),
+    ],
+)
+def test_what_cannot_be_run_leaves_no_folder(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        run(CONFIG.replace(batch_size=None, **changes), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_divergence_is_an_error(tmp_path):
+    wild = CONFIG.replace(optimizer="sgd", lr=1e9)
+    with pytest.raises(ValueError, match="lr: training diverged"):
+        run(wild, tmp_path)
+    assert not store.load_run(tmp_path).settings[0].finished
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"features": "nonnegative"},
+        {"loss": "mse", "depth": 2},
+        {"bias": "free"},
+        {"bias": "decayed", "bias_decay": 0.1},
+        {"batch_size": None, "optimizer": "sgd", "schedule": "step"},
+    ],
+)
+def test_other_problems_run_too(tmp_path, changes):
+    config = CONFIG.replace(settings=CONFIG.settings[:1], epochs=2, **changes)
+    result = run(config, tmp_path)[0]
+    assert result["last"]["excess"] > 0
+
+
+def test_batches_are_shuffled_anew_and_nearly_equal():
+    batches = _Batches(55, 20, seed=0)
+    epochs = []
+    for epoch in (0, 1, 0):
+        batches.set_epoch(epoch)
+        parts = list(batches)
+        assert sorted(len(part) for part in parts) == [18, 18, 19]
+        epochs.append(torch.cat(parts))
+        assert torch.equal(epochs[-1].sort().values, torch.arange(55))
+    assert torch.equal(epochs[0], epochs[2])
+    assert not torch.equal(epochs[0], epochs[1])

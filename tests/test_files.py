@@ -1,0 +1,90 @@
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tightframe import files
+
+
+def test_json_has_no_nan(tmp_path):
+    value = {"a": np.float64("nan"), "b": [np.inf, np.int64(3)], "c": np.eye(2), "d": tmp_path}
+    files.write_json(tmp_path / "x.json", value)
+    text = (tmp_path / "x.json").read_text()
+    assert "NaN" not in text
+    assert files.read_json(tmp_path / "x.json") == {
+        "a": None,
+        "b": [None, 3],
+        "c": [[1.0, 0.0], [0.0, 1.0]],
+        "d": os.fspath(tmp_path),
+    }
+
+
+def test_floats_keep_all_their_digits():
+    value = 0.1 + 0.2
+    assert json.loads(files.format_json({"x": value}))["x"] == value
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path):
+    path = tmp_path / "x.json"
+    files.write_json(path, 1)
+    with pytest.raises(TypeError):
+        files.write_json(path, object())
+
+    def fail():
+        with files.replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert files.read_json(path) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_an_unwritable_place_names_the_target(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="x.json"):
+        files.write_json(tmp_path / "file" / "x.json", 1)
+
+
+def test_npz_round_trip_and_refusals(tmp_path):
+    files.write_npz(tmp_path / "x.npz", a=np.arange(3), b=np.eye(2))
+    arrays = files.read_arrays(tmp_path / "x.npz")
+    assert arrays["a"].tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match="Python objects"):
+        files.write_npz(tmp_path / "y.npz", a=np.array([object()]))
+    np.savez(tmp_path / "pickled.npz", a=np.array([{"x": 1}], dtype=object))
+    with pytest.raises(ValueError, match="not an .npz file of arrays"):
+        files.read_arrays(tmp_path / "pickled.npz")
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04broken", b"\xff" * 64])
+def test_garbage_is_named(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name}: not a"):
+        files.read_arrays(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.safetensors", "x.json"])
+def test_missing_files_are_named(tmp_path, name):
+    read = files.read_json if name.endswith("json") else files.read_arrays
+    with pytest.raises(ValueError, match=f"{name}: no such file"):
+        read(tmp_path / name)
+
+
+def test_other_endings_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"ends in '.pt', need .npz or .safetensors"):
+        files.read_arrays(tmp_path / "x.pt")
+
+
+def test_safetensors_with_bfloat16(tmp_path):
+    tensors = {"h": torch.ones(2, 3, dtype=torch.bfloat16), "y": torch.tensor([0, 1])}
+    save_file(tensors, tmp_path / "x.safetensors")
+    arrays = files.read_arrays(tmp_path / "x.safetensors")
+    assert arrays["h"].dtype == np.float32
+    assert arrays["y"].dtype == np.int64
+    assert (arrays["h"] == 1).all()

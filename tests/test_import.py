@@ -1,0 +1,39 @@
+"""What importing the package may load: the theory half needs NumPy alone at import."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "torchmetrics", "lightning", "scipy", "pandas", "matplotlib", "plotly", "sklearn")
+
+
+def _python(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("module", ["tightframe", "tightframe.cli"])
+def test_import_loads_no_heavy_package(module):
+    code = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"
+    assert _python(code).strip() == "[]"
+
+
+def test_theory_half_works_where_torch_cannot_be_imported():
+    blocked = "; ".join(f"sys.modules[{name!r}] = None" for name in ("torch", "lightning"))
+    code = (
+        f"import sys; {blocked}; import tightframe as tf; "
+        "p = tf.Problem('50x2,5x3', weight_decay=1e-2, feature_decay=1e-3, bias='free'); "
+        "s = tf.solve(p); tf.certify(p, s.logits, s.bias); tf.thresholds(p); s.geometry; "
+        "tf.seli('50x2,5x3'); print(s.status)"
+    )
+    assert _python(code).strip() == "optimal"
+
+
+def test_measure_says_what_is_missing_without_torch():
+    code = (
+        "import sys; sys.modules['torch'] = None; "
+        "from tightframe.cli import run_command; print(run_command(['measure', 'x.npz']))"
+    )
+    assert _python(code).strip() == "2"

@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+import torch
+
+from tightframe.problem import Problem
+from tightframe.training import UFMLoss, head_bias, head_layers, linear_head
+
+COUNTS = (5, 3, 2)
+
+
+def objective(problem, features, labels, head):
+    """The UFM's objective, written out in NumPy."""
+    h = features.detach().numpy()
+    layers = [layer.weight.detach().numpy() for layer in head_layers(head)]
+    bias = head_bias(head)
+    b = np.zeros(3) if bias is None else bias.detach().numpy()
+    total = 0.0
+    for row, y in zip(h, labels.tolist(), strict=True):
+        z = row
+        for w in layers:
+            z = w @ z
+        z = z + b
+        if problem.loss == "cross_entropy":
+            total += np.log(np.exp(z).sum()) - z[y]
+        else:
+            total += 0.5 * ((z - np.eye(3)[y]) ** 2).sum()
+    total /= len(h)
+    for decay, w in zip(problem.weight_decays, layers, strict=True):
+        total += decay / 2 * (w**2).sum()
+    return total + problem.feature_decay / 2 * (h**2).sum() + problem.bias_decay / 2 * (b**2).sum()
+
+
+def make(seed=0, **kwargs):
+    problem = Problem(COUNTS, feature_decay=0.03, **({"weight_decay": 0.07} | kwargs))
+    torch.manual_seed(seed)
+    head = linear_head(4, 3, depth=problem.depth, bias=problem.bias != "none").double()
+    features = torch.randn(10, 4, dtype=torch.float64)
+    labels = torch.repeat_interleave(torch.arange(3), torch.tensor(COUNTS))
+    return problem, features, labels, head
+
+
+PROBLEMS = [
+    {},
+    {"loss": "mse"},
+    {"bias": "free"},
+    {"bias": "decayed", "bias_decay": 0.5},
+    {"depth": 3, "weight_decay": (0.1, 0.2, 0.3)},
+    {"loss": "mse", "bias": "decayed", "bias_decay": 0.5, "depth": 2},
+]
+
+
+@pytest.mark.parametrize("kwargs", PROBLEMS)
+def test_full_batch_is_the_objective(kwargs):
+    problem, features, labels, head = make(**kwargs)
+    loss = UFMLoss(problem)(features, labels, head)
+    assert loss.item() == pytest.approx(objective(problem, features, labels, head), rel=1e-13)
+
+
+@pytest.mark.parametrize("kwargs", PROBLEMS)
+@pytest.mark.parametrize("batch_size", [1, 4, 9])
+def test_batches_of_an_epoch_average_to_the_objective(kwargs, batch_size):
+    problem, features, labels, head = make(**kwargs)
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(1))
+    total = 0.0
+    for index in order.split(batch_size):  # the last batch is smaller: it weighs less
+        batch = UFMLoss(problem)(features[index], labels[index], head)
+        total += len(index) / 10 * batch.item()
+    assert total == pytest.approx(objective(problem, features, labels, head), rel=1e-13)
+
+
+def test_gradients_reach_features_and_head():
+    problem, features, labels, head = make()
+    features.requires_grad_()
+    UFMLoss(problem)(features, labels, head).backward()
+    weight = head_layers(head)[0].weight
+    for tensor in (features, weight):
+        entry = (0, 1)
+        step = torch.zeros_like(tensor)
+        step[entry] = 1e-6
+        with torch.no_grad():
+            tensor += step
+            up = objective(problem, features, labels, head)
+            tensor -= 2 * step
+            down = objective(problem, features, labels, head)
+            tensor += step
+        assert tensor.grad[entry].item() == pytest.approx((up - down) / 2e-6, rel=1e-5)
+
+
+def test_features_summed_per_batch_are_converted_by_the_problem():
+    # The step of a script that sums the features over batches of 5 and halves the loss.
+    script = {"weight_decay": 0.02, "feature_decay": 0.01}
+    _, features, labels, head = make()
+    problem = Problem.from_batch_features(COUNTS, batch_size=5, loss_scale=0.5, **script)
+    index = torch.arange(5)
+    logits, weight = head(features[index]), head_layers(head)[0].weight
+    step = (
+        0.5 * torch.nn.functional.cross_entropy(logits, labels[index])
+        + script["weight_decay"] / 2 * weight.square().sum()
+        + script["feature_decay"] / 2 * features[index].square().sum()
+    )
+    ours = UFMLoss(problem)(features[index], labels[index], head)
+    assert ours.item() == pytest.approx(step.item() / 0.5, rel=1e-13)

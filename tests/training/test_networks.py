@@ -1,0 +1,46 @@
+import pytest
+import torch
+from torch import nn
+
+from tightframe.training import MLP, head_bias, head_layers, head_weight, linear_head
+
+
+def test_mlp_returns_features_of_the_sign_asked_for():
+    x = torch.randn(50, 7, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    real, relu = MLP(7, 5, (9,)), MLP(7, 5, (9,), features="nonnegative")
+    assert real(x).shape == relu(x).shape == (50, 5)
+    assert real(x).min() < 0
+    assert relu(x).min() == 0
+    assert [type(layer).__name__ for layer in real] == ["Linear", "ReLU", "Linear"]
+    assert [type(layer).__name__ for layer in MLP(7, 5, ())] == ["Linear"]
+
+
+def test_head_weight_is_the_product_of_the_layers():
+    torch.manual_seed(0)
+    head = linear_head(6, 4, depth=3, bias=True)
+    x = torch.randn(8, 6)
+    assert head_weight(head).shape == (4, 6)
+    assert torch.allclose(x @ head_weight(head).T + head_bias(head), head(x), atol=1e-6)
+    assert [layer.bias is None for layer in head_layers(head)] == [True, True, False]
+    assert head_bias(linear_head(6, 4)) is None
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: MLP(3, 4, features="relu"), "features: got 'relu', allowed are real"),
+        (lambda: MLP(3, 4, (0,)), "hidden: layer widths"),
+        (lambda: linear_head(3, 4, depth=0), "depth: got 0"),
+        (lambda: head_layers(nn.ReLU()), "head: got ReLU, need torch.nn.Linear"),
+        (lambda: head_layers(nn.Sequential()), "head: got Sequential"),
+        (lambda: head_layers(nn.Sequential(nn.Linear(2, 2), nn.ReLU())), "head: got Sequential"),
+        (
+            lambda: head_layers(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))),
+            "head: a layer before the last has a bias",
+        ),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
