@@ -46,7 +46,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path):
 
 def test_an_unwritable_place_names_the_target(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="x.json"):
+    with pytest.raises(OSError, match=r"x\.json"):
         files.write_json(tmp_path / "file" / "x.json", 1)
 
 
@@ -57,7 +57,7 @@ def test_npz_round_trip_and_refusals(tmp_path):
     with pytest.raises(ValueError, match="Python objects"):
         files.write_npz(tmp_path / "y.npz", a=np.array([object()]))
     np.savez(tmp_path / "pickled.npz", a=np.array([{"x": 1}], dtype=object))
-    with pytest.raises(ValueError, match="not an .npz file of arrays"):
+    with pytest.raises(ValueError, match=r"not an \.npz file of arrays"):
         files.read_arrays(tmp_path / "pickled.npz")
 
 
@@ -77,7 +77,7 @@ def test_missing_files_are_named(tmp_path, name):
 
 
 def test_other_endings_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"ends in '.pt', need .npz or .safetensors"):
+    with pytest.raises(ValueError, match=r"ends in '\.pt', need \.npz or \.safetensors"):
         files.read_arrays(tmp_path / "x.pt")
 
 

@@ -26,9 +26,7 @@ def test_agrees_with_cvxpy(problem):
 @pytest.mark.parametrize("counts", ["40x2,5x3", "60,20,9,4", "8x4"])
 def test_agrees_with_direct_minimisation(bias, counts):
     decay = 0.01 if bias == "decayed" else None
-    problem = tf.Problem(
-        counts, weight_decay=1e-2, feature_decay=2e-3, bias=bias, bias_decay=decay
-    )
+    problem = tf.Problem(counts, weight_decay=1e-2, feature_decay=2e-3, bias=bias, bias_decay=decay)
     value, weights, means, found_bias = ufm.multistart(problem, problem.num_classes, starts=3)
     solution = tf.solve(problem)
     assert solution.objective == pytest.approx(value, rel=1e-9)
@@ -160,7 +158,7 @@ def test_summary_is_json_ready():
     ("changes", "message"),
     [
         ({"dim": 3}, "dim is 3, but cross_entropy with bias 'none' and 5 classes needs dim of at"),
-        ({"dim": 4, "loss": "mse", "bias": "decayed", "bias_decay": 0.1}, "needs dim of at least 5"),
+        ({"dim": 4, "loss": "mse", "bias": "decayed", "bias_decay": 0.1}, "of at least 5"),
         ({"depth": 2}, "depth 2 is solved for MSE"),
         ({"features": "nonnegative", "bias": "free"}, "depth 1 and bias 'none'"),
         ({"features": "nonnegative", "dim": 3}, "dim is 3, too few axes"),
@@ -189,6 +187,5 @@ def test_no_warning_on_the_way():
         warnings.simplefilter("error")
         for loss in ("cross_entropy", "mse"):
             for bias in ("none", "free"):
-                tf.solve(
-                    tf.Problem("60,20x2,4x3", loss, weight_decay=1e-2, feature_decay=1e-3, bias=bias)
-                )
+                decays = {"weight_decay": 1e-2, "feature_decay": 1e-3}
+                tf.solve(tf.Problem("60,20x2,4x3", loss, bias=bias, **decays))

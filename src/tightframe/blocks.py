@@ -2,8 +2,8 @@
 
 A matrix ``B`` (logits, probabilities, residuals) is invariant under permuting the classes inside
 each group of a `Partition` iff, for samples of group i, all classes of another group j share one
-entry, all siblings share one entry, and the own class has one entry. Then two small arrays hold it:
-``within[i]`` = own minus sibling entry, and ``mean[j, i]`` = mean entry over the classes of group j.
+entry, all siblings share one entry, and the own class has one entry. Two small arrays hold that:
+``within[i]`` = own minus sibling entry, ``mean[j, i]`` = mean entry over the classes of group j.
 Singular values split the same way (theory.md section 3), so the cost depends on the number of
 groups, never on K. With every class its own group the form holds any K x K matrix.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +72,7 @@ class Partition:
     @property
     def num_classes(self) -> int:
         """Number of classes K."""
-        return round(self.sizes.sum())
+        return int(self.sizes.sum())
 
     @cached_property
     def class_groups(self) -> NDArray[np.intp]:
@@ -132,13 +133,9 @@ class BlockMatrix:
         """Singular values of ``B D^{1/2}`` and how often each occurs (two arrays)."""
         p = self.partition
         many = p.sizes > 1
-        values = np.r_[
-            np.linalg.svd(self.reduced, compute_uv=False),
-            np.sqrt(p.counts[many]) * np.abs(self.within[many]),
-        ]
-        # What is zero but for rounding would count as its root with two layers or more.
-        values[values <= np.finfo(float).eps * p.num_groups * values.max()] = 0.0
-        return values, np.r_[np.ones(p.num_groups), p.sizes[many] - 1]
+        reduced = without_rounding(np.linalg.svd(self.reduced, compute_uv=False))
+        within = np.sqrt(p.counts[many]) * np.abs(self.within[many])
+        return np.r_[reduced, within], np.r_[np.ones(p.num_groups), p.sizes[many] - 1]
 
     @cached_property
     def column_norms(self) -> Array:
@@ -156,7 +153,7 @@ class BlockMatrix:
     def rank(self) -> int:
         """Number of singular values above `RANK_TOLERANCE` times the largest."""
         values, times = self.spectrum
-        return round(times[values > RANK_TOLERANCE * values.max()].sum())
+        return int(times[values > RANK_TOLERANCE * values.max()].sum())
 
     @property
     def row_average(self) -> Array:
@@ -166,3 +163,12 @@ class BlockMatrix:
     def __mul__(self, factor: float) -> BlockMatrix:
         """Return the matrix times a number."""
         return BlockMatrix(self.partition, self.within * factor, self.mean * factor)
+
+
+def without_rounding(singular_values: NDArray[Any]) -> Array:
+    """Return singular values with those zeroed that are rounding: at most eps n times the largest.
+
+    Factors carry roots of singular values, and a root makes 1e-16 into 1e-8.
+    """
+    limit = np.finfo(float).eps * len(singular_values) * singular_values.max()
+    return np.where(singular_values > limit, singular_values, 0.0)

@@ -5,15 +5,23 @@ Exit codes: 0 done, 2 bad input, 3 not converged, 130 interrupted (what was fini
 
 from __future__ import annotations
 
-import os
-import signal
+import contextlib
 import sys
 import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from typer.exceptions import TyperException
 
@@ -27,6 +35,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Predict, measure and steer the geometry of a classifier's last layer.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -165,7 +174,7 @@ def solve(
     if json:
         print(format_json(solution.to_dict()))
     else:
-        _print_solution(solution)
+        _print_solution(solution, Console())
     if solution.status != "optimal":
         raise typer.Exit(NOT_CONVERGED)
 
@@ -296,6 +305,126 @@ def measure(
         raise typer.Exit(NOT_CONVERGED)
 
 
+@app.command()
+def run(
+    out: Annotated[Path, typer.Option(help="Folder for the record and the report.")] = Path(
+        "tightframe-run"
+    ),
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in --out, keep what is finished.")
+    ] = False,
+    data: Annotated[str | None, typer.Option(help="Data set [digits].")] = None,
+    counts: Annotated[
+        str | None, typer.Option(help="Training samples per class [100x5,10x5].")
+    ] = None,
+    weight_decay: Annotated[
+        list[Any] | None,
+        typer.Option(
+            parser=_numbers, metavar="NUMBER", help="lambda_W; once a setting [0.02, 0.08]."
+        ),
+    ] = None,
+    feature_decay: Annotated[
+        list[Any] | None,
+        typer.Option(
+            parser=_number, metavar="NUMBER", help="lambda_H; once a setting [2e-4, 8e-4]."
+        ),
+    ] = None,
+    loss: Annotated[str | None, typer.Option(metavar=_choices(LOSSES))] = None,
+    bias: Annotated[str | None, typer.Option(metavar=_choices(BIASES))] = None,
+    bias_decay: BiasDecay = None,
+    features: Annotated[str | None, typer.Option(metavar=_choices(FEATURES))] = None,
+    hidden: Annotated[
+        str | None, typer.Option(help="Widths of the network's hidden layers [256,256].")
+    ] = None,
+    feature_dim: Annotated[
+        Any, typer.Option(parser=_whole, metavar="INTEGER", help="Width of the features [20].")
+    ] = None,
+    optimizer: Annotated[str | None, typer.Option(metavar="adam|sgd")] = None,
+    lr: Annotated[Any, typer.Option(parser=_number, metavar="NUMBER")] = None,
+    momentum: Annotated[Any, typer.Option(parser=_number, metavar="NUMBER", help="Of sgd.")] = None,
+    schedule: Annotated[str | None, typer.Option(metavar="cosine|step|constant")] = None,
+    epochs: Annotated[Any, typer.Option(parser=_whole, metavar="INTEGER")] = None,
+    batch_size: Annotated[
+        Any, typer.Option(parser=_whole, metavar="INTEGER", help="Default: all samples.")
+    ] = None,
+    measure_every: Annotated[
+        Any, typer.Option(parser=_whole, metavar="INTEGER", help="Epochs.")
+    ] = None,
+    seed: Annotated[Any, typer.Option(parser=_whole, metavar="INTEGER")] = None,
+    device: Annotated[str | None, typer.Option(metavar="cpu|gpu|auto")] = None,
+    json: Json = False,
+) -> None:
+    """Predict, train, measure and report on real data; by default in two settings on digits.
+
+    At the first the minority classes stay distinct, at the second they must merge. With --resume
+    and no other options, the configuration stored in --out is used.
+    """
+    from tightframe.experiments.store import load_run, run_file
+    from tightframe.experiments.train import RunConfig
+    from tightframe.experiments.train import run as train
+
+    given: dict[str, Any] = {
+        "data": data,
+        "counts": counts,
+        "settings": _settings(weight_decay, feature_decay),
+        "loss": loss,
+        "bias": bias,
+        "bias_decay": bias_decay,
+        "features": features,
+        "hidden": None if hidden is None else [_whole(width) for width in hidden.split(",")],
+        "feature_dim": feature_dim,
+        "optimizer": optimizer,
+        "lr": lr,
+        "momentum": momentum,
+        "schedule": schedule,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "measure_every": measure_every,
+        "seed": seed,
+        "device": device,
+    }
+    stored = load_run(out).config if resume and run_file(out).exists() else {}
+    config = RunConfig.from_dict(stored | {k: v for k, v in given.items() if v is not None})
+    console = Console(stderr=json)
+    with _training_display(console, config) as (progress, on_prediction):
+        results = train(config, out, resume=resume, progress=progress, on_prediction=on_prediction)
+    page = _write_report(out)
+    if json:
+        print(format_json({"results": results, "report": page}))
+    else:
+        _print_run(console, out)
+        console.print(f"report: {page}", highlight=False, soft_wrap=True)
+    if any(result["predicted"]["status"] != "optimal" for result in results):
+        raise typer.Exit(NOT_CONVERGED)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="What 'run --out' wrote; may be unfinished.")],
+) -> None:
+    """Write report.html and PNG plots of a run again."""
+    print(_write_report(folder))
+
+
+def _settings(weight_decay: Any, feature_decay: Any) -> list[tuple[Any, float]] | None:
+    if not weight_decay and not feature_decay:
+        return None
+    if len(weight_decay or ()) != len(feature_decay or ()):
+        raise ValueError(
+            f"feature_decay: given {len(feature_decay or ())} times, weight_decay "
+            f"{len(weight_decay or ())} times; a setting needs both"
+        )
+    return list(zip(weight_decay, feature_decay, strict=True))
+
+
+def _write_report(folder: Path) -> Path:
+    from tightframe.experiments.store import load_run
+    from tightframe.report import save_plots, write_report
+
+    save_plots(load_run(folder), folder / "plots")
+    return write_report(folder)
+
+
 # -- printing --------------------------------------------------------------------------------------
 
 
@@ -307,14 +436,11 @@ def _table(*columns: str, title: str | None = None) -> Table:
     return table
 
 
-def _print_solution(solution: tf.Solution) -> None:
-    console = Console()
+def _print_solution(solution: tf.Solution, console: Console) -> None:
     table = _table("classes", "samples each", "margin", "state", title="Predicted class groups")
     for group in solution.to_dict()["groups"]:
         state = "collapsed" if group["collapsed"] else "distinct"
-        table.add_row(
-            str(group["classes"]), str(group["count"]), f"{group['margin']:.6g}", state
-        )
+        table.add_row(str(group["classes"]), str(group["count"]), f"{group['margin']:.6g}", state)
     console.print(table)
     gap = "none" if solution.gap is None else f"{solution.gap:.2g} ({solution.note})"
     console.print(
@@ -376,6 +502,59 @@ def _print_measurement(result: Any) -> None:
         )
     for verdict in result.verdicts:
         console.print(verdict.sentence, highlight=False)
+
+
+@contextlib.contextmanager
+def _training_display(console: Console, config: RunConfig) -> Iterator[tuple[Any, Any]]:
+    """Show each setting's prediction when it is known, and a progress bar while it trains."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[state]}"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    tasks: dict[str, TaskID] = {}
+
+    def on_prediction(name: str, solution: tf.Solution) -> None:
+        bar.console.print(f"Setting {name}", style="bold", highlight=False)
+        _print_solution(solution, bar.console)
+
+    def progress(name: str, epoch: int, epochs: int, row: Mapping[str, float]) -> None:
+        if name not in tasks:
+            tasks[name] = bar.add_task(name, total=epochs, state="")
+        state = ""
+        if row:
+            state = (
+                f"{row['excess']:.1e} above bound, logits {row['logits_to_predicted']:.3f} "
+                f"from predicted, {row['logits_to_etf']:.3f} from ETF"
+            )
+        bar.update(tasks[name], completed=epoch, state=state)
+
+    console.print(
+        f"{config.data}, training samples per class {config.counts}: the predictions come first",
+        highlight=False,
+    )
+    with bar:
+        yield progress, on_prediction
+
+
+def _print_run(console: Console, folder: Path) -> None:
+    from tightframe.experiments.store import load_run
+    from tightframe.report.summary import format_number, headline, metric_rows, setting_title
+
+    for setting in load_run(folder).settings:
+        table = _table(
+            "metric", "start", "end", "to predicted", "to ETF", title=setting_title(setting)
+        )
+        for row in metric_rows(setting):
+            numbers = (row.start, row.end, row.to_predicted, row.to_etf)
+            table.add_row(row.label, *("" if n is None else format_number(n, 4) for n in numbers))
+        console.print(table)
+        console.print(headline(setting), highlight=False)
+        for verdict in (setting.result or {}).get("verdicts", []):
+            console.print(f"- {verdict['sentence']}", highlight=False)
 
 
 # -- entry -----------------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ def write_npz(path: str | os.PathLike[str], **arrays: NDArray[Any]) -> None:
         if array.dtype.hasobject:
             raise ValueError(f"{name}: got an array of Python objects, need numbers")
     with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **plain)
+        np.savez_compressed(file, **plain)  # type: ignore[arg-type]  # its stub's allow_pickle
 
 
 def read_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
@@ -176,8 +176,9 @@ def _read_safetensors(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{os.fspath(path)}: not a safetensors file ({error})") from None
     return {
-        name: (tensor.float() if tensor.is_floating_point() and tensor.itemsize < 4 else tensor)
-        .numpy()
+        name: (
+            tensor.float() if tensor.is_floating_point() and tensor.itemsize < 4 else tensor
+        ).numpy()
         for name, tensor in tensors.items()
     }
 

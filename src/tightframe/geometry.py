@@ -146,7 +146,8 @@ def cosines(gram: ArrayLike) -> NDArray[np.float64]:
     g = np.asarray(gram, dtype=np.float64)
     norms = _norms(g)
     norms[norms == 0] = np.nan
-    return np.clip(g / norms[:, None] / norms[None, :], -1.0, 1.0)
+    result: NDArray[np.float64] = np.clip(g / norms[:, None] / norms[None, :], -1.0, 1.0)
+    return result
 
 
 def simplex_etf(num_classes: int) -> Geometry:

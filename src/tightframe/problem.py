@@ -46,7 +46,7 @@ class Group(NamedTuple):
         How many classes have that count.
     """
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
     classes: int
 
 
@@ -366,7 +366,9 @@ class Problem:
         The papers' lambda_Z. Only for ``depth=1``.
         """
         if self.depth != 1:
-            raise ValueError(f"logit_decay: defined for depth 1 only, this problem has {self.depth}")
+            raise ValueError(
+                f"logit_decay: defined for depth 1 only, this problem has {self.depth}"
+            )
         return math.sqrt(self.weight_decays[0] * self.feature_decay)
 
     def to_dict(self) -> dict[str, Any]:

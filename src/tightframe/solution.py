@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.blocks import RANK_TOLERANCE, Array, BlockMatrix
+from tightframe.blocks import RANK_TOLERANCE, Array, BlockMatrix, without_rounding
 from tightframe.geometry import Geometry
 from tightframe.problem import Problem, require_dense
 
@@ -73,7 +73,9 @@ class Solution:
         """Whether the classes of each group share one mean, or vanish to zero, shape (G,)."""
         p, norms = self.blocks.partition, self.blocks.column_norms
         tolerance = RANK_TOLERANCE * norms.max()
-        collapsed = (norms <= tolerance) | ((p.sizes > 1) & (self.blocks.within == 0))
+        collapsed: NDArray[np.bool_] = (norms <= tolerance) | (
+            (p.sizes > 1) & (self.blocks.within == 0)
+        )
         # Classes of equal count that the solver kept apart (too narrow features) may still agree.
         for i in np.flatnonzero((p.sizes == 1) & ~collapsed):
             twins = np.flatnonzero((p.sizes == 1) & (p.counts == p.counts[i]))
@@ -175,6 +177,7 @@ def balanced_factors(problem: Problem, logits: Array) -> tuple[list[Array], Arra
     """
     root = np.sqrt(problem.counts)
     left, values, right = np.linalg.svd(logits * root)
+    values = without_rounding(values)
     width = problem.dim or problem.num_classes
     kept = min(width, len(values))
     to_layer, to_features = _layer_lengths(problem, values[:kept])

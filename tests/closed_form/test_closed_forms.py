@@ -14,7 +14,7 @@ from tightframe.solvers import factored
 def _assert_minimum(problem, dim, **options):
     solution = tf.solve(problem)
     assert solution.method.startswith("closed form")
-    value, weights, means, bias = ufm.multistart(problem, dim, **options)
+    value, weights, means, _ = ufm.multistart(problem, dim, **options)
     assert solution.objective == pytest.approx(value, rel=1e-8)
     return solution, weights, means
 
@@ -74,9 +74,7 @@ def test_nonnegative_cross_entropy(counts, decay):
 def test_nonnegative_worked_example():
     """papers.md section E: the classifier is made of scaled, centred class means."""
     n, k = np.array([500, 400, 300, 200, 100, 20]), 6
-    problem = tf.Problem(
-        n, weight_decay=2e-3, feature_decay=1e-4, features="nonnegative", dim=12
-    )
+    problem = tf.Problem(n, weight_decay=2e-3, feature_decay=1e-4, features="nonnegative", dim=12)
     solution = tf.solve(problem)
     h, w = solution.class_means, solution.weights[0]
     factor = np.sqrt(1e-4 / (2e-3 * k * (k - 1)))
@@ -89,9 +87,7 @@ def test_nonnegative_worked_example():
 def test_nonnegative_classes_vanish_at_their_own_threshold(factor, vanishes):
     counts, k = [200, 50, 10], 3
     decay = factor * np.sqrt(10 * (k - 1) / k) / 260
-    problem = tf.Problem(
-        counts, weight_decay=decay, feature_decay=decay, features="nonnegative"
-    )
+    problem = tf.Problem(counts, weight_decay=decay, feature_decay=decay, features="nonnegative")
     assert tf.solve(problem).collapsed.tolist() == [False, False, vanishes]
     assert tf.thresholds(problem).groups[2].collapsed == vanishes
 

@@ -25,7 +25,7 @@ def test_gradient(loss, depth, bias):
 
     def parts(x):
         arrays = [p.reshape(s) for p, s in zip(np.split(x, cuts), shapes, strict=True)]
-        return arrays[: depth], arrays[depth], arrays[-1] if bias != "none" else None
+        return arrays[:depth], arrays[depth], arrays[-1] if bias != "none" else None
 
     def value(x):
         return ufm.objective(problem, *parts(x))

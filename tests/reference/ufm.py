@@ -37,7 +37,9 @@ def _value_and_gradients(problem, weights, class_means, bias):
         value += problem.bias_decay / 2 * bias @ bias
         by_bias = slope.sum(axis=1) + problem.bias_decay * bias
     by_weights = []
-    for decay, weight, x in reversed(list(zip(problem.weight_decays, weights, inputs, strict=True))):
+    for decay, weight, x in reversed(
+        list(zip(problem.weight_decays, weights, inputs, strict=True))
+    ):
         value += decay / 2 * (weight**2).sum()
         by_weights.insert(0, slope @ x.T + decay * weight)
         slope = weight.T @ slope

@@ -40,9 +40,7 @@ def test_gap_bounds_the_distance_to_the_minimum(problem, seed, scale):
     assert certificate.gap >= certificate.primal - best.objective - 1e-12
     assert certificate.dual <= best.objective + 1e-12
     assert best.gap <= 1e-8 * best.objective
-    improved = tf.certify(
-        problem, *_candidate(problem, seed, scale), lower_bound=best.lower_bound
-    )
+    improved = tf.certify(problem, *_candidate(problem, seed, scale), lower_bound=best.lower_bound)
     assert improved.gap <= certificate.gap + 1e-15
     assert improved.gap >= improved.primal - best.objective - 1e-12
 
@@ -69,9 +67,7 @@ def test_gap_is_equivariant(problem, seed):
     order = np.random.default_rng(seed).permutation(problem.num_classes)
     renamed = problem.replace(counts=problem.counts[order])
     one = tf.certify(problem, logits, bias)
-    two = tf.certify(
-        renamed, logits[np.ix_(order, order)], None if bias is None else bias[order]
-    )
+    two = tf.certify(renamed, logits[np.ix_(order, order)], None if bias is None else bias[order])
     assert two.primal == pytest.approx(one.primal, rel=1e-10)
     assert two.dual == pytest.approx(one.dual, rel=1e-6, abs=1e-9)
 
@@ -109,6 +105,8 @@ def test_bad_bounds_and_uncovered_problems_are_named():
     with pytest.raises(ValueError, match="depth 2"):
         tf.certify(problem.replace(depth=2), np.zeros((3, 3)))
     with pytest.raises(ValueError, match="weights: got 1 layers for depth 2"):
-        factored_objective(problem.replace(depth=2), [np.eye(3)], np.zeros((9, 3)), np.zeros(9, int))
+        factored_objective(
+            problem.replace(depth=2), [np.eye(3)], np.zeros((9, 3)), np.zeros(9, int)
+        )
     with pytest.raises(ValueError, match="need 9 samples"):
         factored_objective(problem, [np.eye(3)], np.zeros((8, 3)), np.zeros(8, int))

@@ -9,6 +9,8 @@ equality where logits and A share singular vectors; so each sigma_i solves a sca
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from tightframe.blocks import Array, BlockMatrix, Partition
@@ -94,7 +96,7 @@ def _scalar_cost(problem: Problem, sigma: Array, targets: Array) -> Array:
 def _mu(problem: Problem) -> float:
     """Return ``(feature_decay prod weight_decay)^{1/(M+1)}``."""
     decays = (*problem.weight_decays, problem.feature_decay)
-    return float(np.prod(decays)) ** (1 / len(decays))
+    return math.prod(decays) ** (1 / len(decays))
 
 
 def _targets(problem: Problem, partition: Partition) -> BlockMatrix:

@@ -26,6 +26,9 @@ from tightframe.solvers.datafits import Datafit, make_datafit
 #: Newton steps allowed for the bias of a candidate; more only loosens the bound, never breaks it.
 MAX_BIAS_STEPS = 100
 
+#: Largest change of a bias in one step, in logit units.
+MAX_BIAS_STEP = 20.0
+
 #: Samples whose logits are held at a time.
 SAMPLE_CHUNK = 65536
 
@@ -155,9 +158,7 @@ def objective(problem: Problem, logits: BlockMatrix, bias: Array) -> float:
     fit = make_datafit(problem.loss, logits.partition)
     bias_cost = problem.bias_decay / 2 * float(logits.partition.sizes @ bias**2)
     return (
-        fit.value(logits.within, logits.mean + bias[:, None])
-        + penalty(problem, logits)
-        + bias_cost
+        fit.value(logits.within, logits.mean + bias[:, None]) + penalty(problem, logits) + bias_cost
     )
 
 
@@ -247,7 +248,6 @@ def factored_objective(
 def best_bias(problem: Problem, fit: Datafit, logits: BlockMatrix, start: Array) -> Array:
     """Minimise the objective over the bias alone, by damped Newton steps; shape (G,)."""
     sizes = fit.partition.sizes
-    zeros = np.zeros_like(logits.within)
 
     def value(b: Array) -> float:
         cost = problem.bias_decay / 2 * float(sizes @ b**2)
@@ -261,6 +261,8 @@ def best_bias(problem: Problem, fit: Datafit, logits: BlockMatrix, start: Array)
         hessian = fit.bias_hessian(logits.within, scores) + np.diag(problem.bias_decay * sizes)
         # A free bias may move along the constant vector for nothing: least squares.
         step = -np.linalg.lstsq(hessian, gradient, rcond=1e-14)[0]
+        # Where the softmax saturates the Hessian is nearly singular: keep steps finite.
+        step /= max(1.0, float(np.abs(step).max()) / MAX_BIAS_STEP)
         decrement = -float(gradient @ step)
         if decrement < 1e-12 * (1 + abs(current)):
             # Values no longer tell steps apart; two more full steps reach rounding.

@@ -65,7 +65,11 @@ class CrossEntropy(Datafit):
     def _log_own(self, within: Array) -> Array:
         """Log-sum-exp of a group's logits about their mean, less log(size), shape (G,)."""
         k = self.partition.sizes
-        return within * (k - 1) / k + np.logaddexp(0.0, np.log(np.maximum(k - 1, 1e-300)) - within) - np.log(k)
+        return (
+            within * (k - 1) / k
+            + np.logaddexp(0.0, np.log(np.maximum(k - 1, 1e-300)) - within)
+            - np.log(k)
+        )
 
     def value(self, within: Array, scores: Array) -> float:
         k = self.partition.sizes
@@ -78,9 +82,7 @@ class CrossEntropy(Datafit):
         np.fill_diagonal(others, siblings)
         top = np.maximum(others.max(axis=0), 0.0)
         rest = np.exp(others - top).sum(axis=0)
-        losses = np.where(
-            top > 0, top + np.log(rest + np.exp(-top)), np.log1p(rest)
-        )
+        losses = np.where(top > 0, top + np.log(rest + np.exp(-top)), np.log1p(rest))
         return float(self.partition.shares @ losses)
 
     def _group_probabilities(self, within: Array, scores: Array) -> Array:
@@ -142,7 +144,9 @@ class CrossEntropy(Datafit):
         own = _round_up(1 - escape)
         if min(own.min(), sibling.min(), others.min()) < 0:
             return -np.inf
-        log_own = np.where(own > 0.5, np.log1p(-np.minimum(escape, 0.5)), np.log(np.maximum(own, 1e-300)))
+        log_own = np.where(
+            own > 0.5, np.log1p(-np.minimum(escape, 0.5)), np.log(np.maximum(own, 1e-300))
+        )
         entropy = -(k @ _xlogx(others)) - (k - 1) * _xlogx(sibling) - own * log_own
         return float(p.shares @ entropy)
 

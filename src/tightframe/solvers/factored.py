@@ -84,7 +84,7 @@ class FactoredProblem:
         scores = u @ v.T / self.partition.scale + bias[:, None]
         return (
             self.fit.value(within, scores)
-            + self.decay / 2 * (np.vdot(u, u) + np.vdot(v, v))
+            + self.decay / 2 * float(np.vdot(u, u) + np.vdot(v, v))
             + float(self.margin_cost @ within[self.active])
             + self.problem.bias_decay / 2 * float(self.partition.sizes @ bias**2)
         )
