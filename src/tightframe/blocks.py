@@ -4,7 +4,7 @@ A matrix ``B`` (logits, probabilities, residuals) is invariant under permuting t
 each group of a `Partition` iff, for samples of group i, all classes of another group j share one
 entry, all siblings share one entry, and the own class has one entry. Two small arrays hold that:
 ``within[i]`` = own minus sibling entry, ``mean[j, i]`` = mean entry over the classes of group j.
-Singular values split the same way (theory.md section 3), so the cost depends on the number of
+Singular values split the same way (docs/theory.md section 3), so the cost depends on the number of
 groups, never on K. With every class its own group the form holds any K x K matrix.
 """
 

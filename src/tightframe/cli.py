@@ -386,8 +386,14 @@ def run(
     stored = load_run(out).config if resume and run_file(out).exists() else {}
     config = RunConfig.from_dict(stored | {k: v for k, v in given.items() if v is not None})
     console = Console(stderr=json)
-    with _training_display(console, config) as (progress, on_prediction):
-        results = train(config, out, resume=resume, progress=progress, on_prediction=on_prediction)
+    try:
+        with _training_display(console, config) as (progress, on_prediction):
+            results = train(
+                config, out, resume=resume, progress=progress, on_prediction=on_prediction
+            )
+    except KeyboardInterrupt:
+        print(f"tightframe: kept; go on with: tightframe run --out {out} --resume", file=sys.stderr)
+        raise
     page = _write_report(out)
     if json:
         print(format_json({"results": results, "report": page}))
@@ -518,7 +524,8 @@ def _training_display(console: Console, config: RunConfig) -> Iterator[tuple[Any
     tasks: dict[str, TaskID] = {}
 
     def on_prediction(name: str, solution: tf.Solution) -> None:
-        bar.console.print(f"Setting {name}", style="bold", highlight=False)
+        training = f"{config.data}, training samples per class {config.counts}"
+        bar.console.print(f"\nSetting {name}: {training}", style="bold", highlight=False)
         _print_solution(solution, bar.console)
 
     def progress(name: str, epoch: int, epochs: int, row: Mapping[str, float]) -> None:
@@ -532,10 +539,6 @@ def _training_display(console: Console, config: RunConfig) -> Iterator[tuple[Any
             )
         bar.update(tasks[name], completed=epoch, state=state)
 
-    console.print(
-        f"{config.data}, training samples per class {config.counts}: the predictions come first",
-        highlight=False,
-    )
     with bar:
         yield progress, on_prediction
 
@@ -580,6 +583,7 @@ def run_command(arguments: list[str]) -> int:
     except ValueError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
+        print("tightframe: interrupted", file=sys.stderr)
         return INTERRUPTED
 
 

@@ -72,7 +72,7 @@ def thresholds(problem: Problem) -> Thresholds:
     """Return the decays, totals and counts at which each group collapses.
 
     Real features: the classes of a group of two or more merge iff ``sqrt(n_i)/N <= lambda``,
-    whatever the other groups, the bias and the loss (theory.md section 6; Hong & Ling 2023).
+    whatever the other groups, the bias and the loss (docs/theory.md section 6; Hong & Ling 2023).
     Non-negative features with cross-entropy: a class vanishes iff ``sqrt(n_i (K-1)/K)/N <=
     lambda`` (Dang et al. 2024). MSE without bias: iff ``sqrt(n_i)/N <= lambda`` (Dang et al. 2023).
 

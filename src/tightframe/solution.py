@@ -173,7 +173,7 @@ def balanced_factors(problem: Problem, logits: Array) -> tuple[list[Array], Arra
     """Return the cheapest layers and class means with given logits (real features).
 
     From the SVD of ``Z D^{1/2}``: every layer carries the same decay cost in every direction
-    (theory.md section 2; several layers by the same balance).
+    (docs/theory.md section 2; several layers by the same balance).
     """
     root = np.sqrt(problem.counts)
     left, values, right = np.linalg.svd(logits * root)

@@ -46,10 +46,10 @@ def solve(problem: Problem) -> tuple[BlockMatrix, Array]:
 def lower_bound(problem: Problem) -> float:
     """Return a bound of the objective that holds for all W and all H >= 0.
 
-    By Jensen the loss of class k is at least ``log(1 + (K-1) e^{-m_k})``, ``m_k`` its mean margin;
-    and since H >= 0 makes all products of features non-negative, Cauchy-Schwarz bounds the decay
-    cost from below by ``sum_k c_k m_k``, ``c_k = lambda sqrt(n_k (K-1)/K)``, where each ``c_k`` is
-    at most the slope of the loss. The sum is minimised class by class.
+    By Jensen the loss of class k is at least ``log(1 + (K-1) e^{-m_k})``, ``m_k`` its mean margin.
+    Since H >= 0 makes all products of features non-negative, the decay cost is at least
+    ``sum_k c_k m_k`` for any ``0 <= c_k <= lambda sqrt(n_k (K-1)/K)``. The sum of both is minimised
+    class by class (docs/theory.md section 5).
     """
     partition = Partition.coarsest(problem)
     margins = _margins(problem, partition)

@@ -4,7 +4,7 @@ Imports no solver. The convex case (one linear layer, real features) uses the du
 
     min_{Z, b}  f(Z + b 1^T) + lambda ||Z D^{1/2}||_* + (bias_decay / 2) ||b||^2
 
-(theory.md section 2). Any residual R that is feasible for the data fit, has
+(docs/theory.md section 2). Any residual R that is feasible for the data fit, has
 ``||R D^{1/2} / N||_op <= lambda`` and, with a free bias, ``R n = 0`` gives the lower bound
 ``-f*(R) - ||R n / N||^2 / (2 bias_decay)``. Evaluated in float64; rounding of the last digits is
 not covered.

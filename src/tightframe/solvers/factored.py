@@ -1,7 +1,7 @@
 """Factored Newton solver for the convex form: X = U V^T, trust region, conjugate gradients.
 
 The nuclear norm becomes ``(||U||^2 + ||V||^2) / 2``, a smooth problem whose only local minima are
-global once U and V have a spare column (theory.md section 4). Newton steps come from Steihaug's
+global once U and V have a spare column (docs/theory.md section 4). Newton steps come from Steihaug's
 truncated conjugate gradients: matrix products only. A critical point whose gradient exceeds the
 decay is left along its top singular pair, so the rank starts small and grows to what is needed.
 """
@@ -124,7 +124,7 @@ class FactoredProblem:
     def escaping_pairs(self, x: Vector) -> tuple[Array, Array]:
         """Return the singular pairs of minus the gradient above the decay, as columns.
 
-        They are descent directions (theory.md section 4); empty at a global minimiser.
+        They are descent directions (docs/theory.md section 4); empty at a global minimiser.
         """
         _, _, within, bias = self.unpack(x)
         logits, _ = self.blocks(x)
