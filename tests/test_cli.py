@@ -65,7 +65,17 @@ def test_solve_json_has_the_contract(command):
     code, out, err = command(*SOLVE, "--json")
     assert (code, err) == (0, "")
     result = json.loads(out)
-    needed = {"objective", "gap", "status", "method", "groups", "rank", "bias", "seconds", "problem"}
+    needed = {
+        "objective",
+        "gap",
+        "status",
+        "method",
+        "groups",
+        "rank",
+        "bias",
+        "seconds",
+        "problem",
+    }
     assert needed <= result.keys()
     assert result["gap"] <= 1e-7
     assert result["status"] == "optimal"
@@ -113,9 +123,7 @@ def test_solve_with_several_layers(command):
 
 def test_non_convergence_is_exit_code_3(command):
     # No gap that small can be certified in float64.
-    code, out, err = command(
-        "solve", "--counts", "60,20,9,4", *DECAYS, "--tol", "1e-30", "--json"
-    )
+    code, out, err = command("solve", "--counts", "60,20,9,4", *DECAYS, "--tol", "1e-30", "--json")
     assert code == 3
     assert json.loads(out)["status"] == "not_converged"
     assert err.startswith("tightframe: warning: solve stopped at a relative gap")
@@ -195,9 +203,7 @@ def test_certify_a_solution_and_a_spoilt_one(command, tmp_path):
     assert gaps["best.npz"] <= 1e-7
     assert gaps["factors.safetensors"] <= 1e-7
     assert gaps["spoilt.npz"] > 1e-3
-    code, out, _ = command(
-        "certify", tmp_path / "spoilt.npz", "--counts", "500x5,100x5", *DECAYS
-    )
+    code, out, _ = command("certify", tmp_path / "spoilt.npz", "--counts", "500x5,100x5", *DECAYS)
     assert "gap (certified)" in out
 
 
@@ -275,7 +281,10 @@ def _spoil(name, value):
         (_spoil("weight", lambda w: w * np.inf), "weight"),
         (_spoil("bias", lambda _: np.ones(2)), "bias"),
         (_spoil("bias", lambda _: np.ones(3)), "bias: got a non-zero bias"),
-        (_spoil("features", lambda h: h[:0]) | {"labels": np.zeros(0, int)}, "classes 0, 1, 2 are without samples"),
+        (
+            _spoil("features", lambda h: h[:0]) | {"labels": np.zeros(0, int)},
+            "classes 0, 1, 2 are without samples",
+        ),
     ],
 )
 def test_measure_names_what_is_wrong(fails, tmp_path, arrays, message):

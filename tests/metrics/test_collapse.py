@@ -213,8 +213,8 @@ class TestExactValues:
 
     @pytest.mark.parametrize("gap", [1.0, 1e-4, 1e-9])
     def test_cdnv_of_two_close_classes_among_distant_ones(self, gap):
-        # The close pair dominates: v = 4 for it, and distances 5 and 5 to the others.
-        x = np.array([[0, 2, 0.0], [0, -2, 0], [gap, 2, 0], [gap, -2, 0], [0, 0, 5], [0, 0, -5]])
+        # The pair has v = 4, and distance 5 to both others; it is not near the global mean.
+        x = np.array([[0, 2, 4.0], [0, -2, 4], [gap, 2, 4], [gap, -2, 4], [0, 3, 0], [0, -3, 0]])
         moments = gather(x, np.array([0, 0, 1, 1, 2, 3]), 4)
         far = 2 * 4 / (2 * 25) + 2 * 4 / (2 * (25 + gap**2))
         want = (8 / (2 * gap**2) + far) / 6

@@ -156,8 +156,18 @@ def test_format_number(value: float | None, text: str) -> None:
 
 def test_no_plotting_library_is_imported() -> None:
     code = (
-        "import sys, tightframe.report.summary as s; "
+        "import sys, tightframe.report, tightframe.report.summary; "
         "print([m for m in ('matplotlib', 'plotly', 'jinja2', 'torch') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_package_offers_its_two_functions() -> None:
+    import tightframe.report
+    from tightframe.report import html, plots
+
+    assert tightframe.report.write_report is html.write_report
+    assert tightframe.report.save_plots is plots.save_plots
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = tightframe.report.nothing  # type: ignore[attr-defined]

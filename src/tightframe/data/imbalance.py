@@ -1,0 +1,152 @@
+"""Class-imbalance protocols: counts for every class, and the subset of a data set that has them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+from typing import Any
+
+import numpy as np
+
+from tightframe.data.registry import Dataset, pick, whole_number
+from tightframe.problem import CountsLike, parse_counts
+
+
+def step_counts(
+    num_classes: int,
+    majority: int,
+    *,
+    ratio: float | None = None,
+    minority: int | None = None,
+    fraction: float = 0.5,
+) -> tuple[int, ...]:
+    """Return STEP counts: the first classes large, the last ones small (Buda et al. 2018).
+
+    Parameters
+    ----------
+    num_classes : int
+        Number of classes K, at least 2.
+    majority : int
+        Samples of each majority class.
+    ratio : float, optional
+        Majority count over minority count, at least 1; give this or ``minority``. The quotient is
+        rounded to a whole number, at least 1.
+    minority : int, optional
+        Samples of each minority class, at most ``majority``.
+    fraction : float
+        Part of the classes in the minority, strictly between 0 and 1; rounded to a whole number
+        of classes, at least one of each kind.
+
+    Returns
+    -------
+    tuple of int, length K
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, or not exactly one of ``ratio`` and ``minority`` is given.
+    """
+    num_classes = whole_number("num_classes", num_classes, 2)
+    majority = whole_number("majority", majority, 1)
+    if (ratio is None) == (minority is None):
+        raise ValueError("ratio, minority: give exactly one of the two")
+    if ratio is not None:
+        small = max(1, round(majority / _ratio(ratio)))
+    else:
+        small = whole_number("minority", minority, 1)
+        if small > majority:
+            raise ValueError(f"minority: got {small}, more than the majority's {majority}")
+    part = _number(fraction)
+    if not 0 < part < 1:
+        raise ValueError(f"fraction: got {fraction!r}, need a number strictly between 0 and 1")
+    minorities = min(max(round(num_classes * part), 1), num_classes - 1)
+    return (majority,) * (num_classes - minorities) + (small,) * minorities
+
+
+def long_tailed_counts(num_classes: int, majority: int, ratio: float) -> tuple[int, ...]:
+    """Return exponentially falling counts, ``majority * ratio**(-k / (K - 1))`` (Cui et al. 2019).
+
+    Parameters
+    ----------
+    num_classes : int
+        Number of classes K, at least 2.
+    majority : int
+        Samples of class 0.
+    ratio : float
+        Largest count over smallest, at least 1.
+
+    Returns
+    -------
+    tuple of int, length K
+        Rounded to whole numbers, at least 1.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+    """
+    num_classes = whole_number("num_classes", num_classes, 2)
+    majority = whole_number("majority", majority, 1)
+    ratio = _ratio(ratio)
+    return tuple(
+        max(1, round(majority * ratio ** (-k / (num_classes - 1)))) for k in range(num_classes)
+    )
+
+
+def subset(dataset: Dataset, counts: CountsLike, seed: int = 0) -> Dataset:
+    """Return the data set with exactly ``counts[k]`` training samples of every class k.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Its test samples are kept as they are.
+    counts : str or iterable of int
+        Training samples of every class, ``"100x5,10x5"`` for short.
+    seed : int
+        Of the choice. Choices of one seed are nested: a larger count of a class only adds samples.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    ValueError
+        If there are not as many counts as classes, or a class has too few training samples; the
+        message names the class, what was wanted and what there is.
+    """
+    runs = parse_counts(counts)
+    num_classes = sum(run.classes for run in runs)
+    if num_classes != dataset.num_classes:
+        raise ValueError(
+            f"counts: got {num_classes} classes, {dataset.name} has {dataset.num_classes}"
+        )
+    wanted = np.repeat([run.count for run in runs], [run.classes for run in runs])
+    available = dataset.train_counts
+    short = wanted > available
+    if short.any():
+        k = int(np.argmax(short))
+        raise ValueError(
+            f"counts: class {k} wants {wanted[k]} training samples, "
+            f"{dataset.name} has {available[k]} of it"
+        )
+    chosen = pick(dataset.train_labels, wanted, seed)
+    return dataclasses.replace(
+        dataset,
+        train_inputs=dataset.train_inputs[chosen],
+        train_labels=dataset.train_labels[chosen],
+    )
+
+
+def _ratio(ratio: float) -> float:
+    number = _number(ratio)
+    if not 1 <= number < math.inf:
+        raise ValueError(f"ratio: got {ratio!r}, need a finite number, at least 1")
+    return number
+
+
+def _number(value: Any) -> float:
+    """Return a real number as float; NaN, which no range contains, for anything else."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
+    return float(value) if real else math.nan

@@ -1,0 +1,1 @@
+"""Experiments: train a real network against its prediction, and keep the record on disk."""

@@ -1,0 +1,501 @@
+"""Train a network for every setting of a configuration, measured against its prediction."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import logging
+import os
+import platform
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import pandas as pd
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils import data as torch_data
+
+from tightframe.data import Dataset, load, subset
+from tightframe.experiments import store
+from tightframe.experiments.config import RunConfig
+from tightframe.experiments.verdicts import group_verdicts
+from tightframe.problem import Problem
+from tightframe.solution import Solution
+from tightframe.solve import solve
+from tightframe.training.callbacks import CollapseCallback, Measured
+from tightframe.training.margins import group_margins
+from tightframe.training.module import CollapseModule
+from tightframe.training.networks import MLP, linear_head
+
+__all__ = ["Prediction", "Progress", "RunConfig", "run"]
+
+#: Called as ``progress(setting, epoch, epochs, row)``: name of the setting, epochs done and to do,
+#: and the latest history row (empty before the first). At most some ten times a second, and once
+#: at the end of every setting.
+Progress = Callable[[str, int, int, Mapping[str, float]], None]
+
+#: Called as ``on_prediction(setting, solution)`` before the setting is trained.
+Prediction = Callable[[str, Solution], None]
+
+_PACKAGES = ("tightframe", "numpy", "scipy", "torch", "lightning", "pandas", "scikit-learn")
+_PROGRESS_SECONDS = 0.1
+_BATCH = 4096  # samples a forward pass when measuring
+
+
+def run(
+    config: RunConfig,
+    out: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    on_prediction: Prediction | None = None,
+) -> list[dict[str, Any]]:
+    """Solve, train, measure and judge every setting of a configuration; keep all in a folder.
+
+    The folder's layout is in `tightframe.experiments.store`. Interrupted by Ctrl-C (which comes
+    out as KeyboardInterrupt), SIGTERM (SystemExit with code 143) or a kill, it keeps the finished
+    settings, and of the unfinished one the history and the last checkpoint. Resumed from there, a
+    run ends in the same numbers as one that was never interrupted.
+
+    Parameters
+    ----------
+    config : RunConfig
+    out : path-like
+        A folder that is new or empty; or, with ``resume``, holds a run of the same configuration.
+    resume : bool
+        Skip what is finished in ``out``, continue what is not.
+    progress : callable, optional
+        See `Progress`.
+    on_prediction : callable, optional
+        See `Prediction`.
+
+    Returns
+    -------
+    list of dict
+        The content of every setting's ``result.json``.
+
+    Raises
+    ------
+    ValueError
+        If ``out`` holds a run and ``resume`` is False, or a run of another configuration, or
+        something else; or the data set has too few samples for the counts; or training diverges.
+    """
+    # What can be refused is refused before anything is written.
+    dataset = subset(load(config.data, seed=config.seed), config.counts, seed=config.seed)
+    solutions = [solve(problem) for problem in config.problems]
+    _open_folder(config, Path(out), resume)
+    results = []
+    for name, solution in zip(config.setting_names, solutions, strict=True):
+        paths = store.setting_paths(out, name)
+        if paths.result.exists():
+            results.append(store.read_json(paths.result))
+            continue
+        # The caller's random numbers and threads are none of our business.
+        with torch.random.fork_rng(devices=[]), _threads(config.threads), _quiet():
+            result = _run_setting(config, name, solution, dataset, paths, progress, on_prediction)
+        results.append(result)
+    return results
+
+
+def _open_folder(config: RunConfig, out: Path, resume: bool) -> None:
+    path = store.run_file(out)
+    plain = store.to_plain(config.to_dict())
+    if path.exists():
+        if not resume:
+            raise ValueError(f"out: {out} already holds a run; resume it or name another folder")
+        stored = store.read_run_file(out)["config"]
+        differing = sorted(
+            key for key in plain.keys() | stored.keys() if plain.get(key) != stored.get(key)
+        )
+        if differing:
+            key = differing[0]
+            raise ValueError(
+                f"out: {out} holds a run with another configuration "
+                f"({key} is {stored.get(key)!r} there, {plain.get(key)!r} here)"
+            )
+        return
+    # Names with a dot in front may be the rest of a process killed while writing run.json.
+    if out.exists() and not (
+        out.is_dir() and all(entry.name.startswith(".") for entry in out.iterdir())
+    ):
+        raise ValueError(f"out: {out} is not an empty folder and holds no run")
+    store.write_json(
+        path,
+        {
+            "format": store.FORMAT,
+            "config": plain,
+            "config_hash": store.config_hash(plain),
+            "settings": config.setting_names,
+            "environment": {
+                "versions": {"python": platform.python_version()} | _versions(),
+                "platform": platform.platform(),
+                "device": config.device,
+                "threads": config.threads,
+                "seed": config.seed,
+            },
+        },
+    )
+
+
+def _versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return versions
+
+
+# -- one setting -----------------------------------------------------------------------------------
+
+
+def _run_setting(
+    config: RunConfig,
+    name: str,
+    solution: Solution,
+    dataset: Dataset,
+    paths: store.SettingPaths,
+    progress: Progress | None,
+    on_prediction: Prediction | None,
+) -> dict[str, Any]:
+    start = time.perf_counter()
+    problem = solution.problem
+    prediction = _write_prediction(paths, name, solution)
+    if on_prediction is not None:
+        on_prediction(name, solution)
+
+    module = _module(config, problem, dataset)
+    callback = CollapseCallback(
+        problem,
+        solution.geometry,
+        _chunks(dataset.train_inputs, dataset.train_labels),
+        _chunks(dataset.test_inputs, dataset.test_labels),
+        lower_bound=solution.lower_bound,
+        every=config.measure_every,
+        on_measure=lambda rows: store.write_parquet(paths.history, pd.DataFrame(rows)),
+    )
+    trainer = _trainer(config, paths, [callback, _Report(name, callback, progress)])
+    loader = _loader(dataset, config.batch_size, config.seed)
+    _fit(trainer, module, loader, paths.checkpoint)
+    # The last epoch need not be one that is checkpointed.
+    trainer.save_checkpoint(paths.checkpoint)
+
+    # A run killed between its last checkpoint and its result comes back with no epoch to train.
+    final = callback.final or callback.measure(module)
+    store.write_parquet(paths.history, pd.DataFrame(callback.history))
+    _write_final(paths, final)
+    result = {
+        "name": name,
+        "problem": problem.to_dict(),
+        "predicted": {
+            key: prediction[key] for key in ("objective", "gap", "lower_bound", "status", "rank")
+        },
+        "first": callback.history[0],
+        "last": callback.history[-1],
+        "verdicts": [
+            verdict.to_dict()
+            for verdict in group_verdicts(problem, solution, final.geometry.logits)
+        ],
+        "seconds": time.perf_counter() - start,
+        "finished": True,
+    }
+    store.write_json(paths.result, result)
+    if progress is not None:
+        progress(name, config.epochs, config.epochs, callback.history[-1])
+    plain: dict[str, Any] = store.to_plain(result)
+    return plain
+
+
+def _write_prediction(paths: store.SettingPaths, name: str, solution: Solution) -> dict[str, Any]:
+    problem = solution.problem
+    margins = group_margins(problem, solution.logits)
+    groups = []
+    for i, group in enumerate(problem.groups):
+        members = np.flatnonzero(problem.class_groups == i)
+        groups.append(
+            {
+                "count": group.count,
+                "classes": group.classes,
+                "members": members,
+                "margin": margins[i],
+                "collapsed": bool(solution.collapsed[members].all()),
+            }
+        )
+    prediction = solution.to_dict() | {"name": name, "groups": groups, "bias": solution.bias}
+    geometry = solution.geometry
+    store.write_npz(
+        paths.prediction_arrays,
+        logits=geometry.logits,
+        bias=solution.bias,
+        classifier=geometry.classifier,
+        means=geometry.means,
+    )
+    store.write_json(paths.prediction, prediction)
+    return prediction
+
+
+def _write_final(paths: store.SettingPaths, final: Measured) -> None:
+    features, labels = final.features.numpy(), final.labels.numpy()
+    weight = final.weight.numpy()
+    num_classes = len(weight)
+    means = np.stack(
+        [features[labels == k].mean(axis=0, dtype=np.float64) for k in range(num_classes)], axis=1
+    )
+    store.write_npz(
+        paths.final,
+        features=features,
+        labels=labels,
+        weight=weight,
+        bias=np.zeros(num_classes, np.float32) if final.bias is None else final.bias.numpy(),
+        class_means=means,
+        logits=weight.astype(np.float64) @ means,
+    )
+
+
+# -- training with Lightning -----------------------------------------------------------------------
+
+
+def _module(config: RunConfig, problem: Problem, dataset: Dataset) -> CollapseModule:
+    torch.manual_seed(config.seed)
+    backbone = MLP(
+        dataset.train_inputs.shape[1], config.feature_dim, config.hidden, config.features
+    )
+    head = linear_head(
+        config.feature_dim,
+        problem.num_classes,
+        depth=config.depth,
+        bias=config.bias != "none",
+    )
+    return CollapseModule(
+        backbone,
+        head,
+        problem,
+        optimizer=config.optimizer,
+        lr=config.lr,
+        momentum=config.momentum,
+        schedule=config.schedule,
+        backbone_weight_decay=config.backbone_weight_decay,
+    )
+
+
+def _trainer(
+    config: RunConfig, paths: store.SettingPaths, callbacks: list[lightning.Callback]
+) -> lightning.Trainer:
+    checkpoint = ModelCheckpoint(
+        dirpath=paths.checkpoint.parent,
+        filename=paths.checkpoint.stem,
+        every_n_epochs=config.measure_every,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    # A new version for every part of an interrupted run: Lightning would delete the older CSV.
+    loggers = [
+        CSVLogger(paths.logs, name="csv", flush_logs_every_n_steps=1),
+        TensorBoardLogger(paths.logs, name="tensorboard"),
+    ]
+    return lightning.Trainer(
+        accelerator=config.device,
+        devices=1,
+        max_epochs=config.epochs,
+        deterministic=config.device != "cpu",  # a global switch; CPU kernels do not need it
+        logger=loggers,
+        callbacks=[_EpochSeed(config.seed), *callbacks, checkpoint],
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=paths.folder,
+        log_every_n_steps=1,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def _fit(
+    trainer: lightning.Trainer,
+    module: CollapseModule,
+    loader: torch_data.DataLoader[Any],
+    checkpoint: Path,
+) -> None:
+    """Fit, from the last checkpoint if there is one; signals come out as Python's own."""
+    try:
+        trainer.fit(
+            module,
+            loader,
+            ckpt_path=checkpoint if checkpoint.exists() else None,
+            weights_only=True,
+        )
+    except SIGTERMException:
+        # Lightning raises it without a code, which would report success to the shell.
+        raise SystemExit(143) from None
+    except SystemExit as error:
+        # Lightning turns Ctrl-C into sys.exit(1) from inside its handler.
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Write checkpoints so that a kill at any moment leaves the previous one.
+
+    Lightning's own (2.6) writes to the system's temporary folder and moves the file: where that is
+    another file system the move is a copy, and a kill leaves half a checkpoint.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Write a checkpoint under a temporary name next to ``path``, then rename it."""
+        del storage_options
+        with store.replacing(path) as temporary:
+            torch.save(checkpoint, temporary)
+
+
+class _EpochSeed(lightning.Callback):
+    """Seed PyTorch's generator at every epoch's start, so a resumed run draws the same numbers.
+
+    Only a backbone with dropout draws any.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def on_train_epoch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        seed = _mix(self._seed, trainer.current_epoch)
+        # torch.manual_seed would queue a stack trace for every absent kind of accelerator: 3 ms.
+        torch.default_generator.manual_seed(seed)
+        if pl_module.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+
+
+class _Report(lightning.Callback):
+    """Report the progress, not too often."""
+
+    def __init__(self, name: str, source: CollapseCallback, progress: Progress | None) -> None:
+        self._name = name
+        self._source = source
+        self._progress = progress
+        self._due = 0.0
+
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        self._report(trainer, trainer.current_epoch)
+
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        if time.perf_counter() >= self._due:
+            self._report(trainer, trainer.current_epoch + 1)
+
+    def _report(self, trainer: lightning.Trainer, epoch: int) -> None:
+        if self._progress is not None:
+            row = self._source.history[-1] if self._source.history else {}
+            self._progress(self._name, epoch, int(trainer.max_epochs or 0), row)
+        self._due = time.perf_counter() + _PROGRESS_SECONDS
+
+
+class _Samples(torch_data.Dataset[tuple[Tensor, Tensor]]):
+    """Tensors in memory; an index is a whole batch, so nothing is collated sample by sample."""
+
+    def __init__(self, inputs: Tensor, labels: Tensor) -> None:
+        self._inputs = inputs
+        self._labels = labels
+
+    def __getitem__(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
+        return self._inputs[index], self._labels[index]
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+
+class _Batches(torch_data.Sampler[Any]):
+    """Batches of indices, shuffled anew every epoch, as a function of seed and epoch alone.
+
+    Sizes differ by one at most: no small last batch with a noisy estimate.
+    """
+
+    def __init__(self, num_samples: int, batch_size: int | None, seed: int) -> None:
+        self._num_samples = num_samples
+        self._num_batches = -(-num_samples // (batch_size or num_samples))
+        self._seed = seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch's order; Lightning calls this before every epoch."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return self._num_batches
+
+    def __iter__(self) -> Iterator[Tensor | slice]:
+        # A generator, so that the epoch is read when the first batch is asked for: in the first
+        # epoch of a resumed fit Lightning makes the iterator before it calls `set_epoch`.
+        if self._num_batches == 1:
+            yield slice(None)  # a view of all samples: no copy, and no order to speak of
+            return
+        generator = torch.Generator().manual_seed(_mix(self._seed, self._epoch))
+        order = torch.randperm(self._num_samples, generator=generator)
+        yield from torch.tensor_split(order, self._num_batches)
+
+
+def _loader(
+    dataset: Dataset, batch_size: int | None, seed: int
+) -> torch_data.DataLoader[tuple[Tensor, Tensor]]:
+    inputs = torch.from_numpy(dataset.train_inputs)
+    labels = torch.from_numpy(dataset.train_labels)
+    sampler = _Batches(len(labels), batch_size, seed)
+    return torch_data.DataLoader(_Samples(inputs, labels), batch_size=None, sampler=sampler)
+
+
+def _chunks(inputs: NDArray[np.float32], labels: NDArray[np.int64]) -> list[tuple[Tensor, Tensor]]:
+    x, y = torch.from_numpy(inputs), torch.from_numpy(labels)
+    return [(x[i : i + _BATCH], y[i : i + _BATCH]) for i in range(0, len(y), _BATCH)]
+
+
+def _mix(seed: int, epoch: int) -> int:
+    """Return a seed for one epoch of one run."""
+    return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0] >> 1)
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what Lightning says about things that are as they should be here."""
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for message in (
+                r".*does not have many workers",  # the data are in memory
+                r".*Checkpoint directory .* exists and is not empty",  # a resumed run
+                r".*GPU available but not used",  # device="cpu" was asked for
+                r".*isinstance\(treespec, LeafSpec\)",  # Lightning 2.6 with PyTorch 2.13
+            ):
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

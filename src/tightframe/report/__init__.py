@@ -1,0 +1,24 @@
+"""Plots, tables and the self-contained HTML report of a run folder.
+
+`tightframe.report.summary` needs neither Matplotlib nor Plotly, because the command line prints its
+tables; so the two functions here are imported when they are first asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tightframe.report.html import write_report
+    from tightframe.report.plots import save_plots
+
+__all__ = ["save_plots", "write_report"]
+
+_HOMES = {"save_plots": "plots", "write_report": "html"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

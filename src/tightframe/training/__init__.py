@@ -1,0 +1,45 @@
+"""Training with Lightning: the UFM objective as a loss, and collapse measured on the way.
+
+The names below are loaded on first use: Lightning takes seconds to import, and configurations and
+margins (`tightframe.training.options`, `tightframe.training.margins`) need none of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tightframe.training.callbacks import CollapseCallback, history_columns
+    from tightframe.training.losses import UFMLoss
+    from tightframe.training.margins import group_margins
+    from tightframe.training.module import CollapseModule
+    from tightframe.training.networks import MLP, head_bias, head_layers, head_weight, linear_head
+
+__all__ = [
+    "MLP",
+    "CollapseCallback",
+    "CollapseModule",
+    "UFMLoss",
+    "group_margins",
+    "head_bias",
+    "head_layers",
+    "head_weight",
+    "history_columns",
+    "linear_head",
+]
+
+_MODULES = {
+    "callbacks": ("CollapseCallback", "history_columns"),
+    "losses": ("UFMLoss",),
+    "margins": ("group_margins",),
+    "module": ("CollapseModule",),
+    "networks": ("MLP", "head_bias", "head_layers", "head_weight", "linear_head"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, exported in _MODULES.items():
+        if name in exported:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,299 @@
+"""The measuring callback: collapse of the training set, compared with the prediction."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tightframe.geometry import PARTS, Geometry, simplex_etf
+from tightframe.metrics import ClassMoments, CollapseReport
+from tightframe.problem import Problem
+from tightframe.training.margins import group_margins
+from tightframe.training.module import CollapseModule
+from tightframe.training.networks import head_bias, head_weight
+
+#: One measurement: column name to number (NaN where a quantity is undefined).
+Row = dict[str, float]
+
+#: Batches of (inputs, labels), iterable any number of times.
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+_METRICS = ("nc1", "nc1_quotient", "cdnv", "nc4", "self_duality", "bias_alignment")
+
+
+def history_columns(num_groups: int) -> list[str]:
+    """Return the columns of a history row, in order.
+
+    Parameters
+    ----------
+    num_groups : int
+        Groups of classes of equal count, ``len(problem.groups)``.
+    """
+    return [
+        "epoch",
+        "step",
+        "seconds",
+        "loss",
+        "objective",
+        "excess",
+        "train_accuracy",
+        "test_accuracy",
+        *_METRICS,
+        *(f"{part}_to_{target}" for part in PARTS for target in ("predicted", "etf")),
+        *(f"group{i}_margin" for i in range(num_groups)),
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What one pass over the training set gives.
+
+    Attributes
+    ----------
+    row : dict of str to float
+        All columns of `history_columns` but epoch, step and seconds.
+    features : Tensor, shape (N, d)
+        On the CPU, in the order of the batches.
+    labels : Tensor, shape (N,), int64
+    weight : Tensor, shape (K, d)
+        The classifier, on the CPU.
+    bias : Tensor or None, shape (K,)
+    geometry : Geometry
+        The measured one.
+    """
+
+    row: Row
+    features: Tensor
+    labels: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    geometry: Geometry
+
+
+class CollapseCallback(lightning.Callback):
+    """Measure the collapse of the training set at the start, every n epochs, and at the end.
+
+    Each measurement is a row of `history`, whose columns are those of `history_columns`:
+
+    - epoch, step, seconds: epochs and optimiser steps done, training time (without measuring) so
+      far, over interruptions;
+    - loss, objective, excess: mean data loss, regularised objective of the UFM (both over the
+      whole training set), and objective minus the certified lower bound of its minimum;
+    - train_accuracy, test_accuracy: shares of correct predictions;
+    - the metrics of `CollapseReport`;
+    - ``<part>_to_predicted``, ``<part>_to_etf``: normalised Frobenius distances of every part of
+      the geometry to the predicted one and to the simplex ETF;
+    - ``group<i>_margin``: see `group_margins`, in logit units (nats for cross-entropy).
+
+    The history is part of the callback's state in a checkpoint: a resumed run continues it. The
+    scalars also go to the Trainer's loggers.
+
+    Parameters
+    ----------
+    problem : Problem
+        Of the training set; its counts are compared with what the batches hold.
+    predicted : Geometry
+        What the theory predicts, ``solution.geometry``.
+    train : iterable of (inputs, labels)
+        The whole training set; iterated once a measurement. Not the shuffled training loader,
+        unless it covers every sample.
+    test : iterable of (inputs, labels), optional
+        Without it the test accuracy is NaN.
+    lower_bound : float, optional
+        Certified lower bound of the objective; without it the excess is NaN.
+    every : int
+        Epochs between measurements.
+    on_measure : callable, optional
+        Called with the history after every measurement.
+
+    Raises
+    ------
+    ValueError
+        If ``every`` is below 1 or the geometry has another number of classes.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        predicted: Geometry,
+        train: Batches,
+        test: Batches | None = None,
+        *,
+        lower_bound: float | None = None,
+        every: int = 1,
+        on_measure: Callable[[list[Row]], None] | None = None,
+    ) -> None:
+        super().__init__()
+        if every < 1:
+            raise ValueError(f"every: got {every}, need at least 1")
+        if predicted.num_classes != problem.num_classes:
+            raise ValueError(
+                f"predicted: got a geometry of {predicted.num_classes} classes, "
+                f"the problem has {problem.num_classes}"
+            )
+        self.problem = problem
+        self.history: list[Row] = []
+        self.final: Measured | None = None
+        self._targets = {"predicted": predicted, "etf": simplex_etf(problem.num_classes)}
+        self._train = train
+        self._test = test
+        self._lower_bound = math.nan if lower_bound is None else float(lower_bound)
+        self._every = every
+        self._on_measure = on_measure
+        self._seconds = 0.0
+        self._clock = time.perf_counter()
+
+    # -- Lightning's hooks -------------------------------------------------------------------------
+
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Measure the untrained network; after a resume the history has that row already."""
+        self._clock = time.perf_counter()
+        if not self.history:
+            self._record(trainer, pl_module, epoch=0)
+
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Measure, if it is time to."""
+        epoch = trainer.current_epoch + 1
+        if epoch % self._every == 0 or epoch == trainer.max_epochs:
+            self._record(trainer, pl_module, epoch)
+
+    def on_train_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Measure once more if training stopped between two measurements (early stopping)."""
+        if self.history and self.history[-1]["step"] != trainer.global_step:
+            self._record(trainer, pl_module, trainer.current_epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the history and the training time."""
+        return {"history": [dict(row) for row in self.history], "seconds": self._seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue the history of a checkpoint."""
+        self.history = [dict(row) for row in state_dict["history"]]
+        self._seconds = float(state_dict["seconds"])
+
+    # -- measuring ---------------------------------------------------------------------------------
+
+    def _record(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, epoch: int
+    ) -> None:
+        if not isinstance(module, CollapseModule):
+            raise ValueError(f"pl_module: got {type(module).__name__}, need a CollapseModule")
+        self._seconds += time.perf_counter() - self._clock
+        self.final = self.measure(module)
+        row = {"epoch": epoch, "step": trainer.global_step, "seconds": self._seconds}
+        row |= self.final.row
+        self.history.append({name: row[name] for name in history_columns(len(self.problem.groups))})
+        scalars = {name: value for name, value in row.items() if math.isfinite(value)}
+        for logger in trainer.loggers:
+            logger.log_metrics(scalars, step=trainer.global_step)
+        if self._on_measure is not None:
+            self._on_measure(self.history)
+        self._clock = time.perf_counter()
+
+    def measure(self, module: CollapseModule) -> Measured:
+        """Run the training set through a module, in eval mode and without gradients.
+
+        The mode of every submodule is as before afterwards.
+
+        Raises
+        ------
+        ValueError
+            If the batches hold other counts than the problem, or features below zero where the
+            problem wants none; or features or loss are not finite, because training diverged.
+        """
+        problem = self.problem
+        with _evaluating(module):
+            features, labels, logits = _forward(module, self._train)
+            test_accuracy = math.nan
+            if self._test is not None:
+                _, test_labels, test_logits = _forward(module, self._test)
+                test_accuracy = _accuracy(test_logits, test_labels)
+            weight = head_weight(module.head).detach().cpu()
+            bias = head_bias(module.head)
+            bias = None if bias is None else bias.detach().cpu().clone()
+            # float64: the excess over the bound is the small difference of two such sums.
+            loss = float(module.loss.data_loss(logits.double(), labels))
+            penalty = float(module.loss.feature_penalty(features.double()))
+            penalty += float(module.loss.head_penalty(module.head))
+        self._check(features, labels, loss)
+        moments = ClassMoments(problem.num_classes, features.shape[1])
+        moments.update(features, labels)
+        with warnings.catch_warnings():
+            # What has no value (a distance to zero, NC1 of merged means) is NaN or infinite in
+            # the row; merging classes are what is looked for here, no reason to warn every time.
+            warnings.filterwarnings("ignore", "(distance to|nc1|cdnv|nc4)", RuntimeWarning)
+            report = CollapseReport.measure(moments, weight, bias, features=features)
+            row: Row = {
+                "loss": loss,
+                "objective": loss + penalty,
+                "excess": loss + penalty - self._lower_bound,
+                "train_accuracy": _accuracy(logits, labels),
+                "test_accuracy": test_accuracy,
+            }
+            row |= {name: float(getattr(report, name)) for name in _METRICS}
+            for name, target in self._targets.items():
+                for part, distance in report.distances(target).items():
+                    row[f"{part}_to_{name}"] = float(distance)
+        for i, margin in enumerate(group_margins(problem, report.geometry.logits)):
+            row[f"group{i}_margin"] = float(margin)
+        return Measured(row, features, labels, weight.clone(), bias, report.geometry)
+
+    def _check(self, features: Tensor, labels: Tensor, loss: float) -> None:
+        counts = np.bincount(labels.numpy(), minlength=self.problem.num_classes)
+        if not np.array_equal(counts, self.problem.counts):
+            raise ValueError(
+                f"train: the batches hold counts {counts.tolist()}, "
+                f"the problem has {self.problem.compact_counts}"
+            )
+        if not math.isfinite(loss) or not bool(torch.isfinite(features).all()):
+            raise ValueError("lr: training diverged, loss or features are not finite; lower it")
+        if self.problem.features == "nonnegative" and float(features.min()) < 0:
+            raise ValueError(
+                f"features: the backbone returned {float(features.min())}, "
+                "the problem has non-negative features; end the backbone with a ReLU"
+            )
+
+
+@contextlib.contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    modes = [(child, child.training) for child in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for child, mode in modes:
+            child.training = mode
+
+
+def _forward(module: CollapseModule, batches: Batches) -> tuple[Tensor, Tensor, Tensor]:
+    """Return features, labels and logits of all batches, on the CPU."""
+    features, labels, logits = [], [], []
+    for inputs, targets in batches:
+        hidden = module.backbone(inputs.to(module.device))
+        features.append(hidden.cpu())
+        logits.append(module.head(hidden).cpu())
+        labels.append(targets.cpu())
+    if not labels:
+        raise ValueError("train, test: no batches to measure (an iterator can be used only once)")
+    return torch.cat(features), torch.cat(labels), torch.cat(logits)
+
+
+def _accuracy(logits: Tensor, labels: Tensor) -> float:
+    return float((logits.argmax(dim=1) == labels).double().mean())

@@ -1,0 +1,86 @@
+"""The unconstrained feature model's objective as a training loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tightframe.problem import Problem
+from tightframe.training.networks import head_bias, head_layers
+
+
+class UFMLoss(nn.Module):
+    r"""The objective of `Problem`, estimated from a batch.
+
+    For a batch of B of the N training samples, with features h_i and logits z_i,
+
+        (1/B) sum_i loss(z_i, y_i) + (feature_decay / 2) (N/B) sum_i ||h_i||^2
+            + sum_m (weight_decay_m / 2) ||W_m||_F^2 + (bias_decay / 2) ||b||^2
+
+    with i over the batch and loss = cross-entropy, or ``0.5 * ||z - e_y||^2``. The factor N/B makes
+    the batch's features stand for all N, so that ``problem``'s decays are the effective ones,
+    whatever the batch size: over the batches of one epoch, the average weighted by B/N *is* the
+    objective (for fixed parameters), and one random batch is an unbiased estimate of it.
+
+    How other training scripts map to these constants:
+
+    - *Optimiser weight decay.* SGD's ``weight_decay=w`` (not AdamW's decoupled one, which is not
+      the gradient of any penalty) adds ``w * theta`` to the gradient, which is the penalty
+      ``(w / 2) ||theta||^2``. On the head's layers it equals our ``weight_decay = w``. Do not give
+      the head both; `CollapseModule` gives it this one. On all other layers it is *not* the
+      UFM's ``feature_decay``: it limits features only through the layers before them.
+    - *Features summed per batch* (``(w / 2) sum_{i in batch} ||h_i||^2`` beside a mean loss, no
+      N/B) amount to a ``feature_decay`` of ``w * B / N``, and averaged per batch to ``w / N``.
+      `Problem.from_batch_features` converts the former, and an extra factor before the loss.
+    - *No one half*, or a *summed* loss: `Problem.from_no_half`, `Problem.from_summed_loss`.
+
+    Parameters
+    ----------
+    problem : Problem
+        Its counts give N; its decays are used as they are.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__()
+        self.problem = problem
+        self._num_samples = problem.num_samples
+
+    def forward(self, features: Tensor, labels: Tensor, head: nn.Module) -> Tensor:
+        """Return the batch's estimate of the objective, a scalar.
+
+        Parameters
+        ----------
+        features : Tensor, shape (B, d)
+        labels : Tensor, shape (B,), int64
+        head : nn.Module
+            As `head_layers` takes it.
+        """
+        return (
+            self.data_loss(head(features), labels)
+            + self.feature_penalty(features)
+            + self.head_penalty(head)
+        )
+
+    def data_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss of a batch of logits, shape (B, K), without decays."""
+        if self.problem.loss == "cross_entropy":
+            return functional.cross_entropy(logits, labels)
+        targets = functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
+        return 0.5 * (logits - targets).square().sum() / len(labels)
+
+    def feature_penalty(self, features: Tensor) -> Tensor:
+        """Return the decay of the features, scaled from the batch to all N samples."""
+        scale = 0.5 * self.problem.feature_decay * self._num_samples / len(features)
+        return scale * features.square().sum()
+
+    def head_penalty(self, head: nn.Module) -> Tensor:
+        """Return the decay of the head's layers and of its bias."""
+        layers = head_layers(head)
+        penalty = torch.zeros((), dtype=layers[0].weight.dtype, device=layers[0].weight.device)
+        for decay, layer in zip(self.problem.weight_decays, layers, strict=True):
+            penalty = penalty + 0.5 * decay * layer.weight.square().sum()
+        bias = head_bias(head)
+        if bias is not None and self.problem.bias_decay > 0:
+            penalty = penalty + 0.5 * self.problem.bias_decay * bias.square().sum()
+        return penalty

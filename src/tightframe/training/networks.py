@@ -1,0 +1,113 @@
+"""Backbones that return features, and linear heads of any depth."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from tightframe.problem import FEATURES
+
+
+class MLP(nn.Sequential):
+    """Multilayer perceptron from inputs (B, in_dim) to features (B, feature_dim).
+
+    Every hidden layer is linear with bias, then ReLU. The features are the last linear layer's
+    output (``"real"``), or its ReLU (``"nonnegative"``).
+
+    Parameters
+    ----------
+    in_dim : int
+        Width of the inputs.
+    feature_dim : int
+        Width d of the features.
+    hidden : sequence of int
+        Widths of the hidden layers.
+    features : {"real", "nonnegative"}
+        As in `Problem.features`.
+
+    Raises
+    ------
+    ValueError
+        If a width is below 1 or ``features`` is unknown.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        feature_dim: int,
+        hidden: Sequence[int] = (256, 256),
+        features: str = "real",
+    ) -> None:
+        if features not in FEATURES:
+            raise ValueError(f"features: got {features!r}, allowed are {', '.join(FEATURES)}")
+        widths = [in_dim, *hidden, feature_dim]
+        if min(widths) < 1:
+            raise ValueError(f"hidden: layer widths {widths}; every one must be at least 1")
+        layers: list[nn.Module] = []
+        for i, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
+            layers.append(nn.Linear(fan_in, fan_out))
+            if i < len(widths) - 2 or features == "nonnegative":
+                layers.append(nn.ReLU())
+        super().__init__(*layers)
+
+
+def linear_head(
+    feature_dim: int, num_classes: int, *, depth: int = 1, bias: bool = False
+) -> nn.Sequential:
+    """Return ``depth`` linear layers, the UFM's ``W_M ... W_1``; only the last can have a bias.
+
+    Parameters
+    ----------
+    feature_dim : int
+        Width d of the features, and of what is between the layers.
+    num_classes : int
+        Number of logits K.
+    depth : int
+        Number of layers M.
+    bias : bool
+        Whether the last layer has a bias.
+    """
+    if depth < 1:
+        raise ValueError(f"depth: got {depth}, need at least 1")
+    inner = [nn.Linear(feature_dim, feature_dim, bias=False) for _ in range(depth - 1)]
+    return nn.Sequential(*inner, nn.Linear(feature_dim, num_classes, bias=bias))
+
+
+def head_layers(head: nn.Module) -> list[nn.Linear]:
+    """Return the linear layers of a head, W_1 (next to the features) first.
+
+    Parameters
+    ----------
+    head : nn.Module
+        A `torch.nn.Linear` or a `torch.nn.Sequential` of them.
+
+    Raises
+    ------
+    ValueError
+        If the head is anything else, or a layer before the last has a bias.
+    """
+    layers = list(head) if isinstance(head, nn.Sequential) else [head]
+    linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    if not linear or len(linear) != len(layers):
+        raise ValueError(
+            f"head: got {type(head).__name__}, need torch.nn.Linear or a Sequential of them only"
+        )
+    if any(layer.bias is not None for layer in linear[:-1]):
+        raise ValueError("head: a layer before the last has a bias, the problem knows none there")
+    return linear
+
+
+def head_weight(head: nn.Module) -> Tensor:
+    """Return the product ``W_M ... W_1`` of a head, shape (K, d), in its own dtype."""
+    layers = head_layers(head)
+    product: Tensor = layers[0].weight
+    for layer in layers[1:]:
+        product = layer.weight @ product
+    return product
+
+
+def head_bias(head: nn.Module) -> Tensor | None:
+    """Return the bias of a head, shape (K,), or None."""
+    return head_layers(head)[-1].bias
