@@ -530,6 +530,7 @@ def _training_display(console: Console, config: RunConfig) -> Iterator[tuple[Any
 
     def progress(name: str, epoch: int, epochs: int, row: Mapping[str, float]) -> None:
         if name not in tasks:
+            bar.start()  # not before there is something to show: bad input prints one line only
             tasks[name] = bar.add_task(name, total=epochs, state="")
         state = ""
         if row:
@@ -539,8 +540,11 @@ def _training_display(console: Console, config: RunConfig) -> Iterator[tuple[Any
             )
         bar.update(tasks[name], completed=epoch, state=state)
 
-    with bar:
+    try:
         yield progress, on_prediction
+    finally:
+        if tasks:
+            bar.stop()
 
 
 def _print_run(console: Console, folder: Path) -> None:

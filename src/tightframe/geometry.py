@@ -45,7 +45,12 @@ class Geometry:
 
     @classmethod
     def from_vectors(
-        cls, weights: ArrayLike, class_means: ArrayLike, name: str = "measured"
+        cls,
+        weights: ArrayLike,
+        class_means: ArrayLike,
+        name: str = "measured",
+        *,
+        centered: ArrayLike | None = None,
     ) -> Geometry:
         """Build the geometry of a classifier and class means.
 
@@ -57,6 +62,9 @@ class Geometry:
             Class means as columns.
         name : str
             Label for reports.
+        centered : array_like, shape (d, K), optional
+            Class means less their mean, where they are known to more digits than ``class_means``
+            holds; computed from those if omitted.
         """
         w = np.asarray(weights, dtype=np.float64)
         h = np.asarray(class_means, dtype=np.float64)
@@ -65,7 +73,12 @@ class Geometry:
                 f"class_means: got shape {h.shape} with weights {w.shape}; "
                 "need (d, K) with weights (K, d)"
             )
-        return cls(name, w @ w.T, h.T @ h, w @ h)
+        geometry = cls(name, w @ w.T, h.T @ h, w @ h)
+        # Centring the Gram of means far from zero would cancel, so the vectors are centred; the
+        # cached property is filled in advance.
+        c = h - h.mean(axis=1, keepdims=True) if centered is None else np.asarray(centered)
+        geometry.__dict__["centered_means"] = c.T @ c
+        return geometry
 
     @property
     def num_classes(self) -> int:
@@ -199,8 +212,10 @@ def _projection(num_classes: int) -> NDArray[np.float64]:
 
 def _center(gram: NDArray[np.float64]) -> NDArray[np.float64]:
     rows = gram - gram.mean(axis=0)
-    return rows - rows.mean(axis=1, keepdims=True)
+    centered: NDArray[np.float64] = rows - rows.mean(axis=1, keepdims=True)
+    return centered
 
 
 def _norms(gram: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.sqrt(np.clip(np.diagonal(gram), 0.0, None))
+    norms: NDArray[np.float64] = np.sqrt(np.clip(np.diagonal(gram), 0.0, None))
+    return norms

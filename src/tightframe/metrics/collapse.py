@@ -124,7 +124,7 @@ def cdnv(moments: ClassMoments) -> float:
     """Return the class-distance normalised variance.
 
     The mean over pairs i != j of ``(v_i + v_j) / (2 ||mu_i - mu_j||^2)``, v the trace of a class's
-    covariance (Galanti, Gyoergy, Hutter 2022, https://arxiv.org/abs/2112.15121). Ordered and
+    covariance (Galanti, György, Hutter 2022, https://arxiv.org/abs/2112.15121). Ordered and
     unordered pairs have the same mean. No scatter matrix is needed.
 
     Parameters
@@ -250,12 +250,8 @@ def measured_geometry(moments: ClassMoments, weight: Any) -> Geometry:
     """
     w, _ = _classifier(moments, weight, None)
     _require_complete(moments)
-    geometry = Geometry.from_vectors(_array(w), _array(moments.means.T))
-    # Centring the Gram of means far from zero would cancel; centre the means first. The cached
-    # property is filled in advance, which a frozen dataclass allows.
-    centered = _array(_resolved_means(moments))
-    geometry.__dict__["centered_means"] = centered @ centered.T
-    return geometry
+    centered = _array(_resolved_means(moments).T)
+    return Geometry.from_vectors(_array(w), _array(moments.means.T), centered=centered)
 
 
 @plain_tensors()
@@ -453,9 +449,11 @@ def _classifier(moments: ClassMoments, weight: Any, bias: Any) -> tuple[Tensor, 
     for name, tensor in (("weight", w), ("bias", b)):
         if tensor.is_complex():
             raise ValueError(f"{name}: got type {tensor.dtype}, need real numbers")
-        if not bool(torch.isfinite(tensor.double()).all()):
+    w, b = w.to(moments.device).double(), b.to(moments.device).double()
+    for name, tensor in (("weight", w), ("bias", b)):
+        if not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{name}: has NaN or infinite entries")
-    return w.to(moments.device).double(), b.to(moments.device).double()
+    return w, b
 
 
 def _scaled_means(moments: ClassMoments, weighting: str) -> tuple[Tensor, float]:

@@ -309,6 +309,8 @@ class ClassMoments:
                 raise ValueError(f"state: {name} has entries out of range")
             loaded.append(tensor.to(self._device, copy=True))
         self._dim = dim or self._dim
+        if filled:
+            self._device = loaded[0].device
         self._set_state(loaded)
         return self
 

@@ -1,9 +1,10 @@
 """Factored Newton solver for the convex form: X = U V^T, trust region, conjugate gradients.
 
 The nuclear norm becomes ``(||U||^2 + ||V||^2) / 2``, a smooth problem whose only local minima are
-global once U and V have a spare column (docs/theory.md section 4). Newton steps come from Steihaug's
-truncated conjugate gradients: matrix products only. A critical point whose gradient exceeds the
-decay is left along its top singular pair, so the rank starts small and grows to what is needed.
+global once U and V have a spare column (docs/theory.md section 4). Newton steps come from
+Steihaug's truncated conjugate gradients: matrix products only. A critical point whose gradient
+exceeds the decay is left along its top singular pairs, so the rank starts at zero and grows to
+what is needed.
 """
 
 from __future__ import annotations
