@@ -356,9 +356,9 @@ def test_report_needs_a_run(fails, tmp_path):
 
 def test_ctrl_c_keeps_what_was_finished_and_resume_continues(tmp_path):
     out = tmp_path / "run"
-    options = ["--hidden", "16", "--feature-dim", "10", "--measure-every", "5"]
+    options = ["--hidden", "8", "--feature-dim", "10", "--measure-every", "50", *DECAYS]
     code = "from tightframe.cli import main; main()"
-    arguments = ["run", "--out", str(out), "--epochs", "4000", *options]
+    arguments = ["run", "--out", str(out), "--epochs", "1500", *options]
     process = subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
         stdout=subprocess.PIPE,
@@ -381,6 +381,5 @@ def test_ctrl_c_keeps_what_was_finished_and_resume_continues(tmp_path):
     history = settings / name / "history.parquet"
     assert history.is_file()
 
-    # To let the continued run end soon, the stored number of epochs is what it is: 4000 tiny ones.
     assert run_command(["run", "--out", str(out), "--resume"]) == 0
     assert all((folder / "result.json").is_file() for folder in settings.iterdir())
