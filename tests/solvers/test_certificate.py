@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 
 import tightframe as tf
 from tests.reference import ufm
+from tightframe.blocks import Partition
 from tightframe.solvers.certificate import factored_objective
+from tightframe.solvers.datafits import make_datafit
 
 COUNTS = st.lists(st.integers(1, 40), min_size=2, max_size=6)
 
@@ -110,3 +112,17 @@ def test_bad_bounds_and_uncovered_problems_are_named():
         )
     with pytest.raises(ValueError, match="need 9 samples"):
         factored_objective(problem, [np.eye(3)], np.zeros((8, 3)), np.zeros(8, int))
+
+
+def test_clipping_tightens_the_bound_near_the_optimum():
+    """Scaling all singular values for the sake of one wastes most of the bound."""
+    problem = tf.Problem([5, 9, 13, 40, 90, 210], weight_decay=3e-3, feature_decay=3e-3)
+    best = tf.solve(problem, tol=1e-12)
+    noise = np.random.default_rng(0).normal(size=best.logits.shape)
+    certificate = tf.certify(problem, best.logits + 1e-3 * (noise - noise.mean(axis=0)))
+    fit = make_datafit("cross_entropy", Partition.singletons(problem))
+    residual = fit.residual(np.zeros(6), best.logits + 1e-3 * (noise - noise.mean(axis=0)))
+    scaled = residual * min(1, problem.logit_decay * 367 / residual.operator_norm)
+    assert certificate.dual <= best.objective
+    loss = best.objective - fit.dual_value(scaled)
+    assert best.objective - certificate.dual < loss / 3

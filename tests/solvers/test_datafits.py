@@ -117,3 +117,15 @@ def test_losses_near_zero_keep_their_digits():
     blocks = BlockMatrix.from_dense(problem, 60 * np.eye(3))
     fit = make_datafit("cross_entropy", blocks.partition)
     assert fit.value(blocks.within, blocks.mean) == pytest.approx(2 * np.exp(-60), rel=1e-12)
+
+
+@given(GROUPS, SEEDS)
+def test_restrict_returns_to_the_simplex(groups, seed):
+    problem, blocks = _random_blocks(groups, seed)  # any matrix: entries of both signs
+    restricted = make_datafit("cross_entropy", blocks.partition).restrict(blocks)
+    probabilities = restricted.to_dense() + np.eye(problem.num_classes)
+    others = ~np.eye(problem.num_classes, dtype=bool)
+    assert probabilities[others].min() >= -1e-15
+    assert np.allclose(probabilities.sum(axis=0), 1)
+    kept = others & (blocks.to_dense() > 0)
+    assert np.allclose(probabilities[kept], blocks.to_dense()[kept])

@@ -44,6 +44,10 @@ class Datafit(ABC):
         """Return ``-f*`` at ``R D^{1/2} / N``: a lower bound's data part."""
 
     @abstractmethod
+    def restrict(self, residual: BlockMatrix) -> BlockMatrix:
+        """Return a nearby residual in the domain of the conjugate, where it left that."""
+
+    @abstractmethod
     def repair(self, residual: BlockMatrix) -> BlockMatrix:
         """Return a nearby residual with ``R n = 0``, as a free bias demands of a dual point."""
 
@@ -150,6 +154,17 @@ class CrossEntropy(Datafit):
         entropy = -(k @ _xlogx(others)) - (k - 1) * _xlogx(sibling) - own * log_own
         return float(p.shares @ entropy)
 
+    def restrict(self, residual: BlockMatrix) -> BlockMatrix:
+        """Set negative probabilities of wrong classes to zero; the own class balances."""
+        k = self.partition.sizes
+        sibling = np.maximum(np.diagonal(residual.mean) - residual.within / k, 0.0)
+        mean = np.maximum(residual.mean, 0.0)
+        np.fill_diagonal(mean, 0.0)
+        leak = k @ mean
+        mean[np.diag_indices_from(mean)] = -leak / k
+        within = np.where(k > 1, -(leak + k * sibling), 0.0)
+        return BlockMatrix(self.partition, within, mean)
+
     def repair(self, residual: BlockMatrix) -> BlockMatrix:
         """Shift rows so that ``P n = n``, after mixing in ``n 1^T / N`` to stay non-negative."""
         p = self.partition
@@ -193,6 +208,10 @@ class MeanSquaredError(Datafit):
         k = p.sizes
         own = np.diagonal(residual.mean) + residual.within * (k - 1) / k
         return float(p.shares @ (-self._squares(residual) / 2 - own))
+
+    def restrict(self, residual: BlockMatrix) -> BlockMatrix:
+        """Return the residual itself: the conjugate is finite everywhere."""
+        return residual
 
     def repair(self, residual: BlockMatrix) -> BlockMatrix:
         """Subtract the row averages."""

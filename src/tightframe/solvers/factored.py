@@ -159,7 +159,7 @@ def minimise(
     f = FactoredProblem(problem, partition)
     g = partition.num_groups
     x = f.pack(np.zeros((g, 0)), np.zeros((g, 0)), np.where(f.active, 1.0, 0.0), np.zeros(g))
-    used, accuracy = 0, 1e-6
+    used, accuracy = 0, 0.1
     while True:
         x, steps = _trust_region_newton(f, x, max_iterations - used, accuracy)
         used += steps
@@ -171,7 +171,7 @@ def minimise(
         if converged or stuck or used >= max_iterations:
             return FactoredResult(logits, bias, certificate, converged, used)
         if grown is x:
-            accuracy *= 1e-3
+            accuracy *= 0.1
         x = grown
 
 
