@@ -180,7 +180,7 @@ def dual_bound(problem: Problem, fit: Datafit, residual: BlockMatrix) -> float:
     """Return the better of two lower bounds that a residual gives once it is made feasible.
 
     Either all singular values are scaled until the largest is feasible, or those above lambda are
-    clipped to it, which keeps the rest where they are: some twenty times tighter near the optimum.
+    clipped to it, which keeps the rest where they are: 2 to 20 times tighter near the optimum.
     """
     if problem.bias == "free":
         residual = fit.repair(residual)
