@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 import tightframe as tf
 from tightframe.blocks import BlockMatrix, Partition
 
+DECAYS = {"weight_decay": 1e-3, "feature_decay": 1e-3}
 GROUPS = st.lists(
     st.tuples(st.integers(1, 30), st.integers(1, 4)),
     min_size=2,
@@ -48,6 +49,22 @@ def test_singletons_hold_the_same_matrix(groups, seed):
     assert np.array_equal(same.to_dense(), blocks.to_dense())
     assert same.operator_norm == pytest.approx(blocks.operator_norm)
     assert same.rank == blocks.rank
+
+
+@given(GROUPS, st.integers(0, 10**6))
+def test_refining_keeps_every_entry(groups, seed):
+    problem, blocks = _random_blocks(groups, seed)
+    fine = blocks.refine(Partition.singletons(problem), problem.class_groups)
+    assert np.allclose(fine.to_dense(), blocks.to_dense(), atol=1e-13)
+    # Halves of groups: sizes that are not one.
+    halves = [(count, size) for count, size in problem.groups for _ in range(2)]
+    doubled = tf.Problem([c for c, k in problem.groups for _ in range(2 * k)], **DECAYS)
+    coarse = BlockMatrix(Partition.coarsest(doubled), blocks.within, blocks.mean)
+    parents = np.repeat(np.arange(len(groups)), 2)
+    index = np.repeat(np.arange(len(halves)), [size for _, size in halves])
+    counts, sizes = np.array(halves).T
+    split = coarse.refine(Partition(counts, sizes, lambda: index), parents)
+    assert np.allclose(split.to_dense(), coarse.to_dense(), atol=1e-13)
 
 
 def test_dense_form_has_the_documented_entries():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import tightframe as tf
 from tests.reference import ufm
 from tests.solvers.test_certificate import convex_problems
-from tightframe.blocks import Partition
+from tightframe.blocks import BlockMatrix, Partition
 from tightframe.solvers import factored
 
 
@@ -106,6 +106,24 @@ def test_certified_from_vanishing_to_total_decay(f, bias):
     solution = tf.solve(problem)
     assert solution.gap <= 1e-8 * solution.objective
     assert np.abs(solution.logits).max() > 0
+
+
+@pytest.mark.parametrize("bias", ["none", "free", "decayed"])
+def test_many_distinct_counts_start_from_pooled_ones(bias):
+    counts = np.arange(5, 5 + 2 * 60, 2)
+    decay = np.sqrt(5) / counts.sum() / 2
+    problem = tf.Problem(
+        counts,
+        weight_decay=decay,
+        feature_decay=decay,
+        bias=bias,
+        bias_decay=0.01 if bias == "decayed" else None,
+    )
+    solution = tf.solve(problem)
+    assert solution.gap <= 1e-8 * solution.objective
+    zero = BlockMatrix(Partition.coarsest(problem), np.zeros(60), np.zeros((60, 60)))
+    cold = factored.minimise(problem, zero.partition, tol=1e-8, start=(zero, np.zeros(60)))
+    assert solution.objective == pytest.approx(cold.certificate.primal, rel=2e-8)
 
 
 def test_vanishing_decay_approaches_seli():
