@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN_DIR ?= demo-run
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format clean
+.PHONY: help demo test test-slow lint format bench-solver clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -37,6 +37,10 @@ lint: $(VENV)/.dev ## ruff and mypy
 format: $(VENV)/.dev ## Rewrite the code in ruff's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench-solver: $(VENV)/.dev ## Time the solver against CVXPY (up to an hour) into benchmarks/results
+	$(BIN)/python benchmarks/solver.py
+	$(BIN)/python benchmarks/plot_solver.py
 
 clean: ## Remove the environment and what the demo wrote
 	rm -rf $(VENV) $(RUN_DIR)

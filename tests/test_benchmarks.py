@@ -4,7 +4,6 @@ import json
 import math
 
 import pytest
-
 from benchmarks import plot_solver, solver
 
 

@@ -71,18 +71,16 @@ class Solution:
     @cached_property
     def group_collapsed(self) -> NDArray[np.bool_]:
         """Whether the classes of each group share one mean, or vanish to zero, shape (G,)."""
+        # Zeros are exact: closed forms and solver know beforehand which margins vanish.
         p, norms = self.blocks.partition, self.blocks.column_norms
-        tolerance = RANK_TOLERANCE * norms.max()
-        collapsed: NDArray[np.bool_] = (norms <= tolerance) | (
-            (p.sizes > 1) & (self.blocks.within == 0)
-        )
+        collapsed: NDArray[np.bool_] = (norms == 0) | ((p.sizes > 1) & (self.blocks.within == 0))
         # Classes of equal count that the solver kept apart (too narrow features) may still agree.
         for i in np.flatnonzero((p.sizes == 1) & ~collapsed):
             twins = np.flatnonzero((p.sizes == 1) & (p.counts == p.counts[i]))
             if len(twins) > 1:
                 differences = self.blocks.mean[:, twins] - self.blocks.mean[:, [i]]
                 distances = np.sqrt(p.counts[i]) * np.linalg.norm(differences, axis=0)
-                collapsed[i] = (distances <= tolerance).sum() > 1
+                collapsed[i] = (distances <= RANK_TOLERANCE * norms[i]).sum() > 1
         return collapsed
 
     # -- per class ----------------------------------------------------------------------------

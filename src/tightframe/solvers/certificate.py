@@ -163,17 +163,20 @@ def objective(problem: Problem, logits: BlockMatrix, bias: Array) -> float:
 
 
 def certify_blocks(problem: Problem, logits: BlockMatrix, bias: Array) -> Certificate:
-    """Certify block logits and a bias per group, by duality or else by a theorem's bound."""
-    primal = objective(problem, logits, bias)
+    """Certify block logits and a bias per group, by duality, by a theorem's bound, or both."""
+    bounds = [
+        bound
+        for family in FAMILIES
+        if family.applies(problem) and (bound := family.lower_bound(problem)) is not None
+    ]
     if is_convex(problem):
         fit = make_datafit(problem.loss, logits.partition)
         best = bias if problem.bias == "none" else best_bias(problem, fit, logits, bias)
         residual = fit.residual(logits.within, logits.mean + best[:, None])
-        return Certificate(primal, dual_bound(problem, fit, residual))
-    for family in FAMILIES:
-        if family.applies(problem) and (bound := family.lower_bound(problem)) is not None:
-            return Certificate(primal, bound)
-    raise ValueError(f"problem: {uncovered(problem)}")
+        bounds.append(dual_bound(problem, fit, residual))
+    if not bounds:
+        raise ValueError(f"problem: {uncovered(problem)}")
+    return Certificate(objective(problem, logits, bias), max(bounds))
 
 
 def dual_bound(problem: Problem, fit: Datafit, residual: BlockMatrix) -> float:

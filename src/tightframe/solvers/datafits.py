@@ -115,9 +115,12 @@ class CrossEntropy(Datafit):
         p = self.partition
         q = self._group_probabilities(within, scores)
         k = p.sizes
-        e = np.exp(-np.clip(within, -500, 500))
-        slope = (k - 1) / k * (1 - e) / (1 + (k - 1) * e)  # d log_own / d within
-        bend = (k - 1) * e / (1 + (k - 1) * e) ** 2
+        # Of the own group's probability, the own class's share and all siblings' share.
+        log_siblings = np.log(np.maximum(k - 1, 1e-300)) - within
+        own_share = np.exp(-np.logaddexp(0.0, log_siblings))
+        siblings_share = np.exp(log_siblings - np.logaddexp(0.0, log_siblings))
+        slope = (k - 1) / k * own_share - siblings_share / k  # d log_own / d within
+        bend = own_share * siblings_share
         diagonal = np.diag_indices(p.num_groups)
         own = q[diagonal]
 

@@ -209,7 +209,7 @@ def _pooled_start(problem: Problem, partition: Partition) -> tuple[BlockMatrix, 
     """
     parents = np.empty(partition.num_groups, dtype=np.intp)
     parents[np.argsort(partition.counts)] = np.arange(partition.num_groups) // POOL
-    sizes = np.bincount(parents, partition.sizes)
+    sizes = np.bincount(parents, partition.sizes).astype(np.float64)
     counts = np.bincount(parents, partition.sizes * partition.counts) / sizes
     coarse = minimise(problem, Partition(counts, sizes, lambda: parents), tol=COARSE_TOLERANCE)
     return coarse.logits.refine(partition, parents), coarse.bias[parents]
