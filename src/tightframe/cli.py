@@ -313,31 +313,42 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in --out, keep what is finished.")
     ] = False,
-    data: Annotated[str | None, typer.Option(help="Data set [digits].")] = None,
+    data: Annotated[str | None, typer.Option(help="Data set; default digits.")] = None,
     counts: Annotated[
-        str | None, typer.Option(help="Training samples per class [100x5,10x5].")
+        str | None, typer.Option(help="Training samples per class; default 100x5,10x5.")
     ] = None,
     weight_decay: Annotated[
         list[Any] | None,
         typer.Option(
-            parser=_numbers, metavar="NUMBER", help="lambda_W; once a setting [0.02, 0.08]."
+            parser=_numbers,
+            metavar="NUMBER",
+            help="lambda_W, once a setting; default 0.02 and 0.08.",
         ),
     ] = None,
     feature_decay: Annotated[
         list[Any] | None,
         typer.Option(
-            parser=_number, metavar="NUMBER", help="lambda_H; once a setting [2e-4, 8e-4]."
+            parser=_number,
+            metavar="NUMBER",
+            help="lambda_H, once a setting; default 2e-4 and 8e-4.",
         ),
     ] = None,
     loss: Annotated[str | None, typer.Option(metavar=_choices(LOSSES))] = None,
     bias: Annotated[str | None, typer.Option(metavar=_choices(BIASES))] = None,
     bias_decay: BiasDecay = None,
-    features: Annotated[str | None, typer.Option(metavar=_choices(FEATURES))] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            metavar=_choices(FEATURES),
+            help="nonnegative: ReLU features; give them room, --feature-dim 128.",
+        ),
+    ] = None,
     hidden: Annotated[
-        str | None, typer.Option(help="Widths of the network's hidden layers [256,256].")
+        str | None, typer.Option(help="Widths of the network's hidden layers; default 256,256.")
     ] = None,
     feature_dim: Annotated[
-        Any, typer.Option(parser=_whole, metavar="INTEGER", help="Width of the features [20].")
+        Any,
+        typer.Option(parser=_whole, metavar="INTEGER", help="Width of the features; default 20."),
     ] = None,
     optimizer: Annotated[str | None, typer.Option(metavar="adam|sgd")] = None,
     lr: Annotated[Any, typer.Option(parser=_number, metavar="NUMBER")] = None,
