@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -55,14 +55,14 @@ class Partition:
     def coarsest(cls, problem: Problem) -> Partition:
         """Return the partition of a problem by distinct counts."""
         counts, sizes = np.array(problem.groups, dtype=np.float64).T
-        return cls(counts, sizes, lambda: problem.class_groups)
+        return cls(counts, sizes, partial(getattr, problem, "class_groups"))
 
     @classmethod
     def singletons(cls, problem: Problem) -> Partition:
         """Return the partition in which every class stands alone: no symmetry is used."""
         k = problem.num_classes
         require_dense(k, "counts")
-        return cls(problem.counts.astype(np.float64), np.ones(k), lambda: np.arange(k))
+        return cls(problem.counts.astype(np.float64), np.ones(k), partial(np.arange, k))
 
     @property
     def num_groups(self) -> int:
@@ -188,4 +188,4 @@ def without_rounding(singular_values: NDArray[Any]) -> Array:
     Factors carry roots of singular values, and a root makes 1e-16 into 1e-8.
     """
     limit = np.finfo(float).eps * len(singular_values) * singular_values.max()
-    return np.where(singular_values > limit, singular_values, 0.0)
+    return np.where(singular_values <= limit, 0.0, singular_values)  # NaN stays NaN

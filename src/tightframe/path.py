@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tightframe.blocks import BlockMatrix, Partition
-from tightframe.problem import Problem
+from tightframe.problem import Problem, at_most
 from tightframe.solvers.certificate import best_bias
 from tightframe.solvers.datafits import make_datafit
 
@@ -114,7 +114,12 @@ def _group_threshold(
         wide = 1 + math.sqrt(discriminant)
         interval = ((2 * ratio * others / wide) ** 2, (wide / (2 * ratio * classes)) ** 2)
     return GroupThreshold(
-        count, classes, factor * root / total, root / total <= ratio, root / ratio, interval
+        count,
+        classes,
+        factor * root / total,
+        bool(at_most(root / total, ratio)),
+        root / ratio,
+        interval,
     )
 
 

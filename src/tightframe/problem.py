@@ -31,6 +31,15 @@ FEATURES = ("real", "nonnegative")
 #: Above this many classes a K x K array is refused (4096^2 doubles are 128 MiB).
 MAX_DENSE_CLASSES = 4096
 
+#: Decays outside this range would under- or overflow when multiplied.
+DECAY_RANGE = (1e-100, 1e100)
+
+#: More linear layers than this are refused.
+MAX_DEPTH = 1000
+
+#: Two sides of a collapse threshold this close, relatively, are equal but for rounding.
+THRESHOLD_ROUNDING = 1e-14
+
 #: What ``counts`` may be: one integer a class, or the compact text ``"500x5,100x5"``.
 CountsLike = str | Iterable[int]
 
@@ -100,6 +109,8 @@ def _parse_text(text: str) -> list[tuple[int, int]]:
 
 
 def _parse_sequence(counts: Iterable[int]) -> list[tuple[int, int]]:
+    if isinstance(counts, (bytes, bytearray)):
+        raise ValueError(f"counts: got bytes, {_shorten(repr(counts))}; need text or integers")
     try:
         array = np.asarray(counts if isinstance(counts, np.ndarray) else list(counts))
     except (TypeError, ValueError, OverflowError):
@@ -183,17 +194,19 @@ class Problem:
         depth: int = 1,
         dim: int | None = None,
     ) -> None:
-        depth = _positive_int("depth", depth)
+        depth = whole_number("depth", depth)
+        if depth > MAX_DEPTH:
+            raise ValueError(f"depth: got {depth}, need at most {MAX_DEPTH}")
         set_field = object.__setattr__  # the class is frozen
         set_field(self, "runs", parse_counts(counts))
         set_field(self, "loss", _choice("loss", loss, LOSSES))
         set_field(self, "weight_decays", _layer_decays(weight_decay, depth))
-        set_field(self, "feature_decay", positive_float("feature_decay", feature_decay))
+        set_field(self, "feature_decay", _decay("feature_decay", feature_decay))
         set_field(self, "bias", _choice("bias", bias, BIASES))
         set_field(self, "bias_decay", _bias_decay(bias, bias_decay))
         set_field(self, "features", _choice("features", features, FEATURES))
         set_field(self, "depth", depth)
-        set_field(self, "dim", None if dim is None else _positive_int("dim", dim))
+        set_field(self, "dim", None if dim is None else whole_number("dim", dim))
 
     # -- named constructors: other conventions, converted ------------------------------------
 
@@ -213,15 +226,8 @@ class Problem:
         That is the convention of the Hong & Ling (2023) code: its ``reg_b`` is our
         ``bias_decay / 2``, and so for the others. Parameters are those of `Problem`.
         """
-        doubled = None if bias_decay is None else 2 * bias_decay
-        return cls(
-            counts,
-            loss,
-            weight_decay=2 * positive_float("weight_decay", weight_decay),
-            feature_decay=2 * positive_float("feature_decay", feature_decay),
-            bias_decay=doubled,
-            **rest,
-        )
+        decays = _scaled(2.0, 2.0, 2.0, weight_decay, feature_decay, bias_decay)
+        return cls(counts, loss, **decays, **rest)
 
     @classmethod
     def from_summed_loss(
@@ -239,15 +245,10 @@ class Problem:
         That is the ridge cross-entropy of Thrampoulidis et al. (2022). Dividing the objective by
         N leaves the minimisers alone and divides every decay by N.
         """
-        total = sum(run.count * run.classes for run in parse_counts(counts))
-        return cls(
-            counts,
-            loss,
-            weight_decay=positive_float("weight_decay", weight_decay) / total,
-            feature_decay=positive_float("feature_decay", feature_decay) / total,
-            bias_decay=None if bias_decay is None else bias_decay / total,
-            **rest,
-        )
+        runs = parse_counts(counts)  # once: counts may be an iterator
+        share = 1 / sum(run.count * run.classes for run in runs)
+        decays = _scaled(share, share, share, weight_decay, feature_decay, bias_decay)
+        return cls(format_counts(runs), loss, **decays, **rest)
 
     @classmethod
     def from_batch_features(
@@ -278,21 +279,15 @@ class Problem:
             Factor in front of the mean loss: 1/2 in the Dang et al. codes' cross-entropy, and
             1/K where ``mse_loss / 2`` averages over all N K entries.
         """
-        total = sum(run.count * run.classes for run in parse_counts(counts))
-        batch_size = _positive_int("batch_size", batch_size)
+        runs = parse_counts(counts)  # once: counts may be an iterator
+        total = sum(run.count * run.classes for run in runs)
+        batch_size = whole_number("batch_size", batch_size)
         if batch_size > total:
             raise ValueError(f"batch_size: got {batch_size}, more than the {total} samples")
         scale = positive_float("loss_scale", loss_scale)
-        return cls(
-            counts,
-            loss,
-            weight_decay=positive_float("weight_decay", weight_decay) / scale,
-            feature_decay=positive_float("feature_decay", feature_decay)
-            * batch_size
-            / (total * scale),
-            bias_decay=None if bias_decay is None else bias_decay / scale,
-            **rest,
-        )
+        factors = (1 / scale, batch_size / (total * scale), 1 / scale)
+        decays = _scaled(*factors, weight_decay, feature_decay, bias_decay)
+        return cls(format_counts(runs), loss, **decays, **rest)
 
     def replace(self, **changes: Any) -> Problem:
         """Return a copy with some arguments of `Problem` changed."""
@@ -371,6 +366,12 @@ class Problem:
             )
         return math.sqrt(self.weight_decays[0] * self.feature_decay)
 
+    @property
+    def mean_decay(self) -> float:
+        """Geometric mean of all layers' decays and the features', ``mu``; lambda for one layer."""
+        decays = (*self.weight_decays, self.feature_decay)
+        return math.exp(math.fsum(map(math.log, decays)) / len(decays))
+
     def to_dict(self) -> dict[str, Any]:
         """Return the arguments of `Problem` as JSON-ready values."""
         decays = self.weight_decay
@@ -413,16 +414,62 @@ def positive_float(name: str, value: Any) -> float:
     """Return ``value`` as a float, or raise a ValueError that names the argument."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise ValueError(f"{name}: got {_shorten(repr(value))}, need a positive number")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
     if not math.isfinite(number) or number <= 0:
-        raise ValueError(f"{name}: got {value}, need a finite number above 0")
+        raise ValueError(f"{name}: got {_shorten(str(value))}, need a finite number above 0")
     return number
+
+
+def whole_number(name: str, value: Any, least: int = 1) -> int:
+    """Return ``value`` as an int of at least ``least``, or raise a ValueError that names it."""
+    if (
+        isinstance(value, (bool, np.bool_))
+        or not isinstance(value, numbers.Integral)
+        or value < least
+    ):
+        raise ValueError(
+            f"{name}: got {_shorten(repr(value))}, need a whole number, at least {least}"
+        )
+    return int(value)
+
+
+def at_most(a: float | NDArray[np.float64], b: float | NDArray[np.float64]) -> Any:
+    """Return ``a <= b`` up to rounding: how every collapse threshold is compared."""
+    return np.asarray(a) <= np.asarray(b) * (1 + THRESHOLD_ROUNDING)
+
+
+def _decay(name: str, value: Any) -> float:
+    number = positive_float(name, value)
+    low, high = DECAY_RANGE
+    if not low <= number <= high:
+        raise ValueError(f"{name}: got {value}, need a number from {low:g} to {high:g}")
+    return number
+
+
+def _scaled(
+    by_weight: float,
+    by_feature: float,
+    by_bias: float,
+    weight_decay: Any,
+    feature_decay: Any,
+    bias_decay: Any,
+) -> dict[str, Any]:
+    return {
+        "weight_decay": by_weight * positive_float("weight_decay", weight_decay),
+        "feature_decay": by_feature * positive_float("feature_decay", feature_decay),
+        "bias_decay": (
+            None if bias_decay is None else by_bias * positive_float("bias_decay", bias_decay)
+        ),
+    }
 
 
 def _layer_decays(value: Any, depth: int) -> tuple[float, ...]:
     if isinstance(value, numbers.Real) or not isinstance(value, Iterable) or isinstance(value, str):
-        return (positive_float("weight_decay", value),) * depth
-    decays = tuple(positive_float("weight_decay", item) for item in value)
+        return (_decay("weight_decay", value),) * depth
+    decays = tuple(_decay("weight_decay", item) for item in value)
     if len(decays) != depth:
         raise ValueError(
             f"weight_decay: got {len(decays)} numbers for depth {depth}; give one, or one a layer"
@@ -434,18 +481,10 @@ def _bias_decay(bias: str, bias_decay: Any) -> float:
     if bias == "decayed":
         if bias_decay is None:
             raise ValueError("bias_decay: missing; bias='decayed' needs a positive number")
-        return positive_float("bias_decay", bias_decay)
+        return _decay("bias_decay", bias_decay)
     if bias_decay is not None:
         raise ValueError(f"bias_decay: got {bias_decay} with bias={bias!r}; use bias='decayed'")
     return 0.0
-
-
-def _positive_int(name: str, value: Any) -> int:
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
-        raise ValueError(f"{name}: got {_shorten(repr(value))}, need a positive whole number")
-    if value < 1:
-        raise ValueError(f"{name}: got {value}, need a positive whole number")
-    return int(value)
 
 
 def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:

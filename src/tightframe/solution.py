@@ -200,7 +200,7 @@ def orthant_factors(problem: Problem, logits: Array) -> tuple[list[Array], Array
     """
     root = np.sqrt(problem.counts)
     scaled = logits * root
-    values = np.linalg.norm(scaled, axis=0)
+    values = without_rounding(np.linalg.norm(scaled, axis=0))
     active = np.flatnonzero(values > 0)
     width = problem.dim or problem.num_classes
     to_layer, to_features = _layer_lengths(problem, values[active])
@@ -222,5 +222,5 @@ def orthant_factors(problem: Problem, logits: Array) -> tuple[list[Array], Array
 def _layer_lengths(problem: Problem, values: Array) -> tuple[list[Array], Array]:
     """Split singular values over layers and features so that all carry equal decay cost."""
     decays = problem.weight_decays
-    cost = (values**2 * problem.feature_decay * np.prod(decays)) ** (1 / (problem.depth + 1))
+    cost = problem.mean_decay * values ** (2 / (problem.depth + 1))
     return [np.sqrt(cost / decay) for decay in decays], np.sqrt(cost / problem.feature_decay)

@@ -9,7 +9,7 @@ import numpy as np
 
 from tightframe.blocks import Array, BlockMatrix, Partition
 from tightframe.closed_form import FAMILIES
-from tightframe.problem import Problem, positive_float
+from tightframe.problem import Problem, positive_float, whole_number
 from tightframe.solution import Solution
 from tightframe.solvers import factored
 from tightframe.solvers.certificate import Certificate, certify_blocks, is_convex, uncovered
@@ -19,7 +19,7 @@ class NotConvergedWarning(UserWarning):
     """A solver stopped before the certified gap reached the tolerance."""
 
 
-def solve(problem: Problem, tol: float = 1e-8, *, max_iterations: int = 500) -> Solution:
+def solve(problem: Problem, tol: float = 1e-8, *, max_iterations: int = 5000) -> Solution:
     """Return a global minimiser with its certificate.
 
     Parameters
@@ -29,7 +29,8 @@ def solve(problem: Problem, tol: float = 1e-8, *, max_iterations: int = 500) -> 
         non-negative features (no bias), or MSE (no or free bias at any depth; decayed bias with
         one layer).
     tol : float
-        The certified gap allowed, relative to the objective.
+        The certified gap allowed, relative to the objective. Rounding of the logits (1e-16 of their
+        size) limits what can be certified where the objective is tiny.
     max_iterations : int
         Newton iterations allowed to the numerical solver.
 
@@ -54,6 +55,7 @@ def solve(problem: Problem, tol: float = 1e-8, *, max_iterations: int = 500) -> 
     if not isinstance(problem, Problem):
         raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
     tol = positive_float("tol", tol)
+    max_iterations = whole_number("max_iterations", max_iterations)
     start = time.perf_counter()
     logits, bias, certificate, method = _minimise(problem, tol, max_iterations)
     optimal = certificate.gap <= tol * certificate.primal

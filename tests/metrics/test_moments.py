@@ -364,11 +364,13 @@ class TestRefusals:
 
     @pytest.mark.parametrize("bad", [0, -1, 2.0, True, "3", None])
     def test_number_of_classes(self, bad):
-        with pytest.raises(ValueError, match=r"num_classes: got .* need a positive whole number"):
+        with pytest.raises(
+            ValueError, match=r"num_classes: got .* need a whole number, at least 1"
+        ):
             ClassMoments(bad)
 
     def test_dim(self):
-        with pytest.raises(ValueError, match="dim: got 0, need a positive whole number"):
+        with pytest.raises(ValueError, match="dim: got 0, need a whole number, at least 1"):
             ClassMoments(3, 0)
 
     @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_bad_candidates_are_named(logits, bias, message):
 
 def test_bad_bounds_and_uncovered_problems_are_named():
     problem = tf.Problem("3x3", weight_decay=1e-2, feature_decay=1e-3)
-    with pytest.raises(ValueError, match="lower_bound: got nan"):
+    with pytest.raises(ValueError, match="lower_bound: entries must be finite"):
         tf.certify(problem, np.zeros((3, 3)), lower_bound=np.nan)
     with pytest.raises(ValueError, match="depth 2"):
         tf.certify(problem.replace(depth=2), np.zeros((3, 3)))

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from tightframe.blocks import Array, BlockMatrix, Partition
-from tightframe.problem import Problem
+from tightframe.problem import Problem, at_most
 
 NAME = "balanced cross-entropy"
 
@@ -30,7 +30,7 @@ def solve(problem: Problem) -> tuple[BlockMatrix, Array]:
     """
     ((count, k),) = problem.groups
     ratio = problem.logit_decay * math.sqrt(count)
-    margin = math.log(1 / ratio - k + 1) if ratio * k < 1 else 0.0
+    margin = 0.0 if at_most(1.0, ratio * k) else math.log1p(1 / ratio - k)
     partition = Partition.coarsest(problem)
     logits = BlockMatrix(partition, np.array([margin]), np.zeros((1, 1)))
     return logits, np.zeros(1)

@@ -9,12 +9,10 @@ equality where logits and A share singular vectors; so each sigma_i solves a sca
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from tightframe.blocks import Array, BlockMatrix, Partition
-from tightframe.problem import Problem
+from tightframe.problem import Problem, at_most
 
 NAME = "MSE, decoupled singular values"
 
@@ -72,9 +70,9 @@ def shrink(problem: Problem, targets: Array) -> Array:
     ``(a - s) s^p = N mu``, ``p = (M-1)/(M+1)``, unless zero costs less.
     """
     m = problem.depth
-    threshold = problem.num_samples * _mu(problem)
+    threshold = problem.num_samples * problem.mean_decay
     if m == 1:
-        return np.maximum(targets - threshold, 0.0)
+        return np.where(at_most(targets, threshold), 0.0, targets - threshold)
     p = (m - 1) / (m + 1)
     # (a - s) s^p falls from its peak at s = a p / (1 + p) to zero at a: bisect in between.
     low, high = targets * p / (1 + p), targets.copy()
@@ -93,14 +91,8 @@ BISECTIONS = 60
 
 def _scalar_cost(problem: Problem, sigma: Array, targets: Array) -> Array:
     m = problem.depth
-    decay = (m + 1) / 2 * _mu(problem) * sigma ** (2 / (m + 1))
+    decay = (m + 1) / 2 * problem.mean_decay * sigma ** (2 / (m + 1))
     return (sigma - targets) ** 2 / (2 * problem.num_samples) + decay
-
-
-def _mu(problem: Problem) -> float:
-    """Return ``(feature_decay prod weight_decay)^{1/(M+1)}``."""
-    decays = (*problem.weight_decays, problem.feature_decay)
-    return math.prod(decays) ** (1 / len(decays))
 
 
 def _targets(problem: Problem, partition: Partition) -> BlockMatrix:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from tightframe.blocks import Array, BlockMatrix, Partition
-from tightframe.problem import Problem
+from tightframe.problem import Problem, at_most
 
 NAME = "cross-entropy with non-negative features"
 
@@ -63,4 +63,5 @@ def _margins(problem: Problem, partition: Partition) -> Array:
     k = problem.num_classes
     t = partition.num_samples * problem.logit_decay * np.sqrt((k - 1) / (k * partition.counts))
     shown = np.minimum(t, (k - 1) / k)  # keeps the logarithm defined for vanished classes
-    return np.where(t < (k - 1) / k, math.log(k - 1) + np.log1p(-shown) - np.log(shown), 0.0)
+    margins = math.log(k - 1) + np.log1p(-shown) - np.log(shown)
+    return np.where(at_most((k - 1) / k, t), 0.0, margins)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tightframe.data.registry import Dataset, pick, whole_number
-from tightframe.problem import CountsLike, parse_counts
+from tightframe.data.registry import Dataset, pick
+from tightframe.problem import CountsLike, parse_counts, whole_number
 
 
 def step_counts(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tightframe.problem import whole_number
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,14 +142,3 @@ def pick(labels: NDArray[np.int64], counts: NDArray[Any], seed: int) -> NDArray[
         order = np.random.default_rng((seed, k)).permutation(len(members))
         parts.append(members[order[: int(count)]])
     return np.sort(np.concatenate(parts))
-
-
-def whole_number(name: str, value: Any, least: int) -> int:
-    """Return ``value`` as an int of at least ``least``, or raise a ValueError that names it."""
-    if (
-        isinstance(value, (bool, np.bool_))
-        or not isinstance(value, numbers.Integral)
-        or value < least
-    ):
-        raise ValueError(f"{name}: got {value!r}, need a whole number, at least {least}")
-    return int(value)

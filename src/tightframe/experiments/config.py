@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tightframe.data.registry import names, whole_number
-from tightframe.problem import CountsLike, Problem, format_counts, parse_counts
+from tightframe.data.registry import names
+from tightframe.problem import CountsLike, Problem, format_counts, parse_counts, whole_number
 from tightframe.training.options import check_optimizer
 
 DEVICES = ("cpu", "gpu", "auto")

@@ -7,7 +7,6 @@ and nothing cancels, however far from zero the features are.
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from tightframe.problem import whole_number
 
 #: How classes are averaged: all alike, or by their share of the samples.
 WEIGHTINGS = ("class", "sample")
@@ -88,8 +89,8 @@ class ClassMoments:
         scatter: bool = True,
         device: torch.device | str | None = None,
     ) -> None:
-        self._num_classes = _positive_int("num_classes", num_classes)
-        self._dim = None if dim is None else _positive_int("dim", dim)
+        self._num_classes = whole_number("num_classes", num_classes)
+        self._dim = None if dim is None else whole_number("dim", dim)
         self._scatter = bool(scatter)
         self._device = None if device is None else torch.device(device)
         # Arrays of width D wait for the first batch, which may bring D and the device.
@@ -595,9 +596,3 @@ def _zeros(num_classes: int, dim: int, scatter: bool, device: torch.device | Non
         zeros(num_classes),
         zeros(dim, dim) if scatter else zeros(0, 0),
     ]
-
-
-def _positive_int(name: str, value: Any) -> int:
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral) or value < 1:
-        raise ValueError(f"{name}: got {value!r}, need a positive whole number")
-    return int(value)

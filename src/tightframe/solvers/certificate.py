@@ -80,37 +80,59 @@ def certify(
     Returns
     -------
     Certificate
-        ``primal`` is the objective of these logits with their cheapest factors; ``gap`` bounds
-        its distance from the global minimum.
+        ``primal`` is the objective of these logits with their cheapest factors (with non-negative
+        features: with orthogonal class means); ``gap`` bounds its distance from the minimum.
 
     Raises
     ------
     ValueError
         If shapes or values are off, or nothing certifies this kind of problem.
     """
+    if not isinstance(problem, Problem):
+        raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
     k = problem.num_classes
     z = _finite("logits", logits, (k, k))
     b = np.zeros(k) if bias is None else _finite("bias", bias, (k,))
     if problem.bias == "none" and b.any():
         raise ValueError("bias: got a non-zero bias for a problem with bias='none'")
-    if lower_bound is not None and not np.isfinite(lower_bound):
-        raise ValueError(f"lower_bound: got {lower_bound}, need a finite number")
-    certificate = certify_blocks(problem, BlockMatrix.from_dense(problem, z), b)
+    if lower_bound is not None:
+        lower_bound = float(_finite("lower_bound", lower_bound, ()))
+    blocks = BlockMatrix.from_dense(problem, z)
+    _require_reachable(problem, blocks)
+    certificate = certify_blocks(problem, blocks, b)
     if lower_bound is None or lower_bound <= certificate.dual:
         return certificate
+    if lower_bound > certificate.primal * (1 + 1e-9) + 1e-12:
+        raise ValueError(
+            f"lower_bound: got {lower_bound}, above this candidate's objective "
+            f"{certificate.primal}: not a lower bound of this problem"
+        )
     return Certificate(certificate.primal, float(lower_bound))
+
+
+def _require_reachable(problem: Problem, logits: BlockMatrix) -> None:
+    """Refuse logits that no factors of the problem's width have."""
+    if problem.dim is None or is_convex(problem):
+        return
+    real = problem.features == "real"
+    needed = logits.rank if real else int((logits.column_norms > 0).sum())
+    if needed > problem.dim:
+        what = f"rank {needed}" if real else f"{needed} classes with non-zero logits"
+        raise ValueError(f"logits: {what}, which features of dim {problem.dim} cannot have")
 
 
 def _finite(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
     try:
-        array = np.asarray(value, dtype=np.float64)
+        array = np.asarray(value)
     except (TypeError, ValueError):
         raise ValueError(f"{name}: need numbers of shape {shape}") from None
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name}: need numbers of shape {shape}, got {array.dtype}")
     if array.shape != shape:
         raise ValueError(f"{name}: got shape {array.shape}, need {shape}")
     if not np.isfinite(array).all():
         raise ValueError(f"{name}: entries must be finite")
-    return array
+    return array.astype(np.float64)
 
 
 def is_convex(problem: Problem) -> bool:
@@ -149,8 +171,7 @@ def penalty(problem: Problem, logits: BlockMatrix) -> float:
     else:
         values, times = logits.column_norms, logits.partition.sizes
     m = problem.depth
-    mu = (problem.feature_decay * np.prod(problem.weight_decays)) ** (1 / (m + 1))
-    return float((m + 1) / 2 * mu * (times @ values ** (2 / (m + 1))))
+    return float((m + 1) / 2 * problem.mean_decay * (times @ values ** (2 / (m + 1))))
 
 
 def objective(problem: Problem, logits: BlockMatrix, bias: Array) -> float:
@@ -176,7 +197,11 @@ def certify_blocks(problem: Problem, logits: BlockMatrix, bias: Array) -> Certif
         bounds.append(dual_bound(problem, fit, residual))
     if not bounds:
         raise ValueError(f"problem: {uncovered(problem)}")
-    return Certificate(objective(problem, logits, bias), max(bounds))
+    with np.errstate(over="ignore", invalid="ignore"):
+        primal = objective(problem, logits, bias)
+    if not np.isfinite(primal):
+        raise ValueError("logits: so large that the objective overflows")
+    return Certificate(primal, max(bounds))
 
 
 def dual_bound(problem: Problem, fit: Datafit, residual: BlockMatrix) -> float:
@@ -190,7 +215,9 @@ def dual_bound(problem: Problem, fit: Datafit, residual: BlockMatrix) -> float:
     clipped = fit.restrict(_clip(problem, residual))
     if problem.bias == "free":
         clipped = fit.repair(clipped)
-    return max(_scaled_bound(problem, fit, residual), _scaled_bound(problem, fit, clipped))
+    # No loss and no decay cost is below zero.
+    scaled = (_scaled_bound(problem, fit, r) for r in (residual, clipped))
+    return max(0.0, *scaled)
 
 
 def _scaled_bound(problem: Problem, fit: Datafit, residual: BlockMatrix) -> float:
@@ -283,8 +310,13 @@ def best_bias(problem: Problem, fit: Datafit, logits: BlockMatrix, start: Array)
         gradient = fit.gradient(logits.within, scores)[1].sum(axis=1)
         gradient += problem.bias_decay * sizes * b
         hessian = fit.bias_hessian(logits.within, scores) + np.diag(problem.bias_decay * sizes)
-        # A free bias may move along the constant vector for nothing: least squares.
-        step = -np.linalg.lstsq(hessian, gradient, rcond=1e-14)[0]
+        if problem.loss == "cross_entropy" and problem.bias_decay == 0:
+            # The bias may move along the constant vector for nothing: pin that direction.
+            hessian += np.trace(hessian) / len(b) ** 2
+        try:
+            step = -np.linalg.solve(hessian, gradient)
+        except np.linalg.LinAlgError:
+            step = -np.linalg.lstsq(hessian, gradient, rcond=1e-14)[0]
         # Where the softmax saturates the Hessian is nearly singular: keep steps finite.
         step /= max(1.0, float(np.abs(step).max()) / MAX_BIAS_STEP)
         decrement = -float(gradient @ step)

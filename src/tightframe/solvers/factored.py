@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tightframe.blocks import Array, BlockMatrix, Partition, without_rounding
-from tightframe.problem import Problem
+from tightframe.problem import Problem, at_most
 from tightframe.solvers.certificate import Certificate, certify_blocks
 from tightframe.solvers.datafits import make_datafit
 
@@ -61,7 +61,8 @@ class FactoredProblem:
         self.decay = problem.logit_decay
         root = np.sqrt(partition.counts)
         # A group's margin is positive iff sqrt(n_i) / N > lambda, whatever the rest does.
-        self.active = (partition.sizes > 1) & (root / partition.num_samples > self.decay)
+        merged = at_most(root / partition.num_samples, self.decay)
+        self.active = (partition.sizes > 1) & ~merged
         self.margin_cost = (self.decay * (partition.sizes - 1) * root)[self.active]
         self.has_bias = problem.bias != "none"
         self.rank = 0
@@ -162,7 +163,7 @@ def minimise(
     partition: Partition,
     *,
     tol: float,
-    max_iterations: int = 500,
+    max_iterations: int = 5000,
     start: tuple[BlockMatrix, Array] | None = None,
 ) -> FactoredResult:
     """Solve the convex form over block logits to a certified relative gap.
