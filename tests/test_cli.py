@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 
 import tightframe as tf
@@ -165,6 +166,10 @@ def test_missing_options_and_unknown_commands(fails):
 def test_unwritable_output_is_named(fails, tmp_path):
     (tmp_path / "file").write_text("")
     assert "file/x.npz: " in fails(*SOLVE, "--out", tmp_path / "file" / "x.npz")
+
+
+def test_version(command):
+    assert command("--version") == (0, f"{tf.__version__}\n", "")
 
 
 def test_help_is_not_an_error(command):
@@ -329,6 +334,49 @@ def test_run_reports_and_resumes(command, fails, tmp_path):
     code, text, _ = command("report", out)
     assert code == 0
     assert (out / "report.html").read_bytes() == before
+
+
+def test_damaged_runs_are_named_or_mended(command, fails, tmp_path):
+    out, one = tmp_path / "run", [*TINY, *DECAYS]
+    code, _, err = command("run", "--out", out, "--resume", *one)
+    assert code == 0
+    assert "nothing to resume" in err
+    setting = next((out / "settings").iterdir())
+    whole = (setting / "result.json").read_text()
+    (setting / "result.json").write_text("{}")  # not finished, so it is made again
+    (setting / "history.parquet").write_bytes(b"half")
+    assert command("run", "--out", out, "--resume")[0] == 0
+    mended = json.loads((setting / "result.json").read_text())
+    assert mended["last"]["objective"] == json.loads(whole)["last"]["objective"]
+    for damage in (b"", b"garbage", (setting / "checkpoints" / "last.ckpt").read_bytes()[:500]):
+        (setting / "result.json").unlink(missing_ok=True)
+        (setting / "checkpoints" / "last.ckpt").write_bytes(damage)
+        code, _, err = command("run", "--out", out, "--resume")
+        assert code == 2
+        assert "delete it to train this setting anew" in err
+        assert err.count("\n") == 1
+    (out / "run.json").write_text('{"format": 1, "config": 2, "config_hash": 3, "settings": 4}')
+    assert "not the record of a run" in fails("run", "--out", out, "--resume")
+
+
+def test_no_device_no_folder(fails, tmp_path):
+    if torch.accelerator.is_available():
+        pytest.skip("this machine has an accelerator")
+    assert "device: got 'gpu'" in fails("run", "--out", tmp_path / "run", "--device", "gpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_interrupted_before_anything_is_kept(command, tmp_path, monkeypatch):
+    import tightframe.experiments.train as train
+
+    def interrupt(problem):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "solve", interrupt)
+    code, out, err = command("run", "--out", tmp_path / "run", *TINY)
+    assert (code, out) == (130, "")
+    assert "interrupted" in err
+    assert "kept" not in err
 
 
 @pytest.mark.parametrize(

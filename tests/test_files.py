@@ -69,6 +69,19 @@ def test_garbage_is_named(tmp_path, name, content):
         files.read_arrays(tmp_path / name)
 
 
+def test_damaged_archives_are_named(tmp_path):
+    np.save(tmp_path / "x.npy", np.eye(3))
+    (tmp_path / "renamed.npz").write_bytes((tmp_path / "x.npy").read_bytes())
+    np.savez_compressed(tmp_path / "whole.npz", a=np.random.default_rng(0).normal(size=1000))
+    data = bytearray((tmp_path / "whole.npz").read_bytes())
+    data[200:260] = b"\xff" * 60
+    (tmp_path / "spoilt.npz").write_bytes(data)
+    (tmp_path / "folder.npz").mkdir()
+    for name in ("renamed.npz", "spoilt.npz", "folder.npz"):
+        with pytest.raises(ValueError, match=name):
+            files.read_arrays(tmp_path / name)
+
+
 @pytest.mark.parametrize("name", ["x.npz", "x.safetensors", "x.json"])
 def test_missing_files_are_named(tmp_path, name):
     read = files.read_json if name.endswith("json") else files.read_arrays

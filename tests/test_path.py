@@ -47,6 +47,27 @@ def test_total_collapse(problem):
     assert above.collapsed.all()
 
 
+@pytest.mark.parametrize(
+    ("counts", "changes"),
+    [
+        ("153x2", {"bias": "decayed", "bias_decay": 1.0}),
+        ("13438x2", {}),
+        ("6338x5", {}),
+        ("3x3,1700", {"loss": "mse", "bias": "free"}),
+        ("204x20", {"loss": "mse", "features": "nonnegative", "dim": 16}),
+        ("7x3,9", {"features": "nonnegative"}),
+    ],
+)
+def test_exactly_at_the_threshold_all_agree(counts, changes):
+    problem = tf.Problem(counts, weight_decay=1, feature_decay=1, **changes)
+    at = _at(problem, tf.thresholds(problem).groups[0].logit_decay)
+    solution = tf.solve(at)
+    assert tf.thresholds(at).groups[0].collapsed
+    assert solution.group_collapsed[0]
+    assert solution.group_margins[0] == 0 or solution.problem.features == "nonnegative"
+    assert np.isfinite(solution.geometry.logits).all()
+
+
 def test_hong_ling_thresholds():
     """papers.md section D: where the published experiments show the switch."""
     five = tf.thresholds(PROBLEMS[0]).groups

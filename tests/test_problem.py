@@ -53,6 +53,7 @@ def test_a_million_classes_stay_compact():
         ("0x2,5", "zero"),
         ("5x0,5", "zero"),
         (None, "got None"),
+        (b"5x5", "got bytes"),
         (5, "got 5"),
         ([True, False], "bool"),
         (["a", "b"], "not positive integers"),
@@ -88,6 +89,9 @@ def test_bad_counts_are_named(counts, message):
         ({"bias": "decayed", "bias_decay": 0}, "bias_decay: got 0"),
         ({"bias_decay": 0.1}, "bias_decay: got 0.1 with bias='none'"),
         ({"features": "relu"}, "features: got 'relu', allowed are real, nonnegative"),
+        ({"weight_decay": 1e-200}, "weight_decay: got 1e-200, need a number from 1e-100"),
+        ({"weight_decay": 10**400}, "weight_decay: got 1000"),
+        ({"depth": 10**9}, "depth: got 1000000000, need at most 1000"),
         ({"depth": 0}, "depth: got 0"),
         ({"depth": 1.0}, r"depth: got 1\.0"),
         ({"dim": 0}, "dim: got 0"),
@@ -175,6 +179,13 @@ def test_batch_convention_matches_the_dang_2024_note():
     )
     assert problem.weight_decay == pytest.approx(2e-4)
     assert problem.feature_decay == pytest.approx(2e-5 * 256 / 2000)
+
+
+def test_conventions_take_an_iterator_of_counts():
+    made = tf.Problem.from_summed_loss(iter([4, 2]), **DECAYS)
+    assert made == tf.Problem.from_summed_loss([4, 2], **DECAYS)
+    made = tf.Problem.from_batch_features(iter([4, 2]), batch_size=2, **DECAYS)
+    assert made == tf.Problem.from_batch_features([4, 2], batch_size=2, **DECAYS)
 
 
 def test_conventions_check_their_arguments():

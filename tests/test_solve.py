@@ -207,3 +207,30 @@ def test_no_warning_on_the_way():
             for bias in ("none", "free"):
                 decays = {"weight_decay": 1e-2, "feature_decay": 1e-3}
                 tf.solve(tf.Problem("60,20x2,4x3", loss, bias=bias, **decays))
+
+
+def test_a_solution_survives_pickling():
+    import pickle
+
+    solution = tf.solve(tf.Problem("5x2,3", weight_decay=1e-2, feature_decay=1e-2))
+    assert np.array_equal(pickle.loads(pickle.dumps(solution)).logits, solution.logits)
+
+
+def test_no_overflow_warning_at_extreme_imbalance():
+    counts = "138x3,15486729,37x20"
+    problem = tf.Problem(counts, weight_decay=5.7416e-4, feature_decay=6.08894e-11)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert tf.solve(problem).status == "optimal"
+
+
+@pytest.mark.parametrize("steps", [0, -1, 2.5, None])
+def test_bad_iteration_limits(steps):
+    with pytest.raises(ValueError, match="max_iterations: got"):
+        tf.solve(tf.Problem("5x2", weight_decay=1, feature_decay=1), max_iterations=steps)
+
+
+def test_factors_of_absurd_width_are_refused():
+    problem = tf.Problem("5x2,3", weight_decay=1e-2, feature_decay=1e-2, dim=10**9)
+    with pytest.raises(ValueError, match="dim is 1000000000"):
+        _ = tf.solve(problem).weights

@@ -6,6 +6,7 @@ Exit codes: 0 done, 2 bad input, 3 not converged, 130 interrupted (what was fini
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -133,6 +134,24 @@ def _problem(
     )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(tf.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Predict, measure and steer the geometry of a classifier's last layer."""
+
+
 # -- theory ----------------------------------------------------------------------------------------
 
 
@@ -236,7 +255,8 @@ def certify(
         )
     own = tf.certify(problem, logits, arrays.get("bias"))
     solution = tf.solve(problem)
-    best = tf.certify(problem, logits, arrays.get("bias"), lower_bound=solution.lower_bound)
+    bound = own.dual if solution.lower_bound is None else max(own.dual, solution.lower_bound)
+    best = tf.Certificate(own.primal, bound)
     if json:
         values = {
             "primal": best.primal,
@@ -370,7 +390,7 @@ def run(
     At the first the minority classes stay distinct, at the second they must merge. With --resume
     and no other options, the configuration stored in --out is used.
     """
-    from tightframe.experiments.store import load_run, run_file
+    from tightframe.experiments.store import read_run_file, run_file
     from tightframe.experiments.train import RunConfig
     from tightframe.experiments.train import run as train
 
@@ -394,7 +414,10 @@ def run(
         "seed": seed,
         "device": device,
     }
-    stored = load_run(out).config if resume and run_file(out).exists() else {}
+    started = run_file(out).exists()
+    if resume and not started:
+        print(f"tightframe: nothing to resume in {out}, a new run starts", file=sys.stderr)
+    stored = read_run_file(out)["config"] if resume and started else {}
     config = RunConfig.from_dict(stored | {k: v for k, v in given.items() if v is not None})
     console = Console(stderr=json)
     try:
@@ -402,10 +425,12 @@ def run(
             results = train(
                 config, out, resume=resume, progress=progress, on_prediction=on_prediction
             )
+        page = _write_report(out)
     except KeyboardInterrupt:
-        print(f"tightframe: kept; go on with: tightframe run --out {out} --resume", file=sys.stderr)
+        if run_file(out).exists():
+            hint = f"kept; go on with: tightframe run --out {out} --resume"
+            print(f"tightframe: {hint}", file=sys.stderr)
         raise
-    page = _write_report(out)
     if json:
         print(format_json({"results": results, "report": page}))
     else:
@@ -580,6 +605,9 @@ def _print_run(console: Console, folder: Path) -> None:
 
 def main() -> NoReturn:
     """Run the command; every failure is one line on stderr and an exit code, no traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without Greek letters is no failure
     sys.exit(run_command(sys.argv[1:]))
 
 
@@ -587,9 +615,14 @@ def run_command(arguments: list[str]) -> int:
     """Run the command with arguments and return its exit code."""
     warnings.showwarning = _show_warning
     try:
-        return int(app(arguments, standalone_mode=False) or 0)
+        code = int(app(arguments, standalone_mode=False) or 0)
     except TyperException as error:
-        return _fail(error.format_message())
+        message = error.format_message()
+        return _fail(message) if message else BAD_INPUT  # without arguments: the help was printed
+    except typer.Abort:
+        return _fail("aborted")
+    except MemoryError:
+        return _fail("out of memory")
     except ImportError as error:
         return _fail(f"{error.name}: not installed; pip install 'tightframe[all]'")
     except OSError as error:
@@ -597,9 +630,9 @@ def run_command(arguments: list[str]) -> int:
         return _fail(f"{where}{error.strerror or error}")
     except ValueError as error:
         return _fail(str(error))
-    except KeyboardInterrupt:
+    if code == INTERRUPTED:  # Typer turns KeyboardInterrupt into this code
         print("tightframe: interrupted", file=sys.stderr)
-        return INTERRUPTED
+    return code
 
 
 def _fail(message: str) -> int:

@@ -8,12 +8,27 @@ import math
 import os
 import secrets
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+#: What NumPy and zipfile raise on files that are not, or no longer, archives of plain arrays.
+_DAMAGED = (
+    OSError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @contextlib.contextmanager
@@ -135,7 +150,9 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
             return {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise ValueError(f"{os.fspath(path)}: no such file") from None
-    except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except IsADirectoryError:
+        raise ValueError(f"{os.fspath(path)}: is a folder, need a file") from None
+    except _DAMAGED as error:
         raise ValueError(f"{os.fspath(path)}: not an .npz file of arrays ({error})") from None
 
 

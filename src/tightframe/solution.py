@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tightframe.blocks import RANK_TOLERANCE, Array, BlockMatrix, without_rounding
 from tightframe.geometry import Geometry
-from tightframe.problem import Problem, require_dense
+from tightframe.problem import MAX_DENSE_CLASSES, Problem, require_dense
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +115,11 @@ class Solution:
     @cached_property
     def _factors(self) -> tuple[list[Array], Array]:
         require_dense(self.problem.num_classes, "weights, class_means")
+        if (self.problem.dim or 0) > MAX_DENSE_CLASSES:
+            raise ValueError(
+                f"weights, class_means: dim is {self.problem.dim}; "
+                f"factors are written out up to {MAX_DENSE_CLASSES}"
+            )
         nonnegative = self.problem.features == "nonnegative"
         return (orthant_factors if nonnegative else balanced_factors)(self.problem, self.logits)
 

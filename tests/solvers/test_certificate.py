@@ -128,3 +128,35 @@ def test_clipping_tightens_the_bound_near_the_optimum():
     lost_by_scaling = best.objective - fit.dual_value(scaled)
     lost = best.objective - tf.certify(problem, logits).dual
     assert 0 <= lost < lost_by_scaling / 4
+
+
+def test_logits_that_no_factors_have_are_refused():
+    problem = tf.Problem("10x4", "mse", weight_decay=1e-3, feature_decay=1e-3, dim=2)
+    wide = tf.solve(problem.replace(dim=None))
+    with pytest.raises(ValueError, match="logits: rank 4, which features of dim 2 cannot have"):
+        tf.certify(problem, wide.logits)
+    orthant = problem.replace(features="nonnegative")
+    with pytest.raises(ValueError, match="4 classes with non-zero logits"):
+        tf.certify(orthant, wide.logits)
+    assert tf.certify(problem, tf.solve(problem).logits).gap < 1e-12
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_logits_that_overflow_are_refused(loss):
+    problem = tf.Problem([5] * 5, loss, weight_decay=1e-3, feature_decay=1e-3)
+    with pytest.raises(ValueError, match="so large that the objective overflows"):
+        tf.certify(problem, np.eye(5) * 1e308)
+
+
+def test_bounds_are_never_negative_nor_infinite():
+    counts = np.arange(1, 101)
+    problem = tf.Problem(counts, weight_decay=0.05, feature_decay=0.01)
+    for seed in range(20):
+        noise = np.random.default_rng(seed).normal(size=(100, 100))
+        assert 0 <= tf.certify(problem, 5 * np.eye(100) + 30 * noise).dual < np.inf
+
+
+def test_a_bound_above_the_candidate_is_no_bound():
+    problem = tf.Problem("3x3", weight_decay=1e-2, feature_decay=1e-3)
+    with pytest.raises(ValueError, match="not a lower bound of this problem"):
+        tf.certify(problem, tf.solve(problem).logits, lower_bound=5.0)

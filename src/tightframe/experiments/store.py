@@ -269,6 +269,11 @@ def read_run_file(folder: str | os.PathLike[str]) -> dict[str, Any]:
     keys = {"format", "config", "config_hash", "settings", "environment"}
     if not isinstance(run, dict) or not keys <= run.keys():
         raise ValueError(f"{path}: not the record of a run")
+    settings = run["settings"]
+    if not isinstance(run["config"], dict) or not (
+        isinstance(settings, list) and all(isinstance(name, str) for name in settings)
+    ):
+        raise ValueError(f"{path}: not the record of a run")
     if run["format"] != FORMAT:
         raise ValueError(f"{path}: layout {run['format']}, this version reads layout {FORMAT}")
     return run
@@ -313,8 +318,21 @@ def _load_setting(folder: str | os.PathLike[str], name: str) -> SettingRecord:
         ),
         history=_read_history(paths.history) if paths.history.exists() else None,
         final=read_npz(paths.final) if paths.final.exists() else None,
-        result=read_json(paths.result) if paths.result.exists() else None,
+        result=read_result(paths),
     )
+
+
+def read_result(paths: SettingPaths) -> dict[str, Any] | None:
+    """Return the content of a finished setting's ``result.json``; None if it is not finished.
+
+    Raises
+    ------
+    ValueError
+        If the file is there but is not JSON.
+    """
+    result = read_json(paths.result) if paths.result.exists() else None
+    finished = isinstance(result, dict) and result.get("finished") is True
+    return result if finished else None
 
 
 def _read_history(path: Path) -> pd.DataFrame:

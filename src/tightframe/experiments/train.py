@@ -6,6 +6,7 @@ import contextlib
 import importlib.metadata
 import logging
 import os
+import pickle
 import platform
 import time
 import warnings
@@ -93,12 +94,14 @@ def run(
     # What can be refused is refused before anything is written.
     dataset = subset(load(config.data, seed=config.seed), config.counts, seed=config.seed)
     solutions = [solve(problem) for problem in config.problems]
+    if config.device == "gpu" and not torch.accelerator.is_available():
+        raise ValueError("device: got 'gpu', but PyTorch finds none; use 'cpu' or 'auto'")
     _open_folder(config, Path(out), resume)
     results = []
     for name, solution in zip(config.setting_names, solutions, strict=True):
         paths = store.setting_paths(out, name)
-        if paths.result.exists():
-            results.append(store.read_json(paths.result))
+        if (finished := store.read_result(paths)) is not None:
+            results.append(finished)
             continue
         # The caller's random numbers and threads are none of our business.
         with torch.random.fork_rng(devices=[]), _threads(config.threads), _quiet():
@@ -327,6 +330,13 @@ def _fit(
     checkpoint: Path,
 ) -> None:
     """Fit, from the last checkpoint if there is one; signals come out as Python's own."""
+    if checkpoint.exists():
+        try:
+            torch.load(checkpoint, map_location="cpu", weights_only=True)
+        except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+            raise ValueError(
+                f"{checkpoint}: cannot be read ({error}); delete it to train this setting anew"
+            ) from None
     try:
         trainer.fit(
             module,

@@ -185,6 +185,13 @@ def objective(problem: Problem, logits: BlockMatrix, bias: Array) -> float:
 
 def certify_blocks(problem: Problem, logits: BlockMatrix, bias: Array) -> Certificate:
     """Certify block logits and a bias per group, by duality, by a theorem's bound, or both."""
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            primal = objective(problem, logits, bias)
+    except np.linalg.LinAlgError:  # an overflow reached the singular values
+        primal = np.inf
+    if not np.isfinite(primal):
+        raise ValueError("logits: so large that the objective overflows")
     bounds = [
         bound
         for family in FAMILIES
@@ -197,10 +204,6 @@ def certify_blocks(problem: Problem, logits: BlockMatrix, bias: Array) -> Certif
         bounds.append(dual_bound(problem, fit, residual))
     if not bounds:
         raise ValueError(f"problem: {uncovered(problem)}")
-    with np.errstate(over="ignore", invalid="ignore"):
-        primal = objective(problem, logits, bias)
-    if not np.isfinite(primal):
-        raise ValueError("logits: so large that the objective overflows")
     return Certificate(primal, max(bounds))
 
 
