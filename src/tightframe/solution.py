@@ -60,12 +60,14 @@ class Solution:
     def group_margins(self) -> Array:
         """Margin of each group, shape (G,): own logit minus the logit of a sibling class.
 
-        For a class alone in its group: own logit minus the largest other one. Bias excluded.
+        For a class alone in its group: own logit minus the largest other one, bias included (it
+        cancels between siblings).
         """
         p = self.blocks.partition
-        rivals = self.blocks.mean.copy()
+        scores = self.blocks.mean + self.group_bias[:, None]
+        rivals = scores.copy()
         np.fill_diagonal(rivals, -np.inf)
-        alone = np.diagonal(self.blocks.mean) - rivals.max(axis=0)
+        alone = np.diagonal(scores) - rivals.max(axis=0)
         return np.where(p.sizes > 1, self.blocks.within, alone) + 0.0  # no negative zeros
 
     @cached_property

@@ -61,3 +61,18 @@ def test_class_alone_in_its_group():
     assert alone.agrees is True
     assert alone.sentence.startswith("The class with 10 samples stands out from the others")
     assert dataclasses.replace(alone, agrees=None).agrees is None
+
+
+def test_a_class_alone_is_judged_with_the_bias():
+    """Majority classes lie behind the minority in logits alone; the bias makes the difference."""
+    problem = Problem(
+        "6x20,513x2,48,4", weight_decay=2e-3, feature_decay=2e-3, bias="decayed", bias_decay=0.03
+    )
+    solution = solve(problem)
+    scores = solution.logits + solution.bias[:, None]
+    for k in (22, 23):
+        rivals = np.delete(scores[:, k], k)
+        verdict = group_verdicts(problem, solution, scores)[k - 20]
+        assert verdict.predicted_margin == pytest.approx(scores[k, k] - rivals.max())
+        assert verdict.measured_margin == pytest.approx(verdict.predicted_margin)
+        assert solution.margins[k] == pytest.approx(verdict.predicted_margin)

@@ -207,8 +207,7 @@ def _run_setting(
         "first": callback.history[0],
         "last": callback.history[-1],
         "verdicts": [
-            verdict.to_dict()
-            for verdict in group_verdicts(problem, solution, final.geometry.logits)
+            verdict.to_dict() for verdict in group_verdicts(problem, solution, _scores(final))
         ],
         "seconds": time.perf_counter() - start,
         "finished": True,
@@ -220,9 +219,15 @@ def _run_setting(
     return plain
 
 
+def _scores(final: Measured) -> NDArray[np.float64]:
+    """Return the mean logits with bias."""
+    bias = 0.0 if final.bias is None else final.bias.numpy()[:, None]
+    return np.asarray(final.geometry.logits + bias)
+
+
 def _write_prediction(paths: store.SettingPaths, name: str, solution: Solution) -> dict[str, Any]:
     problem = solution.problem
-    margins = group_margins(problem, solution.logits)
+    margins = group_margins(problem, solution.logits + solution.bias[:, None])
     groups = []
     for i, group in enumerate(problem.groups):
         members = np.flatnonzero(problem.class_groups == i)

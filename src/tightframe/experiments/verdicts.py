@@ -67,9 +67,9 @@ def group_verdicts(
     solution : Solution
         Of this problem. A group counts as collapsed if all its classes are.
     measured_logits : array_like, shape (K, K)
-        The network's mean logits without bias; column k holds the samples of class k.
+        The network's mean logits with bias; column k holds the samples of class k.
     """
-    expected = group_margins(problem, solution.logits)
+    expected = group_margins(problem, solution.logits + solution.bias[:, None])
     found = group_margins(problem, measured_logits)
     verdicts = []
     for i, group in enumerate(problem.groups):

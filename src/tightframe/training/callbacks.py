@@ -250,7 +250,7 @@ class CollapseCallback(lightning.Callback):
             for name, target in self._targets.items():
                 for part, distance in report.distances(target).items():
                     row[f"{part}_to_{name}"] = float(distance)
-        for i, margin in enumerate(group_margins(problem, report.geometry.logits)):
+        for i, margin in enumerate(group_margins(problem, report.logits)):
             row[f"group{i}_margin"] = float(margin)
         return Measured(row, features, labels, weight.clone(), bias, report.geometry)
 

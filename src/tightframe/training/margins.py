@@ -19,7 +19,8 @@ def group_margins(problem: Problem, logits: ArrayLike) -> NDArray[np.float64]:
     problem : Problem
         Its `Problem.groups` are the groups.
     logits : array_like, shape (K, K)
-        Mean logits without bias; column k holds the samples of class k.
+        Mean logits with bias (which cancels between siblings); column k holds the samples of
+        class k.
     """
     z = np.asarray(logits, dtype=np.float64)
     margins = np.diagonal(z) - z  # [j, k]: own logit of class k minus logit j
