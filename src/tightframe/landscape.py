@@ -47,8 +47,6 @@ from tightframe.solvers.datafits import make_datafit
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
-VERDICTS = ("global minimum", "strict saddle", "not critical", "undecided")
-
 #: Operators up to this size are written out where eigenvalues or linear systems are needed.
 DENSE_SIZE = 600
 

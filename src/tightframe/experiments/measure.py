@@ -17,9 +17,8 @@ from tightframe.solution import Solution
 from tightframe.solve import solve
 from tightframe.solvers.certificate import Certificate, certify, factored_objective
 
-#: Arrays that a file must hold, and those it may.
+#: Arrays that a file must hold.
 REQUIRED = ("features", "labels", "weight")
-OPTIONAL = ("bias",)
 
 
 @dataclass(frozen=True, eq=False)
