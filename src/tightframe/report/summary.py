@@ -11,7 +11,7 @@ import numpy as np
 
 from tightframe.experiments.store import RunRecord, SettingRecord
 from tightframe.geometry import PARTS
-from tightframe.path import Thresholds, thresholds
+from tightframe.thresholds import Thresholds, thresholds
 
 #: Parts of a `tightframe.Geometry` in words.
 PART_NAMES = {
