@@ -20,33 +20,6 @@ DECAYS = ["--weight-decay", "0.005", "--feature-decay", "0.001"]
 SOLVE = ["solve", "--counts", "500x5,100x5", *DECAYS]
 
 
-@pytest.fixture
-def command(capsys):
-    """Run the command; return exit code, stdout and stderr."""
-
-    def run(*arguments):
-        code = run_command([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
-def fails(command):
-    """Run the command; return its error line after checking that it failed as it should."""
-
-    def run(*arguments):
-        code, out, err = command(*arguments)
-        assert code == 2
-        assert out == ""
-        assert err.startswith("tightframe: ")
-        assert err.count("\n") == 1
-        return err
-
-    return run
-
-
 def _network(seed=0, counts=(6, 4, 5), dim=4, noise=0.1):
     """Features around class means, with a classifier that tells the classes apart."""
     rng = np.random.default_rng(seed)
@@ -123,6 +96,22 @@ def test_solve_with_several_layers(command):
     assert json.loads(out)["problem"]["weight_decay"] == [1e-3, 2e-3]
 
 
+def test_solve_says_what_nothing_certifies(command):
+    options = ["--counts", "10x4", "--weight-decay", "3e-3", "--feature-decay", "3e-4"]
+    options += ["--depth", "3", "--starts", "3", "--seed", "1"]
+    code, out, err = command("solve", *options)
+    assert (code, err) == (0, "")
+    words = ("gap none", "local", "low-rank", "ETF", "closed form", "best of 18 starts", "seed 1")
+    for word in (*words, "Nothing certifies"):
+        assert word in " ".join(out.split())
+    code, out, _ = command("solve", *options, "--json")
+    result = json.loads(out)
+    assert code == 0
+    assert (result["status"], result["gap"]) == ("local", None)
+    assert result["search"]["winner"] == "low-rank"
+    assert [c["rank"] for c in result["search"]["candidates"]] == [2, 3, 1, 0]
+
+
 def test_non_convergence_is_exit_code_3(command, monkeypatch):
     monkeypatch.setattr(tf, "solve", functools.partial(tf.solve, max_iterations=1))
     code, out, err = command("solve", "--counts", "60,20,9,4", *DECAYS, "--json")
@@ -145,10 +134,11 @@ def test_non_convergence_is_exit_code_3(command, monkeypatch):
         (["--bias", "decayed"], "bias_decay: missing"),
         (["--bias-decay", "0.1"], "bias_decay: got 0.1 with bias='none'"),
         (["--features", "relu"], "features: got 'relu', allowed are real, nonnegative"),
-        (["--dim", "8"], "dim is 8, but cross_entropy with bias 'none' and 10 classes needs dim"),
         (["--dim", "2.5"], "'--dim': got '2.5', need a whole number"),
         (["--depth", "0"], "depth: got 0"),
-        (["--depth", "2"], "depth 2 is solved for MSE"),
+        (["--starts", "0"], "starts: got 0, need a whole number, at least 1"),
+        (["--seed", "-1"], "seed: got -1, need a whole number, at least 0"),
+        (["--features", "nonnegative", "--depth", "2"], "are solved for depth 1 and bias 'none'"),
         (["--tol", "0"], "tol: got 0"),
         (["--out", "x.txt"], "out: got 'x.txt', need a name that ends in .npz"),
         (["--nonsense"], "--nonsense"),
@@ -211,6 +201,15 @@ def test_certify_a_solution_and_a_spoilt_one(command, tmp_path):
     assert gaps["spoilt.npz"] > 1e-3
     code, out, _ = command("certify", tmp_path / "spoilt.npz", "--counts", "500x5,100x5", *DECAYS)
     assert "gap (certified)" in out
+
+
+@pytest.mark.parametrize(
+    ("option", "message"), [("--depth", "depth 2 is certified"), ("--dim", "dim is 2, but")]
+)
+def test_certify_refuses_what_nothing_certifies(fails, tmp_path, option, message):
+    np.savez(tmp_path / "x.npz", logits=np.zeros((4, 4)))
+    options = ["--counts", "10x4", *DECAYS, option, "2"]
+    assert message in fails("certify", tmp_path / "x.npz", *options)
 
 
 def test_certify_bad_files(fails, tmp_path):

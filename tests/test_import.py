@@ -6,6 +6,7 @@ import sys
 import pytest
 
 HEAVY = ("torch", "torchmetrics", "lightning", "scipy", "pandas", "matplotlib", "plotly", "sklearn")
+HEAVY += ("joblib", "dask", "distributed", "tightframe.experiments")
 
 
 def _python(code):
@@ -21,12 +22,15 @@ def test_import_loads_no_heavy_package(module):
 
 
 def test_theory_half_works_where_torch_cannot_be_imported():
-    blocked = "; ".join(f"sys.modules[{name!r}] = None" for name in ("torch", "lightning"))
+    blocked = "; ".join(
+        f"sys.modules[{name!r}] = None" for name in ("torch", "lightning", "joblib")
+    )
     code = (
         f"import sys; {blocked}; import tightframe as tf; "
         "p = tf.Problem('50x2,5x3', weight_decay=1e-2, feature_decay=1e-3, bias='free'); "
         "s = tf.solve(p); tf.certify(p, s.logits, s.bias); tf.thresholds(p); s.geometry; "
-        "tf.seli('50x2,5x3'); print(s.status)"
+        "tf.seli('50x2,5x3'); tf.phase_diagram(4, [1e-3], [2], minority=9); "
+        "print(s.status)"
     )
     assert _python(code).strip() == "optimal"
 

@@ -1,12 +1,20 @@
 """Predict, measure and steer the geometry of a classifier's last layer (neural collapse)."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from tightframe.geometry import Geometry, normalized_distance, orthogonal_frame, seli, simplex_etf
 from tightframe.path import Path, path
 from tightframe.problem import Problem
 from tightframe.solution import Solution
 from tightframe.solve import NotConvergedWarning, solve
 from tightframe.solvers.certificate import Certificate, certify
+from tightframe.svm import SvmCertificate, certify_svm
 from tightframe.thresholds import Thresholds, thresholds
+
+if TYPE_CHECKING:
+    from tightframe.experiments.phase import PhaseDiagram, phase_diagram
 
 __version__ = "0.1.0"
 
@@ -15,15 +23,28 @@ __all__ = [
     "Geometry",
     "NotConvergedWarning",
     "Path",
+    "PhaseDiagram",
     "Problem",
     "Solution",
+    "SvmCertificate",
     "Thresholds",
     "certify",
+    "certify_svm",
     "normalized_distance",
     "orthogonal_frame",
     "path",
+    "phase_diagram",
     "seli",
     "simplex_etf",
     "solve",
     "thresholds",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use: a phase diagram runs on what experiments run on.
+    if name in ("PhaseDiagram", "phase_diagram"):
+        from tightframe.experiments import phase
+
+        return getattr(phase, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

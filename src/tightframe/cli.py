@@ -9,7 +9,7 @@ import contextlib
 import io
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -29,9 +29,12 @@ from typer.exceptions import TyperException
 import tightframe as tf
 from tightframe.files import format_json, read_arrays, write_npz
 from tightframe.problem import BIASES, FEATURES, LOSSES
+from tightframe.solution import Search
+from tightframe.solvers.multistart import STARTS
 
 if TYPE_CHECKING:
     from tightframe.experiments.config import RunConfig
+    from tightframe.experiments.grid import Grid
 
 app = typer.Typer(
     help="Predict, measure and steer the geometry of a classifier's last layer.",
@@ -40,6 +43,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+#: Panel of the help, and how many class groups have a column in a printed path.
+PHASE = "Phase diagram"
+MAX_GROUPS = 5
 
 BAD_INPUT, NOT_CONVERGED, INTERRUPTED = 2, 3, 130
 
@@ -110,6 +117,17 @@ Tol = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
+VALUES = "NUMBER,..|LOW:HIGH:POINTS"
+Jobs = Annotated[
+    Any,
+    typer.Option(parser=_whole, metavar="INTEGER", help="Processes here; -1: one for every core."),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(metavar="tcp://HOST:PORT", help="Run on the Dask cluster there instead."),
+]
+
+
 def _problem(
     counts: str,
     weight_decay: Any,
@@ -167,18 +185,29 @@ def solve(
     depth: Depth = 1,
     dim: Dim = None,
     tol: Tol = 1e-8,
+    starts: Annotated[
+        Any,
+        typer.Option(
+            parser=_whole,
+            metavar="INTEGER",
+            help="Random starts at every width, where nothing is certified.",
+        ),
+    ] = STARTS,
+    seed: Annotated[
+        Any, typer.Option(parser=_whole, metavar="INTEGER", help="Of the random starts.")
+    ] = 0,
     json: Json = False,
     out: Annotated[
         Path | None, typer.Option(help="Also write logits, bias, factors and Grams to this .npz.")
     ] = None,
 ) -> None:
-    """Solve for the global minimiser, with its certificate."""
+    """Solve for the global minimiser with its certificate; else for the best of many starts."""
     problem = _problem(
         counts, weight_decay, feature_decay, loss, bias, bias_decay, features, depth, dim
     )
     if out is not None and out.suffix != ".npz":
         raise ValueError(f"out: got {str(out)!r}, need a name that ends in .npz")
-    solution = tf.solve(problem, tol=tol)
+    solution = tf.solve(problem, tol=tol, starts=starts, seed=seed)
     if out is not None:
         layers = {f"weight_{m}": layer for m, layer in enumerate(solution.weights, start=1)}
         write_npz(
@@ -194,7 +223,7 @@ def solve(
         print(format_json(solution.to_dict()))
     else:
         _print_solution(solution, Console())
-    if solution.status != "optimal":
+    if solution.status == "not_converged":
         raise typer.Exit(NOT_CONVERGED)
 
 
@@ -218,6 +247,136 @@ def thresholds(
         print(format_json(result.to_dict() | {"problem": problem.to_dict()}))
     else:
         _print_thresholds(result)
+
+
+@app.command()
+def path(
+    context: typer.Context,
+    counts: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="As for solve; every further --counts is a path of its own. With fixed decays, "
+            "the counts are the path."
+        ),
+    ] = None,
+    weight_decay: Annotated[
+        str | None, typer.Option(metavar=VALUES, help="lambda_W; W1/W2/.. gives one a layer.")
+    ] = None,
+    feature_decay: Annotated[str | None, typer.Option(metavar=VALUES, help="lambda_H.")] = None,
+    logit_decay: Annotated[
+        str | None,
+        typer.Option("--lambda", metavar=VALUES, help="Sets lambda_W = lambda_H = lambda."),
+    ] = None,
+    loss: Loss = "cross_entropy",
+    bias: Bias = "none",
+    bias_decay: Annotated[
+        str | None, typer.Option(metavar=VALUES, help="With --bias decayed.")
+    ] = None,
+    features: Features = "real",
+    depth: Depth = 1,
+    dim: Dim = None,
+    ratios: Annotated[
+        str | None,
+        typer.Option(
+            metavar=VALUES,
+            help="Imbalance ratios of a phase diagram with STEP counts, instead of --counts.",
+            rich_help_panel=PHASE,
+        ),
+    ] = None,
+    classes: Annotated[
+        Any,
+        typer.Option(
+            parser=_whole, metavar="INTEGER", help="Number of classes.", rich_help_panel=PHASE
+        ),
+    ] = None,
+    minority: Annotated[
+        Any,
+        typer.Option(
+            parser=_whole,
+            metavar="INTEGER",
+            help="Samples of each minority class in all rows; or",
+            rich_help_panel=PHASE,
+        ),
+    ] = None,
+    majority: Annotated[
+        Any,
+        typer.Option(
+            parser=_whole,
+            metavar="INTEGER",
+            help="samples of each majority class in all rows.",
+            rich_help_panel=PHASE,
+        ),
+    ] = None,
+    fraction: Annotated[
+        Any,
+        typer.Option(
+            parser=_number,
+            metavar="NUMBER",
+            help="Part of the classes in the minority.",
+            rich_help_panel=PHASE,
+        ),
+    ] = 0.5,
+    tol: Tol = 1e-8,
+    json: Json = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for every row, a table and a picture.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep the finished rows in --out, solve the others.")
+    ] = False,
+    jobs: Jobs = 1,
+    scheduler: Scheduler = None,
+) -> None:
+    """Solve along decays or counts; over several counts, or ratios and lambda, as a grid.
+
+    Several swept options go together, value by value. With --resume and no options of the problem,
+    the grid stored in --out is used. A phase diagram: tightframe path --classes 10 --minority 20
+    --ratios 1:50:20 --lambda 1e-4:1e-1:30
+    """
+    from tightframe.experiments.grid import grid_file, read_grid, run_grid, shortfalls
+    from tightframe.experiments.phase import PhaseDiagram
+
+    if resume and out is None:
+        raise ValueError("out: missing; --resume goes on with the grid in a folder")
+    started = out is not None and grid_file(out).exists()
+    if resume and not started:
+        print(f"tightframe: nothing to resume in {out}, a new grid starts", file=sys.stderr)
+    if resume and started and out is not None and not _given(context):
+        grid = read_grid(out)
+    else:
+        decays = _sweeps(weight_decay, feature_decay, bias_decay, logit_decay)
+        step = (classes, ratios, majority, minority, fraction)
+        grid = _grid(counts, step, decays, loss, bias, features, depth, dim, tol)
+    console = Console(stderr=json)
+    try:
+        with _rows_display(console) as progress:
+            rows = run_grid(
+                grid, out, resume=resume, jobs=jobs, scheduler=scheduler, progress=progress
+            )
+    except KeyboardInterrupt:
+        if out is not None and grid_file(out).exists():
+            hint = f"kept; go on with: tightframe path --out {out} --resume"
+            print(f"tightframe: {hint}", file=sys.stderr)
+        raise
+    diagram = None if grid.ratios is None else PhaseDiagram.from_rows(grid, rows)
+    pictures = [] if out is None else _draw_grid(grid, rows, out)
+    if json:
+        result = {"grid": grid.to_dict(), "rows": rows, "out": out, "pictures": pictures}
+        if diagram is not None:
+            result["phase_diagram"] = diagram.to_dict()
+        print(format_json(result))
+    elif diagram is not None:
+        _print_phases(diagram, console)
+    else:
+        for row in rows:
+            _print_row(row, console)
+    if not json and out is not None:
+        console.print(f"kept in {out}", highlight=False, soft_wrap=True)
+    problems = shortfalls(rows)
+    for sentence in problems:
+        print(f"tightframe: {sentence}", file=sys.stderr)
+    if problems:
+        raise typer.Exit(NOT_CONVERGED)
 
 
 @app.command()
@@ -276,6 +435,101 @@ def certify(
         Console().print(table)
     if solution.status != "optimal":
         raise typer.Exit(NOT_CONVERGED)
+
+
+def _given(context: typer.Context) -> list[str]:
+    """Return which options that define the grid are on the command line."""
+    others = ("out", "resume", "jobs", "scheduler", "json")
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return [
+        name
+        for name, source in sources.items()
+        if name not in others and source is not None and source.name == "COMMANDLINE"
+    ]
+
+
+def _sweeps(
+    weight_decay: str | None,
+    feature_decay: str | None,
+    bias_decay: str | None,
+    logit_decay: str | None,
+) -> dict[str, list[Any]]:
+    """Read the values of every decay."""
+    from tightframe.experiments.grid import parse_values
+
+    texts = {"weight_decay": weight_decay, "feature_decay": feature_decay}
+    if logit_decay is not None:
+        for name, text in texts.items():
+            if text is not None:
+                raise ValueError(f"{name}: given with --lambda, which sets both decays")
+        values = parse_values("lambda", logit_decay)
+        decays = {"weight_decay": values, "feature_decay": values}
+    else:
+        for name, text in texts.items():
+            if text is None:
+                raise ValueError(f"{name}: missing; give both decays, or --lambda")
+        decays = {name: parse_values(name, str(text)) for name, text in texts.items()}
+    if bias_decay is not None:
+        decays["bias_decay"] = parse_values("bias_decay", bias_decay)
+    return decays
+
+
+def _grid(
+    counts: Sequence[str] | None,
+    step: tuple[Any, ...],
+    decays: Mapping[str, Sequence[Any]],
+    loss: str,
+    bias: str,
+    features: str,
+    depth: int,
+    dim: int | None,
+    tol: float,
+) -> Grid:
+    from tightframe.experiments.grid import Grid, parse_values
+    from tightframe.experiments.phase import step_rows
+
+    classes, ratios, majority, minority, fraction = step
+    real_ratios = None
+    if ratios is not None:
+        if counts:
+            raise ValueError("counts: given with --ratios, which set them")
+        if classes is None:
+            raise ValueError("classes: missing; --ratios need it")
+        counts, real_ratios = step_rows(
+            classes,
+            parse_values("ratios", ratios),
+            majority=majority,
+            minority=minority,
+            fraction=fraction,
+        )
+    elif not counts:
+        raise ValueError("counts: missing; give --counts, or --ratios and --classes")
+    elif (classes, majority, minority) != (None, None, None):
+        raise ValueError("classes, majority, minority: for phase diagrams; --ratios is missing")
+    problem = _problem(
+        counts[0],
+        decays["weight_decay"][0],
+        decays["feature_decay"][0],
+        loss,
+        bias,
+        decays["bias_decay"][0] if "bias_decay" in decays else None,
+        features,
+        depth,
+        dim,
+    )
+    sweep = {name: values for name, values in decays.items() if len(values) > 1}
+    if not sweep and real_ratios is None and len(counts) > 1:
+        return Grid(problem, {"counts": counts}, tol=tol)
+    return Grid(problem, sweep or decays, counts, real_ratios, tol=tol)
+
+
+def _draw_grid(grid: Grid, rows: Sequence[Mapping[str, Any]], out: Path) -> list[Path]:
+    try:
+        from tightframe.report.path_plots import save_grid_plots
+    except ImportError as error:  # the numbers are there without it
+        print(f"tightframe: no picture, {error.name} is not installed", file=sys.stderr)
+        return []
+    return save_grid_plots(grid, rows, out)
 
 
 # -- networks --------------------------------------------------------------------------------------
@@ -490,6 +744,24 @@ def _print_solution(solution: tf.Solution, console: Console) -> None:
         f"{solution.status}; {solution.method}; {solution.seconds:.3f} s",
         highlight=False,
     )
+    if solution.search is not None:
+        _print_search(solution, solution.search, console)
+
+
+def _print_search(solution: tf.Solution, search: Search, console: Console) -> None:
+    table = _table("candidate", "rank", "objective", "starts that found it")
+    for c in search.candidates:
+        found = "closed form" if c.found is None else str(c.found)
+        table.add_row(c.name, str(c.rank), f"{c.objective:.12g}", found)
+    console.print(table)
+    bound = ""
+    if search.relaxed_bound is not None:
+        bound = f"; certified without dim: at least {search.relaxed_bound:.12g}"
+    console.print(
+        f"{solution.note} (seed {search.seed}){bound}. Nothing certifies that there is no better "
+        "solution.",
+        highlight=False,
+    )
 
 
 def _print_thresholds(result: tf.Thresholds) -> None:
@@ -515,6 +787,107 @@ def _print_thresholds(result: tf.Thresholds) -> None:
         )
     console.print(table)
     console.print(f"all class means are zero from lambda = {result.total_collapse:.6g}")
+
+
+@contextlib.contextmanager
+def _rows_display(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """Show how many rows are done; on a terminal only, and not before the first can be solved."""
+    bar = Progress(
+        TextColumn("rows"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task("rows", total=None)
+
+    def progress(done: int, total: int) -> None:
+        bar.start()
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield progress
+    finally:
+        bar.stop()
+
+
+def _print_row(row: Mapping[str, Any], console: Console) -> None:
+    """Print one path: margins along lambda, with a line at every threshold that is passed."""
+    points = row["points"]
+    if not points:
+        return  # it failed, which is said on stderr
+    varied = [
+        name
+        for name in ("counts", "weight_decay", "feature_decay", "bias_decay")
+        if any(point["problem"][name] != points[0]["problem"][name] for point in points)
+    ]
+    by_lambda = "counts" not in varied and points[0]["lambda"] != points[-1]["lambda"]
+    if by_lambda:
+        points = sorted(points, key=lambda point: float(point["lambda"]))
+    columns = ["lambda"] if by_lambda or not varied else [n.replace("_", " ") for n in varied]
+    most = max(len(point["groups"]) for point in points)
+    shown = min(most, MAX_GROUPS)
+    if "counts" in varied:
+        names = [f"margin {g + 1}" for g in range(shown)]
+    else:
+        names = [f"{group['classes']} of {group['count']}" for group in points[0]["groups"][:shown]]
+    title = "Margins" if "counts" in varied else f"Margins at samples per class {row['counts']}"
+    table = _table(*columns, *names, "rank", "gap", "status", title=title)
+    for i, point in enumerate(points):
+        if by_lambda and i:
+            for limit, cells in _passed(points[i - 1], point, shown):
+                table.add_row(f"{limit:.6g}", *cells, "", "", "threshold", style="bold")
+        place = [f"{point['lambda']:.6g}"]
+        if varied and not by_lambda:
+            place = [str(point["problem"][name]) for name in varied]
+        margins = [
+            "collapsed" if group["collapsed"] else f"{group['margin']:.6g}"
+            for group in point["groups"][:shown]
+        ]
+        margins += [""] * (shown - len(margins))
+        gap = "-" if point["gap"] is None else f"{point['gap']:.1e}"
+        table.add_row(*place, *margins, str(point["rank"]), gap, point["status"])
+    console.print(table)
+    if most > shown:
+        console.print(f"{most - shown} more groups: see --json or --out", highlight=False)
+
+
+def _passed(
+    before: Mapping[str, Any], after: Mapping[str, Any], shown: int
+) -> list[tuple[float, list[str]]]:
+    """Return the thresholds between two points of a path, and what collapses there, a cell each."""
+    verb = {"merge": "merge", "vanish": "vanish"}.get(after["collapse_kind"], "")
+    found: dict[float, list[str]] = {}
+    for g, group in enumerate(after["groups"][:shown]):
+        place = group["threshold"]
+        if place is not None and before["lambda"] < place <= after["lambda"]:
+            found.setdefault(place, [""] * shown)[g] = verb
+    return sorted(found.items())
+
+
+def _print_phases(diagram: tf.PhaseDiagram, console: Console) -> None:
+    table = _table(
+        "samples per class",
+        "ratio",
+        "minority collapses from",
+        "on the grid from",
+        "rank",
+        title="Phase diagram over the imbalance ratio and lambda",
+    )
+    for i, counts in enumerate(diagram.counts):
+        collapsed = diagram.logit_decays[diagram.minority_collapsed[i]]
+        solved = diagram.rank[i][diagram.rank[i] >= 0]
+        limit = diagram.minority_threshold[i]
+        table.add_row(
+            counts,
+            f"{diagram.ratios[i]:.4g}",
+            "-" if limit != limit else f"{limit:.6g}",
+            f"{collapsed.min():.6g}" if len(collapsed) else "-",
+            f"{solved.max()} to {solved.min()}" if len(solved) else "failed",
+        )
+    console.print(table)
 
 
 def _optional(value: float | None) -> str:

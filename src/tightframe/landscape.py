@@ -617,7 +617,7 @@ class _Landscape:
         """Return the Hessian's (or the Gauss-Newton matrix's) product with a flat vector."""
         w, v, b = self.split(x)
         g = self.residual(x) if with_residual else None
-        curvature = self.fit.curvature(self.within, self.scores(w, v, b))
+        curvature = self.fit.derivatives(self.within, self.scores(w, v, b)).curvature
         by_w, by_v, by_b = self.decays
 
         def apply(d: Array) -> Array:

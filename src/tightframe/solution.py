@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,66 @@ from numpy.typing import NDArray
 from tightframe.blocks import RANK_TOLERANCE, Array, BlockMatrix, without_rounding
 from tightframe.geometry import Geometry
 from tightframe.problem import MAX_DENSE_CLASSES, Problem, require_dense
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A critical point that a multi-start search compares.
+
+    Attributes
+    ----------
+    name : {"ETF", "zero", "search"}
+        The simplex ETF and the zero solution are closed forms, the others were found.
+    rank : int
+        Rank of the logits.
+    objective : float
+    found : int or None
+        How many starts ended within 1e-4 (relatively) of this objective; None for closed forms.
+    """
+
+    name: str
+    rank: int
+    objective: float
+    found: int | None
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a multi-start search did and found; none of it is a certificate.
+
+    Attributes
+    ----------
+    starts : int
+        Starts run in all, over all widths.
+    seed : int
+    widths : tuple of int
+        Widths of the factors that were started from.
+    candidates : tuple of Candidate
+        The winner first, then by objective; of every rank the best that was found.
+    winner : {"ETF", "low-rank", "full-rank", "zero"}
+        A closed form wins where no found point beats it by more than 1e-9 (relatively).
+        ``"full-rank"`` is the rank that classes and ``dim`` allow, K - 1 for cross-entropy.
+    converged : bool
+        Whether the best point found reached the accuracy of the local solver.
+    relaxed_bound : float or None
+        With one layer: certified lower bound of the problem without ``dim``. It holds here too,
+        but the gap to it need not close.
+    """
+
+    starts: int
+    seed: int
+    widths: tuple[int, ...]
+    candidates: tuple[Candidate, ...]
+    winner: str
+    converged: bool
+    relaxed_bound: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything JSON-ready."""
+        return asdict(self) | {
+            "widths": list(self.widths),
+            "candidates": [asdict(candidate) for candidate in self.candidates],
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +91,15 @@ class Solution:
         Certified lower bound of the global minimum, by duality or by a theorem.
     method : str
         What produced the point, for example ``"closed form: balanced cross-entropy"``.
-    status : {"optimal", "not_converged"}
-        ``"optimal"`` iff the gap is within the tolerance asked for.
+    status : {"optimal", "local", "not_converged"}
+        ``"optimal"`` iff the gap is within the tolerance asked for. ``"local"``: the best point of
+        a multi-start search, converged to a local minimum; nothing certifies it.
     note : str
         How the gap is certified, or why there is none.
     seconds : float
         Wall time of the solve.
+    search : Search or None
+        What was searched and found, where nothing is certified.
     """
 
     problem: Problem
@@ -48,6 +111,7 @@ class Solution:
     status: str
     note: str
     seconds: float
+    search: Search | None = None
 
     @property
     def gap(self) -> float | None:
@@ -170,6 +234,7 @@ class Solution:
             "rank": self.rank,
             "bias": self.group_bias.tolist(),
             "seconds": self.seconds,
+            "search": None if self.search is None else self.search.to_dict(),
             "problem": self.problem.to_dict(),
         }
 

@@ -1,9 +1,10 @@
-"""solve: the one entry; picks a closed form or the certified numerical solver."""
+"""solve: the one entry; picks a closed form, the certified solver or the multi-start search."""
 
 from __future__ import annotations
 
 import time
 import warnings
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,39 +12,62 @@ from tightframe.blocks import Array, BlockMatrix, Partition
 from tightframe.closed_form import FAMILIES
 from tightframe.problem import Problem, positive_float, whole_number
 from tightframe.solution import Solution
-from tightframe.solvers import factored
-from tightframe.solvers.certificate import Certificate, certify_blocks, is_convex, uncovered
+from tightframe.solvers import factored, multistart
+from tightframe.solvers.certificate import (
+    Certificate,
+    certify_blocks,
+    is_convex,
+    is_covered,
+    require_covered,
+    uncovered,
+)
 
 
 class NotConvergedWarning(UserWarning):
-    """A solver stopped before the certified gap reached the tolerance."""
+    """A solver stopped before the certified gap, or a local minimum, was reached."""
 
 
-def solve(problem: Problem, tol: float = 1e-8, *, max_iterations: int = 5000) -> Solution:
-    """Return a global minimiser with its certificate.
+def solve(
+    problem: Problem,
+    tol: float = 1e-8,
+    *,
+    max_iterations: int = 5000,
+    starts: int = multistart.STARTS,
+    seed: int = 0,
+) -> Solution:
+    """Return a global minimiser with its certificate, or the best local minimum of a search.
+
+    Certified are cross-entropy with real features and one layer (any counts, any bias),
+    cross-entropy with non-negative features (one layer, no bias), and MSE (no or free bias at any
+    depth; decayed bias with one layer). Other problems with real features, those with several
+    layers or with ``dim`` too small, are not convex: there the best of many local minima is
+    returned with ``status`` ``"local"`` and no gap (with one layer only where the solution without
+    ``dim`` does not fit into ``dim``: if it does, that is the certified minimiser).
 
     Parameters
     ----------
     problem : Problem
-        Cross-entropy with real features and one layer (any counts, any bias), cross-entropy with
-        non-negative features (no bias), or MSE (no or free bias at any depth; decayed bias with
-        one layer).
     tol : float
         The certified gap allowed, relative to the objective. Rounding of the logits (1e-16 of their
         size) limits what can be certified where the objective is tiny.
     max_iterations : int
-        Newton iterations allowed to the numerical solver.
+        Iterations allowed to the numerical solver; in a search to each of the best starts.
+    starts : int
+        Of a search: random starts at every width. Structured ones and closed forms are added.
+    seed : int
+        Of a search's random starts.
 
     Returns
     -------
     Solution
-        With ``status`` ``"optimal"`` iff the gap is within the tolerance; otherwise
-        ``"not_converged"``, after a `NotConvergedWarning`.
+        With ``status`` ``"optimal"`` iff the gap is within the tolerance, ``"local"`` if there is
+        no gap; otherwise ``"not_converged"``, after a `NotConvergedWarning`.
 
     Raises
     ------
     ValueError
-        If no closed form and no certified solver covers the problem.
+        If an argument is out of range, features are non-negative and no closed form covers the
+        problem, or there are too many classes to search.
 
     Examples
     --------
@@ -56,16 +80,25 @@ def solve(problem: Problem, tol: float = 1e-8, *, max_iterations: int = 5000) ->
         raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
     tol = positive_float("tol", tol)
     max_iterations = whole_number("max_iterations", max_iterations)
+    starts, seed = whole_number("starts", starts), whole_number("seed", seed, 0)
     start = time.perf_counter()
+    if problem.features == "nonnegative":
+        require_covered(problem)
+    if is_covered(problem):
+        solution = _certified(problem, tol, max_iterations)
+    else:
+        solution = _best_found(problem, tol, max_iterations, starts, seed)
+    if solution.status == "not_converged":
+        where = f"before a local minimum, after {max_iterations} iterations"
+        if solution.gap is not None:
+            gap = solution.gap / solution.objective
+            where = f"at a relative gap of {gap:.1e}, above tol = {tol:.1e}"
+        warnings.warn(f"solve stopped {where}", NotConvergedWarning, stacklevel=2)
+    return replace(solution, seconds=time.perf_counter() - start)
+
+
+def _certified(problem: Problem, tol: float, max_iterations: int) -> Solution:
     logits, bias, certificate, method = _minimise(problem, tol, max_iterations)
-    optimal = certificate.gap <= tol * certificate.primal
-    if not optimal:
-        warnings.warn(
-            f"solve stopped at a relative gap of {certificate.gap / certificate.primal:.1e}, "
-            f"above tol = {tol:.1e}",
-            NotConvergedWarning,
-            stacklevel=2,
-        )
     return Solution(
         problem=problem,
         blocks=logits,
@@ -73,9 +106,44 @@ def solve(problem: Problem, tol: float = 1e-8, *, max_iterations: int = 5000) ->
         objective=certificate.primal,
         lower_bound=certificate.dual,
         method=method,
-        status="optimal" if optimal else "not_converged",
+        status="optimal" if certificate.gap <= tol * certificate.primal else "not_converged",
         note="duality gap" if is_convex(problem) else "gap to the theorem's lower bound",
-        seconds=time.perf_counter() - start,
+        seconds=0.0,
+    )
+
+
+def _best_found(
+    problem: Problem, tol: float, max_iterations: int, starts: int, seed: int
+) -> Solution:
+    """Search, unless the solution without a width fits into the width: then that is certified."""
+    relaxed = None
+    if problem.depth == 1:
+        relaxed = _certified(problem.replace(dim=None), tol, max_iterations)
+        if problem.dim is not None and relaxed.rank <= problem.dim:
+            return replace(
+                relaxed,
+                problem=problem,
+                method=f"{relaxed.method}; rank {relaxed.rank} fits dim {problem.dim}",
+                note=f"{relaxed.note} of the problem without dim",
+            )
+    found = multistart.search(
+        problem,
+        starts=starts,
+        seed=seed,
+        max_iterations=max_iterations,
+        relaxed=None if relaxed is None else (relaxed.blocks, relaxed.lower_bound),
+    )
+    return Solution(
+        problem=problem,
+        blocks=found.logits,
+        group_bias=found.bias,
+        objective=found.objective,
+        lower_bound=None,
+        method=f"multi-start search: {found.search.winner}",
+        status="local" if found.search.converged else "not_converged",
+        note=f"no certificate: {uncovered(problem)}; best of {found.search.starts} starts",
+        seconds=0.0,
+        search=found.search,
     )
 
 
@@ -87,8 +155,6 @@ def _minimise(
             logits, bias = family.solve(problem)
             certificate = certify_blocks(problem, logits, bias)
             return logits, bias, certificate, f"closed form: {family.NAME}"
-    if not is_convex(problem):
-        raise ValueError(f"problem: {uncovered(problem)}")
     partition = Partition.coarsest(problem)
     result = factored.minimise(problem, partition, tol=tol, max_iterations=max_iterations)
     bias = result.bias

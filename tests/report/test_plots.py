@@ -13,6 +13,7 @@ import tightframe as tf
 from tests.report.conftest import DECAYS, FINISHED, MISSING, UNFINISHED, write_run, write_setting
 from tightframe.experiments.store import RunRecord, SettingRecord, load_run
 from tightframe.report import plots
+from tightframe.report.drawing import save_figure
 from tightframe.report.panels import MAX_MARGIN_PANELS, heat_maps, margin_panels
 from tightframe.report.style import COLORS
 
@@ -44,7 +45,7 @@ def test_summary_is_1600_pixels_wide(saved: list[Path]) -> None:
 
 def test_same_record_same_bytes(run: RunRecord, saved: list[Path], tmp_path: Path) -> None:
     record = setting(run, FINISHED)
-    again = plots._save(plots.loss_figure(record), tmp_path / "loss.png")
+    again = save_figure(plots.loss_figure(record), tmp_path / "loss.png")
     first = next(path for path in saved if path.name == f"{FINISHED}-loss.png")
     assert again.read_bytes() == first.read_bytes()
 

@@ -48,29 +48,47 @@ def test_gradient_and_curvature_are_finite_differences(loss, groups, seed):
     def at(t):
         return blocks.within + t * d_within, blocks.mean + t * d_mean
 
-    gradient = fit.gradient(*at(0))
-    slope = gradient[0] @ d_within + np.vdot(gradient[1], d_mean)
+    exactly = fit.derivatives(*at(0))
+    slope = exactly.by_margin @ d_within + np.vdot(exactly.by_score, d_mean)
     difference = (fit.value(*at(step)) - fit.value(*at(-step))) / (2 * step)
     assert slope == pytest.approx(difference, rel=1e-6, abs=1e-8)
 
-    curved = fit.curvature(*at(0))(d_within, d_mean)
-    up, down = fit.gradient(*at(step)), fit.gradient(*at(-step))
+    curved = exactly.curvature(d_within, d_mean)
+    up, down = fit.derivatives(*at(step))[:2], fit.derivatives(*at(-step))[:2]
     for exact, plus, minus in zip(curved, up, down, strict=True):
         assert np.allclose(exact, (plus - minus) / (2 * step), rtol=1e-5, atol=1e-8)
 
 
 @given(LOSSES, GROUPS, SEEDS)
-def test_bias_hessian_is_the_curvature_along_the_bias(loss, groups, seed):
+def test_bias_derivatives_are_those_along_the_bias(loss, groups, seed):
     _, blocks = _random_blocks(groups, seed)
     fit = make_datafit(loss, blocks.partition)
-    curvature = fit.curvature(blocks.within, blocks.mean)
+    derivatives = fit.derivatives(blocks.within, blocks.mean)
     g = blocks.partition.num_groups
-    columns = [
-        curvature(np.zeros(g), np.repeat(unit[:, None], g, axis=1))[1].sum(axis=1)
-        for unit in np.eye(g)
-    ]
-    hessian = fit.bias_hessian(blocks.within, blocks.mean)
-    assert np.allclose(hessian, np.array(columns).T, atol=1e-12)
+    # A batch of directions: one unit of bias a group.
+    directions = np.repeat(np.eye(g)[:, :, None], g, axis=2)
+    columns = derivatives.curvature(np.zeros((g, g)), directions)[1].sum(axis=-1)
+    gradient, hessian = fit.bias_derivatives(blocks.within, blocks.mean)
+    assert np.allclose(gradient, derivatives.by_score.sum(axis=1), atol=1e-12)
+    assert np.allclose(hessian, columns.T, atol=1e-12)
+    assert np.allclose(derivatives.score_diagonal.sum(axis=1), np.diagonal(hessian), atol=1e-12)
+    units = np.zeros((g * g, g, g))
+    units[np.arange(g * g), *np.divmod(np.arange(g * g), g)] = 1
+    entries = (derivatives.curvature(np.zeros((g * g, g)), units)[1] * units).sum(axis=(1, 2))
+    assert np.allclose(derivatives.score_diagonal.ravel(), entries, atol=1e-12)
+    margins = derivatives.curvature(np.eye(g), np.zeros((g, g, g)))[0]
+    assert np.allclose(derivatives.margin_diagonal, np.diagonal(margins), atol=1e-12)
+
+
+@given(LOSSES, GROUPS, SEEDS)
+def test_smoothness_bounds_the_curvature(loss, groups, seed):
+    _, blocks = _random_blocks(groups, seed)
+    p = blocks.partition
+    fit = make_datafit(loss, p)
+    curvature = fit.derivatives(blocks.within, blocks.mean).curvature
+    step = np.random.default_rng(seed).normal(size=blocks.mean.shape)  # in X = Z D^{1/2}
+    change = curvature(np.zeros(p.num_groups), step / p.scale)[1] / p.scale
+    assert np.vdot(step, change) <= fit.smoothness * np.vdot(step, step) * (1 + 1e-12)
 
 
 @given(LOSSES, GROUPS, SEEDS, SEEDS)

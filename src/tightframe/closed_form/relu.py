@@ -25,8 +25,8 @@ def applies(problem: Problem) -> bool:
     )
     if not covered or problem.dim is None:
         return covered
-    margins = _margins(problem, Partition.coarsest(problem))
-    kept = sum(group.classes for group, m in zip(problem.groups, margins, strict=True) if m > 0)
+    positive = margins(problem, Partition.coarsest(problem)) > 0
+    kept = sum(group.classes for group, m in zip(problem.groups, positive, strict=True) if m)
     return problem.dim >= kept
 
 
@@ -37,10 +37,13 @@ def solve(problem: Problem) -> tuple[BlockMatrix, Array]:
     ``t_k < (K-1)/K``, else 0: the class vanishes.
     """
     partition = Partition.coarsest(problem)
-    margins = _margins(problem, partition)
-    mean = np.diag(margins / partition.sizes) - margins / problem.num_classes
-    within = np.where(partition.sizes > 1, margins, 0.0)
-    return BlockMatrix(partition, within, mean), np.zeros(partition.num_groups)
+    return logits(partition, margins(problem, partition)), np.zeros(partition.num_groups)
+
+
+def logits(partition: Partition, margins: Array) -> BlockMatrix:
+    """Return ``Z = (I - 11^T/K) diag(m)`` for a margin of each group, shape (G,)."""
+    mean = np.diag(margins / partition.sizes) - margins / partition.sizes.sum()
+    return BlockMatrix(partition, np.where(partition.sizes > 1, margins, 0.0), mean)
 
 
 def lower_bound(problem: Problem) -> float:
@@ -52,16 +55,17 @@ def lower_bound(problem: Problem) -> float:
     class by class (docs/theory.md section 5).
     """
     partition = Partition.coarsest(problem)
-    margins = _margins(problem, partition)
+    m = margins(problem, partition)
     k = problem.num_classes
-    losses = np.log1p((k - 1) * np.exp(-margins))
-    costs = problem.logit_decay * np.sqrt(partition.counts * (k - 1) / k) * margins
+    losses = np.log1p((k - 1) * np.exp(-m))
+    costs = problem.logit_decay * np.sqrt(partition.counts * (k - 1) / k) * m
     return float(partition.shares @ losses + partition.sizes @ costs)
 
 
-def _margins(problem: Problem, partition: Partition) -> Array:
+def margins(problem: Problem, partition: Partition) -> Array:
+    """Return the margin of each group, shape (G,); 0 where its classes vanish."""
     k = problem.num_classes
     t = partition.num_samples * problem.logit_decay * np.sqrt((k - 1) / (k * partition.counts))
     shown = np.minimum(t, (k - 1) / k)  # keeps the logarithm defined for vanished classes
-    margins = math.log(k - 1) + np.log1p(-shown) - np.log(shown)
-    return np.where(at_most((k - 1) / k, t), 0.0, margins)
+    m = math.log(k - 1) + np.log1p(-shown) - np.log(shown)
+    return np.where(at_most((k - 1) / k, t), 0.0, m)

@@ -15,7 +15,12 @@ from tightframe.metrics import ClassMoments, CollapseReport
 from tightframe.problem import Problem
 from tightframe.solution import Solution
 from tightframe.solve import solve
-from tightframe.solvers.certificate import Certificate, certify, factored_objective
+from tightframe.solvers.certificate import (
+    Certificate,
+    certify,
+    factored_objective,
+    require_covered,
+)
 
 #: Arrays that a file must hold.
 REQUIRED = ("features", "labels", "weight")
@@ -106,6 +111,7 @@ def measure(arrays: Mapping[str, NDArray[Any]], **decays: Any) -> Measurement:
     problem = Problem(report.counts, dim=features.shape[1], **decays)
     if problem.features == "nonnegative" and features.min() < 0:
         raise ValueError(f"features: smallest entry is {features.min():.3g} with 'nonnegative'")
+    require_covered(problem)
     solution = solve(problem)
     return Measurement(
         report,

@@ -19,11 +19,8 @@ become ``null``.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +29,7 @@ from typing import Any
 import pandas as pd
 from numpy.typing import NDArray
 
+from tightframe.experiments.folder import config_hash, read_record
 from tightframe.files import read_json, read_npz, replacing, to_plain, write_json, write_npz
 from tightframe.geometry import Geometry
 from tightframe.problem import Problem
@@ -83,15 +81,6 @@ def write_parquet(path: str | os.PathLike[str], table: pd.DataFrame) -> None:
     """Write a table as Parquet, atomically."""
     with replacing(path) as temporary:
         table.to_parquet(temporary, index=False)
-
-
-def config_hash(config: Mapping[str, Any]) -> str:
-    """Return 16 hexadecimal digits that identify a configuration.
-
-    Equal for equal values, whatever the order of the keys.
-    """
-    text = json.dumps(to_plain(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 # -- paths -----------------------------------------------------------------------------------------
@@ -263,19 +252,11 @@ def read_run_file(folder: str | os.PathLike[str]) -> dict[str, Any]:
         If the folder holds no run, or one of a layout that this version does not know.
     """
     path = run_file(folder)
-    if not path.is_file():
-        raise ValueError(f"{os.fspath(folder)}: holds no run (there is no run.json)")
-    run = read_json(path)
     keys = {"format", "config", "config_hash", "settings", "environment"}
-    if not isinstance(run, dict) or not keys <= run.keys():
-        raise ValueError(f"{path}: not the record of a run")
+    run = read_record(path, "run", FORMAT, keys)
     settings = run["settings"]
-    if not isinstance(run["config"], dict) or not (
-        isinstance(settings, list) and all(isinstance(name, str) for name in settings)
-    ):
+    if not (isinstance(settings, list) and all(isinstance(name, str) for name in settings)):
         raise ValueError(f"{path}: not the record of a run")
-    if run["format"] != FORMAT:
-        raise ValueError(f"{path}: layout {run['format']}, this version reads layout {FORMAT}")
     return run
 
 

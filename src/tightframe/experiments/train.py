@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import logging
 import os
 import pickle
-import platform
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -29,10 +27,12 @@ from torch.utils import data as torch_data
 from tightframe.data import Dataset, load, subset
 from tightframe.experiments import store
 from tightframe.experiments.config import RunConfig
+from tightframe.experiments.folder import environment, open_folder
 from tightframe.experiments.verdicts import group_verdicts
 from tightframe.problem import Problem
 from tightframe.solution import Solution
 from tightframe.solve import solve
+from tightframe.solvers.certificate import require_covered
 from tightframe.training.callbacks import CollapseCallback, Measured
 from tightframe.training.margins import group_margins
 from tightframe.training.module import CollapseModule
@@ -93,10 +93,12 @@ def run(
     """
     # What can be refused is refused before anything is written.
     dataset = subset(load(config.data, seed=config.seed), config.counts, seed=config.seed)
+    for problem in config.problems:
+        require_covered(problem)
     solutions = [solve(problem) for problem in config.problems]
     if config.device == "gpu" and not torch.accelerator.is_available():
         raise ValueError("device: got 'gpu', but PyTorch finds none; use 'cpu' or 'auto'")
-    _open_folder(config, Path(out), resume)
+    open_folder(store.run_file(out), "run", _record(config), resume=resume)
     results = []
     for name, solution in zip(config.setting_names, solutions, strict=True):
         paths = store.setting_paths(out, name)
@@ -110,54 +112,14 @@ def run(
     return results
 
 
-def _open_folder(config: RunConfig, out: Path, resume: bool) -> None:
-    path = store.run_file(out)
-    plain = store.to_plain(config.to_dict())
-    if path.exists():
-        if not resume:
-            raise ValueError(f"out: {out} already holds a run; resume it or name another folder")
-        stored = store.read_run_file(out)["config"]
-        differing = sorted(
-            key for key in plain.keys() | stored.keys() if plain.get(key) != stored.get(key)
-        )
-        if differing:
-            key = differing[0]
-            raise ValueError(
-                f"out: {out} holds a run with another configuration "
-                f"({key} is {stored.get(key)!r} there, {plain.get(key)!r} here)"
-            )
-        return
-    # Names with a dot in front may be the rest of a process killed while writing run.json.
-    if out.exists() and not (
-        out.is_dir() and all(entry.name.startswith(".") for entry in out.iterdir())
-    ):
-        raise ValueError(f"out: {out} is not an empty folder and holds no run")
-    store.write_json(
-        path,
-        {
-            "format": store.FORMAT,
-            "config": plain,
-            "config_hash": store.config_hash(plain),
-            "settings": config.setting_names,
-            "environment": {
-                "versions": {"python": platform.python_version()} | _versions(),
-                "platform": platform.platform(),
-                "device": config.device,
-                "threads": config.threads,
-                "seed": config.seed,
-            },
-        },
-    )
-
-
-def _versions() -> dict[str, str | None]:
-    versions: dict[str, str | None] = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
-    return versions
+def _record(config: RunConfig) -> dict[str, Any]:
+    return {
+        "format": store.FORMAT,
+        "config": config.to_dict(),
+        "settings": config.setting_names,
+        "environment": environment(_PACKAGES)
+        | {"device": config.device, "threads": config.threads, "seed": config.seed},
+    }
 
 
 # -- one setting -----------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""Plots, tables and the self-contained HTML report of a run folder.
+"""Plots, tables and the self-contained HTML report of a run folder; plots of a grid.
 
 `tightframe.report.summary` needs neither Matplotlib nor Plotly, because the command line prints its
-tables; so the two functions here are imported when they are first asked for.
+tables; so the functions here are imported when they are first asked for.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tightframe.report.html import write_report
+    from tightframe.report.path_plots import save_grid_plots
     from tightframe.report.plots import save_plots
 
-__all__ = ["save_plots", "write_report"]
+__all__ = ["save_grid_plots", "save_plots", "write_report"]
 
-_HOMES = {"save_plots": "plots", "write_report": "html"}
+_HOMES = {"save_grid_plots": "path_plots", "save_plots": "plots", "write_report": "html"}
 
 
 def __getattr__(name: str) -> Any:

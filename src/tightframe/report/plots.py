@@ -7,14 +7,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from tightframe.experiments.store import RunRecord, SettingRecord, replacing
+from tightframe.experiments.store import RunRecord, SettingRecord
+from tightframe.report.drawing import (
+    empty_axis,
+    label_axis,
+    new_figure,
+    save_figure,
+    style_axis,
+)
 from tightframe.report.panels import (
     HeatMap,
     Panel,
@@ -32,7 +37,6 @@ from tightframe.report.summary import (
     setting_title,
 )
 
-_DPI = 150
 _DIVERGING = LinearSegmentedColormap.from_list("tightframe", DIVERGING)
 _NOTHING = "no finite measurement"
 
@@ -61,11 +65,11 @@ def margin_figure(setting: SettingRecord) -> Figure:
 
 def logits_figure(setting: SettingRecord) -> Figure:
     """Draw predicted and measured mean logits and their difference, on one diverging scale."""
-    figure = _new_figure(13.0, 4.6)
+    figure = new_figure(13.0, 4.6)
     _title(figure, setting, "mean logits")
     maps = heat_maps(setting)
     if not maps:
-        _empty(figure.subplots(), "no prediction yet")
+        empty_axis(figure.subplots(), "no prediction yet")
         return figure
     axes = figure.subplots(1, 3)
     for axis, heat in zip(axes, maps, strict=True):
@@ -80,7 +84,7 @@ def summary_figure(run: RunRecord) -> Figure:
     At the default resolution of `save_plots` the picture is 1600 pixels wide or a little more.
     """
     rows = max(len(run.settings), 1)
-    figure = _new_figure(16.0, 0.5 + 3.75 * rows)
+    figure = new_figure(16.0, 0.5 + 3.75 * rows)
     parts = figure.subfigures(rows, 1, squeeze=False)[:, 0]
     for part, setting in zip(parts, run.settings, strict=False):
         few = 0 < len(predicted_groups(setting)) <= 3
@@ -91,9 +95,9 @@ def summary_figure(run: RunRecord) -> Figure:
         axes = part.subplots(1, 4, width_ratios=[1.25, 1.25, 1, 1])
         objective, excess = loss_panels(setting)
         _draw_panel(axes[0], objective if excess.empty else excess, end_values=True)
-        _label(axes[0], "Objective falls onto the certified bound")
+        label_axis(axes[0], "Objective falls onto the certified bound")
         _draw_panel(axes[1], distance_panels(setting)[0], end_values=True)
-        _label(axes[1], "Logits: distance to prediction and ETF")
+        label_axis(axes[1], "Logits: distance to prediction and ETF")
         maps = heat_maps(setting)
         for axis, heat in zip(axes[2:], maps, strict=False):
             _draw_heat_map(axis, heat)
@@ -101,7 +105,7 @@ def summary_figure(run: RunRecord) -> Figure:
             _colorbar(part, list(axes[2:]), maps[0])
         else:
             for axis in axes[2:]:
-                _empty(axis, "no prediction yet")
+                empty_axis(axis, "no prediction yet")
     return figure
 
 
@@ -120,12 +124,12 @@ def save_plots(run: RunRecord, folder: str | os.PathLike[str]) -> list[Path]:
         ``summary.png`` and, for every setting that was started, ``<setting>-<plot>.png``.
     """
     target = Path(folder)
-    paths = [_save(summary_figure(run), target / "summary.png", dpi=100)]
+    paths = [save_figure(summary_figure(run), target / "summary.png", dpi=100)]
     for setting in run.settings:
         if setting.prediction is None and setting.history is None:
             continue  # the summary says that it was not started
         for name, draw in _FIGURES.items():
-            paths.append(_save(draw(setting), target / f"{setting.name}-{name}.png"))
+            paths.append(save_figure(draw(setting), target / f"{setting.name}-{name}.png"))
     return paths
 
 
@@ -138,21 +142,7 @@ _FIGURES: dict[str, Callable[[SettingRecord], Figure]] = {
 }
 
 
-def _save(figure: Figure, path: Path, dpi: int = _DPI) -> Path:
-    with replacing(path) as temporary:
-        # Without metadata the same record gives the same bytes under every Matplotlib release.
-        figure.savefig(temporary, format="png", dpi=dpi, metadata={"Software": None})
-    return path
-
-
 # -- drawing ---------------------------------------------------------------------------------------
-
-
-def _new_figure(width: float, height: float, *, layout: bool = True) -> Figure:
-    engine = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08) if layout else None
-    figure = Figure(figsize=(width, height), layout=engine, facecolor=LIGHT.paper)
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def _title(figure: Figure, setting: SettingRecord, what: str) -> None:
@@ -176,7 +166,7 @@ def _figure(
     wide, high = 3.75, 2.2
     width = left + columns * wide + (columns - 1) * gap + right
     height = bottom + rows * high + (rows - 1) * gap + top
-    figure = _new_figure(width, height, layout=False)
+    figure = new_figure(width, height, layout=False)
     room = {
         "left": left / width,
         "right": 1 - right / width,
@@ -192,29 +182,16 @@ def _figure(
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
     if not panels:
-        _empty(axes[0], _NOTHING)
+        empty_axis(axes[0], _NOTHING)
     return figure
 
 
-def _label(axis: Axes, title: str, x_label: str = "", y_label: str = "") -> None:
-    """Set the title, and those axis labels that are given."""
-    axis.set_title(title, fontsize=10.5, color=LIGHT.text, loc="left")
-    if x_label:
-        axis.set_xlabel(x_label, fontsize=9.5, color=LIGHT.muted)
-    if y_label:
-        axis.set_ylabel(y_label, fontsize=9.5, color=LIGHT.muted)
-
-
 def _draw_panel(axis: Axes, panel: Panel, *, end_values: bool = False) -> None:
-    _label(axis, panel.title, panel.x_label, panel.y_label)
+    label_axis(axis, panel.title, panel.x_label, panel.y_label)
     if panel.empty:
-        _empty(axis, _NOTHING)
+        empty_axis(axis, _NOTHING)
         return
-    axis.tick_params(which="both", labelsize=9, colors=LIGHT.muted)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.spines[["left", "bottom"]].set_color(LIGHT.grid)
-    axis.grid(True, color=LIGHT.grid, linewidth=0.6)
-    axis.set_axisbelow(True)
+    style_axis(axis)
     for line in panel.lines:
         axis.plot(
             line.x,
@@ -256,9 +233,9 @@ def _marker(role: str) -> str:
 
 
 def _draw_heat_map(axis: Axes, heat: HeatMap) -> None:
-    _label(axis, heat.title, "class of the samples", "logit of class")
+    label_axis(axis, heat.title, "class of the samples", "logit of class")
     if heat.values is None:
-        _empty(axis, _NOTHING)
+        empty_axis(axis, _NOTHING)
         return
     norm = Normalize(-heat.limit, heat.limit)
     axis.imshow(heat.values, cmap=_DIVERGING, norm=norm, interpolation="nearest")
@@ -279,8 +256,3 @@ def _colorbar(figure: Figure | SubFigure, axes: list[Axes], heat: HeatMap) -> No
     bar.set_label("logit", fontsize=9.5, color=LIGHT.muted)
     bar.ax.tick_params(labelsize=9, colors=LIGHT.muted)
     bar.outline.set_edgecolor(LIGHT.grid)
-
-
-def _empty(axis: Axes, text: str) -> None:
-    axis.set_axis_off()
-    axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", color=LIGHT.muted)

@@ -13,6 +13,9 @@ COLORS = {
     "bound": "#009e73",
 }
 
+#: Of class groups, largest first, in pictures of predictions alone; same palette, same contrast.
+GROUP_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+
 #: Colours of `COLORS` that are too dark on a dark page, and what replaces them there.
 DARK_COLORS = {COLORS["predicted"]: "#56b4e9"}
 

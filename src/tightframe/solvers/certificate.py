@@ -91,12 +91,12 @@ def certify(
     if not isinstance(problem, Problem):
         raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
     k = problem.num_classes
-    z = _finite("logits", logits, (k, k))
-    b = np.zeros(k) if bias is None else _finite("bias", bias, (k,))
+    z = finite_array("logits", logits, (k, k))
+    b = np.zeros(k) if bias is None else finite_array("bias", bias, (k,))
     if problem.bias == "none" and b.any():
         raise ValueError("bias: got a non-zero bias for a problem with bias='none'")
     if lower_bound is not None:
-        lower_bound = float(_finite("lower_bound", lower_bound, ()))
+        lower_bound = float(finite_array("lower_bound", lower_bound, ()))
     blocks = BlockMatrix.from_dense(problem, z)
     _require_reachable(problem, blocks)
     certificate = certify_blocks(problem, blocks, b)
@@ -121,7 +121,8 @@ def _require_reachable(problem: Problem, logits: BlockMatrix) -> None:
         raise ValueError(f"logits: {what}, which features of dim {problem.dim} cannot have")
 
 
-def _finite(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
+def finite_array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
+    """Return finite float64 numbers of a shape, or raise a ValueError that names the argument."""
     try:
         array = np.asarray(value)
     except (TypeError, ValueError):
@@ -141,13 +142,24 @@ def is_convex(problem: Problem) -> bool:
     return problem.depth == 1 and problem.features == "real" and wide
 
 
+def is_covered(problem: Problem) -> bool:
+    """Tell whether the convex form or a closed form covers a problem, so that it is certified."""
+    return is_convex(problem) or any(family.applies(problem) for family in FAMILIES)
+
+
+def require_covered(problem: Problem) -> None:
+    """Refuse a problem whose solution nothing would certify."""
+    if not is_covered(problem):
+        raise ValueError(f"problem: {uncovered(problem)}")
+
+
 def uncovered(problem: Problem) -> str:
     """Say why neither the convex form nor a closed form covers a problem."""
     least = problem.num_classes - (problem.loss != "mse")
     if problem.features == "real" and problem.depth == 1:
         return (
             f"dim is {problem.dim}, but {problem.loss} with bias {problem.bias!r} and "
-            f"{problem.num_classes} classes needs dim of at least {least}, or none"
+            f"{problem.num_classes} classes needs dim of at least {least}, or none, to be certified"
         )
     if problem.features == "nonnegative" and problem.loss == "cross_entropy":
         if problem.depth == 1 and problem.bias == "none":
@@ -155,7 +167,7 @@ def uncovered(problem: Problem) -> str:
         return "non-negative features with cross-entropy are solved for depth 1 and bias 'none'"
     if problem.features == "nonnegative":
         return "non-negative features with MSE are solved for bias 'none'"
-    return f"depth {problem.depth} is solved for MSE with bias 'none' or 'free' only"
+    return f"depth {problem.depth} is certified for MSE with bias 'none' or 'free' only"
 
 
 def penalty(problem: Problem, logits: BlockMatrix) -> float:
@@ -213,34 +225,33 @@ def dual_bound(problem: Problem, fit: Datafit, residual: BlockMatrix) -> float:
     Either all singular values are scaled until the largest is feasible, or those above lambda are
     clipped to it, which keeps the rest where they are: 2 to 20 times tighter near the optimum.
     """
+    p = residual.partition
     if problem.bias == "free":
         residual = fit.repair(residual)
-    clipped = fit.restrict(_clip(problem, residual))
-    if problem.bias == "free":
-        clipped = fit.repair(clipped)
+    limit = problem.logit_decay * p.num_samples  # of the singular values of R D^{1/2}
+    left, values, right = np.linalg.svd(residual.reduced)
+    many = p.sizes > 1
+    norm = max(float(values[0]), *(np.sqrt(p.counts) * np.abs(residual.within))[many], 0.0)
+    reach = limit / np.sqrt(p.counts)
+    reduced = (left * np.minimum(values, limit)) @ right
+    clipped = BlockMatrix(p, np.clip(residual.within, -reach, reach), reduced / p.scale)
+    bound = _bound(problem, fit, clipped)
+    if bound == -np.inf:  # clipping left the simplex
+        clipped = fit.restrict(clipped)
+        if problem.bias == "free":
+            clipped = fit.repair(clipped)
+        bound = _bound(problem, fit, clipped * (limit / max(clipped.operator_norm, limit)))
     # No loss and no decay cost is below zero.
-    scaled = (_scaled_bound(problem, fit, r) for r in (residual, clipped))
-    return max(0.0, *scaled)
+    return max(0.0, _bound(problem, fit, residual * (limit / max(norm, limit))), bound)
 
 
-def _scaled_bound(problem: Problem, fit: Datafit, residual: BlockMatrix) -> float:
-    norm = residual.operator_norm / residual.partition.num_samples
-    residual = residual * min(1.0, problem.logit_decay / norm) if norm > 0 else residual
+def _bound(problem: Problem, fit: Datafit, residual: BlockMatrix) -> float:
+    """Return the dual objective at a feasible residual."""
     bound = fit.dual_value(residual)
     if problem.bias == "decayed":
         rows = residual.row_average
         bound -= float(residual.partition.sizes @ rows**2) / (2 * problem.bias_decay)
     return bound
-
-
-def _clip(problem: Problem, residual: BlockMatrix) -> BlockMatrix:
-    """Clip the singular values of ``R D^{1/2} / N`` at lambda."""
-    p = residual.partition
-    limit = problem.logit_decay * p.num_samples
-    left, values, right = np.linalg.svd(residual.reduced)
-    reduced = (left * np.minimum(values, limit)) @ right
-    within = np.clip(residual.within, -limit / np.sqrt(p.counts), limit / np.sqrt(p.counts))
-    return BlockMatrix(p, within, reduced / p.scale)
 
 
 def factored_objective(
@@ -307,12 +318,11 @@ def best_bias(problem: Problem, fit: Datafit, logits: BlockMatrix, start: Array)
         cost = problem.bias_decay / 2 * float(sizes @ b**2)
         return fit.value(logits.within, logits.mean + b[:, None]) + cost
 
-    b, current, polish = start.copy(), value(start), 0
+    b = start
     for _ in range(MAX_BIAS_STEPS):
-        scores = logits.mean + b[:, None]
-        gradient = fit.gradient(logits.within, scores)[1].sum(axis=1)
-        gradient += problem.bias_decay * sizes * b
-        hessian = fit.bias_hessian(logits.within, scores) + np.diag(problem.bias_decay * sizes)
+        gradient, hessian = fit.bias_derivatives(logits.within, logits.mean + b[:, None])
+        gradient = gradient + problem.bias_decay * sizes * b
+        hessian = hessian + np.diag(problem.bias_decay * sizes)
         if problem.loss == "cross_entropy" and problem.bias_decay == 0:
             # The bias may move along the constant vector for nothing: pin that direction.
             hessian += np.trace(hessian) / len(b) ** 2
@@ -323,15 +333,11 @@ def best_bias(problem: Problem, fit: Datafit, logits: BlockMatrix, start: Array)
         # Where the softmax saturates the Hessian is nearly singular: keep steps finite.
         step /= max(1.0, float(np.abs(step).max()) / MAX_BIAS_STEP)
         decrement = -float(gradient @ step)
-        if decrement < 1e-12 * (1 + abs(current)):
-            # Values no longer tell steps apart; two more full steps reach rounding.
-            b, polish = b + step, polish + 1
-            if polish == 2:
-                break
-            continue
-        length = 1.0
+        if decrement < 1e-13:
+            # Values no longer tell steps apart, and a full Newton step reaches rounding.
+            return b + step
+        current, length = value(b), 1.0
         while value(b + length * step) > current - 1e-4 * length * decrement and length > 1e-12:
             length /= 2
         b = b + length * step
-        current = value(b)
     return b

@@ -12,13 +12,36 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 from tightframe.blocks import Array, BlockMatrix, Partition
 
-#: Maps a change of (within, scores) to the change of the gradient with respect to both.
+#: Maps a change of (within, scores) to the change of the gradient with respect to both; leading
+#: axes are a batch.
 Curvature = Callable[[Array, Array], tuple[Array, Array]]
+
+
+class Derivatives(NamedTuple):
+    """First and second derivatives of a data fit at one point.
+
+    Attributes
+    ----------
+    by_margin, by_score : ndarray, shapes (G,) and (G, G)
+        Gradient with respect to ``within`` and ``scores``.
+    curvature : callable
+        The Hessian.
+    margin_diagonal, score_diagonal : ndarray, shapes (G,) and (G, G)
+        Second derivatives in each ``within[i]`` and each ``scores[j, i]`` alone. Row sums of the
+        latter are those in the bias of each group.
+    """
+
+    by_margin: Array
+    by_score: Array
+    curvature: Curvature
+    margin_diagonal: Array
+    score_diagonal: Array
 
 
 class Datafit(ABC):
@@ -36,8 +59,13 @@ class Datafit(ABC):
         """Return R, so that ``R D^{1/2} / N`` is the gradient in ``X``."""
 
     @abstractmethod
-    def curvature(self, within: Array, scores: Array) -> Curvature:
-        """Return the Hessian of `value` in (within, scores) as a function."""
+    def derivatives(self, within: Array, scores: Array) -> Derivatives:
+        """Return gradient and Hessian of `value` in (within, scores)."""
+
+    @property
+    @abstractmethod
+    def smoothness(self) -> float:
+        """Bound of the Hessian's largest eigenvalue in ``X = Z D^{1/2}``."""
 
     @abstractmethod
     def dual_value(self, residual: BlockMatrix) -> float:
@@ -52,13 +80,11 @@ class Datafit(ABC):
         """Return a nearby residual with ``R n = 0``, as a free bias demands of a dual point."""
 
     @abstractmethod
-    def bias_hessian(self, within: Array, scores: Array) -> Array:
-        """Return the Hessian of `value` in the bias of each group, shape (G, G)."""
+    def bias_derivatives(self, within: Array, scores: Array) -> tuple[Array, Array]:
+        """Return gradient (G,) and Hessian (G, G) of `value` in the bias of each group."""
 
-    def gradient(self, within: Array, scores: Array) -> tuple[Array, Array]:
-        """Return the gradient of `value` with respect to ``within`` and ``scores``."""
+    def _gradient(self, residual: BlockMatrix) -> tuple[Array, Array]:
         p = self.partition
-        residual = self.residual(within, scores)
         by_margin = p.shares * residual.within * (p.sizes - 1) / p.sizes
         return by_margin, residual.mean * p.shares * p.sizes[:, None]
 
@@ -99,19 +125,21 @@ class CrossEntropy(Datafit):
         return t
 
     def residual(self, within: Array, scores: Array) -> BlockMatrix:
+        return self._residual(within, self._group_probabilities(within, scores))
+
+    def _residual(self, within: Array, q: Array) -> BlockMatrix:
         p = self.partition
         k = p.sizes
-        q = self._group_probabilities(within, scores)
         # Of the own group's probability, one sibling's share: e^-s / (1 + (k - 1) e^-s).
         sibling = np.diagonal(q) * np.exp(-np.logaddexp(within, np.log(np.maximum(k - 1, 1e-300))))
         # 1 - own probability is summed from the small ones, which keeps digits where it is tiny.
-        np.fill_diagonal(q, 0.0)
-        leak = q.sum(axis=0)
         mean = q / k[:, None]
-        mean[np.diag_indices_from(mean)] = -leak / k
+        np.fill_diagonal(mean, 0.0)
+        leak = k @ mean
+        np.fill_diagonal(mean, -leak / k)
         return BlockMatrix(p, np.where(k > 1, -(leak + k * sibling), 0.0), mean)
 
-    def curvature(self, within: Array, scores: Array) -> Curvature:
+    def derivatives(self, within: Array, scores: Array) -> Derivatives:
         p = self.partition
         q = self._group_probabilities(within, scores)
         k = p.sizes
@@ -120,24 +148,35 @@ class CrossEntropy(Datafit):
         own_share = np.exp(-np.logaddexp(0.0, log_siblings))
         siblings_share = np.exp(log_siblings - np.logaddexp(0.0, log_siblings))
         slope = (k - 1) / k * own_share - siblings_share / k  # d log_own / d within
-        bend = own_share * siblings_share
-        diagonal = np.diag_indices(p.num_groups)
-        own = q[diagonal]
+        own = np.diagonal(q)
+        bend = own * own_share * siblings_share
+        groups = np.arange(p.num_groups)
 
         def apply(d_within: Array, d_scores: Array) -> tuple[Array, Array]:
             d = d_scores.copy()
-            d[diagonal] += slope * d_within
-            d -= np.einsum("ji,ji->i", q, d)
+            d[..., groups, groups] += slope * d_within
+            d -= (q * d).sum(axis=-2, keepdims=True)
             d *= q
-            by_margin = p.shares * (d[diagonal] * slope + own * bend * d_within)
-            return by_margin, d * p.shares
+            by_margin = p.shares * (d[..., groups, groups] * slope + bend * d_within)
+            d *= p.shares
+            return by_margin, d
 
-        return apply
+        spread = q * (1 - q) * p.shares
+        margin_diagonal = np.diagonal(spread) * slope**2 + p.shares * bend
+        return Derivatives(
+            *self._gradient(self._residual(within, q)), apply, margin_diagonal, spread
+        )
 
-    def bias_hessian(self, within: Array, scores: Array) -> Array:
+    @property
+    def smoothness(self) -> float:
+        return 1 / (2 * self.partition.num_samples)
+
+    def bias_derivatives(self, within: Array, scores: Array) -> tuple[Array, Array]:
+        p = self.partition
         q = self._group_probabilities(within, scores)
-        weighted = q * self.partition.shares
-        return np.diag(weighted.sum(axis=1)) - weighted @ q.T
+        weighted = q * p.shares
+        gradient = p.sizes * self._residual(within, q).row_average
+        return gradient, np.diag(weighted.sum(axis=1)) - weighted @ q.T
 
     def dual_value(self, residual: BlockMatrix) -> float:
         """Return the mean entropy of the columns of ``P = I + R``; -inf outside the simplex."""
@@ -192,18 +231,24 @@ class MeanSquaredError(Datafit):
         p = self.partition
         return BlockMatrix(p, np.where(p.sizes > 1, within - 1, 0.0), scores - np.diag(1 / p.sizes))
 
-    def curvature(self, within: Array, scores: Array) -> Curvature:
+    def derivatives(self, within: Array, scores: Array) -> Derivatives:
         p = self.partition
-        by_margin = p.shares * (p.sizes - 1) / p.sizes
+        margin_diagonal = p.shares * (p.sizes - 1) / p.sizes
         by_score = p.sizes[:, None] * p.shares
 
         def apply(d_within: Array, d_scores: Array) -> tuple[Array, Array]:
-            return by_margin * d_within, by_score * d_scores
+            return margin_diagonal * d_within, by_score * d_scores
 
-        return apply
+        gradient = self._gradient(self.residual(within, scores))
+        return Derivatives(*gradient, apply, margin_diagonal, by_score)
 
-    def bias_hessian(self, within: Array, scores: Array) -> Array:
-        return np.diag(self.partition.sizes)
+    @property
+    def smoothness(self) -> float:
+        return 1 / self.partition.num_samples
+
+    def bias_derivatives(self, within: Array, scores: Array) -> tuple[Array, Array]:
+        sizes = self.partition.sizes
+        return sizes * self.residual(within, scores).row_average, np.diag(sizes)
 
     def dual_value(self, residual: BlockMatrix) -> float:
         """Return the mean of ``-||r||^2 / 2 - r_own``."""

@@ -1,10 +1,10 @@
-"""Factored Newton solver for the convex form: X = U V^T, trust region, conjugate gradients.
+"""Factored Newton solver for the convex form: X = U V^T, trust region, certified stop.
 
 The nuclear norm becomes ``(||U||^2 + ||V||^2) / 2``, a smooth problem whose only local minima are
-global once U and V have a spare column (docs/theory.md section 4). Newton steps come from
-Steihaug's truncated conjugate gradients: matrix products only. A critical point whose gradient
-exceeds the decay is left along its top singular pairs, so the rank starts at zero and grows to
-what is needed.
+global once U and V have a spare column (docs/theory.md section 4). Newton steps are exact where the
+Hessian is small, and Steihaug's truncated conjugate gradients (matrix products only) elsewhere.
+Between rounds of Newton steps a proximal gradient step on X finds the rank: it drops singular
+values that the minimiser does not have and adds directions along which the objective falls.
 """
 
 from __future__ import annotations
@@ -12,35 +12,107 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from tightframe.blocks import Array, BlockMatrix, Partition, without_rounding
+from tightframe.closed_form import relu
 from tightframe.problem import Problem, at_most
-from tightframe.solvers.certificate import Certificate, certify_blocks
+from tightframe.solvers.certificate import (
+    Certificate,
+    best_bias,
+    certify_blocks,
+    objective,
+    penalty,
+)
 from tightframe.solvers.datafits import make_datafit
 
 Vector = Array
 
-#: Up to this many groups are solved from zero; more start from an answer with groups pooled by
-#: `POOL`, solved to `COARSE_TOLERANCE` (a rough one leaves the fine problem in a flat valley).
-DIRECT_GROUPS = 40
+#: More groups than this start from an answer with neighbouring counts pooled, so many to a group,
+#: and solved to a relative gap of `COARSE_TOLERANCE`.
+DIRECT_GROUPS = 300
 POOL = 3
 COARSE_TOLERANCE = 1e-6
+
+#: Up to this many unknowns a Newton step solves with the Hessian written out.
+MAX_DENSE_UNKNOWNS = 80
 
 #: Conjugate-gradient steps allowed for one Newton step.
 MAX_CG_STEPS = 1000
 
+#: Added to the scaled Hessian's diagonal (about one) before it is factored.
+SHIFT = 1e-9
+
+#: Times that a proximal step into new directions is made four times as long.
+MAX_LONGER_STEPS = 20
+
+#: The first round of Newton steps ends at this norm of the gradient (see `_newton`).
+FIRST_ACCURACY = 1e-2
+
+#: No round asks for more than this: rounding is above.
+LAST_ACCURACY = 1e-14
+
+
+class Factors(NamedTuple):
+    """A point of the factored problem.
+
+    Attributes
+    ----------
+    left, right : ndarray, shape (G, r)
+        ``X = left @ right.T`` is the reduced matrix of the logits.
+    within : ndarray, shape (G,)
+        Margins inside the groups.
+    bias : ndarray, shape (G,)
+    """
+
+    left: Array
+    right: Array
+    within: Array
+    bias: Array
+
+    @classmethod
+    def balanced(cls, logits: BlockMatrix, bias: Array) -> Factors:
+        """Return the cheapest factors of given logits."""
+        return cls.from_svd(*np.linalg.svd(logits.reduced), logits.within, bias)
+
+    @classmethod
+    def from_svd(
+        cls, left: Array, values: Array, right: Array, within: Array, bias: Array
+    ) -> Factors:
+        """Return balanced factors, one column a positive singular value."""
+        rank = int((without_rounding(values) > 0).sum())
+        root = np.sqrt(values[:rank])
+        return cls(left[:, :rank] * root, right[:rank].T * root, within, bias)
+
 
 @dataclass(frozen=True)
 class FactoredResult:
-    """What the solver returns: logits, bias per group, their certificate, and the work done."""
+    """What the solver returns: the point, its certificate, and the work done."""
 
     logits: BlockMatrix
-    bias: Array
+    factors: Factors
     certificate: Certificate
     converged: bool
     iterations: int
+
+    @property
+    def bias(self) -> Array:
+        """Bias of a class of each group, shape (G,)."""
+        return self.factors.bias
+
+
+class Model(NamedTuple):
+    """Second-order model at a point.
+
+    ``weights`` scales the unknowns: in ``weights * x`` the Hessian's diagonal is about one, so the
+    squared norm of the scaled gradient is about twice the excess of the objective.
+    """
+
+    gradient: Vector
+    hessian: Callable[[Vector], Vector]
+    weights: Vector
 
 
 class FactoredProblem:
@@ -62,100 +134,120 @@ class FactoredProblem:
         root = np.sqrt(partition.counts)
         # A group's margin is positive iff sqrt(n_i) / N > lambda, whatever the rest does.
         merged = at_most(root / partition.num_samples, self.decay)
-        self.active = (partition.sizes > 1) & ~merged
+        self.active = np.flatnonzero((partition.sizes > 1) & ~merged)
         self.margin_cost = (self.decay * (partition.sizes - 1) * root)[self.active]
         self.has_bias = problem.bias != "none"
-        self.rank = 0
+        # With a free bias ``Z n = 0`` at the minimum: the bias carries row averages for nothing.
+        # Held there, V has no soft direction along which it trades them with the bias.
+        self.pinned = np.sqrt(partition.shares) if problem.bias == "free" else None
+        self.num_tail = len(self.active) + self.has_bias * partition.num_groups
 
-    def unpack(self, x: Vector) -> tuple[Array, Array, Array, Array]:
-        """Split a vector into U (G, r), V (G, r), within (G,) and bias (G,)."""
-        g, r, m = self.partition.num_groups, self.rank, int(self.active.sum())
-        u, v = x[: g * r].reshape(g, r), x[g * r : 2 * g * r].reshape(g, r)
-        within = np.zeros(g)
-        within[self.active] = x[2 * g * r : 2 * g * r + m]
-        bias = x[2 * g * r + m :] if self.has_bias else np.zeros(g)
-        return u, v, within, bias
+    # -- points ----------------------------------------------------------------------------------
 
-    def pack(self, u: Array, v: Array, within: Array, bias: Array) -> Vector:
+    def unpack(self, x: Vector) -> Factors:
+        """Split a vector (or a batch of them, on the last axis)."""
+        g, m = self.partition.num_groups, len(self.active)
+        r = (x.shape[-1] - self.num_tail) // (2 * g)
+        batch = x.shape[:-1]
+        within = np.zeros((*batch, g))
+        within[..., self.active] = x[..., 2 * g * r : 2 * g * r + m]
+        return Factors(
+            x[..., : g * r].reshape(*batch, g, r),
+            x[..., g * r : 2 * g * r].reshape(*batch, g, r),
+            within,
+            x[..., 2 * g * r + m :] if self.has_bias else np.zeros((*batch, g)),
+        )
+
+    def pack(self, left: Array, right: Array, within: Array, bias: Array) -> Vector:
         """Join the parts into a vector; the inverse of `unpack`."""
-        tail = bias if self.has_bias else bias[:0]
-        return np.concatenate([u.ravel(), v.ravel(), within[self.active], tail])
+        batch = left.shape[:-2]
+        parts = [left.reshape(*batch, -1), right.reshape(*batch, -1), within[..., self.active]]
+        return np.concatenate([*parts, bias] if self.has_bias else parts, axis=-1)
 
-    def cold_start(self) -> Vector:
-        """Return zero logits between groups, and unit margins inside those that do not merge."""
-        g = self.partition.num_groups
-        none = np.zeros((g, 0))
-        return self.pack(none, none, np.where(self.active, 1.0, 0.0), np.zeros(g))
+    def enter(self, factors: Factors) -> Vector:
+        """Return factors as a vector; margins that must be positive and are not start at one."""
+        within = np.where(factors.within > 0, factors.within, 1.0)
+        return self.pack(factors.left, self.project(factors.right), within, factors.bias)
 
-    def warm_start(self, logits: BlockMatrix, bias: Array) -> Vector:
-        """Return the balanced factors of given logits."""
-        left, values, right = np.linalg.svd(logits.reduced)
-        values = without_rounding(values)
-        self.rank = int((values > 0).sum())
-        root = np.sqrt(values[: self.rank])
-        u, v = left[:, : self.rank] * root, right[: self.rank].T * root
-        return self.pack(u, v, np.where(logits.within > 0, logits.within, 1.0), bias)
+    def project(self, right: Array) -> Array:
+        """Project V, or a change or gradient of it, onto ``Z n = 0`` where the bias is free."""
+        if self.pinned is None:
+            return right
+        return right - self.pinned[:, None] * (self.pinned @ right)[..., None, :]
+
+    def feasible(self, step: Vector) -> Vector:
+        """Return a step with its change of V projected."""
+        if self.pinned is None:
+            return step
+        du, dv, d_within, d_bias = self.unpack(step)
+        return self.pack(du, self.project(dv), d_within, d_bias)
 
     def blocks(self, x: Vector) -> tuple[BlockMatrix, Array]:
         """Return the logits and the bias that a vector stands for."""
         u, v, within, bias = self.unpack(x)
         return BlockMatrix(self.partition, within, u @ v.T / self.partition.scale), bias
 
+    # -- the function ----------------------------------------------------------------------------
+
     def value(self, x: Vector) -> float:
         """Return the objective."""
         u, v, within, bias = self.unpack(x)
-        scores = u @ v.T / self.partition.scale + bias[:, None]
-        return (
-            self.fit.value(within, scores)
-            + self.decay / 2 * float(np.vdot(u, u) + np.vdot(v, v))
-            + float(self.margin_cost @ within[self.active])
-            + self.problem.bias_decay / 2 * float(self.partition.sizes @ bias**2)
+        value = self.fit.value(within, u @ v.T / self.partition.scale + bias[:, None])
+        size = 2 * u.size
+        value += self.decay / 2 * float(x[:size] @ x[:size]) + float(
+            self.margin_cost @ within[self.active]
         )
+        if self.problem.bias_decay:
+            value += self.problem.bias_decay / 2 * float(self.partition.sizes @ bias**2)
+        return value
 
-    def linearise(self, x: Vector) -> tuple[Vector, Callable[[Vector], Vector]]:
-        """Return the gradient and the Hessian as a product function."""
+    def model(self, x: Vector) -> Model:
+        """Return gradient, Hessian product (of one vector or a batch) and scales."""
         u, v, within, bias = self.unpack(x)
-        scale, sizes = self.partition.scale, self.partition.sizes
-        scores = u @ v.T / scale + bias[:, None]
-        by_margin, by_score = self.fit.gradient(within, scores)
-        curvature = self.fit.curvature(within, scores)
-        g = by_score / scale
-        bias_decay = self.problem.bias_decay
+        scale, decay = self.partition.scale, self.decay
+        point = self.fit.derivatives(within, u @ v.T / scale + bias[:, None])
+        g = point.by_score / scale
+        bias_cost = self.problem.bias_decay * self.partition.sizes
 
         def hessian(d: Vector) -> Vector:
             du, dv, d_within, d_bias = self.unpack(d)
-            d_scores = (du @ v.T + u @ dv.T) / scale + d_bias[:, None]
-            d_by_margin, d_by_score = curvature(d_within, d_scores)
-            dg = d_by_score / scale
+            dv = self.project(dv)
+            d_scores = (du @ v.T + u @ dv.swapaxes(-1, -2)) / scale
+            if self.has_bias:
+                d_scores += d_bias[..., None]
+            by_margin, by_score = point.curvature(d_within, d_scores)
+            dg = by_score / scale
             return self.pack(
-                dg @ v + g @ dv + self.decay * du,
-                dg.T @ u + g.T @ du + self.decay * dv,
-                d_by_margin,
-                d_by_score.sum(axis=1) + bias_decay * sizes * d_bias,
+                dg @ v + g @ dv + decay * du,
+                self.project(dg.swapaxes(-1, -2) @ u + g.T @ du + decay * dv),
+                by_margin,
+                by_score.sum(axis=-1) + bias_cost * d_bias,
             )
 
-        slope = by_margin.copy()
+        slope = point.by_margin.copy()
         slope[self.active] += self.margin_cost
-        gradient = self.pack(
-            g @ v + self.decay * u,
-            g.T @ u + self.decay * v,
-            slope,
-            by_score.sum(axis=1) + bias_decay * sizes * bias,
+        by_bias = point.by_score.sum(axis=1) + bias_cost * bias
+        gradient = self.pack(g @ v + decay * u, self.project(g.T @ u + decay * v), slope, by_bias)
+        # The Hessian's diagonal, floored where the softmax saturates and it vanishes.
+        by_entry = point.score_diagonal / scale**2
+        diagonal = self.pack(
+            by_entry @ v**2 + decay,
+            by_entry.T @ u**2 + decay,
+            point.margin_diagonal,
+            point.score_diagonal.sum(axis=1) + bias_cost,
         )
-        return gradient, hessian
+        weights = np.sqrt(np.maximum(diagonal, 1e-6 * decay))
+        return Model(gradient, hessian, weights)
 
-    def escaping_pairs(self, x: Vector) -> tuple[Array, Array]:
-        """Return the singular pairs of minus the gradient above the decay, as columns.
-
-        They are descent directions (docs/theory.md section 4); empty at a global minimiser.
-        """
-        _, _, within, bias = self.unpack(x)
-        logits, _ = self.blocks(x)
-        residual = self.fit.residual(within, logits.mean + bias[:, None])
-        left, values, right = np.linalg.svd(-residual.reduced / self.partition.num_samples)
-        above = int((values > self.decay * (1 + 1e-9)).sum())
-        take = min(above, self.partition.num_groups - self.rank)
-        return left[:, :take], right[:take].T
+    def proximal_step(self, x: Vector, size: float) -> Factors:
+        """Step down the data fit's gradient in X, then shrink the singular values by the decay."""
+        u, v, within, bias = self.unpack(x)
+        residual = self.fit.residual(within, u @ v.T / self.partition.scale + bias[:, None])
+        slope = self.project(residual.reduced.T).T / self.partition.num_samples
+        target = u @ v.T - size * slope
+        left, values, right = np.linalg.svd(target)
+        shrunk = np.maximum(values - size * self.decay, 0.0)
+        return Factors.from_svd(left, shrunk, right, within, bias)
 
 
 def minimise(
@@ -164,7 +256,7 @@ def minimise(
     *,
     tol: float,
     max_iterations: int = 5000,
-    start: tuple[BlockMatrix, Array] | None = None,
+    start: Factors | None = None,
 ) -> FactoredResult:
     """Solve the convex form over block logits to a certified relative gap.
 
@@ -178,105 +270,225 @@ def minimise(
         Stop when the duality gap is at most ``tol`` times the objective.
     max_iterations : int
         Newton iterations allowed.
-    start : tuple of BlockMatrix and ndarray, optional
-        Logits and bias per group to start from, over the same partition. By default zero, or for
-        many groups the answer of a coarser partition.
+    start : Factors, optional
+        Where to start from, over the same partition; by default `first_guess`.
     """
     f = FactoredProblem(problem, partition)
-    if start is None and partition.num_groups > DIRECT_GROUPS:
-        start = _pooled_start(problem, partition)
-    x = f.cold_start() if start is None else f.warm_start(*start)
-    used, accuracy = 0, 0.1
+    if start is not None:
+        x = f.enter(start)
+    elif partition.num_groups > DIRECT_GROUPS:
+        x = f.enter(_pooled_start(problem, partition))
+    else:
+        x = f.enter(first_guess(problem, partition))
+        x = _adapt_rank(f, x)
+    used, accuracy, radius = 0, FIRST_ACCURACY, math.inf
     while True:
-        x, steps = _trust_region_newton(f, x, max_iterations - used, accuracy)
+        x, steps, reached, radius = _newton(f, x, accuracy, radius, max_iterations - used)
         used += steps
+        adapted = _adapt_rank(f, x)
+        if adapted is not x and used < max_iterations:
+            x, radius = adapted, math.inf
+            accuracy = min(accuracy, FIRST_ACCURACY) if steps else 0.1 * accuracy
+            if accuracy > LAST_ACCURACY:
+                continue
         logits, bias = f.blocks(x)
         certificate = certify_blocks(problem, logits, bias)
         converged = certificate.gap <= tol * certificate.primal
-        grown = x if converged else _leave_saddle(f, x)
-        stuck = grown is x and accuracy < 1e-14
-        if converged or stuck or used >= max_iterations:
-            return FactoredResult(logits, bias, certificate, converged, used)
-        if grown is x:
-            accuracy *= 0.1
-        x = grown
+        if converged or used >= max_iterations or accuracy <= LAST_ACCURACY:
+            return FactoredResult(logits, f.unpack(x), certificate, converged, used)
+        # The gap falls about as fast as the gradient.
+        wanted = 0.1 * tol * certificate.primal / certificate.gap
+        accuracy = max(min(reached, accuracy) * min(max(wanted, 1e-4), 0.1), LAST_ACCURACY)
 
 
-def _pooled_start(problem: Problem, partition: Partition) -> tuple[BlockMatrix, Array]:
+def first_guess(problem: Problem, partition: Partition) -> Factors:
+    """Return a point near the minimiser.
+
+    For cross-entropy without bias those are the logits with ReLU features: known in closed form,
+    and within a percent or so of the objective with real ones.
+    """
+    g = partition.num_groups
+    bias = np.zeros(g)
+    if problem.loss != "cross_entropy":
+        return Factors.balanced(BlockMatrix(partition, bias, np.zeros((g, g))), bias)
+    logits = relu.logits(partition, relu.margins(problem, partition))
+    if problem.bias == "none":
+        return Factors.balanced(logits, bias)
+    # The bias can carry the sample-weighted row averages: at no cost if it is free, else as far as
+    # that saves more of the logits' decay than it costs.
+    row = logits.row_average
+    moved = _without_rows(logits)
+    share = 1.0
+    if problem.bias == "decayed":
+        saved = penalty(problem, logits) - penalty(problem, moved)
+        cost = problem.bias_decay * float(partition.sizes @ row**2)
+        share = min(max(saved, 0.0) / cost, 1.0) if cost > 0 else 0.0
+    candidates = [
+        (BlockMatrix(partition, logits.within, logits.mean - share * row[:, None]), share * row)
+    ]
+    if problem.bias == "free":
+        candidates.append(_full_rank_guess(problem, moved))
+    fit = make_datafit(problem.loss, partition)
+    points = [(z, best_bias(problem, fit, z, b)) for z, b in candidates]
+    return Factors.balanced(*min(points, key=lambda point: objective(problem, *point)))
+
+
+def _full_rank_guess(problem: Problem, logits: BlockMatrix) -> tuple[BlockMatrix, Array]:
+    """Return logits and a bias whose probabilities solve the optimality condition at full rank.
+
+    There ``P - I = -lambda N T D^{-1/2}`` with T the polar factor of ``Z D^{1/2}``, which is taken
+    from other logits. Where that leaves the simplex, probabilities are cut off.
+    """
+    p = logits.partition
+    k = p.sizes
+    left, values, right = np.linalg.svd(logits.reduced)
+    rank = int((without_rounding(values) > 0).sum())
+    reach = problem.logit_decay * p.num_samples / np.sqrt(p.counts)
+    wrong = -(left[:, :rank] @ right[:rank]) / np.sqrt(np.outer(k, k)) * reach
+    least = 1e-3 * reach / k.sum()
+    sibling = np.maximum(np.diagonal(wrong) + reach / k, least)
+    wrong = np.maximum(wrong, least)
+    np.fill_diagonal(wrong, (k - 1) / k * sibling)
+    escape = k @ wrong
+    shrink = np.minimum(1, 0.9 / escape)
+    own = np.log1p(-shrink * escape)
+    within = np.where(k > 1, np.maximum(own - np.log(shrink * sibling), 0.0), 0.0)
+    np.fill_diagonal(wrong, 1.0)
+    mean = np.log(shrink * wrong)
+    np.fill_diagonal(mean, own - (k - 1) / k * within)
+    guess = BlockMatrix(p, within, mean - k @ mean / k.sum())
+    return _without_rows(guess), guess.row_average
+
+
+def _without_rows(logits: BlockMatrix) -> BlockMatrix:
+    """Subtract the sample-weighted row averages."""
+    mean = logits.mean - logits.row_average[:, None]
+    return BlockMatrix(logits.partition, logits.within, mean)
+
+
+def _pooled_start(problem: Problem, partition: Partition) -> Factors:
     """Return the answer for neighbouring counts pooled, spread over their groups.
 
-    The logits vary smoothly with the counts, so a few Newton steps remain to be done where a cold
-    start takes dozens; the coarse problem is started in the same way.
+    The logits vary smoothly with the counts, so that few steps remain to be done.
     """
     parents = np.empty(partition.num_groups, dtype=np.intp)
     parents[np.argsort(partition.counts)] = np.arange(partition.num_groups) // POOL
     sizes = np.bincount(parents, partition.sizes).astype(np.float64)
     counts = np.bincount(parents, partition.sizes * partition.counts) / sizes
     coarse = minimise(problem, Partition(counts, sizes, lambda: parents), tol=COARSE_TOLERANCE)
-    return coarse.logits.refine(partition, parents), coarse.bias[parents]
+    return Factors.balanced(coarse.logits.refine(partition, parents), coarse.bias[parents])
 
 
-def _leave_saddle(f: FactoredProblem, x: Vector) -> Vector:
-    """Add columns along the gradient's singular pairs above the decay; x itself if none is."""
-    left, right = f.escaping_pairs(x)
-    if not left.shape[1]:
-        return x
-    u, v, within, bias = f.unpack(x)
-    f.rank += left.shape[1]
-    trials = (
-        f.pack(np.hstack([u, size * left]), np.hstack([v, size * right]), within, bias)
-        for size in 4.0 ** np.arange(-8, 8)
-    )
-    return min(trials, key=f.value)
+def _adapt_rank(f: FactoredProblem, x: Vector) -> Vector:
+    """Return a proximal gradient step from x where that changes the rank, otherwise x itself."""
+    new = f.enter(f.proximal_step(x, 1 / f.fit.smoothness))
+    if len(new) > len(x):
+        return _longest_step(f, x)
+    return x if len(new) == len(x) else new
 
 
-def _trust_region_newton(
-    f: FactoredProblem, x: Vector, max_iterations: int, accuracy: float
-) -> tuple[Vector, int]:
-    """Minimise by Newton steps in a trust region until the gradient is small."""
+def _longest_step(f: FactoredProblem, x: Vector) -> Vector:
+    """Return the proximal gradient step that is made longer for as long as the objective falls.
+
+    The bound of the curvature is far too cautious where factors are small, or only begin.
+    """
+    size = 1 / f.fit.smoothness
+    best = f.enter(f.proximal_step(x, size))
+    value = f.value(best)
+    for _ in range(MAX_LONGER_STEPS):
+        size *= 4
+        longer = f.enter(f.proximal_step(x, size))
+        longer_value = f.value(longer)
+        if not longer_value < value:
+            break
+        best, value = longer, longer_value
+    return best
+
+
+def _newton(
+    f: FactoredProblem, x: Vector, accuracy: float, radius: float, max_iterations: int
+) -> tuple[Vector, int, float, float]:
+    """Minimise at fixed rank by Newton steps in a trust region.
+
+    Stops when the scaled gradient's norm is at most ``accuracy`` times the root of the objective,
+    and returns the point, the steps taken, what that ratio has become and the last radius.
+    """
     value = f.value(x)
-    gradient, hessian = f.linearise(x)
-    radius = max(1.0, float(np.linalg.norm(x)))
+    model = f.model(x)
+    radius = min(radius, math.sqrt(2 * value))
+    solve = _direct_step if len(x) <= MAX_DENSE_UNKNOWNS else _truncated_step
     for iteration in range(max_iterations):
-        norm = float(np.linalg.norm(gradient))
-        if norm <= accuracy * f.decay:
-            return x, iteration
-        step = _steihaug(gradient, hessian, radius, norm * min(0.1, math.sqrt(norm / f.decay)))
-        predicted = -float(gradient @ step + step @ hessian(step) / 2)
+        reached = float(np.linalg.norm(model.gradient / model.weights)) / math.sqrt(value)
+        if reached <= accuracy:
+            return x, iteration, reached, radius
+        # No more exact than superlinear convergence, or the end of the round, asks for.
+        exactness = max(0.5 * accuracy, reached * min(0.1, math.sqrt(reached)))
+        step, length = solve(model, radius, reached, exactness * math.sqrt(value))
+        step = f.feasible(step)
+        predicted = -float(model.gradient @ step + step @ model.hessian(step) / 2)
         trial = x + step
         new = f.value(trial)
-        new_gradient, new_hessian = f.linearise(trial)
         # Below rounding of the value the gradient decides.
         noise = 1e-13 * abs(value)
+        new_model = None
         if predicted < noise:
-            ratio = 1.0 if np.linalg.norm(new_gradient) < norm else -1.0
+            new_model = f.model(trial)
+            smaller = np.linalg.norm(new_model.gradient) < np.linalg.norm(model.gradient)
+            ratio = 1.0 if smaller else -1.0
         else:
             ratio = (value - new) / predicted
         if ratio < 0.25:
-            radius = 0.25 * float(np.linalg.norm(step))
+            radius = 0.25 * length
         elif ratio > 0.75:
-            radius = max(radius, 2 * float(np.linalg.norm(step)))
+            radius = max(radius, 2 * length)
         if ratio > 1e-3:
-            x, value, gradient, hessian = trial, new, new_gradient, new_hessian
+            x, value, model = trial, new, new_model or f.model(trial)
         elif predicted < noise:
-            return x, iteration
-    return x, max_iterations
+            return x, iteration, reached, radius
+    return x, max_iterations, math.inf, radius
 
 
-def _steihaug(
-    gradient: Vector, hessian: Callable[[Vector], Vector], radius: float, accuracy: float
-) -> Vector:
-    """Minimise the quadratic model in the trust region by truncated conjugate gradients."""
-    step = np.zeros_like(gradient)
-    residual = -gradient
+def _direct_step(model: Model, radius: float, shift: float, _: float) -> tuple[Vector, float]:
+    """Minimise the model in the trust region with the Hessian written out.
+
+    A small shift makes up for the directions that rotate U and V together, where it is singular.
+    """
+    w = model.weights
+    matrix = model.hessian(np.eye(len(w))) / w / w[:, None]
+    target = -model.gradient / w
+    shift = max(SHIFT, shift)
+    while True:
+        shifted = matrix + shift * np.eye(len(w))
+        try:
+            np.linalg.cholesky(shifted)
+            step = np.linalg.solve(shifted, target)
+            length = float(np.linalg.norm(step))
+            if length <= radius:
+                return step / w, length
+        except np.linalg.LinAlgError:
+            pass
+        shift = max(8 * shift, 1e-2)
+
+
+def _truncated_step(
+    model: Model, radius: float, shift: float, accuracy: float
+) -> tuple[Vector, float]:
+    """Minimise the model in the trust region by Steihaug's truncated conjugate gradients."""
+    w = model.weights
+    residual = -model.gradient / w
+    step = np.zeros_like(residual)
     direction = residual.copy()
     squared = float(residual @ residual)
-    for _ in range(min(2 * len(gradient), MAX_CG_STEPS)):
-        product = hessian(direction)
+    for _ in range(min(2 * len(w), MAX_CG_STEPS)):
+        product = model.hessian(direction / w) / w + shift * direction
         curvature = float(direction @ product)
         length = squared / curvature if curvature > 0 else math.inf
+        if curvature <= 0 and step.any():
+            # Away from a critical point, turning U and V has curvature below zero, of no use.
+            break
         if curvature <= 0 or np.linalg.norm(step + length * direction) >= radius:
-            return step + _to_boundary(step, direction, radius) * direction
+            step = step + _to_boundary(step, direction, radius) * direction
+            break
         step = step + length * direction
         residual = residual - length * product
         new = float(residual @ residual)
@@ -284,7 +496,7 @@ def _steihaug(
             break
         direction = residual + new / squared * direction
         squared = new
-    return step
+    return step / w, float(np.linalg.norm(step))
 
 
 def _to_boundary(step: Vector, direction: Vector, radius: float) -> float:
