@@ -157,11 +157,11 @@ def test_leaving_early_cancels_what_has_not_begun(cluster, tmp_path, where):
         outcomes = run(log, tasks)
         next(outcomes)
         outcomes.close()  # what an exception in the caller's loop comes to
-    time.sleep(1)
-    begun = len(list(tmp_path.iterdir()))
-    assert begun < 60
-    time.sleep(0.3)
-    assert len(list(tmp_path.iterdir())) == begun
+        time.sleep(1)
+        begun = len(list(tmp_path.iterdir()))
+        assert begun < 60
+        time.sleep(0.3)
+        assert len(list(tmp_path.iterdir())) == begun
 
 
 @pytest.mark.parametrize(

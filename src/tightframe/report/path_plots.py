@@ -74,9 +74,9 @@ def path_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     columns = min(len(shown), 3)
     lines = -(-len(shown) // columns)
     # Room in inches, by hand: a layout engine doubles the time of a plot.
-    wide, high, low = 4.1, 2.7, 0.85
-    cell_width, cell_height = wide + 0.9, high + low + 1.4
-    width, height = columns * cell_width + 0.05, lines * cell_height + 0.45
+    wide, high, low = 5.0, 3.2, 0.9
+    cell_width, cell_height = wide + 0.9, high + low + 1.25
+    width, height = columns * cell_width + 0.05, lines * cell_height + 0.3
     figure = new_figure(width, height, layout=False)
     title = "Predicted margins and rank along the path"
     if len(shown) < len(rows):
@@ -183,7 +183,7 @@ def _draw_row(figure: Figure, top: Axes, bottom: Axes, row: Mapping[str, Any]) -
         else:
             axis.set_xlim(low / max(room, 1.01), high * max(room, 1.01))
             _plain_log_ticks(axis, low, high)
-    top.tick_params(labelbottom=False)
+    top.tick_params(which="both", labelbottom=False)
 
 
 def _plain_log_ticks(axis: Axes, low: float, high: float) -> None:

@@ -48,8 +48,9 @@ SHIFT = 1e-9
 #: Times that a proximal step into new directions is made four times as long.
 MAX_LONGER_STEPS = 20
 
-#: The first round of Newton steps ends at this norm of the gradient (see `_newton`).
-FIRST_ACCURACY = 1e-2
+#: Newton steps go to this norm of the gradient (see `_newton`) before the rank is looked at. After
+#: that they aim at the tolerance: the certified relative gap is mostly 0.1 to 1 times that norm.
+ROUGH_ACCURACY = 1e-2
 
 #: No round asks for more than this: rounding is above.
 LAST_ACCURACY = 1e-14
@@ -146,8 +147,7 @@ class FactoredProblem:
 
     def unpack(self, x: Vector) -> Factors:
         """Split a vector (or a batch of them, on the last axis)."""
-        g, m = self.partition.num_groups, len(self.active)
-        r = (x.shape[-1] - self.num_tail) // (2 * g)
+        g, r, m = self.partition.num_groups, self.rank(x), len(self.active)
         batch = x.shape[:-1]
         within = np.zeros((*batch, g))
         within[..., self.active] = x[..., 2 * g * r : 2 * g * r + m]
@@ -157,6 +157,10 @@ class FactoredProblem:
             within,
             x[..., 2 * g * r + m :] if self.has_bias else np.zeros((*batch, g)),
         )
+
+    def rank(self, x: Vector) -> int:
+        """Return the number of columns of U and V."""
+        return (x.shape[-1] - self.num_tail) // (2 * self.partition.num_groups)
 
     def pack(self, left: Array, right: Array, within: Array, bias: Array) -> Vector:
         """Join the parts into a vector; the inverse of `unpack`."""
@@ -274,31 +278,36 @@ def minimise(
         Where to start from, over the same partition; by default `first_guess`.
     """
     f = FactoredProblem(problem, partition)
+    used, radius = 0, math.inf
     if start is not None:
         x = f.enter(start)
     elif partition.num_groups > DIRECT_GROUPS:
         x = f.enter(_pooled_start(problem, partition))
     else:
-        x = f.enter(first_guess(problem, partition))
+        x = _adapt_rank(f, f.enter(first_guess(problem, partition)))
+        x, used, _, _ = _newton(f, x, ROUGH_ACCURACY, radius, max_iterations)
         x = _adapt_rank(f, x)
-    used, accuracy, radius = 0, FIRST_ACCURACY, math.inf
+    accuracy = max(0.5 * tol, LAST_ACCURACY)
     while True:
         x, steps, reached, radius = _newton(f, x, accuracy, radius, max_iterations - used)
         used += steps
-        adapted = _adapt_rank(f, x)
-        if adapted is not x and used < max_iterations:
-            x, radius = adapted, math.inf
-            accuracy = min(accuracy, FIRST_ACCURACY) if steps else 0.1 * accuracy
-            if accuracy > LAST_ACCURACY:
-                continue
         logits, bias = f.blocks(x)
         certificate = certify_blocks(problem, logits, bias)
         converged = certificate.gap <= tol * certificate.primal
-        if converged or used >= max_iterations or accuracy <= LAST_ACCURACY:
-            return FactoredResult(logits, f.unpack(x), certificate, converged, used)
-        # The gap falls about as fast as the gradient.
-        wanted = 0.1 * tol * certificate.primal / certificate.gap
-        accuracy = max(min(reached, accuracy) * min(max(wanted, 1e-4), 0.1), LAST_ACCURACY)
+        if used >= max_iterations or accuracy <= LAST_ACCURACY:
+            break
+        if not converged or _may_shrink(f, x, logits):
+            adapted = _adapt_rank(f, x)
+            if adapted is not x:
+                x, radius = adapted, math.inf
+                accuracy = max(accuracy if steps else 0.1 * accuracy, LAST_ACCURACY)
+                continue
+        if converged:
+            break
+        # The gap falls as fast as the gradient.
+        wanted = 0.5 * tol * certificate.primal / certificate.gap
+        accuracy = max(min(reached, accuracy) * min(max(wanted, 1e-4), 0.2), LAST_ACCURACY)
+    return FactoredResult(logits, f.unpack(x), certificate, converged, used)
 
 
 def first_guess(problem: Problem, partition: Partition) -> Factors:
@@ -387,6 +396,15 @@ def _adapt_rank(f: FactoredProblem, x: Vector) -> Vector:
     return x if len(new) == len(x) else new
 
 
+def _may_shrink(f: FactoredProblem, x: Vector, logits: BlockMatrix) -> bool:
+    """Tell whether a proximal step could drop a singular value: only one below its threshold."""
+    rank = f.rank(x)
+    if rank == 0:
+        return False
+    smallest = np.sort(logits.spectrum[0][: f.partition.num_groups])[-rank]
+    return bool(smallest < f.decay / f.fit.smoothness)
+
+
 def _longest_step(f: FactoredProblem, x: Vector) -> Vector:
     """Return the proximal gradient step that is made longer for as long as the objective falls.
 
@@ -433,7 +451,8 @@ def _newton(
         new_model = None
         if predicted < noise:
             new_model = f.model(trial)
-            smaller = np.linalg.norm(new_model.gradient) < np.linalg.norm(model.gradient)
+            before, after = model.gradient, new_model.gradient
+            smaller = np.linalg.norm(after / model.weights) < np.linalg.norm(before / model.weights)
             ratio = 1.0 if smaller else -1.0
         else:
             ratio = (value - new) / predicted
