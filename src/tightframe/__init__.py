@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tightframe.geometry import Geometry, normalized_distance, orthogonal_frame, seli, simplex_etf
-from tightframe.path import Path, path
+from tightframe.path import Path, PathLimits, RankChange, path, path_limits, rank_changes
 from tightframe.problem import Problem
 from tightframe.solution import Solution
 from tightframe.solve import NotConvergedWarning, solve
@@ -23,8 +23,10 @@ __all__ = [
     "Geometry",
     "NotConvergedWarning",
     "Path",
+    "PathLimits",
     "PhaseDiagram",
     "Problem",
+    "RankChange",
     "Solution",
     "SvmCertificate",
     "Thresholds",
@@ -33,7 +35,9 @@ __all__ = [
     "normalized_distance",
     "orthogonal_frame",
     "path",
+    "path_limits",
     "phase_diagram",
+    "rank_changes",
     "seli",
     "simplex_etf",
     "solve",

@@ -1,14 +1,41 @@
-"""Paths: certified solutions along a sweep of decays or counts, each started from the last ones."""
+"""Paths: solutions along a sweep of decays or counts, where the rank changes, and both ends."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from tightframe.problem import CountsLike, Problem, format_counts, parse_counts
-from tightframe.solution import Solution
-from tightframe.solve import solve
+import numpy as np
+
+from tightframe.blocks import Array, BlockMatrix
+from tightframe.geometry import Geometry, orthogonal_frame, seli
+from tightframe.problem import (
+    CountsLike,
+    Problem,
+    at_most,
+    format_counts,
+    parse_counts,
+    positive_float,
+    whole_number,
+)
+from tightframe.solution import Solution, balanced_factors
+from tightframe.solve import NotConvergedWarning, solve_along
+from tightframe.solvers import multistart
+from tightframe.solvers.certificate import is_convex
+from tightframe.solvers.continuation import Continuation
+from tightframe.solvers.datafits import make_datafit
+from tightframe.thresholds import residual_at_zero, thresholds
+
+#: Certified relative gap at which the rank of a point on a path is judged, and the Newton steps
+#: allowed: next to a change of the rank the last digits come slowly and are not needed.
+RANK_GAP = 1e-11
+RANK_STEPS = 200
+
+#: Relative accuracy of a decay at which the rank changes.
+RANK_ACCURACY = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +52,26 @@ class Path:
 
     sweep: dict[str, tuple[Any, ...]]
     solutions: tuple[Solution, ...]
+
+    @property
+    def logit_decay(self) -> Array:
+        """``sqrt(weight_decay feature_decay)`` of every point, shape (T,); depth 1 only."""
+        return np.array([solution.problem.logit_decay for solution in self.solutions])
+
+    @property
+    def objective(self) -> Array:
+        """Objective of every point, shape (T,)."""
+        return np.array([solution.objective for solution in self.solutions])
+
+    @property
+    def rank(self) -> Array:
+        """Rank of the logits of every point, shape (T,)."""
+        return np.array([solution.rank for solution in self.solutions])
+
+    @property
+    def margins(self) -> Array:
+        """Margins of the classes of every point, shape (T, K)."""
+        return np.array([solution.margins for solution in self.solutions])
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything JSON-ready."""
@@ -43,8 +90,13 @@ def path(
     counts: Iterable[CountsLike] | None = None,
     tol: float = 1e-8,
     max_iterations: int = 5000,
+    starts: int = multistart.STARTS,
+    seed: int = 0,
 ) -> Path:
     """Solve a problem along a sweep of one or more of its arguments.
+
+    Where the path is smooth, each solve starts from an extrapolation of the last ones; every point
+    has its own certificate.
 
     Parameters
     ----------
@@ -54,7 +106,7 @@ def path(
         Swept together where more than one is given: they have equal lengths then.
     counts : iterable of counts, optional
         One entry a point, each as `Problem` takes it.
-    tol, max_iterations
+    tol, max_iterations, starts, seed
         As in `solve`, for every point.
 
     Returns
@@ -65,24 +117,241 @@ def path(
     ------
     ValueError
         If nothing is swept, lengths differ, or a point is not a valid problem.
+
+    Examples
+    --------
+    >>> problem = Problem("500x5,100x5", weight_decay=1e-3, feature_decay=1e-3)
+    >>> path(problem, weight_decay=[1e-3, 2e-2]).margins[:, [0, -1]].round(4).tolist()
+    [[4.4697, 3.4063], [2.244, 0.0]]
     """
     if not isinstance(problem, Problem):
         raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
+    tol = positive_float("tol", tol)
+    max_iterations = whole_number("max_iterations", max_iterations)
+    starts, seed = whole_number("starts", starts), whole_number("seed", seed, 0)
     given = {
         "weight_decay": weight_decay,
         "feature_decay": feature_decay,
         "bias_decay": bias_decay,
-        "counts": None if counts is None else [format_counts(parse_counts(c)) for c in counts],
+        "counts": counts,
     }
-    sweep = {name: tuple(values) for name, values in given.items() if values is not None}
+    sweep = {name: _points(name, values) for name, values in given.items() if values is not None}
     lengths = {len(values) for values in sweep.values()}
     if len(lengths) != 1 or 0 in lengths:
         raise ValueError(
             "weight_decay, feature_decay, bias_decay, counts: give at least one, with at least one "
             "value, all of one length"
         )
-    points = [
+    if "counts" in sweep:
+        sweep["counts"] = tuple(format_counts(parse_counts(entry)) for entry in sweep["counts"])
+    problems = [
         problem.replace(**dict(zip(sweep, values, strict=True)))
         for values in zip(*sweep.values(), strict=True)
     ]
-    return Path(sweep, tuple(solve(point, tol, max_iterations=max_iterations) for point in points))
+    memory = Continuation()
+    return Path(
+        sweep,
+        tuple(solve_along(p, tol, max_iterations, starts, seed, memory) for p in problems),
+    )
+
+
+def _points(name: str, values: Any) -> tuple[Any, ...]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise ValueError(f"{name}: got {values!r}, need a sequence with one entry a point")
+    return tuple(values)
+
+
+# -- where the rank changes ------------------------------------------------------------------------
+
+
+class RankChange(NamedTuple):
+    """A decay at which the rank of the minimiser's logits changes.
+
+    Attributes
+    ----------
+    logit_decay : float
+        ``sqrt(weight_decay feature_decay)``.
+    rank_above, rank_below : int
+        Rank at slightly larger and at slightly smaller decays.
+    """
+
+    logit_decay: float
+    rank_above: int
+    rank_below: int
+
+
+def rank_changes(
+    problem: Problem, *, lowest: float | None = None, points: int = 100
+) -> tuple[RankChange, ...]:
+    """Follow the path down from total collapse and return where the rank changes.
+
+    This is what collapse means for classes that are alone with their count: no merging, but one
+    direction after the other is lost as the decay grows. At the minimum ``X = Z D^{1/2}`` and minus
+    the gradient G share singular vectors, and ``sigma(X - t G) - t lambda`` changes sign where a
+    singular value of X becomes zero; that is bracketed on a grid, then found to about 1e-8. Where
+    groups merge the decay is known exactly (docs/theory.md section 6).
+
+    Parameters
+    ----------
+    problem : Problem
+        One layer, real features, wide enough; its decays are not used.
+    lowest : float, optional
+        Smallest decay looked at; by default a hundredth of the smallest threshold of the counts,
+        ``sqrt(n_min) / N``.
+    points : int
+        Points of the geometric grid; two changes in between that undo each other are missed.
+
+    Returns
+    -------
+    tuple of RankChange
+        From the largest decay down.
+
+    Raises
+    ------
+    ValueError
+        If the problem has no convex form, or an argument is out of range.
+    """
+    _require_convex(problem, "rank_changes")
+    points = whole_number("points", points, 2)
+    least = math.sqrt(min(group.count for group in problem.groups)) / problem.num_samples
+    low = 0.01 * least if lowest is None else positive_float("lowest", lowest)
+    top = thresholds(problem).total_collapse
+    if low >= top:
+        raise ValueError(f"lowest: got {low}, need less than {top}, where everything collapses")
+    memory = Continuation()
+
+    def excesses(decay: float, continuation: Continuation) -> Array:
+        here = problem.replace(weight_decay=decay, feature_decay=decay)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotConvergedWarning)
+            return _excesses(solve_along(here, RANK_GAP, RANK_STEPS, 1, 0, continuation))
+
+    grid = np.geomspace(top, low, points)
+    found = [excesses(decay, memory) for decay in grid[1:]]
+    events = [
+        (math.sqrt(count) / problem.num_samples, classes - 1)
+        for count, classes in problem.groups
+        if classes > 1
+    ]
+    above = np.full(len(problem.groups), -1.0)  # nothing is left at the top
+    for high, decay, below in zip(grid, grid[1:], found, strict=False):
+        for i in np.flatnonzero((above > 0) != (below > 0)).tolist():
+            events.append((_bisect(excesses, i, decay, high), 1 if below[i] > 0 else -1))
+        above = below
+    changes, rank = [], 0
+    for decay, step in sorted(events, reverse=True):
+        if decay >= low:
+            changes.append(RankChange(decay, rank, rank + step))
+            rank += step
+    return tuple(changes)
+
+
+def _excesses(solution: Solution) -> Array:
+    """Return ``sigma(X - t G) - t lambda`` between the groups, largest first, shape (G,)."""
+    problem, blocks = solution.problem, solution.blocks
+    fit = make_datafit(problem.loss, blocks.partition)
+    residual = fit.residual(blocks.within, blocks.mean + solution.group_bias[:, None])
+    size = 1 / fit.smoothness
+    target = blocks.reduced - size / problem.num_samples * residual.reduced
+    values: Array = np.linalg.svd(target, compute_uv=False)
+    return values - size * problem.logit_decay
+
+
+def _bisect(
+    excesses: Callable[[float, Continuation], Array], i: int, low: float, high: float
+) -> float:
+    """Find the decay at which entry i of the excesses changes sign."""
+    from scipy.optimize import brentq
+
+    def value(log_decay: float) -> float:
+        return float(excesses(math.exp(log_decay), Continuation())[i])
+
+    ends = value(math.log(low)), value(math.log(high))
+    if ends[0] * ends[1] >= 0:  # zero at the upper end: total collapse itself
+        return high
+    return math.exp(brentq(value, math.log(low), math.log(high), xtol=RANK_ACCURACY))
+
+
+# -- the ends of the path --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class PathLimits:
+    """Geometry at both ends of the regularisation path, up to scale.
+
+    Attributes
+    ----------
+    vanishing : Geometry or None
+        As the decays vanish: SELI for cross-entropy; orthogonal class means and classifier rows for
+        MSE. None where it is not known: with a free bias.
+    collapse : Geometry
+        Just below `total_collapse`: what is left last.
+    total_collapse : float
+        From this ``sqrt(weight_decay feature_decay)`` on everything is zero.
+    """
+
+    vanishing: Geometry | None
+    collapse: Geometry
+    total_collapse: float
+
+
+def path_limits(problem: Problem) -> PathLimits:
+    """Return the geometry at both ends of the regularisation path.
+
+    Small decays: Thrampoulidis et al. (2022) for cross-entropy; a decayed bias vanishes, because
+    its cost grows with the square of the logits' size and the saving does not. Near total collapse
+    the logits lie in the top singular space of the gradient at zero: the contrasts among the
+    classes with most samples, or the top pair if there is one such class.
+
+    Raises
+    ------
+    ValueError
+        If the problem has no convex form.
+    """
+    _require_convex(problem, "path_limits")
+    residual = residual_at_zero(problem)
+    p = residual.partition
+    norm = residual.operator_norm
+    left, values, right = np.linalg.svd(residual.reduced)
+    top = at_most(norm, values * (1 + TIE)).astype(np.float64)
+    reduced = (left * -top) @ right
+    contrasts = np.where(
+        (p.sizes > 1) & at_most(norm, np.sqrt(p.counts) * np.abs(residual.within) * (1 + TIE)),
+        1 / np.sqrt(p.counts),
+        0.0,
+    )
+    logits = BlockMatrix(p, contrasts, reduced / p.scale).to_dense()
+    layers, means = balanced_factors(problem.replace(dim=None), logits)
+    vanishing = None
+    if problem.bias != "free":
+        vanishing = seli(problem.compact_counts)
+        if problem.loss == "mse":
+            vanishing = _orthogonal(problem)
+    return PathLimits(
+        vanishing,
+        Geometry.from_vectors(layers[0], means, name="total collapse"),
+        norm / problem.num_samples,
+    )
+
+
+#: Singular values this close, relatively, count as the same.
+TIE = 1e-9
+
+
+def _orthogonal(problem: Problem) -> Geometry:
+    """Return the orthogonal frame with the lengths of vanishing decay (Dang et al. 2023)."""
+    root = np.sqrt(problem.counts)
+    frame = orthogonal_frame(problem.num_classes)
+    return Geometry(
+        "general orthogonal frame", frame.classifier * root, frame.means / root, frame.logits
+    )
+
+
+def _require_convex(problem: Any, what: str) -> None:
+    if not isinstance(problem, Problem):
+        raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
+    if not is_convex(problem):
+        raise ValueError(
+            f"problem: {what} needs one layer, real features and dim of at least "
+            f"{problem.num_classes - (problem.loss != 'mse')}, or none"
+        )

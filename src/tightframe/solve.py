@@ -12,7 +12,7 @@ from tightframe.blocks import Array, BlockMatrix, Partition
 from tightframe.closed_form import FAMILIES
 from tightframe.problem import Problem, positive_float, whole_number
 from tightframe.solution import Solution
-from tightframe.solvers import factored, multistart
+from tightframe.solvers import multistart
 from tightframe.solvers.certificate import (
     Certificate,
     certify_blocks,
@@ -21,6 +21,7 @@ from tightframe.solvers.certificate import (
     require_covered,
     uncovered,
 )
+from tightframe.solvers.continuation import Continuation
 
 
 class NotConvergedWarning(UserWarning):
@@ -81,11 +82,23 @@ def solve(
     tol = positive_float("tol", tol)
     max_iterations = whole_number("max_iterations", max_iterations)
     starts, seed = whole_number("starts", starts), whole_number("seed", seed, 0)
+    return solve_along(problem, tol, max_iterations, starts, seed, Continuation())
+
+
+def solve_along(
+    problem: Problem,
+    tol: float,
+    max_iterations: int,
+    starts: int,
+    seed: int,
+    continuation: Continuation,
+) -> Solution:
+    """Solve the next problem of a sweep; `solve` without the checks, with a memory."""
     start = time.perf_counter()
     if problem.features == "nonnegative":
         require_covered(problem)
     if is_covered(problem):
-        solution = _certified(problem, tol, max_iterations)
+        solution = _certified(problem, tol, max_iterations, continuation)
     else:
         solution = _best_found(problem, tol, max_iterations, starts, seed)
     if solution.status == "not_converged":
@@ -93,12 +106,14 @@ def solve(
         if solution.gap is not None:
             gap = solution.gap / solution.objective
             where = f"at a relative gap of {gap:.1e}, above tol = {tol:.1e}"
-        warnings.warn(f"solve stopped {where}", NotConvergedWarning, stacklevel=2)
+        warnings.warn(f"solve stopped {where}", NotConvergedWarning, stacklevel=3)
     return replace(solution, seconds=time.perf_counter() - start)
 
 
-def _certified(problem: Problem, tol: float, max_iterations: int) -> Solution:
-    logits, bias, certificate, method = _minimise(problem, tol, max_iterations)
+def _certified(
+    problem: Problem, tol: float, max_iterations: int, continuation: Continuation
+) -> Solution:
+    logits, bias, certificate, method = _minimise(problem, tol, max_iterations, continuation)
     return Solution(
         problem=problem,
         blocks=logits,
@@ -118,7 +133,7 @@ def _best_found(
     """Search, unless the solution without a width fits into the width: then that is certified."""
     relaxed = None
     if problem.depth == 1:
-        relaxed = _certified(problem.replace(dim=None), tol, max_iterations)
+        relaxed = _certified(problem.replace(dim=None), tol, max_iterations, Continuation())
         if problem.dim is not None and relaxed.rank <= problem.dim:
             return replace(
                 relaxed,
@@ -148,7 +163,7 @@ def _best_found(
 
 
 def _minimise(
-    problem: Problem, tol: float, max_iterations: int
+    problem: Problem, tol: float, max_iterations: int, continuation: Continuation
 ) -> tuple[BlockMatrix, Array, Certificate, str]:
     for family in FAMILIES:
         if family.applies(problem):
@@ -156,8 +171,8 @@ def _minimise(
             certificate = certify_blocks(problem, logits, bias)
             return logits, bias, certificate, f"closed form: {family.NAME}"
     partition = Partition.coarsest(problem)
-    result = factored.minimise(problem, partition, tol=tol, max_iterations=max_iterations)
-    bias = result.bias
+    result = continuation.minimise(problem, partition, tol, max_iterations)
+    bias = result.factors.bias
     if problem.bias == "free" and problem.loss == "cross_entropy":
         # Cross-entropy ignores a constant added to the bias: fix the mean over classes at zero.
         bias = bias - np.average(bias, weights=partition.sizes)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from tightframe.blocks import BlockMatrix, Partition
+from tightframe.closed_form import deep_linear
 from tightframe.problem import Problem, at_most
 from tightframe.solvers.certificate import best_bias
 from tightframe.solvers.datafits import make_datafit
@@ -24,8 +26,9 @@ class GroupThreshold:
         The group.
     logit_decay : float or None
         The classes merge (or vanish, see `Thresholds.kind`) iff ``sqrt(weight_decay
-        feature_decay)`` is at least this. None for a class alone in its group that has no
-        threshold of its own.
+        feature_decay)`` is at least this; with several layers, iff the geometric mean of all decays
+        (`Problem.mean_decay`) is. None for a class alone in its group that has no threshold of its
+        own (`rank_changes` tells where the rank falls then).
     collapsed : bool or None
         Whether that is so at the problem's decays.
     total_samples : float or None
@@ -52,7 +55,8 @@ class Thresholds:
     kind : {"merge", "vanish"}
         What collapse means: the classes of a group share one mean, or their means are zero.
     logit_decay : float
-        ``sqrt(weight_decay feature_decay)`` of the problem.
+        ``sqrt(weight_decay feature_decay)`` of the problem; with several layers the geometric mean
+        of all decays.
     total_collapse : float
         From this logit decay on, all class means are zero.
     groups : tuple of GroupThreshold
@@ -71,60 +75,117 @@ class Thresholds:
 def thresholds(problem: Problem) -> Thresholds:
     """Return the decays, totals and counts at which each group collapses.
 
-    Real features: the classes of a group of two or more merge iff ``sqrt(n_i)/N <= lambda``,
-    whatever the other groups, the bias and the loss (docs/theory.md section 6; Hong & Ling 2023).
-    Non-negative features with cross-entropy: a class vanishes iff ``sqrt(n_i (K-1)/K)/N <=
-    lambda`` (Dang et al. 2024). MSE without bias: iff ``sqrt(n_i)/N <= lambda`` (Dang et al. 2023).
+    One layer, real features: the classes of a group of two or more merge iff ``sqrt(n_i)/N <=
+    lambda``, whatever the other groups, the bias and the loss (docs/theory.md section 6; Hong &
+    Ling 2023). Non-negative features with cross-entropy: a class vanishes iff
+    ``sqrt(n_i (K-1)/K)/N <= lambda`` (Dang et al. 2024). MSE with M layers, no or free bias: iff
+    ``c_M n_i^{M/(M+1)} / N <= mu``, ``c_M = ((M-1)/M)^{(M-1)/(M+1)} / M`` (Dang et al. 2023); for
+    M > 1 the singular value jumps there.
 
     Raises
     ------
     ValueError
-        If the problem has more than one linear layer, or non-negative features with a bias.
+        If the problem is cross-entropy, or has a decayed bias, with more than one linear layer, or
+        has non-negative features with a bias.
     """
     if not isinstance(problem, Problem):
         raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
-    decay = problem.logit_decay  # refuses depth above 1
     if problem.features == "nonnegative" and problem.bias != "none":
         raise ValueError("bias: thresholds for non-negative features are known for bias 'none'")
+    if problem.depth > 1 and (problem.loss != "mse" or problem.bias == "decayed"):
+        raise ValueError(
+            f"depth: got {problem.depth}; thresholds with several layers are known for MSE with "
+            "bias 'none' or 'free'"
+        )
     relu = problem.features == "nonnegative" and problem.loss == "cross_entropy"
     vanish = relu or (problem.loss == "mse" and problem.bias == "none")
-    factor = math.sqrt((problem.num_classes - 1) / problem.num_classes) if relu else 1.0
+    factor = _factor(problem.depth)
+    if relu:
+        factor = math.sqrt((problem.num_classes - 1) / problem.num_classes)
     groups = tuple(
-        _group_threshold(problem, count, classes, decay / factor, factor)
+        _group_threshold(problem, count, classes, factor)
         if vanish or classes > 1
         else GroupThreshold(count, classes, None, None, None, None)
         for count, classes in problem.groups
     )
-    largest = math.sqrt(max(group.count for group in problem.groups)) / problem.num_samples
-    total = factor * largest if vanish else _total_collapse(problem)
-    return Thresholds("vanish" if vanish else "merge", decay, total, groups)
+    total = _total_collapse(problem, factor)
+    return Thresholds("vanish" if vanish else "merge", _decay(problem), total, groups)
 
 
-def _group_threshold(
-    problem: Problem, count: int, classes: int, ratio: float, factor: float
-) -> GroupThreshold:
-    """Solve ``sqrt(n) / N = ratio`` for the decay, for N, and for n (N grows with n)."""
-    total = problem.num_samples
-    root = math.sqrt(count)
-    others = total - count * classes
-    # ratio (others + classes x^2) < x with x = sqrt(n): between the roots of a parabola.
-    discriminant = 1 - 4 * ratio**2 * classes * others
-    interval = None
-    if discriminant > 0:
-        wide = 1 + math.sqrt(discriminant)
-        interval = ((2 * ratio * others / wide) ** 2, (wide / (2 * ratio * classes)) ** 2)
+def _decay(problem: Problem) -> float:
+    return problem.logit_decay if problem.depth == 1 else problem.mean_decay
+
+
+def _factor(depth: int) -> float:
+    """Return c_M: a target a is shrunk to zero iff ``c_M a^{2M/(M+1)} / N <= mu``."""
+    m = depth
+    return float(((m - 1) / m) ** ((m - 1) / (m + 1)) / m)
+
+
+def _group_threshold(problem: Problem, count: int, classes: int, factor: float) -> GroupThreshold:
+    """Solve ``factor n^{M/(M+1)} / N = mu`` for mu, for N, and for n (N grows with n)."""
+    total, power = problem.num_samples, problem.depth / (problem.depth + 1)
+    ratio = _decay(problem) / factor
+    reach = count**power
     return GroupThreshold(
         count,
         classes,
-        factor * root / total,
-        bool(at_most(root / total, ratio)),
-        root / ratio,
-        interval,
+        factor * reach / total,
+        bool(at_most(reach / total, ratio)),
+        reach / ratio,
+        _distinct_interval(total - count * classes, classes, ratio, power),
     )
 
 
-def _total_collapse(problem: Problem) -> float:
-    """Return the norm of the data fit's gradient at zero logits and the best bias for them."""
+def _distinct_interval(
+    others: int, classes: int, ratio: float, power: float
+) -> tuple[float, float] | None:
+    """Return where ``n^power > ratio (others + classes n)``, an interval of n, or None."""
+
+    def excess(log_n: float) -> float:
+        return power * log_n - math.log(ratio * (others + classes * math.exp(log_n)))
+
+    # The excess rises, then falls; the end without other classes is known.
+    top = -math.log(ratio * classes) / (1 - power)
+    if others == 0:
+        return 0.0, math.exp(top)
+    peak = math.log(power / (1 - power) * others / classes)
+    if not excess(peak) > 0:
+        return None
+    bottom = math.log(ratio * others) / power  # excess < 0 below, for the classes' own samples
+    return math.exp(_crossing(excess, bottom, peak)), math.exp(_crossing(excess, top, peak))
+
+
+def _crossing(function: Callable[[float], float], below: float, above: float) -> float:
+    """Bisect between a point where a function is negative and one where it is positive."""
+    while True:
+        middle = (below + above) / 2
+        if middle in (below, above):
+            return middle
+        if function(middle) > 0:
+            above = middle
+        else:
+            below = middle
+
+
+def _total_collapse(problem: Problem, factor: float) -> float:
+    """Return the decay from which on all logits are zero."""
+    if problem.features == "nonnegative" or (problem.loss == "mse" and problem.bias != "decayed"):
+        # The largest target: the root of the largest count, less what a free bias takes.
+        if problem.features == "nonnegative":
+            largest = math.sqrt(max(group.count for group in problem.groups))
+        else:
+            largest = deep_linear.targets(problem, Partition.coarsest(problem)).operator_norm
+        power = 2 * problem.depth / (problem.depth + 1)
+        return float(factor * largest**power / problem.num_samples)
+    return residual_at_zero(problem).operator_norm / problem.num_samples
+
+
+def residual_at_zero(problem: Problem) -> BlockMatrix:
+    """Return the data fit's residual at zero logits and the best bias for them.
+
+    ``R D^{1/2} / N`` is the gradient there (docs/theory.md section 2).
+    """
     partition = Partition.coarsest(problem)
     fit = make_datafit(problem.loss, partition)
     g = partition.num_groups
@@ -132,5 +193,4 @@ def _total_collapse(problem: Problem) -> float:
     bias = np.zeros(g)
     if problem.bias != "none":
         bias = best_bias(problem, fit, zero, bias)
-    residual = fit.residual(zero.within, zero.mean + bias[:, None])
-    return residual.operator_norm / partition.num_samples
+    return fit.residual(zero.within, zero.mean + bias[:, None])

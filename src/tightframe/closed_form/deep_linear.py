@@ -30,7 +30,7 @@ def applies(problem: Problem) -> bool:
 def solve(problem: Problem) -> tuple[BlockMatrix, Array]:
     """Return the minimiser; if ``dim`` is too small, the largest singular values are kept."""
     partition = Partition.coarsest(problem)
-    values, times = _targets(problem, partition).spectrum
+    values, times = targets(problem, partition).spectrum
     width = problem.num_classes if problem.dim is None else problem.dim
     if width < times[shrink(problem, values) > 0].sum():
         # The cut may run through a group of equal classes, so no symmetry is used.
@@ -40,7 +40,7 @@ def solve(problem: Problem) -> tuple[BlockMatrix, Array]:
         order = np.argsort(-root, kind="stable")
         left, values, right = np.eye(len(root))[:, order], root[order], np.eye(len(root))[order]
     else:
-        left, values, right = np.linalg.svd(_targets(problem, partition).reduced)
+        left, values, right = np.linalg.svd(targets(problem, partition).reduced)
     sigma = shrink(problem, values)
     if partition.num_groups == problem.num_classes:
         sigma[width:] = 0.0
@@ -53,7 +53,7 @@ def solve(problem: Problem) -> tuple[BlockMatrix, Array]:
 
 def lower_bound(problem: Problem) -> float:
     """Return the decoupled bound; it holds for all factors of the given width."""
-    values, times = _targets(problem, Partition.coarsest(problem)).spectrum
+    values, times = targets(problem, Partition.coarsest(problem)).spectrum
     order = np.argsort(-values)
     values, times = values[order], times[order]
     width = problem.num_classes if problem.dim is None else problem.dim
@@ -95,7 +95,7 @@ def _scalar_cost(problem: Problem, sigma: Array, targets: Array) -> Array:
     return (sigma - targets) ** 2 / (2 * problem.num_samples) + decay
 
 
-def _targets(problem: Problem, partition: Partition) -> BlockMatrix:
+def targets(problem: Problem, partition: Partition) -> BlockMatrix:
     """Return the identity, centred by the class shares where a free bias takes those."""
     within = np.where(partition.sizes > 1, 1.0, 0.0)
     mean = np.diag(1 / partition.sizes)

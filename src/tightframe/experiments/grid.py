@@ -342,7 +342,8 @@ def solve_row(
     with warnings.catch_warnings():
         # The status of every point says so, and the caller counts them.
         warnings.simplefilter("ignore", NotConvergedWarning)
-        solutions = path(base, **sweep, tol=tol, max_iterations=max_iterations).solutions
+        options: dict[str, Any] = {**sweep, "tol": tol, "max_iterations": max_iterations}
+        solutions = path(base, **options).solutions
     known: dict[Any, dict[str, Any]] = {}
     points: list[dict[str, Any]] = []
     for solution in solutions:

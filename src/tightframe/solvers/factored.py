@@ -98,11 +98,6 @@ class FactoredResult:
     converged: bool
     iterations: int
 
-    @property
-    def bias(self) -> Array:
-        """Bias of a class of each group, shape (G,)."""
-        return self.factors.bias
-
 
 class Model(NamedTuple):
     """Second-order model at a point.
@@ -160,7 +155,7 @@ class FactoredProblem:
 
     def rank(self, x: Vector) -> int:
         """Return the number of columns of U and V."""
-        return (x.shape[-1] - self.num_tail) // (2 * self.partition.num_groups)
+        return int(x.shape[-1] - self.num_tail) // (2 * self.partition.num_groups)
 
     def pack(self, left: Array, right: Array, within: Array, bias: Array) -> Vector:
         """Join the parts into a vector; the inverse of `unpack`."""
@@ -385,7 +380,7 @@ def _pooled_start(problem: Problem, partition: Partition) -> Factors:
     sizes = np.bincount(parents, partition.sizes).astype(np.float64)
     counts = np.bincount(parents, partition.sizes * partition.counts) / sizes
     coarse = minimise(problem, Partition(counts, sizes, lambda: parents), tol=COARSE_TOLERANCE)
-    return Factors.balanced(coarse.logits.refine(partition, parents), coarse.bias[parents])
+    return Factors.balanced(coarse.logits.refine(partition, parents), coarse.factors.bias[parents])
 
 
 def _adapt_rank(f: FactoredProblem, x: Vector) -> Vector:

@@ -1,0 +1,101 @@
+"""Continuation: along a sweep of problems, starts each solve from extrapolated factors."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tightframe.blocks import Array, Partition
+from tightframe.problem import Problem
+from tightframe.solvers.factored import FactoredResult, Factors, minimise
+
+#: Points an extrapolation goes through, at most.
+MAX_POINTS = 5
+
+#: An extrapolation reaches no further than so many times the last step.
+MAX_REACH = 2.0
+
+#: A prediction that needs more Newton steps than this was a bad one: the point is solved afresh.
+MAX_WARM_ITERATIONS = 20
+
+
+class Continuation:
+    """The last points of a sweep, as long as the factors change smoothly between them.
+
+    U and V may be turned together, which leaves the point where it is. Turned to agree, those of
+    the last points predict the next by a polynomial through them. Where the rank or the set of
+    merged groups changes the path has a kink: what lies before is forgotten.
+    """
+
+    def __init__(self) -> None:
+        self.positions: list[Array] = []
+        self.points: list[Factors] = []
+
+    def minimise(
+        self, problem: Problem, partition: Partition, tol: float, max_iterations: int
+    ) -> FactoredResult:
+        """Solve the next problem, from a prediction where there is one, and remember it."""
+        predicted = self._predict(problem, partition)
+        if predicted is not None:
+            few = min(MAX_WARM_ITERATIONS, max_iterations)
+            result = minimise(problem, partition, tol=tol, max_iterations=few, start=predicted)
+            if result.converged:
+                self._record(problem, partition, result.factors)
+                return result
+        result = minimise(problem, partition, tol=tol, max_iterations=max_iterations)
+        if result.converged:
+            self._record(problem, partition, result.factors)
+        return result
+
+    def _predict(self, problem: Problem, partition: Partition) -> Factors | None:
+        """Return extrapolated factors, or None where too little is known."""
+        position = _position(problem, partition)
+        if len(self.points) < 2 or position.shape != self.positions[-1].shape:
+            return None
+        chain = np.array([*self.positions, position])
+        steps = np.linalg.norm(np.diff(chain, axis=0), axis=1)
+        if not 0 < steps[-1] <= MAX_REACH * steps[-2]:
+            return None
+        times = np.r_[0.0, np.cumsum(steps)]
+        known, now = times[:-1], times[-1]
+        # Lagrange's weights of the known points, at the new one.
+        gaps = known[:, None] - known + np.eye(len(known))
+        distances = np.where(np.eye(len(known), dtype=bool), 1.0, now - known)
+        weights = np.prod(distances / gaps, axis=1)
+        left, right, within, bias = (
+            np.tensordot(weights, np.array(parts), axes=1)
+            for parts in zip(*self.points, strict=True)
+        )
+        return Factors(left, right, within, bias)
+
+    def _record(self, problem: Problem, partition: Partition, factors: Factors) -> None:
+        """Add a solved point."""
+        position = _position(problem, partition)
+        if self.points:
+            last = self.points[-1]
+            smooth = (
+                position.shape == self.positions[-1].shape
+                and factors.left.shape == last.left.shape
+                and np.array_equal(factors.within > 0, last.within > 0)
+            )
+            if not smooth:
+                self.positions, self.points = [], []
+            elif np.array_equal(position, self.positions[-1]):
+                return
+            else:
+                factors = _turned(factors, last)
+        self.positions = [*self.positions, position][-MAX_POINTS:]
+        self.points = [*self.points, factors][-MAX_POINTS:]
+
+
+def _turned(factors: Factors, last: Factors) -> Factors:
+    """Turn U and V together to lie nearest to those of the last point (Procrustes)."""
+    turn, _, back = np.linalg.svd(factors.left.T @ last.left + factors.right.T @ last.right)
+    rotation = turn @ back
+    return factors._replace(left=factors.left @ rotation, right=factors.right @ rotation)
+
+
+def _position(problem: Problem, partition: Partition) -> Array:
+    """Return what the solution depends on, in logarithms; the sizes tell sweeps apart."""
+    decays = [problem.logit_decay, problem.bias_decay or 1.0]
+    position: Array = np.log(np.concatenate([decays, partition.counts, partition.sizes]))
+    return position
