@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tightframe as tf
-from tightframe.blocks import BlockMatrix, Partition
+from tightframe.blocks import BlockMatrix, Partition, singular_values, svd
 
 DECAYS = {"weight_decay": 1e-3, "feature_decay": 1e-3}
 GROUPS = st.lists(
@@ -82,3 +82,21 @@ def test_too_many_classes_for_a_dense_array():
         BlockMatrix(partition, np.ones(1), np.zeros((1, 1))).to_dense()
     with pytest.raises(ValueError, match="5000 classes"):
         Partition.singletons(problem)
+
+
+def test_svd_survives_the_fast_driver(monkeypatch):
+    rng = np.random.default_rng(0)
+    batch = rng.normal(size=(2, 3, 3))
+    fast = np.linalg.svd
+
+    def fails(*arguments, **options):
+        raise np.linalg.LinAlgError
+
+    monkeypatch.setattr(np.linalg, "svd", fails)
+    for matrices in (batch, batch[0]):
+        left, values, right = svd(matrices)
+        assert np.allclose((left * values[..., None, :]) @ right, matrices)
+        assert np.allclose(values, fast(matrices, compute_uv=False))
+    assert np.allclose(singular_values(batch[0]), fast(batch[0], compute_uv=False))
+    with pytest.raises(np.linalg.LinAlgError):
+        svd(np.full((2, 2), np.nan))

@@ -10,6 +10,7 @@ from tests.reference import ufm
 from tests.solvers.test_certificate import convex_problems
 from tightframe.blocks import Partition
 from tightframe.solvers import factored
+from tightframe.solvers.starts import Factors
 
 
 @settings(max_examples=25)
@@ -124,8 +125,8 @@ def test_every_start_ends_at_the_same_minimum(bias, monkeypatch):
     partition, g = Partition.coarsest(problem), len(counts)
     rng = np.random.default_rng(0)
     starts = [
-        factored.Factors(np.zeros((g, 0)), np.zeros((g, 0)), np.zeros(g), np.zeros(g)),
-        factored.Factors(*rng.normal(size=(2, g, g)), np.zeros(g), rng.normal(size=g)),
+        Factors(np.zeros((g, 0)), np.zeros((g, 0)), np.zeros(g), np.zeros(g)),
+        Factors(*rng.normal(size=(2, g, g)), np.zeros(g), rng.normal(size=g)),
     ]
     for start in starts:
         other = factored.minimise(problem, partition, tol=1e-8, start=start)

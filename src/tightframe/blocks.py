@@ -150,7 +150,7 @@ class BlockMatrix:
         """Singular values of ``B D^{1/2}`` and how often each occurs (two arrays)."""
         p = self.partition
         many = p.sizes > 1
-        reduced = without_rounding(np.linalg.svd(self.reduced, compute_uv=False))
+        reduced = without_rounding(singular_values(self.reduced))
         within = np.sqrt(p.counts[many]) * np.abs(self.within[many])
         return np.r_[reduced, within], np.r_[np.ones(p.num_groups), p.sizes[many] - 1]
 
@@ -180,6 +180,39 @@ class BlockMatrix:
     def __mul__(self, factor: float) -> BlockMatrix:
         """Return the matrix times a number."""
         return BlockMatrix(self.partition, self.within * factor, self.mean * factor)
+
+
+def svd(matrices: NDArray[Any]) -> tuple[Array, Array, Array]:
+    """Return left vectors, values and right vectors of a square matrix, or of a batch of them.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If an entry is not finite.
+    """
+    try:
+        return np.linalg.svd(matrices)
+    except np.linalg.LinAlgError:
+        if not np.isfinite(matrices).all():
+            raise
+    # LAPACK's fast driver fails on some graded matrices.
+    from scipy.linalg import svd as svd_of_one
+
+    shape = matrices.shape
+    parts = [
+        svd_of_one(matrix, lapack_driver="gesvd") for matrix in matrices.reshape(-1, *shape[-2:])
+    ]
+    left, values, right = (np.array(part) for part in zip(*parts, strict=True))
+    return left.reshape(shape), values.reshape(shape[:-1]), right.reshape(shape)
+
+
+def singular_values(matrix: NDArray[Any]) -> Array:
+    """Return the singular values of a square matrix, largest first; raises as `svd`."""
+    try:
+        values: Array = np.linalg.svd(matrix, compute_uv=False)
+    except np.linalg.LinAlgError:
+        values = svd(matrix)[1]
+    return values
 
 
 def without_rounding(singular_values: NDArray[Any]) -> Array:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tightframe.blocks import Array, BlockMatrix
+from tightframe.blocks import Array, BlockMatrix, singular_values, svd
 from tightframe.geometry import Geometry, orthogonal_frame, seli
 from tightframe.problem import (
     CountsLike,
@@ -34,8 +34,10 @@ from tightframe.thresholds import residual_at_zero, thresholds
 RANK_GAP = 1e-11
 RANK_STEPS = 200
 
-#: Relative accuracy of a decay at which the rank changes.
+#: Relative accuracy of a decay at which the rank changes, and how close to a merging threshold such
+#: a decay is taken for it.
 RANK_ACCURACY = 1e-9
+SAME_DECAY = 1e-7
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,21 +228,24 @@ def rank_changes(
             warnings.simplefilter("ignore", NotConvergedWarning)
             return _excesses(solve_along(here, RANK_GAP, RANK_STEPS, 1, 0, continuation))
 
-    grid = np.geomspace(top, low, points)
+    grid = np.geomspace(top, low, points).tolist()
     found = [excesses(decay, memory) for decay in grid[1:]]
-    events = [
-        (math.sqrt(count) / problem.num_samples, classes - 1)
+    steps = {
+        math.sqrt(count) / problem.num_samples: classes - 1
         for count, classes in problem.groups
         if classes > 1
-    ]
+    }
     above = np.full(len(problem.groups), -1.0)  # nothing is left at the top
     for high, decay, below in zip(grid, grid[1:], found, strict=False):
         for i in np.flatnonzero((above > 0) != (below > 0)).tolist():
-            events.append((_bisect(excesses, i, decay, high), 1 if below[i] > 0 else -1))
+            place = _bisect(excesses, i, decay, high)
+            # For MSE without bias a group's mean vanishes where its classes do.
+            place = next((s for s in steps if math.isclose(s, place, rel_tol=SAME_DECAY)), place)
+            steps[place] = steps.get(place, 0) + (1 if below[i] > 0 else -1)
         above = below
     changes, rank = [], 0
-    for decay, step in sorted(events, reverse=True):
-        if decay >= low:
+    for decay, step in sorted(steps.items(), reverse=True):
+        if decay >= low and step:
             changes.append(RankChange(decay, rank, rank + step))
             rank += step
     return tuple(changes)
@@ -253,7 +258,7 @@ def _excesses(solution: Solution) -> Array:
     residual = fit.residual(blocks.within, blocks.mean + solution.group_bias[:, None])
     size = 1 / fit.smoothness
     target = blocks.reduced - size / problem.num_samples * residual.reduced
-    values: Array = np.linalg.svd(target, compute_uv=False)
+    values: Array = singular_values(target)
     return values - size * problem.logit_decay
 
 
@@ -267,8 +272,8 @@ def _bisect(
         return float(excesses(math.exp(log_decay), Continuation())[i])
 
     ends = value(math.log(low)), value(math.log(high))
-    if ends[0] * ends[1] >= 0:  # zero at the upper end: total collapse itself
-        return high
+    if ends[0] * ends[1] >= 0:  # zero at one end but for rounding, such as total collapse itself
+        return low if abs(ends[0]) < abs(ends[1]) else high
     return math.exp(brentq(value, math.log(low), math.log(high), xtol=RANK_ACCURACY))
 
 
@@ -312,7 +317,7 @@ def path_limits(problem: Problem) -> PathLimits:
     residual = residual_at_zero(problem)
     p = residual.partition
     norm = residual.operator_norm
-    left, values, right = np.linalg.svd(residual.reduced)
+    left, values, right = svd(residual.reduced)
     top = at_most(norm, values * (1 + TIE)).astype(np.float64)
     reduced = (left * -top) @ right
     contrasts = np.where(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.blocks import RANK_TOLERANCE, Array, BlockMatrix, without_rounding
+from tightframe.blocks import RANK_TOLERANCE, Array, BlockMatrix, svd, without_rounding
 from tightframe.geometry import Geometry
 from tightframe.problem import MAX_DENSE_CLASSES, Problem, require_dense
 
@@ -246,7 +246,7 @@ def balanced_factors(problem: Problem, logits: Array) -> tuple[list[Array], Arra
     (docs/theory.md section 2; several layers by the same balance).
     """
     root = np.sqrt(problem.counts)
-    left, values, right = np.linalg.svd(logits * root)
+    left, values, right = svd(logits * root)
     values = without_rounding(values)
     width = problem.dim or problem.num_classes
     kept = min(width, len(values))

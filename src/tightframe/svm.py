@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tightframe.blocks import RANK_TOLERANCE, Array, BlockMatrix, Partition
+from tightframe.blocks import RANK_TOLERANCE, Array, BlockMatrix, Partition, svd
 from tightframe.problem import CountsLike, Problem
 from tightframe.solvers.certificate import Certificate, finite_array
 
@@ -112,7 +112,7 @@ def _polar(logits: BlockMatrix) -> BlockMatrix:
     p = logits.partition
     # Centring costs nothing and gives V^T 1 = 0, which the dual needs: multipliers sum to zero.
     center = p.sizes @ logits.mean / p.num_classes
-    left, values, right = np.linalg.svd((logits.mean - center) * p.scale)
+    left, values, right = svd((logits.mean - center) * p.scale)
     within = np.sqrt(p.counts) * np.abs(logits.within)
     limit = RANK_TOLERANCE * max(values.max(), within.max())
     reduced = (left * (values > limit)) @ right

@@ -99,7 +99,7 @@ def thresholds(problem: Problem) -> Thresholds:
         )
     relu = problem.features == "nonnegative" and problem.loss == "cross_entropy"
     vanish = relu or (problem.loss == "mse" and problem.bias == "none")
-    factor = _factor(problem.depth)
+    factor = deep_linear.collapse_factor(problem.depth)
     if relu:
         factor = math.sqrt((problem.num_classes - 1) / problem.num_classes)
     groups = tuple(
@@ -114,12 +114,6 @@ def thresholds(problem: Problem) -> Thresholds:
 
 def _decay(problem: Problem) -> float:
     return problem.logit_decay if problem.depth == 1 else problem.mean_decay
-
-
-def _factor(depth: int) -> float:
-    """Return c_M: a target a is shrunk to zero iff ``c_M a^{2M/(M+1)} / N <= mu``."""
-    m = depth
-    return float(((m - 1) / m) ** ((m - 1) / (m + 1)) / m)
 
 
 def _group_threshold(problem: Problem, count: int, classes: int, factor: float) -> GroupThreshold:

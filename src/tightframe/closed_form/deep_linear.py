@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tightframe.blocks import Array, BlockMatrix, Partition
+from tightframe.blocks import Array, BlockMatrix, Partition, svd
 from tightframe.problem import Problem, at_most
 
 NAME = "MSE, decoupled singular values"
@@ -40,7 +40,7 @@ def solve(problem: Problem) -> tuple[BlockMatrix, Array]:
         order = np.argsort(-root, kind="stable")
         left, values, right = np.eye(len(root))[:, order], root[order], np.eye(len(root))[order]
     else:
-        left, values, right = np.linalg.svd(targets(problem, partition).reduced)
+        left, values, right = svd(targets(problem, partition).reduced)
     sigma = shrink(problem, values)
     if partition.num_groups == problem.num_classes:
         sigma[width:] = 0.0
@@ -67,12 +67,13 @@ def shrink(problem: Problem, targets: Array) -> Array:
     """Minimise ``(s - a)^2 / (2N) + (M+1)/2 mu s^{2/(M+1)}`` over s >= 0 for every target a.
 
     One layer: soft-thresholding at ``N mu``. More: the larger root of
-    ``(a - s) s^p = N mu``, ``p = (M-1)/(M+1)``, unless zero costs less.
+    ``(a - s) s^p = N mu``, ``p = (M-1)/(M+1)``, unless zero costs no more (`collapse_factor`).
     """
     m = problem.depth
     threshold = problem.num_samples * problem.mean_decay
+    zero = at_most(collapse_factor(m) * targets ** (2 * m / (m + 1)), threshold)
     if m == 1:
-        return np.where(at_most(targets, threshold), 0.0, targets - threshold)
+        return np.where(zero, 0.0, targets - threshold)
     p = (m - 1) / (m + 1)
     # (a - s) s^p falls from its peak at s = a p / (1 + p) to zero at a: bisect in between.
     low, high = targets * p / (1 + p), targets.copy()
@@ -80,9 +81,13 @@ def shrink(problem: Problem, targets: Array) -> Array:
         middle = (low + high) / 2
         above = (targets - middle) * middle**p > threshold
         low, high = np.where(above, middle, low), np.where(above, high, middle)
-    root = (low + high) / 2
-    gains = _scalar_cost(problem, root, targets) < _scalar_cost(problem, 0 * root, targets)
-    return np.where(gains, root, 0.0)
+    return np.where(zero, 0.0, (low + high) / 2)
+
+
+def collapse_factor(depth: int) -> float:
+    """Return c_M: `shrink` takes a target a to zero iff ``c_M a^{2M/(M+1)} <= N mu``."""
+    m = depth
+    return float(((m - 1) / m) ** ((m - 1) / (m + 1)) / m)
 
 
 #: Halvings that exhaust float64 from any bracket [p a / (1 + p), a].

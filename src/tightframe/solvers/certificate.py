@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tightframe.blocks import Array, BlockMatrix
+from tightframe.blocks import Array, BlockMatrix, svd
 from tightframe.closed_form import FAMILIES
 from tightframe.problem import Problem
 from tightframe.solvers.datafits import Datafit, make_datafit
@@ -229,7 +229,7 @@ def dual_bound(problem: Problem, fit: Datafit, residual: BlockMatrix) -> float:
     if problem.bias == "free":
         residual = fit.repair(residual)
     limit = problem.logit_decay * p.num_samples  # of the singular values of R D^{1/2}
-    left, values, right = np.linalg.svd(residual.reduced)
+    left, values, right = svd(residual.reduced)
     many = p.sizes > 1
     norm = max(float(values[0]), *(np.sqrt(p.counts) * np.abs(residual.within))[many], 0.0)
     reach = limit / np.sqrt(p.counts)

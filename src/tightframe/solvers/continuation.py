@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from tightframe.blocks import Array, Partition
+from tightframe.blocks import Array, Partition, svd
 from tightframe.problem import Problem
-from tightframe.solvers.factored import FactoredResult, Factors, minimise
+from tightframe.solvers.factored import FactoredResult, minimise
+from tightframe.solvers.starts import Factors
 
 #: Points an extrapolation goes through, at most.
-MAX_POINTS = 5
+MAX_POINTS = 4
 
 #: An extrapolation reaches no further than so many times the last step.
 MAX_REACH = 2.0
@@ -21,9 +22,10 @@ MAX_WARM_ITERATIONS = 20
 class Continuation:
     """The last points of a sweep, as long as the factors change smoothly between them.
 
-    U and V may be turned together, which leaves the point where it is. Turned to agree, those of
-    the last points predict the next by a polynomial through them. Where the rank or the set of
-    merged groups changes the path has a kink: what lies before is forgotten.
+    U and V may be turned together, which leaves the point where it is. Newton steps hardly turn
+    them, and a point solved afresh is turned to agree with the last; then a polynomial through the
+    last points predicts the next. Where the rank or the set of merged groups changes, the path has
+    a kink: what lies before is forgotten.
     """
 
     def __init__(self) -> None:
@@ -43,7 +45,10 @@ class Continuation:
                 return result
         result = minimise(problem, partition, tol=tol, max_iterations=max_iterations)
         if result.converged:
-            self._record(problem, partition, result.factors)
+            factors = result.factors
+            if self.points and self.points[-1].left.shape == factors.left.shape:
+                factors = _turned(factors, self.points[-1])
+            self._record(problem, partition, factors)
         return result
 
     def _predict(self, problem: Problem, partition: Partition) -> Factors | None:
@@ -81,15 +86,13 @@ class Continuation:
                 self.positions, self.points = [], []
             elif np.array_equal(position, self.positions[-1]):
                 return
-            else:
-                factors = _turned(factors, last)
         self.positions = [*self.positions, position][-MAX_POINTS:]
         self.points = [*self.points, factors][-MAX_POINTS:]
 
 
 def _turned(factors: Factors, last: Factors) -> Factors:
     """Turn U and V together to lie nearest to those of the last point (Procrustes)."""
-    turn, _, back = np.linalg.svd(factors.left.T @ last.left + factors.right.T @ last.right)
+    turn, _, back = svd(factors.left.T @ last.left + factors.right.T @ last.right)
     rotation = turn @ back
     return factors._replace(left=factors.left @ rotation, right=factors.right @ rotation)
 

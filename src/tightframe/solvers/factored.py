@@ -16,17 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tightframe.blocks import Array, BlockMatrix, Partition, without_rounding
-from tightframe.closed_form import relu
+from tightframe.blocks import Array, BlockMatrix, Partition, svd
 from tightframe.problem import Problem, at_most
-from tightframe.solvers.certificate import (
-    Certificate,
-    best_bias,
-    certify_blocks,
-    objective,
-    penalty,
-)
+from tightframe.solvers.certificate import Certificate, certify_blocks
 from tightframe.solvers.datafits import make_datafit
+from tightframe.solvers.starts import Factors, first_guess
 
 Vector = Array
 
@@ -54,38 +48,6 @@ ROUGH_ACCURACY = 1e-2
 
 #: No round asks for more than this: rounding is above.
 LAST_ACCURACY = 1e-14
-
-
-class Factors(NamedTuple):
-    """A point of the factored problem.
-
-    Attributes
-    ----------
-    left, right : ndarray, shape (G, r)
-        ``X = left @ right.T`` is the reduced matrix of the logits.
-    within : ndarray, shape (G,)
-        Margins inside the groups.
-    bias : ndarray, shape (G,)
-    """
-
-    left: Array
-    right: Array
-    within: Array
-    bias: Array
-
-    @classmethod
-    def balanced(cls, logits: BlockMatrix, bias: Array) -> Factors:
-        """Return the cheapest factors of given logits."""
-        return cls.from_svd(*np.linalg.svd(logits.reduced), logits.within, bias)
-
-    @classmethod
-    def from_svd(
-        cls, left: Array, values: Array, right: Array, within: Array, bias: Array
-    ) -> Factors:
-        """Return balanced factors, one column a positive singular value."""
-        rank = int((without_rounding(values) > 0).sum())
-        root = np.sqrt(values[:rank])
-        return cls(left[:, :rank] * root, right[:rank].T * root, within, bias)
 
 
 @dataclass(frozen=True)
@@ -244,7 +206,7 @@ class FactoredProblem:
         residual = self.fit.residual(within, u @ v.T / self.partition.scale + bias[:, None])
         slope = self.project(residual.reduced.T).T / self.partition.num_samples
         target = u @ v.T - size * slope
-        left, values, right = np.linalg.svd(target)
+        left, values, right = svd(target)
         shrunk = np.maximum(values - size * self.decay, 0.0)
         return Factors.from_svd(left, shrunk, right, within, bias)
 
@@ -303,71 +265,6 @@ def minimise(
         wanted = 0.5 * tol * certificate.primal / certificate.gap
         accuracy = max(min(reached, accuracy) * min(max(wanted, 1e-4), 0.2), LAST_ACCURACY)
     return FactoredResult(logits, f.unpack(x), certificate, converged, used)
-
-
-def first_guess(problem: Problem, partition: Partition) -> Factors:
-    """Return a point near the minimiser.
-
-    For cross-entropy without bias those are the logits with ReLU features: known in closed form,
-    and within a percent or so of the objective with real ones.
-    """
-    g = partition.num_groups
-    bias = np.zeros(g)
-    if problem.loss != "cross_entropy":
-        return Factors.balanced(BlockMatrix(partition, bias, np.zeros((g, g))), bias)
-    logits = relu.logits(partition, relu.margins(problem, partition))
-    if problem.bias == "none":
-        return Factors.balanced(logits, bias)
-    # The bias can carry the sample-weighted row averages: at no cost if it is free, else as far as
-    # that saves more of the logits' decay than it costs.
-    row = logits.row_average
-    moved = _without_rows(logits)
-    share = 1.0
-    if problem.bias == "decayed":
-        saved = penalty(problem, logits) - penalty(problem, moved)
-        cost = problem.bias_decay * float(partition.sizes @ row**2)
-        share = min(max(saved, 0.0) / cost, 1.0) if cost > 0 else 0.0
-    candidates = [
-        (BlockMatrix(partition, logits.within, logits.mean - share * row[:, None]), share * row)
-    ]
-    if problem.bias == "free":
-        candidates.append(_full_rank_guess(problem, moved))
-    fit = make_datafit(problem.loss, partition)
-    points = [(z, best_bias(problem, fit, z, b)) for z, b in candidates]
-    return Factors.balanced(*min(points, key=lambda point: objective(problem, *point)))
-
-
-def _full_rank_guess(problem: Problem, logits: BlockMatrix) -> tuple[BlockMatrix, Array]:
-    """Return logits and a bias whose probabilities solve the optimality condition at full rank.
-
-    There ``P - I = -lambda N T D^{-1/2}`` with T the polar factor of ``Z D^{1/2}``, which is taken
-    from other logits. Where that leaves the simplex, probabilities are cut off.
-    """
-    p = logits.partition
-    k = p.sizes
-    left, values, right = np.linalg.svd(logits.reduced)
-    rank = int((without_rounding(values) > 0).sum())
-    reach = problem.logit_decay * p.num_samples / np.sqrt(p.counts)
-    wrong = -(left[:, :rank] @ right[:rank]) / np.sqrt(np.outer(k, k)) * reach
-    least = 1e-3 * reach / k.sum()
-    sibling = np.maximum(np.diagonal(wrong) + reach / k, least)
-    wrong = np.maximum(wrong, least)
-    np.fill_diagonal(wrong, (k - 1) / k * sibling)
-    escape = k @ wrong
-    shrink = np.minimum(1, 0.9 / escape)
-    own = np.log1p(-shrink * escape)
-    within = np.where(k > 1, np.maximum(own - np.log(shrink * sibling), 0.0), 0.0)
-    np.fill_diagonal(wrong, 1.0)
-    mean = np.log(shrink * wrong)
-    np.fill_diagonal(mean, own - (k - 1) / k * within)
-    guess = BlockMatrix(p, within, mean - k @ mean / k.sum())
-    return _without_rows(guess), guess.row_average
-
-
-def _without_rows(logits: BlockMatrix) -> BlockMatrix:
-    """Subtract the sample-weighted row averages."""
-    mean = logits.mean - logits.row_average[:, None]
-    return BlockMatrix(logits.partition, logits.within, mean)
 
 
 def _pooled_start(problem: Problem, partition: Partition) -> Factors:

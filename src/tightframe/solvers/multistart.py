@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.blocks import Array, BlockMatrix, Partition
+from tightframe.blocks import Array, BlockMatrix, Partition, svd
 from tightframe.problem import Problem
 from tightframe.solution import Candidate, Search
 from tightframe.solvers.certificate import best_bias, objective
@@ -354,13 +354,7 @@ def _thin_svd(u: Array, v: Array) -> tuple[Array, Array, Array]:
     q, r = np.linalg.qr(u)
     p, s = np.linalg.qr(v)
     core = r @ s.transpose(0, 2, 1)
-    try:
-        left, values, right = np.linalg.svd(core)
-    except np.linalg.LinAlgError:  # LAPACK's fast driver fails on some graded matrices
-        from scipy.linalg import svd
-
-        parts = [svd(matrix, lapack_driver="gesvd") for matrix in core]
-        left, values, right = (np.array(part) for part in zip(*parts, strict=True))
+    left, values, right = svd(core)
     return q @ left, values, p @ right.transpose(0, 2, 1)
 
 
@@ -410,7 +404,7 @@ def _scaled(f: Factors, guesses: Array) -> Array:
 
     Small logits only collapse. Where the ray has no minimum but zero, the cheapest scale is taken.
     """
-    left, values, right = np.linalg.svd(guesses)
+    left, values, right = svd(guesses)
     r = f.width
     values = values[:, :r] / np.maximum(values[:, :1], 1e-300)
     values = np.maximum(values, 0.01)  # a zero would stay zero
