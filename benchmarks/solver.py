@@ -47,6 +47,8 @@ COMPARABLE_GAP = 10 * TARGET_GAP
 ROUNDING = 1e-12
 #: Tolerance of the solve whose lower bound judges the peers. Not timed.
 REFERENCE_GAP = 1e-10
+#: Points of a path.
+PATH_POINTS = 50
 #: A run longer than this is not repeated.
 SLOW_SECONDS = 5.0
 #: Repeats of a fast run fill about this long, but there are at least 3 and at most ``repeats``.
@@ -72,6 +74,7 @@ class Goal:
     max_seconds: float | None = None
     max_mib: float | None = None
     max_gap: float | None = None
+    max_cold_solves: float | None = None
 
     def __str__(self) -> str:
         parts = [
@@ -79,6 +82,7 @@ class Goal:
             (self.max_seconds, "≤ {:g} s"),
             (self.max_mib, "≤ {:g} MiB"),
             (self.max_gap, "gap ≤ {:.0e}"),
+            (self.max_cold_solves, "≤ {:g} cold solves"),
         ]
         return ", ".join(form.format(value) for value, form in parts if value is not None)
 
@@ -127,6 +131,7 @@ class Row:
     ratio_is_bound: bool = False
     svd_seconds: float | None = None
     svd_units: float | None = None
+    cold_solves: float | None = None
     goal: str = ""
     met: bool | None = None
     notes: str = ""
@@ -254,6 +259,39 @@ def our_runs(arguments: Mapping[str, Any], tol: float, repeats: int) -> Iterator
 
     decompose()
     yield from _repeated(decompose, repeats)
+
+
+def path_runs(arguments: Mapping[str, Any], repeats: int) -> Iterator[Message]:
+    """Solve along `PATH_POINTS` decays and apart from that every fifth of those points alone.
+
+    The decays end at the threshold of the smallest classes' merging, a decade up.
+    """
+    warnings.simplefilter("ignore", tf.NotConvergedWarning)  # the status tells
+    problem = tf.Problem(**arguments)
+    tf.solve(problem)
+    yield {"ready": True}
+    least = math.sqrt(min(group.count for group in problem.groups)) / problem.num_samples
+    decays = np.geomspace(least / 10, 0.9 * least, PATH_POINTS)
+
+    def run() -> Message:
+        start = time.perf_counter()
+        # The other decay is one, so lambda is the root.
+        path = tf.path(problem.replace(feature_decay=1.0), weight_decay=decays**2)
+        seconds = time.perf_counter() - start
+        cold = []
+        for decay in decays[::5]:
+            start = time.perf_counter()
+            tf.solve(problem.replace(weight_decay=decay, feature_decay=decay))
+            cold.append(time.perf_counter() - start)
+        return {
+            "seconds": seconds,
+            "cold_seconds": statistics.median(cold),
+            "gap": max(s.gap / s.objective for s in path.solutions if s.gap is not None),
+            "optimal": all(solution.status == "optimal" for solution in path.solutions),
+            "peak_mib": _peak_mib(),
+        }
+
+    yield from _repeated(run, repeats)
 
 
 def peer_runs(
@@ -467,6 +505,38 @@ def measure(case: Case, settings: Settings, run: Runner = run_apart) -> list[Row
     return rows
 
 
+def path_row(case: Case, settings: Settings, run: Runner = run_apart) -> Row:
+    """Measure a path in units of a cold solve of its points."""
+    row = _row(case)
+    arguments = (case.problem.to_dict(), settings.repeats)
+    outcome = run(path_runs, arguments, settings.own_limit, settings.memory_gib)
+    for message in outcome.runs():
+        message["tol"] = TARGET_GAP
+    _add_ours(row, outcome)
+    if outcome.runs():
+        cold = _median(outcome.runs(), "cold_seconds")
+        row.cold_solves = statistics.median(
+            m["seconds"] / m["cold_seconds"] for m in outcome.runs()
+        )
+        _note(row, f"{row.cold_solves:.3g} cold solves of {cold:.2g} s")
+    return _judged(row, case.goal)
+
+
+def path_cases() -> list[Case]:
+    """Return the paths of the full benchmark."""
+    goal = Goal(max_cold_solves=8)
+    problems = {
+        "K=10 two groups": half_threshold("500x5,100x5"),
+        "K=50 distinct": half_threshold(distinct_counts(50)),
+        "K=100 distinct": half_threshold(distinct_counts(100)),
+        "60 groups, K=21,841": half_threshold(grouped_counts(21_841, 60)),
+    }
+    return [
+        Case(f"{PATH_POINTS}-point path, {name}", problem, "paths", goal)
+        for name, problem in problems.items()
+    ]
+
+
 def sweep(
     classes: Sequence[int],
     fractions: Sequence[float],
@@ -581,6 +651,7 @@ def _judged(row: Row, goal: Goal, converged: bool = True) -> Row:
         (goal.max_seconds, row.seconds),
         (goal.max_mib, row.peak_mib),
         (goal.max_gap, row.gap),
+        (goal.max_cold_solves, row.cold_solves),
     ):
         checks.append(most is None or (value is not None and value <= most))
     if goal.min_ratio is not None and all(checks):
@@ -743,6 +814,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.only in case.name:
             _progress(case.name)
             rows += measure(case, settings)
+            write_results(options.out, about, rows)
+    for case in [] if options.quick else path_cases():
+        if options.only in case.name:
+            _progress(case.name)
+            rows.append(path_row(case, settings))
             write_results(options.out, about, rows)
     if options.only in "sweep":
         _progress("sweep")

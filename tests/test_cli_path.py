@@ -79,7 +79,12 @@ def test_decays_are_numbers_lists_or_ranges(result):
     layers = ["--depth", "2", "--loss", "mse", "--weight-decay", "1e-3/2e-3,2e-3/1e-3"]
     found = result("path", "--counts", "20,10", *layers, "--feature-decay", "1e-3")
     assert values(found, "weight_decay") == [[[1e-3, 2e-3], [2e-3, 1e-3]]]
-    assert found["rows"][0]["points"][0]["total_collapse"] is None
+    deep = tf.Problem("20,10", "mse", depth=2, weight_decay=(1e-3, 2e-3), feature_decay=1e-3)
+    point = found["rows"][0]["points"][0]
+    assert point["total_collapse"] == pytest.approx(tf.thresholds(deep).total_collapse)
+    found = result("path", "--counts", "20,10", *layers[:2], "--lambda", "0.1")  # cross-entropy
+    point = found["rows"][0]["points"][0]
+    assert point["total_collapse"] is None
 
 
 def test_the_other_options_reach_the_problem(result):

@@ -8,9 +8,25 @@ from hypothesis import strategies as st
 import tightframe as tf
 
 
-def _at(problem, logit_decay):
-    """The problem at another lambda, split evenly over both decays."""
-    return problem.replace(weight_decay=logit_decay, feature_decay=logit_decay)
+def _at(problem, decay):
+    """All decays times a number: the mean decay, where it is one."""
+    return problem.replace(
+        weight_decay=[decay * layer for layer in problem.weight_decays],
+        feature_decay=decay * problem.feature_decay,
+    )
+
+
+def _deep(counts, *weight_decays, bias="none", features="real"):
+    """MSE with a layer for every weight decay; the geometric mean of all decays is one."""
+    return tf.Problem(
+        counts,
+        "mse",
+        weight_decay=weight_decays,
+        feature_decay=1 / math.prod(weight_decays),
+        bias=bias,
+        features=features,
+        depth=len(weight_decays),
+    )
 
 
 PROBLEMS = [
@@ -21,10 +37,19 @@ PROBLEMS = [
     tf.Problem("40x2,7x3", "mse", weight_decay=1, feature_decay=1, bias="free"),
     tf.Problem("40x2,7x3,90", "mse", weight_decay=1, feature_decay=1),
     tf.Problem("40x2,7x3,90", weight_decay=1, feature_decay=1, features="nonnegative"),
+    _deep("40x2,7x3,90", 2, 0.3),
+    _deep("40x2,7x3,90", 2, 0.3, bias="free"),
+    _deep("40x2,7x3,90", 0.5, 3, 2),
+    _deep("40x2,7x3,90", 0.5, 3, 2, bias="free"),
+    _deep("40x2,7x3,90", 2, 0.3, features="nonnegative"),
 ]
 
 
-@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: f"{p.loss}-{p.bias}-{p.features}")
+def _name(problem):
+    return f"{problem.loss}-{problem.bias}-{problem.features}-{problem.depth}"
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=_name)
 def test_every_group_switches_at_its_threshold(problem):
     for i, group in enumerate(tf.thresholds(problem).groups):
         if group.logit_decay is None:
@@ -38,7 +63,7 @@ def test_every_group_switches_at_its_threshold(problem):
         assert tf.thresholds(above.problem).groups[i].collapsed is True
 
 
-@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: f"{p.loss}-{p.bias}-{p.features}")
+@pytest.mark.parametrize("problem", PROBLEMS, ids=_name)
 def test_total_collapse(problem):
     total = tf.thresholds(problem).total_collapse
     assert np.abs(tf.solve(_at(problem, total * 0.999)).logits).max() > 0
@@ -56,6 +81,10 @@ def test_total_collapse(problem):
         ("3x3,1700", {"loss": "mse", "bias": "free"}),
         ("204x20", {"loss": "mse", "features": "nonnegative", "dim": 16}),
         ("7x3,9", {"features": "nonnegative"}),
+        ("153x2,60", {"loss": "mse", "depth": 2}),
+        ("13x4,77x2,5", {"loss": "mse", "depth": 2, "bias": "free"}),
+        ("6338x5", {"loss": "mse", "depth": 3}),
+        ("3x3,1700", {"loss": "mse", "depth": 4, "bias": "free"}),
     ],
 )
 def test_exactly_at_the_threshold_all_agree(counts, changes):
@@ -94,9 +123,96 @@ def test_distinct_counts_are_exactly_those_that_stay_distinct(n, k, others, m, e
         assert distinct == (interval is not None and interval[0] < count < interval[1])
 
 
+# -- several layers --------------------------------------------------------------------------------
+
+
+def _scalar_switch(count, total, depth):
+    """Bisect for the mean decay from which on zero minimises the scalar problem, on a grid."""
+    target = math.sqrt(count)
+    s = target * np.r_[np.geomspace(1e-9, 1e-4, 1000), np.linspace(1e-4, 1, 100_001)]
+    fit = ((s - target) ** 2 - target**2) / (2 * total)
+    cost = (depth + 1) / 2 * s ** (2 / (depth + 1))
+    low, high = 0.0, target
+    for _ in range(40):
+        decay = (low + high) / 2
+        low, high = (decay, high) if (fit + decay * cost).min() < 0 else (low, decay)
+    return high
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 6])
+def test_thresholds_are_where_zero_minimises_the_scalar_problem(depth):
+    counts = (90, 40, 7)
+    problem = _deep(counts, *np.linspace(0.5, 2, depth).tolist())
+    result = tf.thresholds(problem)
+    expected = [_scalar_switch(count, 137, depth) for count in counts]
+    found = [group.logit_decay for group in result.groups]
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert result.total_collapse == pytest.approx(max(expected), rel=1e-6)
+    assert result.logit_decay == pytest.approx(1)
+
+
+def test_the_singular_value_jumps():
+    """With several layers a class does not shrink to zero but vanishes from a finite size."""
+    problem = _deep("90,40,7", 2, 0.3)
+    threshold = tf.thresholds(problem).groups[1].logit_decay
+    below = tf.solve(_at(problem, threshold * (1 - 1e-9)))
+    # sigma = sqrt(n) 2p / (1 + p), p = (M - 1)/(M + 1): the end of a double root.
+    assert below.logits[1, 1] == pytest.approx(0.5, abs=1e-6)
+
+
+@st.composite
+def _deep_problems(draw):
+    """MSE with a group of k classes first, and perhaps others; decays near the thresholds."""
+    bias = draw(st.sampled_from(["none", "free"]))
+    depth = draw(st.integers(1, 3))
+    count, classes = draw(st.integers(1, 300)), draw(st.integers(2, 5))
+    others = draw(st.sampled_from([[], [400], [301, 500, 500]]))
+    counts = [count] * classes + others
+    decays = [10 ** draw(st.floats(-0.5, 0.5)) for _ in range(depth)]
+    problem = _deep(counts, *decays, bias=bias)
+    threshold = tf.thresholds(problem).groups[0].logit_decay
+    return _at(problem, threshold * 10 ** draw(st.floats(-1.5, 0.5))), others
+
+
+@given(_deep_problems())
+def test_distinct_counts_are_sharp_at_any_depth(drawn):
+    problem, others = drawn
+    classes = problem.groups[0].classes
+    interval = tf.thresholds(problem).groups[0].distinct_counts
+    ends = (1, problem.groups[0].count, 50, 10_000) if interval is None else interval
+    for end in ends:
+        for count in (math.floor(end), math.ceil(end), math.floor(end) - 1, math.ceil(end) + 1):
+            rounding = any(math.isclose(count, e, rel_tol=1e-9) for e in interval or ())
+            if count < 1 or count * classes > 2**50 or count in others or rounding:
+                continue
+            solution = tf.solve(problem.replace(counts=[count] * classes + others))
+            distinct = interval is not None and interval[0] < count < interval[1]
+            assert solution.group_collapsed[0] == (not distinct)
+    assert others or interval is not None  # without others, few enough samples stay distinct
+
+
+@given(_deep_problems())
+def test_total_samples_are_sharp_at_any_depth(drawn):
+    problem, _ = drawn
+    group = tf.thresholds(problem).groups[0]
+    own = group.count * group.classes
+    for rest in (math.floor(group.total_samples) - own, math.ceil(group.total_samples) - own, 10**6):
+        total = own + rest
+        if rest < 1 or rest == group.count or abs(total / group.total_samples - 1) < 1e-12:
+            continue
+        solution = tf.solve(problem.replace(counts=[group.count] * group.classes + [rest]))
+        assert solution.group_collapsed[0] == (total > group.total_samples)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"bias": "free"}, {"loss": "mse", "bias": "decayed", "bias_decay": 1}]
+)
+def test_what_has_no_thresholds_at_depth_is_said(changes):
+    with pytest.raises(ValueError, match="depth: got 2; thresholds with several layers are known"):
+        tf.thresholds(tf.Problem("5x2", weight_decay=1, feature_decay=1, depth=2, **changes))
+
+
 def test_what_has_no_thresholds_is_said():
-    with pytest.raises(ValueError, match="depth 1 only"):
-        tf.thresholds(tf.Problem("5x2", "mse", weight_decay=1, feature_decay=1, depth=2))
     with pytest.raises(ValueError, match="bias: thresholds for non-negative features"):
         tf.thresholds(
             tf.Problem("5x2", weight_decay=1, feature_decay=1, features="nonnegative", bias="free")

@@ -236,17 +236,25 @@ def thresholds(
     bias: Bias = "none",
     bias_decay: BiasDecay = None,
     features: Features = "real",
+    depth: Depth = 1,
+    ranks: Annotated[
+        bool, typer.Option("--ranks", help="Also tell where the rank of the logits changes.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Tell at which decays, totals and counts each class group collapses."""
     problem = _problem(
-        counts, weight_decay, feature_decay, loss, bias, bias_decay, features, 1, None
+        counts, weight_decay, feature_decay, loss, bias, bias_decay, features, depth, None
     )
     result = tf.thresholds(problem)
+    changes = tf.rank_changes(problem) if ranks else None
     if json:
-        print(format_json(result.to_dict() | {"problem": problem.to_dict()}))
+        values = result.to_dict() | {"problem": problem.to_dict()}
+        if changes is not None:
+            values["rank_changes"] = [change._asdict() for change in changes]
+        print(format_json(values))
     else:
-        _print_thresholds(result)
+        _print_thresholds(problem, result, changes)
 
 
 @app.command()
@@ -764,8 +772,13 @@ def _print_search(solution: tf.Solution, search: Search, console: Console) -> No
     )
 
 
-def _print_thresholds(result: tf.Thresholds) -> None:
+def _print_thresholds(
+    problem: tf.Problem, result: tf.Thresholds, changes: tuple[tf.RankChange, ...] | None
+) -> None:
     console = Console()
+    decay = "sqrt(weight_decay feature_decay)"
+    if problem.depth > 1:
+        decay = "geometric mean of all decays"
     table = _table(
         "classes",
         "samples each",
@@ -773,7 +786,7 @@ def _print_thresholds(result: tf.Thresholds) -> None:
         "now",
         "from N",
         "distinct for counts in",
-        title=f"lambda = sqrt(weight_decay feature_decay) = {result.logit_decay:.6g}",
+        title=f"lambda = {decay} = {result.logit_decay:.6g}",
     )
     for group in result.groups:
         interval = group.distinct_counts
@@ -787,6 +800,12 @@ def _print_thresholds(result: tf.Thresholds) -> None:
         )
     console.print(table)
     console.print(f"all class means are zero from lambda = {result.total_collapse:.6g}")
+    if changes is not None:
+        table = _table("lambda", "rank above", "rank below", title="Where the rank changes")
+        for change in changes:
+            ranks = str(change.rank_above), str(change.rank_below)
+            table.add_row(f"{change.logit_decay:.6g}", *ranks)
+        console.print(table)
 
 
 @contextlib.contextmanager

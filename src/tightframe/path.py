@@ -228,7 +228,8 @@ def rank_changes(
             warnings.simplefilter("ignore", NotConvergedWarning)
             return _excesses(solve_along(here, RANK_GAP, RANK_STEPS, 1, 0, continuation))
 
-    grid = np.geomspace(top, low, points).tolist()
+    # A little beyond the lowest, for a change that lies there.
+    grid = np.geomspace(top, low * (1 - 10 * SAME_DECAY), points).tolist()
     found = [excesses(decay, memory) for decay in grid[1:]]
     steps = {
         math.sqrt(count) / problem.num_samples: classes - 1

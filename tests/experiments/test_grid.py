@@ -334,7 +334,8 @@ def test_several_layers_have_a_column_each(tmp_path):
     assert first["weight_decay_1"].tolist() == [1e-3, 3e-3]
     assert first["weight_decay_2"].tolist() == [2e-3, 1e-3]
     assert first["lambda"].tolist() == pytest.approx([(4e-9) ** (1 / 3), (6e-9) ** (1 / 3)])
-    assert first["threshold"].isna().all()  # none are known for several layers
+    found = tf.thresholds(grid.problem.replace(counts=grid.rows[0])).groups[0].logit_decay
+    assert first["threshold"].tolist() == pytest.approx([found] * 2)
 
 
 def test_the_table_needs_no_pandas(tmp_path, monkeypatch):

@@ -190,6 +190,8 @@ def _prediction_facts(setting: SettingRecord) -> list[tuple[str, Any]]:
     ]
     if problem.depth == 1:
         facts.append(("λ, √(weight decay · feature decay)", problem.logit_decay))
+    else:
+        facts.append(("λ, geometric mean of all decays", problem.mean_decay))
     limits = setting_thresholds(setting)
     if limits is not None:
         facts.append(("everything collapses from λ", limits.total_collapse))

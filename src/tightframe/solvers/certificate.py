@@ -310,7 +310,13 @@ def factored_objective(
     )
 
 
-def best_bias(problem: Problem, fit: Datafit, logits: BlockMatrix, start: Array) -> Array:
+def best_bias(
+    problem: Problem,
+    fit: Datafit,
+    logits: BlockMatrix,
+    start: Array,
+    max_steps: int = MAX_BIAS_STEPS,
+) -> Array:
     """Minimise the objective over the bias alone, by damped Newton steps; shape (G,)."""
     sizes = fit.partition.sizes
 
@@ -319,7 +325,7 @@ def best_bias(problem: Problem, fit: Datafit, logits: BlockMatrix, start: Array)
         return fit.value(logits.within, logits.mean + b[:, None]) + cost
 
     b = start
-    for _ in range(MAX_BIAS_STEPS):
+    for _ in range(max_steps):
         gradient, hessian = fit.bias_derivatives(logits.within, logits.mean + b[:, None])
         gradient = gradient + problem.bias_decay * sizes * b
         hessian = hessian + np.diag(problem.bias_decay * sizes)

@@ -150,16 +150,20 @@ class CrossEntropy(Datafit):
         slope = (k - 1) / k * own_share - siblings_share / k  # d log_own / d within
         own = np.diagonal(q)
         bend = own * own_share * siblings_share
+        weights = q * p.shares
         groups = np.arange(p.num_groups)
+        alone = not np.any(k > 1)  # then there are no margins
 
         def apply(d_within: Array, d_scores: Array) -> tuple[Array, Array]:
+            if alone:
+                d = d_scores - (q * d_scores).sum(axis=-2, keepdims=True)
+                d *= weights
+                return np.zeros_like(d_within), d
             d = d_scores.copy()
             d[..., groups, groups] += slope * d_within
             d -= (q * d).sum(axis=-2, keepdims=True)
-            d *= q
-            by_margin = p.shares * (d[..., groups, groups] * slope + bend * d_within)
-            d *= p.shares
-            return by_margin, d
+            d *= weights
+            return d[..., groups, groups] * slope + p.shares * bend * d_within, d
 
         spread = q * (1 - q) * p.shares
         margin_diagonal = np.diagonal(spread) * slope**2 + p.shares * bend

@@ -107,7 +107,8 @@ class FactoredProblem:
         g, r, m = self.partition.num_groups, self.rank(x), len(self.active)
         batch = x.shape[:-1]
         within = np.zeros((*batch, g))
-        within[..., self.active] = x[..., 2 * g * r : 2 * g * r + m]
+        if m:
+            within[..., self.active] = x[..., 2 * g * r : 2 * g * r + m]
         return Factors(
             x[..., : g * r].reshape(*batch, g, r),
             x[..., g * r : 2 * g * r].reshape(*batch, g, r),
@@ -241,9 +242,12 @@ def minimise(
     elif partition.num_groups > DIRECT_GROUPS:
         x = f.enter(_pooled_start(problem, partition))
     else:
-        x = _adapt_rank(f, f.enter(first_guess(problem, partition)))
-        x, used, _, _ = _newton(f, x, ROUGH_ACCURACY, radius, max_iterations)
-        x = _adapt_rank(f, x)
+        guess = first_guess(problem, partition)
+        x = f.enter(guess)
+        if not _is_settled(f, guess):
+            x = _adapt_rank(f, x)
+            x, used, _, _ = _newton(f, x, ROUGH_ACCURACY, radius, max_iterations)
+            x = _adapt_rank(f, x)
     accuracy = max(0.5 * tol, LAST_ACCURACY)
     while True:
         x, steps, reached, radius = _newton(f, x, accuracy, radius, max_iterations - used)
@@ -286,6 +290,14 @@ def _adapt_rank(f: FactoredProblem, x: Vector) -> Vector:
     if len(new) > len(x):
         return _longest_step(f, x)
     return x if len(new) == len(x) else new
+
+
+def _is_settled(f: FactoredProblem, balanced: Factors) -> bool:
+    """Tell whether the rank of balanced factors can hardly change: full, and nothing near zero."""
+    values = np.square(balanced.left).sum(axis=0)
+    return len(values) >= f.partition.num_groups - 1 and bool(
+        values.min(initial=math.inf) >= f.decay / f.fit.smoothness
+    )
 
 
 def _may_shrink(f: FactoredProblem, x: Vector, logits: BlockMatrix) -> bool:
@@ -362,12 +374,13 @@ def _newton(
 def _direct_step(model: Model, radius: float, shift: float, _: float) -> tuple[Vector, float]:
     """Minimise the model in the trust region with the Hessian written out.
 
-    A small shift makes up for the directions that rotate U and V together, where it is singular.
+    A small shift makes up for the directions that turn U and V together, where it is singular.
+    Returns the step and its length, the radius where that is what limits it.
     """
     w = model.weights
     matrix = model.hessian(np.eye(len(w))) / w / w[:, None]
     target = -model.gradient / w
-    shift = max(SHIFT, shift)
+    least, shift, limited = max(SHIFT, shift), SHIFT, False
     while True:
         shifted = matrix + shift * np.eye(len(w))
         try:
@@ -375,10 +388,10 @@ def _direct_step(model: Model, radius: float, shift: float, _: float) -> tuple[V
             step = np.linalg.solve(shifted, target)
             length = float(np.linalg.norm(step))
             if length <= radius:
-                return step / w, length
+                return step / w, radius if limited else length
         except np.linalg.LinAlgError:
             pass
-        shift = max(8 * shift, 1e-2)
+        shift, limited = max(8 * shift, least), True
 
 
 def _truncated_step(
@@ -397,15 +410,17 @@ def _truncated_step(
         if curvature <= 0 and step.any():
             # Away from a critical point, turning U and V has curvature below zero, of no use.
             break
-        if curvature <= 0 or np.linalg.norm(step + length * direction) >= radius:
+        longer = step + length * direction if curvature > 0 else step
+        if curvature <= 0 or longer @ longer >= radius**2:
             step = step + _to_boundary(step, direction, radius) * direction
             break
-        step = step + length * direction
-        residual = residual - length * product
+        step = longer
+        residual -= length * product
         new = float(residual @ residual)
-        if math.sqrt(new) <= accuracy:
+        if new <= accuracy**2:
             break
-        direction = residual + new / squared * direction
+        direction *= new / squared
+        direction += residual
         squared = new
     return step / w, float(np.linalg.norm(step))
 

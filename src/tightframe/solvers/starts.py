@@ -12,6 +12,9 @@ from tightframe.problem import Problem
 from tightframe.solvers.certificate import best_bias, objective, penalty
 from tightframe.solvers.datafits import make_datafit
 
+#: Newton steps for the bias of a guess.
+GUESS_STEPS = 2
+
 
 class Factors(NamedTuple):
     """A point of the factored problem.
@@ -51,10 +54,9 @@ def first_guess(problem: Problem, partition: Partition) -> Factors:
     For cross-entropy without bias those are the logits with ReLU features: known in closed form,
     and within a percent or so of the objective with real ones.
     """
-    g = partition.num_groups
-    bias = np.zeros(g)
-    if problem.loss != "cross_entropy":
-        return Factors.balanced(BlockMatrix(partition, bias, np.zeros((g, g))), bias)
+    if problem.loss == "mse":
+        return _mse_guess(problem, partition)
+    bias = np.zeros(partition.num_groups)
     logits = relu.logits(partition, relu.margins(problem, partition))
     if problem.bias == "none":
         return Factors.balanced(logits, bias)
@@ -73,7 +75,27 @@ def first_guess(problem: Problem, partition: Partition) -> Factors:
     if problem.bias == "free":
         candidates.append(_full_rank_guess(problem, moved))
     fit = make_datafit(problem.loss, partition)
-    points = [(z, best_bias(problem, fit, z, b)) for z, b in candidates]
+    points = [(z, best_bias(problem, fit, z, b, GUESS_STEPS)) for z, b in candidates]
+    if len(points) > 1:
+        points.sort(key=lambda point: objective(problem, *point))
+    return Factors.balanced(*points[0])
+
+
+def _mse_guess(problem: Problem, partition: Partition) -> Factors:
+    """Return the best of the exact minimisers for a few biases between zero and the class shares.
+
+    For a given bias the targets' singular values are soft-thresholded (docs/theory.md section 5).
+    """
+    limit = problem.logit_decay * partition.num_samples
+    root = np.sqrt(partition.counts)
+    within = np.where(partition.sizes > 1, np.maximum(1 - limit / root, 0.0), 0.0)
+    points = []
+    for share in (0.0,) if problem.bias == "none" else np.linspace(0, 1, 5):
+        bias = share * partition.counts / partition.num_samples
+        target = (np.diag(1 / partition.sizes) - bias[:, None]) * partition.scale
+        left, values, right = svd(target)
+        reduced = (left * np.maximum(values - limit, 0.0)) @ right
+        points.append((BlockMatrix(partition, within, reduced / partition.scale), bias))
     return Factors.balanced(*min(points, key=lambda point: objective(problem, *point)))
 
 
