@@ -9,7 +9,7 @@ import tightframe as tf
 from tests.reference import ufm
 from tests.solvers.test_certificate import convex_problems
 from tightframe.blocks import Partition
-from tightframe.solvers import factored
+from tightframe.solvers import factored, multistart
 from tightframe.solvers.starts import Factors
 
 
@@ -136,6 +136,26 @@ def test_every_start_ends_at_the_same_minimum(bias, monkeypatch):
     monkeypatch.setattr(factored, "DIRECT_GROUPS", 10)
     pooled = factored.minimise(problem, partition, tol=1e-8)
     assert solution.objective == pytest.approx(pooled.certificate.primal, rel=2e-8)
+
+
+@pytest.mark.parametrize("bias", ["none", "free", "decayed"])
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_two_independent_solvers_agree(loss, bias):
+    """Newton on grouped factors, certified, and batched L-BFGS on all classes, from random."""
+    problem = tf.Problem(
+        "40x2,15x2,6",
+        loss,
+        weight_decay=8e-3,
+        feature_decay=2e-2,
+        bias=bias,
+        bias_decay=0.05 if bias == "decayed" else None,
+    )
+    solution = tf.solve(problem, 1e-10)
+    found = multistart.search(problem, starts=2, seed=0, max_iterations=5000, relaxed=None)
+    assert solution.lower_bound <= found.objective * (1 + 1e-14)
+    assert found.objective == pytest.approx(solution.objective, rel=1e-8)
+    difference = np.abs(found.logits.to_dense() - solution.logits).max()
+    assert difference < 1e-3  # the objective is flat to second order
 
 
 def test_vanishing_decay_approaches_seli():

@@ -246,7 +246,7 @@ def rank_changes(
         above = below
     changes, rank = [], 0
     for decay, step in sorted(steps.items(), reverse=True):
-        if decay >= low and step:
+        if decay >= low * (1 - SAME_DECAY) and step:
             changes.append(RankChange(decay, rank, rank + step))
             rank += step
     return tuple(changes)
