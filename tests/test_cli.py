@@ -183,6 +183,64 @@ def test_thresholds(command):
     assert "merge from" in out
 
 
+DEEP = ["--loss", "mse", "--depth", "2", "--weight-decay", "1e-3,4e-3", "--feature-decay", "2e-3"]
+
+
+def test_thresholds_with_several_layers(command):
+    code, out, err = command("thresholds", "--counts", "20x2,10", *DEEP, "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    problem = tf.Problem(**found["problem"])
+    assert (problem.depth, problem.weight_decays) == (2, (1e-3, 4e-3))
+    assert found["logit_decay"] == pytest.approx(2e-3)
+    # The class with 10 samples vanishes from c_2 10^(2/3) / 50 on, c_2 = 2^(-4/3).
+    assert found["groups"][1]["logit_decay"] == pytest.approx(5 ** (2 / 3) / 50 / 2 ** (2 / 3))
+    assert "rank_changes" not in found
+    code, out, _ = command("thresholds", "--counts", "20x2,10", *DEEP)
+    assert code == 0
+    assert "lambda = geometric mean of all decays = 0.002" in out
+    assert "sqrt" not in out
+
+
+def test_thresholds_with_ranks(command):
+    options = ["thresholds", "--counts", "60,20x3", *DECAYS, "--ranks"]
+    code, out, err = command(*options, "--json")
+    assert (code, err) == (0, "")
+    changes = json.loads(out)["rank_changes"]
+    assert [set(change) for change in changes] == [{"logit_decay", "rank_above", "rank_below"}] * 2
+    assert [(change["rank_above"], change["rank_below"]) for change in changes] == [(0, 1), (1, 3)]
+    for change in changes:
+        for factor, side in ((1 + 1e-5, "rank_above"), (1 - 1e-5, "rank_below")):
+            decay = change["logit_decay"] * factor
+            solution = tf.solve(tf.Problem("60,20x3", weight_decay=decay, feature_decay=decay))
+            assert solution.rank == change[side]
+    code, out, _ = command(*options)
+    assert code == 0
+    for words in ("merge from", "Where the rank changes", "rank above", "rank below"):
+        assert words in out
+    for change in changes:
+        assert f"{change['logit_decay']:.6g}" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--depth", "2"], "depth: got 2; thresholds with several layers are known for MSE"),
+        ([*DEEP, "--bias", "decayed", "--bias-decay", "1"], "depth: got 2; thresholds with"),
+        ([*DEEP, "--ranks"], "problem: rank_changes needs one layer"),
+        ([*DEEP, "--depth", "3"], "weight_decay: got 2 numbers for depth 3"),
+        (["--weight-decay", "1e-3,4e-3"], "weight_decay: got 2 numbers for depth 1"),
+        (["--weight-decay", "1e-3,x"], "'--weight-decay': got 'x', need a number"),
+        (["--depth", "0"], "depth: got 0, need a whole number, at least 1"),
+        (["--depth", "two"], "'--depth': got 'two', need a whole number"),
+        (["--features", "nonnegative", "--ranks"], "problem: rank_changes needs one layer, real"),
+        (["--ranks", "yes"], "yes"),
+    ],
+)
+def test_bad_options_of_thresholds(fails, options, message):
+    assert message in fails("thresholds", "--counts", "20x2,10", *DECAYS, *options)
+
+
 def test_certify_a_solution_and_a_spoilt_one(command, tmp_path):
     command(*SOLVE, "--out", tmp_path / "best.npz")
     with np.load(tmp_path / "best.npz") as arrays:

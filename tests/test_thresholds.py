@@ -196,7 +196,11 @@ def test_total_samples_are_sharp_at_any_depth(drawn):
     problem, _ = drawn
     group = tf.thresholds(problem).groups[0]
     own = group.count * group.classes
-    for rest in (math.floor(group.total_samples) - own, math.ceil(group.total_samples) - own, 10**6):
+    for rest in (
+        math.floor(group.total_samples) - own,
+        math.ceil(group.total_samples) - own,
+        10**6,
+    ):
         total = own + rest
         if rest < 1 or rest == group.count or abs(total / group.total_samples - 1) < 1e-12:
             continue

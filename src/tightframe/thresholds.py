@@ -80,7 +80,8 @@ def thresholds(problem: Problem) -> Thresholds:
     Ling 2023). Non-negative features with cross-entropy: a class vanishes iff
     ``sqrt(n_i (K-1)/K)/N <= lambda`` (Dang et al. 2024). MSE with M layers, no or free bias: iff
     ``c_M n_i^{M/(M+1)} / N <= mu``, ``c_M = ((M-1)/M)^{(M-1)/(M+1)} / M`` (Dang et al. 2023); for
-    M > 1 the singular value jumps there.
+    M > 1 the singular value jumps there. They are those of features that are wide enough: a ``dim``
+    below the rank drops further directions (`solve` tells which).
 
     Raises
     ------

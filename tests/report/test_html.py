@@ -249,3 +249,15 @@ def test_uncertified_prediction_says_so_next_to_its_numbers(page: Page) -> None:
     assert page.text.count("not certified as optimal") == 1
     section = page.text.split("weight decay 0.2, feature decay 0.02")[-1]
     assert "not certified as optimal" in section.split("weight decay 0.03")[0]
+
+
+def test_several_layers_have_thresholds_in_the_mean_decay(tmp_path: Path) -> None:
+    problem = tf.Problem("30x3,5x3", "mse", weight_decay=[1e-3, 4e-3], feature_decay=2e-3, depth=2)
+    write_run(tmp_path, ["deep"])
+    write_setting(tmp_path, "deep", tf.solve(problem))
+    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert "geometric mean of all decays" in page.text
+    # c_2 n^(2/3) / N with c_2 = 2^(-4/3); in a table and, for the larger count, in the facts.
+    for count, times in ((30, 2), (5, 1)):
+        limit = count ** (2 / 3) / 105 / 2 ** (4 / 3)
+        assert sum(value == pytest.approx(limit) for value in page.data) == times

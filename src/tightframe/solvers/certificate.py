@@ -332,10 +332,13 @@ def best_bias(
         if problem.loss == "cross_entropy" and problem.bias_decay == 0:
             # The bias may move along the constant vector for nothing: pin that direction.
             hessian += np.trace(hessian) / len(b) ** 2
-        try:
-            step = -np.linalg.solve(hessian, gradient)
-        except np.linalg.LinAlgError:
-            step = -np.linalg.lstsq(hessian, gradient, rcond=1e-14)[0]
+        with np.errstate(all="ignore"):
+            try:
+                step = -np.linalg.solve(hessian, gradient)
+            except np.linalg.LinAlgError:
+                step = -np.linalg.lstsq(hessian, gradient, rcond=1e-14)[0]
+        if not np.isfinite(step).all():
+            return b
         # Where the softmax saturates the Hessian is nearly singular: keep steps finite.
         step /= max(1.0, float(np.abs(step).max()) / MAX_BIAS_STEP)
         decrement = -float(gradient @ step)

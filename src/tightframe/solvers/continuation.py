@@ -22,10 +22,9 @@ MAX_WARM_ITERATIONS = 20
 class Continuation:
     """The last points of a sweep, as long as the factors change smoothly between them.
 
-    U and V may be turned together, which leaves the point where it is. Newton steps hardly turn
-    them, and a point solved afresh is turned to agree with the last; then a polynomial through the
-    last points predicts the next. Where the rank or the set of merged groups changes, the path has
-    a kink: what lies before is forgotten.
+    U and V may be turned together, which leaves the point where it is. Turned to agree, those of
+    the last points predict the next by a polynomial through them. Where the rank or the set of
+    merged groups changes, the path has a kink: what lies before is forgotten.
     """
 
     def __init__(self) -> None:
@@ -45,10 +44,7 @@ class Continuation:
                 return result
         result = minimise(problem, partition, tol=tol, max_iterations=max_iterations)
         if result.converged:
-            factors = result.factors
-            if self.points and self.points[-1].left.shape == factors.left.shape:
-                factors = _turned(factors, self.points[-1])
-            self._record(problem, partition, factors)
+            self._record(problem, partition, result.factors)
         return result
 
     def _predict(self, problem: Problem, partition: Partition) -> Factors | None:
@@ -75,6 +71,8 @@ class Continuation:
     def _record(self, problem: Problem, partition: Partition, factors: Factors) -> None:
         """Add a solved point."""
         position = _position(problem, partition)
+        if problem.bias == "free":  # a constant means nothing, and would drift
+            factors = factors._replace(bias=factors.bias - factors.bias.mean())
         if self.points:
             last = self.points[-1]
             smooth = (
@@ -86,6 +84,8 @@ class Continuation:
                 self.positions, self.points = [], []
             elif np.array_equal(position, self.positions[-1]):
                 return
+            else:
+                factors = _turned(factors, last)
         self.positions = [*self.positions, position][-MAX_POINTS:]
         self.points = [*self.points, factors][-MAX_POINTS:]
 
