@@ -240,7 +240,7 @@ def minimise(
     if start is not None:
         x = f.enter(start)
     elif partition.num_groups > DIRECT_GROUPS:
-        x = f.enter(_pooled_start(problem, partition))
+        x = f.enter(_pooled_start(problem, partition, max_iterations))
     else:
         guess = first_guess(problem, partition)
         x = f.enter(guess)
@@ -271,7 +271,7 @@ def minimise(
     return FactoredResult(logits, f.unpack(x), certificate, converged, used)
 
 
-def _pooled_start(problem: Problem, partition: Partition) -> Factors:
+def _pooled_start(problem: Problem, partition: Partition, max_iterations: int) -> Factors:
     """Return the answer for neighbouring counts pooled, spread over their groups.
 
     The logits vary smoothly with the counts, so that few steps remain to be done.
@@ -280,7 +280,8 @@ def _pooled_start(problem: Problem, partition: Partition) -> Factors:
     parents[np.argsort(partition.counts)] = np.arange(partition.num_groups) // POOL
     sizes = np.bincount(parents, partition.sizes).astype(np.float64)
     counts = np.bincount(parents, partition.sizes * partition.counts) / sizes
-    coarse = minimise(problem, Partition(counts, sizes, lambda: parents), tol=COARSE_TOLERANCE)
+    pooled = Partition(counts, sizes, lambda: parents)
+    coarse = minimise(problem, pooled, tol=COARSE_TOLERANCE, max_iterations=max_iterations)
     return Factors.balanced(coarse.logits.refine(partition, parents), coarse.factors.bias[parents])
 
 
