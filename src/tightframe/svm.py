@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tightframe.blocks import RANK_TOLERANCE, Array, BlockMatrix, Partition, svd
+from tightframe.closed_form import relu
 from tightframe.problem import CountsLike, Problem
 from tightframe.solvers.certificate import Certificate, finite_array
 
@@ -70,9 +71,7 @@ def certify_svm(counts: CountsLike, logits: ArrayLike | None = None) -> SvmCerti
     k = problem.num_classes
     if logits is None:
         partition = Partition.coarsest(problem)
-        many = partition.sizes > 1
-        mean = np.diag(1 / partition.sizes) - np.float64(1 / k)
-        blocks = BlockMatrix(partition, np.where(many, 1.0, 0.0), mean)
+        blocks = relu.logits(partition, np.ones(partition.num_groups))
     else:
         blocks = BlockMatrix.from_dense(problem, finite_array("logits", logits, (k, k)))
     margin = _least_margin(blocks)

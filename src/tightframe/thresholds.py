@@ -110,17 +110,18 @@ def thresholds(problem: Problem) -> Thresholds:
         for count, classes in problem.groups
     )
     total = _total_collapse(problem, factor)
-    return Thresholds("vanish" if vanish else "merge", _decay(problem), total, groups)
+    return Thresholds("vanish" if vanish else "merge", overall_decay(problem), total, groups)
 
 
-def _decay(problem: Problem) -> float:
+def overall_decay(problem: Problem) -> float:
+    """Return lambda, or for several layers what stands in its place: the decays' geometric mean."""
     return problem.logit_decay if problem.depth == 1 else problem.mean_decay
 
 
 def _group_threshold(problem: Problem, count: int, classes: int, factor: float) -> GroupThreshold:
     """Solve ``factor n^{M/(M+1)} / N = mu`` for mu, for N, and for n (N grows with n)."""
     total, power = problem.num_samples, problem.depth / (problem.depth + 1)
-    ratio = _decay(problem) / factor
+    ratio = overall_decay(problem) / factor
     reach = count**power
     return GroupThreshold(
         count,

@@ -34,7 +34,7 @@ from tightframe.problem import (
 )
 from tightframe.solution import Solution
 from tightframe.solve import NotConvergedWarning, solve
-from tightframe.thresholds import thresholds
+from tightframe.thresholds import overall_decay, thresholds
 
 #: Version of the layout above, stored in ``grid.json``.
 FORMAT = 1
@@ -353,11 +353,6 @@ def solve_row(
             known[key] = _thresholds(solution.problem)
         points.append(_point(solution, known[key]))
     return points
-
-
-def overall_decay(problem: Problem) -> float:
-    """Return lambda, or for several layers what stands in its place: the decays' geometric mean."""
-    return problem.logit_decay if problem.depth == 1 else problem.mean_decay
 
 
 def _thresholds(problem: Problem) -> dict[str, Any]:

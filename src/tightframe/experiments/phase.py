@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.data.imbalance import step_counts
-from tightframe.experiments.grid import Grid, overall_decay, run_grid
+from tightframe.experiments.grid import Grid, run_grid
 from tightframe.files import to_plain
 from tightframe.problem import Problem, format_counts, parse_counts, positive_float, whole_number
+from tightframe.thresholds import overall_decay
 
 FloatArray = NDArray[np.float64]
 

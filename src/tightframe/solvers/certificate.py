@@ -310,6 +310,13 @@ def factored_objective(
     )
 
 
+def without_constant(problem: Problem, bias: Array, sizes: Array) -> Array:
+    """Fix the constant of a free bias that cross-entropy ignores: the mean over classes is zero."""
+    if problem.bias == "free" and problem.loss == "cross_entropy":
+        return bias - np.average(bias, weights=sizes)
+    return bias
+
+
 def best_bias(
     problem: Problem,
     fit: Datafit,

@@ -71,8 +71,6 @@ class Continuation:
     def _record(self, problem: Problem, partition: Partition, factors: Factors) -> None:
         """Add a solved point."""
         position = _position(problem, partition)
-        if problem.bias == "free":  # a constant means nothing, and would drift
-            factors = factors._replace(bias=factors.bias - factors.bias.mean())
         if self.points:
             last = self.points[-1]
             smooth = (

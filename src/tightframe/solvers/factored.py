@@ -18,7 +18,7 @@ import numpy as np
 
 from tightframe.blocks import Array, BlockMatrix, Partition, svd
 from tightframe.problem import Problem, at_most
-from tightframe.solvers.certificate import Certificate, certify_blocks
+from tightframe.solvers.certificate import Certificate, certify_blocks, without_constant
 from tightframe.solvers.datafits import make_datafit
 from tightframe.solvers.starts import Factors, first_guess
 
@@ -89,6 +89,9 @@ class FactoredProblem:
         self.partition = partition
         self.fit = make_datafit(problem.loss, partition)
         self.decay = problem.logit_decay
+        self.step_size = 1 / self.fit.smoothness
+        # A proximal step of that size drops no singular value above this.
+        self.safe_value = self.decay * self.step_size
         root = np.sqrt(partition.counts)
         # A group's margin is positive iff sqrt(n_i) / N > lambda, whatever the rest does.
         merged = at_most(root / partition.num_samples, self.decay)
@@ -268,7 +271,9 @@ def minimise(
         # The gap falls as fast as the gradient.
         wanted = 0.5 * tol * certificate.primal / certificate.gap
         accuracy = max(min(reached, accuracy) * min(max(wanted, 1e-4), 0.2), LAST_ACCURACY)
-    return FactoredResult(logits, f.unpack(x), certificate, converged, used)
+    factors = f.unpack(x)
+    factors = factors._replace(bias=without_constant(problem, factors.bias, partition.sizes))
+    return FactoredResult(logits, factors, certificate, converged, used)
 
 
 def _pooled_start(problem: Problem, partition: Partition, max_iterations: int) -> Factors:
@@ -287,9 +292,9 @@ def _pooled_start(problem: Problem, partition: Partition, max_iterations: int) -
 
 def _adapt_rank(f: FactoredProblem, x: Vector) -> Vector:
     """Return a proximal gradient step from x where that changes the rank, otherwise x itself."""
-    new = f.enter(f.proximal_step(x, 1 / f.fit.smoothness))
+    new = f.enter(f.proximal_step(x, f.step_size))
     if len(new) > len(x):
-        return _longest_step(f, x)
+        return _longer_step(f, x, new)
     return x if len(new) == len(x) else new
 
 
@@ -297,7 +302,7 @@ def _is_settled(f: FactoredProblem, balanced: Factors) -> bool:
     """Tell whether the rank of balanced factors can hardly change: full, and nothing near zero."""
     values = np.square(balanced.left).sum(axis=0)
     return len(values) >= f.partition.num_groups - 1 and bool(
-        values.min(initial=math.inf) >= f.decay / f.fit.smoothness
+        values.min(initial=math.inf) >= f.safe_value
     )
 
 
@@ -307,17 +312,15 @@ def _may_shrink(f: FactoredProblem, x: Vector, logits: BlockMatrix) -> bool:
     if rank == 0:
         return False
     smallest = np.sort(logits.spectrum[0][: f.partition.num_groups])[-rank]
-    return bool(smallest < f.decay / f.fit.smoothness)
+    return bool(smallest < f.safe_value)
 
 
-def _longest_step(f: FactoredProblem, x: Vector) -> Vector:
-    """Return the proximal gradient step that is made longer for as long as the objective falls.
+def _longer_step(f: FactoredProblem, x: Vector, best: Vector) -> Vector:
+    """Make the proximal gradient step from x to ``best`` longer as long as the objective falls.
 
     The bound of the curvature is far too cautious where factors are small, or only begin.
     """
-    size = 1 / f.fit.smoothness
-    best = f.enter(f.proximal_step(x, size))
-    value = f.value(best)
+    size, value = f.step_size, f.value(best)
     for _ in range(MAX_LONGER_STEPS):
         size *= 4
         longer = f.enter(f.proximal_step(x, size))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tightframe.blocks import Array, BlockMatrix, Partition, svd
 from tightframe.problem import Problem
 from tightframe.solution import Candidate, Search
-from tightframe.solvers.certificate import best_bias, objective
+from tightframe.solvers.certificate import best_bias, objective, without_constant
 from tightframe.solvers.datafits import make_datafit
 from tightframe.solvers.lbfgs import MEMORY, lbfgs
 
@@ -486,8 +486,7 @@ def _polish(f: Factors, x: Array, max_iterations: int, endings: Array) -> _Entry
     # Copies, so that merged classes agree in every bit.
     mean = (f.products(x)[0] / f.root)[np.ix_(parents, parents)]
     bias = f.split(x)[3][0][parents]
-    if f.problem.bias == "free" and f.problem.loss == "cross_entropy":
-        bias = bias - bias.mean()
+    bias = without_constant(f.problem, bias, np.ones(f.num_classes))
     near = np.abs(endings - value) <= FOUND_TOLERANCE * value
     return _Entry(
         Candidate("search", f.width, value, int(near.sum())),
@@ -542,8 +541,7 @@ def _closed_forms(problem: Problem) -> list[_Entry]:
     bias = np.zeros(g)
     if problem.bias != "none":
         bias = best_bias(problem, make_datafit(problem.loss, partition), zero, bias)
-    if problem.bias == "free":
-        bias = bias - np.average(bias, weights=partition.sizes)
+    bias = without_constant(problem, bias, partition.sizes)
     points = [("zero", zero, bias)]
     balanced = problem.loss == "cross_entropy" and problem.depth > 1 and g == 1
     wide = problem.dim is None or problem.dim >= problem.num_classes - 1

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tightframe.blocks import Array, BlockMatrix, Partition, svd, without_rounding
-from tightframe.closed_form import relu
+from tightframe.closed_form import deep_linear, relu
 from tightframe.problem import Problem
 from tightframe.solvers.certificate import best_bias, objective, penalty
 from tightframe.solvers.datafits import make_datafit
@@ -86,15 +86,14 @@ def _mse_guess(problem: Problem, partition: Partition) -> Factors:
 
     For a given bias the targets' singular values are soft-thresholded (docs/theory.md section 5).
     """
-    limit = problem.logit_decay * partition.num_samples
     root = np.sqrt(partition.counts)
-    within = np.where(partition.sizes > 1, np.maximum(1 - limit / root, 0.0), 0.0)
+    within = np.where(partition.sizes > 1, deep_linear.shrink(problem, root) / root, 0.0)
     points = []
     for share in (0.0,) if problem.bias == "none" else np.linspace(0, 1, 5):
         bias = share * partition.counts / partition.num_samples
         target = (np.diag(1 / partition.sizes) - bias[:, None]) * partition.scale
         left, values, right = svd(target)
-        reduced = (left * np.maximum(values - limit, 0.0)) @ right
+        reduced = (left * deep_linear.shrink(problem, values)) @ right
         points.append((BlockMatrix(partition, within, reduced / partition.scale), bias))
     return Factors.balanced(*min(points, key=lambda point: objective(problem, *point)))
 
