@@ -146,11 +146,16 @@ class BlockMatrix:
         return self.mean * self.partition.scale
 
     @cached_property
+    def decomposition(self) -> tuple[Array, Array, Array]:
+        """Left vectors, values and right vectors of `reduced`, see `svd`."""
+        return svd(self.reduced)
+
+    @cached_property
     def spectrum(self) -> tuple[Array, Array]:
         """Singular values of ``B D^{1/2}`` and how often each occurs (two arrays)."""
         p = self.partition
         many = p.sizes > 1
-        reduced = without_rounding(singular_values(self.reduced))
+        reduced = without_rounding(self.decomposition[1])
         within = np.sqrt(p.counts[many]) * np.abs(self.within[many])
         return np.r_[reduced, within], np.r_[np.ones(p.num_groups), p.sizes[many] - 1]
 

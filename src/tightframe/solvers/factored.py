@@ -43,7 +43,7 @@ SHIFT = 1e-9
 MAX_LONGER_STEPS = 20
 
 #: Newton steps go to this norm of the gradient (see `_newton`) before the rank is looked at. After
-#: that they aim at the tolerance: the certified relative gap is mostly 0.1 to 1 times that norm.
+#: that they aim at the tolerance: the certified relative gap is 0.1 to 200 times that norm's square.
 ROUGH_ACCURACY = 1e-2
 
 #: No round asks for more than this: rounding is above.
@@ -251,12 +251,12 @@ def minimise(
             x = _adapt_rank(f, x)
             x, used, _, _ = _newton(f, x, ROUGH_ACCURACY, radius, max_iterations)
             x = _adapt_rank(f, x)
-    accuracy = max(0.5 * tol, LAST_ACCURACY)
+    accuracy = max(0.05 * math.sqrt(tol), LAST_ACCURACY)
     while True:
         x, steps, reached, radius = _newton(f, x, accuracy, radius, max_iterations - used)
         used += steps
         logits, bias = f.blocks(x)
-        certificate = certify_blocks(problem, logits, bias)
+        certificate = certify_blocks(problem, logits, bias, enough=tol)
         converged = certificate.gap <= tol * certificate.primal
         if used >= max_iterations or accuracy <= LAST_ACCURACY:
             break
@@ -268,9 +268,9 @@ def minimise(
                 continue
         if converged:
             break
-        # The gap falls as fast as the gradient.
-        wanted = 0.5 * tol * certificate.primal / certificate.gap
-        accuracy = max(min(reached, accuracy) * min(max(wanted, 1e-4), 0.2), LAST_ACCURACY)
+        # The gap falls as fast as the square of the gradient.
+        wanted = math.sqrt(0.1 * tol * certificate.primal / certificate.gap)
+        accuracy = max(min(reached, accuracy) * min(max(wanted, 1e-2), 0.2), LAST_ACCURACY)
     factors = f.unpack(x)
     factors = factors._replace(bias=without_constant(problem, factors.bias, partition.sizes))
     return FactoredResult(logits, factors, certificate, converged, used)
