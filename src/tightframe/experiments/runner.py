@@ -14,7 +14,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -266,13 +266,34 @@ def _version() -> str:
 def _on_cluster(
     client: Client, function: Callable[..., Any], tasks: Sequence[Task]
 ) -> Iterator[Outcome]:
+    from distributed import KilledWorker
+
+    suspects = []
+    for index, result in _gather(client, function, tasks, range(len(tasks))):
+        if isinstance(result, KilledWorker):
+            suspects.append(index)
+        else:
+            yield _outcome(index, result)
+    # Dask blames whatever a dying worker held, queued tasks too: each alone will show.
+    for suspect in suspects:
+        for index, result in _gather(client, function, tasks, [suspect]):
+            yield _outcome(index, result)
+
+
+def _outcome(index: int, result: Outcome | Exception) -> Outcome:
+    return Outcome(index, reason=_describe(result)) if isinstance(result, Exception) else result
+
+
+def _gather(
+    client: Client, function: Callable[..., Any], tasks: Sequence[Task], indices: Iterable[int]
+) -> Iterator[tuple[int, Outcome | Exception]]:
     # Dask's own futures, not joblib's Dask backend: where Dask gives a task up because it killed
     # its workers, that backend (joblib 1.6) never calls back and the whole run hangs.
     from distributed import as_completed
 
     futures = {
-        client.submit(_attempt, function, index, dict(task), pure=False): index
-        for index, task in enumerate(tasks)
+        client.submit(_attempt, function, index, dict(tasks[index]), pure=False): index
+        for index in indices
     }
     completed = as_completed(list(futures), loop=client.loop)
     try:
@@ -282,9 +303,9 @@ def _on_cluster(
                 continue
             index = futures.pop(future)
             try:
-                outcome = future.result()
+                result: Outcome | Exception = future.result()
             except Exception as error:  # given up by the scheduler, or the scheduler is gone
-                outcome = Outcome(index, reason=_describe(error))
-            yield outcome
+                result = error
+            yield index, result
     finally:
         client.cancel(list(futures))
