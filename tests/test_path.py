@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 import tightframe as tf
 from tests.reference import ufm
-from tightframe.blocks import Partition
+from tightframe.blocks import BlockMatrix, Partition
 from tightframe.solvers import continuation, factored
+from tightframe.solvers import sweep as sweep_module
 from tightframe.solvers.continuation import Continuation
 
 
@@ -233,7 +234,76 @@ def test_a_problem_is_needed():
         tf.path(make(depth=2, loss="mse"), weight_decay=[(1, 1), (1, 1, 1)])
 
 
-# -- continuation ----------------------------------------------------------------------------------
+# -- sweeps of decays: interpolation ---------------------------------------------------------------
+
+INTERPOLATED = "interpolation along the sweep"
+
+
+@pytest.mark.parametrize(
+    ("counts", "loss", "bias", "low", "nodes"),
+    [
+        ("60,20,9,4", "cross_entropy", "none", 0.003, 20),
+        ("60,20,9,4", "cross_entropy", "free", 0.003, 12),
+        ("60,20,9,4", "cross_entropy", "decayed", 0.003, 20),
+        ("60,20,9,4", "mse", "decayed", 0.05, 12),
+        ("60,20,9,4", "mse", "decayed", 1e-4, 20),
+        ("30x3,20x2,11,5x2", "cross_entropy", "none", 0.003, 20),
+        ("30x3,20x2,11,5x2", "cross_entropy", "free", 0.003, 12),
+    ],
+)
+def test_few_points_of_a_smooth_stretch_are_solved(counts, loss, bias, low, nodes):
+    problem = make(counts, loss, bias=bias)
+    high = 0.3 if low > 1e-3 else 0.03
+    sweep = np.geomspace(high, low, 60) * tf.thresholds(problem).total_collapse
+    found = assert_as_alone(problem, {"weight_decay": sweep, "feature_decay": sweep}, 1e-8)
+    assert len(set(found.rank)) == 1  # smooth: no kink
+    solved = [point for point in found.solutions if point.method != INTERPOLATED]
+    assert 2 <= len(solved) <= nodes
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_interpolated_points_are_certified_by_the_public_certificate(loss):
+    problem = make("60,20,9,4", loss, bias="decayed")
+    sweep = np.geomspace(0.2, 0.02, 30) * tf.thresholds(problem).total_collapse
+    found = tf.path(problem, weight_decay=sweep, feature_decay=sweep)
+    points = [point for point in found.solutions if point.method == INTERPOLATED]
+    assert points
+    for point in points:
+        again = tf.certify(point.problem, point.logits, point.bias)
+        assert again.primal == pytest.approx(point.objective, rel=1e-12)
+        assert again.gap <= 1e-8 * point.objective
+
+
+@pytest.mark.parametrize("factor", [-1.0, 0.0, 1e3, np.nan])
+def test_a_wild_interpolation_does_no_harm(monkeypatch, factor):
+    predict, calls = sweep_module.Sweep._predict, []
+
+    def wild(self, places, nodes):
+        calls.append(places)
+        logits, bias = predict(self, places, nodes)
+        left, values, right = logits.decomposition
+        values = np.abs(np.nan_to_num(factor * values, nan=7.0))
+        return BlockMatrix.from_svd(self.partition, logits.within, -left, values, right), bias
+
+    monkeypatch.setattr(sweep_module.Sweep, "_predict", wild)
+    for problem in SMOOTH:
+        calls.clear()
+        found = assert_as_alone(
+            problem,
+            {"weight_decay": np.geomspace(8e-3, 1e-3, 8), "feature_decay": [8e-3] * 8},
+        )
+        assert calls
+        if factor != 0.0:
+            assert all(point.method != INTERPOLATED for point in found.solutions)
+
+
+def test_points_that_share_a_decay_are_told_apart():
+    problem = make(bias="decayed")
+    sweep = {"weight_decay": [1e-2] * 4 + [2e-3] * 4, "bias_decay": [1e-3, 1e-2, 0.1, 1.0] * 2}
+    assert_as_alone(problem, sweep)
+
+
+# -- sweeps of counts: continuation ----------------------------------------------------------------
 
 
 @pytest.fixture
@@ -251,26 +321,22 @@ def runs(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("counts", "loss", "bias", "low"),
+    ("loss", "bias"),
     [
-        ("60,20,9,4", "cross_entropy", "none", 0.003),
-        ("60,20,9,4", "cross_entropy", "free", 0.003),
-        ("60,20,9,4", "cross_entropy", "decayed", 0.003),
-        ("60,20,9,4", "mse", "decayed", 0.05),
-        ("60,20,9,4", "mse", "decayed", 1e-4),
-        ("30x3,20x2,11,5x2", "cross_entropy", "none", 0.003),
-        ("30x3,20x2,11,5x2", "cross_entropy", "free", 0.003),
+        ("cross_entropy", "none"),
+        ("cross_entropy", "free"),
+        ("cross_entropy", "decayed"),
+        ("mse", "decayed"),
     ],
 )
-def test_predictions_are_good_on_a_smooth_stretch(runs, counts, loss, bias, low):
-    problem = make(counts, loss, bias=bias)
-    high = 0.3 if low > 1e-3 else 0.03
-    sweep = np.geomspace(high, low, 60) * tf.thresholds(problem).total_collapse
-    found = tf.path(problem, weight_decay=sweep, feature_decay=sweep)
+def test_predictions_are_good_on_a_smooth_stretch(runs, loss, bias):
+    problem = make("60,20,9,4", loss, 2e-3, bias=bias)
+    counts = [f"{n},200,90,40" for n in range(600, 900, 10)]
+    found = tf.path(problem, counts=counts)
     assert len(set(found.rank)) == 1  # smooth: no kink
-    assert [warm for warm, _ in runs] == [False] * 2 + [True] * 58  # none was a bad one
+    assert [warm for warm, _ in runs] == [False] * 2 + [True] * 28  # none was a bad one
     assert all(result.converged for _, result in runs)
-    problems = [at(problem, decay) for decay in sweep]
+    problems = [problem.replace(counts=entry) for entry in counts]
     alone = [factored.minimise(p, Partition.coarsest(p), tol=1e-8).iterations for p in problems]
     steps = [result.iterations for _, result in runs]
     assert sum(steps) < 0.7 * sum(alone)
@@ -289,10 +355,10 @@ def test_a_wild_prediction_does_no_harm(runs, monkeypatch, factor):
         return found._replace(left=factor * noise, right=factor * found.right)
 
     monkeypatch.setattr(Continuation, "_predict", wild)
-    sweep = np.geomspace(8e-3, 1e-3, 8)
+    counts = [f"{n}x2,200x3,90" for n in range(600, 680, 10)]
     for problem in SMOOTH:
         runs.clear()
-        assert_as_alone(problem, {"weight_decay": sweep, "feature_decay": sweep})
+        assert_as_alone(at(problem, 2e-3), {"counts": counts})
         assert sum(warm for warm, _ in runs) >= 4  # all were tried
         failed = [i for i, (warm, result) in enumerate(runs) if warm and not result.converged]
         assert all(not runs[i + 1][0] and runs[i + 1][1].converged for i in failed)

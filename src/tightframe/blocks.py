@@ -95,6 +95,9 @@ class Partition:
 class BlockMatrix:
     """A K x K matrix B in block form; column k belongs to the samples of class k.
 
+    Leading axes of both arrays are a batch, for `reduced`, `decomposition`, `spectrum`,
+    `column_norms` and `row_average`.
+
     Attributes
     ----------
     partition : Partition
@@ -113,6 +116,15 @@ class BlockMatrix:
         """Hold any K x K matrix, every class its own group."""
         partition = Partition.singletons(problem)
         return cls(partition, np.zeros(partition.num_groups), np.array(matrix, dtype=np.float64))
+
+    @classmethod
+    def from_svd(
+        cls, partition: Partition, within: Array, left: Array, values: Array, right: Array
+    ) -> BlockMatrix:
+        """Build from the `decomposition` of `reduced`."""
+        blocks = cls(partition, within, (left * values[..., None, :]) @ right / partition.scale)
+        blocks.__dict__["decomposition"] = left, values, right  # the cached property
+        return blocks
 
     def to_dense(self) -> Array:
         """Return the K x K matrix, or raise ValueError where it would be too large."""
@@ -156,8 +168,9 @@ class BlockMatrix:
         p = self.partition
         many = p.sizes > 1
         reduced = without_rounding(self.decomposition[1])
-        within = np.sqrt(p.counts[many]) * np.abs(self.within[many])
-        return np.r_[reduced, within], np.r_[np.ones(p.num_groups), p.sizes[many] - 1]
+        within = np.sqrt(p.counts[many]) * np.abs(self.within[..., many])
+        values = np.concatenate([reduced, within], axis=-1)
+        return values, np.r_[np.ones(p.num_groups), p.sizes[many] - 1]
 
     @cached_property
     def column_norms(self) -> Array:
@@ -211,12 +224,12 @@ def svd(matrices: NDArray[Any]) -> tuple[Array, Array, Array]:
     return left.reshape(shape), values.reshape(shape[:-1]), right.reshape(shape)
 
 
-def singular_values(matrix: NDArray[Any]) -> Array:
-    """Return the singular values of a square matrix, largest first; raises as `svd`."""
+def singular_values(matrices: NDArray[Any]) -> Array:
+    """Return the singular values of a square matrix, or a batch, largest first; raises as `svd`."""
     try:
-        values: Array = np.linalg.svd(matrix, compute_uv=False)
+        values: Array = np.linalg.svd(matrices, compute_uv=False)
     except np.linalg.LinAlgError:
-        values = svd(matrix)[1]
+        values = svd(matrices)[1]
     return values
 
 
@@ -225,5 +238,6 @@ def without_rounding(singular_values: NDArray[Any]) -> Array:
 
     Factors carry roots of singular values, and a root makes 1e-16 into 1e-8.
     """
-    limit = np.finfo(float).eps * len(singular_values) * singular_values.max()
+    largest = singular_values.max(axis=-1, keepdims=True)
+    limit = np.finfo(float).eps * singular_values.shape[-1] * largest
     return np.where(singular_values <= limit, 0.0, singular_values)  # NaN stays NaN

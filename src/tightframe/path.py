@@ -22,7 +22,7 @@ from tightframe.problem import (
     whole_number,
 )
 from tightframe.solution import Solution, balanced_factors
-from tightframe.solve import NotConvergedWarning, solve_along
+from tightframe.solve import NotConvergedWarning, solve_along, solve_sweep, uses_solver
 from tightframe.solvers import multistart
 from tightframe.solvers.certificate import is_convex
 from tightframe.solvers.continuation import Continuation
@@ -97,8 +97,9 @@ def path(
 ) -> Path:
     """Solve a problem along a sweep of one or more of its arguments.
 
-    Where the path is smooth, each solve starts from an extrapolation of the last ones; every point
-    has its own certificate.
+    Where a sweep of decays is smooth, few points are solved and the others interpolated; in a sweep
+    of counts, each solve starts from an extrapolation of the last ones. Every point has its own
+    certificate, of the same tolerance.
 
     Parameters
     ----------
@@ -150,6 +151,8 @@ def path(
         problem.replace(**dict(zip(sweep, values, strict=True)))
         for values in zip(*sweep.values(), strict=True)
     ]
+    if "counts" not in sweep and uses_solver(problem):
+        return Path(sweep, tuple(solve_sweep(problems, tol, max_iterations)))
     memory = Continuation()
     return Path(
         sweep,

@@ -77,6 +77,8 @@ def parse_counts(counts: CountsLike) -> tuple[Group, ...]:
     ValueError
         If a count is not a positive integer, or there are fewer than two classes.
     """
+    if isinstance(counts, tuple) and counts and isinstance(counts[0], Group):
+        return counts  # read before
     pairs = _parse_text(counts) if isinstance(counts, str) else _parse_sequence(counts)
     runs: list[Group] = []
     for count, classes in pairs:
@@ -292,7 +294,7 @@ class Problem:
     def replace(self, **changes: Any) -> Problem:
         """Return a copy with some arguments of `Problem` changed."""
         fields: dict[str, Any] = {
-            "counts": self.compact_counts,
+            "counts": self.runs,
             "loss": self.loss,
             "weight_decay": self.weight_decays if self.depth > 1 else self.weight_decays[0],
             "feature_decay": self.feature_decay,

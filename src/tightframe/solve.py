@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tightframe.blocks import Array, BlockMatrix, Partition
@@ -20,6 +21,7 @@ from tightframe.solvers.certificate import (
     uncovered,
 )
 from tightframe.solvers.continuation import Continuation
+from tightframe.solvers.sweep import Sweep
 
 
 class NotConvergedWarning(UserWarning):
@@ -99,19 +101,53 @@ def solve_along(
         solution = _certified(problem, tol, max_iterations, continuation)
     else:
         solution = _best_found(problem, tol, max_iterations, starts, seed)
+    _warn_if_not_converged(solution, tol, max_iterations)
+    return replace(solution, seconds=time.perf_counter() - start)
+
+
+def uses_solver(problem: Problem) -> bool:
+    """Tell whether a problem has the convex form and no closed form."""
+    return is_convex(problem) and not any(family.applies(problem) for family in FAMILIES)
+
+
+def solve_sweep(problems: Sequence[Problem], tol: float, max_iterations: int) -> list[Solution]:
+    """Solve problems that differ in their decays only and for which `uses_solver` holds."""
+    start = time.perf_counter()
+    points = Sweep(problems, tol, max_iterations).points()
+    seconds = (time.perf_counter() - start) / len(problems)
+    solutions = []
+    for problem, point in zip(problems, points, strict=True):
+        solved = point.iterations is not None
+        method = "grouped Newton" if solved else "interpolation along the sweep"
+        solution = _solution(problem, point.logits, point.bias, point.certificate, method, tol)
+        _warn_if_not_converged(solution, tol, max_iterations)
+        solutions.append(replace(solution, seconds=seconds))
+    return solutions
+
+
+def _warn_if_not_converged(solution: Solution, tol: float, max_iterations: int) -> None:
     if solution.status == "not_converged":
         where = f"before a local minimum, after {max_iterations} iterations"
         if solution.gap is not None:
             gap = solution.gap / solution.objective
             where = f"at a relative gap of {gap:.1e}, above tol = {tol:.1e}"
-        warnings.warn(f"solve stopped {where}", NotConvergedWarning, stacklevel=3)
-    return replace(solution, seconds=time.perf_counter() - start)
+        warnings.warn(f"solve stopped {where}", NotConvergedWarning, stacklevel=4)
 
 
 def _certified(
     problem: Problem, tol: float, max_iterations: int, continuation: Continuation
 ) -> Solution:
-    logits, bias, certificate, method = _minimise(problem, tol, max_iterations, continuation)
+    return _solution(problem, *_minimise(problem, tol, max_iterations, continuation), tol)
+
+
+def _solution(
+    problem: Problem,
+    logits: BlockMatrix,
+    bias: Array,
+    certificate: Certificate,
+    method: str,
+    tol: float,
+) -> Solution:
     return Solution(
         problem=problem,
         blocks=logits,

@@ -29,7 +29,7 @@ MAX_BIAS_STEPS = 100
 #: Largest change of a bias in one step, in logit units.
 MAX_BIAS_STEP = 20.0
 
-#: Singular vectors of logits with smaller values than this, relatively, say nothing of the residual.
+#: Singular vectors of logits with smaller values than this, relatively, say nothing.
 FACE_TOLERANCE = 1e-6
 
 #: Samples whose logits are held at a time.
@@ -229,40 +229,80 @@ def _bounds(problem: Problem, logits: BlockMatrix, bias: Array) -> Iterator[floa
             yield bound
     if is_convex(problem):
         fit = make_datafit(problem.loss, logits.partition)
-        best = bias if problem.bias == "none" else best_bias(problem, fit, logits, bias)
-        residual = fit.residual(logits.within, logits.mean + best[:, None])
+        yield 0.0  # no loss and no decay cost is below
+        limit = np.asarray(problem.logit_decay * logits.partition.num_samples)
+        residual = fit.residual(logits.within, logits.mean + bias[:, None])
+        yield _bound(problem, fit, _aligned(problem, logits, residual, limit))
+        if problem.bias != "none":
+            best = best_bias(problem, fit, logits, bias)
+            residual = fit.residual(logits.within, logits.mean + best[:, None])
+            yield _bound(problem, fit, _aligned(problem, logits, residual, limit))
         if problem.bias == "free":
             residual = fit.repair(residual)
-        yield 0.0  # no loss and no decay cost is below
-        yield _bound(problem, fit, _aligned(problem, logits, residual))
         yield _bound(problem, fit, _clipped(problem, residual))
         yield _bound(problem, fit, _scaled(problem, residual))
 
 
-def _aligned(problem: Problem, logits: BlockMatrix, residual: BlockMatrix) -> BlockMatrix:
-    """Put a residual on the face of the norm ball that the logits expose.
+def certify_batch(
+    problem: Problem, logits: BlockMatrix, bias: Array, decays: Array, bias_decays: Array
+) -> tuple[Array, Array]:
+    """Certify a batch of points near the minimisers of problems that differ in their decays.
+
+    Parameters
+    ----------
+    problem : Problem
+        Convex form required; its decays are not used.
+    logits : BlockMatrix
+        With one leading axis, of length T.
+    bias : ndarray, shape (T, G)
+    decays, bias_decays : ndarray, shape (T,)
+        ``logit_decay`` and ``bias_decay`` of every point.
+
+    Returns
+    -------
+    primal, dual : ndarray, shape (T,)
+        Objectives and lower bounds; the latter may be -inf.
+    """
+    p = logits.partition
+    fit = make_datafit(problem.loss, p)
+    scores = logits.mean + bias[..., None]
+    values, times = logits.spectrum
+    primal = fit.values(logits.within, scores) + decays * (values @ times)
+    residual = fit.residual(logits.within, scores)
+    residual = _aligned(problem, logits, residual, decays * p.num_samples)
+    dual = fit.dual_values(residual)
+    if problem.bias == "decayed":
+        primal += bias_decays / 2 * (bias**2 @ p.sizes)
+        dual -= residual.row_average**2 @ p.sizes / (2 * bias_decays)
+    return primal, dual
+
+
+def _aligned(
+    problem: Problem, logits: BlockMatrix, residual: BlockMatrix, limit: Array
+) -> BlockMatrix:
+    """Put a residual, or a batch, on the face of the norm ball that the logits expose.
 
     With ``X = U S V^T``, the minimiser's residual is ``-limit U V^T`` plus a part orthogonal to U
-    and V. Put there, a residual loses only the square of its distance from the optimum, where
-    `_clipped` and `_scaled` lose the distance.
+    and V, of norm at most ``limit``. Put there, a residual loses only the square of its distance
+    from the optimum, where `_clipped` and `_scaled` lose the distance.
     """
     p = residual.partition
-    limit = problem.logit_decay * p.num_samples  # of the singular values of R D^{1/2}
     left, values, right = logits.decomposition
-    rank = int((values > FACE_TOLERANCE * values[0]).sum())
-    left, right = left[:, :rank], right[:rank]
+    kept = values > FACE_TOLERANCE * values[..., :1]
+    face = (left * kept[..., None, :]) @ right
+    back = face.swapaxes(-1, -2)
     rest = residual.reduced
-    rest = rest - left @ (left.T @ rest)
-    rest = _clip(rest - (rest @ right.T) @ right, limit)
-    reduced = rest - limit * (left @ right)
+    rest = rest - face @ (back @ rest)
+    rest = _clip(rest - (rest @ back) @ face, limit)
+    reduced = rest - limit[..., None, None] * face
     # X is only nearly orthogonal to what R must be orthogonal to.
     if problem.loss == "cross_entropy":
         ones = np.sqrt(p.sizes / p.sizes.sum())
-        reduced -= np.outer(ones, ones @ reduced)
+        reduced -= ones[:, None] * (ones @ reduced)[..., None, :]
     if problem.bias == "free":
         counts = np.sqrt(p.shares)
-        reduced -= np.outer(reduced @ counts, counts)
-    reach = limit / np.sqrt(p.counts)
+        reduced -= (reduced @ counts)[..., None] * counts
+    reach = limit[..., None] / np.sqrt(p.counts)
     within = np.where(logits.within > 0, -reach, np.clip(residual.within, -reach, reach))
     return BlockMatrix(p, np.where(p.sizes > 1, within, 0.0), reduced / p.scale)
 
@@ -272,7 +312,7 @@ def _clipped(problem: Problem, residual: BlockMatrix) -> BlockMatrix:
     p = residual.partition
     limit = problem.logit_decay * p.num_samples
     reach = limit / np.sqrt(p.counts)
-    reduced = _clip(residual.reduced, limit)
+    reduced = _clip(residual.reduced, np.asarray(limit))
     return BlockMatrix(p, np.clip(residual.within, -reach, reach), reduced / p.scale)
 
 
@@ -282,12 +322,12 @@ def _scaled(problem: Problem, residual: BlockMatrix) -> BlockMatrix:
     return residual * (limit / max(residual.operator_norm, limit))
 
 
-def _clip(matrix: Array, limit: float) -> Array:
-    """Return a matrix with its singular values clipped."""
-    if np.linalg.norm(matrix) <= limit:
-        return matrix
-    left, values, right = svd(matrix)
-    clipped: Array = (left * np.minimum(values, limit)) @ right
+def _clip(matrices: Array, limit: Array) -> Array:
+    """Return a matrix, or a batch, with its singular values clipped."""
+    if np.all(np.linalg.norm(matrices, axis=(-2, -1)) <= limit):
+        return matrices
+    left, values, right = svd(matrices)
+    clipped: Array = (left * np.minimum(values, limit[..., None])[..., None, :]) @ right
     return clipped
 
 

@@ -45,18 +45,33 @@ class Derivatives(NamedTuple):
 
 
 class Datafit(ABC):
-    """Mean loss ``f(Z + b 1^T)`` of block logits over a partition."""
+    """Mean loss ``f(Z + b 1^T)`` of block logits over a partition.
+
+    `values`, `residual`, `scores` and `dual_values` take batches: leading axes of all arrays.
+    """
 
     def __init__(self, partition: Partition) -> None:
         self.partition = partition
+        self.groups = np.arange(partition.num_groups)
 
-    @abstractmethod
     def value(self, within: Array, scores: Array) -> float:
         """Return the mean loss over all samples (cross-entropy in nats)."""
+        return float(self.values(within, scores))
+
+    @abstractmethod
+    def values(self, within: Array, scores: Array) -> Array:
+        """Return `value` of a batch."""
 
     @abstractmethod
     def residual(self, within: Array, scores: Array) -> BlockMatrix:
         """Return R, so that ``R D^{1/2} / N`` is the gradient in ``X``."""
+
+    @abstractmethod
+    def scores(self, residual: BlockMatrix) -> tuple[Array, Array]:
+        """Return (within, scores) that have a residual, the inverse of `residual`.
+
+        For cross-entropy up to a constant a column, chosen so that columns sum to zero.
+        """
 
     @abstractmethod
     def derivatives(self, within: Array, scores: Array) -> Derivatives:
@@ -67,9 +82,13 @@ class Datafit(ABC):
     def smoothness(self) -> float:
         """Bound of the Hessian's largest eigenvalue in ``X = Z D^{1/2}``."""
 
-    @abstractmethod
     def dual_value(self, residual: BlockMatrix) -> float:
         """Return ``-f*`` at ``R D^{1/2} / N``: a lower bound's data part."""
+        return float(self.dual_values(residual))
+
+    @abstractmethod
+    def dual_values(self, residual: BlockMatrix) -> Array:
+        """Return `dual_value` of a batch."""
 
     @abstractmethod
     def restrict(self, residual: BlockMatrix) -> BlockMatrix:
@@ -101,27 +120,29 @@ class CrossEntropy(Datafit):
             - np.log(k)
         )
 
-    def value(self, within: Array, scores: Array) -> float:
+    def values(self, within: Array, scores: Array) -> Array:
         k = self.partition.sizes
-        own = np.diagonal(scores) + within * (k - 1) / k
+        own = scores[..., self.groups, self.groups] + within * (k - 1) / k
         # Logits relative to the sample's own class; siblings and other groups separately, so
         # that a loss near zero keeps its digits.
         with np.errstate(divide="ignore"):
             siblings = np.log(k - 1) - within
-        others = np.log(k)[:, None] + scores - own
-        np.fill_diagonal(others, siblings)
-        top = np.maximum(others.max(axis=0), 0.0)
-        rest = np.exp(others - top).sum(axis=0)
+        others = np.log(k)[:, None] + scores - own[..., None, :]
+        others[..., self.groups, self.groups] = siblings
+        top = np.maximum(others.max(axis=-2), 0.0)
+        others -= top[..., None, :]
+        rest = np.exp(others, out=others).sum(axis=-2)
         losses = np.where(top > 0, top + np.log(rest + np.exp(-top)), np.log1p(rest))
-        return float(self.partition.shares @ losses)
+        mean: Array = losses @ self.partition.shares
+        return mean
 
     def _group_probabilities(self, within: Array, scores: Array) -> Array:
         """Probability of each group j for a sample of group i, shape (G, G)."""
-        t = scores + np.log(self.partition.sizes)[:, None]
-        t[np.diag_indices_from(t)] += self._log_own(within)
-        t -= t.max(axis=0)
+        t: Array = scores + np.log(self.partition.sizes)[:, None]
+        t[..., self.groups, self.groups] += self._log_own(within)
+        t -= t.max(axis=-2, keepdims=True)
         np.exp(t, out=t)
-        t /= t.sum(axis=0)
+        t /= t.sum(axis=-2, keepdims=True)
         return t
 
     def residual(self, within: Array, scores: Array) -> BlockMatrix:
@@ -131,13 +152,37 @@ class CrossEntropy(Datafit):
         p = self.partition
         k = p.sizes
         # Of the own group's probability, one sibling's share: e^-s / (1 + (k - 1) e^-s).
-        sibling = np.diagonal(q) * np.exp(-np.logaddexp(within, np.log(np.maximum(k - 1, 1e-300))))
+        own = q[..., self.groups, self.groups]
+        sibling = own * np.exp(-np.logaddexp(within, np.log(np.maximum(k - 1, 1e-300))))
         # 1 - own probability is summed from the small ones, which keeps digits where it is tiny.
         mean = q / k[:, None]
-        np.fill_diagonal(mean, 0.0)
+        mean[..., self.groups, self.groups] = 0.0
         leak = k @ mean
-        np.fill_diagonal(mean, -leak / k)
+        mean[..., self.groups, self.groups] = -leak / k
         return BlockMatrix(p, np.where(k > 1, -(leak + k * sibling), 0.0), mean)
+
+    def scores(self, residual: BlockMatrix) -> tuple[Array, Array]:
+        k = self.partition.sizes
+        own, sibling, others = self._probabilities(residual)
+        with np.errstate(divide="ignore", invalid="ignore"):  # NaN and -inf outside the simplex
+            own = np.log(own)
+            within = np.where(k > 1, own - np.log(sibling), 0.0)
+            scores: Array = np.log(others)
+            scores[..., self.groups, self.groups] = own - within * (k - 1) / k
+        return within, scores - (k @ scores / k.sum())[..., None, :]
+
+    def _probabilities(self, residual: BlockMatrix) -> tuple[Array, Array, Array]:
+        """Return the probabilities ``I + R`` of own class, of siblings and of other classes.
+
+        Of shapes (G,), (G,) and (G, G); the last has zeros on its diagonal, and that of siblings
+        is zero for a group of one class.
+        """
+        k = self.partition.sizes
+        others = residual.mean.copy()
+        sibling = others[..., self.groups, self.groups] - residual.within / k
+        sibling = np.where(k > 1, sibling, 0.0)
+        others[..., self.groups, self.groups] = 0.0
+        return 1 - (k - 1) * sibling - k @ others, sibling, others
 
     def derivatives(self, within: Array, scores: Array) -> Derivatives:
         p = self.partition
@@ -151,7 +196,7 @@ class CrossEntropy(Datafit):
         own = np.diagonal(q)
         bend = own * own_share * siblings_share
         weights = q * p.shares
-        groups = np.arange(p.num_groups)
+        groups = self.groups
         alone = not np.any(k > 1)  # then there are no margins
 
         def apply(d_within: Array, d_scores: Array) -> tuple[Array, Array]:
@@ -182,23 +227,26 @@ class CrossEntropy(Datafit):
         gradient = p.sizes * self._residual(within, q).row_average
         return gradient, np.diag(weighted.sum(axis=1)) - weighted @ q.T
 
-    def dual_value(self, residual: BlockMatrix) -> float:
+    def dual_values(self, residual: BlockMatrix) -> Array:
         """Return the mean entropy of the columns of ``P = I + R``; -inf outside the simplex."""
         p = self.partition
         k = p.sizes
-        sibling = np.where(k > 1, np.diagonal(residual.mean) - residual.within / k, 0.0)
         others = residual.mean.copy()
-        np.fill_diagonal(others, 0.0)
+        sibling = others[..., self.groups, self.groups] - residual.within / k
+        sibling = np.where(k > 1, sibling, 0.0)
+        others[..., self.groups, self.groups] = 0.0
         sibling, others = _round_up(sibling), _round_up(others)
         escape = (k - 1) * sibling + k @ others  # probability of all wrong classes
         own = _round_up(1 - escape)
-        if min(own.min(), sibling.min(), others.min()) < 0:
-            return -np.inf
+        outside = np.minimum(np.minimum(own, sibling), others.min(axis=-2)).min(axis=-1) < 0
+        if outside.all():
+            return np.where(outside, -np.inf, 0.0)
+        sibling, others = np.maximum(sibling, 0.0), np.maximum(others, 0.0)
         log_own = np.where(
             own > 0.5, np.log1p(-np.minimum(escape, 0.5)), np.log(np.maximum(own, 1e-300))
         )
         entropy = -(k @ _xlogx(others)) - (k - 1) * _xlogx(sibling) - own * log_own
-        return float(p.shares @ entropy)
+        return np.where(outside, -np.inf, entropy @ p.shares)
 
     def restrict(self, residual: BlockMatrix) -> BlockMatrix:
         """Set negative probabilities of wrong classes to zero; the own class balances."""
@@ -227,13 +275,19 @@ class CrossEntropy(Datafit):
 class MeanSquaredError(Datafit):
     """Squared error ``0.5 ||z + b - e_y||^2``; R = Z + b 1^T - I."""
 
-    def value(self, within: Array, scores: Array) -> float:
+    def values(self, within: Array, scores: Array) -> Array:
         r = self.residual(within, scores)
-        return float(self.partition.shares @ self._squares(r)) / 2
+        mean: Array = self._squares(r) @ self.partition.shares / 2
+        return mean
 
     def residual(self, within: Array, scores: Array) -> BlockMatrix:
         p = self.partition
         return BlockMatrix(p, np.where(p.sizes > 1, within - 1, 0.0), scores - np.diag(1 / p.sizes))
+
+    def scores(self, residual: BlockMatrix) -> tuple[Array, Array]:
+        p = self.partition
+        within = np.where(p.sizes > 1, residual.within + 1, 0.0)
+        return within, residual.mean + np.diag(1 / p.sizes)
 
     def derivatives(self, within: Array, scores: Array) -> Derivatives:
         p = self.partition
@@ -254,12 +308,12 @@ class MeanSquaredError(Datafit):
         sizes = self.partition.sizes
         return sizes * self.residual(within, scores).row_average, np.diag(sizes)
 
-    def dual_value(self, residual: BlockMatrix) -> float:
+    def dual_values(self, residual: BlockMatrix) -> Array:
         """Return the mean of ``-||r||^2 / 2 - r_own``."""
-        p = self.partition
-        k = p.sizes
-        own = np.diagonal(residual.mean) + residual.within * (k - 1) / k
-        return float(p.shares @ (-self._squares(residual) / 2 - own))
+        k = self.partition.sizes
+        own = residual.mean[..., self.groups, self.groups] + residual.within * (k - 1) / k
+        mean: Array = (-self._squares(residual) / 2 - own) @ self.partition.shares
+        return mean
 
     def restrict(self, residual: BlockMatrix) -> BlockMatrix:
         """Return the residual itself: the conjugate is finite everywhere."""

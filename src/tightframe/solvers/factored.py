@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tightframe.blocks import Array, BlockMatrix, Partition, svd
+from tightframe.blocks import Array, BlockMatrix, Partition, singular_values, svd
 from tightframe.problem import Problem, at_most
 from tightframe.solvers.certificate import Certificate, certify_blocks, without_constant
 from tightframe.solvers.datafits import make_datafit
@@ -33,6 +33,10 @@ COARSE_TOLERANCE = 1e-6
 #: Up to this many unknowns a Newton step solves with the Hessian written out.
 MAX_DENSE_UNKNOWNS = 80
 
+#: The first radius is at most so many times the scaled gradient: where that is small, long steps go
+#: along directions that turn U and V together, which are of no use.
+FIRST_RADIUS = 300.0
+
 #: Conjugate-gradient steps allowed for one Newton step.
 MAX_CG_STEPS = 1000
 
@@ -43,8 +47,13 @@ SHIFT = 1e-9
 MAX_LONGER_STEPS = 20
 
 #: Newton steps go to this norm of the gradient (see `_newton`) before the rank is looked at. After
-#: that they aim at the tolerance: the certified relative gap is 0.1 to 200 times that norm's square.
+#: that they aim at the tolerance: the certified relative gap is 0.1 to 200 times its square.
 ROUGH_ACCURACY = 1e-2
+
+#: Where a singular value of X is as small as this (relatively), or one of the residual as near its
+#: limit, Newton steps go on to a norm of `SETTLED_ACCURACY`: before, the rank may be another.
+RANK_SLACK = 2e-3
+SETTLED_ACCURACY = 1e-9
 
 #: No round asks for more than this: rounding is above.
 LAST_ACCURACY = 1e-14
@@ -260,12 +269,16 @@ def minimise(
         converged = certificate.gap <= tol * certificate.primal
         if used >= max_iterations or accuracy <= LAST_ACCURACY:
             break
+        hidden = converged and _may_hide_rank(f, x, logits, reached)
         if not converged or _may_shrink(f, x, logits):
             adapted = _adapt_rank(f, x)
             if adapted is not x:
                 x, radius = adapted, math.inf
                 accuracy = max(accuracy if steps else 0.1 * accuracy, LAST_ACCURACY)
                 continue
+        if hidden:
+            accuracy = max(1e-3 * min(reached, accuracy), LAST_ACCURACY)
+            continue
         if converged:
             break
         # The gap falls as fast as the square of the gradient.
@@ -315,6 +328,24 @@ def _may_shrink(f: FactoredProblem, x: Vector, logits: BlockMatrix) -> bool:
     return bool(smallest < f.safe_value)
 
 
+def _may_hide_rank(f: FactoredProblem, x: Vector, logits: BlockMatrix, reached: float) -> bool:
+    """Tell whether the minimiser may have another rank, for all that the gradient says."""
+    if reached <= SETTLED_ACCURACY:
+        return False
+    left, values, right = logits.decomposition
+    rank = f.rank(x)
+    if rank and values[rank - 1] < RANK_SLACK * max(values[0], f.safe_value):
+        return True
+    if rank >= f.partition.num_groups - (f.problem.loss == "cross_entropy"):
+        return False
+    _, _, within, bias = f.unpack(x)
+    residual = f.fit.residual(within, logits.mean + bias[:, None]).reduced
+    residual = f.project(residual.T).T
+    rest = residual - left[:, :rank] @ (left[:, :rank].T @ residual)
+    rest = rest - (rest @ right[:rank].T) @ right[:rank]
+    return bool(singular_values(rest)[0] > (1 - RANK_SLACK) * f.decay * f.partition.num_samples)
+
+
 def _longer_step(f: FactoredProblem, x: Vector, best: Vector) -> Vector:
     """Make the proximal gradient step from x to ``best`` longer as long as the objective falls.
 
@@ -341,7 +372,10 @@ def _newton(
     """
     value = f.value(x)
     model = f.model(x)
-    radius = min(radius, math.sqrt(2 * value))
+    reached = float(np.linalg.norm(model.gradient / model.weights))
+    radius = min(radius, math.sqrt(2 * value), FIRST_RADIUS * reached)
+    if not math.isfinite(radius):
+        return x, 0, math.inf, math.inf
     solve = _direct_step if len(x) <= MAX_DENSE_UNKNOWNS else _truncated_step
     for iteration in range(max_iterations):
         reached = float(np.linalg.norm(model.gradient / model.weights)) / math.sqrt(value)

@@ -1,0 +1,264 @@
+"""Sweeps of decays: a few points are solved, those between are interpolated and certified.
+
+Between changes of the rank and merging thresholds the minimiser is a smooth function of the decays,
+and the certified gap is of the order of the square of an error in it: a polynomial through a few
+solved points meets the tolerance. Every point has its own certificate; what misses the tolerance is
+solved, and becomes a node of the polynomial.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tightframe.blocks import Array, BlockMatrix, Partition, svd
+from tightframe.problem import Problem
+from tightframe.solvers.certificate import Certificate, certify_batch, without_constant
+from tightframe.solvers.datafits import make_datafit
+from tightframe.solvers.factored import FactoredResult, minimise
+from tightframe.solvers.starts import Factors
+
+#: Nodes of one polynomial, at most.
+MAX_NODES = 10
+
+#: Nodes of a stretch: at least, for each factor of ten that the gap must fall, and how many more of
+#: those it takes for each decade of decays. Measured; what they miss is solved. A gap that is more
+#: than `MAX_EXCESS` too large says nothing.
+LEAST_NODES = 2.2
+MAX_EXCESS = 1e8
+NODES_A_DIGIT = 1.0
+MORE_A_DECADE = 0.15
+
+#: Polynomials are in a power of the decay, between its logarithm, which small decays ask for, and
+#: itself, which large ones do: this over the decades that are swept.
+POWER = 0.5
+
+#: Nodes are solved to this share of the tolerance.
+NODE_TOLERANCE = 0.3
+
+#: A prediction that needs more Newton steps than this was a bad one: the point is solved afresh.
+MAX_WARM_ITERATIONS = 20
+
+#: Entries of the logits of one batch.
+BATCH_ENTRIES = 2**20
+
+
+class Point(NamedTuple):
+    """A certified point of a sweep; ``iterations`` is None where it was interpolated."""
+
+    logits: BlockMatrix
+    bias: Array
+    certificate: Certificate
+    iterations: int | None
+
+
+class Node(NamedTuple):
+    """A solved point: its residual in units of lambda, bias, where margins are positive, rank."""
+
+    within: Array
+    mean: Array
+    bias: Array
+    shown: NDArray[np.bool_]
+    rank: int
+
+
+class Sweep:
+    """Solves problems that differ in their decays only; see `points`.
+
+    Parameters
+    ----------
+    problems : sequence of Problem
+        Convex form required; equal but for their decays.
+    tol, max_iterations
+        As in `minimise`.
+    """
+
+    def __init__(self, problems: Sequence[Problem], tol: float, max_iterations: int) -> None:
+        self.problems = problems
+        self.partition = Partition.coarsest(problems[0])
+        self.problem = problems[0]
+        self.fit = make_datafit(self.problem.loss, self.partition)
+        self.tol, self.max_iterations = tol, max_iterations
+        self.decays = np.array([problem.logit_decay for problem in problems])
+        self.bias_decays = np.array([problem.bias_decay for problem in problems])
+        only_bias = np.ptp(self.decays) == 0 and np.ptp(self.bias_decays) > 0
+        swept = self.bias_decays if only_bias else self.decays
+        self.power = POWER / max(1.0, math.log10(swept.max() / swept.min()))
+        self.times = swept**self.power
+        # Of points that occur more than once, the first stands for all.
+        same = {pair: i for i, pair in reversed([*enumerate(self._pairs())])}
+        self.stands_in = [same[pair] for pair in self._pairs()]
+        self.order = sorted(same.values(), key=self.times.__getitem__)
+        self.nodes: dict[int, Node] = {}
+        self.found: dict[int, Point] = {}
+
+    def _pairs(self) -> list[tuple[float, float]]:
+        return list(zip(self.decays.tolist(), self.bias_decays.tolist(), strict=True))
+
+    def points(self) -> list[Point]:
+        """Return the certified points, in the order of the problems."""
+        last = len(self.order) - 1
+        self._solve(0)
+        if last:
+            self._solve(last, self._predict([last], [0]))
+        stretches = [(0, last)]
+        while stretches:
+            stretches += self._fill(*stretches.pop())
+        return [self.found[i] for i in self.stands_in]
+
+    # Below, a place is an index into the sorted order.
+
+    def _fill(self, low: int, high: int) -> list[tuple[int, int]]:
+        """Find all points of a stretch with solved ends, or return the stretches it splits into."""
+        if high - low < 2:
+            return []
+        if not self._alike(low, high) or self._standing_still(low, high):
+            middle = (low + high) // 2
+            self._solve(middle)
+            return [(low, middle), (middle, high)]
+        nodes = [low, high]
+        missing = list(range(low + 1, high))
+        wanted = self._first_nodes(low, high) & set(missing)
+        while missing:
+            # From the middle outwards, which predicts best.
+            for place in sorted(wanted, key=lambda place: abs(2 * place - low - high)):
+                missing.remove(place)
+                self._solve(place, self._predict([place], nodes))
+                if not self._alike(low, place):
+                    return [(low, place), (place, high)]
+                nodes = sorted([*nodes, place])
+            size = max(1, BATCH_ENTRIES // self.partition.num_groups**2)
+            batches = [missing[start : start + size] for start in range(0, len(missing), size)]
+            accepted = [self._accept(batch, self._predict(batch, nodes)) for batch in batches]
+            missing = sorted(set(missing) - set().union(*accepted))
+            wanted = _middles(missing, nodes)
+        return []
+
+    def _first_nodes(self, low: int, high: int) -> set[int]:
+        """Return the places nearest to as many Chebyshev points as the stretch should need.
+
+        The gap in the middle, predicted from the ends alone, tells.
+        """
+        times = self.times[self.order]
+        start, length = times[low], times[high] - times[low]
+
+        def nearest(share: float) -> int:
+            return int(np.abs(times - start - share * length).argmin())
+
+        middle = nearest(0.5)
+        primal, dual = self._certify([middle], self._predict([middle], [low, high]))
+        excess = (primal[0] - dual[0]) / (self.tol * primal[0])
+        digits = math.log10(min(max(excess, 1.0), MAX_EXCESS))
+        decades = math.log10(times[high] / times[low]) / self.power
+        number = round(LEAST_NODES + digits * (NODES_A_DIGIT + MORE_A_DECADE * decades))
+        angles = np.pi * np.arange(number) / (number - 1)
+        return {nearest(share) for share in (1 - np.cos(angles)) / 2}
+
+    def _standing_still(self, low: int, high: int) -> bool:
+        """Tell whether places share a time: those differ in the other decay."""
+        return bool(np.any(np.diff(self.times[self.order[low : high + 1]]) == 0))
+
+    def _alike(self, a: int, b: int) -> bool:
+        """Tell whether two solved places lie on one smooth stretch, as far as their ranks tell."""
+        one, other = self.nodes[self.order[a]], self.nodes[self.order[b]]
+        return one.rank == other.rank and np.array_equal(one.shown, other.shown)
+
+    def _solve(self, place: int, predicted: tuple[BlockMatrix, Array] | None = None) -> None:
+        """Solve one place, from a prediction where there is one, and make it a node."""
+        index = self.order[place]
+        if index in self.nodes:
+            return
+        problem, tol = self.problems[index], NODE_TOLERANCE * self.tol
+        result: FactoredResult | None = None
+        if predicted is not None:
+            logits, bias = predicted
+            left, values, right = (part[0] for part in logits.decomposition)
+            result = minimise(
+                problem,
+                self.partition,
+                tol=tol,
+                max_iterations=min(MAX_WARM_ITERATIONS, self.max_iterations),
+                start=Factors.from_svd(left, values, right, logits.within[0], bias[0]),
+            )
+        if result is None or not result.converged:
+            result = minimise(problem, self.partition, tol=tol, max_iterations=self.max_iterations)
+        u, _, within, bias = result.factors
+        residual = self.fit.residual(within, result.logits.mean + bias[:, None])
+        unit = 1 / self.decays[index]
+        self.nodes[index] = Node(
+            residual.within * unit, residual.mean * unit, bias, within > 0, u.shape[1]
+        )
+        self.found[index] = Point(result.logits, bias, result.certificate, result.iterations)
+
+    def _predict(self, places: Sequence[int], nodes: Sequence[int]) -> tuple[BlockMatrix, Array]:
+        """Interpolate between nodes; return logits, of the nodes' rank, and bias, a batch.
+
+        What is interpolated is the residual in units of lambda, which changes far less than the
+        logits do: at full rank it is a polar factor.
+        """
+        p = self.partition
+        wanted = [self.order[place] for place in places]
+        known = [self.order[node] for node in nodes]
+        weights = _lagrange(self.times[known], self.times[wanted])
+        within, mean, bias = (
+            np.tensordot(weights, np.array([self.nodes[i][part] for i in known]), axes=1)
+            for part in range(3)
+        )
+        size = self.decays[wanted][:, None]
+        residual = BlockMatrix(p, size * within, size[..., None] * mean)
+        # Outside the domain of the loss there are no such logits: zeros, which certify nothing.
+        within, scores = map(_finite, self.fit.scores(residual))
+        within = np.where(self.nodes[known[0]].shown, within, 0.0)
+        if self.problem.bias == "free":
+            bias = scores @ p.shares
+        left, values, right = svd((scores - bias[..., None]) * p.scale)
+        values[:, self.nodes[known[0]].rank :] = 0.0
+        return BlockMatrix.from_svd(p, within, left, values, right), bias
+
+    def _certify(
+        self, places: Sequence[int], predicted: tuple[BlockMatrix, Array]
+    ) -> tuple[Array, Array]:
+        indices = [self.order[place] for place in places]
+        decays, bias_decays = self.decays[indices], self.bias_decays[indices]
+        return certify_batch(self.problem, *predicted, decays, bias_decays)
+
+    def _accept(self, places: Sequence[int], predicted: tuple[BlockMatrix, Array]) -> set[int]:
+        """Certify predictions, keep those within the tolerance and return their places."""
+        logits, bias = predicted
+        primal, dual = self._certify(places, predicted)
+        accepted = np.flatnonzero(primal - dual <= self.tol * primal).tolist()
+        for i in accepted:
+            self.found[self.order[places[i]]] = Point(
+                BlockMatrix(self.partition, logits.within[i], logits.mean[i]),
+                without_constant(self.problem, bias[i], self.partition.sizes),
+                Certificate(float(primal[i]), float(dual[i])),
+                None,
+            )
+        return {places[i] for i in accepted}
+
+
+def _finite(array: Array) -> Array:
+    return np.nan_to_num(array, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _middles(missing: list[int], nodes: list[int]) -> set[int]:
+    """Return the middle one of the missing places between every two neighbouring nodes."""
+    between = np.searchsorted(nodes, missing)
+    runs = [np.array(missing)[between == i] for i in range(len(nodes) + 1)]
+    return {int(run[len(run) // 2]) for run in runs if len(run)}
+
+
+def _lagrange(known: Array, now: Array) -> Array:
+    """Return the weights, shape (T, n), of polynomials through the nearest `MAX_NODES` of n."""
+    near = np.argsort(np.abs(known - now[:, None]), kind="stable")[:, :MAX_NODES]
+    nodes = known[near]
+    own = np.eye(near.shape[1], dtype=bool)
+    gaps = np.where(own, 1.0, nodes[:, :, None] - nodes[:, None, :])
+    distances = np.where(own, 1.0, (now[:, None] - nodes)[:, None, :])
+    weights = np.zeros((len(now), len(known)))
+    np.put_along_axis(weights, near, np.prod(distances / gaps, axis=2), axis=1)
+    return weights
