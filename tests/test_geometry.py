@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tightframe as tf
-from tightframe.geometry import cosines
+from tightframe.geometry import cosines, general_orthogonal_frame
 
 SIZES = st.integers(2, 12)
 
@@ -134,3 +134,25 @@ def test_shapes_must_agree():
         tf.Geometry.from_vectors(np.ones((3, 4)), np.ones((3, 4)))
     with pytest.raises(ValueError, match="logits: got shape"):
         tf.Geometry("x", np.eye(3), np.eye(3), np.eye(2))
+
+
+def test_general_orthogonal_frame_is_the_imbalanced_mse_geometry():
+    solution = tf.solve(
+        tf.Problem("200,100,50x2", loss="mse", weight_decay=5e-4, feature_decay=5e-4)
+    )
+    predicted = solution.geometry
+    frame = general_orthogonal_frame(predicted.classifier_norms, predicted.means_norms)
+    for part in ("classifier", "means", "logits", "centered_means"):
+        assert frame.distance(predicted, part) < 1e-12
+    assert np.allclose(frame.logits, predicted.logits)
+
+
+def test_general_orthogonal_frame_refuses_what_are_no_lengths():
+    with pytest.raises(ValueError, match="means_norms: got shape"):
+        general_orthogonal_frame([1, 2], [1, 2, 3])
+    with pytest.raises(ValueError, match="classifier_norms: lengths must be"):
+        general_orthogonal_frame([1, -2], [1, 2])
+    with pytest.raises(ValueError, match="classifier_norms: got shape"):
+        general_orthogonal_frame(1.0, [1, 2])
+    with pytest.raises(ValueError, match="num_classes"):
+        general_orthogonal_frame([1], [1])

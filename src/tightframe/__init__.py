@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from tightframe.geometry import Geometry, normalized_distance, orthogonal_frame, seli, simplex_etf
@@ -14,6 +15,7 @@ from tightframe.svm import SvmCertificate, certify_svm
 from tightframe.thresholds import Thresholds, thresholds
 
 if TYPE_CHECKING:
+    from tightframe import heads, metrics
     from tightframe.experiments.phase import PhaseDiagram, phase_diagram
 
 __version__ = "0.1.0"
@@ -32,6 +34,8 @@ __all__ = [
     "Thresholds",
     "certify",
     "certify_svm",
+    "heads",
+    "metrics",
     "normalized_distance",
     "orthogonal_frame",
     "path",
@@ -46,7 +50,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded on first use: a phase diagram runs on what experiments run on.
+    # Loaded on first use: these need torch, and a phase diagram what experiments run on.
+    if name in ("heads", "metrics"):
+        return importlib.import_module(f"{__name__}.{name}")
     if name in ("PhaseDiagram", "phase_diagram"):
         from tightframe.experiments import phase
 

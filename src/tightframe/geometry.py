@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tightframe.problem import CountsLike, parse_counts, require_dense
+from tightframe.problem import CountsLike, parse_counts, require_dense, whole_number
 
 #: The matrices of a Geometry that can be compared, in the order reports show them.
 PARTS = ("classifier", "means", "centered_means", "logits")
@@ -177,6 +177,100 @@ def orthogonal_frame(num_classes: int) -> Geometry:
     _projection(num_classes)
     eye = np.eye(num_classes)
     return Geometry("orthogonal frame", eye, eye, eye)
+
+
+def general_orthogonal_frame(classifier_norms: ArrayLike, means_norms: ArrayLike) -> Geometry:
+    """Return orthogonal classifier rows and class means of given lengths, aligned class by class.
+
+    The general orthogonal frame (GOF) of imbalanced MSE without bias (Dang et al. 2023): every
+    Gram is diagonal. A class of length 0 has vanished.
+
+    Parameters
+    ----------
+    classifier_norms, means_norms : array_like, shape (K,)
+        Lengths, finite and not below 0.
+
+    Raises
+    ------
+    ValueError
+        If they are not of one shape, fewer than two, or out of range.
+    """
+    lengths: list[NDArray[np.float64]] = []
+    for name, value in (("classifier_norms", classifier_norms), ("means_norms", means_norms)):
+        array = np.asarray(value, dtype=np.float64)
+        if array.ndim != 1 or (lengths and array.shape != lengths[0].shape):
+            need = "(K,)" if not lengths else f"{lengths[0].shape} as classifier_norms"
+            raise ValueError(f"{name}: got shape {array.shape}, need {need}")
+        if not (np.isfinite(array).all() and (array >= 0).all()):
+            raise ValueError(f"{name}: lengths must be finite and at least 0")
+        lengths.append(array)
+    w, h = lengths
+    _projection(len(w))
+    return Geometry("general orthogonal frame", np.diag(w**2), np.diag(h**2), np.diag(w * h))
+
+
+def etf_distance_floor(num_classes: int, dim: int) -> float:
+    """Return the least distance to the simplex ETF that features of a width can have.
+
+    ``sqrt(2 - 2 sqrt(r / (K - 1)))`` with r = min(D, K - 1): a Gram matrix (or mean logits) of
+    rank r has at most r of the frame's K - 1 equal eigenvalues. 0 from D = K - 1 on; for K = 2 any
+    centred vectors reach 0, which says nothing about them.
+
+    Parameters
+    ----------
+    num_classes, dim : int
+        K, at least 2, and D, at least 1.
+
+    Raises
+    ------
+    ValueError
+        If either is out of range.
+
+    See Also
+    --------
+    distance_floor : for any target.
+    """
+    k, d = whole_number("num_classes", num_classes, 2), whole_number("dim", dim)
+    return float(np.sqrt(2 - 2 * np.sqrt(min(d, k - 1) / (k - 1))))
+
+
+def distance_floor(target: ArrayLike, dim: int) -> float:
+    """Return the least normalised distance of a matrix of rank at most D to a target.
+
+    ``sqrt(2 - 2 sqrt(sum of the D largest sigma_i^2 / sum of all))`` over the target's singular
+    values (Eckart and Young). For a Gram matrix the best one is a Gram matrix itself, so no
+    vectors of width D come closer.
+
+    Parameters
+    ----------
+    target : array_like, shape (K, K)
+        For example ``solution.geometry.classifier``.
+    dim : int
+        Width D of the vectors, at least 1.
+
+    Returns
+    -------
+    float
+        From 0 to sqrt(2); NaN, with a RuntimeWarning, for a zero target.
+
+    Raises
+    ------
+    ValueError
+        If the target is no finite square matrix or D is out of range.
+    """
+    matrix, d = np.asarray(target, dtype=np.float64), whole_number("dim", dim)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(f"target: got shape {matrix.shape}, need (K, K)")
+    if not np.isfinite(matrix).all():
+        raise ValueError("target: entries must be finite")
+    values = np.linalg.svd(matrix, compute_uv=False)
+    if values[0] == 0:
+        warnings.warn("distance to a zero matrix is undefined", RuntimeWarning, stacklevel=2)
+        return float("nan")
+    # By the part left out, (1 - c) = (1 - c^2) / (1 + c): nothing cancels near 0.
+    values = values / np.linalg.norm(values)
+    left_out = float(np.sum(values[d:] ** 2))
+    return float(np.sqrt(2 * left_out / (1 + np.sqrt(max(1 - left_out, 0.0)))))
 
 
 def seli(counts: CountsLike) -> Geometry:

@@ -4,6 +4,7 @@ import copy
 import gc
 import io
 import pickle
+import warnings
 import weakref
 from typing import ClassVar
 
@@ -98,6 +99,72 @@ class TestStreaming:
             assert_same(gather(x, y, k), x, y, k)
 
     @quick
+    @given(streams(), st.integers(1, 12), st.data())
+    def test_any_buffer_is_the_two_pass_answer(self, stream, buffer, data):
+        x, y, k = stream
+        cuts = data.draw(st.lists(st.integers(0, len(y)), max_size=6))
+        moments = gather(x, y, k, cuts, buffer=buffer)
+        assert_same(moments, x, y, k)
+        # Rows gathered after a reader came are not forgotten either.
+        assert_same(moments.update(x, y), np.r_[x, x], np.r_[y, y], k)
+
+    @pytest.mark.parametrize(
+        "read",
+        [
+            lambda m: m.means,
+            lambda m: m.offsets,
+            lambda m: m.mean_errors,
+            lambda m: m.global_mean(),
+            lambda m: m.centered_means(),
+            lambda m: m.traces,
+            lambda m: m.within(),
+            lambda m: m.between(),
+            lambda m: m.present().within(),
+            lambda m: ClassMoments(3).merge(m).within(),
+            lambda m: m.merge(m).within(),
+            lambda m: m.merge(ClassMoments(3)).within(),
+            lambda m: m.merge(ClassMoments(3).update(np.ones((2, 4)), [0, 1])).within(),
+            lambda m: ClassMoments(3).load_state_dict(m.state_dict()).within(),
+            lambda m: copy.deepcopy(m).within(),
+            lambda m: pickle.loads(pickle.dumps(m)).within(),
+            lambda m: m.tensors()[2],
+        ],
+    )
+    def test_every_reader_sees_the_waiting_rows(self, read):
+        rng = np.random.default_rng(0)
+        x, y = rng.normal(size=(9, 4)), np.arange(9) % 3
+        waiting = gather(x, y, 3, cuts=range(9), buffer=100)
+        added = gather(x, y, 3, buffer=1)  # every row is added at once
+        np.testing.assert_allclose(read(waiting), read(added), rtol=1e-12, atol=1e-14)
+
+    def test_counts_include_the_waiting_rows_and_loading_forgets_them(self):
+        moments = ClassMoments(2, buffer=100).update([[1.0], [2.0]], [0, 1])
+        assert (moments.num_samples, moments.missing) == (2, [])
+        moments.load_state_dict(ClassMoments(2).update([[5.0]], [1]).state_dict())
+        moments.update([[7.0]], [0])
+        assert moments.means.tolist() == [[7.0], [5.0]]
+
+    @quick
+    @given(streams(), st.integers(1, 4))
+    def test_products_by_panels(self, stream, panel):
+        x, y, k = stream
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(moments_module, "_PANEL", panel)
+            moments = gather(x, y, k, cuts=[len(y) // 2])
+            assert_same(moments, x, y, k)
+            assert_same(ClassMoments(k).merge(moments).merge(moments), np.r_[x, x], np.r_[y, y], k)
+            assert torch.equal(moments.within(), moments.within().T)
+            products = moments.state_dict()["products"]
+            assert torch.equal(products, products.T)
+
+    def test_widths_of_several_panels(self):
+        rng = np.random.default_rng(0)
+        for dim in (127, 128, 129, 300):
+            x, y = rng.normal(size=(50, dim)), np.arange(50) % 3
+            within = gather(x, y, 3, cuts=[20]).within()
+            np.testing.assert_allclose(within, two_pass.within(x, y, 3), rtol=1e-11, atol=1e-13)
+
+    @quick
     @given(streams(), st.floats(-1e6, 1e6), st.permutations(range(6)))
     def test_translation_and_relabelling(self, stream, shift, order):
         x, y, k = stream
@@ -180,6 +247,28 @@ class TestAccuracy:
         naive = sum(np.sum(s**2) - np.sum(s.sum(axis=0) ** 2) / len(s) for s in sums) / len(x)
         assert abs(naive / truth - 1) > 1e-9
 
+    def test_float32_products_cost_digits_of_the_scatter_alone(self, case):
+        name, x, y = case
+        exact = x.astype(float) - x[0].astype(float)
+        single = gather(x, y, 5, cuts=[1000], dtype=torch.float32)
+        double = gather(x, y, 5, cuts=[1000])
+        assert torch.equal(single.means, double.means)
+        assert torch.equal(single.traces, double.traces)
+        want = two_pass.within(exact, y, 5)
+        error = np.abs(single.within().numpy() - want).max() / np.abs(want).max()
+        assert error < 1e-5
+        if name == "mu+1e-4 noise":  # the others are coarse: float32 holds their products
+            assert error > 1e-12
+
+    @pytest.mark.parametrize("exponent", [-900, -300, -80, 80, 300, 400])
+    def test_float32_products_of_any_size(self, exponent):
+        rng = np.random.default_rng(0)
+        x, y = rng.normal(size=(60, 4)), np.arange(60) % 3
+        plain = gather(x, y, 3, dtype=torch.float32).within()
+        scaled = gather(np.ldexp(x, exponent), y, 3, dtype=torch.float32).within()
+        want = np.ldexp(plain.numpy(), 2 * exponent)
+        np.testing.assert_allclose(scaled, want, rtol=1e-5, atol=1e-6 * np.abs(want).max())
+
     def test_an_outlying_first_sample_costs_little(self):
         rng = np.random.default_rng(1)
         x, y = rng.normal(size=(5000, 3)), np.zeros(5000, dtype=int)
@@ -217,6 +306,26 @@ class TestInputs:
         assert moments.means.dtype == moments.within().dtype == torch.float64
         assert moments.counts.dtype == torch.int64
         assert_same(moments, x.double().numpy(), y.numpy(), 3)
+
+    @pytest.mark.parametrize("dtype", ["u1", "i1", "i2", "u2", "i4", "u4", "i8", "u8"])
+    def test_whole_numbers_are_features_too(self, dtype):
+        x = (np.arange(200).reshape(50, 4) * 37 % 120).astype(dtype)  # uint8 images, for example
+        y = np.arange(50) % 3
+        assert_same(gather(x, y, 3, cuts=[7]), x.astype(float), y, 3)
+
+    def test_types_may_change_from_batch_to_batch(self):
+        x, y = np.arange(24.0).reshape(12, 2), np.arange(12) % 2
+        moments = ClassMoments(2)
+        for rows, dtype in ((slice(0, 5), "f4"), (slice(5, 6), "u1"), (slice(6, 12), "f2")):
+            moments.update(x[rows].astype(dtype), y[rows])
+        assert_same(moments, x, y, 2)
+
+    @pytest.mark.parametrize("shape", [(3, 4), (2, 3, 2), (12, 1), (1, 12)])
+    def test_sequences_are_flattened(self, shape):
+        rng = np.random.default_rng(0)
+        x, y = rng.normal(size=(12, 5)), np.arange(12) % 3
+        moments = ClassMoments(3).update(x.reshape(*shape, 5), y.reshape(shape))
+        assert_same(moments, x, y, 3)
 
     @pytest.mark.parametrize(
         "labels",
@@ -310,8 +419,82 @@ class TestInputs:
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 moments = gather(x, y, 2, cuts=[3])
                 assert_same(moments, x, y, 2)
+                single = gather(x, y, 2, dtype=torch.float32).within()
+                np.testing.assert_allclose(single, moments.within(), rtol=1e-6, atol=1e-7)
         finally:
             torch.set_default_dtype(torch.float32)
+
+
+class TestLeftOut:
+    @quick
+    @given(streams(), st.data())
+    def test_ignored_and_dropped_rows_leave_no_trace(self, stream, data):
+        x, y, k = stream
+        kinds = st.sampled_from(["good", "ignored", "nan", "inf", "both"])
+        fate = np.array(data.draw(st.lists(kinds, min_size=len(y), max_size=len(y))))
+        spoilt = x.copy()
+        spoilt[np.isin(fate, ["nan", "both"]), -1] = np.nan
+        spoilt[fate == "inf", 0] = -np.inf
+        labels = np.where(np.isin(fate, ["ignored", "both"]), -100, y)
+        good = fate == "good"
+        moments = ClassMoments(k, ignore_index=-100, nonfinite="drop")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            for rows in np.array_split(np.arange(len(y)), 3):
+                moments.update(spoilt[rows], labels[rows])
+        assert moments.num_ignored == np.isin(fate, ["ignored", "both"]).sum()
+        assert moments.num_dropped == np.isin(fate, ["nan", "inf"]).sum()
+        assert moments.counts.tolist() == np.bincount(y[good], minlength=k).tolist()
+        if good.any():
+            own, rows = np.unique(y[good], return_inverse=True)
+            assert_same(moments.present(), x[good], rows, len(own))
+
+    def test_ignored_rows_are_not_looked_at_and_refusals_name_the_batch_row(self):
+        moments = ClassMoments(2, ignore_index=-1)
+        moments.update([[np.nan], [1.0]], [-1, 0])
+        with pytest.raises(ValueError, match="labels: got 2 in row 3, allowed are 0 to 1"):
+            moments.update([[1.0]] * 4, [-1, -1, 0, 2])
+        with pytest.raises(ValueError, match="features: row 2 has an entry"):
+            moments.update([[np.nan], [1.0], [np.inf]], [-1, 0, 1])
+        assert (moments.num_samples, moments.num_ignored) == (1, 1)
+
+    def test_a_class_may_be_ignored(self):
+        moments = ClassMoments(3, ignore_index=0).update([[1.0]] * 3, [0, 1, 2])
+        assert moments.missing == [0]
+
+    def test_a_batch_of_nothing_else_fixes_nothing(self):
+        moments = ClassMoments(3, ignore_index=-1).update(torch.ones(2, 4), [-1, -1])
+        assert (moments.dim, moments.num_ignored) == (None, 2)
+
+    def test_dropping_warns_once_and_is_not_the_default(self):
+        bad = torch.tensor([[1.0], [np.nan]])
+        moments = ClassMoments(2, nonfinite="drop")
+        with pytest.warns(RuntimeWarning, match="features: dropped 1 rows with NaN"):
+            moments.update(bad, [0, 1])
+        moments.update(bad, [0, 1]).update(bad.half(), [0, 1])  # warnings are errors here
+        assert (moments.num_dropped, moments.counts.tolist()) == (3, [3, 0])
+        with pytest.raises(ValueError, match="features: row 1"):
+            ClassMoments(2).update(bad, [0, 1])
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.half])
+    def test_the_largest_numbers_are_told_from_infinity(self, dtype):
+        largest = min(torch.finfo(dtype).max, 1e140)
+        x = torch.tensor([[largest], [np.inf], [-largest], [-np.inf]], dtype=torch.float64).to(
+            dtype
+        )
+        with pytest.warns(RuntimeWarning, match="dropped 2 rows"):
+            moments = ClassMoments(1, nonfinite="drop").update(x, [0] * 4)
+        assert moments.counts.tolist() == [2]
+
+    def test_tallies_are_merged_and_saved(self):
+        moments = ClassMoments(2, ignore_index=-1).update([[1.0], [2.0]], [-1, 0])
+        moments.merge(copy.deepcopy(moments)).merge(
+            ClassMoments(2, ignore_index=-1).update([[1.0]], [-1])
+        )
+        loaded = ClassMoments(2).load_state_dict(moments.state_dict())
+        assert (loaded.num_ignored, loaded.num_dropped) == (3, 0)
+        old = {n: v for n, v in moments.state_dict().items() if n not in ("ignored", "dropped")}
+        assert ClassMoments(2).load_state_dict(old).num_ignored == 0
 
 
 GOOD = torch.ones(2, 3)
@@ -338,7 +521,8 @@ class TestRefusals:
             (torch.ones(2, 3, 1), [0, 1], r"features: got shape \(2, 3, 1\), need \(B, D\)"),
             (torch.ones(3), [0, 1, 2], r"features: got shape \(3,\)"),
             (torch.ones(2, 0), [0, 1], r"features: got shape \(2, 0\)"),
-            (torch.ones(2, 3, dtype=torch.long), [0, 1], "features: got type torch.int64"),
+            (torch.ones(2, 3, dtype=torch.bool), [0, 1], "features: got type torch.bool"),
+            (torch.ones(2, 3, 1), [[0, 1], [1, 0]], r"\(\.\.\.\), which are \(2, 2\)"),
             (torch.ones(2, 3, dtype=torch.complex64), [0, 1], "features: got type torch.complex64"),
             ([[1.0, 2.0, 3.0], [1.0]], [0, 1], "features: got list"),
             (None, [0, 1], "features: got NoneType"),
@@ -372,6 +556,22 @@ class TestRefusals:
     def test_dim(self):
         with pytest.raises(ValueError, match="dim: got 0, need a whole number, at least 1"):
             ClassMoments(3, 0)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"buffer": 0}, "buffer: got 0, need a whole number, at least 1"),
+            ({"dtype": torch.bfloat16}, "dtype: got torch.bfloat16, allowed are torch.float64, t"),
+            ({"dtype": "float32"}, "dtype: got float32"),
+            ({"nonfinite": "ignore"}, "nonfinite: got 'ignore', allowed are raise, drop"),
+            ({"ignore_index": -100.0}, "ignore_index: got -100.0, need a whole number or None"),
+            ({"ignore_index": True}, "ignore_index: got True"),
+            ({"device": "mps"}, "device: got mps, need one that has float64"),
+        ],
+    )
+    def test_options(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            ClassMoments(3, **options)
 
     @pytest.mark.parametrize(
         ("other", "message"),
@@ -488,6 +688,8 @@ class TestState:
             ({"sums": torch.zeros(2, 3)}, "sums is .* need torch.float64"),
             ({"products": torch.zeros(0, 0).double()}, r"products is .* need .* \(3, 3\)"),
             ({"anchors": 3}, "anchors is int"),
+            ({"ignored": -1}, "ignored is -1, need a whole number, at least 0"),
+            ({"dropped": 1.5}, "dropped is 1.5"),
             ({"squares": None}, "has no entry 'squares'"),
         ],
     )

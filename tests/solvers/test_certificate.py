@@ -47,6 +47,31 @@ def test_gap_bounds_the_distance_to_the_minimum(problem, seed, scale):
     assert improved.gap >= improved.primal - best.objective - 1e-12
 
 
+@pytest.mark.parametrize("bias", ["none", "free", "decayed"])
+@pytest.mark.parametrize("decay", [1e-3, 1e-2, 3e-2])
+def test_gap_falls_with_the_square_of_the_distance(bias, decay):
+    problem = tf.Problem(
+        "40,30,20,9,4",
+        weight_decay=decay,
+        feature_decay=decay,
+        bias=bias,
+        bias_decay=0.05 if bias == "decayed" else None,
+    )
+    best = tf.solve(problem, 1e-13)
+    rng = np.random.default_rng(0)
+    # Of the same rank, as candidates near the optimum of a factored solver are.
+    u, s, vt = np.linalg.svd(best.logits)
+    u, s, vt = u[:, : best.rank], s[: best.rank], vt[: best.rank]
+    du, dv = rng.normal(size=u.shape), rng.normal(size=vt.shape)
+    du -= du.mean(axis=0)
+    gaps = []
+    for size in (1e-2, 1e-3, 1e-4):
+        logits = ((u + size * du) * s) @ (vt + size * dv)
+        gaps.append(tf.certify(problem, logits, best.bias if bias != "none" else None).gap)
+    assert gaps[1] < 0.03 * gaps[0]
+    assert gaps[2] < 0.03 * gaps[1]
+
+
 @given(convex_problems(), st.integers(0, 10**6))
 def test_primal_is_the_objective_of_the_cheapest_factors(problem, seed):
     logits, bias = _candidate(problem, seed)

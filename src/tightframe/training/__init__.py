@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tightframe.training.callbacks import CollapseCallback, history_columns
+    from tightframe.training.huggingface import CollapseTrainerCallback
     from tightframe.training.losses import UFMLoss
     from tightframe.training.margins import group_margins
     from tightframe.training.module import CollapseModule
+    from tightframe.training.monitor import CollapseMonitor
     from tightframe.training.networks import MLP, head_bias, head_layers, head_weight, linear_head
 
 __all__ = [
     "MLP",
     "CollapseCallback",
     "CollapseModule",
+    "CollapseMonitor",
+    "CollapseTrainerCallback",
     "UFMLoss",
     "group_margins",
     "head_bias",
@@ -31,9 +35,11 @@ __all__ = [
 
 _MODULES = {
     "callbacks": ("CollapseCallback", "history_columns"),
+    "huggingface": ("CollapseTrainerCallback",),
     "losses": ("UFMLoss",),
     "margins": ("group_margins",),
     "module": ("CollapseModule",),
+    "monitor": ("CollapseMonitor",),
     "networks": ("MLP", "head_bias", "head_layers", "head_weight", "linear_head"),
 }
 

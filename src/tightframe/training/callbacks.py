@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import lightning
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tightframe.geometry import PARTS, Geometry, simplex_etf
 from tightframe.metrics import ClassMoments, CollapseReport
+from tightframe.metrics.hooks import evaluating
 from tightframe.problem import Problem
 from tightframe.training.margins import group_margins
 from tightframe.training.module import CollapseModule
@@ -218,7 +218,7 @@ class CollapseCallback(lightning.Callback):
             problem wants none; or features or loss are not finite, because training diverged.
         """
         problem = self.problem
-        with _evaluating(module):
+        with evaluating(module):
             features, labels, logits = _forward(module, self._train)
             test_accuracy = math.nan
             if self._test is not None:
@@ -268,18 +268,6 @@ class CollapseCallback(lightning.Callback):
                 f"features: the backbone returned {float(features.min())}, "
                 "the problem has non-negative features; end the backbone with a ReLU"
             )
-
-
-@contextlib.contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    modes = [(child, child.training) for child in module.modules()]
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for child, mode in modes:
-            child.training = mode
 
 
 def _forward(module: CollapseModule, batches: Batches) -> tuple[Tensor, Tensor, Tensor]:

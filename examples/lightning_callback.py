@@ -1,0 +1,73 @@
+"""Collapse of any LightningModule, logged by whatever loggers the Trainer has."""
+
+import logging
+import tempfile
+import warnings
+from pathlib import Path
+
+import lightning
+import torch
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from tightframe.training.monitor import CollapseMonitor
+
+
+class Classifier(lightning.LightningModule):
+    """An ordinary module, which knows nothing of neural collapse."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(10, 64), nn.ReLU(), nn.Linear(64, 12), nn.ReLU())
+        self.fc = nn.Linear(12, 4)
+
+    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+        """Return the loss."""
+        x, y = batch
+        return nn.functional.cross_entropy(self.fc(self.net(x)), y)
+
+    def validation_step(self, batch: list[torch.Tensor], batch_idx: int) -> None:
+        """Log the loss."""
+        self.log("val_loss", self.training_step(batch, batch_idx))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return the optimiser."""
+        return torch.optim.Adam(self.parameters(), lr=5e-3, weight_decay=1e-4)
+
+
+def main() -> None:
+    """Train with the monitor attached and read back what the loggers wrote."""
+    lightning.seed_everything(0, verbose=False)
+    labels = torch.arange(400) % 4
+    inputs = torch.randn(400, 10) + 3 * torch.eye(10)[labels]
+    data = TensorDataset(inputs, labels)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = lightning.Trainer(
+            accelerator="cpu",
+            max_epochs=6,
+            logger=[CSVLogger(folder), TensorBoardLogger(folder)],
+            callbacks=[CollapseMonitor()],  # the one line
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        # Collapse is a property of the training set, so that is what is validated on here.
+        trainer.fit(Classifier(), DataLoader(data, 50, shuffle=True), DataLoader(data, 200))
+        monitor = trainer.callbacks[0]
+        for row in monitor.history:
+            print(
+                f"epoch {row['epoch']:.0f}  NC1 {row['nc1']:7.4f}  "
+                f"classifier to ETF {row['classifier_to_simplex_etf']:.4f}  NC4 {row['nc4']:.3f}"
+            )
+        print(f"callback_metrics: collapse/nc1 = {trainer.callback_metrics['collapse/nc1']:.4f}")
+        written = (Path(folder) / "lightning_logs" / "version_0" / "metrics.csv").read_text()
+        print(
+            f"metrics.csv has {sum('collapse/' in c for c in written.split(','))} columns of ours"
+        )
+
+
+if __name__ == "__main__":
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    main()

@@ -1,0 +1,442 @@
+"""NC2 and NC3: how far means, classifier and mean logits are from a frame or a predicted geometry.
+
+Distances are ``||A/||A||_F - T/||T||_F||_F``, from 0 to 2, NaN with a RuntimeWarning where either
+side is zero. Against frames and other targets in compact form no K x K matrix is held.
+
+Two things no implementation can mend: with K = 2 the centred class means are a simplex frame
+whatever they are, so their distance to it is 0; and with D < K - 1 no simplex frame fits, so that
+distance has a floor above 0, `tightframe.geometry.etf_distance_floor`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tightframe.geometry import Geometry, normalized_distance
+from tightframe.metrics.inputs import (
+    Array,
+    as_array,
+    classifier,
+    layer_list,
+    real_matrix,
+    require_complete,
+    resolved_means,
+    usable,
+    warn,
+)
+from tightframe.metrics.moments import ClassMoments, plain_tensors
+from tightframe.metrics.targets import (
+    TARGET_PARTS,
+    GroupedGeometry,
+    GroupedMatrix,
+    Target,
+    as_target,
+    restrict,
+)
+from tightframe.metrics.tiles import row_blocks
+from tightframe.problem import require_dense
+from tightframe.solution import Solution
+
+_EPS = torch.finfo(torch.float64).eps
+
+#: Above this squared distance the formula by inner products is exact to 1e-14; below it cancels,
+#: and the difference of the two matrices is formed in blocks of rows.
+_SAFE_SQUARE = 0.1
+
+
+@plain_tensors()
+def measured_geometry(moments: ClassMoments, weight: Any) -> Geometry:
+    """Return the network's geometry: Grams of classifier and class means, mean logits W H.
+
+    Parameters
+    ----------
+    moments : ClassMoments
+        Every class must have samples.
+    weight : tensor or array_like, shape (K, D)
+        Classifier, the product of the layers where there are several.
+
+    Raises
+    ------
+    ValueError
+        If a class has no samples (it is named: no Gram matrix is complete without it), K < 2,
+        K > 4096, or the classifier's shape or entries are wrong.
+    """
+    w, _ = classifier(moments, weight)
+    require_complete(moments)
+    centered = as_array(resolved_means(moments).T)
+    return Geometry.from_vectors(as_array(w), as_array(moments.means.T), centered=centered)
+
+
+@plain_tensors()
+def margins(moments: ClassMoments, weight: Any) -> NDArray[np.float64]:
+    """Return the margins without bias, shape (K, K).
+
+    Entry (j, k) is the mean over the samples of class k of logit k less logit j; it is 0 on the
+    diagonal, and class k is told from j when it is positive.
+
+    Parameters and errors are those of `measured_geometry`.
+    """
+    w, _ = classifier(moments, weight)
+    require_complete(moments)
+    logits = w @ moments.means.T
+    return as_array(logits.diagonal() - logits)
+
+
+@plain_tensors()
+def nc2(vectors: Any, target: Target = "etf", *, part: str | None = None) -> float:
+    """Return NC2: the distance of a Gram matrix to that of a frame or predicted geometry.
+
+    ``||G/||G||_F - T/||T||_F||_F`` (Zhu et al. 2021 and Dang et al. 2023 for the classifier,
+    Thrampoulidis et al. 2022 and Dang et al. 2024 for both).
+
+    Parameters
+    ----------
+    vectors : ClassMoments or array_like, shape (K, D)
+        Class means; classes without samples are left out, of the target too, with a
+        RuntimeWarning. Or the rows of a classifier.
+    target : str, Geometry, GroupedGeometry or Solution
+        ``"etf"``; ``"orthogonal_frame"``; ``"general_orthogonal_frame"``, the nearest orthogonal
+        vectors of any lengths; or anything that is predicted, for example ``tf.seli(counts)`` or
+        ``tf.solve(problem)``.
+    part : {"classifier", "means", "centered_means"}, optional
+        Which Gram of the target. By default ``"centered_means"`` for moments, ``"classifier"`` for
+        a matrix. With moments it also says whether the measured means are centred.
+
+    Returns
+    -------
+    float
+        From 0 to 2. NaN, with a RuntimeWarning, if all vectors are zero, all class means are
+        equal, or the target is zero. With K = 2 the centred means are a simplex frame, whatever
+        they are; with D < K - 1 `tightframe.geometry.etf_distance_floor` is the least value.
+
+    Raises
+    ------
+    ValueError
+        If an argument has a wrong shape, type or name, or fewer than two classes are left.
+    """
+    allowed = TARGET_PARTS[1:3] if isinstance(vectors, ClassMoments) else TARGET_PARTS[:3]
+    if part is None:
+        part = allowed[-1] if isinstance(vectors, ClassMoments) else "classifier"
+    if part not in allowed:
+        raise ValueError(f"part: got {part!r}, allowed are {', '.join(allowed)}")
+    if isinstance(vectors, ClassMoments):
+        goal = as_target(target, vectors.num_classes)
+        kept = as_array(torch.nonzero(vectors.counts)[:, 0]).astype(np.intp)
+        own = usable(vectors, "nc2")
+        rows = own.means if part == "means" else resolved_means(own)
+        goal = restrict(goal, kept)
+    else:
+        rows = real_matrix("vectors", vectors)
+        if len(rows) < 2:
+            raise ValueError("nc2: got 1 vector, need at least 2")
+        goal = as_target(target, len(rows))
+    return distance(rows, rows, goal, part)
+
+
+@plain_tensors()
+def nc3(
+    moments: ClassMoments, weight: Any, target: Target = "etf", *, centered: bool = True
+) -> float:
+    """Return NC3: the distance of the mean logits ``W H`` to those of a frame or prediction.
+
+    Zhu et al. (2021) centre the class means by their class average, ``W (H - mu 1^T)``; Dang et
+    al. (2023, 2024) and Thrampoulidis et al. (2022) do not where the prediction has no bias.
+
+    Parameters
+    ----------
+    moments : ClassMoments
+        Classes without samples are left out, of classifier and target too, with a RuntimeWarning.
+    weight : array_like, shape (K, D)
+        Classifier, the product of the layers where there are several.
+    target : str, Geometry, GroupedGeometry or Solution
+        As for `nc2`.
+    centered : bool
+        Whether the class means, and the target's, are centred.
+
+    Returns
+    -------
+    float
+        From 0 to 2; NaN, with a RuntimeWarning, where either side is zero.
+
+    Raises
+    ------
+    ValueError
+        As `nc2`; there is no centred general orthogonal frame.
+    """
+    w, _ = classifier(moments, weight)
+    goal = as_target(target, moments.num_classes)
+    kept = torch.nonzero(moments.counts)[:, 0]
+    own = usable(moments, "nc3")
+    rows = resolved_means(own) if centered else own.means
+    goal = restrict(goal, as_array(kept).astype(np.intp))
+    return distance(w[kept], rows, goal, "centered_logits" if centered else "logits")
+
+
+@plain_tensors()
+def self_duality(moments: ClassMoments, weight: Any, target: Target | None = None) -> float:
+    """Return the classical NC3, ``|| W/||W|| - M/||M|| ||_F`` with M the centred class means.
+
+    M holds the class means less their class-averaged mean as rows, shape (K, D) (Papyan et al.
+    2020).
+
+    With a target, M is what the classifier should be given the measured class means H (K x D):
+    ``M = A H`` with ``A = Z (H* H*^T)^+`` from the target's mean logits Z and Gram of the means,
+    so that the target's own classifier is ``A H*``. That is ``diag(s_k^2M + N lambda_H) H`` for
+    Dang et al. (2023) and ``sqrt(n_k) K h_k - sum_m sqrt(n_m) h_m`` for Dang et al. (2024), both up
+    to scale, and the centred means for the simplex ETF.
+
+    Parameters
+    ----------
+    moments : ClassMoments
+        Every class must have samples.
+    weight : tensor or array_like, shape (K, D)
+        Classifier, the product of the layers where there are several.
+    target : Geometry, GroupedGeometry, Solution or str, optional
+        As for `nc2`; K at most 4096. Without it, any K.
+
+    Returns
+    -------
+    float
+        NaN, with a RuntimeWarning, for a zero classifier or equal class means.
+
+    Raises
+    ------
+    ValueError
+        If a class has no samples, K < 2, or a shape, entry or target is wrong.
+    """
+    w, _ = classifier(moments, weight)
+    require_complete(moments, dense=target is not None)
+    if target is None:
+        return normalized_distance(as_array(w), as_array(resolved_means(moments)))
+    goal = as_target(target, moments.num_classes)
+    if isinstance(goal, str):
+        raise ValueError("target: the nearest general orthogonal frame predicts no classifier")
+    predicted = _predicted_classifier(goal, moments)
+    return normalized_distance(as_array(w), predicted)
+
+
+def _predicted_classifier(goal: Geometry | GroupedGeometry, moments: ClassMoments) -> Array:
+    dense = goal.to_geometry() if isinstance(goal, GroupedGeometry) else goal
+    combine: Array = dense.logits @ np.linalg.pinv(dense.means, 1e-12, hermitian=True)
+    # A common shift of the means is taken apart, so that rows that sum to zero do not see it.
+    middle = as_array(moments.global_mean())
+    ones = combine.sum(axis=1)
+    ones[np.abs(ones) <= 1e-10 * np.abs(combine).sum(axis=1)] = 0.0
+    return combine @ as_array(resolved_means(moments)) + np.outer(ones, middle)
+
+
+class LayerMetrics(NamedTuple):
+    """NC2 and NC3 at one cut through a deep linear head; see `layer_metrics`.
+
+    Attributes
+    ----------
+    layer : int
+        m, from 1 to M.
+    classifier : float
+        Gram of ``W_M...W_m`` to the target's.
+    means, centered_means : float
+        Gram of ``W_{m-1}...W_1 H``, and of the same centred, to the target's.
+    logits, centered_logits : float
+        ``W_M...W_1 H`` to the target's; up to rounding the same for all m.
+    self_duality : float
+        ``||V/||V|| - M/||M||||_F``, V = ``W_M...W_m`` and M its centred means.
+    """
+
+    layer: int
+    classifier: float
+    means: float
+    centered_means: float
+    logits: float
+    centered_logits: float
+    self_duality: float
+
+
+@plain_tensors()
+def layer_metrics(
+    moments: ClassMoments, weights: Sequence[Any], target: Target = "etf"
+) -> list[LayerMetrics]:
+    """Return NC2 and NC3 for every partial product of a deep linear head.
+
+    Cut before layer m, the head is the classifier ``W_M...W_m`` on the features
+    ``W_{m-1}...W_1 h``; m = 1 is the whole head on the backbone's features, m = M the last layer on
+    what enters it (Dang et al. 2023, https://arxiv.org/abs/2301.00437; 2024,
+    https://arxiv.org/abs/2401.02058).
+
+    Parameters
+    ----------
+    moments : ClassMoments
+        Of the features that enter the first linear layer; every class must have samples.
+    weights : list of array_like
+        ``[W_1, ..., W_M]``, the layer next to the features first, as in `Solution.weights`; W_m has
+        shape (d_m, d_{m-1}), with d_0 = D and d_M = K.
+    target : str, Geometry, GroupedGeometry or Solution
+        A solution of as many layers is compared layer by layer. Anything else is compared as it
+        is at every cut, which is what the theorems say for the ETF and the orthogonal frame.
+
+    Returns
+    -------
+    list of LayerMetrics
+        One a layer, the first layer first.
+
+    Raises
+    ------
+    ValueError
+        If a class has no samples, the layers do not fit together, or a solution has another depth.
+    """
+    require_complete(moments, dense=False)
+    layers = layer_list(moments, weights)
+    goals = _layer_targets(target, moments.num_classes, len(layers))
+    out = []
+    means, centered = moments.means, resolved_means(moments)
+    for m, goal in enumerate(goals, start=1):
+        head = layers[m - 1]
+        for layer in layers[m:]:
+            head = layer @ head
+        general = isinstance(goal, str)
+        out.append(
+            LayerMetrics(
+                m,
+                distance(head, head, goal, "classifier"),
+                distance(means, means, goal, "means"),
+                math.nan if general else distance(centered, centered, goal, "centered_means"),
+                distance(head, means, goal, "logits"),
+                math.nan if general else distance(head, centered, goal, "centered_logits"),
+                normalized_distance(as_array(head), as_array(centered)),
+            )
+        )
+        means, centered = means @ layers[m - 1].T, centered @ layers[m - 1].T
+    return out
+
+
+def _layer_targets(
+    target: Target, num_classes: int, depth: int
+) -> list[Geometry | GroupedGeometry | str]:
+    goal = as_target(target, num_classes)
+    if not isinstance(target, Solution):
+        return [goal] * depth
+    if target.problem.depth != depth:
+        raise ValueError(
+            f"target: got a solution of {target.problem.depth} layers, the head has {depth}"
+        )
+    if depth == 1:
+        return [goal]
+    goals: list[Geometry | GroupedGeometry | str] = []
+    means = target.class_means
+    for m in range(depth):
+        head = target.weights[m]
+        for layer in target.weights[m + 1 :]:
+            head = layer @ head
+        goals.append(Geometry.from_vectors(head, means, name="predicted"))
+        means = target.weights[m] @ means
+    return goals
+
+
+# -- distances without K x K arrays ----------------------------------------------------------------
+
+
+def distance(
+    left: Tensor, right: Tensor, target: Geometry | GroupedGeometry | str, part: str
+) -> float:
+    """Return the normalised distance of ``left @ right.T`` to a part of a target.
+
+    Parameters
+    ----------
+    left, right : Tensor, shape (K, D), float64
+        The same object for a Gram matrix.
+    target : Geometry, GroupedGeometry or "general_orthogonal_frame"
+    part : str
+        One of `TARGET_PARTS`.
+    """
+    if isinstance(target, Geometry):
+        require_dense(len(left), "target")
+        goal = getattr(target, part) if part != "centered_logits" else target.logits
+        if part == "centered_logits":
+            goal = goal - goal.mean(axis=1, keepdims=True)
+        left, right = _scaled(left), _scaled(right)
+        return normalized_distance(as_array(left @ right.T), goal)
+    if isinstance(target, str) and part.startswith("centered"):
+        raise ValueError(f"part: {part} has no general orthogonal frame, need the uncentred one")
+    same = left is right
+    left = _scaled(left)
+    right = left if same else _scaled(right)
+    if isinstance(target, str):
+        # The nearest one has the diagonal of the matrix itself.
+        own = torch.linalg.vecdot(left, right).clamp(min=0.0)
+        matrix = None
+        inner = norm = float(torch.linalg.vector_norm(own))
+        inner *= norm
+    else:
+        matrix = target.part(part)
+        own = torch.zeros_like(left[:, 0])
+        inner, norm = _inner(left, right, matrix), matrix.norm
+    length = _product_norm(left, right)
+    sizes = [float(torch.linalg.matrix_norm(rows)) for rows in (left, right)]
+    if length <= 4 * _EPS * sizes[0] * sizes[1] or norm == 0:  # orthogonal up to rounding
+        warn("distance to a zero matrix is undefined")
+        return math.nan
+    square = 2 - 2 * inner / (length * norm)
+    if square > _SAFE_SQUARE:
+        return min(math.sqrt(square), 2.0)
+    return math.sqrt(_squared_difference(left, right, length, own, matrix, norm))
+
+
+def _scaled(rows: Tensor) -> Tensor:
+    """Scale to a largest entry of 1, so that products neither over- nor underflow."""
+    largest = float(rows.abs().max())
+    return rows / largest if largest else rows
+
+
+def _product_norm(left: Tensor, right: Tensor) -> float:
+    """Return ``||left right^T||_F``, through D x D matrices where they are the smaller ones."""
+    k, d = left.shape
+    if d < k:
+        if left is right:
+            return float(torch.linalg.matrix_norm(left.T @ left))
+        # The R factors carry the product's norm without squaring it.
+        first, second = (torch.linalg.qr(rows, mode="r")[1] for rows in (left, right))
+        return float(torch.linalg.matrix_norm(first @ second.T))
+    total = 0.0
+    for block in row_blocks(k, k):
+        total += float((left[block] @ right.T).square().sum())
+    return math.sqrt(total)
+
+
+def _inner(left: Tensor, right: Tensor, matrix: GroupedMatrix) -> float:
+    """Return ``<left right^T, T>``: the blocks need the sums of the groups' rows only."""
+    groups = torch.as_tensor(matrix.groups, device=left.device)
+    diagonal = torch.as_tensor(matrix.diagonal, device=left.device)
+    blocks = torch.as_tensor(matrix.blocks, device=left.device)
+    shape = (len(matrix.diagonal), left.shape[1])
+    first, second = (rows.new_zeros(shape).index_add_(0, groups, rows) for rows in (left, right))
+    own = float(diagonal[groups] @ torch.linalg.vecdot(left, right))
+    return own + float((blocks * (first @ second.T)).sum())
+
+
+def _squared_difference(
+    left: Tensor,
+    right: Tensor,
+    length: float,
+    own: Tensor,
+    matrix: GroupedMatrix | None,
+    norm: float,
+) -> float:
+    """Return the squared distance from the difference itself; without a matrix T = diag(own)."""
+    total = 0.0
+    if matrix is not None:
+        groups = torch.as_tensor(matrix.groups, device=left.device)
+        own = torch.as_tensor(matrix.diagonal, device=left.device)[groups]
+        blocks = torch.as_tensor(matrix.blocks, device=left.device)
+    for block in row_blocks(len(left), len(left)):
+        difference = (left[block] @ right.T).div_(length)
+        if matrix is not None:
+            difference -= blocks[groups[block]][:, groups] / norm
+        difference[:, block].diagonal().sub_(own[block] / norm)
+        total += float(difference.square().sum())
+    return total

@@ -1,0 +1,198 @@
+"""What every metric asks of its input: usable classes, a checked classifier, resolved vectors."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tightframe.metrics.moments import ClassMoments, as_tensor, describe_classes
+from tightframe.problem import require_dense
+
+Array = NDArray[np.float64]
+
+
+def warn(message: str, stacklevel: int = 4) -> None:
+    """Warn of a degenerate state; by default at the caller of a metric under `plain_tensors`."""
+    warnings.warn(message, RuntimeWarning, stacklevel=stacklevel + 1)
+
+
+def require_moments(moments: Any) -> None:
+    """Refuse what is no `ClassMoments`."""
+    if not isinstance(moments, ClassMoments):
+        raise ValueError(f"moments: got {type(moments).__name__}, need a ClassMoments")
+
+
+def usable(moments: ClassMoments, what: str) -> ClassMoments:
+    """Return the moments of the classes with samples, at least two, and warn of the others."""
+    require_moments(moments)
+    if moments.num_classes < 2:
+        raise ValueError(f"{what}: got 1 class, need at least 2")
+    missing = moments.missing
+    if len(missing) > moments.num_classes - 2:
+        have = moments.num_classes - len(missing)
+        raise ValueError(f"{what}: {have} of {moments.num_classes} classes have samples, need 2")
+    if not missing:
+        return moments
+    warn(f"{what}: {describe_classes(missing)} without samples and left out", 5)
+    return moments.present()
+
+
+def require_complete(moments: ClassMoments, *, dense: bool = True) -> None:
+    """Refuse moments with a missing class, and, for K x K results, too many classes."""
+    if dense:
+        require_dense(moments.num_classes, "moments")
+    if moments.num_classes < 2:
+        raise ValueError("moments: got 1 class, need at least 2")
+    if moments.missing:
+        raise ValueError(
+            f"moments: {describe_classes(moments.missing)} without samples; "
+            "the geometry needs every class"
+        )
+
+
+def real_matrix(name: str, value: Any, device: torch.device | None = None) -> Tensor:
+    """Return finite real numbers with two axes as float64, or raise a ValueError."""
+    tensor = as_tensor(name, value)
+    if tensor.ndim != 2 or 0 in tensor.shape:
+        raise ValueError(f"{name}: got shape {tuple(tensor.shape)}, need (K, D), one row a class")
+    if tensor.is_complex():
+        raise ValueError(f"{name}: got type {tensor.dtype}, need real numbers")
+    tensor = tensor.to(device or tensor.device).double()
+    if not bool(torch.isfinite(tensor).all()):
+        raise ValueError(f"{name}: has NaN or infinite entries")
+    return tensor
+
+
+def classifier(moments: ClassMoments, weight: Any, bias: Any = None) -> tuple[Tensor, Tensor]:
+    """Return weight (K, D) and bias (K,), zero if None, in float64 on the moments' device."""
+    require_moments(moments)
+    k, d = moments.num_classes, moments.dim
+    w = as_tensor("weight", weight)
+    if w.ndim != 2 or w.shape[0] != k or w.shape[1] != (d or w.shape[1]):
+        raise ValueError(
+            f"weight: got shape {tuple(w.shape)}, need ({k}, {d or 'D'}), one row a class"
+        )
+    b = torch.zeros(k) if bias is None else as_tensor("bias", bias)
+    if tuple(b.shape) != (k,):
+        raise ValueError(f"bias: got shape {tuple(b.shape)}, need ({k},)")
+    for name, tensor in (("weight", w), ("bias", b)):
+        if tensor.is_complex():
+            raise ValueError(f"{name}: got type {tensor.dtype}, need real numbers")
+    w, b = w.to(moments.device).double(), b.to(moments.device).double()
+    for name, tensor in (("weight", w), ("bias", b)):
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{name}: has NaN or infinite entries")
+    return w, b
+
+
+def layer_list(moments: ClassMoments, weights: Sequence[Any]) -> list[Tensor]:
+    """Return the linear layers W_1 (D -> d_1) to W_M (d_{M-1} -> K), checked, in float64."""
+    if not isinstance(weights, Sequence):  # one tensor or array is not
+        raise ValueError(
+            f"weights: got {type(weights).__name__}, need a list of layers, first one first"
+        )
+    if not weights:
+        raise ValueError("weights: got no layer, need at least one")
+    layers = []
+    width = moments.dim
+    for m, layer in enumerate(weights, start=1):
+        w = real_matrix(f"weights[{m - 1}]", layer, moments.device)
+        rows = moments.num_classes if m == len(weights) else w.shape[0]
+        if tuple(w.shape) != (rows, width):
+            raise ValueError(
+                f"weights[{m - 1}]: got shape {tuple(w.shape)}, need ({rows}, {width}); "
+                "layers are listed from the features to the logits"
+            )
+        layers.append(w)
+        width = w.shape[0]
+    return layers
+
+
+def scaled_means(moments: ClassMoments, weighting: str) -> tuple[Tensor, float]:
+    """Return A with Sigma_B = A^T A, shape (K, D), and the length below which it is rounding."""
+    shares = moments.shares(weighting)
+    rows = moments.centered_means(weighting) * shares.sqrt()[:, None]
+    return rows, float((shares @ moments.mean_errors.square()).sqrt())
+
+
+def resolved_means(moments: ClassMoments) -> Tensor:
+    """Return the centred class means, exactly zero where they are nothing but rounding."""
+    return _resolved(moments.centered_means(), moments.mean_errors)
+
+
+def _resolved(centered: Tensor, errors: Tensor) -> Tensor:
+    zero = float(torch.linalg.matrix_norm(centered)) <= float(torch.linalg.vector_norm(errors))
+    return torch.zeros_like(centered) if zero else centered
+
+
+class Vectors(NamedTuple):
+    """Rows (K, D) and their rounding errors (K,), as lengths."""
+
+    rows: Tensor
+    errors: Tensor
+
+
+def vectors_of(value: Any, what: str) -> Vectors:
+    """Return the rows of a matrix, or the centred class means of moments, at least two.
+
+    Of moments, a mean that differs from the global mean by rounding only is exactly zero.
+    """
+    if isinstance(value, Vectors):
+        return value
+    if isinstance(value, ClassMoments):
+        moments = usable(value, what)
+        errors = moments.mean_errors
+        rows = _resolved(moments.centered_means(), errors)
+        errors = errors + errors.square().mean().sqrt()
+        lost = torch.linalg.vector_norm(rows, dim=1) <= errors
+        return Vectors(rows.masked_fill(lost[:, None], 0.0), errors)
+    rows = real_matrix("vectors", value)
+    if len(rows) < 2:
+        raise ValueError(f"{what}: got 1 vector, need at least 2")
+    return Vectors(rows, torch.zeros_like(rows[:, 0]))
+
+
+class UnitVectors(NamedTuple):
+    """Rows of length one with their errors, which rows they were, and all rows' lengths."""
+
+    rows: Tensor
+    errors: Tensor
+    kept: Tensor
+    lengths: Tensor
+
+
+def unit_vectors(value: Any, what: str) -> UnitVectors:
+    """Return the rows scaled to length one; zero rows are left out.
+
+    Warns of zero rows; fewer than two rows may remain.
+    """
+    rows, errors = vectors_of(value, what)
+    # The largest entry first: squares of tiny or huge entries under- or overflow.
+    scales = rows.abs().amax(dim=1).clamp(min=torch.finfo(rows.dtype).tiny)
+    rows, errors = rows / scales[:, None], errors / scales
+    lengths = torch.linalg.vector_norm(rows, dim=1)
+    kept = torch.nonzero(lengths > 0)[:, 0]
+    if len(kept) < len(rows):
+        zeros = len(rows) - len(kept)
+        warn(f"{what}: {zeros} of {len(rows)} vectors are zero, have no direction and are left out")
+    own = lengths[kept]
+    return UnitVectors(rows[kept] / own[:, None], errors[kept] / own, kept, lengths * scales)
+
+
+def as_array(tensor: Tensor) -> Array:
+    """Return a float64 tensor as an array on the CPU."""
+    array: Array = tensor.cpu().numpy()
+    return array
+
+
+def coefficient_of_variation(values: Tensor) -> float:
+    """Return the (population) standard deviation over the mean; NaN for a mean of zero."""
+    mean = float(values.mean())
+    return float(values.std(correction=0)) / mean if mean else math.nan

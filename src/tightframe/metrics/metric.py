@@ -1,0 +1,393 @@
+"""`CollapseMetric`: collapse metrics as a torchmetrics ``Metric``, synchronised over processes."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+from tightframe.metrics.angles import equiangularity, equinorm
+from tightframe.metrics.decisions import bias_alignment
+from tightframe.metrics.frames import nc2, nc3, self_duality
+from tightframe.metrics.moments import (
+    ClassMoments,
+    as_tensor,
+    describe_classes,
+    float64_device,
+    plain_tensors,
+)
+from tightframe.metrics.targets import Target, as_target
+from tightframe.metrics.variability import cdnv, nc1, nc1_quotient
+
+#: State tensors of the metric: those of `ClassMoments.state_dict`, tallies as 0-d tensors.
+_STATES = ("counts", "anchors", "sums", "squares", "products", "ignored", "dropped")
+
+
+class CollapseMetric(Metric):
+    """Neural-collapse metrics of a stream of features, for any loop that uses torchmetrics.
+
+    ``update(features, labels)`` as for `ClassMoments`; ``compute()`` returns a dictionary of
+    scalars. Small is collapsed, for all of them:
+
+    - ``nc1`` (with ``scatter``), ``nc1_quotient``, ``cdnv``: see the functions of these names;
+    - ``nc2``: `nc2` of the class means to the target; ``equinorm``, ``equiangularity``;
+    - with a classifier: ``nc2_classifier``, ``nc3``, ``self_duality``, ``bias_alignment``,
+      ``equinorm_classifier``, ``equiangularity_classifier``.
+
+    NC4 is not among them: it compares samples with class means that are known only at the end
+    (see `CollapseReport.from_loader`).
+
+    Parameters
+    ----------
+    num_classes : int
+        Number of classes K.
+    dim : int, optional
+        Width D of the features; ``None`` takes it from the first batch.
+    classifier : tensor, array_like, nn.Module, pair or callable, optional
+        The last layer: its weight (K, D), a module with ``weight`` and possibly ``bias``
+        (``nn.Linear``), a pair (weight, bias), or a function without arguments that returns one of
+        these. It is read anew by every ``compute``, so a module that is trained need not be given
+        again. It stays outside the metric: its parameters are not the metric's, and a copy of the
+        metric reads the same classifier, unless that was copied before by the same ``deepcopy``.
+    target : str, Geometry, GroupedGeometry or Solution
+        What NC2 and NC3 are compared with, see `nc2`: the simplex ETF by default, or a prediction
+        for imbalanced classes.
+    centered : bool
+        Whether NC2 and NC3 centre the class means, as they should unless the target is a
+        prediction for a network without bias, or an orthogonal frame.
+    scatter, dtype, ignore_index, nonfinite
+        As for `ClassMoments`.
+    **kwargs
+        Those of ``torchmetrics.Metric``: ``sync_on_compute``, ``process_group`` and so on.
+        ``compute_with_cache`` is False here.
+
+    Raises
+    ------
+    ValueError
+        If an option is none of those allowed.
+
+    Notes
+    -----
+    Every value is a 0-d tensor, float64 (float32 on devices without). A value that does not exist
+    is NaN with a RuntimeWarning: all where fewer than two classes have samples. Classes without
+    samples are left out with a RuntimeWarning, as in the functions.
+
+    Anchors differ between processes, so states cannot be reduced one by one: synchronisation
+    gathers them and merges the moments (`ClassMoments.merge`), and so do ``merge_state`` and
+    ``forward``. A process without samples takes part, whether it knows D or not. Gathering takes
+    8 D^2 bytes a process in every process; ``scatter=False`` does without.
+
+    State is float64 and int64 for good: ``half()``, ``to(torch.bfloat16)`` and ``set_dtype``
+    change nothing of it. ``forward`` computes everything for every batch; where only the epoch's
+    values are wanted, call ``update``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> metric = CollapseMetric(num_classes=2)
+    >>> metric.update(torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 5.0]]), torch.tensor([0, 0, 1]))
+    >>> round(float(metric.compute()["nc1_quotient"]), 4)
+    0.092
+
+    In Lightning, ``metric.update(...)`` in ``validation_step`` and
+    ``self.log_dict(metric.compute())``, then ``metric.reset()``, in ``on_validation_epoch_end``.
+    """
+
+    is_differentiable = False
+    higher_is_better = False
+    full_state_update = False
+    plot_lower_bound = 0.0
+
+    counts: Tensor
+    ignored: Tensor
+    dropped: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        dim: int | None = None,
+        *,
+        classifier: Any = None,
+        target: Target = "etf",
+        centered: bool = True,
+        scatter: bool = True,
+        dtype: torch.dtype = torch.float64,
+        ignore_index: int | None = None,
+        nonfinite: str = "raise",
+        **kwargs: Any,
+    ) -> None:
+        # A value kept would outlive changes of the classifier, and a process that got no samples
+        # would skip the synchronisation that the others wait in.
+        super().__init__(**({"compute_with_cache": False} | kwargs))
+        self._options: dict[str, Any] = {
+            "scatter": scatter,
+            "dtype": dtype,
+            "ignore_index": ignore_index,
+            "nonfinite": nonfinite,
+        }
+        empty = ClassMoments(num_classes, dim, **self._options)
+        self._dim = dim
+        if isinstance(as_target(target, num_classes), str) and centered:
+            raise ValueError(
+                f"target: got {target!r}, of which there is none for centred means; "
+                "give centered=False"
+            )
+        self._target, self._centered = target, bool(centered)
+        if isinstance(classifier, nn.Module):
+            _weight_and_bias(classifier)
+        # In a tuple, so that torch does not make it a submodule.
+        self._classifier = (classifier,)
+        for name, default in _tensors(empty).items():
+            self.add_state(name, default, dist_reduce_fx=None)
+
+    @property
+    @plain_tensors()
+    def moments(self) -> ClassMoments:
+        """A copy of what was gathered; of all processes inside ``metric.sync_context()``."""
+        return copy.deepcopy(self._moments())
+
+    def update(self, features: Any, labels: Any) -> None:
+        """Add a batch of samples.
+
+        Parameters
+        ----------
+        features, labels
+            As for `ClassMoments.update`, which moves them to the metric's device.
+
+        Raises
+        ------
+        ValueError
+            As `ClassMoments.update`.
+        """
+        self._store(self._moments().update(features, labels))
+
+    @plain_tensors()
+    def compute(self) -> dict[str, Tensor]:
+        """Return the metrics of all samples since the last ``reset``, over all processes.
+
+        Returns
+        -------
+        dict of str to Tensor
+            0-d tensors; the names are listed above.
+
+        Raises
+        ------
+        ValueError
+            If the classifier does not fit the features or is not finite.
+        """
+        moments = self._moments()
+        classifier = self._classifier[0]
+        head = None if classifier is None else _weight_and_bias(classifier)
+        present = moments.num_classes - len(moments.missing)
+        if present < 2:
+            message = (
+                f"CollapseMetric: {present} of {moments.num_classes} classes have samples; "
+                "with fewer than 2 every metric is NaN"
+            )
+            warnings.warn(message, RuntimeWarning, stacklevel=4)
+            values = dict.fromkeys(self._functions(moments, head), math.nan)
+        else:
+            if moments.missing:
+                message = f"{describe_classes(moments.missing)} without samples and left out"
+                warnings.warn(f"CollapseMetric: {message}", RuntimeWarning, stacklevel=4)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", ".* without samples and left out", RuntimeWarning)
+                values = {name: f() for name, f in self._functions(moments, head).items()}
+        device = self.device
+        dtype = torch.float64 if float64_device(device) == device else torch.float32
+        return {
+            name: torch.tensor(value, dtype=dtype, device=device) for name, value in values.items()
+        }
+
+    def _functions(
+        self, moments: ClassMoments, head: tuple[Tensor, Any] | None
+    ) -> dict[str, Callable[[], float]]:
+        """Return the metrics by name, none of them computed yet."""
+        target, centered = self._target, self._centered
+        part = "centered_means" if centered else "means"
+        functions: dict[str, Callable[[], float]] = {
+            "nc1": lambda: nc1(moments),
+            "nc1_quotient": lambda: nc1_quotient(moments),
+            "cdnv": lambda: cdnv(moments),
+            "nc2": lambda: nc2(moments, target, part=part),
+            "equinorm": lambda: equinorm(moments),
+            "equiangularity": lambda: equiangularity(moments),
+        }
+        if not moments.scatter:
+            del functions["nc1"]
+        if head is not None:
+            weight, bias = head
+
+            def duality() -> float:
+                kept = torch.nonzero(moments.counts)[:, 0].to(weight.device)
+                return self_duality(moments.present(), weight[kept])
+
+            functions |= {
+                "nc2_classifier": lambda: nc2(weight, target),
+                "nc3": lambda: nc3(moments, weight, target, centered=centered),
+                "self_duality": duality,
+                "bias_alignment": lambda: bias_alignment(moments, weight, bias),
+                "equinorm_classifier": lambda: equinorm(weight),
+                "equiangularity_classifier": lambda: equiangularity(weight),
+            }
+        return functions
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plot values, one or a sequence of them.
+
+        Parameters
+        ----------
+        val : dict, or sequence of dict, optional
+            What ``compute`` or ``forward`` returned; a sequence is drawn over its steps. By
+            default ``compute()``.
+        ax : matplotlib Axes, optional
+            Where to draw.
+
+        Returns
+        -------
+        Figure, Axes
+
+        Raises
+        ------
+        ModuleNotFoundError
+            If matplotlib is not installed.
+        """
+        return self._plot(val, ax)
+
+    # -- what torchmetrics does with states --------------------------------------------------------
+
+    @plain_tensors()
+    def _reduce_states(self, incoming_state: Mapping[str, Any]) -> None:
+        """Merge another state into this one, for ``forward`` and ``merge_state``."""
+        missing = [name for name in _STATES if name not in incoming_state]
+        if missing:
+            raise ValueError(f"incoming_state: has no entry {missing[0]!r}")
+        merged = self._moments_of(incoming_state).merge(self._moments())
+        if merged.num_classes != len(self.counts):
+            raise ValueError(
+                f"incoming_state: its num_classes is {merged.num_classes}, "
+                f"need {len(self.counts)} as here"
+            )
+        self._store(merged)
+        self._computed = None
+        self._update_count = max(self._update_count, int(merged.num_samples > 0))
+
+    @plain_tensors()
+    def _sync_dist(
+        self,
+        dist_sync_fn: Callable[..., Sequence[Tensor]] = gather_all_tensors,
+        process_group: Any = None,
+    ) -> None:
+        group = process_group or self.process_group
+        gathered = {name: dist_sync_fn(getattr(self, name), group=group) for name in _STATES}
+        total = ClassMoments(len(self.counts), self._dim, **self._options)
+        for tensors in zip(*gathered.values(), strict=True):
+            total.merge(self._moments_of(dict(zip(_STATES, tensors, strict=True))))
+        self._store(total)
+
+    def _apply(
+        self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = ""
+    ) -> nn.Module:
+        """Follow a module's moves between devices, not its changes of type."""
+        self._computed = self._forward_cache = None
+        moved = super()._apply(fn, exclude_state=_STATES)
+        device = float64_device(self.device)
+        for name in _STATES:
+            self._defaults[name] = torch.as_tensor(self._defaults[name], device=device)
+            setattr(self, name, getattr(self, name).to(device))
+        return moved
+
+    def set_dtype(self, dst_type: str | torch.dtype) -> CollapseMetric:
+        """Do nothing: the state is float64 for good."""
+        return self
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        given = {n: state_dict.pop(prefix + n) for n in _STATES if prefix + n in state_dict}
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        if not given:
+            return
+        fitting = ClassMoments(len(self.counts), self._dim, **self._options)
+        entries: dict[str, Any] = dict(fitting.state_dict())
+        if "anchors" in given:
+            entries["dim"] = given["anchors"].shape[-1]
+        entries |= {n: int(t) if n in ("ignored", "dropped") else t for n, t in given.items()}
+        try:
+            loaded = fitting.load_state_dict(entries)
+        except ValueError as error:
+            error_msgs.append(str(error))
+            return
+        self._store(self._moments_of(_tensors(loaded)))
+        self._computed = None
+        self._update_count = max(self._update_count, int(loaded.num_samples > 0))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CollapseMetric:
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        state = self.__getstate__()
+        (classifier,) = state.pop("_classifier")
+        twin.__setstate__(copy.deepcopy(state, memo))
+        twin._classifier = (memo.get(id(classifier), classifier),)
+        return twin
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _moments(self) -> ClassMoments:
+        """Return moments on the state's own tensors."""
+        return self._moments_of({name: getattr(self, name) for name in _STATES})
+
+    @plain_tensors()
+    def _moments_of(self, state: Mapping[str, Tensor]) -> ClassMoments:
+        # A reset under inference mode makes tensors that could not be written to outside it.
+        device = float64_device(self.device)
+        *tensors, ignored, dropped = (
+            state[name].clone() if state[name].is_inference() else state[name].to(device)
+            for name in _STATES
+        )
+        moments = ClassMoments(len(state["counts"]), self._dim, device=device, **self._options)
+        return moments.adopt(list(tensors), int(ignored), int(dropped))
+
+    def _store(self, moments: ClassMoments) -> None:
+        for name, tensor in _tensors(moments).items():
+            setattr(self, name, tensor.to(float64_device(self.device)))
+
+
+@plain_tensors()
+def _tensors(moments: ClassMoments) -> dict[str, Tensor]:
+    """Return a metric's states: the moments' own tensors, and their tallies."""
+    tallies = [torch.tensor(n) for n in (moments.num_ignored, moments.num_dropped)]
+    return dict(zip(_STATES, [*moments.tensors(), *tallies], strict=True))
+
+
+def _weight_and_bias(classifier: Any) -> tuple[Tensor, Any]:
+    if callable(classifier) and not isinstance(classifier, nn.Module):
+        classifier = classifier()
+    weight, bias = classifier, None
+    if isinstance(classifier, tuple) and len(classifier) == 2:
+        weight, bias = classifier
+    elif isinstance(classifier, nn.Module):
+        weight, bias = getattr(classifier, "weight", None), getattr(classifier, "bias", None)
+        if not isinstance(weight, Tensor):
+            raise ValueError(
+                f"classifier: got a {type(classifier).__name__} without a weight, need a module "
+                "with a weight, a tensor (K, D), a pair (weight, bias), or a function of no "
+                "arguments that returns one of these"
+            )
+    return as_tensor("classifier", weight), bias

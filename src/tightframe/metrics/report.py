@@ -1,0 +1,743 @@
+"""`CollapseReport`: everything that class moments and a classifier say about neural collapse."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from tightframe.files import format_json, replacing
+from tightframe.geometry import PARTS, Geometry
+from tightframe.metrics.angles import (
+    GroupAngles,
+    cosine_statistics,
+    equinorm,
+    group_angles,
+    uniformity,
+)
+from tightframe.metrics.decisions import (
+    Decisions,
+    certificate_gap,
+    nc5,
+)
+from tightframe.metrics.frames import (
+    LayerMetrics,
+    distance,
+    layer_metrics,
+    measured_geometry,
+    self_duality,
+)
+from tightframe.metrics.inputs import (
+    Vectors,
+    as_array,
+    classifier,
+    layer_list,
+    require_moments,
+    usable,
+    vectors_of,
+)
+from tightframe.metrics.moments import ClassMoments, describe_classes, plain_tensors
+from tightframe.metrics.targets import (
+    TARGET_PARTS,
+    GroupedGeometry,
+    Target,
+    as_target,
+    restrict,
+    target_list,
+    target_name,
+)
+from tightframe.metrics.variability import cdnv, nc1_details, nc1_quotient
+from tightframe.problem import MAX_DENSE_CLASSES, Problem, require_dense
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from rich.table import Table
+
+#: More groups of equal counts than this are not listed in the rows of a report.
+MAX_LISTED_GROUPS = 8
+
+#: Fields of the report that are one number each, in the order they are shown.
+_SCALARS = (
+    "nc1",
+    "nc1_rank",
+    "nc1_quotient",
+    "cdnv",
+    "self_duality",
+    "bias_alignment",
+    "nc4",
+    "accuracy",
+    "nearest_center_accuracy",
+    "nc5",
+    "certificate_gap",
+)
+
+_NO_PART = ""
+
+
+class MetricRow(NamedTuple):
+    """One number of a report.
+
+    Attributes
+    ----------
+    metric : str
+        For example ``"nc2"``.
+    part : str
+        What was measured, for example ``"classifier"``; empty for the network as a whole.
+    target : str
+        What it was compared with, for example ``"simplex ETF"``; empty if nothing.
+    value : float
+    """
+
+    metric: str
+    part: str
+    target: str
+    value: float
+
+
+@dataclass(frozen=True, eq=False)
+class CollapseReport:
+    """What one pass over a network's features says about its collapse; see `measure`.
+
+    The fields are measured at once. Everything else (`rows`, `group_angles`, tables and pictures)
+    is computed from the report's own copy of class means and classifier when it is first asked
+    for, and warns then. Where classes are missing, everything but the classifier's own norms and
+    angles is about the classes that have samples.
+
+    Attributes
+    ----------
+    num_samples : int
+        Samples N behind the moments.
+    counts : ndarray, shape (K,), int64
+        Samples of every class.
+    nc1 : float or None
+        `nc1`; None if the moments have no scatter matrix.
+    nc1_rank : int or None
+        Directions of Sigma_B behind it, see `nc1_details`.
+    nc1_quotient : float
+        `nc1_quotient`.
+    cdnv : float
+        `cdnv`.
+    nc4 : float or None
+        `nc4`; None if no features were given.
+    self_duality : float
+        `self_duality`, the classical NC3.
+    bias_alignment : float
+        `bias_alignment`, ``||b + W mu||_2`` (NC4 of Zhu et al. 2021). Without bias, b = 0.
+    accuracy, nearest_center_accuracy : float or None
+        Of classifier and nearest class centre; None without features and labels.
+    nc5 : float or None
+        `nc5`; None if no OOD samples were given.
+    certificate_gap : float or None
+        `certificate_gap`; None if no problem was given.
+    missing : tuple of int
+        Classes without samples.
+    """
+
+    num_samples: int
+    counts: NDArray[np.int64]
+    nc1: float | None
+    nc1_quotient: float
+    cdnv: float
+    nc4: float | None
+    self_duality: float
+    bias_alignment: float
+    nc1_rank: int | None = None
+    accuracy: float | None = None
+    nearest_center_accuracy: float | None = None
+    nc5: float | None = None
+    certificate_gap: float | None = None
+    missing: tuple[int, ...] = ()
+    _dense: tuple[Geometry, Tensor] | None = field(default=None, repr=False)
+    _source: _Source | None = field(default=None, repr=False)
+
+    # -- measuring ---------------------------------------------------------------------------------
+
+    @classmethod
+    @plain_tensors()
+    def measure(
+        cls,
+        moments: ClassMoments,
+        weight: Any = None,
+        bias: Any = None,
+        *,
+        features: Any = None,
+        labels: Any = None,
+        weights: Sequence[Any] | None = None,
+        targets: Target | Iterable[Target] | None = None,
+        problem: Problem | None = None,
+        lower_bound: float | None = None,
+        ood: Any = None,
+        groups: ArrayLike | None = None,
+        missing: str = "raise",
+    ) -> CollapseReport:
+        """Measure everything that moments and a classifier determine.
+
+        Parameters
+        ----------
+        moments : ClassMoments
+            Every class must have samples, see ``missing``.
+        weight : tensor or array_like, shape (K, D), optional
+            Classifier, the product of the layers where there are several. May be omitted where
+            ``weights`` is given.
+        bias : tensor or array_like, shape (K,), optional
+            Its bias.
+        features : tensor or array_like, shape (B, D), optional
+            Samples for NC4, the one metric that moments do not determine.
+        labels : tensor or array_like, shape (B,), optional
+            Their classes, for the accuracies.
+        weights : list of array_like, optional
+            Layers of a deep linear head, W_1 (next to the features) first: NC2 and NC3 of every
+            partial product, see `layer_metrics`.
+        targets : target or iterable of targets, optional
+            What NC2 and NC3 are compared with, see `nc2`: by default the simplex ETF and the
+            orthogonal frame.
+        problem : Problem, optional
+            For `certificate_gap`.
+        lower_bound : float, optional
+            A known lower bound of it.
+        ood : ClassMoments or array_like, optional
+            Out-of-distribution samples for `nc5`.
+        groups : array_like, shape (K,), optional
+            Which classes form a group, see `group_angles`; by default those of equal count.
+        missing : {"raise", "leave_out"}
+            What to do where classes have no samples, as of a large vocabulary: refuse, or measure
+            the others, at least two, with a RuntimeWarning; `CollapseReport.missing` lists them.
+
+        Returns
+        -------
+        CollapseReport
+
+        Raises
+        ------
+        ValueError
+            If a class has no samples (see ``missing``), a shape or target is wrong or an entry is
+            not finite.
+        """
+        _require_classes(moments, missing)
+        decisions = None
+        if features is not None:
+            w, b = _head(moments, weight, bias, weights)
+            decisions = Decisions(moments, w, b).update(features, labels)
+        elif labels is not None:
+            raise ValueError("labels: given without features; moments have their own")
+        return _measure(
+            cls,
+            moments,
+            _head(moments, weight, bias, weights),
+            bias is not None,
+            decisions,
+            weights=weights,
+            targets=targets,
+            problem=problem,
+            lower_bound=lower_bound,
+            ood=ood,
+            groups=groups,
+        )
+
+    @classmethod
+    @plain_tensors()
+    def from_loader(
+        cls,
+        batches: Iterable[Any] | Callable[[], Iterable[Any]],
+        weight: Any = None,
+        bias: Any = None,
+        *,
+        features: Callable[[Any], Any] | None = None,
+        num_classes: int | None = None,
+        nc4: bool = True,
+        scatter: bool = True,
+        device: torch.device | str | None = None,
+        **options: Any,
+    ) -> CollapseReport:
+        """Measure a stream of batches, none of which is kept.
+
+        One pass gathers the moments. NC4 compares samples with class centres that are known only
+        after it, so it takes a second pass, over the same samples in any order; ``nc4=False`` does
+        without.
+
+        Parameters
+        ----------
+        batches : iterable of (inputs, labels), or a callable that returns one
+            For example a ``DataLoader``. With ``nc4=True`` it is gone through twice, so a
+            generator, which can be used only once, is refused.
+        weight, bias
+            As for `measure`.
+        features : callable, optional
+            Turns inputs into features (B, D): the network up to its classifier, in eval mode. It
+            is called without a graph. By default the inputs are the features.
+        num_classes : int, optional
+            K; by default the rows of the classifier.
+        nc4 : bool
+            Whether to make the second pass, for NC4 and the accuracies.
+        scatter, device
+            Of the `ClassMoments`.
+        **options
+            ``weights``, ``targets``, ``problem``, ``lower_bound``, ``ood``, ``groups``,
+            ``missing``: as for `measure`.
+
+        Returns
+        -------
+        CollapseReport
+
+        Raises
+        ------
+        ValueError
+            As `measure`; or if there is no batch, batches are no pairs, or the two passes differ in
+            their number of samples.
+        """
+        if nc4 and isinstance(batches, Iterator):
+            raise ValueError(
+                "batches: got an iterator, which can be used only once; NC4 needs a second pass: "
+                "give a list, a DataLoader or a callable, or nc4=False"
+            )
+        if num_classes is None:
+            last = weight if weight is not None else (options.get("weights") or [None])[-1]
+            if last is None:
+                raise ValueError("weight: missing; give weight, weights or num_classes")
+            num_classes = len(last)
+        moments = ClassMoments(num_classes, scatter=scatter, device=device)
+        for x, y in _pairs(batches, features):
+            moments.update(x, y)
+        if not moments.num_samples:
+            raise ValueError("batches: got no samples")
+        _require_classes(moments, options.pop("missing", "raise"))
+        head = _head(moments, weight, bias, options.get("weights"))
+        decisions = None
+        if nc4:
+            decisions = Decisions(moments, *head)
+            for x, y in _pairs(batches, features):
+                decisions.update(x, y)
+            if decisions.num_samples != moments.num_samples:
+                raise ValueError(
+                    f"batches: the second pass gave {decisions.num_samples} samples, the first "
+                    f"{moments.num_samples}; both must go through the same ones"
+                )
+        return _measure(cls, moments, head, bias is not None, decisions, **options)
+
+    # -- K x K matrices ----------------------------------------------------------------------------
+
+    @property
+    def geometry(self) -> Geometry:
+        """`measured_geometry`.
+
+        Raises
+        ------
+        ValueError
+            If a class has no samples or K is above 4096; so for the properties below.
+        """
+        return self._required()[0]
+
+    @property
+    def logits(self) -> NDArray[np.float64]:
+        """Mean logits with bias, shape (K, K); column k holds the samples of class k."""
+        geometry, bias = self._required()
+        return geometry.logits + as_array(bias)[:, None]
+
+    @cached_property
+    def margins(self) -> NDArray[np.float64]:
+        """`margins`, without bias, shape (K, K)."""
+        logits = self.geometry.logits
+        return np.diagonal(logits) - logits
+
+    def distances(self, target: Geometry) -> dict[str, float]:
+        """Return the distance of every part to a predicted geometry: NC2 and NC3 of the papers.
+
+        Parameters
+        ----------
+        target : Geometry
+            Of the same number of classes.
+
+        Returns
+        -------
+        dict of str to float
+            A number from 0 to 2 for each of `tightframe.geometry.PARTS`; NaN, with a
+            RuntimeWarning, where either matrix is zero. For ``"centered_means"``, K = 2 and
+            D < K - 1 are special: see `nc2`.
+
+        Raises
+        ------
+        ValueError
+            If the number of classes differs, a class has no samples or K is above 4096; `rows` has
+            no such limits.
+        """
+        geometry = self.geometry
+        if target.num_classes != geometry.num_classes:
+            raise ValueError(
+                f"target: got a geometry of {target.num_classes} classes, "
+                f"need {geometry.num_classes}"
+            )
+        return {part: geometry.distance(target, part) for part in PARTS}
+
+    def _required(self) -> tuple[Geometry, Tensor]:
+        if self.missing:
+            raise ValueError(
+                f"moments: {describe_classes(list(self.missing))} without samples; "
+                "the geometry needs every class"
+            )
+        if self._dense is None:
+            require_dense(len(self.counts), "moments")
+            raise ValueError("geometry: this report was made without class moments")
+        return self._dense
+
+    # -- when asked for ----------------------------------------------------------------------------
+
+    @cached_property
+    def rows(self) -> tuple[MetricRow, ...]:
+        """Every number of the report, one row each.
+
+        Metrics that were not measured have no row. NC2 and NC3 are called ``nc2`` (classifier,
+        means, centred means) and ``nc3`` (logits, centred logits); those of a deep linear head
+        have ``layer <m>`` before the part.
+        """
+        rows = [
+            MetricRow(name, _NO_PART, "", float(value))
+            for name in _SCALARS
+            if (value := getattr(self, name)) is not None
+        ]
+        if self._source is not None:
+            # One degenerate vector shows in many metrics: every reason is given once.
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                rows += self._source.rows()
+            for message in dict.fromkeys(str(warning.message) for warning in caught):
+                warnings.warn(message, RuntimeWarning, stacklevel=3)
+        return tuple(rows)
+
+    @property
+    def group_angles(self) -> dict[str, GroupAngles]:
+        """Norms and cosines inside and across groups of classes, of classifier and centred means.
+
+        The classifier's tells which minority classes have merged; see `group_angles`.
+        """
+        return {} if self._source is None else self._source.group_angles
+
+    @property
+    def layers(self) -> dict[str, list[LayerMetrics]]:
+        """NC2 and NC3 of every partial product by target name; empty without ``weights``."""
+        return {} if self._source is None else self._source.layers
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON values: NaN as None and infinity as the text ``"Infinity"``.
+
+        Strict JSON has neither; both Python's ``float`` and JavaScript's ``Number`` read the text.
+        K x K matrices are None where a class is missing or K is above 4096. `rows` stand under
+        ``"metrics"``.
+        """
+        out = {f.name: getattr(self, f.name) for f in fields(self) if not f.name.startswith("_")}
+        out |= {"logits": None, "margins": None, "geometry": None}
+        if self._dense is not None:
+            out["logits"], out["margins"] = self.logits, self.margins
+            parts = {part: getattr(self.geometry, part) for part in PARTS}
+            out["geometry"] = {"name": self.geometry.name, **parts}
+        out["metrics"] = [row._asdict() for row in self.rows]
+        return {name: _json(value) for name, value in out.items()}
+
+    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Return `to_dict` as strict JSON text; write it to a file, atomically, if one is named.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        """
+        text = format_json(self.to_dict())
+        if path is not None:
+            with replacing(path) as temporary:
+                temporary.write_text(text + "\n", encoding="utf-8")
+        return text
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return `rows` as a DataFrame with the columns metric, part, target and value.
+
+        Raises
+        ------
+        ImportError
+            If pandas is missing (``pip install 'tightframe[report]'``).
+        """
+        from tightframe.metrics.views import frame_of
+
+        return frame_of(self)
+
+    def to_table(self) -> Table:
+        """Return `rows` as a Rich table; ``rich.print(report)`` shows it."""
+        from tightframe.metrics.views import table_of
+
+        return table_of(self)
+
+    def __rich__(self) -> Table:
+        """Show the table in Rich."""
+        return self.to_table()
+
+    def plot(self) -> Figure:
+        """Draw distances to the targets, norms by class, and mean logits.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            Not known to pyplot; ``figure.savefig(path)`` writes it.
+
+        Raises
+        ------
+        ImportError
+            If Matplotlib is missing (``pip install 'tightframe[report]'``).
+        """
+        from tightframe.metrics.views import figure_of
+
+        return figure_of(self)
+
+    def norms(self) -> dict[str, NDArray[np.float64]]:
+        """Return the lengths of classifier rows and centred class means, shape (K,) each.
+
+        NaN for the mean of a class without samples.
+        """
+        return {} if self._source is None else self._source.norms()
+
+
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """What the rows of a report are computed from."""
+
+    kept: NDArray[np.intp]
+    means: Tensor  # of the classes kept, uncentred
+    centered: Vectors  # of the classes kept
+    weight: Tensor  # of all classes
+    targets: list[Geometry | GroupedGeometry | str]
+    groups: NDArray[Any]
+    moments: ClassMoments | None  # for layers only
+    weights: list[Tensor] | None
+    given: list[Target]
+
+    def norms(self) -> dict[str, NDArray[np.float64]]:
+        means = np.full(len(self.weight), np.nan)
+        means[self.kept] = as_array(torch.linalg.vector_norm(self.centered.rows, dim=1))
+        rows = as_array(torch.linalg.vector_norm(self.weight, dim=1))
+        return {"classifier": rows, "centered_means": means}
+
+    @cached_property
+    def group_angles(self) -> dict[str, GroupAngles]:
+        return {
+            "classifier": group_angles(self.weight, self.groups),
+            "centered_means": group_angles(self.centered, self.groups[self.kept]),
+        }
+
+    @cached_property
+    def layers(self) -> dict[str, list[LayerMetrics]]:
+        if self.weights is None or self.moments is None:
+            return {}
+        return {
+            target_name(target): layer_metrics(self.moments, self.weights, given)
+            for target, given in zip(self.targets, self.given, strict=True)
+        }
+
+    @plain_tensors()
+    def rows(self) -> list[MetricRow]:
+        return [*self._distances(), *self._layers(), *self._angles(), *self._groups()]
+
+    def _distances(self) -> Iterator[MetricRow]:
+        weight = self.weight[torch.as_tensor(self.kept, device=self.weight.device)]
+        centered = self.centered.rows
+        pairs = {
+            "classifier": ("nc2", self.weight, self.weight),
+            "means": ("nc2", self.means, self.means),
+            "centered_means": ("nc2", centered, centered),
+            "logits": ("nc3", weight, self.means),
+            "centered_logits": ("nc3", weight, centered),
+        }
+        for target in self.targets:
+            own = restrict(target, self.kept)
+            for part in TARGET_PARTS:
+                if isinstance(target, str) and part.startswith("centered"):
+                    continue  # there is no centred general orthogonal frame
+                metric, left, right = pairs[part]
+                goal = target if part == "classifier" else own
+                value = distance(left, right, goal, part)
+                yield MetricRow(metric, part, target_name(target), value)
+
+    def _layers(self) -> Iterator[MetricRow]:
+        for target, layers in self.layers.items():
+            for layer in layers:
+                for part in (*TARGET_PARTS, "self_duality"):
+                    metric = "nc3" if "logits" in part else "nc2"
+                    metric = part if part == "self_duality" else metric
+                    value = getattr(layer, part)
+                    if not (math.isnan(value) and part.startswith("centered")):
+                        yield MetricRow(metric, f"layer {layer.layer} {part}", target, value)
+
+    def _angles(self) -> Iterator[MetricRow]:
+        parts: tuple[tuple[str, Any], ...] = (
+            ("classifier", self.weight),
+            ("centered_means", self.centered),
+        )
+        for part, vectors in parts:
+            yield MetricRow("equinorm", part, "", equinorm(vectors))
+            cosines = cosine_statistics(vectors)
+            yield MetricRow("equiangularity", part, "", cosines.std)
+            yield MetricRow("cosine_mean", part, "", cosines.mean)
+            yield MetricRow("etf_deviation", part, "simplex ETF", cosines.etf_deviation)
+            yield MetricRow("coherence", part, "", cosines.coherence)
+            uniform = uniformity(vectors)
+            yield MetricRow("uniformity_log_mean", part, "", uniform.mean)
+            yield MetricRow("uniformity_log_cov", part, "", uniform.cov)
+        values = self._alignment()
+        if len(values):
+            yield MetricRow("alignment_mean", _NO_PART, "", float(values.mean()))
+            yield MetricRow("alignment_min", _NO_PART, "", float(values.min()))
+
+    def _alignment(self) -> NDArray[np.float64]:
+        """Return cos(w_k, mu_k - mu) of the classes where both have a direction."""
+        weight = self.weight[torch.as_tensor(self.kept, device=self.weight.device)]
+        cosines = torch.cosine_similarity(weight, self.centered.rows, dim=1, eps=0.0)
+        return as_array(cosines[torch.isfinite(cosines)])
+
+    def _groups(self) -> Iterator[MetricRow]:
+        for part, angles in self.group_angles.items():
+            if len(angles.groups) > MAX_LISTED_GROUPS:
+                continue
+            for i, name in enumerate(angles.groups):
+                yield MetricRow("group_norm", part, f"group {name}", float(angles.norms[i]))
+                for j in range(i, len(angles.groups)):
+                    if math.isnan(angles.mean[i, j]):
+                        continue
+                    pair = f"group {name}"
+                    if i != j:
+                        pair = f"groups {name} and {angles.groups[j]}"
+                    for what in ("minimum", "mean", "maximum"):
+                        value = float(getattr(angles, what)[i, j])
+                        yield MetricRow(f"group_cosine_{what}", part, pair, value)
+
+
+def _head(
+    moments: ClassMoments, weight: Any, bias: Any, weights: Sequence[Any] | None
+) -> tuple[Tensor, Tensor]:
+    """Return classifier and bias; the product of the layers where no classifier is given."""
+    if weight is None:
+        if weights is None:
+            raise ValueError("weight: missing; give it, or the layers of a deep head as weights")
+        layers = layer_list(moments, weights)
+        weight = layers[0]
+        for layer in layers[1:]:
+            weight = layer @ weight
+    return classifier(moments, weight, bias)
+
+
+def _require_classes(moments: ClassMoments, missing: str) -> None:
+    if missing not in ("raise", "leave_out"):
+        raise ValueError(f"missing: got {missing!r}, allowed are 'raise', 'leave_out'")
+    require_moments(moments)
+    if moments.num_classes > 1 and moments.missing and missing == "raise":
+        raise ValueError(
+            f"moments: {describe_classes(moments.missing)} without samples; "
+            "missing='leave_out' measures the others"
+        )
+
+
+def _measure(
+    cls: type[CollapseReport],
+    moments: ClassMoments,
+    head: tuple[Tensor, Tensor],
+    with_bias: bool,
+    decisions: Decisions | None,
+    *,
+    weights: Sequence[Any] | None = None,
+    targets: Target | Iterable[Target] | None = None,
+    problem: Problem | None = None,
+    lower_bound: float | None = None,
+    ood: Any = None,
+    groups: ArrayLike | None = None,
+) -> CollapseReport:
+    w, b = head
+    k, missing = moments.num_classes, moments.missing
+    own = usable(moments, "report")
+    if targets is None:
+        targets = ["etf", "orthogonal_frame"]
+    given = target_list(targets)
+    goals = [as_target(target, k, "targets") for target in given]
+    layers = None if weights is None else layer_list(moments, weights)
+    if layers is not None and missing:
+        raise ValueError(
+            f"weights: {describe_classes(missing)} without samples; layers need every class"
+        )
+    values = moments.counts.cpu().numpy() if groups is None else np.asarray(groups)
+    if groups is None and problem is not None and problem.num_classes == k:
+        values = problem.counts
+    if values.shape != (k,):
+        raise ValueError(f"groups: got shape {values.shape}, need one number a class, ({k},)")
+
+    kept = torch.nonzero(moments.counts)[:, 0]
+    details = nc1_details(own) if own.scatter else None
+    dense = k <= MAX_DENSE_CLASSES and not missing
+    labelled = decisions is not None and not math.isnan(decisions.accuracy)
+    gap = None
+    if problem is not None:
+        gap = certificate_gap(
+            problem, moments, w, b if with_bias else None, lower_bound=lower_bound
+        )
+    return cls(
+        num_samples=moments.num_samples,
+        counts=moments.counts.cpu().numpy(),
+        nc1=None if details is None else details.value,
+        nc1_rank=None if details is None else details.rank,
+        nc1_quotient=nc1_quotient(own),
+        cdnv=cdnv(own),
+        nc4=None if decisions is None else decisions.nc4,
+        self_duality=self_duality(own, w[kept]),
+        bias_alignment=_bias_alignment(own, w, b),
+        accuracy=decisions.accuracy if decisions is not None and labelled else None,
+        nearest_center_accuracy=decisions.nearest_center_accuracy
+        if decisions is not None and labelled
+        else None,
+        nc5=None if ood is None else nc5(own, ood),
+        certificate_gap=gap,
+        missing=tuple(missing),
+        _dense=(measured_geometry(moments, w), b) if dense else None,
+        _source=_Source(
+            kept=as_array(kept).astype(np.intp),
+            means=own.means,
+            centered=vectors_of(own, "report"),
+            weight=w.clone(),
+            targets=goals,
+            groups=values,
+            moments=own.present() if layers is not None else None,
+            weights=None if layers is None else [layer.clone() for layer in layers],
+            given=given,
+        ),
+    )
+
+
+def _bias_alignment(own: ClassMoments, weight: Tensor, bias: Tensor) -> float:
+    """Return `bias_alignment` with the rows of classes without samples, too."""
+    return float(torch.linalg.vector_norm(bias + weight @ own.global_mean()))
+
+
+def _pairs(
+    batches: Iterable[Any] | Callable[[], Iterable[Any]], features: Callable[[Any], Any] | None
+) -> Iterator[tuple[Any, Any]]:
+    for i, batch in enumerate(batches() if callable(batches) else batches):
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            raise ValueError(
+                f"batches: batch {i} is a {type(batch).__name__}, need a pair (inputs, labels)"
+            )
+        inputs, labels = batch
+        yield (inputs if features is None else features(inputs)), labels
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _json(item) for name, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return _json(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [_json(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    return value

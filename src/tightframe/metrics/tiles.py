@@ -1,0 +1,76 @@
+"""Work on K x K matrices in blocks of rows, so that K = 50,000 classes need no K x K array.
+
+Memory is bounded by a few blocks of `BLOCK_ENTRIES` float64 numbers (16 MiB each; one row where K
+is larger than that) beside the K x D inputs. Symmetric matrices are worked on above the diagonal
+only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tightframe.metrics.moments import BLOCK_ENTRIES
+
+
+def row_blocks(rows: int, width: int) -> Iterator[slice]:
+    """Split ``rows`` rows of ``width`` entries into blocks of at most `BLOCK_ENTRIES` entries."""
+    step = max(1, BLOCK_ENTRIES // max(width, 1))
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))
+
+
+def pair_values(block: Tensor) -> list[Tensor]:
+    """Return the entries above the diagonal of a block of rows i and columns j >= first i."""
+    size = block.shape[0]
+    above = torch.triu_indices(size, min(size, block.shape[1]), 1, device=block.device)
+    return [block[above[0], above[1]], block[:, size:].reshape(-1)]
+
+
+def squared_distances(rows: Tensor, block: slice) -> Tensor:
+    """Return ``||x_i - x_j||^2`` for i in a block and all j from its start on.
+
+    Pairs that lie close, where the product formula would cancel, are computed from differences.
+    The block's own diagonal, and what lies below it, is infinite.
+    """
+    own, others = rows[block], rows[block.start :]
+    sizes = torch.linalg.vecdot(own, own)[:, None] + torch.linalg.vecdot(others, others)
+    squares = torch.addmm(sizes, own, others.T, alpha=-2.0)
+    size = own.shape[0]
+    square = squares[:, :size]
+    square.masked_fill_(torch.ones_like(square, dtype=torch.bool).tril(), math.inf)
+    close = torch.nonzero(squares < 1e-4 * sizes)
+    for part in row_blocks(len(close), rows.shape[1]):
+        i, j = close[part].T
+        difference = own[i] - others[j]
+        squares[i, j] = torch.linalg.vecdot(difference, difference)
+    return squares
+
+
+@dataclass
+class Spread:
+    """Number, mean and squared deviations of a stream of values, merged by Chan's formula."""
+
+    count: int = 0
+    mean: float = 0.0
+    deviations: float = 0.0
+
+    def add(self, values: Tensor) -> None:
+        """Add the values of a block."""
+        size = values.numel()
+        if not size:
+            return
+        mean = float(values.mean())
+        deviations = float((values - mean).square().sum())
+        step, self.count = mean - self.mean, self.count + size
+        self.deviations += deviations + step * step * size * (self.count - size) / self.count
+        self.mean += step * size / self.count
+
+    @property
+    def variance(self) -> float:
+        """Population variance; NaN without values."""
+        return self.deviations / self.count if self.count else math.nan

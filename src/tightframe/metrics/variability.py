@@ -1,0 +1,249 @@
+"""NC1, variability collapse: how small the spread within classes is beside that between them.
+
+A state in which a metric has no meaningful value gives infinity or NaN with a RuntimeWarning, or a
+ValueError where nothing can be said at all; never a small number that would read as collapse.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tightframe.metrics.inputs import as_array, scaled_means, usable, warn
+from tightframe.metrics.moments import ClassMoments, plain_tensors
+from tightframe.metrics.tiles import row_blocks, squared_distances
+
+_EPS = torch.finfo(torch.float64).eps
+
+#: The fast eigenvalue route is used while the smallest eigenvalue kept is above this share of the
+#: largest: its relative error is then about eps / 1e-6 = 2e-10 at most.
+_SAFE_CONDITION = 1e-6
+
+
+class NC1Details(NamedTuple):
+    """What `nc1` is made of.
+
+    Attributes
+    ----------
+    value : float
+        NC1; infinity when all class means are equal.
+    rank : int
+        Directions of Sigma_B that were kept.
+    limit : int
+        Most directions there can be, min(K - 1, D), with K the classes that have samples.
+    cutoff : float
+        Singular values of the scaled class means above this were kept (unit of the features).
+    """
+
+    value: float
+    rank: int
+    limit: int
+    cutoff: float
+
+
+@plain_tensors()
+def nc1(moments: ClassMoments, weighting: str = "class", *, rtol: float | None = None) -> float:
+    """Return NC1, ``tr(Sigma_W pinv(Sigma_B)) / K``: within-class relative to between-class spread.
+
+    Sigma_W averages over samples. Classes without samples are left out, K with them, with a
+    RuntimeWarning.
+
+    Parameters
+    ----------
+    moments : ClassMoments
+        With ``scatter=True``.
+    weighting : {"class", "sample"}
+        How Sigma_B and its global mean weigh the classes; they agree on balanced data. Zhu et al.
+        (2021) and Dang et al. (2023) use ``"class"``, Hong and Ling (2023) ``"sample"``.
+    rtol : float, optional
+        From 0 to 1. Directions whose singular value in A (below) is at most ``rtol`` times the
+        largest are dropped too: Sigma_B's eigenvalues at most ``rtol**2`` times its largest.
+
+    Returns
+    -------
+    float
+        Infinity, with a RuntimeWarning, when all class means are equal.
+
+    Raises
+    ------
+    ValueError
+        If fewer than two classes have samples, or the moments have no scatter matrix.
+
+    Notes
+    -----
+    Sigma_B = A^T A, where row k of the K x D matrix A is sqrt(p_k) (mu_k - mu). A direction counts
+    as real when its singular value in A exceeds
+
+        eps max(K, D) sigma_1 + sqrt(sum_k p_k e_k^2),
+
+    eps = 2.2e-16 and e_k the rounding error of the class means (`ClassMoments.mean_errors`), and at
+    most min(K - 1, D) directions are kept. So a direction is dropped only if float64 cannot tell
+    it from rounding; in terms of eigenvalues of Sigma_B that is around 1e-28 of the largest.
+    Where the smallest eigenvalue kept is below 1e-6 of the largest, A itself is decomposed and not
+    its Gram matrix, which would square the condition number.
+
+    References
+    ----------
+    Papyan, Han, Donoho (2020), https://doi.org/10.1073/pnas.2015509117.
+    """
+    return _nc1(moments, weighting, rtol).value
+
+
+@plain_tensors()
+def nc1_details(
+    moments: ClassMoments, weighting: str = "class", *, rtol: float | None = None
+) -> NC1Details:
+    """Return `nc1` with the kept rank and the cut-off that decided it.
+
+    Parameters and errors are those of `nc1`.
+    """
+    return _nc1(moments, weighting, rtol)
+
+
+def _nc1(moments: ClassMoments, weighting: str, rtol: float | None) -> NC1Details:
+    if rtol is not None and not 0 <= rtol <= 1:  # NaN fails, too
+        raise ValueError(f"rtol: got {rtol}, need a number from 0 to 1")
+    moments = usable(moments, "nc1")
+    within = moments.within()
+    rows, floor = scaled_means(moments, weighting)
+    limit = min(rows.shape[0] - 1, rows.shape[1])
+    directions, squares, cut = _between_directions(rows, floor, rtol or 0.0)
+    rank = len(squares)
+    if not rank:
+        warn("nc1: all class means are equal, NC1 is infinite", 5)
+        return NC1Details(math.inf, 0, limit, cut)
+    if rank < limit:
+        warn(
+            f"nc1: the class means span {rank} of {limit} directions; spread within "
+            "classes outside those is not counted",
+            5,
+        )
+    spread = torch.linalg.vecdot(within @ directions, directions, dim=0).clamp(min=0.0)
+    return NC1Details(float((spread / squares).sum()) / moments.num_classes, rank, limit, cut)
+
+
+def _between_directions(rows: Tensor, floor: float, rtol: float) -> tuple[Tensor, Tensor, float]:
+    """Return real directions of A as columns (D, R), their squared singular values, the cut-off.
+
+    The rule for R is that of `nc1`. Values are in descending order.
+    """
+    k, d = rows.shape
+    limit = min(k - 1, d)
+    gram = rows @ rows.T if k <= d else rows.T @ rows
+    squares, vectors = torch.linalg.eigh(gram)
+    squares, vectors = squares.flip(0)[:limit], vectors.flip(1)[:, :limit]
+    top = math.sqrt(max(float(squares[0]), 0.0))
+    cut = max(_EPS * max(k, d) * top + floor, rtol * top)
+    if top <= _EPS * max(k, d) * top + floor:
+        return rows.new_zeros(d, 0), squares[:0], cut
+    if float(squares[-1]) > max(_SAFE_CONDITION * top**2, cut**2):
+        return (rows.T @ vectors / squares.sqrt() if k <= d else vectors), squares, cut
+    _, values, directions = torch.linalg.svd(rows, full_matrices=False)
+    values = values[:limit]
+    kept = values > cut
+    kept[0] = True  # with rtol = 1, too
+    return directions[:limit][kept].T, values[kept].square(), cut
+
+
+@plain_tensors()
+def nc1_quotient(moments: ClassMoments, weighting: str = "class") -> float:
+    """Return ``tr Sigma_W / tr Sigma_B``, which needs no pseudo-inverse and no scatter matrix.
+
+    Tirer, Huang, Niles-Weed (2023), https://proceedings.mlr.press/v202/tirer23a. Parameters and
+    errors are those of `nc1`; classes without samples are left out with a RuntimeWarning, and
+    equal class means give infinity with a RuntimeWarning.
+    """
+    moments = usable(moments, "nc1_quotient")
+    within = float(moments.shares("sample") @ moments.traces)
+    rows, floor = scaled_means(moments, weighting)
+    between = float(rows.square().sum())
+    if math.sqrt(between) <= floor:
+        warn("nc1_quotient: all class means are equal, the quotient is infinite")
+        return math.inf
+    return within / between
+
+
+@plain_tensors()
+def class_variability(moments: ClassMoments, weighting: str = "class") -> NDArray[np.float64]:
+    """Return every class's own quotient, ``v_k / ||mu_k - mu||^2``, shape (K,).
+
+    v_k is the trace of the class's covariance: which classes have collapsed, and which have not.
+
+    Parameters
+    ----------
+    moments : ClassMoments
+        NaN for a class without samples, with a RuntimeWarning.
+    weighting : {"class", "sample"}
+        Of the global mean mu.
+
+    Returns
+    -------
+    ndarray, shape (K,), float64
+        Infinity, with a RuntimeWarning, for a class whose mean is the global mean.
+
+    Raises
+    ------
+    ValueError
+        If fewer than two classes have samples.
+    """
+    own = usable(moments, "class_variability")
+    kept = as_array(moments.counts > 0)
+    squares = own.centered_means(weighting).square().sum(dim=1)
+    errors = own.mean_errors
+    lost = squares.sqrt() <= errors + errors.square().mean().sqrt()
+    if bool(lost.any()):
+        warn(f"class_variability: {int(lost.sum())} class means equal the global mean")
+    values = torch.where(lost, math.inf, own.traces / squares)
+    out = np.full(moments.num_classes, np.nan)
+    out[kept] = as_array(values)
+    return out
+
+
+@plain_tensors()
+def cdnv(moments: ClassMoments, power: float = 1.0) -> float:
+    """Return the class-distance normalised variance.
+
+    The mean over pairs i != j of ``(v_i + v_j) / (2 ||mu_i - mu_j||^2)``, v the trace of a class's
+    covariance (Galanti, György, Hutter 2022, https://arxiv.org/abs/2112.15121). Ordered and
+    unordered pairs have the same mean. No scatter matrix is needed, and K x K work is tiled.
+
+    Parameters
+    ----------
+    moments : ClassMoments
+        Classes without samples are left out with a RuntimeWarning.
+    power : float
+        Above 0. Exponent of the squared distance; above 1 distant pairs count less (Wu, Papyan
+        2024, https://arxiv.org/abs/2405.17767), and the value then depends on the scale.
+
+    Returns
+    -------
+    float
+        Infinity, with a RuntimeWarning, when two class means are equal.
+
+    Raises
+    ------
+    ValueError
+        If fewer than two classes have samples, or the power is not above 0.
+    """
+    if not 0 < power < math.inf:
+        raise ValueError(f"power: got {power}, need a number above 0")
+    own = usable(moments, "cdnv")
+    means, traces, errors = own.centered_means(), own.traces, own.mean_errors
+    k, names = own.num_classes, torch.nonzero(moments.counts)[:, 0]
+    total = 0.0
+    for block in row_blocks(k, k):
+        squares = squared_distances(means, block)
+        equal = squares <= (errors[block, None] + errors[block.start :]).square()
+        if bool(equal.any()):
+            i, j = (int(names[block.start + t]) for t in torch.nonzero(equal)[0])
+            warn(f"cdnv: the means of classes {i} and {j} are equal, CDNV is infinite")
+            return math.inf
+        if power != 1:
+            squares = squares.pow(power)
+        total += float(((traces[block, None] + traces[block.start :]) / squares).sum())
+    return total / (k * (k - 1))

@@ -1,0 +1,402 @@
+"""The report: its rows against the functions, loaders, missing classes, and every output form."""
+
+import io
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from rich.console import Console
+
+import tightframe as tf
+from tests.metrics.test_collapse import gather
+from tightframe.files import read_json
+from tightframe.geometry import normalized_distance, seli, simplex_etf
+from tightframe.metrics import (
+    ClassMoments,
+    CollapseReport,
+    alignment,
+    bias_alignment,
+    cdnv,
+    certificate_gap,
+    cosine_statistics,
+    equinorm,
+    group_angles,
+    layer_metrics,
+    nc1,
+    nc1_details,
+    nc2,
+    nc3,
+    nc4,
+    nc5,
+    self_duality,
+    uniformity,
+)
+from tightframe.metrics.targets import TARGET_PARTS
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+COUNTS = [20, 20, 5, 5]
+
+
+@pytest.fixture
+def network():
+    rng = np.random.default_rng(0)
+    y = rng.permutation(np.repeat(np.arange(4), COUNTS))
+    x = rng.normal(size=(4, 6))[y] + 0.3 * rng.normal(size=(50, 6))
+    return x, y, rng.normal(size=(4, 6)), rng.normal(size=4)
+
+
+def values(report):
+    return {tuple(row[:3]): row.value for row in report.rows}
+
+
+class TestRows:
+    def test_every_row_is_what_the_functions_say(self, network):
+        x, y, w, b = network
+        moments = gather(x, y, 4)
+        ood = np.random.default_rng(1).normal(size=(9, 6))
+        problem = tf.Problem(COUNTS, weight_decay=1e-3, feature_decay=1e-3, bias="free")
+        target = seli(COUNTS)
+        report = CollapseReport.measure(
+            moments, w, b, features=x, labels=y, targets=["etf", target], problem=problem, ood=ood
+        )
+        got = values(report)
+        chosen = (x @ w.T + b).argmax(axis=1)
+        whole = {
+            "nc1": nc1(moments),
+            "nc1_rank": 3,
+            "cdnv": cdnv(moments),
+            "self_duality": self_duality(moments, w),
+            "bias_alignment": bias_alignment(moments, w, b),
+            "nc4": nc4(x, moments, w, b),
+            "accuracy": np.mean(chosen == y),
+            "nc5": nc5(moments, ood),
+            "certificate_gap": certificate_gap(problem, moments, w, b),
+            "alignment_mean": alignment(moments, w).mean(),
+            "alignment_min": alignment(moments, w).min(),
+        }
+        for name, want in whole.items():
+            assert got.pop((name, "", "")) == pytest.approx(want, rel=1e-12), name
+        assert report.nc1_rank == nc1_details(moments).rank
+        for part, vectors in (("classifier", w), ("centered_means", moments)):
+            cosines, uniform = cosine_statistics(vectors), uniformity(vectors)
+            for name, want in {
+                "equinorm": equinorm(vectors),
+                "equiangularity": cosines.std,
+                "cosine_mean": cosines.mean,
+                "coherence": cosines.coherence,
+                "uniformity_log_mean": uniform.mean,
+                "uniformity_log_cov": uniform.cov,
+            }.items():
+                assert got.pop((name, part, "")) == pytest.approx(want, rel=1e-12), (name, part)
+            want = cosines.etf_deviation
+            assert got.pop(("etf_deviation", part, "simplex ETF")) == pytest.approx(want)
+            groups = group_angles(vectors, COUNTS)
+            for i, pair in ((0, "group 20"), (1, "group 5")):
+                assert got.pop(("group_norm", part, pair)) == pytest.approx(groups.norms[i])
+            places = {"group 20": (0, 0), "groups 20 and 5": (0, 1), "group 5": (1, 1)}
+            for pair, place in places.items():
+                for what in ("minimum", "mean", "maximum"):
+                    want = getattr(groups, what)[place]
+                    assert got.pop((f"group_cosine_{what}", part, pair)) == pytest.approx(want)
+        for name, goal in (("simplex ETF", simplex_etf(4)), ("SELI", target)):
+            for part in TARGET_PARTS:
+                if part == "classifier":
+                    want = nc2(w, goal)
+                elif "means" in part:
+                    want = nc2(moments, goal, part=part)
+                else:
+                    want = nc3(moments, w, goal, centered="centered" in part)
+                metric = "nc3" if "logits" in part else "nc2"
+                assert got.pop((metric, part, name)) == pytest.approx(want, abs=1e-12)
+        left = {key[0] for key in got}
+        assert left == {"nc1_quotient", "nearest_center_accuracy"}
+
+    def test_the_report_keeps_its_own_numbers(self, network):
+        x, y, w, b = network
+        moments, weight = gather(x, y, 4), torch.tensor(w)
+        report = CollapseReport.measure(moments, weight, b)
+        want = CollapseReport.measure(moments, w, b).rows
+        moments.update(5 + x, y)
+        weight.mul_(-3).add_(1)
+        assert report.rows == want
+
+    def test_layers(self, network):
+        x, y, _, _ = network
+        rng = np.random.default_rng(2)
+        weights = [rng.normal(size=(5, 6)), rng.normal(size=(4, 5))]
+        moments = gather(x, y, 4)
+        report = CollapseReport.measure(moments, weights=weights, targets="orthogonal_frame")
+        want = layer_metrics(moments, weights, "orthogonal_frame")
+        assert report.layers == {"orthogonal frame": want}
+        got = values(report)
+        for layer in want:
+            head = f"layer {layer.layer}"
+            assert got["nc2", f"{head} classifier", "orthogonal frame"] == layer.classifier
+            assert got["nc3", f"{head} logits", "orthogonal frame"] == layer.logits
+            assert got["self_duality", f"{head} self_duality", "orthogonal frame"] > 0
+        product = CollapseReport.measure(moments, weights[1] @ weights[0])
+        assert report.self_duality == pytest.approx(product.self_duality, rel=1e-12)
+        problem = tf.Problem(
+            COUNTS, loss="mse", weight_decay=1e-4, feature_decay=1e-4, depth=2, dim=6
+        )
+        solution = tf.solve(problem)
+        means = solution.class_means.T
+        exact = CollapseReport.measure(
+            gather(means, np.arange(4), 4), weights=solution.weights, targets=[solution]
+        )
+        for layer in exact.layers["predicted"]:
+            assert max(layer[1:6]) <= 1e-7
+
+    def test_groups_and_their_number(self, network):
+        x, y, w, _ = network
+        report = CollapseReport.measure(gather(x, y, 4), w, groups=[1, 0, 1, 0])
+        assert report.group_angles["classifier"].groups.tolist() == [1, 0]
+        rng = np.random.default_rng(0)
+        many = CollapseReport.measure(
+            gather(rng.normal(size=(20, 3)), np.arange(20), 20),
+            rng.normal(size=(20, 3)),
+            groups=np.arange(20),
+        )
+        assert not any(row.metric.startswith("group") for row in many.rows)
+        assert len(many.group_angles["classifier"].groups) == 20
+
+    def test_degenerate_reasons_are_given_once(self):
+        moments = gather(np.ones((6, 4)), np.arange(6) % 3, 3)
+        with pytest.warns(RuntimeWarning):
+            report = CollapseReport.measure(moments, np.zeros((3, 4)))
+        with pytest.warns(RuntimeWarning) as caught:
+            got = values(report)
+        messages = [str(warning.message) for warning in caught]
+        assert len(messages) == len(set(messages))
+        assert math.isnan(got["nc2", "classifier", "simplex ETF"])
+        assert math.isnan(got["equinorm", "classifier", ""])
+        assert ("alignment_mean", "", "") not in got
+        flattering = [key for key, value in got.items() if value == 0 and key[0] != "nc1_rank"]
+        assert set(flattering) <= {
+            ("bias_alignment", "", ""),  # W = 0 and b = 0
+            ("group_norm", "classifier", "group 2"),
+            ("group_norm", "centered_means", "group 2"),
+        }
+
+
+class TestMissingClasses:
+    def test_everything_is_about_the_others(self, network):
+        x, y, w, b = network
+        keep = y != 2
+        moments = gather(x[keep], y[keep], 4)
+        with pytest.warns(RuntimeWarning) as caught:
+            report = CollapseReport.measure(moments, w, b, features=x[keep], missing="leave_out")
+        assert any("report: class 2 is without" in str(c.message) for c in caught)
+        assert report.missing == (2,)
+        kept = [0, 1, 3]
+        other = CollapseReport.measure(moments.present(), w[kept], b[kept])
+        for name in ("nc1", "nc1_rank", "nc1_quotient", "cdnv", "self_duality"):
+            assert getattr(report, name) == getattr(other, name)
+        got, want = values(report), values(other)
+        for part in TARGET_PARTS[1:]:
+            key = ("nc3" if "logits" in part else "nc2", part, "simplex ETF")
+            if "centered" in part:  # three vertices of the frame, centred, are a frame
+                assert got[key] == pytest.approx(want[key], abs=1e-12)
+            else:
+                means = moments.present().means.numpy()
+                measured = (w[kept] if part == "logits" else means) @ means.T
+                block = np.eye(3) - 1 / 4
+                assert got[key] == pytest.approx(normalized_distance(measured, block), abs=1e-12)
+        assert got["nc2", "classifier", "simplex ETF"] == pytest.approx(nc2(w))
+        assert np.isnan(report.norms()["centered_means"]).tolist() == [False, False, True, False]
+        for read in (
+            lambda: report.geometry,
+            lambda: report.logits,
+            lambda: report.margins,
+            lambda: report.distances(simplex_etf(4)),
+        ):
+            with pytest.raises(ValueError, match="class 2 is without samples"):
+                read()
+        out = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+        assert out["missing"] == [2]
+        assert out["geometry"] is None
+        assert report.to_table().caption == "class 2 is without samples"
+        assert report.plot() is not None
+
+    def test_too_few(self):
+        with pytest.raises(ValueError, match="1 of 3 classes have samples, need 2"):
+            CollapseReport.measure(
+                ClassMoments(3).update([[1.0]], [0]), np.ones((3, 1)), missing="leave_out"
+            )
+        with pytest.raises(ValueError, match="missing: got 'drop', allowed are"):
+            CollapseReport.measure(gather(np.eye(2), np.arange(2), 2), np.eye(2), missing="drop")
+        with pytest.raises(ValueError, match="class 2 is without samples; missing='leave_out'"):
+            CollapseReport.from_loader([(np.eye(2, 3), [0, 1])], np.eye(3))
+        with pytest.warns(RuntimeWarning, match="class 2"):
+            report = CollapseReport.from_loader(
+                [(np.eye(2, 3), [0, 1])], np.eye(3), nc4=False, missing="leave_out"
+            )
+        assert report.missing == (2,)
+        with pytest.raises(ValueError, match="got 1 class, need at least 2"):
+            CollapseReport.measure(ClassMoments(1).update([[1.0]], [0]), np.ones((1, 1)))
+
+    def test_many_classes(self):
+        rng = torch.Generator().manual_seed(0)
+        x, w = torch.randn(5000, 3, generator=rng), torch.randn(5000, 3, generator=rng)
+        moments = ClassMoments(5000).update(x, torch.arange(5000))
+        report = CollapseReport.measure(moments, w)
+        with pytest.raises(ValueError, match="5000 classes would need"):
+            _ = report.geometry
+        got = values(report)
+        assert got["nc2", "classifier", "simplex ETF"] == pytest.approx(nc2(w), rel=1e-12)
+        floor = tf.geometry.etf_distance_floor(5000, 3)
+        assert got["nc2", "centered_means", "simplex ETF"] > floor > 1
+        assert report.to_dict()["logits"] is None
+
+
+class TestLoader:
+    def batches(self, x, y, size=7):
+        return [(x[i : i + size], y[i : i + size]) for i in range(0, len(y), size)]
+
+    @pytest.mark.parametrize("kind", ["list", "callable", "loader"])
+    def test_equals_one_batch(self, network, kind):
+        x, y, w, b = network
+        batches = self.batches(x, y)
+        if kind == "callable":
+            given = lambda: iter(batches)  # noqa: E731
+        elif kind == "loader":
+            data = torch.utils.data.TensorDataset(torch.tensor(x), torch.tensor(y))
+            given = torch.utils.data.DataLoader(data, batch_size=9, shuffle=True)
+        else:
+            given = batches
+        report = CollapseReport.from_loader(given, w, b, targets=["etf"])
+        want = CollapseReport.measure(gather(x, y, 4), w, b, features=x, labels=y, targets=["etf"])
+        got, want = values(report), values(want)
+        assert got.keys() == want.keys()
+        assert got == pytest.approx(want, rel=1e-9, abs=1e-10)
+
+    def test_features_of_a_network_without_a_graph(self, network):
+        x, y, w, b = network
+        layer = torch.nn.Linear(6, 6).double()
+        seen = []
+
+        def features(inputs):
+            seen.append(torch.is_grad_enabled())
+            return layer(inputs)
+
+        batches = [(torch.tensor(a), torch.tensor(c)) for a, c in self.batches(x, y)]
+        report = CollapseReport.from_loader(batches, w, b, features=features)
+        hidden = layer(torch.tensor(x)).detach()
+        want = CollapseReport.measure(gather(hidden.numpy(), y, 4), w, b, features=hidden)
+        assert report.nc1 == pytest.approx(want.nc1, rel=1e-9)
+        assert report.nc4 == want.nc4
+        assert seen == [False] * 2 * len(batches)
+
+    def test_one_pass(self, network):
+        x, y, w, _ = network
+        batches = self.batches(x, y)
+        passes = []
+
+        def given():
+            passes.append(1)
+            return batches
+
+        report = CollapseReport.from_loader(given, w, nc4=False)
+        assert report.nc4 is None
+        assert report.accuracy is None
+        assert len(passes) == 1
+        CollapseReport.from_loader(given, w)
+        assert len(passes) == 3
+        assert CollapseReport.from_loader(iter(batches), w, nc4=False).nc1 == report.nc1
+        light = CollapseReport.from_loader(batches, w, scatter=False, nc4=False)
+        assert light.nc1 is None
+
+    def test_refusals(self, network):
+        x, y, w, _ = network
+        batches = self.batches(x, y)
+        with pytest.raises(ValueError, match="batches: got an iterator, which can be used only"):
+            CollapseReport.from_loader(iter(batches), w)
+        with pytest.raises(ValueError, match="batches: got no samples"):
+            CollapseReport.from_loader([], w)
+        with pytest.raises(ValueError, match="batches: batch 0 is a ndarray, need a pair"):
+            CollapseReport.from_loader([x], w)
+        with pytest.raises(ValueError, match="weight: missing"):
+            CollapseReport.from_loader(batches)
+        turns = iter([batches, batches[:-1]])
+        with pytest.raises(ValueError, match="batches: the second pass gave 49 samples"):
+            CollapseReport.from_loader(lambda: next(turns), w)
+        moments = gather(x, y, 4)
+        with pytest.raises(ValueError, match="weight: missing; give it, or the layers"):
+            CollapseReport.measure(moments)
+        with pytest.raises(ValueError, match="labels: given without features"):
+            CollapseReport.measure(moments, w, labels=y)
+        with pytest.raises(ValueError, match="targets: got 'frame'"):
+            CollapseReport.measure(moments, w, targets=["frame"])
+        with pytest.raises(ValueError, match="targets: got a geometry of 3 classes, need 4"):
+            CollapseReport.measure(moments, w, targets=simplex_etf(3))
+        with pytest.raises(ValueError, match="targets: got int, need a list"):
+            CollapseReport.measure(moments, w, targets=3)
+        with pytest.raises(ValueError, match=r"groups: got shape \(2,\)"):
+            CollapseReport.measure(moments, w, groups=[1, 2])
+
+
+class TestViews:
+    @pytest.fixture
+    def report(self, network):
+        x, y, w, b = network
+        return CollapseReport.measure(gather(x, y, 4), w, b, features=x)
+
+    def test_frame(self, report):
+        frame = report.to_frame()
+        assert isinstance(frame, pd.DataFrame)
+        assert list(frame.columns) == ["metric", "part", "target", "value"]
+        assert frame.value.dtype == np.float64
+        assert [tuple(row) for row in frame.itertuples(index=False)] == list(report.rows)
+        assert not frame.duplicated(["metric", "part", "target"]).any()
+
+    def test_json(self, report, tmp_path):
+        text = report.to_json(tmp_path / "deep" / "report.json")
+        assert read_json(tmp_path / "deep" / "report.json") == json.loads(text)
+        assert json.loads(text) == report.to_dict()
+        rows = [tuple(row.values()) for row in json.loads(text)["metrics"]]
+        assert rows == list(report.rows)
+        assert report.to_json() == text
+
+    def test_table(self, report):
+        table = report.to_table()
+        assert table.row_count == len(report.rows)
+        console = Console(width=120, file=io.StringIO())
+        console.print(report)
+        shown = console.file.getvalue()
+        assert f"{report.nc1:.6g}" in shown
+        assert "50 samples, 4 classes" in shown
+        assert shown.count("simplex ETF") == sum(row.target == "simplex ETF" for row in report.rows)
+
+    def test_plot(self, report, tmp_path):
+        figure = report.plot()
+        distances, norms, logits = figure.axes[:3]
+        widths = sorted(patch.get_width() for patch in distances.patches)
+        want = sorted(row.value for row in report.rows if row.metric in ("nc2", "nc3"))
+        np.testing.assert_allclose(widths, want)
+        line = norms.lines[0].get_ydata()
+        own = report.norms()["classifier"]
+        np.testing.assert_allclose(line, own / own.mean())
+        np.testing.assert_array_equal(logits.images[0].get_array(), report.logits)
+        figure.savefig(tmp_path / "report.png")
+        assert (tmp_path / "report.png").stat().st_size > 10_000
+
+    def test_plot_of_nothing_that_has_a_value(self):
+        moments = gather(np.ones((6, 4)), np.arange(6) % 3, 3)
+        with pytest.warns(RuntimeWarning):
+            report = CollapseReport.measure(moments, np.zeros((3, 4)))
+        with pytest.warns(RuntimeWarning):
+            figure = report.plot()
+        texts = [text.get_text() for axis in figure.axes for text in axis.texts]
+        assert "all vectors are zero" in texts
+
+    def test_missing_packages_are_named(self, report, monkeypatch):
+        monkeypatch.setitem(__import__("sys").modules, "pandas", None)
+        with pytest.raises(ImportError, match="to_frame needs pandas: pip install"):
+            report.to_frame()
+        monkeypatch.setitem(__import__("sys").modules, "tightframe.report.drawing", None)
+        with pytest.raises(ImportError, match="plot needs matplotlib: pip install"):
+            report.plot()
