@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN_DIR ?= demo-run
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format bench-solver clean
+.PHONY: help demo test test-slow lint format bench-solver bench-metrics clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -41,6 +41,9 @@ format: $(VENV)/.dev ## Rewrite the code in ruff's format
 bench-solver: $(VENV)/.dev ## Time the solver against CVXPY (up to an hour) into benchmarks/results
 	$(BIN)/python benchmarks/solver.py
 	$(BIN)/python benchmarks/plot_solver.py
+
+bench-metrics: $(VENV)/.dev ## Time the metrics against their peer (PEER=folder of neural-collapse)
+	$(BIN)/python -m benchmarks.metrics $(if $(PEER),--peer $(PEER))
 
 clean: ## Remove the environment and what the demo wrote
 	rm -rf $(VENV) $(RUN_DIR)

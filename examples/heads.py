@@ -6,7 +6,7 @@ from torch import nn
 
 import tightframe as tf
 from tightframe.heads import freeze_to_etf, freeze_to_frame, project_features
-from tightframe.metrics.layerwise import collapse_report
+from tightframe.metrics import collapse_report
 from tightframe.savings import parameter_savings, savings_table
 
 COUNTS = [80, 80, 80, 20, 20, 20]

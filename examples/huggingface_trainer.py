@@ -15,7 +15,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from tightframe.training.huggingface import CollapseTrainerCallback
+from tightframe.training import CollapseTrainerCallback
 
 CLASSES = 4
 

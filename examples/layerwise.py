@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from tightframe.metrics.layerwise import collapse_report
+from tightframe.metrics import collapse_report
 
 
 def patterns(count: int = 200) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from tightframe.training.monitor import CollapseMonitor
+from tightframe.training import CollapseMonitor
 
 
 class Classifier(lightning.LightningModule):

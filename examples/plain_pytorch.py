@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 import tightframe as tf
-from tightframe.metrics.watching import watch
+from tightframe.metrics import watch
 
 COUNTS = [60, 60, 60, 12, 12, 12]
 
