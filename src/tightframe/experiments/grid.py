@@ -315,7 +315,9 @@ def run_grid(
                     progress(done, len(rows))
         except KeyboardInterrupt:
             if folder is not None:
-                folder.write_table([row for row in rows if row is not None])
+                # What is on the disk: the signal may have come while a row was written.
+                kept = (folder.read_row(i) for i in range(len(rows)))
+                folder.write_table([row for row in kept if row is not None])
             raise
     finished = [row for row in rows if row is not None]
     if folder is not None:
