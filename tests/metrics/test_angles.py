@@ -319,6 +319,7 @@ class TestManyClasses:
 
         rows = torch.randn(k, 7, generator=torch.Generator().manual_seed(0))
         moments = ClassMoments(k, scatter=False).update(rows, torch.arange(k))
+        moments.tensors()  # adds the rows that wait, a block of its own size
         with Sizes():
             cosine_statistics(rows)
             uniformity(moments)

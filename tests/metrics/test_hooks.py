@@ -236,6 +236,8 @@ def test_compiled_models_are_measured():
 
 
 def test_bad_loaders_and_layers():
+    with pytest.raises(ValueError, match="loader: got int, need an iterable of batches"):
+        collapse_report(net(), 5)
     with pytest.raises(ValueError, match="loader: no batch seen"):
         collapse_report(net(), [])
     with pytest.raises(ValueError, match=r"loader: a batch is a tensor of shape \(30, 1, 6, 6\)"):

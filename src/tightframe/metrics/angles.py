@@ -21,6 +21,7 @@ from tightframe.metrics.inputs import (
     as_array,
     classifier,
     coefficient_of_variation,
+    largest_entry,
     resolved_means,
     unit_vectors,
     usable,
@@ -28,7 +29,13 @@ from tightframe.metrics.inputs import (
     warn,
 )
 from tightframe.metrics.moments import ClassMoments, as_tensor, plain_tensors
-from tightframe.metrics.tiles import Spread, pair_values, row_blocks, squared_distances
+from tightframe.metrics.tiles import (
+    Spread,
+    first_equal,
+    pair_blocks,
+    pair_values,
+    squared_distances,
+)
 from tightframe.problem import require_dense
 
 #: Kernels of `uniformity`.
@@ -80,7 +87,7 @@ def equinorm(vectors: Any) -> float:
         If there are fewer than two vectors, or a matrix is not real, finite and of two axes.
     """
     rows = vectors_of(vectors, "equinorm").rows
-    largest = float(rows.abs().max())
+    largest = largest_entry(rows)
     if largest == 0:
         warn("equinorm: all vectors are zero")
         return math.nan
@@ -116,7 +123,7 @@ def cosine_statistics(vectors: Any) -> CosineStatistics:
         return CosineStatistics(*[math.nan] * 6)
     given = len(units.lengths)
     spread, low, high, etf = Spread(), 1.0, -1.0, 0.0
-    for block in row_blocks(len(rows), len(rows)):
+    for block in pair_blocks(len(rows)):
         for values in pair_values(rows[block] @ rows[block.start :].T):
             if values.numel():
                 values = values.clamp_(-1.0, 1.0)
@@ -273,7 +280,7 @@ def group_angles(vectors: Any, groups: ArrayLike | None = None) -> GroupAngles:
     sorted_units = units.rows[torch.as_tensor(order, device=units.rows.device)]
     shape = (len(names), len(names))
     lows, highs, sums = np.full(shape, np.inf), np.full(shape, -np.inf), np.zeros(shape)
-    for block in row_blocks(len(place), len(place)):
+    for block in pair_blocks(len(place)):
         cosines = as_array((sorted_units[block] @ sorted_units[block.start :].T).clamp_(-1.0, 1.0))
         of_rows, of_columns = place[block], place[block.start :]
         below = np.tril_indices(len(cosines), 0, len(of_rows))
@@ -381,10 +388,9 @@ def uniformity(vectors: Any, kernel: str = "log", *, s: float | None = None) -> 
         return KernelStatistics(math.nan, math.nan, math.nan)
     pole = kernel == "log" or (kernel == "riesz" and exponent > 0)
     spread = Spread()
-    for block in row_blocks(len(rows), len(rows)):
+    for block in pair_blocks(len(rows)):
         squares = squared_distances(rows, block)
-        equal = squares <= (errors[block, None] + errors[block.start :]).square()
-        if pole and bool(equal.any()):
+        if pole and first_equal(squares, errors, block) is not None:
             warn(f"uniformity: two vectors have one direction, the {kernel} kernel is infinite")
             return KernelStatistics(math.inf, math.nan, math.nan)
         for values in pair_values(squares):

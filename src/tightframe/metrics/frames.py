@@ -24,6 +24,7 @@ from tightframe.metrics.inputs import (
     Array,
     as_array,
     classifier,
+    largest_entry,
     layer_list,
     real_matrix,
     require_complete,
@@ -49,6 +50,9 @@ _EPS = torch.finfo(torch.float64).eps
 #: Above this squared distance the formula by inner products is exact to 1e-14; below it cancels,
 #: and the difference of the two matrices is formed in blocks of rows.
 _SAFE_SQUARE = 0.1
+
+#: A QR decomposition takes as long as a product of this many times its operations.
+_QR_WORK = 4
 
 
 @plain_tensors()
@@ -128,10 +132,11 @@ def nc2(vectors: Any, target: Target = "etf", *, part: str | None = None) -> flo
         raise ValueError(f"part: got {part!r}, allowed are {', '.join(allowed)}")
     if isinstance(vectors, ClassMoments):
         goal = as_target(target, vectors.num_classes)
-        kept = as_array(torch.nonzero(vectors.counts)[:, 0]).astype(np.intp)
         own = usable(vectors, "nc2")
         rows = own.means if part == "means" else resolved_means(own)
-        goal = restrict(goal, kept)
+        if own.num_classes < vectors.num_classes:
+            kept = torch.nonzero(vectors.counts)[:, 0]
+            goal = restrict(goal, as_array(kept).astype(np.intp))
     else:
         rows = real_matrix("vectors", vectors)
         if len(rows) < 2:
@@ -172,11 +177,12 @@ def nc3(
     """
     w, _ = classifier(moments, weight)
     goal = as_target(target, moments.num_classes)
-    kept = torch.nonzero(moments.counts)[:, 0]
     own = usable(moments, "nc3")
     rows = resolved_means(own) if centered else own.means
-    goal = restrict(goal, as_array(kept).astype(np.intp))
-    return distance(w[kept], rows, goal, "centered_logits" if centered else "logits")
+    if own.num_classes < moments.num_classes:
+        kept = torch.nonzero(moments.counts)[:, 0]
+        w, goal = w[kept], restrict(goal, as_array(kept).astype(np.intp))
+    return distance(w, rows, goal, "centered_logits" if centered else "logits")
 
 
 @plain_tensors()
@@ -373,12 +379,14 @@ def distance(
         inner = norm = float(torch.linalg.vector_norm(own))
         inner *= norm
     else:
-        matrix = target.part(part)
-        own = torch.zeros_like(left[:, 0])
-        inner, norm = _inner(left, right, matrix), matrix.norm
+        compact = target.part(part)
+        matrix = _Grouped.of(compact, left.device)
+        own = matrix.diagonal
+        inner, norm = _inner(left, right, matrix), compact.norm
     length = _product_norm(left, right)
-    sizes = [float(torch.linalg.matrix_norm(rows)) for rows in (left, right)]
-    if length <= 4 * _EPS * sizes[0] * sizes[1] or norm == 0:  # orthogonal up to rounding
+    size = float(torch.linalg.vector_norm(left))
+    size *= size if same else float(torch.linalg.vector_norm(right))
+    if length <= 4 * _EPS * size or norm == 0:  # orthogonal up to rounding
         warn("distance to a zero matrix is undefined")
         return math.nan
     square = 2 - 2 * inner / (length * norm)
@@ -389,16 +397,16 @@ def distance(
 
 def _scaled(rows: Tensor) -> Tensor:
     """Scale to a largest entry of 1, so that products neither over- nor underflow."""
-    largest = float(rows.abs().max())
+    largest = largest_entry(rows)
     return rows / largest if largest else rows
 
 
 def _product_norm(left: Tensor, right: Tensor) -> float:
-    """Return ``||left right^T||_F``, through D x D matrices where they are the smaller ones."""
+    """Return ``||left right^T||_F``, through D x D matrices where they are less work."""
     k, d = left.shape
-    if d < k:
-        if left is right:
-            return float(torch.linalg.matrix_norm(left.T @ left))
+    if d < k and left is right:
+        return float(torch.linalg.matrix_norm(left.T @ left))
+    if _QR_WORK * d < k:
         # The R factors carry the product's norm without squaring it.
         first, second = (torch.linalg.qr(rows, mode="r")[1] for rows in (left, right))
         return float(torch.linalg.matrix_norm(first @ second.T))
@@ -408,15 +416,36 @@ def _product_norm(left: Tensor, right: Tensor) -> float:
     return math.sqrt(total)
 
 
-def _inner(left: Tensor, right: Tensor, matrix: GroupedMatrix) -> float:
+class _Grouped(NamedTuple):
+    """A `GroupedMatrix` on the measured matrices' device: every class's group and diagonal."""
+
+    groups: Tensor  # (K,)
+    diagonal: Tensor  # (K,), its part beside the blocks
+    blocks: Tensor  # (G, G)
+
+    @classmethod
+    def of(cls, matrix: GroupedMatrix, device: torch.device) -> _Grouped:
+        groups = torch.as_tensor(matrix.groups, device=device)
+        diagonal = torch.as_tensor(matrix.diagonal, device=device)
+        return cls(groups, diagonal[groups], torch.as_tensor(matrix.blocks, device=device))
+
+    def rows(self, block: slice) -> Tensor:
+        """Return a block of rows without the diagonal; one number where there is one group."""
+        if len(self.blocks) == 1:
+            return self.blocks
+        return self.blocks[self.groups[block]][:, self.groups]
+
+
+def _inner(left: Tensor, right: Tensor, matrix: _Grouped) -> float:
     """Return ``<left right^T, T>``: the blocks need the sums of the groups' rows only."""
-    groups = torch.as_tensor(matrix.groups, device=left.device)
-    diagonal = torch.as_tensor(matrix.diagonal, device=left.device)
-    blocks = torch.as_tensor(matrix.blocks, device=left.device)
-    shape = (len(matrix.diagonal), left.shape[1])
-    first, second = (rows.new_zeros(shape).index_add_(0, groups, rows) for rows in (left, right))
-    own = float(diagonal[groups] @ torch.linalg.vecdot(left, right))
-    return own + float((blocks * (first @ second.T)).sum())
+
+    def sums(rows: Tensor) -> Tensor:
+        return rows.new_zeros(len(matrix.blocks), rows.shape[1]).index_add_(0, matrix.groups, rows)
+
+    first = sums(left)
+    second = first if left is right else sums(right)
+    own = matrix.diagonal @ torch.linalg.vecdot(left, right)
+    return float(own + (matrix.blocks * (first @ second.T)).sum())
 
 
 def _squared_difference(
@@ -424,19 +453,15 @@ def _squared_difference(
     right: Tensor,
     length: float,
     own: Tensor,
-    matrix: GroupedMatrix | None,
+    matrix: _Grouped | None,
     norm: float,
 ) -> float:
-    """Return the squared distance from the difference itself; without a matrix T = diag(own)."""
+    """Return the squared distance from the difference itself; T is the matrix, or diag(own)."""
     total = 0.0
-    if matrix is not None:
-        groups = torch.as_tensor(matrix.groups, device=left.device)
-        own = torch.as_tensor(matrix.diagonal, device=left.device)[groups]
-        blocks = torch.as_tensor(matrix.blocks, device=left.device)
     for block in row_blocks(len(left), len(left)):
         difference = (left[block] @ right.T).div_(length)
         if matrix is not None:
-            difference -= blocks[groups[block]][:, groups] / norm
+            difference -= matrix.rows(block) / norm
         difference[:, block].diagonal().sub_(own[block] / norm)
         total += float(difference.square().sum())
     return total

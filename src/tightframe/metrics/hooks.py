@@ -251,7 +251,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         if was_training:
             model.train()  # modules that do more than set a flag undo it here
         for child, mode in modes:
-            child.training = mode
+            if child.training != mode:  # setting an attribute of a module is slow
+                child.training = mode
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tightframe.metrics.moments import ClassMoments, as_tensor, describe_classes
+from tightframe.metrics.snapshot import Snapshot
 from tightframe.problem import require_dense
 
 Array = NDArray[np.float64]
@@ -29,9 +30,10 @@ def require_moments(moments: Any) -> None:
         raise ValueError(f"moments: got {type(moments).__name__}, need a ClassMoments")
 
 
-def usable(moments: ClassMoments, what: str) -> ClassMoments:
+def usable(moments: ClassMoments, what: str) -> Snapshot:
     """Return the moments of the classes with samples, at least two, and warn of the others."""
     require_moments(moments)
+    moments = Snapshot.of(moments)
     if moments.num_classes < 2:
         raise ValueError(f"{what}: got 1 class, need at least 2")
     missing = moments.missing
@@ -41,7 +43,7 @@ def usable(moments: ClassMoments, what: str) -> ClassMoments:
     if not missing:
         return moments
     warn(f"{what}: {describe_classes(missing)} without samples and left out", 5)
-    return moments.present()
+    return Snapshot.of(moments.present())
 
 
 def require_complete(moments: ClassMoments, *, dense: bool = True) -> None:
@@ -62,12 +64,7 @@ def real_matrix(name: str, value: Any, device: torch.device | None = None) -> Te
     tensor = as_tensor(name, value)
     if tensor.ndim != 2 or 0 in tensor.shape:
         raise ValueError(f"{name}: got shape {tuple(tensor.shape)}, need (K, D), one row a class")
-    if tensor.is_complex():
-        raise ValueError(f"{name}: got type {tensor.dtype}, need real numbers")
-    tensor = tensor.to(device or tensor.device).double()
-    if not bool(torch.isfinite(tensor).all()):
-        raise ValueError(f"{name}: has NaN or infinite entries")
-    return tensor
+    return _real(name, tensor, device or tensor.device)
 
 
 def classifier(moments: ClassMoments, weight: Any, bias: Any = None) -> tuple[Tensor, Tensor]:
@@ -79,17 +76,23 @@ def classifier(moments: ClassMoments, weight: Any, bias: Any = None) -> tuple[Te
         raise ValueError(
             f"weight: got shape {tuple(w.shape)}, need ({k}, {d or 'D'}), one row a class"
         )
-    b = torch.zeros(k) if bias is None else as_tensor("bias", bias)
+    w = _real("weight", w, moments.device)
+    if bias is None:
+        return w, w.new_zeros(k)
+    b = as_tensor("bias", bias)
     if tuple(b.shape) != (k,):
         raise ValueError(f"bias: got shape {tuple(b.shape)}, need ({k},)")
-    for name, tensor in (("weight", w), ("bias", b)):
-        if tensor.is_complex():
-            raise ValueError(f"{name}: got type {tensor.dtype}, need real numbers")
-    w, b = w.to(moments.device).double(), b.to(moments.device).double()
-    for name, tensor in (("weight", w), ("bias", b)):
-        if not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"{name}: has NaN or infinite entries")
-    return w, b
+    return w, _real("bias", b, moments.device)
+
+
+def _real(name: str, tensor: Tensor, device: torch.device) -> Tensor:
+    """Return finite real numbers as float64 on a device, or raise a ValueError."""
+    if tensor.is_complex():
+        raise ValueError(f"{name}: got type {tensor.dtype}, need real numbers")
+    tensor = tensor.to(device).double()
+    if not bool(torch.isfinite(tensor).all()):
+        raise ValueError(f"{name}: has NaN or infinite entries")
+    return tensor
 
 
 def layer_list(moments: ClassMoments, weights: Sequence[Any]) -> list[Tensor]:
@@ -128,8 +131,13 @@ def resolved_means(moments: ClassMoments) -> Tensor:
 
 
 def _resolved(centered: Tensor, errors: Tensor) -> Tensor:
-    zero = float(torch.linalg.matrix_norm(centered)) <= float(torch.linalg.vector_norm(errors))
-    return torch.zeros_like(centered) if zero else centered
+    zero = torch.linalg.vector_norm(centered) <= torch.linalg.vector_norm(errors)
+    return torch.zeros_like(centered) if bool(zero) else centered
+
+
+def largest_entry(rows: Tensor) -> float:
+    """Return the largest absolute value."""
+    return float(torch.linalg.vector_norm(rows, ord=math.inf))
 
 
 class Vectors(NamedTuple):
@@ -152,7 +160,7 @@ def vectors_of(value: Any, what: str) -> Vectors:
         rows = _resolved(moments.centered_means(), errors)
         errors = errors + errors.square().mean().sqrt()
         lost = torch.linalg.vector_norm(rows, dim=1) <= errors
-        return Vectors(rows.masked_fill(lost[:, None], 0.0), errors)
+        return Vectors(rows.masked_fill(lost[:, None], 0.0) if bool(lost.any()) else rows, errors)
     rows = real_matrix("vectors", value)
     if len(rows) < 2:
         raise ValueError(f"{what}: got 1 vector, need at least 2")

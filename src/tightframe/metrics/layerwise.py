@@ -297,6 +297,8 @@ def _running(
 
 
 def _gather(run: _Run, loader: Iterable[Any], gathered: LayerMoments, check: bool) -> None:
+    if not isinstance(loader, Iterable):
+        raise ValueError(f"loader: got {type(loader).__name__}, need an iterable of batches")
     for i, batch in enumerate(loader):
         features, parts = run(batch)
         if check and i == 0:

@@ -11,15 +11,19 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tightframe.problem import whole_number
+
+if TYPE_CHECKING:
+    from tightframe.metrics.snapshot import Snapshot
 
 #: How classes are averaged: all alike, or by their share of the samples.
 WEIGHTINGS = ("class", "sample")
@@ -49,14 +53,35 @@ _PADDING = 16
 _FLOAT32_EXPONENT = 40
 
 
-@contextmanager
-def plain_tensors() -> Iterator[None]:
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+class plain_tensors(ExitStack):  # noqa: N801, used like torch.no_grad
     """Compute without a graph, and on ordinary tensors even under ``torch.inference_mode``.
 
-    State allocated as inference tensors could never be updated outside that mode.
+    State allocated as inference tensors could never be updated outside that mode. A context
+    manager and a decorator, like `torch.no_grad`.
     """
-    with torch.inference_mode(False), torch.no_grad():
-        yield
+
+    def __enter__(self) -> plain_tensors:
+        # Changing modes takes as long as several small products, and metrics call each other.
+        if torch.is_grad_enabled() or torch.is_inference_mode_enabled():
+            self.enter_context(torch.inference_mode(False))
+            self.enter_context(torch.no_grad())
+        return self
+
+    def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
+        """Decorate a function."""
+
+        @wraps(function)
+        def plain(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            if torch.is_grad_enabled() or torch.is_inference_mode_enabled():
+                with plain_tensors():
+                    return function(*args, **kwargs)
+            return function(*args, **kwargs)
+
+        return plain
 
 
 class ClassMoments:
@@ -97,14 +122,14 @@ class ClassMoments:
     Notes
     -----
     Covariances are divided by the number of samples, not by one less, as in Papyan et al. (2020).
-    Memory is 16 K D + 8 D^2 bytes and 8 D for every row of the buffer. Labels are never expanded
-    to one-hot rows.
+    Memory is 16 K D + 8 D^2 bytes and 8 D for every row of the buffer. Where K x D float64 numbers
+    take at most 16 MiB, the few such matrices that metrics derive stay until the next update.
+    Labels are never expanded to one-hot rows.
 
     Products are computed only up to the diagonal, in little more than half the operations of a
-    general product, so float64 costs about what a float32 matrix product does. With
-    ``dtype=torch.float32`` the relative error of NC1 on the three cases of
-    ``benchmarks/README.md`` is FLOAT32_ERROR (float64: FLOAT64_ERROR), and gathering is
-    FLOAT32_GAIN times as fast at D = 2048.
+    general product. With ``dtype=torch.float32`` the relative error of NC1 on the three cases of
+    ``benchmarks/README.md`` is up to 3e-7 (float64: 3e-15). On the CPU that saves no time worth
+    having (at D = 2048 none was measured); it is for devices whose float64 is slow.
 
     Examples
     --------
@@ -123,9 +148,12 @@ class ClassMoments:
     # (D, D), of (x - anchor)(x - anchor)^T; (0, 0) without scatter. Only what `_panels` cover is
     # kept up, the rest is its mirror image.
     _products: Tensor
-    _block: Tensor | None  # (R, D), of x - anchor; the first `_waiting` rows are not yet summed
+    # (R, D + padding), of x - anchor; the first `_waiting` rows are not yet summed.
+    _block: Tensor | None
     _block_labels: Tensor | None  # (R,) int64
     _waiting: int
+    # What metrics derived from this state; see `Snapshot.of`.
+    _snapshot: Snapshot | None = None
 
     def __init__(
         self,
@@ -173,7 +201,7 @@ class ClassMoments:
     def __getstate__(self) -> dict[str, Any]:
         self._add_block()
         # A copy makes its own block when it needs one.
-        return self.__dict__ | {"_block": None, "_block_labels": None}
+        return self.__dict__ | {"_block": None, "_block_labels": None, "_snapshot": None}
 
     # -- gathering -----------------------------------------------------------------------------
 
@@ -222,6 +250,7 @@ class ClassMoments:
         if self._anchors.shape[1] != x.shape[1]:
             self._device, self._dim = device, x.shape[1]
             self._set_state(_zeros(self._num_classes, x.shape[1], self._scatter, device))
+        self._snapshot = None
         self._set_anchors(x, y)
         block, block_labels = self._open_block()
         start = 0
@@ -229,7 +258,7 @@ class ClassMoments:
             stop = start + min(len(block) - self._waiting, len(x) - start)
             rows, where = x[start:stop], y[start:stop]
             filled = self._waiting + len(rows)
-            into = block[self._waiting : filled]
+            into = block[self._waiting : filled, : x.shape[1]]
             # Into rows that exist: fresh ones would cost more than the subtraction.
             torch.index_select(self._anchors, 0, where, out=into)
             torch.sub(rows, into, out=into)
@@ -281,6 +310,7 @@ class ClassMoments:
             self._set_state([t.clone() for t in (counts, anchors, sums, squares, products)])
             return self
 
+        self._snapshot = None
         # Their sums, moved from their anchor to ours; the two lie within one class's spread.
         known = (self._counts > 0)[:, None]
         shift = torch.where(known & (counts > 0)[:, None], anchors - self._anchors, 0.0)
@@ -447,6 +477,8 @@ class ClassMoments:
     @property
     def missing(self) -> list[int]:
         """Classes without samples, in order."""
+        if int(self._counts.min()) > 0:
+            return []
         return [int(k) for k in torch.nonzero(self._counts == 0)]
 
     @property
@@ -468,7 +500,8 @@ class ClassMoments:
     def origin(self) -> Tensor:
         """Where `offsets` are taken from: the first sample of the first class, shape (D,)."""
         self._require_samples("origin")
-        return self._anchors[int(torch.nonzero(self._counts)[0])].clone()
+        first = int(torch.nonzero(self._counts)[0]) if self.missing else 0
+        return self._anchors[first].clone()
 
     @property
     @plain_tensors()
@@ -488,8 +521,7 @@ class ClassMoments:
         ``2 eps (sqrt(n_k) r_k + ||offset||)`` with r_k the root mean square distance of the class
         from its anchor: n_k float64 additions of terms of that size, by random-walk rounding.
         """
-        self._require_all("mean_errors")
-        lengths: Tensor = torch.linalg.vector_norm(self._offsets(), dim=1)  # adds waiting rows
+        lengths: Tensor = torch.linalg.vector_norm(self.offsets, dim=1)  # adds waiting rows
         return 2 * _EPS * (self._squares.sqrt() + lengths)
 
     @plain_tensors()
@@ -506,15 +538,14 @@ class ClassMoments:
         ValueError
             If there are no samples, or, with ``"class"``, if a class has none.
         """
-        mean: Tensor = self.origin + self.shares(weighting) @ self._offsets()
+        mean: Tensor = self.origin + self._mean_offset(weighting)
         return mean
 
     @plain_tensors()
     def centered_means(self, weighting: str = "class") -> Tensor:
         """Return the class means less their `global_mean`, shape (K, D), float64."""
         self._require_all("centered_means")
-        offsets = self._offsets()
-        return offsets - self.shares(weighting) @ offsets
+        return self._offsets() - self._mean_offset(weighting)
 
     @property
     @plain_tensors()
@@ -538,12 +569,7 @@ class ClassMoments:
         ValueError
             If it was not kept (``scatter=False``) or there are no samples.
         """
-        if not self._scatter:
-            raise ValueError("scatter: got False, Sigma_W needs ClassMoments(..., scatter=True)")
-        self._require_samples("within")
-        self._add_block()
-        roots = self._counts.clamp(min=1).double().sqrt()
-        shifts, share = self._sums / roots[:, None], 1 / self.num_samples
+        shifts, share = self._shifts("within"), 1 / self.num_samples
         covariance = torch.empty_like(self._products)
         for left, right in _panels(len(covariance)):
             torch.addmm(
@@ -557,16 +583,35 @@ class ClassMoments:
         return _mirror(covariance)
 
     @plain_tensors()
+    def within_along(self, directions: Tensor) -> Tensor:
+        """Return the within-class variances ``v^T Sigma_W v`` along directions v, shape (R,).
+
+        The same as from `within`, without another D x D matrix.
+
+        Parameters
+        ----------
+        directions : Tensor, shape (D, R), float64
+            As columns, on the device of the sums.
+
+        Raises
+        ------
+        ValueError
+            As `within`.
+        """
+        shifts = self._shifts("within_along")
+        squares = _quadratic_forms(self._products, directions)
+        squares -= torch.linalg.vector_norm(shifts @ directions, dim=0).square()
+        return squares / self.num_samples
+
+    @plain_tensors()
     def between(self, weighting: str = "class") -> Tensor:
         """Return the between-class covariance Sigma_B, shape (D, D), float64.
 
         ``sum_k p_k (mu_k - mu)(mu_k - mu)^T`` with the `shares` p and the `global_mean` mu of the
         same weighting.
         """
-        shares = self.shares(weighting)
-        offsets = self._offsets()
-        centered = offsets - shares @ offsets
-        return centered.T @ (centered * shares[:, None])
+        centered = self._offsets() - self._mean_offset(weighting)
+        return centered.T @ (centered * self.shares(weighting)[:, None])
 
     @plain_tensors()
     def shares(self, weighting: str = "class") -> Tensor:
@@ -607,7 +652,7 @@ class ClassMoments:
     def _set_state(self, state: list[Tensor]) -> None:
         """Take over tensors; rows that wait are forgotten."""
         self._counts, self._anchors, self._sums, self._squares, self._products = state
-        self._block = self._block_labels = None
+        self._block = self._block_labels = self._snapshot = None
         self._waiting = 0
 
     def _accepted(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, int, int]:
@@ -651,7 +696,8 @@ class ClassMoments:
             dim = self._anchors.shape[1]
             rows = self._buffer or max(1, min(BLOCK_ROWS, BLOCK_ENTRIES // dim))
             # Rows apart by a power of two would fall on the same lines of the processor's cache.
-            self._block = self._anchors.new_empty(rows, dim + _PADDING)[:, :dim]
+            self._block = self._anchors.new_empty(rows, dim + _PADDING)
+            self._block[:, dim:] = 0.0
             self._block_labels = self._counts.new_empty(rows)
         return self._block, self._block_labels
 
@@ -660,9 +706,13 @@ class ClassMoments:
         if not self._waiting:
             return
         block, block_labels = self._open_block()
-        rows, where = block[: self._waiting], block_labels[: self._waiting]
+        padded, where = block[: self._waiting], block_labels[: self._waiting]
+        rows = padded[:, : self._anchors.shape[1]]
         self._waiting = 0
-        self._sums.index_add_(0, where, rows)
+        # Rows with gaps between them are added slowly: first whole ones, a sum a class.
+        classes, place = torch.unique(where, return_inverse=True)
+        sums = padded.new_zeros(len(classes), padded.shape[1]).index_add_(0, place, padded)
+        self._sums.index_add_(0, classes, sums[:, : rows.shape[1]])
         # Not vecdot, which makes a product of the block's size first.
         self._squares.index_add_(0, where, torch.linalg.vector_norm(rows, dim=1).square())
         if self._scatter:
@@ -670,18 +720,35 @@ class ClassMoments:
 
     def _offsets(self) -> Tensor:
         self._add_block()
+        n = self._counts.double()[:, None]
         # Anchors are samples, so their difference is taken before the small offsets are added.
-        n = self._counts.clamp(min=1)[:, None]
-        offsets = (self._anchors - self.origin) + self._sums / n
-        return torch.where((self._counts > 0)[:, None], offsets, 0.0)
+        offsets = (self._anchors - self.origin).addcdiv_(self._sums, n)
+        if self.missing:
+            offsets.masked_fill_((self._counts == 0)[:, None], 0.0)
+        return offsets
+
+    def _mean_offset(self, weighting: str) -> Tensor:
+        """Return the global mean less `origin`."""
+        return self.shares(weighting) @ self._offsets()
+
+    def _shifts(self, what: str) -> Tensor:
+        """Return S with ``N Sigma_W = products - S^T S``: class means less anchors, times sqrt n.
+
+        Sigma_W is an average over samples, so it needs no sample in every class.
+        """
+        if not self._scatter:
+            raise ValueError("scatter: got False, Sigma_W needs ClassMoments(..., scatter=True)")
+        self._require_samples(what)
+        self._add_block()
+        return self._sums / self._counts.clamp(min=1).double().sqrt()[:, None]
 
     def _require_samples(self, what: str) -> None:
         if self.num_samples == 0:
             raise ValueError(f"{what}: no samples were gathered; call update() first")
 
     def _require_all(self, what: str) -> None:
-        self._require_samples(what)
         if self.missing:
+            self._require_samples(what)
             raise ValueError(
                 f"{what}: {describe_classes(self.missing)} without samples; "
                 "every class needs one, or use present()"
@@ -850,6 +917,16 @@ def _panels(dim: int) -> Iterator[tuple[int, int]]:
     width = max(_PANEL, -(-dim // 16))
     for left in range(0, dim, width):
         yield left, min(left + width, dim)
+
+
+def _quadratic_forms(products: Tensor, vectors: Tensor) -> Tensor:
+    """Return ``v^T P v`` for columns v, of a symmetric matrix P of which the panels are given."""
+    image, weighted = torch.empty_like(vectors), vectors.clone()
+    for left, right in _panels(len(products)):
+        torch.mm(products[left:right, :right], weighted[:right], out=image[left:right])
+        # What later panels hold before their diagonal blocks stands for its mirror image, too.
+        weighted[left:right].mul_(2.0)
+    return (image * vectors).sum(dim=0)
 
 
 def _mirror(products: Tensor) -> Tensor:

@@ -46,6 +46,7 @@ from tightframe.metrics.inputs import (
     vectors_of,
 )
 from tightframe.metrics.moments import ClassMoments, describe_classes, plain_tensors
+from tightframe.metrics.snapshot import Snapshot
 from tightframe.metrics.targets import (
     TARGET_PARTS,
     GroupedGeometry,
@@ -225,15 +226,16 @@ class CollapseReport:
         """
         _require_classes(moments, missing)
         decisions = None
+        moments = Snapshot.of(moments)
+        head = _head(moments, weight, bias, weights)
         if features is not None:
-            w, b = _head(moments, weight, bias, weights)
-            decisions = Decisions(moments, w, b).update(features, labels)
+            decisions = Decisions(moments, *head).update(features, labels)
         elif labels is not None:
             raise ValueError("labels: given without features; moments have their own")
         return _measure(
             cls,
             moments,
-            _head(moments, weight, bias, weights),
+            head,
             bias is not None,
             decisions,
             weights=weights,
@@ -311,6 +313,7 @@ class CollapseReport:
         if not moments.num_samples:
             raise ValueError("batches: got no samples")
         _require_classes(moments, options.pop("missing", "raise"))
+        moments = Snapshot.of(moments)
         head = _head(moments, weight, bias, options.get("weights"))
         decisions = None
         if nc4:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -52,12 +53,13 @@ class GroupedMatrix:
         """Number of classes K."""
         return len(self.groups)
 
-    @property
+    @cached_property
     def sizes(self) -> Array:
         """Classes in every group, shape (G,)."""
-        return np.bincount(self.groups, minlength=len(self.diagonal)).astype(np.float64)
+        sizes: Array = np.bincount(self.groups, minlength=len(self.diagonal)).astype(np.float64)
+        return sizes
 
-    @property
+    @cached_property
     def norm(self) -> float:
         """Frobenius norm."""
         own = np.diagonal(self.blocks)
@@ -111,12 +113,18 @@ class GroupedGeometry:
 
     def part(self, name: str) -> GroupedMatrix:
         """Return one of `TARGET_PARTS`."""
-        if name == "centered_means":
-            return self.means.centered(rows=True)
-        if name == "centered_logits":
-            return self.logits.centered(rows=False)
         part: GroupedMatrix = getattr(self, name)
         return part
+
+    @cached_property
+    def centered_means(self) -> GroupedMatrix:
+        """Gram matrix of the class means less their class-averaged mean."""
+        return self.means.centered(rows=True)
+
+    @cached_property
+    def centered_logits(self) -> GroupedMatrix:
+        """Mean logits of those means."""
+        return self.logits.centered(rows=False)
 
     def restrict(self, kept: NDArray[np.intp]) -> GroupedGeometry:
         """Return the geometry of some of the classes."""
@@ -181,6 +189,7 @@ class GroupedGeometry:
 Target = str | Geometry | GroupedGeometry | Solution
 
 
+@lru_cache(maxsize=4)
 def frame(name: str, num_classes: int) -> GroupedGeometry:
     """Return the simplex ETF or the orthogonal frame of any number of classes.
 

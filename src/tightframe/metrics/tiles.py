@@ -16,12 +16,24 @@ from torch import Tensor
 
 from tightframe.metrics.moments import BLOCK_ENTRIES
 
+#: Most rows of a block of pairs.
+PAIR_ROWS = 128
+
 
 def row_blocks(rows: int, width: int) -> Iterator[slice]:
     """Split ``rows`` rows of ``width`` entries into blocks of at most `BLOCK_ENTRIES` entries."""
     step = max(1, BLOCK_ENTRIES // max(width, 1))
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
+
+
+def pair_blocks(rows: int) -> Iterator[slice]:
+    """Split rows for work on all pairs i < j, done for i in a block and j from its start on.
+
+    Blocks of `PAIR_ROWS` rows at most: larger ones would leave the processor's cache, and do more
+    work below the diagonal.
+    """
+    return row_blocks(rows, max(rows, BLOCK_ENTRIES // PAIR_ROWS))
 
 
 def pair_values(block: Tensor) -> list[Tensor]:
@@ -38,17 +50,33 @@ def squared_distances(rows: Tensor, block: slice) -> Tensor:
     The block's own diagonal, and what lies below it, is infinite.
     """
     own, others = rows[block], rows[block.start :]
-    sizes = torch.linalg.vecdot(own, own)[:, None] + torch.linalg.vecdot(others, others)
-    squares = torch.addmm(sizes, own, others.T, alpha=-2.0)
     size = own.shape[0]
+    lengths = torch.linalg.vecdot(others, others)
+    sizes = lengths[:size, None] + lengths
+    squares = torch.addmm(sizes, own, others.T, alpha=-2.0)
     square = squares[:, :size]
     square.masked_fill_(torch.ones_like(square, dtype=torch.bool).tril(), math.inf)
-    close = torch.nonzero(squares < 1e-4 * sizes)
+    close = torch.nonzero(squares < sizes.mul_(1e-4))
     for part in row_blocks(len(close), rows.shape[1]):
         i, j = close[part].T
         difference = own[i] - others[j]
         squares[i, j] = torch.linalg.vecdot(difference, difference)
     return squares
+
+
+def first_equal(squares: Tensor, errors: Tensor, block: slice) -> tuple[int, int] | None:
+    """Return the first pair whose distance is within the rounding errors of its two rows.
+
+    ``squares`` is what `squared_distances` returned for the block.
+    """
+    own, others = errors[block], errors[block.start :]
+    if bool(squares.min() > (own.max() + others.max()).square()):
+        return None  # as nearly always
+    equal = torch.nonzero(squares <= (own[:, None] + others).square())
+    if not len(equal):
+        return None
+    i, j = equal[0].tolist()
+    return block.start + i, block.start + j
 
 
 @dataclass

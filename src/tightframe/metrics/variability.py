@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tightframe.metrics.inputs import as_array, scaled_means, usable, warn
 from tightframe.metrics.moments import ClassMoments, plain_tensors
-from tightframe.metrics.tiles import row_blocks, squared_distances
+from tightframe.metrics.tiles import first_equal, pair_blocks, squared_distances
 
 _EPS = torch.finfo(torch.float64).eps
 
@@ -109,7 +109,6 @@ def _nc1(moments: ClassMoments, weighting: str, rtol: float | None) -> NC1Detail
     if rtol is not None and not 0 <= rtol <= 1:  # NaN fails, too
         raise ValueError(f"rtol: got {rtol}, need a number from 0 to 1")
     moments = usable(moments, "nc1")
-    within = moments.within()
     rows, floor = scaled_means(moments, weighting)
     limit = min(rows.shape[0] - 1, rows.shape[1])
     directions, squares, cut = _between_directions(rows, floor, rtol or 0.0)
@@ -123,7 +122,7 @@ def _nc1(moments: ClassMoments, weighting: str, rtol: float | None) -> NC1Detail
             "classes outside those is not counted",
             5,
         )
-    spread = torch.linalg.vecdot(within @ directions, directions, dim=0).clamp(min=0.0)
+    spread = moments.within_along(directions).clamp(min=0.0)
     return NC1Details(float((spread / squares).sum()) / moments.num_classes, rank, limit, cut)
 
 
@@ -234,13 +233,14 @@ def cdnv(moments: ClassMoments, power: float = 1.0) -> float:
         raise ValueError(f"power: got {power}, need a number above 0")
     own = usable(moments, "cdnv")
     means, traces, errors = own.centered_means(), own.traces, own.mean_errors
-    k, names = own.num_classes, torch.nonzero(moments.counts)[:, 0]
+    k = own.num_classes
     total = 0.0
-    for block in row_blocks(k, k):
+    for block in pair_blocks(k):
         squares = squared_distances(means, block)
-        equal = squares <= (errors[block, None] + errors[block.start :]).square()
-        if bool(equal.any()):
-            i, j = (int(names[block.start + t]) for t in torch.nonzero(equal)[0])
+        pair = first_equal(squares, errors, block)
+        if pair is not None:
+            names = torch.nonzero(moments.counts)[:, 0]
+            i, j = (int(names[t]) for t in pair)
             warn(f"cdnv: the means of classes {i} and {j} are equal, CDNV is infinite")
             return math.inf
         if power != 1:
