@@ -121,7 +121,7 @@ class BlockMatrix:
     def from_svd(
         cls, partition: Partition, within: Array, left: Array, values: Array, right: Array
     ) -> BlockMatrix:
-        """Build from the `decomposition` of `reduced`."""
+        """Build from the `decomposition` of `reduced`; zero singular values may be left out."""
         blocks = cls(partition, within, (left * values[..., None, :]) @ right / partition.scale)
         blocks.__dict__["decomposition"] = left, values, right  # the cached property
         return blocks
@@ -170,7 +170,7 @@ class BlockMatrix:
         reduced = without_rounding(self.decomposition[1])
         within = np.sqrt(p.counts[many]) * np.abs(self.within[..., many])
         values = np.concatenate([reduced, within], axis=-1)
-        return values, np.r_[np.ones(p.num_groups), p.sizes[many] - 1]
+        return values, np.r_[np.ones(reduced.shape[-1]), p.sizes[many] - 1]
 
     @cached_property
     def column_norms(self) -> Array:

@@ -117,8 +117,7 @@ def solve_sweep(problems: Sequence[Problem], tol: float, max_iterations: int) ->
     seconds = (time.perf_counter() - start) / len(problems)
     solutions = []
     for problem, point in zip(problems, points, strict=True):
-        solved = point.iterations is not None
-        method = "grouped Newton" if solved else "interpolation along the sweep"
+        method = "grouped Newton" if point.solved else "interpolation along the sweep"
         solution = _solution(problem, point.logits, point.bias, point.certificate, method, tol)
         _warn_if_not_converged(solution, tol, max_iterations)
         solutions.append(replace(solution, seconds=seconds))

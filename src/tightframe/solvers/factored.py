@@ -260,7 +260,7 @@ def minimise(
             x = _adapt_rank(f, x)
             x, used, _, _ = _newton(f, x, ROUGH_ACCURACY, radius, max_iterations)
             x = _adapt_rank(f, x)
-    accuracy = max(0.05 * math.sqrt(tol), LAST_ACCURACY)
+    accuracy = _accuracy(tol)
     while True:
         x, steps, reached, radius = _newton(f, x, accuracy, radius, max_iterations - used)
         used += steps
@@ -287,6 +287,22 @@ def minimise(
     factors = f.unpack(x)
     factors = factors._replace(bias=without_constant(problem, factors.bias, partition.sizes))
     return FactoredResult(logits, factors, certificate, converged, used)
+
+
+def _accuracy(tol: float) -> float:
+    return max(0.05 * math.sqrt(tol), LAST_ACCURACY)
+
+
+def polish(
+    problem: Problem, partition: Partition, start: Factors, tol: float, max_iterations: int
+) -> Factors | None:
+    """Take Newton steps at the rank of the start, to what a gap of ``tol`` mostly asks for.
+
+    Neither rank nor gap are looked at. None if that takes more than ``max_iterations``.
+    """
+    f = FactoredProblem(problem, partition)
+    x, _, reached, _ = _newton(f, f.enter(start), _accuracy(tol), math.inf, max_iterations)
+    return f.unpack(x) if reached <= _accuracy(tol) else None
 
 
 def _pooled_start(problem: Problem, partition: Partition, max_iterations: int) -> Factors:

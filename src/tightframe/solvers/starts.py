@@ -9,11 +9,7 @@ import numpy as np
 from tightframe.blocks import Array, BlockMatrix, Partition, svd, without_rounding
 from tightframe.closed_form import deep_linear, relu
 from tightframe.problem import Problem
-from tightframe.solvers.certificate import best_bias, objective, penalty
-from tightframe.solvers.datafits import make_datafit
-
-#: Newton steps for the bias of a guess.
-GUESS_STEPS = 2
+from tightframe.solvers.certificate import objective, penalty
 
 
 class Factors(NamedTuple):
@@ -69,14 +65,11 @@ def first_guess(problem: Problem, partition: Partition) -> Factors:
         saved = penalty(problem, logits) - penalty(problem, moved)
         cost = problem.bias_decay * float(partition.sizes @ row**2)
         share = min(max(saved, 0.0) / cost, 1.0) if cost > 0 else 0.0
-    candidates = [
+    points = [
         (BlockMatrix(partition, logits.within, logits.mean - share * row[:, None]), share * row)
     ]
     if problem.bias == "free":
-        candidates.append(_full_rank_guess(problem, moved))
-    fit = make_datafit(problem.loss, partition)
-    points = [(z, best_bias(problem, fit, z, b, GUESS_STEPS)) for z, b in candidates]
-    if len(points) > 1:
+        points.append(_full_rank_guess(problem, moved))
         points.sort(key=lambda point: objective(problem, *point))
     return Factors.balanced(*points[0])
 

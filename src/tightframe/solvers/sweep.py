@@ -19,7 +19,7 @@ from tightframe.blocks import Array, BlockMatrix, Partition, svd
 from tightframe.problem import Problem
 from tightframe.solvers.certificate import Certificate, certify_batch, without_constant
 from tightframe.solvers.datafits import make_datafit
-from tightframe.solvers.factored import FactoredResult, minimise
+from tightframe.solvers.factored import FactoredResult, minimise, polish
 from tightframe.solvers.starts import Factors
 
 #: Nodes of one polynomial, at most.
@@ -28,14 +28,14 @@ MAX_NODES = 10
 #: Nodes of a stretch: at least, for each factor of ten that the gap must fall, and how many more of
 #: those it takes for each decade of decays. Measured; what they miss is solved. A gap that is more
 #: than `MAX_EXCESS` too large says nothing.
-LEAST_NODES = 2.2
+LEAST_NODES = 1.9
 MAX_EXCESS = 1e8
 NODES_A_DIGIT = 1.0
 MORE_A_DECADE = 0.15
 
 #: Polynomials are in a power of the decay, between its logarithm, which small decays ask for, and
 #: itself, which large ones do: this over the decades that are swept.
-POWER = 0.5
+POWER = 0.7
 
 #: Nodes are solved to this share of the tolerance.
 NODE_TOLERANCE = 0.3
@@ -43,17 +43,20 @@ NODE_TOLERANCE = 0.3
 #: A prediction that needs more Newton steps than this was a bad one: the point is solved afresh.
 MAX_WARM_ITERATIONS = 20
 
+#: Squares of singular values may be so far apart for eigenvectors to give the singular vectors.
+SAFE_CONDITION = 1e-6
+
 #: Entries of the logits of one batch.
 BATCH_ENTRIES = 2**20
 
 
 class Point(NamedTuple):
-    """A certified point of a sweep; ``iterations`` is None where it was interpolated."""
+    """A certified point of a sweep; ``solved`` tells whether it was, or else interpolated."""
 
     logits: BlockMatrix
     bias: Array
     certificate: Certificate
-    iterations: int | None
+    solved: bool
 
 
 class Node(NamedTuple):
@@ -102,9 +105,9 @@ class Sweep:
     def points(self) -> list[Point]:
         """Return the certified points, in the order of the problems."""
         last = len(self.order) - 1
-        self._solve(0)
+        self._solve(last)
         if last:
-            self._solve(last, self._predict([last], [0]))
+            self._solve(0, self._predict([0], [last]))
         stretches = [(0, last)]
         while stretches:
             stretches += self._fill(*stretches.pop())
@@ -126,11 +129,14 @@ class Sweep:
         while missing:
             # From the middle outwards, which predicts best.
             for place in sorted(wanted, key=lambda place: abs(2 * place - low - high)):
-                missing.remove(place)
-                self._solve(place, self._predict([place], nodes))
-                if not self._alike(low, place):
-                    return [(low, place), (place, high)]
-                nodes = sorted([*nodes, place])
+                predicted = self._predict([place], nodes)
+                # A polished node waits for its certificate with the others.
+                if place in nodes or not self._polish(place, predicted):
+                    missing.remove(place)
+                    self._solve(place, predicted)
+                    if not self._alike(low, place):
+                        return [(low, place), (place, high)]
+                nodes = sorted({*nodes, place})
             size = max(1, BATCH_ENTRIES // self.partition.num_groups**2)
             batches = [missing[start : start + size] for start in range(0, len(missing), size)]
             accepted = [self._accept(batch, self._predict(batch, nodes)) for batch in batches]
@@ -167,32 +173,43 @@ class Sweep:
         one, other = self.nodes[self.order[a]], self.nodes[self.order[b]]
         return one.rank == other.rank and np.array_equal(one.shown, other.shown)
 
+    def _polish(self, place: int, predicted: tuple[BlockMatrix, Array]) -> bool:
+        """Make a prediction a node by Newton steps; tell whether few were enough."""
+        index = self.order[place]
+        factors = polish(
+            self.problems[index],
+            self.partition,
+            _factors(predicted),
+            NODE_TOLERANCE * self.tol,
+            min(MAX_WARM_ITERATIONS, self.max_iterations),
+        )
+        if factors is not None:
+            self._add_node(index, factors)
+        return factors is not None
+
     def _solve(self, place: int, predicted: tuple[BlockMatrix, Array] | None = None) -> None:
         """Solve one place, from a prediction where there is one, and make it a node."""
         index = self.order[place]
-        if index in self.nodes:
+        if index in self.found:
             return
         problem, tol = self.problems[index], NODE_TOLERANCE * self.tol
         result: FactoredResult | None = None
         if predicted is not None:
-            logits, bias = predicted
-            left, values, right = (part[0] for part in logits.decomposition)
-            result = minimise(
-                problem,
-                self.partition,
-                tol=tol,
-                max_iterations=min(MAX_WARM_ITERATIONS, self.max_iterations),
-                start=Factors.from_svd(left, values, right, logits.within[0], bias[0]),
-            )
+            few = min(MAX_WARM_ITERATIONS, self.max_iterations)
+            start = _factors(predicted)
+            result = minimise(problem, self.partition, tol=tol, max_iterations=few, start=start)
         if result is None or not result.converged:
             result = minimise(problem, self.partition, tol=tol, max_iterations=self.max_iterations)
-        u, _, within, bias = result.factors
-        residual = self.fit.residual(within, result.logits.mean + bias[:, None])
-        unit = 1 / self.decays[index]
+        self._add_node(index, result.factors)
+        self.found[index] = Point(result.logits, result.factors.bias, result.certificate, True)
+
+    def _add_node(self, index: int, factors: Factors) -> None:
+        left, right, within, bias = factors
+        scores = left @ right.T / self.partition.scale + bias[:, None]
+        residual, unit = self.fit.residual(within, scores), 1 / self.decays[index]
         self.nodes[index] = Node(
-            residual.within * unit, residual.mean * unit, bias, within > 0, u.shape[1]
+            residual.within * unit, residual.mean * unit, bias, within > 0, left.shape[1]
         )
-        self.found[index] = Point(result.logits, bias, result.certificate, result.iterations)
 
     def _predict(self, places: Sequence[int], nodes: Sequence[int]) -> tuple[BlockMatrix, Array]:
         """Interpolate between nodes; return logits, of the nodes' rank, and bias, a batch.
@@ -215,9 +232,8 @@ class Sweep:
         within = np.where(self.nodes[known[0]].shown, within, 0.0)
         if self.problem.bias == "free":
             bias = scores @ p.shares
-        left, values, right = svd((scores - bias[..., None]) * p.scale)
-        values[:, self.nodes[known[0]].rank :] = 0.0
-        return BlockMatrix.from_svd(p, within, left, values, right), bias
+        parts = _leading_svd((scores - bias[..., None]) * p.scale, self.nodes[known[0]].rank)
+        return BlockMatrix.from_svd(p, within, *parts), bias
 
     def _certify(
         self, places: Sequence[int], predicted: tuple[BlockMatrix, Array]
@@ -236,9 +252,35 @@ class Sweep:
                 BlockMatrix(self.partition, logits.within[i], logits.mean[i]),
                 without_constant(self.problem, bias[i], self.partition.sizes),
                 Certificate(float(primal[i]), float(dual[i])),
-                None,
+                self.order[places[i]] in self.nodes,
             )
         return {places[i] for i in accepted}
+
+
+def _factors(predicted: tuple[BlockMatrix, Array]) -> Factors:
+    """Return the factors of a prediction for one place."""
+    logits, bias = predicted
+    left, values, right = (part[0] for part in logits.decomposition)
+    return Factors.from_svd(left, values, right, logits.within[0], bias[0])
+
+
+def _leading_svd(matrices: Array, rank: int) -> tuple[Array, Array, Array]:
+    """Return the `rank` leading singular vectors and values of a batch.
+
+    By eigenvectors of the Gram matrices, in half the time, where the squared values are so far
+    apart at most that rounding stays below 1e-9; one step of Newton and Schulz makes the left
+    vectors orthonormal to rounding again.
+    """
+    squares, vectors = np.linalg.eigh(matrices.swapaxes(-1, -2) @ matrices)
+    squares, vectors = squares[:, ::-1][:, :rank], vectors[:, :, ::-1][:, :, :rank]
+    if rank == 0 or np.any(squares[:, -1] <= SAFE_CONDITION * squares[:, 0]):
+        left, values, right = svd(matrices)
+        values[:, rank:] = 0.0
+        return left, values, right
+    values = np.sqrt(squares)
+    left = matrices @ vectors / values[:, None, :]
+    left = 1.5 * left - 0.5 * left @ (left.swapaxes(-1, -2) @ left)
+    return left, values, vectors.swapaxes(-1, -2)
 
 
 def _finite(array: Array) -> Array:
