@@ -267,8 +267,8 @@ def certify_batch(
     fit = make_datafit(problem.loss, p)
     scores = logits.mean + bias[..., None]
     values, times = logits.spectrum
-    primal = fit.values(logits.within, scores) + decays * (values @ times)
     residual = fit.residual(logits.within, scores)
+    primal = fit.values_at(residual) + decays * (values @ times)
     residual = _aligned(problem, logits, residual, decays * p.num_samples)
     dual = fit.dual_values(residual)
     if problem.bias == "decayed":

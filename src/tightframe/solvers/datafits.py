@@ -47,7 +47,7 @@ class Derivatives(NamedTuple):
 class Datafit(ABC):
     """Mean loss ``f(Z + b 1^T)`` of block logits over a partition.
 
-    `values`, `residual`, `scores` and `dual_values` take batches: leading axes of all arrays.
+    `values`, `values_at`, `residual`, `scores` and `dual_values` take batches, on leading axes.
     """
 
     def __init__(self, partition: Partition) -> None:
@@ -72,6 +72,10 @@ class Datafit(ABC):
 
         For cross-entropy up to a constant a column, chosen so that columns sum to zero.
         """
+
+    @abstractmethod
+    def values_at(self, residual: BlockMatrix) -> Array:
+        """Return `values` of the logits that have these residuals; cheaper, given those."""
 
     @abstractmethod
     def derivatives(self, within: Array, scores: Array) -> Derivatives:
@@ -171,6 +175,16 @@ class CrossEntropy(Datafit):
             scores[..., self.groups, self.groups] = own - within * (k - 1) / k
         return within, scores - (k @ scores / k.sum())[..., None, :]
 
+    def values_at(self, residual: BlockMatrix) -> Array:
+        k = self.partition.sizes
+        # In a residual the diagonal's mean is minus the probability of all other groups, over k.
+        others = -k * residual.mean[..., self.groups, self.groups]
+        sibling = -(residual.within + others) / k
+        wrong = np.where(k > 1, others + (k - 1) * sibling, others)
+        with np.errstate(divide="ignore"):
+            mean: Array = -np.log1p(-wrong) @ self.partition.shares
+        return mean
+
     def _probabilities(self, residual: BlockMatrix) -> tuple[Array, Array, Array]:
         """Return the probabilities ``I + R`` of own class, of siblings and of other classes.
 
@@ -235,13 +249,15 @@ class CrossEntropy(Datafit):
         sibling = others[..., self.groups, self.groups] - residual.within / k
         sibling = np.where(k > 1, sibling, 0.0)
         others[..., self.groups, self.groups] = 0.0
-        sibling, others = _round_up(sibling), _round_up(others)
+        if others.min(initial=0.0) < 0 or sibling.min() < 0:
+            sibling, others = _round_up(sibling), _round_up(others)
         escape = (k - 1) * sibling + k @ others  # probability of all wrong classes
         own = _round_up(1 - escape)
         outside = np.minimum(np.minimum(own, sibling), others.min(axis=-2)).min(axis=-1) < 0
         if outside.all():
             return np.where(outside, -np.inf, 0.0)
-        sibling, others = np.maximum(sibling, 0.0), np.maximum(others, 0.0)
+        if outside.any():
+            sibling, others = np.maximum(sibling, 0.0), np.maximum(others, 0.0)
         log_own = np.where(
             own > 0.5, np.log1p(-np.minimum(escape, 0.5)), np.log(np.maximum(own, 1e-300))
         )
@@ -276,13 +292,15 @@ class MeanSquaredError(Datafit):
     """Squared error ``0.5 ||z + b - e_y||^2``; R = Z + b 1^T - I."""
 
     def values(self, within: Array, scores: Array) -> Array:
-        r = self.residual(within, scores)
-        mean: Array = self._squares(r) @ self.partition.shares / 2
-        return mean
+        return self.values_at(self.residual(within, scores))
 
     def residual(self, within: Array, scores: Array) -> BlockMatrix:
         p = self.partition
         return BlockMatrix(p, np.where(p.sizes > 1, within - 1, 0.0), scores - np.diag(1 / p.sizes))
+
+    def values_at(self, residual: BlockMatrix) -> Array:
+        mean: Array = self._squares(residual) @ self.partition.shares / 2
+        return mean
 
     def scores(self, residual: BlockMatrix) -> tuple[Array, Array]:
         p = self.partition

@@ -38,7 +38,7 @@ MORE_A_DECADE = 0.15
 POWER = 0.7
 
 #: Nodes are solved to this share of the tolerance.
-NODE_TOLERANCE = 0.3
+NODE_TOLERANCE = 0.5
 
 #: A prediction that needs more Newton steps than this was a bad one: the point is solved afresh.
 MAX_WARM_ITERATIONS = 20
@@ -46,8 +46,8 @@ MAX_WARM_ITERATIONS = 20
 #: Squares of singular values may be so far apart for eigenvectors to give the singular vectors.
 SAFE_CONDITION = 1e-6
 
-#: Entries of the logits of one batch.
-BATCH_ENTRIES = 2**20
+#: Entries of the logits of one batch: what fits into a core's cache.
+BATCH_ENTRIES = 2**16
 
 
 class Point(NamedTuple):
@@ -158,7 +158,7 @@ class Sweep:
         middle = nearest(0.5)
         primal, dual = self._certify([middle], self._predict([middle], [low, high]))
         excess = (primal[0] - dual[0]) / (self.tol * primal[0])
-        digits = math.log10(min(max(excess, 1.0), MAX_EXCESS))
+        digits = math.log10(max(excess, 1.0) if excess < MAX_EXCESS else MAX_EXCESS)  # or NaN
         decades = math.log10(times[high] / times[low]) / self.power
         number = round(LEAST_NODES + digits * (NODES_A_DIGIT + MORE_A_DECADE * decades))
         angles = np.pi * np.arange(number) / (number - 1)
@@ -246,7 +246,8 @@ class Sweep:
         """Certify predictions, keep those within the tolerance and return their places."""
         logits, bias = predicted
         primal, dual = self._certify(places, predicted)
-        accepted = np.flatnonzero(primal - dual <= self.tol * primal).tolist()
+        good = np.isfinite(primal) & (primal - dual <= self.tol * primal)
+        accepted = np.flatnonzero(good).tolist()
         for i in accepted:
             self.found[self.order[places[i]]] = Point(
                 BlockMatrix(self.partition, logits.within[i], logits.mean[i]),
