@@ -309,14 +309,14 @@ def test_points_that_share_a_decay_are_told_apart():
 @pytest.fixture
 def runs(monkeypatch):
     """Every run of the solver inside a path: whether from a prediction, and its result."""
-    found = []
+    found, original = [], factored.minimise
 
     def minimise(problem, partition, **options):
-        result = factored.minimise(problem, partition, **options)
+        result = original(problem, partition, **options)
         found.append((options.get("start") is not None, result))
         return result
 
-    monkeypatch.setattr(continuation, "minimise", minimise)
+    monkeypatch.setattr(factored, "minimise", minimise)
     return found
 
 
@@ -336,9 +336,9 @@ def test_predictions_are_good_on_a_smooth_stretch(runs, loss, bias):
     assert len(set(found.rank)) == 1  # smooth: no kink
     assert [warm for warm, _ in runs] == [False] * 2 + [True] * 28  # none was a bad one
     assert all(result.converged for _, result in runs)
+    steps = [result.iterations for _, result in runs]
     problems = [problem.replace(counts=entry) for entry in counts]
     alone = [factored.minimise(p, Partition.coarsest(p), tol=1e-8).iterations for p in problems]
-    steps = [result.iterations for _, result in runs]
     assert sum(steps) < 0.7 * sum(alone)
     assert max(steps[10:]) <= 2  # and they stay good
 
@@ -362,7 +362,7 @@ def test_a_wild_prediction_does_no_harm(runs, monkeypatch, factor):
         assert sum(warm for warm, _ in runs) >= 4  # all were tried
         failed = [i for i, (warm, result) in enumerate(runs) if warm and not result.converged]
         assert all(not runs[i + 1][0] and runs[i + 1][1].converged for i in failed)
-        assert all(result.iterations <= continuation.MAX_WARM_ITERATIONS for warm, result in runs)
+        assert all(result.iterations <= factored.MAX_WARM_ITERATIONS for warm, result in runs)
         assert failed or factor < 1e6
 
 

@@ -13,7 +13,6 @@ constructors, and nowhere else.
 
 from __future__ import annotations
 
-import copy
 import math
 import numbers
 import re
@@ -308,22 +307,7 @@ class Problem:
         unknown = sorted(set(changes) - set(fields))
         if unknown:
             raise ValueError(f"{unknown[0]}: not an argument of Problem; there are {list(fields)}")
-        if not set(changes) <= {"weight_decay", "feature_decay", "bias_decay"}:
-            return Problem(**(fields | changes))
-        # Sweeps of decays ask for many: what derives from the counts is kept.
-        new = copy.copy(self)
-        decays = {
-            "weight_decays": _layer_decays(
-                changes.get("weight_decay", self.weight_decay), self.depth
-            ),
-            "feature_decay": _decay(
-                "feature_decay", changes.get("feature_decay", self.feature_decay)
-            ),
-            "bias_decay": _bias_decay(self.bias, changes.get("bias_decay", fields["bias_decay"])),
-        }
-        for name, value in decays.items():
-            object.__setattr__(new, name, value)
-        return new
+        return Problem(**(fields | changes))
 
     # -- derived quantities --------------------------------------------------------------------
 

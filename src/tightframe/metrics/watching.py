@@ -18,21 +18,8 @@ from tightframe.metrics.targets import Target
 from tightframe.problem import Problem, whole_number
 
 
-def watch(
-    model: nn.Module,
-    head: str | None = None,
-    layers: Sequence[str] = (),
-    num_classes: int | None = None,
-    *,
-    targets: Target | Iterable[Target] | None = None,
-    problem: Problem | None = None,
-    labels: str | None = None,
-    reduce: Reduction | Mapping[str, Reduction] = "auto",
-    nc4: bool = False,
-    scatter: bool = True,
-    ignore_index: int | None = -100,
-) -> Watch:
-    """Return a context in which a network's features are gathered as its batches pass.
+class Watch:
+    """A context in which a network's features are gathered as its batches pass; also `watch`.
 
     Parameters
     ----------
@@ -55,6 +42,11 @@ def watch(
     nc4 : bool
         Keep the features for NC4, on the CPU in their own dtype: N x D numbers a layer.
 
+    Attributes
+    ----------
+    moments : dict of str to ClassMoments
+        By layer, the head last.
+
     Raises
     ------
     ValueError
@@ -73,29 +65,6 @@ def watch(
     ...         watched.labels(y)
     >>> watched.report().num_samples
     8
-    """
-    return Watch(
-        model,
-        head,
-        layers,
-        num_classes,
-        targets=targets,
-        problem=problem,
-        labels=labels,
-        reduce=reduce,
-        nc4=nc4,
-        scatter=scatter,
-        ignore_index=ignore_index,
-    )
-
-
-class Watch:
-    """What `watch` returns; its parameters are those of `watch`.
-
-    Attributes
-    ----------
-    moments : dict of str to ClassMoments
-        By layer, the head last.
     """
 
     def __init__(
@@ -280,3 +249,6 @@ class Watch:
             handle.remove()
         self._handles.clear()
         self._labels = self._mask = None
+
+
+watch = Watch

@@ -6,7 +6,8 @@ import numpy as np
 
 from tightframe.blocks import Array, Partition, svd
 from tightframe.problem import Problem
-from tightframe.solvers.factored import FactoredResult, minimise
+from tightframe.solvers.factored import FactoredResult, minimise_from
+from tightframe.solvers.interpolation import lagrange
 from tightframe.solvers.starts import Factors
 
 #: Points an extrapolation goes through, at most.
@@ -14,9 +15,6 @@ MAX_POINTS = 4
 
 #: An extrapolation reaches no further than so many times the last step.
 MAX_REACH = 2.0
-
-#: A prediction that needs more Newton steps than this was a bad one: the point is solved afresh.
-MAX_WARM_ITERATIONS = 20
 
 
 class Continuation:
@@ -36,13 +34,7 @@ class Continuation:
     ) -> FactoredResult:
         """Solve the next problem, from a prediction where there is one, and remember it."""
         predicted = self._predict(problem, partition)
-        if predicted is not None:
-            few = min(MAX_WARM_ITERATIONS, max_iterations)
-            result = minimise(problem, partition, tol=tol, max_iterations=few, start=predicted)
-            if result.converged:
-                self._record(problem, partition, result.factors)
-                return result
-        result = minimise(problem, partition, tol=tol, max_iterations=max_iterations)
+        result = minimise_from(predicted, problem, partition, tol, max_iterations)
         if result.converged:
             self._record(problem, partition, result.factors)
         return result
@@ -57,11 +49,7 @@ class Continuation:
         if not 0 < steps[-1] <= MAX_REACH * steps[-2]:
             return None
         times = np.r_[0.0, np.cumsum(steps)]
-        known, now = times[:-1], times[-1]
-        # Lagrange's weights of the known points, at the new one.
-        gaps = known[:, None] - known + np.eye(len(known))
-        distances = np.where(np.eye(len(known), dtype=bool), 1.0, now - known)
-        weights = np.prod(distances / gaps, axis=1)
+        (weights,) = lagrange(times[:-1], times[-1:], MAX_POINTS)
         left, right, within, bias = (
             np.tensordot(weights, np.array(parts), axes=1)
             for parts in zip(*self.points, strict=True)

@@ -37,6 +37,9 @@ MAX_DENSE_UNKNOWNS = 80
 #: along directions that turn U and V together, which are of no use.
 FIRST_RADIUS = 300.0
 
+#: A prediction that needs more Newton steps than this was a bad one.
+MAX_WARM_ITERATIONS = 20
+
 #: Conjugate-gradient steps allowed for one Newton step.
 MAX_CG_STEPS = 1000
 
@@ -289,19 +292,31 @@ def minimise(
     return FactoredResult(logits, factors, certificate, converged, used)
 
 
+def minimise_from(
+    start: Factors | None, problem: Problem, partition: Partition, tol: float, max_iterations: int
+) -> FactoredResult:
+    """Minimise from a prediction, if there is one; afresh where it turns out a bad one."""
+    if start is not None:
+        few = min(MAX_WARM_ITERATIONS, max_iterations)
+        result = minimise(problem, partition, tol=tol, max_iterations=few, start=start)
+        if result.converged:
+            return result
+    return minimise(problem, partition, tol=tol, max_iterations=max_iterations)
+
+
 def _accuracy(tol: float) -> float:
     return max(0.05 * math.sqrt(tol), LAST_ACCURACY)
 
 
 def polish(
-    problem: Problem, partition: Partition, start: Factors, tol: float, max_iterations: int
+    start: Factors, problem: Problem, partition: Partition, tol: float, max_iterations: int
 ) -> Factors | None:
-    """Take Newton steps at the rank of the start, to what a gap of ``tol`` mostly asks for.
+    """Take a few Newton steps at the rank of a prediction, to what a gap of ``tol`` mostly needs.
 
-    Neither rank nor gap are looked at. None if that takes more than ``max_iterations``.
+    Neither rank nor gap are looked at. None if few are not enough.
     """
-    f = FactoredProblem(problem, partition)
-    x, _, reached, _ = _newton(f, f.enter(start), _accuracy(tol), math.inf, max_iterations)
+    f, few = FactoredProblem(problem, partition), min(MAX_WARM_ITERATIONS, max_iterations)
+    x, _, reached, _ = _newton(f, f.enter(start), _accuracy(tol), math.inf, few)
     return f.unpack(x) if reached <= _accuracy(tol) else None
 
 

@@ -19,7 +19,8 @@ from tightframe.blocks import Array, BlockMatrix, Partition, svd
 from tightframe.problem import Problem
 from tightframe.solvers.certificate import Certificate, certify_batch, without_constant
 from tightframe.solvers.datafits import make_datafit
-from tightframe.solvers.factored import FactoredResult, minimise, polish
+from tightframe.solvers.factored import minimise_from, polish
+from tightframe.solvers.interpolation import lagrange
 from tightframe.solvers.starts import Factors
 
 #: Nodes of one polynomial, at most.
@@ -39,9 +40,6 @@ POWER = 0.7
 
 #: Nodes are solved to this share of the tolerance.
 NODE_TOLERANCE = 0.5
-
-#: A prediction that needs more Newton steps than this was a bad one: the point is solved afresh.
-MAX_WARM_ITERATIONS = 20
 
 #: Squares of singular values may be so far apart for eigenvectors to give the singular vectors.
 SAFE_CONDITION = 1e-6
@@ -157,8 +155,9 @@ class Sweep:
 
         middle = nearest(0.5)
         primal, dual = self._certify([middle], self._predict([middle], [low, high]))
-        excess = (primal[0] - dual[0]) / (self.tol * primal[0])
-        digits = math.log10(max(excess, 1.0) if excess < MAX_EXCESS else MAX_EXCESS)  # or NaN
+        with np.errstate(invalid="ignore"):  # a wild prediction has an infinite objective
+            excess = (primal[0] - dual[0]) / (self.tol * primal[0])
+        digits = math.log10(max(excess, 1.0) if excess < MAX_EXCESS else MAX_EXCESS)
         decades = math.log10(times[high] / times[low]) / self.power
         number = round(LEAST_NODES + digits * (NODES_A_DIGIT + MORE_A_DECADE * decades))
         angles = np.pi * np.arange(number) / (number - 1)
@@ -176,13 +175,9 @@ class Sweep:
     def _polish(self, place: int, predicted: tuple[BlockMatrix, Array]) -> bool:
         """Make a prediction a node by Newton steps; tell whether few were enough."""
         index = self.order[place]
-        factors = polish(
-            self.problems[index],
-            self.partition,
-            _factors(predicted),
-            NODE_TOLERANCE * self.tol,
-            min(MAX_WARM_ITERATIONS, self.max_iterations),
-        )
+        problem, tol = self.problems[index], NODE_TOLERANCE * self.tol
+        start = _factors(predicted)
+        factors = polish(start, problem, self.partition, tol, self.max_iterations)
         if factors is not None:
             self._add_node(index, factors)
         return factors is not None
@@ -193,13 +188,8 @@ class Sweep:
         if index in self.found:
             return
         problem, tol = self.problems[index], NODE_TOLERANCE * self.tol
-        result: FactoredResult | None = None
-        if predicted is not None:
-            few = min(MAX_WARM_ITERATIONS, self.max_iterations)
-            start = _factors(predicted)
-            result = minimise(problem, self.partition, tol=tol, max_iterations=few, start=start)
-        if result is None or not result.converged:
-            result = minimise(problem, self.partition, tol=tol, max_iterations=self.max_iterations)
+        start = None if predicted is None else _factors(predicted)
+        result = minimise_from(start, problem, self.partition, tol, self.max_iterations)
         self._add_node(index, result.factors)
         self.found[index] = Point(result.logits, result.factors.bias, result.certificate, True)
 
@@ -220,7 +210,7 @@ class Sweep:
         p = self.partition
         wanted = [self.order[place] for place in places]
         known = [self.order[node] for node in nodes]
-        weights = _lagrange(self.times[known], self.times[wanted])
+        weights = lagrange(self.times[known], self.times[wanted], MAX_NODES)
         within, mean, bias = (
             np.tensordot(weights, np.array([self.nodes[i][part] for i in known]), axes=1)
             for part in range(3)
@@ -293,15 +283,3 @@ def _middles(missing: list[int], nodes: list[int]) -> set[int]:
     between = np.searchsorted(nodes, missing)
     runs = [np.array(missing)[between == i] for i in range(len(nodes) + 1)]
     return {int(run[len(run) // 2]) for run in runs if len(run)}
-
-
-def _lagrange(known: Array, now: Array) -> Array:
-    """Return the weights, shape (T, n), of polynomials through the nearest `MAX_NODES` of n."""
-    near = np.argsort(np.abs(known - now[:, None]), kind="stable")[:, :MAX_NODES]
-    nodes = known[near]
-    own = np.eye(near.shape[1], dtype=bool)
-    gaps = np.where(own, 1.0, nodes[:, :, None] - nodes[:, None, :])
-    distances = np.where(own, 1.0, (now[:, None] - nodes)[:, None, :])
-    weights = np.zeros((len(now), len(known)))
-    np.put_along_axis(weights, near, np.prod(distances / gaps, axis=2), axis=1)
-    return weights
