@@ -165,6 +165,26 @@ class TestAgainstTwoPass:
         assert report.nc4 == two_pass.nc4(exact, exact, y, 5, w, moved)
 
 
+@pytest.mark.parametrize(("k", "d"), [(80, 100), (100, 80), (80, 80), (81, 80)])
+@pytest.mark.parametrize("weighting", ["class", "sample"])
+@pytest.mark.parametrize("smallest", [1.0, 1e-2, 1e-5, 1e-9])
+def test_nc1_of_many_classes(k, d, weighting, smallest):
+    # One direction of the means is short; from 1e-5 on the Gram matrix may not be inverted.
+    rng = np.random.default_rng(k + d)
+    y = np.concatenate([np.arange(k), rng.integers(k, size=200)])
+    means = rng.normal(size=(k, d))
+    means[:, 0] *= smallest
+    x = means[y] + 0.1 * rng.normal(size=(len(y), d)) * np.where(np.arange(d), 1, smallest)
+    moments = gather(x, y, k)
+    shares = np.full(k, 1 / k) if weighting == "class" else np.bincount(y) / len(y)
+    centered = two_pass.class_means(x, y, k) - two_pass.global_mean(x, y, k, weighting)
+    _, values, along = np.linalg.svd(np.sqrt(shares)[:, None] * centered)  # nothing is squared
+    along = along[: min(k - 1, d)] / values[: min(k - 1, d), None]
+    truth = np.trace(along @ two_pass.within(x, y, k) @ along.T) / k
+    assert nc1(moments, weighting) == pytest.approx(truth, rel=1e-9)
+    assert variability.nc1_details(moments, weighting).value == pytest.approx(truth, rel=1e-9)
+
+
 class TestExactValues:
     def test_two_classes_on_a_line(self):
         s = 0.25

@@ -51,6 +51,12 @@ _EPS = torch.finfo(torch.float64).eps
 #: and the difference of the two matrices is formed in blocks of rows.
 _SAFE_SQUARE = 0.1
 
+#: Entries up to here, and down to its reciprocal, have fourth powers that can be summed.
+_SAFE_ENTRY = 1e50
+
+#: The inner product of two Gram matrices above this share of their sizes is exact to 1e-12.
+_SAFE_PRODUCT = 1e-4
+
 #: A QR decomposition takes as long as a product of this many times its operations.
 _QR_WORK = 4
 
@@ -396,16 +402,23 @@ def distance(
 
 
 def _scaled(rows: Tensor) -> Tensor:
-    """Scale to a largest entry of 1, so that products neither over- nor underflow."""
+    """Scale very small or large rows, so that products neither over- nor underflow."""
     largest = largest_entry(rows)
-    return rows / largest if largest else rows
+    return rows / largest if largest and not 1 / _SAFE_ENTRY < largest < _SAFE_ENTRY else rows
 
 
 def _product_norm(left: Tensor, right: Tensor) -> float:
     """Return ``||left right^T||_F``, through D x D matrices where they are less work."""
     k, d = left.shape
-    if d < k and left is right:
-        return float(torch.linalg.matrix_norm(left.T @ left))
+    if d < k:
+        first = left.T @ left
+        if left is right:
+            return float(torch.linalg.matrix_norm(first))
+        second = right.T @ right
+        square = float(torch.linalg.vecdot(first.view(-1), second.view(-1)))
+        size = float(torch.linalg.matrix_norm(first) * torch.linalg.matrix_norm(second))
+        if square > _SAFE_PRODUCT * size:
+            return math.sqrt(square)
     if _QR_WORK * d < k:
         # The R factors carry the product's norm without squaring it.
         first, second = (torch.linalg.qr(rows, mode="r")[1] for rows in (left, right))
@@ -440,11 +453,16 @@ def _inner(left: Tensor, right: Tensor, matrix: _Grouped) -> float:
     """Return ``<left right^T, T>``: the blocks need the sums of the groups' rows only."""
 
     def sums(rows: Tensor) -> Tensor:
+        if len(matrix.blocks) == 1:
+            return rows.sum(dim=0, keepdim=True)
         return rows.new_zeros(len(matrix.blocks), rows.shape[1]).index_add_(0, matrix.groups, rows)
 
     first = sums(left)
     second = first if left is right else sums(right)
-    own = matrix.diagonal @ torch.linalg.vecdot(left, right)
+    if len(matrix.blocks) == 1:
+        own = matrix.diagonal[0] * torch.dot(left.reshape(-1), right.reshape(-1))
+    else:
+        own = matrix.diagonal @ torch.linalg.vecdot(left, right)
     return float(own + (matrix.blocks * (first @ second.T)).sum())
 
 

@@ -66,8 +66,9 @@ class plain_tensors(ExitStack):  # noqa: N801, used like torch.no_grad
 
     def __enter__(self) -> plain_tensors:
         # Changing modes takes as long as several small products, and metrics call each other.
-        if torch.is_grad_enabled() or torch.is_inference_mode_enabled():
+        if torch.is_inference_mode_enabled():
             self.enter_context(torch.inference_mode(False))
+        if torch.is_grad_enabled():
             self.enter_context(torch.no_grad())
         return self
 

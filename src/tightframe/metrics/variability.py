@@ -20,9 +20,12 @@ from tightframe.metrics.tiles import first_equal, pair_blocks, squared_distances
 
 _EPS = torch.finfo(torch.float64).eps
 
-#: The fast eigenvalue route is used while the smallest eigenvalue kept is above this share of the
-#: largest: its relative error is then about eps / 1e-6 = 2e-10 at most.
+#: The Gram matrix is used while its smallest eigenvalue kept is above this share of the largest:
+#: the relative error is then about eps / 1e-6 = 2e-10 at most.
 _SAFE_CONDITION = 1e-6
+
+#: Gram matrices larger than this are inverted sooner than decomposed.
+_INVERSE_SIZE = 64
 
 
 class NC1Details(NamedTuple):
@@ -85,13 +88,16 @@ def nc1(moments: ClassMoments, weighting: str = "class", *, rtol: float | None =
     most min(K - 1, D) directions are kept. So a direction is dropped only if float64 cannot tell
     it from rounding; in terms of eigenvalues of Sigma_B that is around 1e-28 of the largest.
     Where the smallest eigenvalue kept is below 1e-6 of the largest, A itself is decomposed and not
-    its Gram matrix, which would square the condition number.
+    its Gram matrix, which would square the condition number. Where all are surely above, a large
+    Gram matrix is inverted and not decomposed, as `nc1_details` does always.
 
     References
     ----------
     Papyan, Han, Donoho (2020), https://doi.org/10.1073/pnas.2015509117.
     """
-    return _nc1(moments, weighting, rtol).value
+    own, rows, floor = _nc1_input(moments, weighting, rtol)
+    value = None if rtol else _regular_nc1(own, rows, floor, weighting)
+    return _nc1(own, rows, floor, rtol).value if value is None else value
 
 
 @plain_tensors()
@@ -102,14 +108,20 @@ def nc1_details(
 
     Parameters and errors are those of `nc1`.
     """
-    return _nc1(moments, weighting, rtol)
+    return _nc1(*_nc1_input(moments, weighting, rtol), rtol)
 
 
-def _nc1(moments: ClassMoments, weighting: str, rtol: float | None) -> NC1Details:
+def _nc1_input(
+    moments: ClassMoments, weighting: str, rtol: float | None
+) -> tuple[ClassMoments, Tensor, float]:
+    """Return the classes with samples and their `scaled_means`."""
     if rtol is not None and not 0 <= rtol <= 1:  # NaN fails, too
         raise ValueError(f"rtol: got {rtol}, need a number from 0 to 1")
-    moments = usable(moments, "nc1")
-    rows, floor = scaled_means(moments, weighting)
+    own = usable(moments, "nc1")
+    return own, *scaled_means(own, weighting)
+
+
+def _nc1(moments: ClassMoments, rows: Tensor, floor: float, rtol: float | None) -> NC1Details:
     limit = min(rows.shape[0] - 1, rows.shape[1])
     directions, squares, cut = _between_directions(rows, floor, rtol or 0.0)
     rank = len(squares)
@@ -124,6 +136,33 @@ def _nc1(moments: ClassMoments, weighting: str, rtol: float | None) -> NC1Detail
         )
     spread = moments.within_along(directions).clamp(min=0.0)
     return NC1Details(float((spread / squares).sum()) / moments.num_classes, rank, limit, cut)
+
+
+def _regular_nc1(moments: ClassMoments, rows: Tensor, floor: float, weighting: str) -> float | None:
+    """Return NC1 from the inverse of a large Gram matrix, where it is surely well conditioned."""
+    k, d = rows.shape
+    if min(k, d) < _INVERSE_SIZE:
+        return None
+    gram = rows @ rows.T if k <= d else rows.T @ rows
+    if k <= d:
+        # Its one eigenvector of value zero is known; an average value stands there for now.
+        null = moments.shares(weighting).sqrt()
+        gram.addr_(null, null, alpha=float(gram.trace()) / k)
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    if int(failed):
+        return None
+    inverse = torch.cholesky_inverse(factor)
+    # Frobenius norms bound the largest eigenvalue, and the reciprocal of the smallest.
+    largest, reciprocal = (float(torch.linalg.matrix_norm(a)) for a in (gram, inverse))
+    cut = _EPS * max(k, d) * math.sqrt(largest) + floor
+    if not 0 < reciprocal * max(_SAFE_CONDITION * largest, cut**2) < 1:
+        return None
+    if k <= d:
+        # pinv(A^T A) = A^T pinv(A A^T)^2 A
+        spread = moments.within_along((inverse @ rows).T).clamp(min=0.0).sum()
+    else:
+        spread = (moments.within() * inverse).sum().clamp(min=0.0)
+    return float(spread) / k
 
 
 def _between_directions(rows: Tensor, floor: float, rtol: float) -> tuple[Tensor, Tensor, float]:
