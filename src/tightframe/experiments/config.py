@@ -97,7 +97,7 @@ class RunConfig:
     backbone_weight_decay: float = 0.0
     epochs: int = 1200
     batch_size: int | None = None
-    measure_every: int = 20
+    measure_every: int = 30
     seed: int = 0
     device: str = "cpu"
     threads: int = 1

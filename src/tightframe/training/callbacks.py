@@ -206,6 +206,7 @@ class CollapseCallback(lightning.Callback):
             self._on_measure(self.history)
         self._clock = time.perf_counter()
 
+    @torch.no_grad()  # the metrics see to that as well, but each time it takes its time
     def measure(self, module: CollapseModule) -> Measured:
         """Run the training set through a module, in eval mode and without gradients.
 
