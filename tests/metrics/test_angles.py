@@ -264,6 +264,20 @@ class TestDegenerate:
         with pytest.warns(RuntimeWarning, match="one direction"):
             assert uniformity(gather(x, np.repeat(np.arange(3), 50), 3)).mean == math.inf
 
+    def test_riesz_kernel_of_wide_features(self):
+        # Its values leave float64 at s = D - 2 in the thousands; their variation does not.
+        k, d = 5, 3000
+        rng = np.random.default_rng(0)
+        rows = rng.normal(size=(k, d))
+        distances = pair_distances(rows)
+        scaled = (distances / distances.mean()) ** -(d - 2)
+        with pytest.warns(RuntimeWarning, match="s = 2998 leaves float64"):
+            got = uniformity(rows, "riesz")
+        assert got.mean == 0
+        assert got.cov == pytest.approx(scaled.std() / scaled.mean(), rel=1e-6)
+        with pytest.warns(RuntimeWarning, match="s = -2998 leaves float64"):
+            assert uniformity(rows, "riesz", s=2 - d).mean == -math.inf
+
     def test_missing_classes(self):
         rows = simplex(4)
         moments = gather(rows[[0, 1, 3]], np.array([0, 1, 3]), 4)

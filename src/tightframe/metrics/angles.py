@@ -366,7 +366,8 @@ def uniformity(vectors: Any, kernel: str = "log", *, s: float | None = None) -> 
     -------
     KernelStatistics
         Zero vectors are left out with a RuntimeWarning. Infinite mean and NaN variation, with a
-        RuntimeWarning, if two vectors have one direction and the kernel has a pole there.
+        RuntimeWarning, if two vectors have one direction and the kernel has a pole there. A Riesz
+        mean beyond float64, as at D in the thousands, is 0 or infinite with a RuntimeWarning.
 
     Raises
     ------
@@ -387,7 +388,7 @@ def uniformity(vectors: Any, kernel: str = "log", *, s: float | None = None) -> 
     if len(rows) < 2:
         return KernelStatistics(math.nan, math.nan, math.nan)
     pole = kernel == "log" or (kernel == "riesz" and exponent > 0)
-    spread = Spread()
+    spread = Spread()  # of the Riesz kernel, relative to that of a right angle
     for block in pair_blocks(len(rows)):
         squares = squared_distances(rows, block)
         if pole and first_equal(squares, errors, block) is not None:
@@ -395,8 +396,21 @@ def uniformity(vectors: Any, kernel: str = "log", *, s: float | None = None) -> 
             return KernelStatistics(math.inf, math.nan, math.nan)
         for values in pair_values(squares):
             spread.add(_kernel(values, kernel, exponent))
-    cov = math.sqrt(spread.variance) / abs(spread.mean) if spread.mean else math.nan
-    return KernelStatistics(spread.mean, spread.variance, cov)
+    mean, variance = spread.mean, spread.variance
+    cov = math.sqrt(variance) / abs(mean) if mean and math.isfinite(mean) else math.nan
+    if kernel == "riesz":
+        unit = _power(2.0, -exponent / 2)
+        mean, variance = mean * unit, variance * unit**2 if unit < 1e150 else math.inf
+        if not 0 < abs(mean) < math.inf:
+            warn(f"uniformity: the mean of the Riesz kernel with s = {exponent:g} leaves float64")
+    return KernelStatistics(mean, variance, cov)
+
+
+def _power(base: float, exponent: float) -> float:
+    try:
+        return base**exponent
+    except OverflowError:
+        return math.inf
 
 
 def _kernel(squares: Tensor, kernel: str, exponent: float) -> Tensor:
@@ -404,4 +418,4 @@ def _kernel(squares: Tensor, kernel: str, exponent: float) -> Tensor:
         return squares.log().mul_(-0.5)
     if kernel == "distance":
         return squares.clamp(min=0.0).sqrt_()
-    return squares.clamp(min=0.0).pow(-exponent / 2).mul_(math.copysign(1.0, exponent))
+    return squares.clamp(min=0.0).div_(2.0).pow_(-exponent / 2).mul_(math.copysign(1.0, exponent))

@@ -362,9 +362,11 @@ def certificate_gap(
     Parameters
     ----------
     problem : Problem
-        One that `tightframe.certify` covers, with as many classes.
+        One that `tightframe.certify` covers, with as many classes. The objective weighs the classes
+        by its counts.
     moments : ClassMoments
-        Every class must have samples.
+        Every class must have samples. How many does not matter, so that the means may be those of
+        a part of the training set.
     weight : array_like, shape (K, D)
         Classifier, the product of the layers where there are several.
     bias : array_like, shape (K,), optional
