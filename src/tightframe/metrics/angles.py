@@ -408,7 +408,7 @@ def uniformity(vectors: Any, kernel: str = "log", *, s: float | None = None) -> 
 
 def _power(base: float, exponent: float) -> float:
     try:
-        return base**exponent
+        return float(base**exponent)
     except OverflowError:
         return math.inf
 

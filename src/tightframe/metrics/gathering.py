@@ -23,6 +23,9 @@ from tightframe.problem import Problem
 #: Wider layers are refused: their D x D scatter matrix would be above 512 MiB.
 MAX_LAYER_WIDTH = 8192
 
+#: Label of samples that do not count, where there is no such label.
+_REPEATED = torch.iinfo(torch.int64).min
+
 #: Ridge of `least_squares_classifier`, as a share of the mean eigenvalue of the covariance.
 PROBE_RIDGE = 1e-6
 
@@ -78,23 +81,39 @@ class LayerMoments:
             self._reduce = dict.fromkeys(names, reduce)
 
     def rows(
-        self, features: Mapping[str, Tensor], labels: Tensor, mask: Tensor | None = None
+        self,
+        features: Mapping[str, Tensor],
+        labels: Tensor,
+        mask: Tensor | None = None,
+        own: int | None = None,
     ) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return rows (N, D) and labels (N,) of every layer, see `sample_rows`."""
+        """Return rows (N, D) and labels (N,) of every layer, see `sample_rows`.
+
+        ``own`` is how many samples of the batch, the first ones, count; None means all.
+        """
+        ignored = self._ignore_index
+        if own is not None and own < len(labels):
+            ignored = _REPEATED if ignored is None else ignored
+            labels = labels.long().clone()
+            labels[own:] = ignored
         return {
             name: sample_rows(
                 features[name],
                 labels,
                 self._reduce[name],
                 mask,
-                ignore_index=self._ignore_index,
+                ignore_index=ignored,
                 name=name,
             )
             for name in self.moments
         }
 
     def update(
-        self, features: Mapping[str, Tensor], labels: Tensor, mask: Tensor | None = None
+        self,
+        features: Mapping[str, Tensor],
+        labels: Tensor,
+        mask: Tensor | None = None,
+        own: int | None = None,
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """Add a batch and return its `rows`.
 
@@ -105,7 +124,7 @@ class LayerMoments:
         ValueError
             If a shape or label is wrong, or a layer too wide.
         """
-        rows = self.rows(features, labels, mask)
+        rows = self.rows(features, labels, mask, own)
         for name, (x, _) in rows.items():
             low, high = torch.aminmax(x) if x.numel() else (0.0, 0.0)  # NaN if any entry is
             if not (math.isfinite(float(low)) and math.isfinite(float(high))):

@@ -31,6 +31,7 @@ from tightframe.metrics.hooks import (
 )
 from tightframe.metrics.moments import ClassMoments
 from tightframe.metrics.report import CollapseReport
+from tightframe.metrics.shares import with_own
 from tightframe.metrics.targets import Target
 from tightframe.problem import Problem, whole_number
 
@@ -106,7 +107,8 @@ def collapse_report(
         Send the first batch through twice and warn if its features differ (dropout, noise).
     synchronize : bool
         The loader has this process's share of the samples; merge what all processes of a
-        ``torch.distributed`` group gathered. All must call it, and all get the same reports.
+        ``torch.distributed`` group gathered. All must call it, and all get the same reports. What a
+        distributed sampler repeats, to make the shares equally long, counts once.
 
     Returns
     -------
@@ -143,7 +145,7 @@ def collapse_report(
     with _running(model, found, layers, labels, forward) as run:
         error = None
         try:
-            _gather(run, loader, gathered, check)
+            _gather(run, loader, gathered, check, synchronize)
         except ValueError as refusal:
             if not synchronize:
                 raise
@@ -155,9 +157,9 @@ def collapse_report(
         mismatch = None
         if nc4:
             mismatch = Mismatch(gathered.moments, found)
-            for batch in loader:
+            for batch, own in _batches(loader, synchronize):
                 features, parts = run(batch)
-                mismatch.update(gathered.rows(features, parts.labels, parts.mask))
+                mismatch.update(gathered.rows(features, parts.labels, parts.mask, own))
             if synchronize:
                 mismatch.synchronize()
             mismatch.check_counts()
@@ -296,14 +298,21 @@ def _running(
         yield _Run(model, recorder, labels, forward)
 
 
-def _gather(run: _Run, loader: Iterable[Any], gathered: LayerMoments, check: bool) -> None:
+def _batches(loader: Iterable[Any], shared: bool) -> Iterator[tuple[Any, int | None]]:
+    """Iterate over batches and how many of their samples count."""
+    return with_own(loader) if shared else ((batch, None) for batch in loader)
+
+
+def _gather(
+    run: _Run, loader: Iterable[Any], gathered: LayerMoments, check: bool, shared: bool = False
+) -> None:
     if not isinstance(loader, Iterable):
         raise ValueError(f"loader: got {type(loader).__name__}, need an iterable of batches")
-    for i, batch in enumerate(loader):
+    for i, (batch, own) in enumerate(_batches(loader, shared)):
         features, parts = run(batch)
         if check and i == 0:
             _check_repeatable(run.model, features, run(batch)[0])
-        gathered.update(features, parts.labels, parts.mask)
+        gathered.update(features, parts.labels, parts.mask, own)
 
 
 def _check_repeatable(

@@ -132,7 +132,7 @@ class Watch:
                 stacklevel=2,
             )
 
-    def labels(self, labels: Any, mask: Any = None) -> None:
+    def labels(self, labels: Any, mask: Any = None, *, own: int | None = None) -> None:
         """Give the labels of a batch, before or after its forward pass, once for every pass.
 
         Parameters
@@ -140,6 +140,9 @@ class Watch:
         labels : tensor or array_like, shape (B,), (B, 1), or (B, T) for tokens
         mask : tensor or array_like, shape (B, T), optional
             Attention mask of sequences.
+        own : int, optional
+            How many samples of the batch, the first ones, count; the others are what a distributed
+            sampler repeats. None means all.
 
         Raises
         ------
@@ -161,20 +164,21 @@ class Watch:
             )
         self._labels = as_tensor("labels", labels)
         self._mask = None if mask is None else as_tensor("mask", mask)
+        self._own = own
         self._pair()
 
     def discard(self) -> None:
         """Forget a forward pass that has no labels, or labels that have no pass."""
         if self._recorder.filled:
             self._recorder.take()
-        self._labels = self._mask = None
+        self._labels = self._mask = self._own = None
 
     def reset(self) -> None:
         """Forget everything gathered, to begin another epoch."""
         names = [*self._layers, self._head.name]
         self._gathered = LayerMoments(self._num_classes, names, **self._options)
         self._kept: list[dict[str, tuple[Tensor, Tensor]]] = []
-        self._labels = self._mask = None
+        self._labels = self._mask = self._own = None
 
     # -- what was gathered ---------------------------------------------------------------------
 
@@ -234,9 +238,9 @@ class Watch:
     def _pair(self) -> None:
         if self._labels is None or not self._recorder.filled:
             return
-        labels, mask = self._labels, self._mask
-        self._labels = self._mask = None
-        rows = self._gathered.update(self._recorder.take(), labels, mask)
+        labels, mask, own = self._labels, self._mask, self._own
+        self._labels = self._mask = self._own = None
+        rows = self._gathered.update(self._recorder.take(), labels, mask, own)
         if self._nc4:
             # Copies: a row may be a view of a whole sequence.
             self._kept.append(
@@ -248,7 +252,7 @@ class Watch:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._labels = self._mask = None
+        self._labels = self._mask = self._own = None
 
 
 watch = Watch

@@ -84,7 +84,8 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
     Notes
     -----
     The data pass through the model once more than without the callback (twice with NC4). In a
-    distributed run each process measures its share and the sums are merged; a loader of your own
+    distributed run each process measures its share and the sums are merged; what accelerate or a
+    distributed sampler repeats, to make the shares equally long, counts once. A loader of your own
     is then expected to give each process its share.
     """
 

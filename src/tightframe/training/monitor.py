@@ -13,6 +13,7 @@ from tightframe.metrics import CollapseReport
 from tightframe.metrics.batches import LabelsLike, Reduction, split_batch
 from tightframe.metrics.gathering import NonFiniteFeatures, share_error
 from tightframe.metrics.layerwise import Forward, collapse_report, layer_scalars
+from tightframe.metrics.shares import own_samples
 from tightframe.metrics.targets import Target
 from tightframe.metrics.watching import Watch
 from tightframe.problem import whole_number
@@ -77,7 +78,7 @@ class CollapseMonitor(lightning.Callback):
     Notes
     -----
     Under DDP each process measures its share and the sums are merged; every process logs the same
-    numbers. A distributed sampler repeats a few samples where the shares would be uneven.
+    numbers. What a distributed sampler repeats, to make the shares equally long, counts once.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class CollapseMonitor(lightning.Callback):
             "ignore_index": ignore_index,
         }
         self._watch: Watch | None = None
+        self._left: int | None = None  # samples to come that are no repeats
         self._error: ValueError | None = None
 
     # -- the validation loop is watched ------------------------------------------------------------
@@ -130,6 +132,7 @@ class CollapseMonitor(lightning.Callback):
         if self._loader == "validation" and not trainer.sanity_checking and self._due(trainer):
             watch = Watch(pl_module, self._head, self._layers, **self._options)
             self._watch = watch.__enter__()
+            self._left = own_samples(self._validation_loader(trainer))
 
     def on_validation_batch_start(
         self,
@@ -157,8 +160,12 @@ class CollapseMonitor(lightning.Callback):
             return
         if dataloader_idx == self._dataloader_idx:
             parts = split_batch(batch, self._labels)
+            own = None
+            if self._left is not None:
+                own = min(self._left, len(parts.labels))
+                self._left -= own
             try:
-                self._watch.labels(parts.labels, parts.mask)
+                self._watch.labels(parts.labels, parts.mask, own=own)
             except NonFiniteFeatures as error:
                 # A measurement is no reason to end a training that may recover; other processes
                 # hear of it at the end of the loop.
@@ -244,6 +251,14 @@ class CollapseMonitor(lightning.Callback):
     def _due(self, trainer: lightning.Trainer) -> bool:
         fitting = trainer.state.fn == "fit"
         return not fitting or (trainer.current_epoch + 1) % self._every == 0
+
+    def _validation_loader(self, trainer: lightning.Trainer) -> Any:
+        loaders: Any = trainer.val_dataloaders
+        if isinstance(loaders, Mapping):
+            loaders = list(loaders.values())
+        if not isinstance(loaders, Sequence):
+            return loaders
+        return loaders[self._dataloader_idx] if self._dataloader_idx < len(loaders) else None
 
     def _stop(self) -> Watch | None:
         watch, self._watch, self._error = self._watch, None, None
