@@ -1,7 +1,18 @@
+import dataclasses
+from collections import Counter
+
 import numpy as np
 import pytest
 
-from tightframe.data import Dataset, load, long_tailed_counts, step_counts, subset
+from tightframe.data import (
+    Dataset,
+    load,
+    long_tailed_counts,
+    oversample,
+    random_labels,
+    step_counts,
+    subset,
+)
 
 
 @pytest.fixture(scope="module")
@@ -11,6 +22,15 @@ def digits():
 
 def rows(dataset: Dataset, k: int) -> set[bytes]:
     return {row.tobytes() for row in dataset.train_inputs[dataset.train_labels == k]}
+
+
+def without_class_3(dataset: Dataset) -> Dataset:
+    kept = dataset.train_labels != 3
+    return dataclasses.replace(
+        dataset,
+        train_inputs=dataset.train_inputs[kept],
+        train_labels=dataset.train_labels[kept],
+    )
 
 
 def test_step_counts():
@@ -48,6 +68,50 @@ def test_subset_is_deterministic_nested_and_seeded(digits):
     assert rows(small, 9) < rows(large, 9)
 
 
+def test_subset_of_everything_is_the_data_set_itself(digits):
+    assert subset(digits, "140x10", seed=3) is digits
+
+
+def copies(dataset: Dataset, k: int) -> Counter:
+    return Counter(row.tobytes() for row in dataset.train_inputs[dataset.train_labels == k])
+
+
+def test_oversample_repeats_every_sample_of_a_class_as_often(digits):
+    part = subset(digits, "20x5,4x5")
+    more = oversample(part, "1x5,3x4,10")
+    assert more.train_counts.tolist() == [20] * 5 + [12] * 4 + [40]
+    for k, times in enumerate([1] * 5 + [3] * 4 + [10]):
+        assert copies(more, k) == Counter(dict.fromkeys(rows(part, k), times))
+    assert more.test_inputs is part.test_inputs
+    assert np.array_equal(oversample(part, [1] * 10).train_inputs, part.train_inputs)
+
+
+def test_oversample_to_balance(digits):
+    part = subset(digits, "20x5,8x4,20")
+    more = oversample(part, seed=1)
+    assert more.train_counts.tolist() == [20] * 10
+    for k in range(5, 9):
+        # 20 = 2 * 8 + 4: four of the eight appear once more.
+        assert copies(more, k).keys() == rows(part, k)
+        assert sorted(copies(more, k).values()) == [2] * 4 + [3] * 4
+    assert np.array_equal(more.train_inputs, oversample(part, "balance", 1).train_inputs)
+    assert copies(more, 5) != copies(oversample(part, seed=2), 5)
+
+
+def test_random_labels_keep_inputs_counts_and_test_samples(digits):
+    part = subset(digits, "100x5,10x5")
+    shuffled = random_labels(part, seed=1)
+    assert shuffled.train_inputs is part.train_inputs
+    assert shuffled.test_labels is part.test_labels
+    assert shuffled.train_counts.tolist() == part.train_counts.tolist()
+    # Agreement by chance: sum of (n_k / N)^2 = 0.167, standard error 0.016.
+    agreement = (shuffled.train_labels == part.train_labels).mean()
+    assert agreement == pytest.approx(5 * (100 / 550) ** 2 + 5 * (10 / 550) ** 2, abs=0.06)
+    again, other = random_labels(part, seed=1), random_labels(part, seed=2)
+    assert np.array_equal(again.train_labels, shuffled.train_labels)
+    assert not np.array_equal(other.train_labels, shuffled.train_labels)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -58,6 +122,13 @@ def test_subset_is_deterministic_nested_and_seeded(digits):
         (lambda d: subset(d, "10x9"), "counts: got 9 classes, digits has 10"),
         (lambda d: subset(d, "10x1000000000000"), "counts: got 1000000000000 classes"),
         (lambda d: subset(d, "10x10", seed=1.5), "seed: got 1.5"),
+        (lambda d: oversample(d, "2x9"), "factors: got 9 classes, digits has 10"),
+        (lambda d: oversample(d, [0] * 10), "factors: "),
+        (lambda d: oversample(d, "1.5x10"), "factors: cannot read '1.5x10'"),
+        (lambda d: oversample(d, "balanced"), "factors: cannot read 'balanced'"),
+        (lambda d: oversample(d, seed=-1), "seed: got -1"),
+        (lambda d: oversample(without_class_3(d)), "factors: class 3 of digits has no training"),
+        (lambda d: random_labels(d, seed=1.5), "seed: got 1.5"),
         (lambda d: step_counts(10, 100), "ratio, minority: give exactly one"),
         (
             lambda d: step_counts(10, 100, ratio=10, minority=10),

@@ -1,6 +1,26 @@
-"""Real data sets and class-imbalance protocols."""
+"""Data sets and class-imbalance protocols."""
 
-from tightframe.data.imbalance import long_tailed_counts, step_counts, subset
-from tightframe.data.registry import Dataset, load, names
+from tightframe.data.dataset import Dataset
+from tightframe.data.imbalance import (
+    long_tailed_counts,
+    oversample,
+    random_labels,
+    step_counts,
+    subset,
+)
+from tightframe.data.registry import load, names
+from tightframe.data.scaling import standardize
+from tightframe.data.synthetic import gaussian_mixture
 
-__all__ = ["Dataset", "load", "long_tailed_counts", "names", "step_counts", "subset"]
+__all__ = [
+    "Dataset",
+    "gaussian_mixture",
+    "load",
+    "long_tailed_counts",
+    "names",
+    "oversample",
+    "random_labels",
+    "standardize",
+    "step_counts",
+    "subset",
+]

@@ -1,15 +1,16 @@
-"""Class-imbalance protocols: counts for every class, and the subset of a data set that has them."""
+"""Protocols: class counts, the subset that has them, oversampling, and random labels."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import numbers
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tightframe.data.registry import Dataset, pick
+from tightframe.data.dataset import Dataset, pick
 from tightframe.problem import CountsLike, parse_counts, whole_number
 
 
@@ -132,6 +133,103 @@ def subset(dataset: Dataset, counts: CountsLike, seed: int = 0) -> Dataset:
             f"{dataset.name} has {available[k]} of it"
         )
     chosen = pick(dataset.train_labels, wanted, seed)
+    if len(chosen) == len(dataset.train_labels):
+        return dataset  # all of them: no copy of what may be large
+    return _take(dataset, chosen)
+
+
+def oversample(
+    dataset: Dataset, factors: CountsLike | Literal["balance"] = "balance", seed: int = 0
+) -> Dataset:
+    """Return the data set with training samples repeated, class by class.
+
+    Repeating every sample of class k ``factors[k]`` times has the same empirical risk as weighting
+    the class by that factor; Fang et al. 2021, section "Improving Recovery from Minority Collapse",
+    repeat minority samples until their margins come back.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Its test samples are kept as they are.
+    factors : str or iterable of int, or "balance"
+        How often each sample of every class appears, ``"1x5,10x5"`` for short. ``"balance"``: every
+        class comes to the count of the largest one; each sample appears equally often, but for a
+        random choice of them that appears once more where the counts do not divide.
+    seed : int
+        Of that choice.
+
+    Returns
+    -------
+    Dataset
+        Copies stand next to each other, in the order of the samples.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many factors as classes, one is not a whole number, at least 1, or a
+        class to be balanced has no training sample.
+
+    References
+    ----------
+    C. Fang, H. He, Q. Long, W. J. Su, "Exploring deep neural networks via layer-peeled model:
+    Minority collapse in imbalanced training", PNAS 118(43), 2021.
+    """
+    counts = dataset.train_counts
+    labels = dataset.train_labels
+    if isinstance(factors, str) and factors == "balance":
+        if counts.min() == 0:
+            raise ValueError(
+                f"factors: class {int(np.argmin(counts))} of {dataset.name} has no training sample "
+                "to repeat"
+            )
+        whole, rest = np.divmod(counts.max(), counts)
+        times = whole[labels]
+        times[pick(labels, rest, seed)] += 1
+    else:
+        times = _per_class(factors, dataset)[labels]
+    return _take(dataset, np.repeat(np.arange(len(labels)), times))
+
+
+def random_labels(dataset: Dataset, seed: int = 0) -> Dataset:
+    """Return the data set with its training labels permuted at random, so that counts are kept.
+
+    Inputs say nothing about such labels; a network that still fits and collapses them shows that
+    the collapse is one of optimisation, not of the data (Zhu et al. 2021, figure 4).
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Its inputs and test samples are kept as they are, and shared.
+    seed : int
+
+    Returns
+    -------
+    Dataset
+
+    References
+    ----------
+    Z. Zhu, T. Ding, J. Zhou, X. Li, C. You, J. Sulam, Q. Qu, "A geometric analysis of neural
+    collapse with unconstrained features", NeurIPS 2021.
+    """
+    generator = np.random.default_rng(whole_number("seed", seed, 0))
+    return dataclasses.replace(dataset, train_labels=generator.permutation(dataset.train_labels))
+
+
+def _per_class(factors: CountsLike, dataset: Dataset) -> NDArray[np.int64]:
+    try:
+        runs = parse_counts(factors)
+    except ValueError as error:
+        # Factors are written as counts are; the message must name what the caller passed.
+        raise ValueError(str(error).replace("counts:", "factors:", 1)) from None
+    num_classes = sum(run.classes for run in runs)
+    if num_classes != dataset.num_classes:
+        raise ValueError(
+            f"factors: got {num_classes} classes, {dataset.name} has {dataset.num_classes}"
+        )
+    return np.repeat([run.count for run in runs], [run.classes for run in runs])
+
+
+def _take(dataset: Dataset, chosen: NDArray[np.intp]) -> Dataset:
     return dataclasses.replace(
         dataset,
         train_inputs=dataset.train_inputs[chosen],

@@ -1,144 +1,139 @@
-"""Data sets by name, split once and for all by a seed."""
+"""Data sets by name or by path."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+import os
+from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tightframe.data.arrays import load_arrays
+from tightframe.data.dataset import Dataset, Samples, pool_dataset
+from tightframe.data.images import IMAGE_SOURCES
+from tightframe.data.synthetic import gaussian_mixture
 from tightframe.problem import whole_number
 
+_NAMES = ("digits", *IMAGE_SOURCES, "gaussian_mixture")
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """A classification data set in memory, split into training and test samples.
-
-    Attributes
-    ----------
-    name : str
-        Name in the registry.
-    num_classes : int
-        Number of classes K; the labels are 0 to K - 1.
-    train_inputs : ndarray, shape (N, p), float32
-        One row a sample.
-    train_labels : ndarray, shape (N,), int64
-    test_inputs : ndarray, shape (N_test, p), float32
-    test_labels : ndarray, shape (N_test,), int64
-    """
-
-    name: str
-    num_classes: int
-    train_inputs: NDArray[np.float32]
-    train_labels: NDArray[np.int64]
-    test_inputs: NDArray[np.float32]
-    test_labels: NDArray[np.int64]
-
-    @property
-    def train_counts(self) -> NDArray[np.int64]:
-        """Training samples of every class, shape (K,)."""
-        return np.bincount(self.train_labels, minlength=self.num_classes)
-
-    @property
-    def test_counts(self) -> NDArray[np.int64]:
-        """Test samples of every class, shape (K,)."""
-        return np.bincount(self.test_labels, minlength=self.num_classes)
-
-
-def _digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    # Imported here: scikit-learn takes a second, and only this data set needs it.
-    from sklearn.datasets import load_digits
-
-    images, labels = load_digits(return_X_y=True)
-    return (images / 16.0).astype(np.float32), labels.astype(np.int64)
-
-
-@dataclass(frozen=True)
-class _Source:
-    read: Callable[[], tuple[NDArray[np.float32], NDArray[np.int64]]]
-    train_per_class: int
-
-
-#: Data sets by name: how to read all samples, and how many a class go to the training pool.
-#: digits: 1797 images of 8 x 8 grey values 0..16, divided by 16; its smallest class has 174.
-_SOURCES = {"digits": _Source(_digits, train_per_class=140)}
+#: Training samples of every class of digits, whose smallest class has 174 samples in all.
+_DIGITS_TRAIN = 140
 
 
 def names() -> tuple[str, ...]:
-    """Return the names that `load` knows."""
-    return tuple(_SOURCES)
+    """Return the names that `load` knows; it also takes the path of a user's own arrays."""
+    return _NAMES
 
 
-def load(name: str, *, train_per_class: int | None = None, seed: int = 0) -> Dataset:
-    """Load a data set and split it, the same way for the same seed.
-
-    The split is stratified: ``train_per_class`` random samples of every class are for training,
-    all others for testing.
-
-    Parameters
-    ----------
-    name : str
-        One of `names`; ``"digits"`` comes with scikit-learn, 64 grey values in [0, 1], and has
-        140 training samples a class.
-    train_per_class : int, optional
-        Training samples of every class; at least one sample of each stays for testing.
-    seed : int
-        Of the split.
-
-    Returns
-    -------
-    Dataset
-        Float32 inputs and int64 labels, in the order of the source.
+def check_name(name: str | os.PathLike[str]) -> str:
+    """Return what `load` takes as the name of a data set; nothing is read.
 
     Raises
     ------
     ValueError
-        If the name is unknown or a class has too few samples.
+        If it is neither one of `names` nor a path: something that ends in ``.npz``, has a folder
+        in it, or is a folder.
     """
-    if not isinstance(name, str) or name not in _SOURCES:
-        raise ValueError(f"data: got {name!r}, allowed are {', '.join(_SOURCES)}")
-    source = _SOURCES[name]
-    wanted = source.train_per_class if train_per_class is None else train_per_class
-    wanted = whole_number("train_per_class", wanted, 1)
-    inputs, labels = source.read()
-    num_classes = int(labels.max()) + 1
-    available = np.bincount(labels, minlength=num_classes)
-    k = int(np.argmin(available))
-    if wanted >= available[k]:
+    if isinstance(name, str) and name in _NAMES:
+        return name
+    if not _is_path(name):
         raise ValueError(
-            f"train_per_class: got {wanted}; class {k} of {name} has {available[k]} samples, "
-            "and at least one must stay for testing"
+            f"data: got {name!r}, allowed are {', '.join(_NAMES)}, "
+            "or the path of an .npz file or a folder of arrays"
         )
-    chosen = pick(labels, np.full(num_classes, wanted), seed)
-    train = np.zeros(len(labels), dtype=bool)
-    train[chosen] = True
-    return Dataset(name, num_classes, inputs[train], labels[train], inputs[~train], labels[~train])
+    return os.fspath(name)
 
 
-def pick(labels: NDArray[np.int64], counts: NDArray[Any], seed: int) -> NDArray[np.intp]:
-    """Choose ``counts[k]`` random samples of every class k.
-
-    Every class has its own generator, seeded by ``(seed, k)``: the choice in one class does not
-    depend on the other counts, and a larger count only adds samples.
+def load(
+    name: str | os.PathLike[str],
+    *,
+    root: str | os.PathLike[str] | None = None,
+    download: bool = False,
+    train_per_class: int | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """Load a data set, the same for the same seed.
 
     Parameters
     ----------
-    labels : ndarray, shape (N,), int64
-    counts : ndarray, shape (K,)
-        At most the samples there are.
+    name : str or path-like
+        One of `names`, or a path.
+
+        - ``"digits"``: 8 x 8 grey images that come with scikit-learn, divided by 16 and split by
+          the seed, 140 training samples a class unless told otherwise.
+        - ``"mnist"``, ``"fashion_mnist"``: IDX files, plain or ``.gz``.
+        - ``"cifar10"``, ``"cifar100"`` (its 100 fine classes): the authors' binary or Python
+          version, unpacked or as ``.tar.gz``.
+        - ``"gaussian_mixture"``: `gaussian_mixture` with its defaults.
+        - a path that ends in ``.npz``, or of a folder: the user's own arrays, see
+          `tightframe.data.arrays.load_arrays`.
+    root : path-like, optional
+        Where to look first for image files: a folder of data sets, or the very folder of the
+        files. Then come the folder that the environment variable ``TIGHTFRAME_DATA`` names, the
+        user's cache (``$XDG_CACHE_HOME/tightframe`` or ``~/.cache/tightframe``), and for
+        Fashion-MNIST Debian's package ``dataset-fashion-mnist``. A relative path as ``name`` is
+        taken from here.
+    download : bool
+        Fetch image files that are nowhere from the authors' server or its official mirror, checked
+        by SHA-256, into the first of those folders. Nothing is ever downloaded unasked.
+    train_per_class : int, optional
+        Training samples of every class, chosen by the seed. None: all there are, for sets that
+        come split into training and test samples.
     seed : int
+        Of choices and splits; test samples of sets that come split do not depend on it.
 
     Returns
     -------
-    ndarray, shape (sum of counts,)
-        Indices in increasing order.
+    Dataset
+        Float32 inputs, images in [0, 1], and int64 labels, in the order of the source.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, the files are nowhere (the message says which files belong where)
+        or not what they should be (the message names the file), or a class has too few samples.
+    OSError
+        If a download fails.
     """
+    name = check_name(name)
+    if not isinstance(download, (bool, np.bool_)):
+        raise ValueError(f"download: got {download!r}, need True or False")
+    if root is not None and not isinstance(root, (str, os.PathLike)):
+        raise ValueError(f"root: got {root!r}, need the path of a folder")
+    if train_per_class is not None:
+        train_per_class = whole_number("train_per_class", train_per_class, 1)
     seed = whole_number("seed", seed, 0)
-    parts = []
-    for k, count in enumerate(counts):
-        members = np.flatnonzero(labels == k)
-        order = np.random.default_rng((seed, k)).permutation(len(members))
-        parts.append(members[order[: int(count)]])
-    return np.sort(np.concatenate(parts))
+    if name == "digits":
+        return _digits(train_per_class, seed)
+    if name == "gaussian_mixture":
+        if train_per_class is None:
+            return gaussian_mixture(seed=seed)
+        return gaussian_mixture(train_per_class=train_per_class, seed=seed)
+    if name in IMAGE_SOURCES:
+        return IMAGE_SOURCES[name].load(
+            name, root=root, fetch=bool(download), train_per_class=train_per_class, seed=seed
+        )
+    path = name if root is None else Path(root).expanduser() / name
+    return load_arrays(path, train_per_class=train_per_class, seed=seed)
+
+
+def _is_path(name: object) -> bool:
+    if isinstance(name, os.PathLike):
+        return True
+    return isinstance(name, str) and (
+        name.endswith(".npz") or os.path.basename(name) != name or os.path.isdir(name)
+    )
+
+
+def _digits(train_per_class: int | None, seed: int) -> Dataset:
+    # Imported here: scikit-learn takes a second, and only this data set needs it.
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    return pool_dataset(
+        "digits",
+        10,
+        Samples((images / 16.0).astype(np.float32), labels.astype(np.int64)),
+        input_shape=(1, 8, 8),
+        train_per_class=_DIGITS_TRAIN if train_per_class is None else train_per_class,
+        seed=seed,
+    )
