@@ -267,6 +267,7 @@ def test_folder_with_something_else_is_refused(tmp_path):
         ({"counts": "141,10x9"}, "class 0 wants 141 training samples, digits has 140"),
         ({"counts": "10x4"}, "counts: got 4 classes, digits has 10"),
         ({"depth": 2}, "problem: "),
+        ({"data": "gaussian_mixture", "network": "vgg11", "hidden": (256, 256)}, "network: vgg11"),
     ],
 )
 def test_what_cannot_be_run_leaves_no_folder(tmp_path, changes, message):
@@ -296,6 +297,209 @@ def test_other_problems_run_too(tmp_path, changes):
     config = CONFIG.replace(settings=CONFIG.settings[:1], epochs=2, **changes)
     result = run(config, tmp_path)[0]
     assert result["last"]["excess"] > 0
+
+
+# -- networks, optimisers, decays ------------------------------------------------------------------
+
+#: Options under which a run must resume to the same numbers; one setting of few epochs each.
+VARIANTS = {
+    "resnet18, sgd, milestones, fixed classifier": {
+        "network": "resnet18",
+        "network_options": {"width": 2, "last_relu": True},
+        "feature_dim": None,
+        "hidden": (256, 256),
+        "optimizer": "sgd",
+        "lr": 0.1,
+        "schedule": "milestones",
+        "milestones": (1, 3),
+        "head": "fixed_etf",
+        "bias": "free",
+    },
+    "narrow vgg11, warm-up, random labels, oversampled": {
+        "network": "vgg11",
+        "network_options": {"width": 2},
+        "feature_dim": 10,
+        "features": "nonnegative",
+        "hidden": (256, 256),
+        "warmup_epochs": 3,
+        "warmup_decay_factor": 0.0,
+        "backbone_weight_decay": 0.1,
+        "labels": "random",
+        "oversample": "balance",
+    },
+    "batch norm, decay on all, warm-up, time limit": {
+        "network_options": {"batch_norm": True},
+        "decay_on": "all",
+        "warmup_epochs": 3,
+        "max_seconds": 1000.0,
+    },
+    "lbfgs": {"optimizer": "lbfgs", "lr": 1.0, "batch_size": None, "schedule": "constant"},
+}
+
+
+@pytest.mark.parametrize("variant", list(VARIANTS))
+def test_resumed_with_each_option_ends_in_the_same_numbers(tmp_path, variant):
+    config = CONFIG.replace(settings=CONFIG.settings[:1], epochs=4, **VARIANTS[variant])
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    (result,) = run(config, whole, resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, parts, progress=Stop(0, 3, ctrl_c))
+    assert store.load_run(parts).settings[0].paths.checkpoint.exists()
+    run(config, parts, resume=True)
+    assert_same_numbers(parts, whole)
+    assert (result["status"], result["epochs"]) == ("trained", 4)
+    assert result["last"]["excess"] > 0
+    assert RunConfig.from_dict(store.load_run(whole).config) == config
+
+
+def test_network_of_the_configuration_is_trained(tmp_path):
+    config = CONFIG.replace(
+        settings=CONFIG.settings[:1],
+        epochs=1,
+        network="resnet18",
+        network_options={"width": 2, "last_relu": True},
+        feature_dim=None,
+        hidden=(256, 256),
+        head="fixed_etf",
+    )
+    run(config, tmp_path)
+    (setting,) = store.load_run(tmp_path).settings
+    state = torch.load(setting.paths.checkpoint, weights_only=True)["state_dict"]
+    assert state["backbone.conv1.weight"].shape == (2, 1, 3, 3)
+    assert state["head.frame"].shape == (10, 16)
+    assert setting.final["features"].shape == (55, 16)
+    assert setting.final["features"].min() >= 0
+
+
+def test_random_labels_and_oversampling_are_what_is_trained_on(tmp_path):
+    one = CONFIG.replace(settings=CONFIG.settings[:1], epochs=1, batch_size=None)
+    inputs = {}
+    for name, changes in {
+        "true": {},
+        "random": {"labels": "random"},
+        "factors": {"oversample": "1x5,2x5"},
+        "balance": {"oversample": "balance"},
+    }.items():
+        config = one.replace(**changes)
+        run(config, tmp_path / name)
+        (setting,) = store.load_run(tmp_path / name).settings
+        inputs[name] = np.sort(setting.final["features"].sum(axis=1))
+        counts = np.bincount(setting.final["labels"]).tolist()
+        assert counts == setting.problem.counts.tolist() == config.problems[0].counts.tolist()
+    assert counts == [8] * 10
+    plain = store.load_run(tmp_path / "true").settings[0]
+    random = store.load_run(tmp_path / "random").settings[0]
+    assert random.problem == plain.problem
+    # The same images in the same order: other labels alone.
+    assert not np.array_equal(random.final["labels"], plain.final["labels"])
+    assert len(inputs["factors"]) == 5 * 8 + 5 * 6
+    assert len(np.unique(inputs["factors"].round(4))) <= 55
+
+
+def test_decay_on_all_is_recorded_and_gets_no_verdict(tmp_path):
+    config = CONFIG.replace(settings=CONFIG.settings[:1], epochs=1, decay_on="all")
+    (result,) = run(config, tmp_path)
+    assert "decays of the prediction are not those of the training" in result["notes"][0]
+    assert len(result["verdicts"]) == 2
+    for verdict in result["verdicts"]:
+        assert verdict["agrees"] is None
+        assert "No verdict: training decayed all parameters" in verdict["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "length", "noted"),
+    [
+        ({"counts": "5x10"}, None, False),
+        ({"counts": "5x10", "decay_on": "all"}, 1.0, True),
+        ({}, None, True),  # imbalanced: the predicted classifier is no ETF
+        ({"counts": "5x10", "loss": "mse"}, None, True),  # an orthogonal frame
+        ({"counts": "5x10", "settings": [(5.0, 5.0)]}, 1.0, True),  # all is zero
+    ],
+)
+def test_fixed_etf_is_as_long_as_the_predicted_classifier(tmp_path, changes, length, noted):
+    config = CONFIG.replace(
+        **({"settings": CONFIG.settings[:1], "epochs": 1, "head": "fixed_etf"} | changes)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        (result,) = run(config, tmp_path)
+    (setting,) = store.load_run(tmp_path).settings
+    weight = setting.final["weight"].astype(float)
+    gram = weight @ weight.T
+    predicted = np.diagonal(setting.predicted.classifier).mean() ** 0.5
+    length = predicted if length is None else length
+    off = -1 / 9
+    etf = length**2 * ((1 - off) * np.eye(10) + off)
+    assert gram == pytest.approx(etf, abs=1e-5 * length**2)
+    assert bool(result["notes"]) == noted
+    assert all((verdict["agrees"] is None) for verdict in result["verdicts"]) or not noted
+
+
+def test_fixed_etf_reaches_the_bound_of_the_balanced_problem(tmp_path):
+    config = CONFIG.replace(
+        counts="4x10",
+        settings=((2e-2, 2e-3),),
+        head="fixed_etf",
+        optimizer="lbfgs",
+        lr=1.0,
+        batch_size=None,
+        schedule="constant",
+        epochs=20,
+        measure_every=20,
+    )
+    (result,) = run(config, tmp_path)
+    # The trained head's minimum is the fixed one's, for its rows have the predicted length.
+    assert 0 <= result["last"]["excess"] < 1e-3 * result["first"]["excess"]
+    assert result["last"]["logits_to_predicted"] < 0.02
+    assert [verdict["agrees"] for verdict in result["verdicts"]] == [True]
+
+
+def test_max_seconds_ends_with_an_epoch_and_says_so(tmp_path):
+    config = CONFIG.replace(settings=CONFIG.settings[:1], max_seconds=1e-6)
+    (result,) = run(config, tmp_path)
+    assert (result["status"], result["epochs"], result["finished"]) == ("out of time", 1, True)
+    assert store.load_run(tmp_path).settings[0].history["epoch"].tolist() == [0, 1]
+    paths = store.load_run(tmp_path).settings[0].paths
+    paths.result.unlink()
+    # Killed before its result was there: no epoch more, the time is up already.
+    (again,) = run(config, tmp_path, resume=True)
+    assert (again["epochs"], again["last"]) == (1, result["last"])
+
+
+def test_place_may_change_when_resuming(finished, tmp_path):
+    folder, results = finished
+    assert run(CONFIG.replace(data_root=tmp_path), folder, resume=True) == results
+
+
+@pytest.mark.slow  # starts a second process
+def test_two_devices_train_as_one(tmp_path):
+    """The same steps, for the shares of a batch are equally large; what differs is rounding."""
+    config = CONFIG.replace(
+        counts="8x5,4x5", optimizer="sgd", lr=0.1, epochs=3, device="cpu", batch_size=20
+    )
+    script = tmp_path / "train.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        import sys
+        from tightframe.experiments.train import RunConfig, run
+
+        config = RunConfig.from_dict({config.replace(devices=2).to_dict()!r})
+        assert len(run(config, sys.argv[1], resume=True)) == 2
+        """)
+    )
+    environment = os.environ | {"PYTHONPATH": PACKAGE}
+    for _ in range(2):  # the second time all is finished
+        command = [sys.executable, str(script), str(tmp_path / "two")]
+        assert subprocess.run(command, env=environment, check=False, timeout=300).returncode == 0
+    run(config, tmp_path / "one")
+    one, two = (store.load_run(tmp_path / name) for name in ("one", "two"))
+    assert one.config == two.config
+    assert two.environment["devices"] == 2
+    for ours, theirs in zip(two.settings, one.settings, strict=True):
+        assert ours.history["objective"].to_numpy() == pytest.approx(
+            theirs.history["objective"].to_numpy(), rel=1e-6
+        )
+        assert ours.history["step"].tolist() == theirs.history["step"].tolist()
 
 
 def test_batches_are_shuffled_anew_and_nearly_equal():

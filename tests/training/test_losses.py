@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from tightframe.heads import FixedETF
 from tightframe.problem import Problem
 from tightframe.training import UFMLoss, head_bias, head_layers, linear_head
 
@@ -66,6 +67,41 @@ def test_batches_of_an_epoch_average_to_the_objective(kwargs, batch_size):
         batch = UFMLoss(problem)(features[index], labels[index], head)
         total += len(index) / 10 * batch.item()
     assert total == pytest.approx(objective(problem, features, labels, head), rel=1e-13)
+
+
+@pytest.mark.parametrize("kwargs", PROBLEMS)
+@pytest.mark.parametrize("factor", [0.0, 0.1, 1.0])
+def test_decay_factor_is_on_all_decays(kwargs, factor):
+    problem, features, labels, head = make(**kwargs)
+    decayed = problem.replace(
+        weight_decay=tuple(max(factor, 1e-90) * w for w in problem.weight_decays)
+        if problem.depth > 1
+        else max(factor, 1e-90) * problem.weight_decays[0],
+        feature_decay=max(factor, 1e-90) * problem.feature_decay,
+        bias_decay=max(factor, 1e-90) * problem.bias_decay if problem.bias_decay > 0 else None,
+    )
+    loss = UFMLoss(problem)(features, labels, head, factor)
+    assert loss.item() == pytest.approx(objective(decayed, features, labels, head), rel=1e-13)
+
+
+@pytest.mark.parametrize("bias", ["none", "decayed"])
+def test_fixed_head_keeps_its_decay_as_a_constant(bias):
+    problem, features, labels, _ = make(bias=bias, bias_decay=0.5 if bias != "none" else None)
+    head = FixedETF(4, 3, bias=bias != "none", scale=2.0).double()
+    features.requires_grad_()
+    loss = UFMLoss(problem)(features, labels, head)
+    assert loss.item() == pytest.approx(objective(problem, features, labels, head), rel=1e-13)
+    assert UFMLoss(problem).head_penalty(head).item() == pytest.approx(0.07 / 2 * 3 * 4)
+    loss.backward()
+    assert head.frame.grad is None
+    assert features.grad.abs().max() > 0
+
+
+def test_learnable_scale_is_decayed():
+    problem = make()[0]
+    head = FixedETF(4, 3, scale=2.0, learnable_scale=True).double()
+    UFMLoss(problem).head_penalty(head).backward()
+    assert head.scale.grad.item() == pytest.approx(0.07 * 3 * 2.0)  # d/ds of 0.07/2 * 3 s^2
 
 
 def test_gradients_reach_features_and_head():

@@ -2,6 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from tightframe.geometry import simplex_etf
+from tightframe.heads import FixedETF, FixedFrame
 from tightframe.training import MLP, head_bias, head_layers, head_weight, linear_head
 
 
@@ -14,6 +16,37 @@ def test_mlp_returns_features_of_the_sign_asked_for():
     assert relu(x).min() == 0
     assert [type(layer).__name__ for layer in real] == ["Linear", "ReLU", "Linear"]
     assert [type(layer).__name__ for layer in MLP(7, 5, ())] == ["Linear"]
+
+
+def test_mlp_with_batch_norm_normalises_what_is_hidden():
+    torch.manual_seed(0)
+    model = MLP(7, 5, (9, 8), batch_norm=True)
+    kinds = [type(layer).__name__ for layer in model]
+    assert kinds == ["Linear", "BatchNorm1d", "ReLU"] * 2 + ["Linear"]
+    x = torch.randn(50, 7)
+    first = model[1](model[0](x))
+    assert torch.allclose(first.mean(0), torch.zeros(9), atol=1e-5)
+    assert torch.allclose(first.var(0, correction=0), torch.ones(9), atol=1e-2)
+    assert model(x).min() < 0
+
+
+def test_mlp_ends_in_a_relu_when_asked_and_takes_images():
+    torch.manual_seed(0)
+    model = MLP(6, 5, (9,), last_relu=True)
+    x = torch.randn(50, 6)
+    assert model(x).min() == 0
+    assert torch.equal(model(x.reshape(50, 1, 2, 3)), model(x))
+
+
+def test_fixed_heads_are_heads():
+    for fixed in (FixedETF(6, 4, bias=True, scale=3.0), FixedFrame(simplex_etf(4), 6, bias=True)):
+        for head in (fixed, nn.Sequential(nn.Linear(6, 6, bias=False), fixed)):
+            x = torch.randn(8, 6)
+            assert head_layers(head)[-1] is fixed
+            assert torch.allclose(x @ head_weight(head).T + head_bias(head), head(x), atol=1e-5)
+    scaled = FixedETF(6, 4, scale=3.0, learnable_scale=True)
+    assert torch.equal(head_weight(scaled), 3.0 * scaled.frame)
+    assert head_bias(scaled) is None
 
 
 def test_head_weight_is_the_product_of_the_layers():
@@ -31,6 +64,11 @@ def test_head_weight_is_the_product_of_the_layers():
     [
         (lambda: MLP(3, 4, features="relu"), "features: got 'relu', allowed are real"),
         (lambda: MLP(3, 4, (0,)), "hidden: layer widths"),
+        (lambda: MLP(3, 4, features="nonnegative", last_relu=False), "last_relu: got False"),
+        (
+            lambda: head_layers(nn.Sequential(FixedETF(4, 4, bias=True), nn.Linear(4, 2))),
+            "head: a layer before the last has a bias",
+        ),
         (lambda: linear_head(3, 4, depth=0), "depth: got 0"),
         (lambda: head_layers(nn.ReLU()), "head: got ReLU, need torch.nn.Linear"),
         (lambda: head_layers(nn.Sequential()), "head: got Sequential"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import pickle
@@ -19,24 +20,28 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import data as torch_data
 
-from tightframe.data import Dataset, load, subset
+from tightframe.data import Dataset, load, oversample, random_labels, subset
 from tightframe.experiments import store
 from tightframe.experiments.config import RunConfig
 from tightframe.experiments.folder import environment, open_folder
-from tightframe.experiments.verdicts import group_verdicts
-from tightframe.problem import Problem
+from tightframe.experiments.verdicts import Verdict, group_verdicts
+from tightframe.geometry import simplex_etf
+from tightframe.heads import FixedETF
 from tightframe.solution import Solution
 from tightframe.solve import solve
 from tightframe.solvers.certificate import require_covered
+from tightframe.training.backbones import build_backbone
 from tightframe.training.callbacks import CollapseCallback, Measured
 from tightframe.training.margins import group_margins
 from tightframe.training.module import CollapseModule
-from tightframe.training.networks import MLP, linear_head
+from tightframe.training.networks import linear_head
+from tightframe.training.options import package_model
 
 __all__ = ["Prediction", "Progress", "RunConfig", "run"]
 
@@ -50,7 +55,13 @@ Prediction = Callable[[str, Solution], None]
 
 _PACKAGES = ("tightframe", "numpy", "scipy", "torch", "lightning", "pandas", "scikit-learn")
 _PROGRESS_SECONDS = 0.1
-_BATCH = 4096  # samples a forward pass when measuring
+_BATCH = {True: 4096, False: 256}  # samples a forward pass when measuring: the MLP, images
+
+#: Status of a setting's result: all epochs done, or ended by ``max_seconds``.
+TRAINED, OUT_OF_TIME = "trained", "out of time"
+
+# A predicted classifier this near to a simplex ETF (normalised distance) is one.
+_ETF_TOLERANCE = 1e-6
 
 
 def run(
@@ -66,7 +77,13 @@ def run(
     The folder's layout is in `tightframe.experiments.store`. Interrupted by Ctrl-C (which comes
     out as KeyboardInterrupt), SIGTERM (SystemExit with code 143) or a kill, it keeps the finished
     settings, and of the unfinished one the history and the last checkpoint. Resumed from there, a
-    run ends in the same numbers as one that was never interrupted.
+    run ends in the same numbers as one that was never interrupted (with ``max_seconds`` it may end
+    at another epoch, and on a GPU some layers of image networks add in no fixed order).
+
+    With ``devices`` above 1 Lightning starts the program that calls this function again for every
+    further device (or torchrun or SLURM has done so already); all of them train, the first one
+    alone measures for the record and writes. It is for programs of their own, such as the command
+    ``tightframe run``, not for workers of a pool.
 
     Parameters
     ----------
@@ -83,7 +100,9 @@ def run(
     Returns
     -------
     list of dict
-        The content of every setting's ``result.json``.
+        The content of every setting's ``result.json``. ``status`` is `TRAINED` or `OUT_OF_TIME`,
+        ``epochs`` how many were done, ``notes`` has a sentence for all in which the training is
+        not that of the predicted problem; its verdicts then agree with nothing (None).
 
     Raises
     ------
@@ -92,13 +111,15 @@ def run(
         something else; or the data set has too few samples for the counts; or training diverges.
     """
     # What can be refused is refused before anything is written.
-    dataset = subset(load(config.data, seed=config.seed), config.counts, seed=config.seed)
+    dataset = _dataset(config)
     for problem in config.problems:
         require_covered(problem)
     solutions = [solve(problem) for problem in config.problems]
+    _check_network(config, solutions[0], dataset)
     if config.device == "gpu" and not torch.accelerator.is_available():
         raise ValueError("device: got 'gpu', but PyTorch finds none; use 'cpu' or 'auto'")
-    open_folder(store.run_file(out), "run", _record(config), resume=resume)
+    if _is_main(config):
+        open_folder(store.run_file(out), "run", _record(config), resume=resume)
     results = []
     for name, solution in zip(config.setting_names, solutions, strict=True):
         paths = store.setting_paths(out, name)
@@ -115,11 +136,33 @@ def run(
 def _record(config: RunConfig) -> dict[str, Any]:
     return {
         "format": store.FORMAT,
-        "config": config.to_dict(),
+        "config": config.identity(),
         "settings": config.setting_names,
         "environment": environment(_PACKAGES)
-        | {"device": config.device, "threads": config.threads, "seed": config.seed},
+        | {
+            "device": config.device,
+            "devices": config.devices,
+            "strategy": config.strategy,
+            "threads": config.threads,
+            "seed": config.seed,
+        },
     }
+
+
+def _is_main(config: RunConfig) -> bool:
+    """Return whether this process writes the record; of several devices the first one's does."""
+    return config.devices == 1 or getattr(rank_zero_only, "rank", 0) == 0
+
+
+def _dataset(config: RunConfig) -> Dataset:
+    """Load the data set and make it what the configuration says."""
+    dataset = load(config.data, root=config.data_root, seed=config.seed)
+    dataset = subset(dataset, config.counts, seed=config.seed)
+    if config.labels == "random":
+        dataset = random_labels(dataset, seed=config.seed)
+    if config.oversample is not None:
+        dataset = oversample(dataset, config.oversample, seed=config.seed)
+    return dataset
 
 
 # -- one setting -----------------------------------------------------------------------------------
@@ -135,22 +178,28 @@ def _run_setting(
     on_prediction: Prediction | None,
 ) -> dict[str, Any]:
     start = time.perf_counter()
-    problem = solution.problem
-    prediction = _write_prediction(paths, name, solution)
-    if on_prediction is not None:
+    problem, is_main = solution.problem, _is_main(config)
+    prediction = _write_prediction(paths, name, solution) if is_main else {}
+    if on_prediction is not None and is_main:
         on_prediction(name, solution)
 
-    module = _module(config, problem, dataset)
+    module = _module(config, solution, dataset)
     callback = CollapseCallback(
         problem,
         solution.geometry,
-        _chunks(dataset.train_inputs, dataset.train_labels),
-        _chunks(dataset.test_inputs, dataset.test_labels),
+        _chunks(dataset.train_inputs, dataset.train_labels, _BATCH[config.network == "mlp"]),
+        _chunks(dataset.test_inputs, dataset.test_labels, _BATCH[config.network == "mlp"]),
         lower_bound=solution.lower_bound,
         every=config.measure_every,
-        on_measure=lambda rows: store.write_parquet(paths.history, pd.DataFrame(rows)),
+        on_measure=(
+            (lambda rows: store.write_parquet(paths.history, pd.DataFrame(rows)))
+            if is_main
+            else None
+        ),
     )
-    trainer = _trainer(config, paths, [callback, _Report(name, callback, progress)])
+    deadline = _Deadline(config.max_seconds)
+    report = _Report(name, callback, progress if is_main else None)
+    trainer = _trainer(config, paths, [callback, report, deadline])
     loader = _loader(dataset, config.batch_size, config.seed)
     _fit(trainer, module, loader, paths.checkpoint)
     # The last epoch need not be one that is checkpointed.
@@ -158,10 +207,18 @@ def _run_setting(
 
     # A run killed between its last checkpoint and its result comes back with no epoch to train.
     final = callback.final or callback.measure(module)
+    if not is_main:
+        trainer.strategy.barrier()  # until the first process has written
+        return store.read_result(paths) or {}
     store.write_parquet(paths.history, pd.DataFrame(callback.history))
     _write_final(paths, final)
+    notes = _notes(config, solution)
+    epochs = int(callback.history[-1]["epoch"])
     result = {
         "name": name,
+        "status": TRAINED if epochs == config.epochs else OUT_OF_TIME,
+        "epochs": epochs,
+        "notes": notes,
         "problem": problem.to_dict(),
         "predicted": {
             key: prediction[key] for key in ("objective", "gap", "lower_bound", "status", "rank")
@@ -169,16 +226,51 @@ def _run_setting(
         "first": callback.history[0],
         "last": callback.history[-1],
         "verdicts": [
-            verdict.to_dict() for verdict in group_verdicts(problem, solution, _scores(final))
+            (_undecided(verdict, notes[0]) if notes else verdict).to_dict()
+            for verdict in group_verdicts(problem, solution, _scores(final))
         ],
         "seconds": time.perf_counter() - start,
         "finished": True,
     }
     store.write_json(paths.result, result)
+    trainer.strategy.barrier()
     if progress is not None:
         progress(name, config.epochs, config.epochs, callback.history[-1])
     plain: dict[str, Any] = store.to_plain(result)
     return plain
+
+
+def _notes(config: RunConfig, solution: Solution) -> list[str]:
+    """Return in which way the training is not that of the problem whose prediction it is beside."""
+    notes = []
+    if config.decay_on == "all":
+        notes.append(
+            "Training decayed all parameters and no features, so the decays of the prediction are "
+            "not those of the training: what feature decay it amounts to is unknown, and only "
+            "normalised distances to its geometry say something."
+        )
+    if config.head == "fixed_etf":
+        etf = simplex_etf(solution.problem.num_classes)
+        away = solution.geometry.distance(etf, "classifier") if _norm(solution) else np.inf
+        if away > _ETF_TOLERANCE:
+            notes.append(
+                "The classifier was a fixed simplex ETF, the prediction's is trained and is none."
+            )
+    return notes
+
+
+def _undecided(verdict: Verdict, note: str) -> Verdict:
+    """Return a verdict without a judgement, for the prediction is not of this training."""
+    sentence = (
+        f"The classes with {verdict.count} samples are {verdict.measured} "
+        f"(margin {verdict.measured_margin:.3f}). No verdict: {note[0].lower()}{note[1:]}"
+    )
+    return dataclasses.replace(verdict, agrees=None, sentence=sentence)
+
+
+def _norm(solution: Solution) -> float:
+    """Return the root mean square length of the predicted classifier's rows."""
+    return float(np.sqrt(np.diagonal(solution.geometry.classifier).mean()))
 
 
 def _scores(final: Measured) -> NDArray[np.float64]:
@@ -236,17 +328,34 @@ def _write_final(paths: store.SettingPaths, final: Measured) -> None:
 # -- training with Lightning -----------------------------------------------------------------------
 
 
-def _module(config: RunConfig, problem: Problem, dataset: Dataset) -> CollapseModule:
+def _module(config: RunConfig, solution: Solution, dataset: Dataset) -> CollapseModule:
+    problem = solution.problem
     torch.manual_seed(config.seed)
-    backbone = MLP(
-        dataset.train_inputs.shape[1], config.feature_dim, config.hidden, config.features
+    options = dict(config.network_options)
+    if config.network == "mlp":
+        options["hidden"] = config.hidden
+    width = int(config.feature_dim or 0)  # a number since the configuration was made
+    backbone = build_backbone(
+        config.network,
+        dataset.input_shape,
+        width,
+        config.features,
+        **options,
     )
-    head = linear_head(
-        config.feature_dim,
-        problem.num_classes,
-        depth=config.depth,
-        bias=config.bias != "none",
-    )
+    head: nn.Module
+    if config.head == "fixed_etf":
+        scale = _norm(solution) if config.decay_on == "features" else 1.0
+        head = FixedETF(
+            width,
+            problem.num_classes,
+            bias=config.bias != "none",
+            seed=None if width >= problem.num_classes else config.seed,
+            scale=scale or 1.0,
+        )
+    else:
+        head = linear_head(
+            width, problem.num_classes, depth=config.depth, bias=config.bias != "none"
+        )
     return CollapseModule(
         backbone,
         head,
@@ -256,7 +365,19 @@ def _module(config: RunConfig, problem: Problem, dataset: Dataset) -> CollapseMo
         momentum=config.momentum,
         schedule=config.schedule,
         backbone_weight_decay=config.backbone_weight_decay,
+        milestones=config.milestones,
+        warmup_epochs=config.warmup_epochs,
+        warmup_decay_factor=config.warmup_decay_factor,
+        decay_on=config.decay_on,
     )
+
+
+def _check_network(config: RunConfig, solution: Solution, dataset: Dataset) -> None:
+    """Refuse a network that cannot be made of these inputs."""
+    # Without memory for the weights; but what a package does there is not known.
+    place = "cpu" if package_model(config.network) else "meta"
+    with torch.random.fork_rng(devices=[]), torch.device(place):
+        _module(config, solution, dataset)
 
 
 def _trainer(
@@ -276,9 +397,11 @@ def _trainer(
     ]
     return lightning.Trainer(
         accelerator=config.device,
-        devices=1,
+        devices=config.devices,
+        strategy=config.strategy,
+        use_distributed_sampler=False,  # `_Batches` shares the batches out
         max_epochs=config.epochs,
-        deterministic=config.device != "cpu",  # a global switch; CPU kernels do not need it
+        deterministic=_deterministic(config),
         logger=loggers,
         callbacks=[_EpochSeed(config.seed), *callbacks, checkpoint],
         plugins=[AtomicCheckpointIO()],
@@ -288,6 +411,14 @@ def _trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+
+
+def _deterministic(config: RunConfig) -> Any:
+    """Return Lightning's switch, a global one: CPU kernels do not need it."""
+    if config.device == "cpu":
+        return False
+    # Some layers of image networks have no deterministic gradient on a GPU: no error for those.
+    return True if config.network == "mlp" else "warn"
 
 
 def _fit(
@@ -356,6 +487,41 @@ class _EpochSeed(lightning.Callback):
             torch.cuda.manual_seed(seed)
 
 
+class _Deadline(lightning.Callback):
+    """End training with the epoch after which the time is up, counted over interruptions."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._limit = seconds
+        self._before = 0.0
+        self._start = time.perf_counter()
+
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        self._start = time.perf_counter()
+        self._check(trainer, self._before)  # of a resumed run the time may be up already
+
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        self._check(trainer, self._spent())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self._limit is None else {"seconds": self._spent()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._before = float(state_dict.get("seconds", 0.0))
+
+    def _spent(self) -> float:
+        return self._before + time.perf_counter() - self._start
+
+    def _check(self, trainer: lightning.Trainer, seconds: float) -> None:
+        if self._limit is not None:
+            # The devices' clocks may differ, and all have to stop at the same epoch.
+            over = trainer.strategy.reduce_boolean_decision(seconds >= self._limit, all=False)
+            trainer.should_stop = trainer.should_stop or over
+
+
 class _Report(lightning.Callback):
     """Report the progress, not too often."""
 
@@ -400,7 +566,8 @@ class _Samples(torch_data.Dataset[tuple[Tensor, Tensor]]):
 class _Batches(torch_data.Sampler[Any]):
     """Batches of indices, shuffled anew every epoch, as a function of seed and epoch alone.
 
-    Sizes differ by one at most: no small last batch with a noisy estimate.
+    Sizes differ by one at most: no small last batch with a noisy estimate. In distributed training
+    every process gets its share of every batch.
     """
 
     def __init__(self, num_samples: int, batch_size: int | None, seed: int) -> None:
@@ -419,12 +586,17 @@ class _Batches(torch_data.Sampler[Any]):
     def __iter__(self) -> Iterator[Tensor | slice]:
         # A generator, so that the epoch is read when the first batch is asked for: in the first
         # epoch of a resumed fit Lightning makes the iterator before it calls `set_epoch`.
-        if self._num_batches == 1:
+        shared = torch.distributed.is_available() and torch.distributed.is_initialized()
+        rank, world = (
+            (torch.distributed.get_rank(), torch.distributed.get_world_size()) if shared else (0, 1)
+        )
+        if self._num_batches == 1 and world == 1:
             yield slice(None)  # a view of all samples: no copy, and no order to speak of
             return
         generator = torch.Generator().manual_seed(_mix(self._seed, self._epoch))
         order = torch.randperm(self._num_samples, generator=generator)
-        yield from torch.tensor_split(order, self._num_batches)
+        for batch in torch.tensor_split(order, self._num_batches):
+            yield torch.tensor_split(batch, world)[rank] if world > 1 else batch
 
 
 def _loader(
@@ -436,9 +608,11 @@ def _loader(
     return torch_data.DataLoader(_Samples(inputs, labels), batch_size=None, sampler=sampler)
 
 
-def _chunks(inputs: NDArray[np.float32], labels: NDArray[np.int64]) -> list[tuple[Tensor, Tensor]]:
+def _chunks(
+    inputs: NDArray[np.float32], labels: NDArray[np.int64], size: int
+) -> list[tuple[Tensor, Tensor]]:
     x, y = torch.from_numpy(inputs), torch.from_numpy(labels)
-    return [(x[i : i + _BATCH], y[i : i + _BATCH]) for i in range(0, len(y), _BATCH)]
+    return [(x[i : i + size], y[i : i + size]) for i in range(0, len(y), size)]
 
 
 def _mix(seed: int, epoch: int) -> int:

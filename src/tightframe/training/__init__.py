@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tightframe.training.backbones import VGG, AdaptedModel, ResNet, adapted, build_backbone
     from tightframe.training.callbacks import CollapseCallback, history_columns
     from tightframe.training.huggingface import CollapseTrainerCallback
     from tightframe.training.losses import UFMLoss
@@ -20,11 +21,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MLP",
+    "VGG",
+    "AdaptedModel",
     "CollapseCallback",
     "CollapseModule",
     "CollapseMonitor",
     "CollapseTrainerCallback",
+    "ResNet",
     "UFMLoss",
+    "adapted",
+    "build_backbone",
     "group_margins",
     "head_bias",
     "head_layers",
@@ -34,6 +40,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "backbones": ("VGG", "AdaptedModel", "ResNet", "adapted", "build_backbone"),
     "callbacks": ("CollapseCallback", "history_columns"),
     "huggingface": ("CollapseTrainerCallback",),
     "losses": ("UFMLoss",),

@@ -33,6 +33,9 @@ class UFMLoss(nn.Module):
     - *Features summed per batch* (``(w / 2) sum_{i in batch} ||h_i||^2`` beside a mean loss, no
       N/B) amount to a ``feature_decay`` of ``w * B / N``, and averaged per batch to ``w / N``.
       `Problem.from_batch_features` converts the former, and an extra factor before the loss.
+    - *A fixed layer* (`tightframe.heads.FixedETF`) has no gradient. Its decay term is a constant
+      that stays in the objective, so that values compare with those of a trained head; a learnable
+      scale is decayed through it.
     - *No one half*, or a *summed* loss: `Problem.from_no_half`, `Problem.from_summed_loss`.
 
     Parameters
@@ -46,7 +49,9 @@ class UFMLoss(nn.Module):
         self.problem = problem
         self._num_samples = problem.num_samples
 
-    def forward(self, features: Tensor, labels: Tensor, head: nn.Module) -> Tensor:
+    def forward(
+        self, features: Tensor, labels: Tensor, head: nn.Module, decay_factor: float = 1.0
+    ) -> Tensor:
         """Return the batch's estimate of the objective, a scalar.
 
         Parameters
@@ -55,12 +60,14 @@ class UFMLoss(nn.Module):
         labels : Tensor, shape (B,), int64
         head : nn.Module
             As `head_layers` takes it.
+        decay_factor : float
+            On all decays, as while they are warmed up.
         """
-        return (
-            self.data_loss(head(features), labels)
-            + self.feature_penalty(features)
-            + self.head_penalty(head)
-        )
+        loss = self.data_loss(head(features), labels)
+        penalties = self.feature_penalty(features), self.head_penalty(head)
+        if decay_factor != 1:
+            return loss + decay_factor * sum(penalties)
+        return loss + penalties[0] + penalties[1]
 
     def data_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss of a batch of logits, shape (B, K), without decays."""

@@ -1,4 +1,4 @@
-"""Backbones that return features, and linear heads of any depth."""
+"""The multilayer perceptron, and linear heads of any depth, trained or fixed."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from tightframe.heads import FixedHead
 from tightframe.problem import FEATURES
 
 
 class MLP(nn.Sequential):
     """Multilayer perceptron from inputs (B, in_dim) to features (B, feature_dim).
 
-    Every hidden layer is linear with bias, then ReLU. The features are the last linear layer's
-    output (``"real"``), or its ReLU (``"nonnegative"``).
+    Every hidden layer is linear with bias, batch norm if asked for, ReLU. The features are the last
+    linear layer's output (``"real"``), or its ReLU (``"nonnegative"``). Inputs with more axes, as
+    images, are flattened.
 
     Parameters
     ----------
@@ -26,11 +28,17 @@ class MLP(nn.Sequential):
         Widths of the hidden layers.
     features : {"real", "nonnegative"}
         As in `Problem.features`.
+    batch_norm : bool
+        Normalise the batch in every hidden layer; not the features.
+    last_relu : bool, optional
+        Whether the features end in a ReLU. None: if they are ``"nonnegative"``. True beside
+        ``"real"`` features is what usual networks have while the theory's features are free.
 
     Raises
     ------
     ValueError
-        If a width is below 1 or ``features`` is unknown.
+        If a width is below 1, ``features`` is unknown, or nonnegative features are to have no
+        ReLU.
     """
 
     def __init__(
@@ -39,18 +47,52 @@ class MLP(nn.Sequential):
         feature_dim: int,
         hidden: Sequence[int] = (256, 256),
         features: str = "real",
+        *,
+        batch_norm: bool = False,
+        last_relu: bool | None = None,
     ) -> None:
-        if features not in FEATURES:
-            raise ValueError(f"features: got {features!r}, allowed are {', '.join(FEATURES)}")
+        relu = ends_in_relu(features, last_relu)
         widths = [in_dim, *hidden, feature_dim]
         if min(widths) < 1:
             raise ValueError(f"hidden: layer widths {widths}; every one must be at least 1")
         layers: list[nn.Module] = []
         for i, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
+            hidden_layer = i < len(widths) - 2
             layers.append(nn.Linear(fan_in, fan_out))
-            if i < len(widths) - 2 or features == "nonnegative":
+            if hidden_layer and batch_norm:
+                layers.append(nn.BatchNorm1d(fan_out))
+            if hidden_layer or relu:
                 layers.append(nn.ReLU())
         super().__init__(*layers)
+        self.feature_dim = feature_dim
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the features, shape (B, feature_dim)."""
+        features: Tensor = super().forward(inputs.flatten(1))  # type: ignore[no-untyped-call]
+        return features
+
+
+def ends_in_relu(features: str, last_relu: bool | None = None) -> bool:
+    """Return whether a backbone's features end in a ReLU.
+
+    Parameters
+    ----------
+    features : {"real", "nonnegative"}
+        As in `Problem.features`.
+    last_relu : bool, optional
+        None: if the features are nonnegative.
+
+    Raises
+    ------
+    ValueError
+        If ``features`` is unknown, or nonnegative features are to have no ReLU.
+    """
+    if features not in FEATURES:
+        raise ValueError(f"features: got {features!r}, allowed are {', '.join(FEATURES)}")
+    nonnegative = features == "nonnegative"
+    if nonnegative and last_relu is False:
+        raise ValueError("last_relu: got False, but nonnegative features end in a ReLU")
+    return nonnegative if last_relu is None else bool(last_relu)
 
 
 def linear_head(
@@ -75,13 +117,14 @@ def linear_head(
     return nn.Sequential(*inner, nn.Linear(feature_dim, num_classes, bias=bias))
 
 
-def head_layers(head: nn.Module) -> list[nn.Linear]:
+def head_layers(head: nn.Module) -> list[nn.Linear | FixedHead]:
     """Return the linear layers of a head, W_1 (next to the features) first.
 
     Parameters
     ----------
     head : nn.Module
-        A `torch.nn.Linear` or a `torch.nn.Sequential` of them.
+        A `torch.nn.Linear` or a fixed layer (`tightframe.heads.FixedETF`,
+        `tightframe.heads.FixedFrame`), or a `torch.nn.Sequential` of them.
 
     Raises
     ------
@@ -89,10 +132,11 @@ def head_layers(head: nn.Module) -> list[nn.Linear]:
         If the head is anything else, or a layer before the last has a bias.
     """
     layers = list(head) if isinstance(head, nn.Sequential) else [head]
-    linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    linear = [layer for layer in layers if isinstance(layer, nn.Linear | FixedHead)]
     if not linear or len(linear) != len(layers):
         raise ValueError(
-            f"head: got {type(head).__name__}, need torch.nn.Linear or a Sequential of them only"
+            f"head: got {type(head).__name__}, need torch.nn.Linear, a tightframe.heads.FixedHead "
+            "or a Sequential of them only"
         )
     if any(layer.bias is not None for layer in linear[:-1]):
         raise ValueError("head: a layer before the last has a bias, the problem knows none there")
@@ -100,9 +144,12 @@ def head_layers(head: nn.Module) -> list[nn.Linear]:
 
 
 def head_weight(head: nn.Module) -> Tensor:
-    """Return the product ``W_M ... W_1`` of a head, shape (K, d), in its own dtype."""
+    """Return the product ``W_M ... W_1`` of a head, shape (K, d), in its own dtype.
+
+    A fixed layer counts with its effective weight, frame times scale.
+    """
     layers = head_layers(head)
-    product: Tensor = layers[0].weight
+    product = layers[0].weight
     for layer in layers[1:]:
         product = layer.weight @ product
     return product
