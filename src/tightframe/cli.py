@@ -35,6 +35,8 @@ from tightframe.solvers.multistart import STARTS
 if TYPE_CHECKING:
     from tightframe.experiments.config import RunConfig
     from tightframe.experiments.grid import Grid
+    from tightframe.experiments.reproduce import FigureRecord
+    from tightframe.experiments.spec import Paper
 
 app = typer.Typer(
     help="Predict, measure and steer the geometry of a classifier's last layer.",
@@ -703,11 +705,103 @@ def run(
 
 
 @app.command()
-def report(
-    folder: Annotated[Path, typer.Argument(help="What 'run --out' wrote; may be unfinished.")],
+def reproduce(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PAPER[/FIGURE]|all", help="What to reproduce; see --list."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for results, pictures and the page.")
+    ] = None,
+    scale: Annotated[
+        str,
+        typer.Option(
+            metavar="smoke|cpu|paper",
+            help="Seconds a figure; minutes; or the original settings, for a GPU.",
+        ),
+    ] = "smoke",
+    seed: Annotated[
+        Any, typer.Option(parser=_whole, metavar="INTEGER", help="Added to all seeds.")
+    ] = 0,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="cpu|gpu|auto", help="Default: auto at scale paper, else cpu."),
+    ] = None,
+    jobs: Jobs = 1,
+    scheduler: Scheduler = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on in --out; figures can be added.")
+    ] = False,
+    data_root: Annotated[Path | None, typer.Option(help="Folder with data sets.")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List papers and figures.")] = False,
+    json: Json = False,
 ) -> None:
-    """Write report.html and PNG plots of a run again."""
-    print(_write_report(folder))
+    """Reproduce figures of the papers: claim, prediction, measurement and verdict side by side.
+
+    A claim that is not reproduced is a result, not an error; failed runs give exit code 3.
+    """
+    from tightframe.experiments.spec import papers
+
+    if list_:
+        _print_papers(list(papers().values()), json)
+        return
+    if not names:
+        raise ValueError("names: need a paper, PAPER/FIGURE or all; --list shows what there is")
+    if out is None:
+        raise ValueError("out: name a folder for the results")
+    from tightframe.experiments.reproduce import reproduce as run_figures
+    from tightframe.experiments.reproduce import reproduction_file
+    from tightframe.report.reproduction import write_reproduction
+    from tightframe.report.reproduction_plots import save_figure_plot
+
+    console = Console(stderr=json)
+    try:
+        with _tasks_display(console) as progress:
+            records = run_figures(
+                names,
+                out,
+                scale=scale,
+                seed=seed,
+                device=device,
+                jobs=jobs,
+                scheduler=scheduler,
+                resume=resume,
+                data_root=data_root,
+                progress=progress,
+                on_figure=save_figure_plot,
+            )
+        page = write_reproduction(out)
+    except KeyboardInterrupt:
+        if reproduction_file(out).exists():
+            print(
+                "tightframe: kept; go on with the same command and --resume",
+                file=sys.stderr,
+            )
+        raise
+    if json:
+        print(format_json({"figures": [r.to_dict() for r in records], "report": page}))
+    else:
+        _print_verdicts(records, console)
+        console.print(f"report: {page}", highlight=False, soft_wrap=True)
+    shortfalls = [sentence for record in records for sentence in record.shortfalls]
+    for sentence in shortfalls:
+        print(f"tightframe: {sentence}", file=sys.stderr)
+    if shortfalls:
+        raise typer.Exit(NOT_CONVERGED)
+
+
+@app.command()
+def report(
+    folder: Annotated[
+        Path, typer.Argument(help="What 'run' or 'reproduce' wrote; may be unfinished.")
+    ],
+) -> None:
+    """Write report.html and PNG plots of a run or a reproduction again."""
+    # By its name, not by the module that knows it: a run's report needs nothing of that.
+    if (folder / "reproduce.json").exists():
+        print(_write_reproduction(folder))
+    else:
+        print(_write_report(folder))
 
 
 def _settings(weight_decay: Any, feature_decay: Any) -> list[tuple[Any, float]] | None:
@@ -727,6 +821,14 @@ def _write_report(folder: Path) -> Path:
 
     save_plots(load_run(folder), folder / "plots")
     return write_report(folder)
+
+
+def _write_reproduction(folder: Path) -> Path:
+    from tightframe.report.reproduction import write_reproduction
+    from tightframe.report.reproduction_plots import save_reproduction_plots
+
+    save_reproduction_plots(folder)
+    return write_reproduction(folder)
 
 
 # -- printing --------------------------------------------------------------------------------------
@@ -906,6 +1008,66 @@ def _print_phases(diagram: tf.PhaseDiagram, console: Console) -> None:
             f"{collapsed.min():.6g}" if len(collapsed) else "-",
             f"{solved.max()} to {solved.min()}" if len(solved) else "failed",
         )
+    console.print(table)
+
+
+@contextlib.contextmanager
+def _tasks_display(console: Console) -> Iterator[Callable[[int, int, str], None]]:
+    """Show how many tasks are done and which was the last; on a terminal only."""
+    bar = Progress(
+        TextColumn("tasks"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task("", total=None)
+
+    def progress(done: int, total: int, name: str) -> None:
+        bar.start()
+        bar.update(task, completed=done, total=total, description=name)
+
+    try:
+        yield progress
+    finally:
+        bar.stop()
+
+
+def _print_papers(papers: Sequence[Paper], json: bool) -> None:
+    if json:
+        about = ("name", "title", "source", "claim")
+        plain = [
+            {
+                "name": paper.name,
+                "citation": paper.citation,
+                "url": paper.url,
+                "figures": [{key: getattr(f, key) for key in about} for f in paper.figures],
+            }
+            for paper in papers
+        ]
+        print(format_json({"papers": plain}))
+        return
+    console = Console()
+    for paper in papers:
+        table = Table(title=paper.citation, title_justify="left", box=None, show_header=False)
+        for figure in paper.figures:
+            table.add_row(f"{paper.name}/{figure.name}", figure.source, figure.title)
+        console.print(table)
+
+
+def _print_verdicts(records: Sequence[FigureRecord], console: Console) -> None:
+    table = Table(title="Verdicts", title_justify="left")
+    for column in ("figure", "predicted", "measured", "outcome", "finding"):
+        table.add_column(column)
+    for record in records:
+        for verdict in record.verdicts:
+            numbers = (
+                value if isinstance(value, str) else _optional(value)
+                for value in (verdict.predicted, verdict.measured)
+            )
+            table.add_row(record.name, *numbers, verdict.outcome, verdict.sentence)
     console.print(table)
 
 
