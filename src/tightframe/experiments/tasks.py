@@ -242,11 +242,12 @@ def _ufm(
     Output
         Columns of the run's ``final`` are added (``excess``, ``gap``, ``distance``, ...) and its
         ``seed``; the history is that of `tightframe.training.ufm.train_ufm`. Status
-        ``"converged"`` or ``"stopped"`` (iterations used up); a diverged run is ``"failed"``.
+        ``"converged"`` or ``"stopped"`` (iterations used up), ``ended`` says why; a diverged run is
+        ``"failed"``.
     """
     import torch
 
-    from tightframe.training.ufm import train_ufm  # type: ignore[import-not-found,unused-ignore]
+    from tightframe.training.ufm import train_ufm
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the same numbers whatever else runs beside
@@ -255,14 +256,13 @@ def _ufm(
     finally:
         torch.set_num_threads(threads)
     output = Output()
-    solutions: dict[int, Solution] = {}
     for i, trained in enumerate(runs.runs):
         problem = trained.problem
-        if i // len(seeds) not in solutions:
-            solutions[i // len(seeds)] = solve(problem)
-        solution = solutions[i // len(seeds)]
+        # Where nothing solves the problem, this says why.
+        solution = trained.reference or solve(problem)
         row = _record(trained.final) | problem_columns(problem) | prediction_columns(solution)
         row |= {"row": i, "seed": trained.seed, "status": trained.status, "reason": None}
+        row["ended"] = trained.reason
         if trained.status == "diverged":
             row |= {"status": "failed", "reason": f"diverged: {trained.reason}"}
         else:

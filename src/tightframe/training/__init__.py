@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tightframe.training.module import CollapseModule
     from tightframe.training.monitor import CollapseMonitor
     from tightframe.training.networks import MLP, head_bias, head_layers, head_weight, linear_head
+    from tightframe.training.ufm import UFMRun, UFMRuns, svm_direction, train_ufm
 
 __all__ = [
     "MLP",
@@ -29,6 +30,8 @@ __all__ = [
     "CollapseTrainerCallback",
     "ResNet",
     "UFMLoss",
+    "UFMRun",
+    "UFMRuns",
     "adapted",
     "build_backbone",
     "group_margins",
@@ -37,6 +40,8 @@ __all__ = [
     "head_weight",
     "history_columns",
     "linear_head",
+    "svm_direction",
+    "train_ufm",
 ]
 
 _MODULES = {
@@ -48,6 +53,7 @@ _MODULES = {
     "module": ("CollapseModule",),
     "monitor": ("CollapseMonitor",),
     "networks": ("MLP", "head_bias", "head_layers", "head_weight", "linear_head"),
+    "ufm": ("UFMRun", "UFMRuns", "svm_direction", "train_ufm"),
 }
 
 
