@@ -294,8 +294,8 @@ def _network(
     Returns
     -------
     Output
-        Columns of the last history row are added (`tightframe.training.history_columns`:
-    XX
+        Columns of the last history row are added (`tightframe.training.history_columns`), the
+        ``setting``, ``seconds`` and the ``status`` of `tightframe.experiments.train.run`.
     """
     from tightframe.experiments import store
     from tightframe.experiments.config import RunConfig
