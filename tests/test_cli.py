@@ -442,7 +442,7 @@ def test_interrupted_before_anything_is_kept(command, tmp_path, monkeypatch):
         (["--data", "imagenet"], "data: got 'imagenet'"),
         (["--counts", "100x5"], "counts"),
         (["--counts", "5000x10"], "5000"),
-        (["--optimizer", "lbfgs"], "optimizer: got 'lbfgs'"),
+        (["--optimizer", "newton"], "optimizer: got 'newton'"),
         (["--lr", "-1"], "lr"),
         (["--epochs", "0"], "epochs: got 0"),
         (["--batch-size", "9999"], "batch_size: got 9999"),

@@ -274,7 +274,15 @@ def test_interpolated_points_are_certified_by_the_public_certificate(loss):
         assert again.gap <= 1e-8 * point.objective
 
 
-@pytest.mark.parametrize("factor", [-1.0, 0.0, 1e3, np.nan])
+@pytest.mark.parametrize(
+    "factor",
+    [
+        pytest.param(-1.0, marks=pytest.mark.slow),
+        0.0,
+        pytest.param(1e3, marks=pytest.mark.slow),
+        np.nan,
+    ],
+)
 def test_a_wild_interpolation_does_no_harm(monkeypatch, factor):
     predict, calls = sweep_module.Sweep._predict, []
 

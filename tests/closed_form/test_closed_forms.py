@@ -106,7 +106,7 @@ def test_nonnegative_bound_holds_for_random_factors(counts, seed):
 # -- MSE -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("depth", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("bias", ["none", "free"])
 @pytest.mark.parametrize("counts", ["20,10,5x2", "12x4"])
 def test_mse(depth, bias, counts):

@@ -236,6 +236,22 @@ def test_one_class_that_is_left_counts_for_its_group():
     assert outcomes("thresholds", ideal("thresholds", change=one))[1:4] == [NOT] * 3
 
 
+def test_the_last_class_of_the_worst_seed_decides_the_switch():
+    def lines(*last):
+        """Two seeds of a group whose threshold is 2.5; the last decay at which one is left."""
+        rows = []
+        for seed, end in enumerate(last):
+            for decay in (1.0, 2.0, 3.0, 4.0):
+                # One of a hundred classes is left: their mean is below the limit.
+                left = {"own": 0.01, "largest": 1.0} if decay <= end else {"own": 0, "largest": 0}
+                rows.append({"lambda": decay, "count": 7, "threshold": 2.5, "seed": seed, **left})
+        return pd.DataFrame(rows)
+
+    assert module._steps_off(lines(2, 2)) == {7: 0}
+    assert module._steps_off(lines(2, 4)) == {7: 2}
+    assert module._steps_off(lines(0, 0)) == {7: -2}
+
+
 def test_dropping_another_class_is_not_reproduced():
     def reversed_(rows, arrays):
         for i in range(len(rows)):

@@ -79,7 +79,10 @@ def test_settings_are_valid_at_every_scale(name, scale):
             assert all(Problem(**values) for values in task.arguments["problems"])
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "minority-n")) for name in FIGURES],
+)
 def test_minimisers_reproduce_every_claim(name):
     results = ideal(name)
     assert set(outcomes(name, results)) == {"reproduced"}
@@ -110,6 +113,7 @@ def test_a_late_switch_is_not_reproduced():
     }
 
 
+@pytest.mark.slow
 def test_a_minority_that_never_merges_is_not_reproduced():
     def distinct(rows, arrays):
         for name in ("group0_margin", "group1_margin"):

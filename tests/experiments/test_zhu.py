@@ -181,6 +181,7 @@ def test_the_threshold_is_where_the_solver_finds_zero():
         assert (np.abs(solution.logits).max() == 0) == zero
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "parameters", "saved"),
     [("resnet18", 11_181_642, 2_314_100), ("resnet50", 23_528_522, 1_047_412)],

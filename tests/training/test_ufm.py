@@ -239,6 +239,7 @@ def test_nonnegative_mse_comes_close_slowly():
     np.testing.assert_allclose(run.logits, solution.logits, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_relu_features_may_reach_the_minimum_and_may_die():
     problem = tf.Problem("6x2,3x2", **DECAYS, features="nonnegative")
     best = tf.solve(problem).objective

@@ -201,7 +201,7 @@ class Results:
             return pd.DataFrame({"task": [], "kind": [], "row": [], "status": []})
         joined: pd.DataFrame = pd.concat(tables, ignore_index=True)
         if name == "rows" and "reason" not in joined:
-            joined["reason"] = None
+            joined = joined.copy().assign(reason=None)  # one block again
         return joined
 
 
