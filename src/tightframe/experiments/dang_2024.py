@@ -27,6 +27,7 @@ from tightframe.experiments.charts import (
     block_borders,
 )
 from tightframe.experiments.spec import Figure, Paper, Results, Task, Verdict, verdict
+from tightframe.experiments.verdicts import COLLAPSE_TOLERANCE as COLLAPSED
 from tightframe.geometry import Geometry, cosines
 from tightframe.problem import Problem, parse_counts
 from tightframe.solve import solve
@@ -61,9 +62,6 @@ _FASHION = "20x2,40x2,60x2,80x2,100x2"
 
 #: N lambda over the root of the smallest count, of these UFMs and networks.
 _STRENGTH = {"UFM": 0.15, "network": 0.3}
-
-#: A margin below this many nats counts as collapsed, as in `tightframe.experiments.verdicts`.
-COLLAPSED = 0.05
 
 _LAMBDA = "λ = √(weight decay · feature decay)"
 

@@ -27,10 +27,8 @@ from tightframe.experiments.charts import (
     block_borders,
 )
 from tightframe.experiments.spec import Figure, Paper, Results, Task, Verdict, verdict
+from tightframe.experiments.verdicts import COLLAPSE_TOLERANCE as COLLAPSED
 from tightframe.problem import Problem
-
-#: A margin below this many nats counts as collapsed, as in `tightframe.experiments.verdicts`.
-COLLAPSED = 0.05
 
 #: Bias decay of the paper (0.01 without the one half), in our convention.
 _BIAS: dict[str, Any] = {"bias": "decayed", "bias_decay": 0.02}

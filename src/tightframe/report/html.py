@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
-import plotly.offline
 from markupsafe import Markup
 
-from tightframe.experiments.store import RunRecord, SettingRecord, load_run, replacing, to_plain
+from tightframe.experiments.store import RunRecord, SettingRecord, load_run
+from tightframe.report.page import flatten, render_page, rounded, write_page
 from tightframe.report.panels import (
     HeatMap,
     Line,
@@ -24,7 +23,7 @@ from tightframe.report.panels import (
     loss_panels,
     margin_panels,
 )
-from tightframe.report.style import COLORS, DARK, DARK_COLORS, DIVERGING, LIGHT
+from tightframe.report.style import COLORS, DIVERGING, LIGHT
 from tightframe.report.summary import (
     certified,
     format_number,
@@ -70,42 +69,29 @@ def write_report(
         If the folder holds no run or a damaged one.
     """
     path = Path(run_folder) / "report.html" if out is None else Path(out)
-    page = render(load_run(run_folder))
-    with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return path
+    return write_page(path, render(load_run(run_folder)))
 
 
 def render(run: RunRecord) -> str:
     """Return the report of a run as HTML text."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tightframe.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = _number_cell
     plots: dict[str, Any] = {}
     budget = _MAX_POINTS // max(len(run.settings), 1)
     settings = [
         _setting_view(setting, f"s{i}", plots, budget) for i, setting in enumerate(run.settings)
     ]
-    return environment.get_template("report.html").render(
+    return render_page(
+        "report.html",
+        plots,
+        {"number": _number_cell},
         title=f"Neural collapse on {run.config.get('data', 'data')}, "
         f"counts {run.config.get('counts', 'n/a')}",
         overview=overview(run),
         settings=settings,
-        configuration=_flatten(run.config),
-        environment=_flatten(run.environment),
+        configuration=flatten(run.config),
+        environment=flatten(run.environment),
         seed=run.config.get("seed"),
         config_hash=run.config_hash,
-        plots=to_plain(plots),
-        ink={"light": vars(LIGHT), "dark": vars(DARK)},
         colors=COLORS,
-        dark_colors=DARK_COLORS,
-        # A local file of the Plotly package, not of the run: the only text not escaped.
-        plotly_js=Markup(plotly.offline.get_plotlyjs()),
     )
 
 
@@ -244,19 +230,6 @@ def _decay_text(decays: tuple[float, ...]) -> Any:
     return decays[0] if len(set(decays)) == 1 else ", ".join(f"{decay:g}" for decay in decays)
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Return a nested dict as dotted names and texts."""
-    rows: list[tuple[str, str]] = []
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            rows += _flatten(value, f"{prefix}{key}.")
-        elif value is None:
-            rows.append((f"{prefix}{key}", "not set"))
-        else:
-            rows.append((f"{prefix}{key}", str(value)))
-    return rows
-
-
 def _number_cell(value: Any) -> Any:
     """Return a number for reading, with all its digits for machines; text as it is."""
     if isinstance(value, (str, int)):
@@ -322,7 +295,7 @@ def _trace(line: Line, per_line: int) -> dict[str, Any]:
         "type": "scatter",
         "name": line.label,
         "x": [line.x[i] for i in chosen],
-        "y": [_rounded(line.y[i]) for i in chosen],
+        "y": [rounded(line.y[i], _DIGITS) for i in chosen],
         "mode": "markers" if points else "lines",
         "hovertemplate": "%{y:.5g}",
     }
@@ -356,7 +329,7 @@ def _heat_plot(heat: HeatMap) -> dict[str, Any]:
         "data": [
             {
                 "type": "heatmap",
-                "z": [[_rounded(value) for value in row] for row in heat.values.tolist()],
+                "z": [[rounded(value, _DIGITS) for value in row] for row in heat.values.tolist()],
                 "customdata": [
                     [f"logit {j} of class {k}" for k in heat.classes] for j in heat.classes
                 ],
@@ -387,7 +360,3 @@ def _heat_plot(heat: HeatMap) -> dict[str, Any]:
 
 def _axis_title(text: str) -> dict[str, Any]:
     return {"text": text, "standoff": 8}
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.{_DIGITS}g}")

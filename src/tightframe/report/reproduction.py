@@ -9,16 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import plotly.offline
 from markupsafe import Markup
 
 from tightframe.experiments.charts import Chart, Curve, HeatMaps, Mark, Panel, Table, points
 from tightframe.experiments.reproduce import FigureRecord, Reproduction, load_reproduction
 from tightframe.experiments.spec import NOT_REPRODUCED, OUTCOMES, REPRODUCED, Verdict
-from tightframe.files import format_json, replacing, to_plain
+from tightframe.files import format_json
+from tightframe.report.page import flatten, render_page, rounded, write_page
 from tightframe.report.reproduction_plots import curve_color
-from tightframe.report.style import DARK, DARK_COLORS, DIVERGING, LIGHT
+from tightframe.report.style import DIVERGING, LIGHT
 from tightframe.report.summary import format_number
 
 #: With more maps than this, one at a time is shown and a slider chooses.
@@ -58,22 +57,11 @@ def write_reproduction(
         If the folder holds no reproduction or a damaged one.
     """
     path = Path(folder) / "report.html" if out is None else Path(out)
-    page = render(load_reproduction(folder))
-    with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return path
+    return write_page(path, render(load_reproduction(folder)))
 
 
 def render(reproduction: Reproduction) -> str:
     """Return the page as HTML text."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tightframe.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["cell"] = _cell
     plots: dict[str, Any] = {}
     figures = [
         _figure_view(record, f"f{i}", plots) for i, record in enumerate(reproduction.figures)
@@ -84,18 +72,16 @@ def render(reproduction: Reproduction) -> str:
             view["paper"], {"citation": view["citation"], "url": view["url"], "figures": []}
         )
         paper["figures"].append(view)
-    return environment.get_template("reproduction.html").render(
+    return render_page(
+        "reproduction.html",
+        plots,
+        {"cell": _cell},
         overview=_overview(reproduction),
         scale=reproduction.config["scale"],
         papers=list(papers.values()),
         counts=_outcome_counts(reproduction),
         config_hash=reproduction.config_hash,
-        environment=_flatten({**reproduction.config, **reproduction.environment}),
-        plots=to_plain(plots),
-        ink={"light": vars(LIGHT), "dark": vars(DARK)},
-        dark_colors=DARK_COLORS,
-        # A local file of the Plotly package, not of the record: the only text not escaped.
-        plotly_js=Markup(plotly.offline.get_plotlyjs()),
+        environment=flatten({**reproduction.config, **reproduction.environment}, _shortened),
     )
 
 
@@ -170,7 +156,7 @@ def _settings(tasks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     views = []
     for kind in dict.fromkeys(task["kind"] for task in tasks):
         own = [task for task in tasks if task["kind"] == kind]
-        flat = [dict(_flatten(_compact(task["arguments"]))) for task in own]
+        flat = [dict(flatten(_compact(task["arguments"]), _shortened)) for task in own]
         names = list(dict.fromkeys(name for values in flat for name in values))
         shared, varied = [], []
         for name in names:
@@ -204,20 +190,8 @@ def _compact(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Return a nested dict as dotted names and texts."""
-    rows: list[tuple[str, str]] = []
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            rows += _flatten(value, f"{prefix}{key}.")
-        elif value is None:
-            rows.append((f"{prefix}{key}", "not set"))
-        else:
-            rows.append((f"{prefix}{key}", _shortened(str(value))))
-    return rows
-
-
-def _shortened(text: str) -> str:
+def _shortened(value: Any) -> str:
+    text = str(value)
     return text if len(text) <= _TEXT else f"{text[: _TEXT - 12]} … {text[-9:]}"
 
 
@@ -313,8 +287,8 @@ def _trace(chart: Chart, curve: Curve, group: str) -> dict[str, Any]:
         "name": curve.label,
         "legendgroup": group,
         "showlegend": bool(curve.label),
-        "x": [_rounded(v) for v in x],
-        "y": [_rounded(v) for v in y],
+        "x": [rounded(v, _DIGITS) for v in x],
+        "y": [rounded(v, _DIGITS) for v in y],
         "mode": "+".join(["lines"] * lined + ["markers"] * marked),
         "hovertemplate": "%{y:.4g}",
         "marker": {"color": color, "size": 7},
@@ -337,8 +311,10 @@ def _band(chart: Chart, curve: Curve, group: str) -> list[dict[str, Any]]:
     return [
         {
             "type": "scatter",
-            "x": [_rounded(v) for v in [*x, *reversed(x)]],
-            "y": [_rounded(v) for v in [e[1] for e in edges] + [e[2] for e in reversed(edges)]],
+            "x": [rounded(v, _DIGITS) for v in [*x, *reversed(x)]],
+            "y": [
+                rounded(v, _DIGITS) for v in [e[1] for e in edges] + [e[2] for e in reversed(edges)]
+            ],
             "fill": "toself",
             "mode": "none",
             "legendgroup": group,
@@ -390,7 +366,7 @@ def _maps_plot(panel: HeatMaps, chosen: Sequence[int]) -> dict[str, Any]:
         traces.append(
             {
                 "type": "heatmap",
-                "z": [[_rounded(value) for value in row] for row in panel.maps[i].values],
+                "z": [[rounded(value, _DIGITS) for value in row] for row in panel.maps[i].values],
                 "zmin": -panel.scale,
                 "zmax": panel.scale,
                 "visible": place == 0,
@@ -433,7 +409,3 @@ def _maps_plot(panel: HeatMaps, chosen: Sequence[int]) -> dict[str, Any]:
             }
         ]
     return {"data": traces, "layout": layout}
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.{_DIGITS}g}")
