@@ -17,24 +17,22 @@ from torch import Tensor
 
 from tightframe.metrics.inputs import (
     Array,
-    Vectors,
     as_array,
     classifier,
     coefficient_of_variation,
-    largest_entry,
-    resolved_means,
     unit_vectors,
     usable,
     vectors_of,
     warn,
 )
 from tightframe.metrics.moments import ClassMoments, as_tensor, plain_tensors
+from tightframe.metrics.rows import Rows
 from tightframe.metrics.tiles import (
     Spread,
     first_equal,
     pair_blocks,
+    pair_distances,
     pair_values,
-    squared_distances,
 )
 from tightframe.problem import require_dense
 
@@ -86,12 +84,11 @@ def equinorm(vectors: Any) -> float:
     ValueError
         If there are fewer than two vectors, or a matrix is not real, finite and of two axes.
     """
-    rows = vectors_of(vectors, "equinorm").rows
-    largest = largest_entry(rows)
-    if largest == 0:
+    rows = vectors_of(vectors, "equinorm")
+    if rows.largest == 0:
         warn("equinorm: all vectors are zero")
         return math.nan
-    return coefficient_of_variation(torch.linalg.vector_norm(rows / largest, dim=1))
+    return coefficient_of_variation(rows.lengths)
 
 
 @plain_tensors()
@@ -187,7 +184,7 @@ def alignment(
     w, _ = classifier(moments, weight)
     kept = torch.nonzero(moments.counts)[:, 0]
     own = usable(moments, "alignment")
-    means, w = resolved_means(own) if centered else own.means, w[kept]
+    means, w = own.resolved_means.given if centered else own.means, w[kept]
     values = torch.linalg.vecdot(w, means)
     if cosine:
         lengths = [torch.linalg.vector_norm(rows, dim=1) for rows in (w, means)]
@@ -315,7 +312,7 @@ def _group_values(vectors: Any, groups: ArrayLike | None) -> NDArray[Any]:
         if groups is None:
             groups = vectors.counts.cpu().numpy()
     else:
-        size = len(vectors.rows if isinstance(vectors, Vectors) else as_tensor("vectors", vectors))
+        size = len(vectors.given if isinstance(vectors, Rows) else as_tensor("vectors", vectors))
         kept = np.arange(size)
         if groups is None:
             raise ValueError("groups: missing; a matrix does not say which classes belong together")
@@ -389,9 +386,8 @@ def uniformity(vectors: Any, kernel: str = "log", *, s: float | None = None) -> 
         return KernelStatistics(math.nan, math.nan, math.nan)
     pole = kernel == "log" or (kernel == "riesz" and exponent > 0)
     spread = Spread()  # of the Riesz kernel, relative to that of a right angle
-    for block in pair_blocks(len(rows)):
-        squares = squared_distances(rows, block)
-        if pole and first_equal(squares, errors, block) is not None:
+    for block, squares, least in pair_distances(rows):
+        if pole and first_equal(squares, least, errors, block) is not None:
             warn(f"uniformity: two vectors have one direction, the {kernel} kernel is infinite")
             return KernelStatistics(math.inf, math.nan, math.nan)
         for values in pair_values(squares):

@@ -14,7 +14,6 @@ from tightframe.metrics.inputs import (
     as_array,
     classifier,
     require_complete,
-    resolved_means,
     usable,
     warn,
 )
@@ -303,7 +302,7 @@ def nc5(moments: ClassMoments, ood: Any, *, centered: bool = True) -> float:
         # Through the origin, near which all means lie: far from zero nothing is lost.
         shares, origin = own.shares(), own.origin
         blur = 4 * _EPS * float(torch.linalg.vector_norm(origin) + torch.linalg.vector_norm(mean))
-        means, mean = resolved_means(own), (mean - origin) - shares @ own.offsets
+        means, mean = own.resolved_means.given, (mean - origin) - shares @ own.offsets
         errors = errors + errors.square().mean().sqrt()
     else:
         means, blur = own.means, 0.0

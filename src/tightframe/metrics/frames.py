@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,15 +25,15 @@ from tightframe.metrics.inputs import (
     Array,
     as_array,
     classifier,
-    largest_entry,
     layer_list,
     real_matrix,
     require_complete,
-    resolved_means,
     usable,
     warn,
 )
 from tightframe.metrics.moments import ClassMoments, plain_tensors
+from tightframe.metrics.rows import Rows
+from tightframe.metrics.snapshot import Snapshot
 from tightframe.metrics.targets import (
     TARGET_PARTS,
     GroupedGeometry,
@@ -50,9 +51,6 @@ _EPS = torch.finfo(torch.float64).eps
 #: Above this squared distance the formula by inner products is exact to 1e-14; below it cancels,
 #: and the difference of the two matrices is formed in blocks of rows.
 _SAFE_SQUARE = 0.1
-
-#: Entries up to here, and down to its reciprocal, have fourth powers that can be summed.
-_SAFE_ENTRY = 1e50
 
 #: The inner product of two Gram matrices above this share of their sizes is exact to 1e-12.
 _SAFE_PRODUCT = 1e-4
@@ -80,8 +78,9 @@ def measured_geometry(moments: ClassMoments, weight: Any) -> Geometry:
     """
     w, _ = classifier(moments, weight)
     require_complete(moments)
-    centered = as_array(resolved_means(moments).T)
-    return Geometry.from_vectors(as_array(w), as_array(moments.means.T), centered=centered)
+    own = Snapshot.of(moments)
+    centered = as_array(own.resolved_means.given.T)
+    return Geometry.from_vectors(as_array(w), as_array(own.means.T), centered=centered)
 
 
 @plain_tensors()
@@ -139,15 +138,15 @@ def nc2(vectors: Any, target: Target = "etf", *, part: str | None = None) -> flo
     if isinstance(vectors, ClassMoments):
         goal = as_target(target, vectors.num_classes)
         own = usable(vectors, "nc2")
-        rows = own.means if part == "means" else resolved_means(own)
+        rows = Rows(own.means) if part == "means" else own.resolved_means
         if own.num_classes < vectors.num_classes:
             kept = torch.nonzero(vectors.counts)[:, 0]
             goal = restrict(goal, as_array(kept).astype(np.intp))
     else:
-        rows = real_matrix("vectors", vectors)
-        if len(rows) < 2:
+        matrix = real_matrix("vectors", vectors)
+        if len(matrix) < 2:
             raise ValueError("nc2: got 1 vector, need at least 2")
-        goal = as_target(target, len(rows))
+        rows, goal = Rows(matrix), as_target(target, len(matrix))
     return distance(rows, rows, goal, part)
 
 
@@ -184,11 +183,11 @@ def nc3(
     w, _ = classifier(moments, weight)
     goal = as_target(target, moments.num_classes)
     own = usable(moments, "nc3")
-    rows = resolved_means(own) if centered else own.means
+    rows = own.resolved_means if centered else Rows(own.means)
     if own.num_classes < moments.num_classes:
         kept = torch.nonzero(moments.counts)[:, 0]
         w, goal = w[kept], restrict(goal, as_array(kept).astype(np.intp))
-    return distance(w, rows, goal, "centered_logits" if centered else "logits")
+    return distance(Rows(w), rows, goal, "centered_logits" if centered else "logits")
 
 
 @plain_tensors()
@@ -226,22 +225,22 @@ def self_duality(moments: ClassMoments, weight: Any, target: Target | None = Non
     w, _ = classifier(moments, weight)
     require_complete(moments, dense=target is not None)
     if target is None:
-        return normalized_distance(as_array(w), as_array(resolved_means(moments)))
+        return normalized_distance(as_array(w), as_array(Snapshot.of(moments).resolved_means.given))
     goal = as_target(target, moments.num_classes)
     if isinstance(goal, str):
         raise ValueError("target: the nearest general orthogonal frame predicts no classifier")
-    predicted = _predicted_classifier(goal, moments)
+    predicted = _predicted_classifier(goal, Snapshot.of(moments))
     return normalized_distance(as_array(w), predicted)
 
 
-def _predicted_classifier(goal: Geometry | GroupedGeometry, moments: ClassMoments) -> Array:
+def _predicted_classifier(goal: Geometry | GroupedGeometry, moments: Snapshot) -> Array:
     dense = goal.to_geometry() if isinstance(goal, GroupedGeometry) else goal
     combine: Array = dense.logits @ np.linalg.pinv(dense.means, 1e-12, hermitian=True)
     # A common shift of the means is taken apart, so that rows that sum to zero do not see it.
     middle = as_array(moments.global_mean())
     ones = combine.sum(axis=1)
     ones[np.abs(ones) <= 1e-10 * np.abs(combine).sum(axis=1)] = 0.0
-    return combine @ as_array(resolved_means(moments)) + np.outer(ones, middle)
+    return combine @ as_array(moments.resolved_means.given) + np.outer(ones, middle)
 
 
 class LayerMetrics(NamedTuple):
@@ -306,20 +305,21 @@ def layer_metrics(
     layers = layer_list(moments, weights)
     goals = _layer_targets(target, moments.num_classes, len(layers))
     out = []
-    means, centered = moments.means, resolved_means(moments)
+    means, centered = moments.means, Snapshot.of(moments).resolved_means.given
     for m, goal in enumerate(goals, start=1):
         head = layers[m - 1]
         for layer in layers[m:]:
             head = layer @ head
         general = isinstance(goal, str)
+        v, h, c = Rows(head), Rows(means), Rows(centered)
         out.append(
             LayerMetrics(
                 m,
-                distance(head, head, goal, "classifier"),
-                distance(means, means, goal, "means"),
-                math.nan if general else distance(centered, centered, goal, "centered_means"),
-                distance(head, means, goal, "logits"),
-                math.nan if general else distance(head, centered, goal, "centered_logits"),
+                distance(v, v, goal, "classifier"),
+                distance(h, h, goal, "means"),
+                math.nan if general else distance(c, c, goal, "centered_means"),
+                distance(v, h, goal, "logits"),
+                math.nan if general else distance(v, c, goal, "centered_logits"),
                 normalized_distance(as_array(head), as_array(centered)),
             )
         )
@@ -353,94 +353,97 @@ def _layer_targets(
 # -- distances without K x K arrays ----------------------------------------------------------------
 
 
-def distance(
-    left: Tensor, right: Tensor, target: Geometry | GroupedGeometry | str, part: str
-) -> float:
+def distance(left: Rows, right: Rows, target: Geometry | GroupedGeometry | str, part: str) -> float:
     """Return the normalised distance of ``left @ right.T`` to a part of a target.
 
     Parameters
     ----------
-    left, right : Tensor, shape (K, D), float64
+    left, right : Rows
         The same object for a Gram matrix.
     target : Geometry, GroupedGeometry or "general_orthogonal_frame"
     part : str
         One of `TARGET_PARTS`.
     """
+    same = left is right
+    x, y = left.scaled, right.scaled
+    k, d = x.shape
     if isinstance(target, Geometry):
-        require_dense(len(left), "target")
+        require_dense(k, "target")
         goal = getattr(target, part) if part != "centered_logits" else target.logits
         if part == "centered_logits":
             goal = goal - goal.mean(axis=1, keepdims=True)
-        left, right = _scaled(left), _scaled(right)
-        return normalized_distance(as_array(left @ right.T), goal)
+        return normalized_distance(as_array(x @ y.T), goal)
     if isinstance(target, str) and part.startswith("centered"):
         raise ValueError(f"part: {part} has no general orthogonal frame, need the uncentred one")
-    same = left is right
-    left = _scaled(left)
-    right = left if same else _scaled(right)
+    blocks = list(row_blocks(k, k))
+    product = None
+    if k <= d and len(blocks) == 1:  # written out at once
+        product = left.gram if same else x @ y.T
+    matrix = None
     if isinstance(target, str):
         # The nearest one has the diagonal of the matrix itself.
-        own = torch.linalg.vecdot(left, right).clamp(min=0.0)
-        matrix = None
-        inner = norm = float(torch.linalg.vector_norm(own))
-        inner *= norm
+        own = torch.linalg.vecdot(x, y).clamp(min=0.0)
+        norm = float(torch.linalg.vector_norm(own))
+        own /= norm or 1.0
     else:
         compact = target.part(part)
-        matrix = _Grouped.of(compact, left.device)
-        own = matrix.diagonal
-        inner, norm = _inner(left, right, matrix), compact.norm
-    length = _product_norm(left, right)
-    size = float(torch.linalg.vector_norm(left))
-    size *= size if same else float(torch.linalg.vector_norm(right))
-    if length <= 4 * _EPS * size or norm == 0:  # orthogonal up to rounding
+        matrix = _Grouped.of(compact, x.device)
+        own, norm = matrix.diagonal, compact.norm
+    length = (
+        _product_norm(left, right) if product is None else float(torch.linalg.matrix_norm(product))
+    )
+    if length <= 4 * _EPS * left.norm * right.norm or norm == 0:  # orthogonal up to rounding
         warn("distance to a zero matrix is undefined")
         return math.nan
-    square = 2 - 2 * inner / (length * norm)
-    if square > _SAFE_SQUARE:
-        return min(math.sqrt(square), 2.0)
-    return math.sqrt(_squared_difference(left, right, length, own, matrix, norm))
+    if product is None:
+        inner = norm if matrix is None else _inner(x, y, matrix)
+        square = 2 - 2 * inner / length
+        if square > _SAFE_SQUARE:
+            return min(math.sqrt(square), 2.0)
+    total = 0.0
+    for block in blocks:
+        difference = (x[block] @ y.T if product is None else product) / length
+        if matrix is not None:
+            difference -= matrix.rows(block)
+        difference[:, block].diagonal().sub_(own[block])
+        total += float(torch.linalg.matrix_norm(difference)) ** 2
+    return min(math.sqrt(total), 2.0)
 
 
-def _scaled(rows: Tensor) -> Tensor:
-    """Scale very small or large rows, so that products neither over- nor underflow."""
-    largest = largest_entry(rows)
-    return rows / largest if largest and not 1 / _SAFE_ENTRY < largest < _SAFE_ENTRY else rows
-
-
-def _product_norm(left: Tensor, right: Tensor) -> float:
+def _product_norm(left: Rows, right: Rows) -> float:
     """Return ``||left right^T||_F``, through D x D matrices where they are less work."""
-    k, d = left.shape
+    x, y = left.scaled, right.scaled
+    k, d = x.shape
     if d < k:
-        first = left.T @ left
         if left is right:
-            return float(torch.linalg.matrix_norm(first))
-        second = right.T @ right
-        square = float(torch.linalg.vecdot(first.view(-1), second.view(-1)))
-        size = float(torch.linalg.matrix_norm(first) * torch.linalg.matrix_norm(second))
-        if square > _SAFE_PRODUCT * size:
+            return left.gram_norm
+        square = float(torch.dot(left.gram.view(-1), right.gram.view(-1)))
+        if square > _SAFE_PRODUCT * left.gram_norm * right.gram_norm:
             return math.sqrt(square)
     if _QR_WORK * d < k:
         # The R factors carry the product's norm without squaring it.
-        first, second = (torch.linalg.qr(rows, mode="r")[1] for rows in (left, right))
+        first, second = (torch.linalg.qr(rows, mode="r")[1] for rows in (x, y))
         return float(torch.linalg.matrix_norm(first @ second.T))
     total = 0.0
     for block in row_blocks(k, k):
-        total += float((left[block] @ right.T).square().sum())
+        total += float((x[block] @ y.T).square().sum())
     return math.sqrt(total)
 
 
 class _Grouped(NamedTuple):
-    """A `GroupedMatrix` on the measured matrices' device: every class's group and diagonal."""
+    """A `GroupedMatrix` over its norm, on the measured matrices' device."""
 
     groups: Tensor  # (K,)
     diagonal: Tensor  # (K,), its part beside the blocks
     blocks: Tensor  # (G, G)
 
     @classmethod
+    @lru_cache(maxsize=8)
     def of(cls, matrix: GroupedMatrix, device: torch.device) -> _Grouped:
+        norm = matrix.norm or 1.0
         groups = torch.as_tensor(matrix.groups, device=device)
-        diagonal = torch.as_tensor(matrix.diagonal, device=device)
-        return cls(groups, diagonal[groups], torch.as_tensor(matrix.blocks, device=device))
+        diagonal = torch.as_tensor(matrix.diagonal / norm, device=device)
+        return cls(groups, diagonal[groups], torch.as_tensor(matrix.blocks / norm, device=device))
 
     def rows(self, block: slice) -> Tensor:
         """Return a block of rows without the diagonal; one number where there is one group."""
@@ -464,22 +467,3 @@ def _inner(left: Tensor, right: Tensor, matrix: _Grouped) -> float:
     else:
         own = matrix.diagonal @ torch.linalg.vecdot(left, right)
     return float(own + (matrix.blocks * (first @ second.T)).sum())
-
-
-def _squared_difference(
-    left: Tensor,
-    right: Tensor,
-    length: float,
-    own: Tensor,
-    matrix: _Grouped | None,
-    norm: float,
-) -> float:
-    """Return the squared distance from the difference itself; T is the matrix, or diag(own)."""
-    total = 0.0
-    for block in row_blocks(len(left), len(left)):
-        difference = (left[block] @ right.T).div_(length)
-        if matrix is not None:
-            difference -= matrix.rows(block) / norm
-        difference[:, block].diagonal().sub_(own[block] / norm)
-        total += float(difference.square().sum())
-    return total

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tightframe.metrics.moments import ClassMoments, as_tensor, describe_classes
+from tightframe.metrics.rows import Rows, largest_entry
 from tightframe.metrics.snapshot import Snapshot
 from tightframe.problem import require_dense
 
@@ -118,54 +119,16 @@ def layer_list(moments: ClassMoments, weights: Sequence[Any]) -> list[Tensor]:
     return layers
 
 
-def scaled_means(moments: ClassMoments, weighting: str) -> tuple[Tensor, float]:
-    """Return A with Sigma_B = A^T A, shape (K, D), and the length below which it is rounding."""
-    shares = moments.shares(weighting)
-    rows = moments.centered_means(weighting) * shares.sqrt()[:, None]
-    return rows, float((shares @ moments.mean_errors.square()).sqrt())
-
-
-def resolved_means(moments: ClassMoments) -> Tensor:
-    """Return the centred class means, exactly zero where they are nothing but rounding."""
-    return _resolved(moments.centered_means(), moments.mean_errors)
-
-
-def _resolved(centered: Tensor, errors: Tensor) -> Tensor:
-    zero = torch.linalg.vector_norm(centered) <= torch.linalg.vector_norm(errors)
-    return torch.zeros_like(centered) if bool(zero) else centered
-
-
-def largest_entry(rows: Tensor) -> float:
-    """Return the largest absolute value; NaN if there is any."""
-    low, high = torch.aminmax(rows)  # faster than a norm or abs
-    return max(abs(float(low)), abs(float(high)))
-
-
-class Vectors(NamedTuple):
-    """Rows (K, D) and their rounding errors (K,), as lengths."""
-
-    rows: Tensor
-    errors: Tensor
-
-
-def vectors_of(value: Any, what: str) -> Vectors:
-    """Return the rows of a matrix, or the centred class means of moments, at least two.
-
-    Of moments, a mean that differs from the global mean by rounding only is exactly zero.
-    """
-    if isinstance(value, Vectors):
+def vectors_of(value: Any, what: str) -> Rows:
+    """Return the rows of a matrix, or the centred class means of moments, at least two."""
+    if isinstance(value, Rows):
         return value
     if isinstance(value, ClassMoments):
-        moments = usable(value, what)
-        errors = moments.mean_errors
-        rows = _resolved(moments.centered_means(), errors)
-        errors = errors + errors.square().mean().sqrt()
-        lost = torch.linalg.vector_norm(rows, dim=1) <= errors
-        return Vectors(rows.masked_fill(lost[:, None], 0.0) if bool(lost.any()) else rows, errors)
+        return usable(value, what).centered_vectors
     rows = real_matrix("vectors", value)
     if len(rows) < 2:
         raise ValueError(f"{what}: got 1 vector, need at least 2")
-    return Vectors(rows, torch.zeros_like(rows[:, 0]))
+    return Rows(rows)
 
 
 class UnitVectors(NamedTuple):
@@ -182,7 +145,8 @@ def unit_vectors(value: Any, what: str) -> UnitVectors:
 
     Warns of zero rows; fewer than two rows may remain.
     """
-    rows, errors = vectors_of(value, what)
+    vectors = vectors_of(value, what)
+    rows, errors = vectors.given, vectors.errors
     # The largest entry first: squares of tiny or huge entries under- or overflow.
     scales = rows.abs().amax(dim=1).clamp(min=torch.finfo(rows.dtype).tiny)
     rows, errors = rows / scales[:, None], errors / scales

@@ -65,7 +65,6 @@ class plain_tensors(ExitStack):  # noqa: N801, used like torch.no_grad
     """
 
     def __enter__(self) -> plain_tensors:
-        # Changing modes takes as long as several small products, and metrics call each other.
         if torch.is_inference_mode_enabled():
             self.enter_context(torch.inference_mode(False))
         if torch.is_grad_enabled():
@@ -77,10 +76,17 @@ class plain_tensors(ExitStack):  # noqa: N801, used like torch.no_grad
 
         @wraps(function)
         def plain(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-            if torch.is_grad_enabled() or torch.is_inference_mode_enabled():
+            # Changing modes takes as long as several small products, and metrics call each other.
+            if torch.is_inference_mode_enabled():
                 with plain_tensors():
                     return function(*args, **kwargs)
-            return function(*args, **kwargs)
+            if not torch.is_grad_enabled():
+                return function(*args, **kwargs)
+            torch.set_grad_enabled(False)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                torch.set_grad_enabled(True)
 
         return plain
 
@@ -584,6 +590,35 @@ class ClassMoments:
         return _mirror(covariance)
 
     @plain_tensors()
+    def within_inner(self, matrix: Tensor) -> Tensor:
+        """Return ``tr(Sigma_W M)`` of a symmetric matrix M, a number.
+
+        The same as from `within`, without another D x D matrix.
+
+        Parameters
+        ----------
+        matrix : Tensor, shape (D, D), float64
+            On the device of the sums.
+
+        Raises
+        ------
+        ValueError
+            As `within`.
+        """
+        shifts, total = self._shifts("within_inner"), self._squares.new_zeros(())
+        for left, right in _panels(len(matrix)):
+            panel = torch.addmm(
+                self._products[left:right, :right],
+                shifts[:, left:right].T,
+                shifts[:, :right],
+                alpha=-1.0,
+            )
+            panel *= matrix[left:right, :right]
+            # What a panel holds before its diagonal block stands for its mirror image, too.
+            total += 2 * panel.sum() - panel[:, left:].sum()
+        return total / self.num_samples
+
+    @plain_tensors()
     def within_along(self, directions: Tensor) -> Tensor:
         """Return the within-class variances ``v^T Sigma_W v`` along directions v, shape (R,).
 
@@ -599,10 +634,14 @@ class ClassMoments:
         ValueError
             As `within`.
         """
-        shifts = self._shifts("within_along")
-        squares = _quadratic_forms(self._products, directions)
-        squares -= torch.linalg.vector_norm(shifts @ directions, dim=0).square()
-        return squares / self.num_samples
+        self._require_scatter("within_along")
+        along = (self._sums @ directions).square_()
+        return torch.addmv(
+            _quadratic_forms(self._products, directions),
+            along.T,
+            self._counts.clamp(min=1).double().reciprocal_(),
+            alpha=-1.0,
+        ).div_(self.num_samples)
 
     @plain_tensors()
     def between(self, weighting: str = "class") -> Tensor:
@@ -730,6 +769,9 @@ class ClassMoments:
 
     def _mean_offset(self, weighting: str) -> Tensor:
         """Return the global mean less `origin`."""
+        if weighting == "class":
+            self._require_all("weighting 'class'")
+            return self._offsets().mean(dim=0)
         return self.shares(weighting) @ self._offsets()
 
     def _shifts(self, what: str) -> Tensor:
@@ -737,11 +779,14 @@ class ClassMoments:
 
         Sigma_W is an average over samples, so it needs no sample in every class.
         """
+        self._require_scatter(what)
+        return self._sums / self._counts.clamp(min=1).double().sqrt()[:, None]
+
+    def _require_scatter(self, what: str) -> None:
         if not self._scatter:
             raise ValueError("scatter: got False, Sigma_W needs ClassMoments(..., scatter=True)")
         self._require_samples(what)
         self._add_block()
-        return self._sums / self._counts.clamp(min=1).double().sqrt()[:, None]
 
     def _require_samples(self, what: str) -> None:
         if self.num_samples == 0:

@@ -37,7 +37,6 @@ from tightframe.metrics.frames import (
     self_duality,
 )
 from tightframe.metrics.inputs import (
-    Vectors,
     as_array,
     classifier,
     layer_list,
@@ -46,6 +45,7 @@ from tightframe.metrics.inputs import (
     vectors_of,
 )
 from tightframe.metrics.moments import ClassMoments, describe_classes, plain_tensors
+from tightframe.metrics.rows import Rows
 from tightframe.metrics.snapshot import Snapshot
 from tightframe.metrics.targets import (
     TARGET_PARTS,
@@ -512,7 +512,7 @@ class _Source:
 
     kept: NDArray[np.intp]
     means: Tensor  # of the classes kept, uncentred
-    centered: Vectors  # of the classes kept
+    centered: Rows  # of the classes kept
     weight: Tensor  # of all classes
     targets: list[Geometry | GroupedGeometry | str]
     groups: NDArray[Any]
@@ -522,7 +522,7 @@ class _Source:
 
     def norms(self) -> dict[str, NDArray[np.float64]]:
         means = np.full(len(self.weight), np.nan)
-        means[self.kept] = as_array(torch.linalg.vector_norm(self.centered.rows, dim=1))
+        means[self.kept] = as_array(torch.linalg.vector_norm(self.centered.given, dim=1))
         rows = as_array(torch.linalg.vector_norm(self.weight, dim=1))
         return {"classifier": rows, "centered_means": means}
 
@@ -547,13 +547,15 @@ class _Source:
         return [*self._distances(), *self._layers(), *self._angles(), *self._groups()]
 
     def _distances(self) -> Iterator[MetricRow]:
-        weight = self.weight[torch.as_tensor(self.kept, device=self.weight.device)]
-        centered = self.centered.rows
+        every = Rows(self.weight)
+        weight, means, centered = every, Rows(self.means), self.centered
+        if len(self.kept) < len(self.weight):
+            weight = Rows(self.weight[torch.as_tensor(self.kept, device=self.weight.device)])
         pairs = {
-            "classifier": ("nc2", self.weight, self.weight),
-            "means": ("nc2", self.means, self.means),
+            "classifier": ("nc2", every, every),
+            "means": ("nc2", means, means),
             "centered_means": ("nc2", centered, centered),
-            "logits": ("nc3", weight, self.means),
+            "logits": ("nc3", weight, means),
             "centered_logits": ("nc3", weight, centered),
         }
         for target in self.targets:
@@ -599,7 +601,7 @@ class _Source:
     def _alignment(self) -> NDArray[np.float64]:
         """Return cos(w_k, mu_k - mu) of the classes where both have a direction."""
         weight = self.weight[torch.as_tensor(self.kept, device=self.weight.device)]
-        cosines = torch.cosine_similarity(weight, self.centered.rows, dim=1, eps=0.0)
+        cosines = torch.cosine_similarity(weight, self.centered.given, dim=1, eps=0.0)
         return as_array(cosines[torch.isfinite(cosines)])
 
     def _groups(self) -> Iterator[MetricRow]:

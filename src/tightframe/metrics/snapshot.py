@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from tightframe.metrics.moments import BLOCK_ENTRIES, ClassMoments
+from tightframe.metrics.rows import Rows
 
 
 class Snapshot(ClassMoments):
@@ -28,12 +31,15 @@ class Snapshot(ClassMoments):
         if moments._snapshot is not None:
             return moments._snapshot
         out = cls.__new__(cls)
-        out.__dict__.update(moments.__getstate__(), _centered={}, _missing=moments.missing)
+        out.__dict__.update(
+            moments.__getstate__(), _centered={}, _blur={}, _missing=moments.missing
+        )
         if moments.num_classes * (moments.dim or 0) <= BLOCK_ENTRIES:
             moments._snapshot = out
         return out
 
     _centered: dict[str, Tensor]
+    _blur: dict[str, float]
     _missing: list[int]
 
     @property
@@ -78,3 +84,28 @@ class Snapshot(ClassMoments):
         if weighting not in self._centered:
             self._centered[weighting] = super().centered_means(weighting)
         return self._centered[weighting]
+
+    def blur(self, weighting: str = "class") -> float:
+        """Return the rounding error of the global mean, as a length: root mean square of all."""
+        if weighting not in self._blur:
+            squares = self.shares(weighting) @ self.mean_errors.square()
+            self._blur[weighting] = math.sqrt(float(squares))
+        return self._blur[weighting]
+
+    @cached_property
+    def resolved_means(self) -> Rows:
+        """The centred class means, exactly zero where all are nothing but rounding."""
+        centered, blur = self.centered_means(), self.blur()
+        rows = Rows(centered, self.mean_errors + blur)
+        if rows.norm > blur * math.sqrt(self.num_classes) / rows.scale:
+            return rows
+        return Rows(torch.zeros_like(centered), rows.errors)
+
+    @cached_property
+    def centered_vectors(self) -> Rows:
+        """The same, each row exactly zero that is nothing but rounding."""
+        rows = self.resolved_means
+        lost = rows.lengths <= rows.errors / rows.scale
+        if not bool(lost.any()):
+            return rows
+        return Rows(rows.given.masked_fill(lost[:, None], 0.0), rows.errors)

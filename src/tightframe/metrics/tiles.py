@@ -19,6 +19,9 @@ from tightframe.metrics.moments import BLOCK_ENTRIES
 #: Most rows of a block of pairs.
 PAIR_ROWS = 128
 
+#: Squared distances below this share of the squared lengths lose digits in a product formula.
+_CLOSE = 1e-4
+
 
 def row_blocks(rows: int, width: int) -> Iterator[slice]:
     """Split ``rows`` rows of ``width`` entries into blocks of at most `BLOCK_ENTRIES` entries."""
@@ -43,34 +46,42 @@ def pair_values(block: Tensor) -> list[Tensor]:
     return [block[above[0], above[1]], block[:, size:].reshape(-1)]
 
 
-def squared_distances(rows: Tensor, block: slice) -> Tensor:
-    """Return ``||x_i - x_j||^2`` for i in a block and all j from its start on.
+def pair_distances(rows: Tensor) -> Iterator[tuple[slice, Tensor, float]]:
+    """Yield blocks i, ``||x_i - x_j||^2`` for all j from the block's start on, and the least.
 
     Pairs that lie close, where the product formula would cancel, are computed from differences.
-    The block's own diagonal, and what lies below it, is infinite.
+    A block's own diagonal, and what lies below it, is infinite.
     """
-    own, others = rows[block], rows[block.start :]
-    size = own.shape[0]
-    lengths = torch.linalg.vecdot(others, others)
-    sizes = lengths[:size, None] + lengths
-    squares = torch.addmm(sizes, own, others.T, alpha=-2.0)
-    square = squares[:, :size]
-    square.masked_fill_(torch.ones_like(square, dtype=torch.bool).tril(), math.inf)
-    close = torch.nonzero(squares < sizes.mul_(1e-4))
-    for part in row_blocks(len(close), rows.shape[1]):
-        i, j = close[part].T
-        difference = own[i] - others[j]
-        squares[i, j] = torch.linalg.vecdot(difference, difference)
-    return squares
+    lengths = torch.linalg.vecdot(rows, rows)
+    longest = float(lengths.max())
+    for block in pair_blocks(len(rows)):
+        own, others = rows[block], rows[block.start :]
+        # The lengths of all others come first, as the bias of a linear layer.
+        squares = torch.addmm(lengths[block.start :], own, others.T, alpha=-2.0)
+        squares += lengths[block, None]
+        square = squares[:, : len(own)]
+        square.masked_fill_(torch.ones_like(square, dtype=torch.bool).tril_(), math.inf)
+        least = float(squares.min())
+        if not least > 2 * _CLOSE * longest:
+            sizes = lengths[block, None] + lengths[block.start :]
+            close = torch.nonzero(squares < sizes.mul_(_CLOSE))
+            for part in row_blocks(len(close), rows.shape[1]):
+                i, j = close[part].T
+                difference = own[i] - others[j]
+                squares[i, j] = torch.linalg.vecdot(difference, difference)
+            least = float(squares.min())
+        yield block, squares, least
 
 
-def first_equal(squares: Tensor, errors: Tensor, block: slice) -> tuple[int, int] | None:
+def first_equal(
+    squares: Tensor, least: float, errors: Tensor, block: slice
+) -> tuple[int, int] | None:
     """Return the first pair whose distance is within the rounding errors of its two rows.
 
-    ``squares`` is what `squared_distances` returned for the block.
+    ``squares`` and ``least`` are what `pair_distances` gave for the block.
     """
     own, others = errors[block], errors[block.start :]
-    if bool(squares.min() > (own.max() + others.max()).square()):
+    if least > (float(own.max()) + float(others.max())) ** 2:
         return None  # as nearly always
     equal = torch.nonzero(squares <= (own[:, None] + others).square())
     if not len(equal):

@@ -14,9 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tightframe.metrics.inputs import as_array, scaled_means, usable, warn
+from tightframe.metrics.inputs import as_array, usable, warn
 from tightframe.metrics.moments import ClassMoments, plain_tensors
-from tightframe.metrics.tiles import first_equal, pair_blocks, squared_distances
+from tightframe.metrics.rows import smaller_gram
+from tightframe.metrics.snapshot import Snapshot
+from tightframe.metrics.tiles import first_equal, pair_distances
 
 _EPS = torch.finfo(torch.float64).eps
 
@@ -95,9 +97,9 @@ def nc1(moments: ClassMoments, weighting: str = "class", *, rtol: float | None =
     ----------
     Papyan, Han, Donoho (2020), https://doi.org/10.1073/pnas.2015509117.
     """
-    own, rows, floor = _nc1_input(moments, weighting, rtol)
-    value = None if rtol else _regular_nc1(own, rows, floor, weighting)
-    return _nc1(own, rows, floor, rtol).value if value is None else value
+    own = _nc1_input(moments, rtol)
+    value = None if rtol else _regular_nc1(own, weighting)
+    return _nc1(own, weighting, rtol).value if value is None else value
 
 
 @plain_tensors()
@@ -108,22 +110,20 @@ def nc1_details(
 
     Parameters and errors are those of `nc1`.
     """
-    return _nc1(*_nc1_input(moments, weighting, rtol), rtol)
+    return _nc1(_nc1_input(moments, rtol), weighting, rtol)
 
 
-def _nc1_input(
-    moments: ClassMoments, weighting: str, rtol: float | None
-) -> tuple[ClassMoments, Tensor, float]:
-    """Return the classes with samples and their `scaled_means`."""
+def _nc1_input(moments: ClassMoments, rtol: float | None) -> Snapshot:
     if rtol is not None and not 0 <= rtol <= 1:  # NaN fails, too
         raise ValueError(f"rtol: got {rtol}, need a number from 0 to 1")
-    own = usable(moments, "nc1")
-    return own, *scaled_means(own, weighting)
+    return usable(moments, "nc1")
 
 
-def _nc1(moments: ClassMoments, rows: Tensor, floor: float, rtol: float | None) -> NC1Details:
+def _nc1(moments: Snapshot, weighting: str, rtol: float | None) -> NC1Details:
+    rows = _between_root(moments, weighting)
+    gram, floor = _between_gram(moments, weighting), moments.blur(weighting)
     limit = min(rows.shape[0] - 1, rows.shape[1])
-    directions, squares, cut = _between_directions(rows, floor, rtol or 0.0)
+    directions, squares, cut = _between_directions(rows, gram, floor, rtol or 0.0)
     rank = len(squares)
     if not rank:
         warn("nc1: all class means are equal, NC1 is infinite", 5)
@@ -138,12 +138,28 @@ def _nc1(moments: ClassMoments, rows: Tensor, floor: float, rtol: float | None) 
     return NC1Details(float((spread / squares).sum()) / moments.num_classes, rank, limit, cut)
 
 
-def _regular_nc1(moments: ClassMoments, rows: Tensor, floor: float, weighting: str) -> float | None:
+def _between_root(moments: Snapshot, weighting: str) -> Tensor:
+    """Return A with Sigma_B = A^T A, shape (K, D)."""
+    centered = moments.centered_means(weighting)
+    if weighting == "class":
+        return centered / math.sqrt(moments.num_classes)
+    return centered * moments.shares(weighting).sqrt()[:, None]
+
+
+def _between_gram(moments: Snapshot, weighting: str) -> Tensor:
+    """Return `smaller_gram` of A, zero where A is rounding."""
+    means = moments.resolved_means
+    if weighting == "class" and means.scale == 1:
+        return means.gram / moments.num_classes  # which other metrics use, too
+    return smaller_gram(_between_root(moments, weighting))
+
+
+def _regular_nc1(moments: Snapshot, weighting: str) -> float | None:
     """Return NC1 from the inverse of a large Gram matrix, where it is surely well conditioned."""
-    k, d = rows.shape
+    k, d = moments.num_classes, moments.dim or 0
     if min(k, d) < _INVERSE_SIZE:
         return None
-    gram = rows @ rows.T if k <= d else rows.T @ rows
+    gram = _between_gram(moments, weighting)
     if k <= d:
         # Its one eigenvector of value zero is known; an average value stands there for now.
         null = moments.shares(weighting).sqrt()
@@ -154,32 +170,34 @@ def _regular_nc1(moments: ClassMoments, rows: Tensor, floor: float, weighting: s
     inverse = torch.cholesky_inverse(factor)
     # Frobenius norms bound the largest eigenvalue, and the reciprocal of the smallest.
     largest, reciprocal = (float(torch.linalg.matrix_norm(a)) for a in (gram, inverse))
-    cut = _EPS * max(k, d) * math.sqrt(largest) + floor
+    cut = _EPS * max(k, d) * math.sqrt(largest) + moments.blur(weighting)
     if not 0 < reciprocal * max(_SAFE_CONDITION * largest, cut**2) < 1:
         return None
     if k <= d:
         # pinv(A^T A) = A^T pinv(A A^T)^2 A
-        spread = moments.within_along((inverse @ rows).T).clamp(min=0.0).sum()
+        rows = inverse @ _between_root(moments, weighting)
+        spread = moments.within_along(rows.T).clamp(min=0.0).sum()
     else:
-        spread = (moments.within() * inverse).sum().clamp(min=0.0)
+        spread = moments.within_inner(inverse).clamp(min=0.0)
     return float(spread) / k
 
 
-def _between_directions(rows: Tensor, floor: float, rtol: float) -> tuple[Tensor, Tensor, float]:
+def _between_directions(
+    rows: Tensor, gram: Tensor, floor: float, rtol: float
+) -> tuple[Tensor, Tensor, float]:
     """Return real directions of A as columns (D, R), their squared singular values, the cut-off.
 
-    The rule for R is that of `nc1`. Values are in descending order.
+    The rule for R is that of `nc1`. ``gram`` is the smaller one of A.
     """
     k, d = rows.shape
     limit = min(k - 1, d)
-    gram = rows @ rows.T if k <= d else rows.T @ rows
     squares, vectors = torch.linalg.eigh(gram)
-    squares, vectors = squares.flip(0)[:limit], vectors.flip(1)[:, :limit]
-    top = math.sqrt(max(float(squares[0]), 0.0))
+    squares, vectors = squares[-limit:], vectors[:, -limit:]
+    top = math.sqrt(max(float(squares[-1]), 0.0))
     cut = max(_EPS * max(k, d) * top + floor, rtol * top)
     if top <= _EPS * max(k, d) * top + floor:
         return rows.new_zeros(d, 0), squares[:0], cut
-    if float(squares[-1]) > max(_SAFE_CONDITION * top**2, cut**2):
+    if float(squares[0]) > max(_SAFE_CONDITION * top**2, cut**2):
         return (rows.T @ vectors / squares.sqrt() if k <= d else vectors), squares, cut
     _, values, directions = torch.linalg.svd(rows, full_matrices=False)
     values = values[:limit]
@@ -198,12 +216,11 @@ def nc1_quotient(moments: ClassMoments, weighting: str = "class") -> float:
     """
     moments = usable(moments, "nc1_quotient")
     within = float(moments.shares("sample") @ moments.traces)
-    rows, floor = scaled_means(moments, weighting)
-    between = float(rows.square().sum())
-    if math.sqrt(between) <= floor:
+    root = float(torch.linalg.vector_norm(_between_root(moments, weighting)))
+    if root <= moments.blur(weighting):
         warn("nc1_quotient: all class means are equal, the quotient is infinite")
         return math.inf
-    return within / between
+    return within / root**2
 
 
 @plain_tensors()
@@ -274,15 +291,14 @@ def cdnv(moments: ClassMoments, power: float = 1.0) -> float:
     means, traces, errors = own.centered_means(), own.traces, own.mean_errors
     k = own.num_classes
     total = 0.0
-    for block in pair_blocks(k):
-        squares = squared_distances(means, block)
-        pair = first_equal(squares, errors, block)
+    for block, squares, least in pair_distances(means):
+        pair = first_equal(squares, least, errors, block)
         if pair is not None:
             names = torch.nonzero(moments.counts)[:, 0]
             i, j = (int(names[t]) for t in pair)
             warn(f"cdnv: the means of classes {i} and {j} are equal, CDNV is infinite")
             return math.inf
-        if power != 1:
-            squares = squares.pow(power)
-        total += float(((traces[block, None] + traces[block.start :]) / squares).sum())
+        weights = squares.reciprocal_() if power == 1 else squares.pow_(-power)
+        of_rows, of_columns = weights @ traces[block.start :], traces[block] @ weights
+        total += float(of_rows.sum() + of_columns.sum())
     return total / (k * (k - 1))
