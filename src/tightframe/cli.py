@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json as json_text
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ from tightframe.files import format_json, read_arrays, write_npz
 from tightframe.problem import BIASES, FEATURES, LOSSES
 from tightframe.solution import Search
 from tightframe.solvers.multistart import STARTS
+from tightframe.training.options import DECAY_ON, OPTIMIZERS, SCHEDULES
 
 if TYPE_CHECKING:
     from tightframe.experiments.config import RunConfig
@@ -75,6 +77,24 @@ def _whole(text: str | int) -> int:
         return int(text)
     except ValueError:
         raise typer.BadParameter(f"got {text!r}, need a whole number") from None
+
+
+def _wholes(text: str | tuple[int, ...]) -> tuple[int, ...]:
+    """Read whole numbers with commas between."""
+    return tuple(_whole(part) for part in text.split(",")) if isinstance(text, str) else text
+
+
+def _assignment(text: str | tuple[str, Any]) -> tuple[str, Any]:
+    """Read NAME=VALUE; the value is JSON, or else text."""
+    if not isinstance(text, str):
+        return text
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise typer.BadParameter(f"got {text!r}, need NAME=VALUE")
+    try:
+        return name, json_text.loads(value)
+    except ValueError:
+        return name, value
 
 
 def _choices(values: tuple[str, ...]) -> str:
@@ -597,9 +617,21 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in --out, keep what is finished.")
     ] = False,
-    data: Annotated[str | None, typer.Option(help="Data set; default digits.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Data set, or an .npz file or folder; default digits.")
+    ] = None,
+    data_root: Annotated[Path | None, typer.Option(help="Folder with data sets.")] = None,
     counts: Annotated[
         str | None, typer.Option(help="Training samples per class; default 100x5,10x5.")
+    ] = None,
+    oversample: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FACTORS|balance", help="How often each class's samples are repeated: 1x5,10x5."
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(metavar="true|random", help="Random: permuted.")
     ] = None,
     weight_decay: Annotated[
         list[Any] | None,
@@ -627,17 +659,67 @@ def run(
             help="nonnegative: ReLU features; give them room, --feature-dim 128.",
         ),
     ] = None,
+    depth: Annotated[
+        Any, typer.Option(parser=_whole, metavar="INTEGER", help="Linear layers of the head.")
+    ] = None,
+    head: Annotated[
+        str | None, typer.Option(metavar="linear|fixed_etf", help="fixed_etf: not trained.")
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(help="mlp (default), resnet18, resnet50, vgg11, vgg13, timm:MODEL, ..."),
+    ] = None,
+    network_option: Annotated[
+        list[Any] | None,
+        typer.Option(
+            parser=_assignment,
+            metavar="NAME=VALUE",
+            help="Of the network: width=16; repeat.",
+        ),
+    ] = None,
     hidden: Annotated[
-        str | None, typer.Option(help="Widths of the network's hidden layers; default 256,256.")
+        Any,
+        typer.Option(
+            parser=_wholes,
+            metavar="INTEGERS",
+            help="Widths of the MLP's hidden layers; default 256,256.",
+        ),
     ] = None,
     feature_dim: Annotated[
         Any,
-        typer.Option(parser=_whole, metavar="INTEGER", help="Width of the features; default 20."),
+        typer.Option(
+            parser=_whole,
+            metavar="INTEGER",
+            help="Width of the features; default 20 for the MLP, else the network's own.",
+        ),
     ] = None,
-    optimizer: Annotated[str | None, typer.Option(metavar="adam|sgd")] = None,
+    optimizer: Annotated[str | None, typer.Option(metavar=_choices(OPTIMIZERS))] = None,
     lr: Annotated[Any, typer.Option(parser=_number, metavar="NUMBER")] = None,
     momentum: Annotated[Any, typer.Option(parser=_number, metavar="NUMBER", help="Of sgd.")] = None,
-    schedule: Annotated[str | None, typer.Option(metavar="cosine|step|constant")] = None,
+    schedule: Annotated[str | None, typer.Option(metavar=_choices(SCHEDULES))] = None,
+    milestones: Annotated[
+        Any,
+        typer.Option(
+            parser=_wholes,
+            metavar="INTEGERS",
+            help="Epochs from which on lr is a further tenth: 100,150.",
+        ),
+    ] = None,
+    decay_on: Annotated[
+        str | None,
+        typer.Option(
+            metavar=_choices(DECAY_ON), help="all: decay every parameter instead of the features."
+        ),
+    ] = None,
+    backbone_weight_decay: Annotated[
+        Any, typer.Option(parser=_number, metavar="NUMBER", help="Of all layers but the head.")
+    ] = None,
+    warmup_epochs: Annotated[
+        Any, typer.Option(parser=_whole, metavar="INTEGER", help="With smaller decays.")
+    ] = None,
+    warmup_decay_factor: Annotated[
+        Any, typer.Option(parser=_number, metavar="NUMBER", help="How much smaller; default 0.1.")
+    ] = None,
     epochs: Annotated[Any, typer.Option(parser=_whole, metavar="INTEGER")] = None,
     batch_size: Annotated[
         Any, typer.Option(parser=_whole, metavar="INTEGER", help="Default: all samples.")
@@ -645,8 +727,14 @@ def run(
     measure_every: Annotated[
         Any, typer.Option(parser=_whole, metavar="INTEGER", help="Epochs.")
     ] = None,
+    max_seconds: Annotated[
+        Any, typer.Option(parser=_number, metavar="NUMBER", help="A setting; then it ends.")
+    ] = None,
     seed: Annotated[Any, typer.Option(parser=_whole, metavar="INTEGER")] = None,
     device: Annotated[str | None, typer.Option(metavar="cpu|gpu|auto")] = None,
+    devices: Annotated[
+        Any, typer.Option(parser=_whole, metavar="INTEGER", help="Processes (DDP), one a device.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Predict, train, measure and report on real data; by default in two settings on digits.
@@ -660,23 +748,37 @@ def run(
 
     given: dict[str, Any] = {
         "data": data,
+        "data_root": data_root,
         "counts": counts,
+        "oversample": oversample,
+        "labels": labels,
         "settings": _settings(weight_decay, feature_decay),
         "loss": loss,
         "bias": bias,
         "bias_decay": bias_decay,
         "features": features,
-        "hidden": None if hidden is None else [_whole(width) for width in hidden.split(",")],
+        "depth": depth,
+        "head": head,
+        "network": network,
+        "network_options": dict(network_option) if network_option else None,
+        "hidden": hidden,
         "feature_dim": feature_dim,
         "optimizer": optimizer,
         "lr": lr,
         "momentum": momentum,
         "schedule": schedule,
+        "milestones": milestones,
+        "decay_on": decay_on,
+        "backbone_weight_decay": backbone_weight_decay,
+        "warmup_epochs": warmup_epochs,
+        "warmup_decay_factor": warmup_decay_factor,
         "epochs": epochs,
         "batch_size": batch_size,
         "measure_every": measure_every,
+        "max_seconds": max_seconds,
         "seed": seed,
         "device": device,
+        "devices": devices,
     }
     started = run_file(out).exists()
     if resume and not started:
@@ -824,8 +926,7 @@ def _write_report(folder: Path) -> Path:
 
 
 def _write_reproduction(folder: Path) -> Path:
-    from tightframe.report.reproduction import write_reproduction
-    from tightframe.report.reproduction_plots import save_reproduction_plots
+    from tightframe.report import save_reproduction_plots, write_reproduction
 
     save_reproduction_plots(folder)
     return write_reproduction(folder)

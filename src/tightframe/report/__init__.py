@@ -1,4 +1,4 @@
-"""Plots, tables and the self-contained HTML report of a run folder; plots of a grid.
+"""Plots, tables and self-contained HTML pages of runs and reproductions; plots of a grid.
 
 `tightframe.report.summary` needs neither Matplotlib nor Plotly, because the command line prints its
 tables; so the functions here are imported when they are first asked for.
@@ -13,10 +13,24 @@ if TYPE_CHECKING:
     from tightframe.report.html import write_report
     from tightframe.report.path_plots import save_grid_plots
     from tightframe.report.plots import save_plots
+    from tightframe.report.reproduction import write_reproduction
+    from tightframe.report.reproduction_plots import save_reproduction_plots
 
-__all__ = ["save_grid_plots", "save_plots", "write_report"]
+__all__ = [
+    "save_grid_plots",
+    "save_plots",
+    "save_reproduction_plots",
+    "write_report",
+    "write_reproduction",
+]
 
-_HOMES = {"save_grid_plots": "path_plots", "save_plots": "plots", "write_report": "html"}
+_HOMES = {
+    "save_grid_plots": "path_plots",
+    "save_plots": "plots",
+    "save_reproduction_plots": "reproduction_plots",
+    "write_report": "html",
+    "write_reproduction": "reproduction",
+}
 
 
 def __getattr__(name: str) -> Any:

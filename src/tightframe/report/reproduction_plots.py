@@ -31,7 +31,7 @@ PALETTE = (*GROUP_COLORS, "#7a68c8", "#a06a00", "#c4493f", "#7d848e")
 
 #: At most so many maps stand in one row of a picture, and so many rows in a drawn table.
 _COLUMNS = 5
-_TABLE_ROWS = 15
+_TABLE_ROWS = 24
 
 _DIVERGING = LinearSegmentedColormap.from_list("tightframe", DIVERGING)
 _DASHES = {"solid": "-", "dashed": "--", "dotted": ":", "points": "none", "line+points": "-"}
