@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import nn
 
-from tightframe.geometry import PARTS, simplex_etf
+from tightframe.geometry import PARTS, seli, simplex_etf
 from tightframe.problem import Problem
 from tightframe.solve import solve
 from tightframe.training import (
@@ -85,11 +85,19 @@ def expected_row(model, problem, solution):
         "bias_alignment": np.linalg.norm(b + w @ means.mean(axis=0)),
     }
     for part, gram in grams.items():
-        for name, target in (("predicted", solution.geometry), ("etf", simplex_etf(4))):
+        for name, target in (
+            ("predicted", solution.geometry),
+            ("etf", simplex_etf(4)),
+            ("seli", seli(problem.counts)),
+        ):
             goal = getattr(target, part)
             row[f"{part}_to_{name}"] = np.linalg.norm(
                 gram / np.linalg.norm(gram) - goal / np.linalg.norm(goal)
             )
+    dual = solution.logits @ np.linalg.pinv(solution.class_means.T @ solution.class_means) @ means
+    row["self_duality_to_predicted"] = np.linalg.norm(
+        w / np.linalg.norm(w) - dual / np.linalg.norm(dual)
+    )
     logits = grams["logits"]
     for i, (a, c) in enumerate(((0, 1), (2, 3))):
         row[f"group{i}_margin"] = (logits[a, a] - logits[c, a] + logits[c, c] - logits[a, c]) / 2

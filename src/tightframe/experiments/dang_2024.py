@@ -577,8 +577,7 @@ def _draw_networks(results: Results) -> list[Panel]:
     families = sorted({name.split(",")[0] for name in rows["network"]})
     sets = list(dict.fromkeys(name.split(", ")[1] for name in rows["network"]))
     for name, column in METRICS.items():
-        if column == "nc2_w":
-            continue
+        column = "self_duality_to_predicted" if column == "nc2_w" else column
         curves = []
         for network, table in part.history.groupby("network", sort=False):
             family, data = str(network).split(", ")
@@ -1113,7 +1112,7 @@ PAPER = Paper(
             draw=_draw_networks,
             note=_SMALL + "At scale paper its MLP, ResNet18 and VGG11 on CIFAR10, CIFAR100, MNIST "
             "and Fashion-MNIST; DenseNet and SVHN are left out, and all batches have 256 samples "
-            "(the README has 32 for ResNet18 on CIFAR10). NC2_W is known at the end only.",
+            "(the README has 32 for ResNet18 on CIFAR10).",
         ),
         Figure(
             "norms-angles",

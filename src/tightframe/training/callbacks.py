@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tightframe.geometry import PARTS, Geometry, simplex_etf
-from tightframe.metrics import ClassMoments, CollapseReport
+from tightframe.geometry import PARTS, Geometry, seli, simplex_etf
+from tightframe.metrics import ClassMoments, CollapseReport, self_duality
 from tightframe.metrics.hooks import evaluating
 from tightframe.problem import Problem
 from tightframe.training.margins import group_margins
@@ -29,6 +29,9 @@ Row = dict[str, float]
 Batches = Iterable[tuple[Tensor, Tensor]]
 
 _METRICS = ("nc1", "nc1_quotient", "cdnv", "nc4", "self_duality", "bias_alignment")
+
+#: What the parts of the geometry are compared with.
+TARGETS = ("predicted", "etf", "seli")
 
 
 def history_columns(num_groups: int) -> list[str]:
@@ -49,7 +52,8 @@ def history_columns(num_groups: int) -> list[str]:
         "train_accuracy",
         "test_accuracy",
         *_METRICS,
-        *(f"{part}_to_{target}" for part in PARTS for target in ("predicted", "etf")),
+        "self_duality_to_predicted",
+        *(f"{part}_to_{target}" for part in PARTS for target in TARGETS),
         *(f"group{i}_margin" for i in range(num_groups)),
     ]
 
@@ -90,9 +94,12 @@ class CollapseCallback(lightning.Callback):
     - loss, objective, excess: mean data loss, regularised objective of the UFM (both over the
       whole training set), and objective minus the certified lower bound of its minimum;
     - train_accuracy, test_accuracy: shares of correct predictions;
-    - the metrics of `CollapseReport`;
-    - ``<part>_to_predicted``, ``<part>_to_etf``: normalised Frobenius distances of every part of
-      the geometry to the predicted one and to the simplex ETF;
+    - the metrics of `CollapseReport`, and ``self_duality_to_predicted``, the distance of the
+      classifier to the one that the prediction has for the measured class means
+      (`tightframe.metrics.self_duality`; the NC2_W of Dang et al. 2024);
+    - ``<part>_to_predicted``, ``<part>_to_etf``, ``<part>_to_seli``: normalised Frobenius distances
+      of every part of the geometry to the predicted one, to the simplex ETF and to the SELI
+      geometry of the counts;
     - ``group<i>_margin``: see `group_margins`, in logit units (nats for cross-entropy).
 
     The history is part of the callback's state in a checkpoint: a resumed run continues it. The
@@ -144,7 +151,8 @@ class CollapseCallback(lightning.Callback):
         self.problem = problem
         self.history: list[Row] = []
         self.final: Measured | None = None
-        self._targets = {"predicted": predicted, "etf": simplex_etf(problem.num_classes)}
+        goals = (predicted, simplex_etf(problem.num_classes), seli(problem.counts))
+        self._targets = dict(zip(TARGETS, goals, strict=True))
         self._train = train
         self._test = test
         self._lower_bound = math.nan if lower_bound is None else float(lower_bound)
@@ -248,6 +256,8 @@ class CollapseCallback(lightning.Callback):
                 "test_accuracy": test_accuracy,
             }
             row |= {name: float(getattr(report, name)) for name in _METRICS}
+            duality = self_duality(moments, weight, self._targets["predicted"])
+            row["self_duality_to_predicted"] = duality
             for name, target in self._targets.items():
                 for part, distance in report.distances(target).items():
                     row[f"{part}_to_{name}"] = float(distance)
