@@ -36,6 +36,7 @@ _TABLE_ROWS = 24
 _DIVERGING = LinearSegmentedColormap.from_list("tightframe", DIVERGING)
 _DASHES = {"solid": "-", "dashed": "--", "dotted": ":", "points": "none", "line+points": "-"}
 _WIDTH = 11.0
+_LEGEND_WIDTH = 80  # characters
 _NOTHING = "nothing to draw"
 
 
@@ -93,8 +94,19 @@ def _height(panel: Panel) -> float:
         columns = min(len(panel.maps), _COLUMNS)
         return 0.5 + math.ceil(len(panel.maps) / columns) * min(_WIDTH / columns + 0.2, 3.4)
     if isinstance(panel, Table):
-        return 0.7 + 0.27 * (min(len(panel.rows), _TABLE_ROWS) + 1)
-    return 3.9
+        return 0.5 + 0.2 * (min(len(panel.rows), _TABLE_ROWS) + 1)
+    return 3.7 + 0.2 * math.ceil(len(_labels(panel)) / _legend_columns(panel))
+
+
+def _labels(chart: Chart) -> list[str]:
+    return [curve.label for curve in chart.curves if curve.label]
+
+
+def _legend_columns(chart: Chart) -> int:
+    """Return how many columns the legend has: as many as fit below half a picture, about."""
+    labels = _labels(chart) or [""]
+    most = max(1, min(4, _LEGEND_WIDTH // (max(map(len, labels)) + 7)))
+    return math.ceil(len(labels) / math.ceil(len(labels) / most))
 
 
 def _draw_chart(axis: Axes, chart: Chart) -> None:
@@ -151,8 +163,17 @@ def _draw_chart(axis: Axes, chart: Chart) -> None:
         bottom, top = axis.get_ylim()
         if top >= 100 * bottom:
             axis.yaxis.set_minor_locator(NullLocator())
-    if any(curve.label for curve in chart.curves):
-        axis.legend(fontsize=8.5, frameon=False, labelcolor=LIGHT.text)
+    if _labels(chart):
+        # Below the axes it can cover neither data nor marks.
+        axis.legend(
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.16),
+            ncols=_legend_columns(chart),
+            fontsize=8.5,
+            frameon=False,
+            labelcolor=LIGHT.text,
+            borderaxespad=0.0,
+        )
 
 
 def _draw_maps(part: SubFigure, panel: HeatMaps) -> None:
