@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 
 import tightframe as tf
+from tightframe.experiments.folder import cores, processor
 from tightframe.files import replacing, write_json
 
 Message = dict[str, Any]
@@ -689,8 +690,8 @@ def environment(settings: Settings, quick: bool) -> dict[str, Any]:
         "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "processor": processor(),
+        "cores": cores(),
         "load_at_start": os.getloadavg()[0],
         "blas": f"{blas.get('name')} {blas.get('version')}",
         "threads": threads,
@@ -707,14 +708,6 @@ def _git(*arguments: str) -> str | None:
     except OSError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _processor() -> str:
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()
 
 
 def write_results(folder: Path, about: Mapping[str, Any], rows: Sequence[Row]) -> None:

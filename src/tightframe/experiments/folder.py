@@ -7,9 +7,11 @@ folder is only gone on with under the same configuration.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import reprlib
 from collections.abc import Collection, Iterable, Mapping
@@ -32,14 +34,31 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
 
 def environment(packages: Iterable[str]) -> dict[str, Any]:
-    """Return the platform and the versions of Python and of packages (None: not installed)."""
+    """Return the machine and the versions of Python and of packages (None: not installed)."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for package in packages:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = None
-    return {"versions": versions, "platform": platform.platform()}
+    machine = {"platform": platform.platform(), "processor": processor(), "cores": cores()}
+    return {"versions": versions, **machine}
+
+
+def processor() -> str:
+    """Return the processor's name, or what there is of it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not everywhere
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def read_record(path: Path, what: str, layout: int, keys: Collection[str]) -> dict[str, Any]:
