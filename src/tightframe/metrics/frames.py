@@ -405,7 +405,7 @@ def distance(left: Rows, right: Rows, target: Geometry | GroupedGeometry | str, 
         difference = (x[block] @ y.T if product is None else product) / length
         if matrix is not None:
             difference -= matrix.rows(block)
-        difference[:, block].diagonal().sub_(own[block])
+        difference.diagonal(block.start).sub_(own[block])
         total += float(torch.linalg.matrix_norm(difference)) ** 2
     return min(math.sqrt(total), 2.0)
 

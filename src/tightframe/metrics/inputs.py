@@ -167,5 +167,5 @@ def as_array(tensor: Tensor) -> Array:
 
 def coefficient_of_variation(values: Tensor) -> float:
     """Return the (population) standard deviation over the mean; NaN for a mean of zero."""
-    mean = float(values.mean())
-    return float(values.std(correction=0)) / mean if mean else math.nan
+    deviation, mean = (float(value) for value in torch.std_mean(values, correction=0))
+    return deviation / mean if mean else math.nan

@@ -561,9 +561,9 @@ class ClassMoments:
         self._require_all("traces")
         self._add_block()
         n = self._counts.double()
-        shifts = torch.linalg.vecdot(self._sums, self._sums) / n
-        traces: Tensor = (self._squares - shifts) / n
-        return traces.clamp(min=0.0)
+        shifts = torch.linalg.vector_norm(self._sums, dim=1) / n
+        traces = torch.addcmul(self._squares / n, shifts, shifts, value=-1.0)
+        return traces.clamp_(min=0.0)
 
     @plain_tensors()
     def within(self) -> Tensor:
@@ -967,12 +967,13 @@ def _panels(dim: int) -> Iterator[tuple[int, int]]:
 
 def _quadratic_forms(products: Tensor, vectors: Tensor) -> Tensor:
     """Return ``v^T P v`` for columns v, of a symmetric matrix P of which the panels are given."""
-    image, weighted = torch.empty_like(vectors), vectors.clone()
+    image, weighted = [], vectors.clone()
     for left, right in _panels(len(products)):
-        torch.mm(products[left:right, :right], weighted[:right], out=image[left:right])
-        # What later panels hold before their diagonal blocks stands for its mirror image, too.
-        weighted[left:right].mul_(2.0)
-    return (image * vectors).sum(dim=0)
+        image.append(products[left:right, :right] @ weighted[:right])
+        if right < len(products):
+            # What later panels hold before their diagonal blocks stands for its mirror image, too.
+            weighted[left:right].mul_(2.0)
+    return torch.cat(image).mul_(vectors).sum(dim=0)
 
 
 def _mirror(products: Tensor) -> Tensor:

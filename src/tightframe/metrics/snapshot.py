@@ -88,8 +88,9 @@ class Snapshot(ClassMoments):
     def blur(self, weighting: str = "class") -> float:
         """Return the rounding error of the global mean, as a length: root mean square of all."""
         if weighting not in self._blur:
-            squares = self.shares(weighting) @ self.mean_errors.square()
-            self._blur[weighting] = math.sqrt(float(squares))
+            squares = self.mean_errors.square()
+            mean = squares.mean() if weighting == "class" else self.shares(weighting) @ squares
+            self._blur[weighting] = math.sqrt(float(mean))
         return self._blur[weighting]
 
     @cached_property
@@ -105,7 +106,7 @@ class Snapshot(ClassMoments):
     def centered_vectors(self) -> Rows:
         """The same, each row exactly zero that is nothing but rounding."""
         rows = self.resolved_means
-        lost = rows.lengths <= rows.errors / rows.scale
+        lost = rows.lengths <= (rows.errors if rows.scale == 1 else rows.errors / rows.scale)
         if not bool(lost.any()):
             return rows
         return Rows(rows.given.masked_fill(lost[:, None], 0.0), rows.errors)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -46,6 +47,12 @@ def pair_values(block: Tensor) -> list[Tensor]:
     return [block[above[0], above[1]], block[:, size:].reshape(-1)]
 
 
+@lru_cache(maxsize=4)
+def _lower(size: int, device: torch.device) -> Tensor:
+    """Return where a square block is on or below its diagonal."""
+    return torch.ones(size, size, dtype=torch.bool, device=device).tril_()
+
+
 def pair_distances(rows: Tensor) -> Iterator[tuple[slice, Tensor, float]]:
     """Yield blocks i, ``||x_i - x_j||^2`` for all j from the block's start on, and the least.
 
@@ -59,8 +66,7 @@ def pair_distances(rows: Tensor) -> Iterator[tuple[slice, Tensor, float]]:
         # The lengths of all others come first, as the bias of a linear layer.
         squares = torch.addmm(lengths[block.start :], own, others.T, alpha=-2.0)
         squares += lengths[block, None]
-        square = squares[:, : len(own)]
-        square.masked_fill_(torch.ones_like(square, dtype=torch.bool).tril_(), math.inf)
+        squares[:, : len(own)].masked_fill_(_lower(len(own), rows.device), math.inf)
         least = float(squares.min())
         if not least > 2 * _CLOSE * longest:
             sizes = lengths[block, None] + lengths[block.start :]
@@ -80,9 +86,9 @@ def first_equal(
 
     ``squares`` and ``least`` are what `pair_distances` gave for the block.
     """
-    own, others = errors[block], errors[block.start :]
-    if least > (float(own.max()) + float(others.max())) ** 2:
+    if least > 4 * float(errors.max()) ** 2:
         return None  # as nearly always
+    own, others = errors[block], errors[block.start :]
     equal = torch.nonzero(squares <= (own[:, None] + others).square())
     if not len(equal):
         return None

@@ -193,11 +193,12 @@ def _between_directions(
     limit = min(k - 1, d)
     squares, vectors = torch.linalg.eigh(gram)
     squares, vectors = squares[-limit:], vectors[:, -limit:]
-    top = math.sqrt(max(float(squares[-1]), 0.0))
+    least, largest = float(squares[0]), float(squares[-1])
+    top = math.sqrt(max(largest, 0.0))
     cut = max(_EPS * max(k, d) * top + floor, rtol * top)
     if top <= _EPS * max(k, d) * top + floor:
         return rows.new_zeros(d, 0), squares[:0], cut
-    if float(squares[0]) > max(_SAFE_CONDITION * top**2, cut**2):
+    if least > max(_SAFE_CONDITION * top**2, cut**2):
         return (rows.T @ vectors / squares.sqrt() if k <= d else vectors), squares, cut
     _, values, directions = torch.linalg.svd(rows, full_matrices=False)
     values = values[:limit]
@@ -299,6 +300,6 @@ def cdnv(moments: ClassMoments, power: float = 1.0) -> float:
             warn(f"cdnv: the means of classes {i} and {j} are equal, CDNV is infinite")
             return math.inf
         weights = squares.reciprocal_() if power == 1 else squares.pow_(-power)
-        of_rows, of_columns = weights @ traces[block.start :], traces[block] @ weights
-        total += float(of_rows.sum() + of_columns.sum())
+        of_rows = torch.dot(weights.sum(dim=1), traces[block])
+        total += float(of_rows + torch.dot(weights.sum(dim=0), traces[block.start :]))
     return total / (k * (k - 1))
