@@ -243,6 +243,26 @@ class TestExactValues:
         want = (8 / (2 * gap**2) + far) / 6
         assert cdnv(moments) == pytest.approx(want, rel=1e-12 if gap > 1e-9 else 1e-6)
 
+    @pytest.mark.parametrize("scale", [1e-120, 1e120])
+    def test_cdnv_of_tiny_and_huge_features(self, scale):
+        rng = np.random.default_rng(0)
+        x, y = rng.normal(size=(40, 5)), np.arange(40) % 4
+        moments, other = gather(x, y, 4), gather(scale * x, y, 4)
+        assert cdnv(other) == pytest.approx(cdnv(moments), rel=1e-10)
+        assert cdnv(other, 1.5) == pytest.approx(cdnv(moments, 1.5) / scale, rel=1e-10)
+
+    @pytest.mark.parametrize("size", [(30, 5), (5, 30)])
+    def test_cdnv_is_the_formula_with_and_without_the_gram(self, size):
+        k, d = size
+        rng = np.random.default_rng(1)
+        x, y = 3 + rng.normal(size=(4 * k, d)), np.arange(4 * k) % k
+        means = np.stack([x[y == c].mean(axis=0) for c in range(k)])
+        traces = np.array([((x[y == c] - means[c]) ** 2).sum(axis=1).mean() for c in range(k)])
+        squares = ((means[:, None] - means) ** 2).sum(axis=2)
+        pairs = [(i, j) for i in range(k) for j in range(k) if i != j]
+        want = np.mean([(traces[i] + traces[j]) / (2 * squares[i, j]) for i, j in pairs])
+        assert cdnv(gather(x, y, k)) == pytest.approx(want, rel=1e-10)
+
     @pytest.mark.parametrize("delta", [1e-2, 1e-5, 1e-9])
     def test_weak_directions_are_real(self, delta):
         # Sigma_B = diag(2/3, 2 delta^2) and Sigma_W = sigma^2 I, by hand.

@@ -386,7 +386,7 @@ def uniformity(vectors: Any, kernel: str = "log", *, s: float | None = None) -> 
         return KernelStatistics(math.nan, math.nan, math.nan)
     pole = kernel == "log" or (kernel == "riesz" and exponent > 0)
     spread = Spread()  # of the Riesz kernel, relative to that of a right angle
-    for block, squares, least in pair_distances(rows):
+    for block, squares, least in pair_distances(Rows(rows)):
         if pole and first_equal(squares, least, errors, block) is not None:
             warn(f"uniformity: two vectors have one direction, the {kernel} kernel is infinite")
             return KernelStatistics(math.inf, math.nan, math.nan)

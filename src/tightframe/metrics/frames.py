@@ -55,6 +55,9 @@ _SAFE_SQUARE = 0.1
 #: The inner product of two Gram matrices above this share of their sizes is exact to 1e-12.
 _SAFE_PRODUCT = 1e-4
 
+#: Targets of as many classes are kept written out, 128 KiB at most.
+_FEW_CLASSES = 128
+
 #: A QR decomposition takes as long as a product of this many times its operations.
 _QR_WORK = 4
 
@@ -400,6 +403,9 @@ def distance(left: Rows, right: Rows, target: Geometry | GroupedGeometry | str, 
         square = 2 - 2 * inner / length
         if square > _SAFE_SQUARE:
             return min(math.sqrt(square), 2.0)
+    if product is not None and matrix is not None and matrix.dense is not None:
+        difference = torch.sub(product, matrix.dense, alpha=length)
+        return min(float(torch.linalg.matrix_norm(difference)) / length, 2.0)
     total = 0.0
     for block in blocks:
         difference = (x[block] @ y.T if product is None else product) / length
@@ -436,6 +442,7 @@ class _Grouped(NamedTuple):
     groups: Tensor  # (K,)
     diagonal: Tensor  # (K,), its part beside the blocks
     blocks: Tensor  # (G, G)
+    dense: Tensor | None  # (K, K), of few classes
 
     @classmethod
     @lru_cache(maxsize=8)
@@ -443,7 +450,10 @@ class _Grouped(NamedTuple):
         norm = matrix.norm or 1.0
         groups = torch.as_tensor(matrix.groups, device=device)
         diagonal = torch.as_tensor(matrix.diagonal / norm, device=device)
-        return cls(groups, diagonal[groups], torch.as_tensor(matrix.blocks / norm, device=device))
+        blocks, dense = torch.as_tensor(matrix.blocks / norm, device=device), None
+        if matrix.num_classes <= _FEW_CLASSES:
+            dense = torch.as_tensor(matrix.to_dense() / norm, device=device)
+        return cls(groups, diagonal[groups], blocks, dense)
 
     def rows(self, block: slice) -> Tensor:
         """Return a block of rows without the diagonal; one number where there is one group."""

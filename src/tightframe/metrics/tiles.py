@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tightframe.metrics.moments import BLOCK_ENTRIES
+from tightframe.metrics.rows import Rows
 
 #: Most rows of a block of pairs.
 PAIR_ROWS = 128
@@ -53,27 +54,33 @@ def _lower(size: int, device: torch.device) -> Tensor:
     return torch.ones(size, size, dtype=torch.bool, device=device).tril_()
 
 
-def pair_distances(rows: Tensor) -> Iterator[tuple[slice, Tensor, float]]:
+def pair_distances(rows: Rows) -> Iterator[tuple[slice, Tensor, float]]:
     """Yield blocks i, ``||x_i - x_j||^2`` for all j from the block's start on, and the least.
 
-    Pairs that lie close, where the product formula would cancel, are computed from differences.
-    A block's own diagonal, and what lies below it, is infinite.
+    Of the scaled rows. Pairs that lie close, where the product formula would cancel, are computed
+    from differences. A block's own diagonal, and what lies below it, is infinite.
     """
-    lengths = torch.linalg.vecdot(rows, rows)
+    x, lengths = rows.scaled, rows.lengths.square()
     longest = float(lengths.max())
-    for block in pair_blocks(len(rows)):
-        own, others = rows[block], rows[block.start :]
-        # The lengths of all others come first, as the bias of a linear layer.
-        squares = torch.addmm(lengths[block.start :], own, others.T, alpha=-2.0)
+    # Where the product is as small as a block, other metrics use it, too.
+    gram = rows.gram if x.shape[0] <= x.shape[1] and len(x) ** 2 <= BLOCK_ENTRIES else None
+    for block in pair_blocks(len(x)):
+        if gram is None:
+            # The lengths of all others come first, as the bias of a linear layer.
+            others = x[block.start :].T
+            squares = torch.addmm(lengths[block.start :], x[block], others, alpha=-2.0)
+        else:
+            squares = torch.sub(lengths[block.start :], gram[block, block.start :], alpha=2.0)
         squares += lengths[block, None]
-        squares[:, : len(own)].masked_fill_(_lower(len(own), rows.device), math.inf)
+        size = len(squares)
+        squares[:, :size].masked_fill_(_lower(size, x.device), math.inf)
         least = float(squares.min())
         if not least > 2 * _CLOSE * longest:
             sizes = lengths[block, None] + lengths[block.start :]
             close = torch.nonzero(squares < sizes.mul_(_CLOSE))
-            for part in row_blocks(len(close), rows.shape[1]):
+            for part in row_blocks(len(close), x.shape[1]):
                 i, j = close[part].T
-                difference = own[i] - others[j]
+                difference = x[block.start + i] - x[block.start + j]
                 squares[i, j] = torch.linalg.vecdot(difference, difference)
             least = float(squares.min())
         yield block, squares, least

@@ -289,10 +289,11 @@ def cdnv(moments: ClassMoments, power: float = 1.0) -> float:
     if not 0 < power < math.inf:
         raise ValueError(f"power: got {power}, need a number above 0")
     own = usable(moments, "cdnv")
-    means, traces, errors = own.centered_means(), own.traces, own.mean_errors
-    k = own.num_classes
+    k, rows, traces, errors = own.num_classes, own.resolved_means, own.traces, own.mean_errors
+    if rows.scale != 1:
+        traces, errors = traces / rows.scale**2, errors / rows.scale
     total = 0.0
-    for block, squares, least in pair_distances(means):
+    for block, squares, least in pair_distances(rows):
         pair = first_equal(squares, least, errors, block)
         if pair is not None:
             names = torch.nonzero(moments.counts)[:, 0]
@@ -302,4 +303,5 @@ def cdnv(moments: ClassMoments, power: float = 1.0) -> float:
         weights = squares.reciprocal_() if power == 1 else squares.pow_(-power)
         of_rows = torch.dot(weights.sum(dim=1), traces[block])
         total += float(of_rows + torch.dot(weights.sum(dim=0), traces[block.start :]))
-    return total / (k * (k - 1))
+    scale: float = rows.scale ** (2 - 2 * power)
+    return total * scale / (k * (k - 1))
