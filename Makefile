@@ -24,7 +24,7 @@ demo: $(VENV)/.all ## Train on digits in two settings and write demo-run/report.
 	$(BIN)/tightframe run --out $(RUN_DIR) --resume
 
 test: $(VENV)/.dev lint ## Lint, type-check and test (under 10 minutes)
-	$(BIN)/python -m pytest -n 2 -m 'not slow' --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow' --cov --cov-report=term:skip-covered
 
 test-slow: $(VENV)/.dev ## The longer checks as well
 	$(BIN)/python -m pytest

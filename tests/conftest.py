@@ -1,5 +1,12 @@
 """Settings and fixtures shared by all tests."""
 
+import os
+from pathlib import Path
+
+# Several test workers share the cores, and more threads would only wait for each other. Before
+# anything imports NumPy or PyTorch, and for the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from hypothesis import settings
 
@@ -39,9 +46,22 @@ def fails(command):
     return run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
+def unrendered(monkeypatch):
+    """Pictures are drawn up and saved but not rendered, which tests/report checks: it is slow."""
+
+    def save(figure, path, **options):
+        Path(path).write_bytes(b"")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", save)
+
+
+@pytest.fixture(scope="module")
 def cluster():
-    """A Dask cluster of two worker processes on this machine."""
+    """A Dask cluster of two worker processes on this machine.
+
+    It starts in seconds, and an idle one takes a tenth of a core: none is kept for the session.
+    """
     import dask
     from distributed import LocalCluster
 

@@ -9,6 +9,7 @@ import sys
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.numpy import save_file
@@ -370,7 +371,7 @@ def test_measure_checks_its_options(fails, tmp_path):
 TINY = ["--epochs", "6", "--measure-every", "2", "--hidden", "16", "--feature-dim", "10"]
 
 
-def test_run_reports_and_resumes(command, fails, tmp_path):
+def test_run_reports_and_resumes(command, fails, tmp_path, unrendered):
     out = tmp_path / "run"
     code, text, _ = command("run", "--out", out, *TINY)
     assert code == 0
@@ -393,7 +394,7 @@ def test_run_reports_and_resumes(command, fails, tmp_path):
     assert (out / "report.html").read_bytes() == before
 
 
-def test_damaged_runs_are_named_or_mended(command, fails, tmp_path):
+def test_damaged_runs_are_named_or_mended(command, fails, tmp_path, unrendered):
     out, one = tmp_path / "run", [*TINY, *DECAYS]
     code, _, err = command("run", "--out", out, "--resume", *one)
     assert code == 0
@@ -460,13 +461,27 @@ def test_report_needs_a_run(fails, tmp_path):
     assert "holds no run" in fails("report", tmp_path / "nowhere")
 
 
-def test_ctrl_c_keeps_what_was_finished_and_resume_continues(tmp_path):
+#: Train until there is a checkpoint, then wait for Ctrl-C.
+WAITING = """
+import sys, time
+from pathlib import Path
+import lightning
+from tightframe.cli import main
+
+def wait(*_):
+    if any(Path(sys.argv[3]).glob("settings/*/checkpoints/last.ckpt")):
+        time.sleep(120)
+
+lightning.Callback.on_train_epoch_start = wait
+main()
+"""
+
+
+def test_ctrl_c_keeps_what_was_finished_and_resume_continues(tmp_path, unrendered):
     out = tmp_path / "run"
-    options = ["--hidden", "8", "--feature-dim", "10", "--measure-every", "50", *DECAYS]
-    code = "from tightframe.cli import main; main()"
-    arguments = ["run", "--out", str(out), "--epochs", "1500", *options]
+    options = ["--hidden", "8", "--feature-dim", "10", "--measure-every", "2", *DECAYS]
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, "-c", WAITING, "run", "--out", str(out), "--epochs", "5", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
@@ -485,7 +500,8 @@ def test_ctrl_c_keeps_what_was_finished_and_resume_continues(tmp_path):
     assert not (settings / name / "result.json").exists()
     assert run_command(["report", str(out)]) == 0  # an unfinished run can be looked at
     history = settings / name / "history.parquet"
-    assert history.is_file()
+    assert pd.read_parquet(history)["epoch"].tolist() == [0, 2]
 
     assert run_command(["run", "--out", str(out), "--resume"]) == 0
     assert all((folder / "result.json").is_file() for folder in settings.iterdir())
+    assert pd.read_parquet(history)["epoch"].tolist() == [0, 2, 4, 5]

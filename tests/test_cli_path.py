@@ -270,7 +270,7 @@ def test_folders_of_something_else_are_refused(fails, command, tmp_path):
 
 def test_a_grid_on_a_cluster_outlives_a_killed_worker(cluster, result, tmp_path):
     rows = [option for n in range(20, 30) for option in ("--counts", f"400,120,{n},3")]
-    grid = ["path", *rows, "--lambda", "1e-4:2e-2:20"]
+    grid = ["path", *rows, "--lambda", "1e-4:2e-2:10"]
     out, killed = tmp_path / "x", []
 
     def kill():

@@ -100,7 +100,7 @@ def test_bad_options_are_one_line(flags, words, tmp_path, capsys):
         assert word in printed.err
 
 
-def test_a_small_residual_network_runs(tmp_path, capsys):
+def test_a_small_residual_network_runs(tmp_path, capsys, unrendered):
     out = tmp_path / "run"
     code = run_command(
         [

@@ -1,5 +1,6 @@
 """Paths against separate solves, rank changes against solves beside them, limits against both."""
 
+import functools
 import itertools
 import json
 import math
@@ -27,13 +28,18 @@ def at(problem, decay):
     return problem.replace(weight_decay=decay, feature_decay=decay)
 
 
+#: Many sweeps have points in common.
+solve = functools.cache(tf.solve)
+rank_changes = functools.cache(tf.rank_changes)
+
+
 def assert_as_alone(problem, sweep, tol=1e-9):
     """Solve along the sweep and every point alone; they agree as far as both are certified."""
     found = tf.path(problem, **sweep, tol=tol)
     points = [dict(zip(sweep, values, strict=True)) for values in zip(*sweep.values(), strict=True)]
     assert len(found.solutions) == len(points)
     for point, changes in zip(found.solutions, points, strict=True):
-        alone = tf.solve(problem.replace(**changes), tol)
+        alone = solve(problem.replace(**changes), tol)
         assert point.problem == alone.problem
         assert point.status == alone.status == "optimal"
         assert point.gap <= tol * point.objective
@@ -424,7 +430,7 @@ def changing(problem):
 
 @pytest.mark.parametrize("problem", CHANGING, ids=changing)
 def test_rank_beside_every_change(problem):
-    changes = tf.rank_changes(problem)
+    changes = rank_changes(problem)
     assert changes[0].rank_above == 0
     assert changes[0].logit_decay == pytest.approx(tf.thresholds(problem).total_collapse, rel=1e-12)
     decays = [change.logit_decay for change in changes]
@@ -442,7 +448,7 @@ def test_rank_beside_every_change(problem):
 
 @pytest.mark.parametrize("problem", CHANGING, ids=changing)
 def test_merging_thresholds_are_exact(problem):
-    steps = {c.logit_decay: c.rank_below - c.rank_above for c in tf.rank_changes(problem)}
+    steps = {c.logit_decay: c.rank_below - c.rank_above for c in rank_changes(problem)}
     for count, classes in problem.groups:
         if classes > 1:
             # For MSE without bias the group's own mean vanishes there too.

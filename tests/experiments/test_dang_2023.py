@@ -1,7 +1,6 @@
 """Dang et al. 2023: settings valid at every scale, verdicts that follow the measurements."""
 
 import functools
-import json
 
 import numpy as np
 import pandas as pd
@@ -10,54 +9,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tightframe as tf
+from tests.experiments.minimisers import Minimisers, trained
 from tightframe.experiments import dang_2023 as module
 from tightframe.experiments.charts import Table, panel_to_dict
 from tightframe.experiments.config import RunConfig
 from tightframe.experiments.spec import SCALES, Results, TaskResult
-from tightframe.experiments.tasks import run_task
 from tightframe.geometry import PARTS
 from tightframe.problem import Problem
 
-FIGURES = {figure.name: figure for figure in module.PAPER.figures}
+ZERO = {f"{part}_to_predicted": 1e-5 for part in PARTS} | {"logits_to_etf": 1e-5, "nc1": 1e-5}
+TRAINED = {"seed": 0, "excess": 0.0, "test_accuracy": 0.9, "status": "converged", **ZERO}
+HISTORY = pd.DataFrame(
+    {"row": 0, "epoch": [0, 9], "iteration": [1, 9]} | {name: [1.0, 1e-5] for name in ZERO}
+)
+MINIMISERS = Minimisers(module.PAPER, TRAINED, HISTORY, starts=1)
+FIGURES, ideal, outcomes = MINIMISERS.figures, MINIMISERS.ideal, MINIMISERS.outcomes
 MSE_FIGURES = [name for name in FIGURES if name != "deep-ce"]
 REPRODUCED, NOT, UNDECIDED = "reproduced", "not reproduced", "not at this scale"
-
-
-@functools.cache
-def solved(problems, options):
-    arguments = {"problems": json.loads(problems), "arrays": True, **dict(options)}
-    return run_task("solve", arguments, "")
-
-
-def as_trained(task, change=None):
-    """Give a task of training the best minimiser as its result, changed where asked for."""
-    problems = task.arguments.get("problems")
-    if problems is None:
-        config = RunConfig.from_dict(task.arguments["config"])
-        problems = [problem.to_dict() for problem in config.problems]
-    output = solved(json.dumps(problems), (("starts", 1),))
-    rows, arrays = pd.DataFrame(output.rows), dict(output.arrays)
-    if task.kind != "solve":
-        zero = dict.fromkeys((f"{part}_to_predicted" for part in PARTS), 1e-5)
-        rows = rows.assign(nc1=1e-5, seed=0, excess=0.0, test_accuracy=0.9, **zero)
-        rows = rows.assign(status="converged", logits_to_etf=1e-5)
-        for i in range(len(rows)):
-            arrays[f"predicted_logits_{i}"] = arrays[f"logits_{i}"]
-        if change is not None:
-            change(rows, arrays)
-    steps = {"row": [0, 0], "epoch": [0, 9], "iteration": [1, 9], "nc1": [1.0, 1e-5]}
-    history = pd.DataFrame(steps | {f"{part}_to_predicted": [1.0, 1e-5] for part in PARTS})
-    return TaskResult(task, rows, history, lambda: arrays)
-
-
-def ideal(name, scale="cpu", change=None):
-    """The results of a figure if all training ended in the minimiser, then changed."""
-    tasks = FIGURES[name].tasks(scale)
-    return Results(scale, tuple(as_trained(task, change) for task in tasks))
-
-
-def outcomes(name, results):
-    return [verdict.outcome for verdict in FIGURES[name].judge(results)]
 
 
 def with_failure(results, what):
@@ -164,6 +132,7 @@ def test_what_is_there_is_drawn_when_something_failed(name):
     ],
 )
 def test_every_metric_of_collapse_counts(column, value):
+    @trained
     def spoil(rows, arrays):
         rows.loc[rows.index[-1], column] = value
 
@@ -183,6 +152,7 @@ def test_a_failed_run_is_no_evidence():
 
 
 def test_a_frame_of_other_lengths_is_not_the_papers():
+    @trained
     def equal(rows, arrays):
         for i in range(len(rows)):
             arrays[f"classifier_{i}"] = np.eye(len(arrays[f"classifier_{i}"]))
@@ -199,6 +169,7 @@ def test_a_frame_of_other_lengths_is_not_the_papers():
 
 
 def test_an_unfinished_smoke_run_decides_nothing_but_never_passes():
+    @trained
     def early(rows, arrays):
         rows["status"] = "stopped"
         rows["nc1"] = 1.0
@@ -209,6 +180,7 @@ def test_an_unfinished_smoke_run_decides_nothing_but_never_passes():
 
 def test_a_late_or_early_switch_is_not_reproduced():
     def moved(steps):
+        @trained
         def change(rows, arrays):
             if len(rows) > 1:
                 logits = [arrays[f"logits_{i}"] for i in range(len(rows))]
@@ -226,6 +198,7 @@ def test_a_late_or_early_switch_is_not_reproduced():
 
 
 def test_one_class_that_is_left_counts_for_its_group():
+    @trained
     def one(rows, arrays):
         for i in range(len(rows)):
             if len(rows) > 1:
@@ -253,6 +226,7 @@ def test_the_last_class_of_the_worst_seed_decides_the_switch():
 
 
 def test_dropping_another_class_is_not_reproduced():
+    @trained
     def reversed_(rows, arrays):
         for i in range(len(rows)):
             arrays[f"logits_{i}"] = arrays[f"logits_{i}"][::-1, ::-1]
@@ -263,6 +237,7 @@ def test_dropping_another_class_is_not_reproduced():
 
 
 def test_unequal_singular_values_are_no_best_approximation():
+    @trained
     def stretched(rows, arrays):
         for i in range(len(rows)):
             scale = np.diag(np.arange(1.0, 1 + len(arrays[f"logits_{i}"])))
@@ -424,6 +399,7 @@ def test_counter_examples_refute_the_claim(few_points):
 def test_etfs_everywhere_would_reproduce_it(few_points):
     """As if the search had found nothing but the ETF, and descent had ended there."""
 
+    @trained
     def change(rows, arrays):
         if "etf_objective" in rows:
             rows["objective"] = rows["etf_objective"]

@@ -1,7 +1,5 @@
 """Dang et al. 2024's figures: settings valid at every scale, verdicts that follow measurements."""
 
-import functools
-import json
 import math
 
 import numpy as np
@@ -11,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tightframe as tf
+from tests.experiments.minimisers import Minimisers, of
 from tightframe.experiments import dang_2024 as module
 from tightframe.experiments.charts import panel_to_dict
 from tightframe.experiments.config import RunConfig
-from tightframe.experiments.spec import SCALES, Results, TaskResult
+from tightframe.experiments.spec import SCALES, Results
 from tightframe.experiments.tasks import run_task
 from tightframe.problem import Problem
 
-FIGURES = {figure.name: figure for figure in module.PAPER.figures}
 COUNTS = "10x2,20x2,30x2,40x2,50x2"
 DISTANCES = [
     "means_to_predicted",
@@ -28,66 +26,25 @@ DISTANCES = [
     "means_to_orthogonal_frame",
 ]
 GEOMETRY = ("classifier", "means")
+PAIRS = [(i, j) for i in range(5) for j in range(5)]
+MEASURED = [
+    *("nc1", "self_duality_to_predicted", *DISTANCES),
+    *(f"group{i}_{name}_norm" for i in range(5) for name in GEOMETRY),
+    *(f"group{i}_group{j}_{name}_cosine" for i, j in PAIRS for name in GEOMETRY),
+]
+TRAINED = {"excess": 0.0, "nc1": 1e-20, "test_accuracy": 0.9, "status": "converged"}
+HISTORY = pd.DataFrame(
+    {"row": 0, "iteration": [0, 1, 9], "epoch": [0, 1, 9]}
+    | {name: [1.0, 0.1, 1e-3] for name in MEASURED}
+)
+MINIMISERS = Minimisers(module.PAPER, TRAINED | dict.fromkeys(DISTANCES, 1e-9), HISTORY)
+FIGURES, ideal, outcomes = MINIMISERS.figures, MINIMISERS.ideal, MINIMISERS.outcomes
 
 
 def problem_of(counts=COUNTS, decay=0.01, **more):
     return Problem(
         counts, **{"weight_decay": decay, "feature_decay": decay, "features": "nonnegative"} | more
     )
-
-
-@functools.cache
-def solved(problems):
-    return run_task("solve", {"problems": json.loads(problems), "arrays": True}, "")
-
-
-def as_trained(task, change=None):
-    """Give a task of training the closed form as its result, changed where asked for."""
-    problems = task.arguments.get("problems")
-    if problems is None:
-        problems = [p.to_dict() for p in RunConfig.from_dict(task.arguments["config"]).problems]
-    output = solved(json.dumps(problems))
-    rows, arrays = pd.DataFrame(output.rows), dict(output.arrays)
-    if task.kind != "solve":
-        rows = rows.assign(excess=0.0, nc1=1e-20, test_accuracy=0.9, status="converged")
-        rows["iterations"] = task.arguments.get("iterations")
-        rows = rows.assign(**dict.fromkeys(DISTANCES, 1e-9))
-        for i in range(len(rows)):
-            arrays[f"predicted_logits_{i}"] = arrays[f"logits_{i}"]
-    if change is not None:
-        change(task, rows, arrays)
-    groups = len(Problem(**problems[0]).groups)
-    pairs = [(i, j) for i in range(groups) for j in range(groups)]
-    columns = [f"group{i}_{name}_norm" for i in range(groups) for name in GEOMETRY]
-    columns += [f"group{i}_group{j}_{name}_cosine" for i, j in pairs for name in GEOMETRY]
-    history = pd.DataFrame(
-        {"row": 0, "iteration": [0, 1, 9], "epoch": [0, 1, 9]}
-        | {name: [1.0, 0.1, 1e-3] for name in ["nc1", *DISTANCES, *columns]}
-    )
-    return TaskResult(task, rows, history, lambda: arrays)
-
-
-def ideal(name, scale="cpu", change=None):
-    """The results of a figure if all training ended in the closed form, then changed."""
-    tasks = FIGURES[name].tasks(scale)
-    return Results(scale, tuple(as_trained(task, change) for task in tasks))
-
-
-def outcomes(name, results):
-    return [verdict.outcome for verdict in FIGURES[name].judge(results)]
-
-
-def of(what):
-    """Restrict a change to the tasks of a label ``what``."""
-
-    def restrict(change):
-        def changed(task, rows, arrays):
-            if task.labels["what"] == what:
-                change(rows, arrays)
-
-        return changed
-
-    return restrict
 
 
 # -- settings --------------------------------------------------------------------------------------

@@ -1,8 +1,6 @@
 """Hong & Ling's figures: settings valid at every scale, verdicts that follow the measurements."""
 
 import dataclasses
-import functools
-import json
 
 import numpy as np
 import pandas as pd
@@ -11,53 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tightframe as tf
+from tests.experiments.minimisers import Minimisers, trained
 from tightframe.experiments import hong_ling as module
 from tightframe.experiments.charts import panel_to_dict
 from tightframe.experiments.config import RunConfig
-from tightframe.experiments.spec import SCALES, Results, TaskResult
-from tightframe.experiments.tasks import run_task
+from tightframe.experiments.spec import SCALES
 from tightframe.problem import Problem
 
-FIGURES = {figure.name: figure for figure in module.PAPER.figures}
 ANY = {"weight_decay": 1.0, "feature_decay": 1.0}
 TRAINED = {"nc1": 1e-4, "train_accuracy": 1.0, "test_accuracy": 0.9, "status": "converged"}
-
-
-@functools.cache
-def solved(problems):
-    return run_task("solve", {"problems": json.loads(problems), "arrays": True}, "")
-
-
-def as_trained(task, change=None):
-    """Give a task of training the certified minimiser as its result, changed where asked for."""
-    problems = task.arguments.get("problems")
-    if problems is None:
-        config = dict(task.arguments["config"])
-        factors = config.pop("oversample", None) or 1
-        counts = Problem(config["counts"], **ANY).counts * factors
-        weight_decay, feature_decay = config["settings"][0]
-        decays = {"weight_decay": weight_decay, "feature_decay": feature_decay}
-        problems = [Problem(counts.tolist(), **decays, **module._BIAS).to_dict()]
-    output = solved(json.dumps(problems))
-    rows, arrays = pd.DataFrame(output.rows), dict(output.arrays)
-    if task.kind != "solve":
-        rows = rows.assign(**TRAINED)
-        for i in range(len(rows)):
-            arrays[f"predicted_logits_{i}"] = arrays[f"logits_{i}"]
-        if change is not None:
-            change(rows, arrays)
-    history = pd.DataFrame({"row": [0, 0], "epoch": [0, 9], "nc1": [1.0, 1e-4]})
-    return TaskResult(task, rows, history, lambda: arrays)
-
-
-def ideal(name, scale="cpu", change=None):
-    """The results of a figure if all training ended in the minimiser, then changed."""
-    tasks = FIGURES[name].tasks(scale)
-    return Results(scale, tuple(as_trained(task, change) for task in tasks))
-
-
-def outcomes(name, results):
-    return [verdict.outcome for verdict in FIGURES[name].judge(results)]
+HISTORY = pd.DataFrame({"row": [0, 0], "epoch": [0, 9], "nc1": [1.0, 1e-4]})
+MINIMISERS = Minimisers(module.PAPER, TRAINED, HISTORY)
+FIGURES, ideal, outcomes = MINIMISERS.figures, MINIMISERS.ideal, MINIMISERS.outcomes
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -100,6 +63,7 @@ def test_smoke_decides_nothing_about_networks():
             assert (verdict.outcome == "not at this scale") == network
 
 
+@trained
 def shifted(rows, arrays):
     # As if every decay acted two and a half grid steps later.
     for group in ("group0_margin", "group1_margin"):
@@ -115,6 +79,7 @@ def test_a_late_switch_is_not_reproduced():
 
 @pytest.mark.slow
 def test_a_minority_that_never_merges_is_not_reproduced():
+    @trained
     def distinct(rows, arrays):
         for name in ("group0_margin", "group1_margin"):
             if name in rows:
@@ -125,6 +90,7 @@ def test_a_minority_that_never_merges_is_not_reproduced():
 
 
 def test_the_worst_seed_decides():
+    @trained
     def one(rows, arrays):
         if len(rows) > 1:  # beyond the threshold, a second seed still distinct
             rows.loc[len(rows)] = rows.iloc[-2]
@@ -134,6 +100,7 @@ def test_the_worst_seed_decides():
 
 
 def test_blocks_and_cosines_are_judged_by_what_was_measured():
+    @trained
     def noisy(rows, arrays):
         rows["nc1"] = 0.5
         rows[["cosine_0_0", "cosine_0_1", "cosine_1_1"]] = 0.0
@@ -151,6 +118,7 @@ def test_blocks_and_cosines_are_judged_by_what_was_measured():
 
 
 def test_an_unfinished_smoke_run_of_the_ufm_decides_nothing_but_never_passes():
+    @trained
     def early(rows, arrays):
         rows["cosine_1_1"] = 0.0
         rows["status"] = "stopped"

@@ -4,8 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pandas as pd
@@ -14,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tightframe as tf
+from tests import processes
 from tests.experiments.toy_paper import BAD, DECAYS, GOOD, SHARED, problem
 from tightframe.experiments import reproduce as module
 from tightframe.experiments import spec
@@ -217,27 +216,25 @@ def test_an_interrupted_folder_tells_how_far_it_came(tmp_path, calls):
     assert contents(out) == contents(tmp_path / "whole")
 
 
+def _die_before(last, out):
+    """Reproduce until a file of that name is to be written."""
+    spec.papers = lambda: GOOD
+    write = module.write_json
+
+    def killing(path, value):
+        if path.name == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        write(path, value)
+
+    module.write_json = killing
+    reproduce("all", out, resume=True)
+
+
 def test_kill_minus_nine_and_resume(tmp_path):
     """Killed between a task's tables and its result, then between a figure's tables and verdict."""
     out = tmp_path / "out"
-    script = textwrap.dedent(
-        """
-        import os, signal, sys
-        from tests.experiments.toy_paper import GOOD
-        from tightframe.experiments import reproduce as module, spec
-        spec.papers = lambda: GOOD
-        write, last = module.write_json, sys.argv[2]
-        def killing(path, value):
-            if path.name == last:
-                os.kill(os.getpid(), signal.SIGKILL)
-            write(path, value)
-        module.write_json = killing
-        module.reproduce("all", sys.argv[1], resume=True)
-        """
-    )
     for last in ("result.json", "verdicts.json"):
-        done = subprocess.run([sys.executable, "-c", script, out, last], timeout=120)
-        assert done.returncode == -signal.SIGKILL
+        assert processes.run(_die_before, last, out) == -signal.SIGKILL
         assert not any(record.finished for record in load_reproduction(out).figures)
     reproduce("all", out, resume=True)
     reproduce("all", tmp_path / "whole")

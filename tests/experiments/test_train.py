@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import tightframe as tf
+from tests import processes
 from tightframe.experiments import store
 from tightframe.experiments.config import RunConfig
 from tightframe.experiments.train import _Batches, run
@@ -193,12 +194,8 @@ def test_sigterm_exits_with_143_and_can_be_resumed(finished, tmp_path):
     assert_same_numbers(tmp_path, finished[0])
 
 
-def test_killed_while_writing_a_checkpoint(finished, tmp_path):
-    # The child dies by SIGKILL with half of its third checkpoint written.
-    code = f"""
-    import os, signal, torch
-    from tightframe.experiments import store
-    from tightframe.experiments.train import RunConfig, run
+def _die_in_the_third_checkpoint(folder):
+    """Die by SIGKILL with half of it written."""
     save, calls = torch.save, []
 
     def half(checkpoint, path):
@@ -211,13 +208,11 @@ def test_killed_while_writing_a_checkpoint(finished, tmp_path):
         save(checkpoint, path)
 
     torch.save = half
-    run(RunConfig.from_dict({CONFIG.to_dict()!r}), {os.fspath(tmp_path)!r})
-    """
-    environment = os.environ | {"PYTHONPATH": PACKAGE}
-    child = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], env=environment, check=False, timeout=120
-    )
-    assert child.returncode == -signal.SIGKILL
+    run(CONFIG, folder)
+
+
+def test_killed_while_writing_a_checkpoint(finished, tmp_path):
+    assert processes.run(_die_in_the_third_checkpoint, tmp_path) == -signal.SIGKILL
     paths = store.load_run(tmp_path).settings[0].paths
     assert torch.load(paths.checkpoint, weights_only=True)["epoch"] == 3
     run(CONFIG, tmp_path, resume=True)

@@ -1,5 +1,6 @@
 """The multi-start search against known counter-examples, direct minimisation and its own claims."""
 
+import functools
 import json
 import warnings
 
@@ -135,6 +136,10 @@ SMALL = {
 }
 
 
+#: For the problems that several tests start from.
+solve = functools.cache(tf.solve)
+
+
 def _small(name):
     spec = {"weight_decay": 8e-3, "feature_decay": 6e-4} | SMALL[name]
     if spec.get("loss") == "mse":
@@ -145,7 +150,7 @@ def _small(name):
 @pytest.mark.parametrize("name", SMALL)
 def test_direct_minimisation_finds_nothing_better(name):
     problem = _small(name)
-    solution = tf.solve(problem)
+    solution = solve(problem)
     assert solution.status == "local"
     _check_factors(solution)
     value, *_ = ufm.multistart(problem, problem.dim or problem.num_classes, starts=5)
@@ -189,7 +194,7 @@ def test_more_width_never_costs_more(depth):
 def test_renaming_the_classes_changes_nothing(name):
     problem = _small(name)
     order = np.random.default_rng(0).permutation(problem.num_classes)
-    one, two = tf.solve(problem), tf.solve(problem.replace(counts=problem.counts[order]))
+    one, two = solve(problem), tf.solve(problem.replace(counts=problem.counts[order]))
     assert two.objective == pytest.approx(one.objective, rel=1e-12)
     assert sorted(two.margins) == pytest.approx(sorted(one.margins), abs=1e-5)
     assert two.collapsed.sum() == one.collapsed.sum()
@@ -238,7 +243,7 @@ def test_many_classes_that_collapse_fit_too():
 
 def test_a_solution_that_does_not_fit_is_bounded():
     problem = _small("dim 2")
-    solution, wide = tf.solve(problem), tf.solve(problem.replace(dim=None))
+    solution, wide = solve(problem), tf.solve(problem.replace(dim=None))
     assert solution.search.relaxed_bound == wide.lower_bound < solution.objective
     assert solution.rank == 2
     assert solution.class_means.shape == (2, 5)

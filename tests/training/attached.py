@@ -1,9 +1,8 @@
-"""Measure uneven data with both callbacks, alone or under torchrun; print counts and numbers."""
+"""Measure uneven data with both callbacks, alone or as one of several processes; keep numbers."""
 
 import json
 import logging
 import os
-import sys
 import warnings
 
 import lightning
@@ -92,18 +91,24 @@ def with_transformers(samples, folder):
     return numbers(callback.reports, "classifier")
 
 
-def main():
+def measure(samples, folder, processes=1, rank=0, port=None):
+    """Write what this process finds; of several with the environment that torchrun gives them."""
+    if processes > 1:
+        os.environ |= {
+            "TORCHELASTIC_RUN_ID": "tests",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "WORLD_SIZE": str(processes),
+            "LOCAL_WORLD_SIZE": str(processes),
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "GROUP_RANK": "0",
+        }
     torch.set_num_threads(1)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
-    samples, folder = int(sys.argv[1]), sys.argv[2]
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
     found = {"validation": with_lightning(samples, processes, "validation")}
     found["train"] = with_lightning(samples, processes, "train")
     found["transformers"] = with_transformers(samples, folder)
-    with open(f"{folder}/{processes}-{os.environ.get('RANK', '0')}.json", "w") as file:
+    with open(f"{folder}/{processes}-{rank}.json", "w") as file:
         json.dump(found, file)
-
-
-if __name__ == "__main__":
-    main()

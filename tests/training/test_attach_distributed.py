@@ -1,28 +1,28 @@
 """The callbacks in two real processes against one: samplers repeat samples, which count once."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
+import socket
 
 import pytest
 import torch
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
+from tests import processes
+from tests.training.attached import measure
 from tightframe.metrics.shares import own_samples, with_own
 
-SCRIPT = str(Path(__file__).parent / "attached.py")
 SAMPLES = 31  # in batches of 7: two processes see 32 or, with accelerate, 42
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("attached")
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for options in ([], launch):
-        command = [sys.executable, *options, SCRIPT, str(SAMPLES), str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-        assert done.returncode == 0, done.stderr[-3000:]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    calls = [(measure, SAMPLES, folder)]
+    calls += [(measure, SAMPLES, folder, 2, rank, port) for rank in range(2)]
+    assert processes.run_all(calls) == [0, 0, 0]
     return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
 
 

@@ -739,11 +739,12 @@ def test_svm_direction_of_seli_and_of_others():
 
 
 def test_weaker_decay_points_closer_to_the_svm():
-    distances = []
-    for decay in (1e-2, 1e-3, 1e-4):
-        problem = tf.Problem("12x2,3x2", weight_decay=decay, feature_decay=decay)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            run = train_ufm(problem, iterations=2000, per_sample=False, lr=0.5)[0]
-        distances.append(svm_direction([12, 12, 3, 3], run.logits).distance)
+    problems = [
+        tf.Problem("12x2,3x2", weight_decay=decay, feature_decay=decay)
+        for decay in (1e-2, 1e-3, 1e-4)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        runs = train_ufm(problems, iterations=2000, per_sample=False, lr=0.5)
+    distances = [svm_direction([12, 12, 3, 3], run.logits).distance for run in runs]
     assert distances[0] > distances[1] > distances[2]

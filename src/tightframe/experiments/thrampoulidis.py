@@ -602,10 +602,24 @@ def _judge_networks(results: Results) -> list[Verdict]:
                 measured=worst,
                 tolerance=_NEAR,
                 sentence=f"{name}: the networks end at most {worst:.2g} from the UFM's certified "
-                "minimiser" + (f"{_SHORT}." if smoke else "."),
+                "minimiser" + (f"{_SHORT}." if smoke else "." + _last_quarter(part, rows)),
             )
         )
     return verdicts
+
+
+def _last_quarter(part: Results, rows: pd.DataFrame) -> str:
+    """Say how far the network that ends farthest from its minimiser still came near it."""
+    farthest = rows.iloc[int(rows[_from("minimiser")].max(axis=1).to_numpy().argmax())]
+    key = max(_PARTS, key=lambda part: farthest[f"{part}_from_minimiser"])
+    history = part.history
+    own = history[(history["task"] == farthest["task"]) & (history["row"] == farthest["row"])]
+    late = own.loc[own["epoch"] >= 0.75 * own["epoch"].max(), f"{key}_to_predicted"]
+    return (
+        f" Over the last quarter of training, as the learning rate falls to 0, the farthest (the "
+        f"{_PARTS[key]} at R = {farthest['ratio']}) came from {late.iloc[0]:.2g} to "
+        f"{late.iloc[-1]:.2g}."
+    )
 
 
 def _draw_networks(results: Results) -> list[Panel]:
@@ -627,15 +641,16 @@ def _draw_networks(results: Results) -> list[Panel]:
                     )
                 x, label = list(own["epoch"]), f"R = {row['ratio']}"
                 to = list(own[f"{key}_to_predicted"])
-                curves.append(Curve(f"{label}, to minimiser", x, to, color))
+                curves.append(Curve(label, x, to, color))
                 if row["ratio"] > 1:
                     to = list(own[f"{key}_to_etf"])
-                    curves.append(Curve(f"{label}, to ETF", x, to, color, "dashed"))
+                    curves.append(Curve("", x, to, color, "dashed"))
                 end = [float(row[f"{key}_from_seli"])]
                 curves.append(Curve("", x[-1:], end, color, "points"))
-            title = f"{name}: {words} (points: to SELI)"
+            # One legend entry a ratio, which covers no curve.
+            axis = "distance to minimiser (—), ETF (- -), SELI (•)"
             note = f"The minimiser is the UFM's at ridge {ridge:g}."
-            panels.append(Chart(title, "epoch", "distance", curves, note=note))
+            panels.append(Chart(f"{name}: {words}", "epoch", axis, curves, note=note))
         values = [*_distances(), "nc1", "test_accuracy"]
         table = [
             [int(row["ratio"]), *(float(row[column]) for column in values)]
@@ -670,18 +685,31 @@ def _formula_error() -> float:
     return worst
 
 
-def _order_margin(values: Mapping[str, float]) -> float:
-    """Return by how much the least clear of the paper's four orders holds; negative: it does not.
+def order_margins(values: Mapping[str, float]) -> Array:
+    """Return by how much each of the paper's four orders holds; negative: it does not.
 
     Majorities have longer classifiers and shorter means (relative), wider angles between
-    classifiers and better alignment of classifier and mean (cosines).
+    classifiers and better alignment of classifier and mean (cosines). The ETF has zero for each.
+
+    Parameters
+    ----------
+    values : mapping
+        As `gram_values` returns it.
     """
-    return min(
-        values["w_ratio"] - 1,
-        1 - values["h_ratio"],
-        values["w_minor"] - values["w_major"],
-        values["wh_major"] - values["wh_minor"],
+    return np.array(
+        [
+            values["w_ratio"] - 1,
+            1 - values["h_ratio"],
+            values["w_minor"] - values["w_major"],
+            values["wh_major"] - values["wh_minor"],
+        ]
     )
+
+
+#: Of each order a model needs this share of what its minimiser has: then it is nearer to the
+#: minimiser than to the ETF, which has none. An absolute number would be arbitrary: at R = 10 the
+#: alignments of the minimiser itself differ by 0.009 at ridge 0.01, by 0.032 as it vanishes.
+_ORDER_SHARE = 0.5
 
 
 def _judge_norms(results: Results) -> list[Verdict]:
@@ -702,31 +730,42 @@ def _judge_norms(results: Results) -> list[Verdict]:
     ufm, network = results.select(what="UFM"), next(_networks_of(results))
     smoke = results.scale == "smoke"
     rows = _ufm_rows(results, _RIDGE)
-    for name, part, chosen, ridge, short in (
-        (f"UFM, ridge {_RIDGE:g}", ufm, rows, _RIDGE, False),
-        (*network, network[1].rows, _network_ridge(results.scale), smoke),
+    for name, part, chosen, short in (
+        (f"UFM, ridge {_RIDGE:g}", ufm, rows, False),
+        (*network, network[1].rows, smoke),
     ):
         table = _imbalanced(chosen)
-        margin, least, off, away = math.inf, math.inf, 0.0, 0.0
+        known = part is ufm or results.scale != "paper"  # what ridge is theirs
+        shares, orders, predicted, off, away = [], [], [], 0.0, 0.0
         for _, row in table.iterrows():
             found, minimum = _values(_measured(part, row)), _values(_minimiser_of(row))
             formula = step_values(_CLASSES, row["ratio"])
-            margin, least = min(margin, _order_margin(found)), min(least, _order_margin(minimum))
+            orders.append(order_margins(found))
+            predicted.append(order_margins(minimum if known else formula))
+            shares.append(float(np.min(orders[-1] / predicted[-1])))
             off = max(off, *(abs(found[key] - minimum[key]) for key in _VALUES))
             away = max(away, *(abs(found[key] - formula[key]) for key in _VALUES))
-        ideal = min(_order_margin(step_values(_CLASSES, ratio)) for ratio in _RATIOS[1:])
+        # The exact minimiser has these orders at every ridge considered, so a share says something.
+        sensible = bool(np.all(np.array(predicted) > 0))
+        share = min(shares, default=math.nan)
+        # Without a ridge to predict amounts from, the order alone is claimed.
+        least = _ORDER_SHARE if known else 0.0
         verdicts.append(
             verdict(
-                None if short else margin > 0.01,
-                criterion="at R > 1, in every run and by more than 0.01: majorities have longer "
-                "classifiers (relatively), shorter means (relatively), wider angles between "
-                "classifiers and better aligned classifiers and means (cosines)",
+                None if short or not sensible else share > least,
+                criterion="at R > 1, in every run: majorities have longer classifiers (relatively),"
+                " shorter means (relatively), wider angles between classifiers and better aligned "
+                f"classifiers and means (cosines), each by more than {least:g} of what "
+                f"{'the certified minimiser of the ridge' if known else 'SELI'} has (the ETF has "
+                "0, the minimiser 1)",
                 claimed="norms and angles differ between majorities and minorities as in SELI",
-                predicted=ideal,
-                measured=margin,
-                tolerance=0.01,
-                sentence=f"{name}: the least clear of the four orders holds by {margin:.2g}; in "
-                f"SELI by {ideal:.2g}, in the minimiser of ridge {ridge:g} by {least:.2g}"
+                predicted=1.0,
+                measured=share,
+                tolerance=least,
+                sentence=f"{name}: every order holds by at least {share:.2g} of its prediction, "
+                f"which is {float(np.min(predicted)):.2g} or more (the least clear one, the "
+                "alignment at R = 10); in SELI that is "
+                f"{float(np.min(order_margins(step_values(_CLASSES, _RATIOS[1])))):.2g}"
                 + (f"{_SHORT}." if short else "."),
             )
         )
@@ -744,7 +783,7 @@ def _judge_norms(results: Results) -> list[Verdict]:
                 tolerance=tolerance,
                 sentence=f"{name}: at most {off:.2g} from the minimiser of its ridge, and "
                 f"{away:.2g} from SELI, where only a vanishing ridge leads"
-                + (f";{_SHORT}." if short else "."),
+                + (f"{_SHORT}." if short else "."),
             )
         )
     return verdicts
@@ -1268,11 +1307,11 @@ def _draw_angles(results: Results) -> list[Panel]:
     ]
     panels.append(
         Chart(
-            f"Minority classifiers at a fixed decay, λ = {_FIXED_DECAY:g}",
+            f"Minority classifiers at λ = {_FIXED_DECAY:g} (dotted: predicted merging)",
             _RATIO_AXIS,
             "cosine",
             curves,
-            [Mark(merging, "minority merges", "x", "bound")],
+            [Mark(merging, "", "x", "bound")],  # a label would lie on the curve
             log_x=True,
         )
     )
@@ -1312,7 +1351,11 @@ PAPER = Paper(
             tasks=_ufm_tasks,
             judge=_judge_ufm,
             draw=_draw_ufm,
-            note=_UFM_NOTE,
+            note=_UFM_NOTE + f" The proviso of the rule at ridge {_NO_RIDGE:g}, that the balanced "
+            "runs must arrive, was added after the rule had failed without it: after 30,000 "
+            "iterations all runs were far from SELI, R = 100 a little less than R = 10. Steps ten "
+            "and a hundred times smaller brought the balanced runs no nearer than 0.4 and no rise "
+            "with R either, so this part of the claim has no support here.",
         ),
         Figure(
             "networks-step",
@@ -1320,8 +1363,9 @@ PAPER = Paper(
             "network experiments",
             claim="The classifier and class means of networks converge to SELI under STEP "
             "imbalance, and the less so the larger R is.",
-            caption="After enough epochs the distance to the predicted geometry (solid) falls, "
-            "that to the ETF (dashed) stays; the points at the end are the distances to SELI.",
+            caption="The distance to the minimiser of the ridge (solid) falls to nearly nothing, "
+            "that to the ETF (dashed, for R > 1) stays; the points at the end are the distances to "
+            "SELI, which the ridge leaves. Logits of SELI and the ETF are the same.",
             tasks=_network_tasks,
             judge=_judge_networks,
             draw=_draw_networks,
@@ -1340,7 +1384,9 @@ PAPER = Paper(
             tasks=_norm_tasks,
             judge=_judge_norms,
             draw=_draw_norms,
-            note=_NETWORK_NOTE + " " + _UFM_NOTE,
+            note="The orders were first to hold by more than 0.01 each, which the certified "
+            "minimiser itself does not at R = 10 (alignment); now each is measured against what "
+            "that minimiser has. " + _NETWORK_NOTE + " " + _UFM_NOTE,
         ),
         Figure(
             "regularisation-path",
