@@ -25,8 +25,9 @@ from tightframe.metrics.inputs import (
     Array,
     as_array,
     classifier,
+    classifier_rows,
     layer_list,
-    real_matrix,
+    real_rows,
     require_complete,
     usable,
     warn,
@@ -146,10 +147,10 @@ def nc2(vectors: Any, target: Target = "etf", *, part: str | None = None) -> flo
             kept = torch.nonzero(vectors.counts)[:, 0]
             goal = restrict(goal, as_array(kept).astype(np.intp))
     else:
-        matrix = real_matrix("vectors", vectors)
-        if len(matrix) < 2:
+        rows = real_rows("vectors", vectors)
+        if len(rows.given) < 2:
             raise ValueError("nc2: got 1 vector, need at least 2")
-        rows, goal = Rows(matrix), as_target(target, len(matrix))
+        goal = as_target(target, len(rows.given))
     return distance(rows, rows, goal, part)
 
 
@@ -183,14 +184,14 @@ def nc3(
     ValueError
         As `nc2`; there is no centred general orthogonal frame.
     """
-    w, _ = classifier(moments, weight)
+    w = classifier_rows(moments, weight)
     goal = as_target(target, moments.num_classes)
     own = usable(moments, "nc3")
     rows = own.resolved_means if centered else Rows(own.means)
     if own.num_classes < moments.num_classes:
         kept = torch.nonzero(moments.counts)[:, 0]
-        w, goal = w[kept], restrict(goal, as_array(kept).astype(np.intp))
-    return distance(Rows(w), rows, goal, "centered_logits" if centered else "logits")
+        w, goal = Rows(w.given[kept]), restrict(goal, as_array(kept).astype(np.intp))
+    return distance(w, rows, goal, "centered_logits" if centered else "logits")
 
 
 @plain_tensors()

@@ -62,14 +62,30 @@ def require_complete(moments: ClassMoments, *, dense: bool = True) -> None:
 
 def real_matrix(name: str, value: Any, device: torch.device | None = None) -> Tensor:
     """Return finite real numbers with two axes as float64, or raise a ValueError."""
+    return real_rows(name, value, device).given
+
+
+def real_rows(name: str, value: Any, device: torch.device | None = None) -> Rows:
+    """Return the same as `Rows`."""
     tensor = as_tensor(name, value)
     if tensor.ndim != 2 or 0 in tensor.shape:
         raise ValueError(f"{name}: got shape {tuple(tensor.shape)}, need (K, D), one row a class")
-    return _real(name, tensor, device or tensor.device)
+    return Rows(*_real(name, tensor, device or tensor.device))
 
 
 def classifier(moments: ClassMoments, weight: Any, bias: Any = None) -> tuple[Tensor, Tensor]:
     """Return weight (K, D) and bias (K,), zero if None, in float64 on the moments' device."""
+    w = classifier_rows(moments, weight).given
+    if bias is None:
+        return w, w.new_zeros(len(w))
+    b = as_tensor("bias", bias)
+    if tuple(b.shape) != (len(w),):
+        raise ValueError(f"bias: got shape {tuple(b.shape)}, need ({len(w)},)")
+    return w, _real("bias", b, moments.device)[0]
+
+
+def classifier_rows(moments: ClassMoments, weight: Any) -> Rows:
+    """Return the weight (K, D) alone."""
     require_moments(moments)
     k, d = moments.num_classes, moments.dim
     w = as_tensor("weight", weight)
@@ -77,23 +93,21 @@ def classifier(moments: ClassMoments, weight: Any, bias: Any = None) -> tuple[Te
         raise ValueError(
             f"weight: got shape {tuple(w.shape)}, need ({k}, {d or 'D'}), one row a class"
         )
-    w = _real("weight", w, moments.device)
-    if bias is None:
-        return w, w.new_zeros(k)
-    b = as_tensor("bias", bias)
-    if tuple(b.shape) != (k,):
-        raise ValueError(f"bias: got shape {tuple(b.shape)}, need ({k},)")
-    return w, _real("bias", b, moments.device)
+    return Rows(*_real("weight", w, moments.device))
 
 
-def _real(name: str, tensor: Tensor, device: torch.device) -> Tensor:
-    """Return finite real numbers as float64 on a device, or raise a ValueError."""
+def _real(name: str, tensor: Tensor, device: torch.device) -> tuple[Tensor, None, float]:
+    """Return finite real numbers as float64 on a device, and the largest; or raise a ValueError.
+
+    As the arguments of `Rows`.
+    """
     if tensor.is_complex():
         raise ValueError(f"{name}: got type {tensor.dtype}, need real numbers")
     tensor = tensor.to(device).double()
-    if not math.isfinite(largest_entry(tensor)):
+    largest = largest_entry(tensor)
+    if not math.isfinite(largest):
         raise ValueError(f"{name}: has NaN or infinite entries")
-    return tensor
+    return tensor, None, largest
 
 
 def layer_list(moments: ClassMoments, weights: Sequence[Any]) -> list[Tensor]:
@@ -125,10 +139,10 @@ def vectors_of(value: Any, what: str) -> Rows:
         return value
     if isinstance(value, ClassMoments):
         return usable(value, what).centered_vectors
-    rows = real_matrix("vectors", value)
-    if len(rows) < 2:
+    rows = real_rows("vectors", value)
+    if len(rows.given) < 2:
         raise ValueError(f"{what}: got 1 vector, need at least 2")
-    return Rows(rows)
+    return rows
 
 
 class UnitVectors(NamedTuple):

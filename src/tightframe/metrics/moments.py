@@ -507,8 +507,7 @@ class ClassMoments:
     def origin(self) -> Tensor:
         """Where `offsets` are taken from: the first sample of the first class, shape (D,)."""
         self._require_samples("origin")
-        first = int(torch.nonzero(self._counts)[0]) if self.missing else 0
-        return self._anchors[first].clone()
+        return self._first_anchor().clone()
 
     @property
     @plain_tensors()
@@ -758,11 +757,16 @@ class ClassMoments:
         if self._scatter:
             _add_products(self._products, rows, self._dtype)
 
+    def _first_anchor(self) -> Tensor:
+        first = int(torch.nonzero(self._counts)[0]) if self.missing else 0
+        return self._anchors[first]
+
     def _offsets(self) -> Tensor:
+        self._require_samples("offsets")
         self._add_block()
         n = self._counts.double()[:, None]
         # Anchors are samples, so their difference is taken before the small offsets are added.
-        offsets = (self._anchors - self.origin).addcdiv_(self._sums, n)
+        offsets = (self._anchors - self._first_anchor()).addcdiv_(self._sums, n)
         if self.missing:
             offsets.masked_fill_((self._counts == 0)[:, None], 0.0)
         return offsets

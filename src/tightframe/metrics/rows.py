@@ -19,6 +19,8 @@ class Rows:
     given : Tensor, shape (K, D), float64
     errors : Tensor, shape (K,), optional
         Their rounding errors, as lengths; none by default.
+    largest : float, optional
+        Their largest absolute entry, where it is known.
 
     Attributes
     ----------
@@ -31,9 +33,11 @@ class Rows:
         The rows over the scale. Lengths and products are of these.
     """
 
-    def __init__(self, given: Tensor, errors: Tensor | None = None) -> None:
+    def __init__(
+        self, given: Tensor, errors: Tensor | None = None, largest: float | None = None
+    ) -> None:
         self.given, self._errors = given, errors
-        self.largest = largest_entry(given)
+        self.largest = largest_entry(given) if largest is None else largest
         safe = not self.largest or 1 / _SAFE_ENTRY < self.largest < _SAFE_ENTRY
         self.scale = 1.0 if safe else self.largest
         self.scaled = given if safe else given / self.largest
