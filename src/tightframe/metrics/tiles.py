@@ -19,7 +19,7 @@ from tightframe.metrics.moments import BLOCK_ENTRIES
 from tightframe.metrics.rows import Rows
 
 #: Most rows of a block of pairs.
-PAIR_ROWS = 128
+PAIR_ROWS = 256
 
 #: Squared distances below this share of the squared lengths lose digits in a product formula.
 _CLOSE = 1e-4
