@@ -93,7 +93,10 @@ def runner(jobs: int = 1, scheduler: str | None = None) -> Iterator[Run]:
         import joblib
 
         processes = joblib.effective_n_jobs(jobs)
-        yield lambda function, tasks: _in_processes(processes, function, tasks)
+        with warnings.catch_warnings():
+            # loky replaces a process whose memory has grown: no concern of the user's.
+            warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
+            yield lambda function, tasks: _in_processes(processes, function, tasks)
 
 
 def _attempt(function: Callable[..., Any], index: int, task: Task) -> Outcome:

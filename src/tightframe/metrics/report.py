@@ -522,7 +522,7 @@ class _Source:
 
     def norms(self) -> dict[str, NDArray[np.float64]]:
         means = np.full(len(self.weight), np.nan)
-        means[self.kept] = as_array(torch.linalg.vector_norm(self.centered.given, dim=1))
+        means[self.kept] = as_array(self.centered.lengths * self.centered.scale)
         rows = as_array(torch.linalg.vector_norm(self.weight, dim=1))
         return {"classifier": rows, "centered_means": means}
 

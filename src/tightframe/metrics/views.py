@@ -121,6 +121,8 @@ def _draw_distances(axis: Axes, report: CollapseReport) -> None:
 
 
 def _draw_norms(axis: Axes, report: CollapseReport) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     from tightframe.report.drawing import empty_axis, style_axis
     from tightframe.report.style import GROUP_COLORS, LIGHT
 
@@ -143,11 +145,13 @@ def _draw_norms(axis: Axes, report: CollapseReport) -> None:
         return
     style_axis(axis)
     axis.set_ylim(bottom=0)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.legend(fontsize=9, frameon=False, labelcolor=LIGHT.text)
 
 
 def _draw_logits(figure: Figure, axis: Axes, logits: Any) -> None:
     from matplotlib.colors import LinearSegmentedColormap, Normalize
+    from matplotlib.ticker import MaxNLocator
 
     from tightframe.report.style import DIVERGING, LIGHT
 
@@ -155,5 +159,7 @@ def _draw_logits(figure: Figure, axis: Axes, logits: Any) -> None:
     colors = LinearSegmentedColormap.from_list("tightframe", DIVERGING)
     image = axis.imshow(logits, cmap=colors, norm=Normalize(-limit, limit), interpolation="nearest")
     axis.tick_params(length=0, labelsize=9, colors=LIGHT.muted)
+    for ticks in (axis.xaxis, axis.yaxis):
+        ticks.set_major_locator(MaxNLocator(integer=True))
     bar = figure.colorbar(image, ax=axis, shrink=0.85)
     bar.ax.tick_params(labelsize=9, colors=LIGHT.muted)
