@@ -15,9 +15,9 @@ GROUPS = st.lists(
 )
 
 
-def _random_blocks(groups, seed):
+def _random_blocks(groups, seed, **options):
     text = ",".join(f"{count}x{classes}" for count, classes in groups)
-    problem = tf.Problem(text, weight_decay=1e-3, feature_decay=1e-3)
+    problem = tf.Problem(text, weight_decay=1e-3, feature_decay=1e-3, **options)
     rng = np.random.default_rng(seed)
     g = len(groups)
     partition = Partition.coarsest(problem)

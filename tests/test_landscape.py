@@ -9,6 +9,7 @@ from scipy.sparse.linalg import LinearOperator
 
 import tightframe as tf
 from tests.reference import ufm
+from tests.solvers.test_certificate import per_class
 from tightframe import landscape
 from tightframe.landscape import (
     Point,
@@ -30,9 +31,13 @@ DECAYED = {"bias": "decayed", "bias_decay": 0.02}
 def problems(draw, low=-3.0):
     counts = draw(st.lists(st.integers(1, 40), min_size=2, max_size=5))
     bias = draw(st.sampled_from(["none", "free", "decayed"]))
+    loss = draw(st.sampled_from(["cross_entropy", "mse"]))
+    plain = loss == "mse"
     return tf.Problem(
         counts,
-        draw(st.sampled_from(["cross_entropy", "mse"])),
+        loss,
+        class_weights=None if plain else per_class(draw, [0.3, 1.0, 5.0], counts),
+        logit_adjustment=None if plain else per_class(draw, [-2.0, 0.0, 0.7], counts),
         weight_decay=10 ** draw(st.floats(low, 0)),
         feature_decay=10 ** draw(st.floats(low, 0)),
         bias=bias,
@@ -67,13 +72,15 @@ def _naive_matrices(problem, point):
     gauss = np.zeros((size, size))
     rest = np.zeros((size, size))
     for c in range(k):
-        z = point.weights @ point.class_means[:, c] + bias
+        z = point.weights @ point.class_means[:, c] + bias + problem.logit_adjustment
         if problem.loss == "mse":
             slope, curvature = z - np.eye(k)[c], np.eye(k)
         else:
             p = np.exp(z - z.max())
             p /= p.sum()
-            slope, curvature = p - np.eye(k)[c], np.diag(p) - np.outer(p, p)
+            weight = problem.class_weights[c]
+            slope = weight * (p - np.eye(k)[c])
+            curvature = weight * (np.diag(p) - np.outer(p, p))
         root = np.sqrt(counts[c])
         jacobian = np.zeros((k, size))
         for j in range(k):

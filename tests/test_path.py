@@ -160,7 +160,7 @@ def test_the_order_of_the_classes_does_not_matter(problem):
     sweep = np.geomspace(3e-2, 1e-3, 10)
     decays = {"weight_decay": sweep, "feature_decay": sweep}
     one = tf.path(problem, **decays, tol=1e-12)
-    other = tf.path(problem.replace(counts=problem.counts[order]), **decays, tol=1e-12)
+    other = tf.path(problem.reordered(order), **decays, tol=1e-12)
     assert other.rank.tolist() == one.rank.tolist()
     assert np.allclose(other.objective, one.objective, rtol=1e-11)
     assert np.allclose(other.margins, one.margins[:, order], atol=1e-4)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import tightframe as tf
 from tightframe.problem import Group, format_counts, parse_counts
+from tightframe.solvers.certificate import factored_objective
 
 DECAYS = {"weight_decay": 5e-3, "feature_decay": 1e-3}
 
@@ -201,3 +202,111 @@ def test_conventions_check_their_arguments():
 
 def test_counts_are_written_compactly():
     assert format_counts([Group(5, 1), Group(3, 2)]) == "5,3x2"
+
+
+# -- class weights and logit adjustment ------------------------------------------------------------
+
+
+def test_numbers_per_class_may_be_a_list_text_or_a_rule():
+    problem = tf.Problem("9x2,3x2", class_weights="1x2,3x2", **DECAYS)
+    assert problem.class_weights.tolist() == [1, 1, 3, 3]
+    assert problem == tf.Problem("9x2,3x2", class_weights=[1, 1, 3, 3], **DECAYS)
+    assert problem == tf.Problem("9x2,3x2", class_weights=np.array([1, 1, 3, 3]), **DECAYS)
+    balanced = tf.Problem("9x2,3x2", class_weights="balanced", **DECAYS)
+    assert balanced.class_weights == pytest.approx(24 / (4 * balanced.counts), rel=1e-15)
+    for text, factor in (("prior", 1), ("0.5*prior", 0.5), (" -2 * prior ", -2)):
+        adjusted = tf.Problem("9x2,3x2", logit_adjustment=text, **DECAYS)
+        expected = factor * np.log(adjusted.counts / 24)
+        assert adjusted.logit_adjustment == pytest.approx(expected, rel=1e-15)
+
+
+def test_what_changes_nothing_is_not_kept():
+    plain = tf.Problem("9x2,3x2", **DECAYS)
+    assert plain == tf.Problem("9x2,3x2", class_weights=[1] * 4, logit_adjustment="7x4", **DECAYS)
+    assert plain.is_plain
+    assert plain.class_weights.tolist() == [1.0] * 4
+    assert not tf.Problem("9x2,3x2", class_weights="2x4", **DECAYS).is_plain
+    # The prior of balanced classes, and MSE, which has neither.
+    assert tf.Problem("9x4", logit_adjustment="prior", **DECAYS).is_plain
+    assert tf.Problem("9x4", "mse", class_weights="balanced", **DECAYS).is_plain
+
+
+PER_CLASS = st.lists(
+    st.tuples(st.integers(1, 3), st.sampled_from([1.0, 0.1, 3.0]), st.sampled_from([0.0, -1.5])),
+    min_size=2,
+    max_size=12,
+)
+
+
+@given(PER_CLASS)
+def test_groups_are_the_classes_that_agree_in_everything(classes):
+    counts, weights, adjustment = zip(*classes, strict=True)
+    problem = tf.Problem(
+        list(counts), class_weights=list(weights), logit_adjustment=list(adjustment), **DECAYS
+    )
+    assert problem.class_weights.tolist() == list(weights)
+    kinds = list(
+        zip(*(problem.counts, problem.class_weights, problem.logit_adjustment), strict=True)
+    )
+    kinds = [tuple(map(float, kind)) for kind in kinds]
+    assert problem.groups == tuple(
+        Group(int(kind[0]), kinds.count(kind)) for kind in dict.fromkeys(kinds)
+    )
+    groups = [
+        (float(count), weight, adjustment)
+        for (count, _), weight, adjustment in zip(
+            problem.groups, problem.group_weights, problem.group_adjustment, strict=True
+        )
+    ]
+    assert [groups[g] for g in problem.class_groups] == kinds
+    assert tf.Problem(**problem.to_dict()) == problem
+    assert problem.replace(feature_decay=1e-3) == problem
+
+
+def test_a_weighted_mean_divides_by_the_weights():
+    """The objective is PyTorch's, divided by no more than a factor that the decays keep."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    problem = tf.Problem.from_weighted_mean("9,5,2", class_weights=[1, 2, 7], **DECAYS)
+    w, h = rng.normal(size=(3, 4)), rng.normal(size=(16, 4))
+    labels = np.repeat(range(3), problem.counts)
+    loss = torch.nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 7.0]).double())
+    expected = loss(torch.tensor(h @ w.T), torch.tensor(labels)).item()
+    expected += (w**2).sum() * DECAYS["weight_decay"] / 2
+    expected += (h**2).sum() * DECAYS["feature_decay"] / 2
+    assert factored_objective(problem, [w], h, labels) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_weights": [1, 2, 3]}, "class_weights: got 3 numbers for 4 classes"),
+        ({"class_weights": "1x5"}, "class_weights: got 5 numbers for 4 classes"),
+        ({"class_weights": [1, 2, 3, 0]}, "class_weights: got 0, need numbers from 1e-09"),
+        ({"class_weights": [1, 2, 3, math.nan]}, "class_weights: got nan"),
+        ({"class_weights": [1, 2, 3, -1]}, "class_weights: got -1"),
+        ({"class_weights": "balance"}, "class_weights: cannot read 'balance'"),
+        ({"class_weights": "1x0,2x4"}, "class_weights: cannot read '1x0'"),
+        ({"class_weights": "1x2.5"}, "class_weights: cannot read '1x2.5'"),
+        ({"class_weights": 3.0}, "class_weights: got 3.0, need one number a class"),
+        ({"class_weights": ["a"] * 4}, "class_weights: got .*need one number a class"),
+        ({"class_weights": []}, "class_weights: got .*need one number a class"),
+        ({"class_weights": [[1, 2], [3, 4]]}, "class_weights: got .*need one number a class"),
+        ({"class_weights": [1, 2, 3, 4], "loss": "mse"}, "class_weights: .*'cross_entropy'"),
+        ({"logit_adjustment": [1, 2, 3, math.inf]}, "logit_adjustment: got inf"),
+        ({"logit_adjustment": [1, 2, 3, 1e4]}, "logit_adjustment: got 10000"),
+        ({"logit_adjustment": "priors"}, "logit_adjustment: cannot read 'priors'"),
+        ({"logit_adjustment": "x*prior"}, "logit_adjustment: got 'x\\*prior'"),
+        ({"logit_adjustment": "nan*prior"}, "logit_adjustment: got 'nan\\*prior'"),
+        ({"logit_adjustment": "prior", "loss": "mse"}, "logit_adjustment: .*'cross_entropy'"),
+    ],
+)
+def test_bad_numbers_per_class_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        tf.Problem("9x2,3x2", **DECAYS, **changes)
+
+
+def test_a_million_weighted_classes_stay_compact():
+    problem = tf.Problem("1000x400000,10x600000", class_weights="1x500000,4x500000", **DECAYS)
+    assert problem.groups == (Group(1000, 400000), Group(10, 100000), Group(10, 500000))
+    assert problem.group_weights.tolist() == [1, 1, 4]

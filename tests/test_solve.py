@@ -58,7 +58,7 @@ def test_symmetry_loses_nothing(problem):
 def test_solution_is_equivariant(problem, seed):
     order = np.random.default_rng(seed).permutation(problem.num_classes)
     one = tf.solve(problem, tol=1e-10)
-    two = tf.solve(problem.replace(counts=problem.counts[order]), tol=1e-10)
+    two = tf.solve(problem.reordered(order), tol=1e-10)
     assert two.objective == pytest.approx(one.objective, rel=1e-9)
     scale = max(np.abs(one.logits).max(), 1e-3)
     assert np.allclose(two.logits, one.logits[np.ix_(order, order)], atol=1e-2 * scale)
@@ -73,6 +73,77 @@ def test_factors_attain_the_objective(problem):
     value = ufm.objective(problem, solution.weights, solution.class_means, bias)
     assert value == pytest.approx(solution.objective, rel=1e-10)
     assert np.allclose(solution.weights[0] @ solution.class_means, solution.logits, atol=1e-10)
+
+
+# -- class weights and logit adjustment ------------------------------------------------------------
+
+REWEIGHTED = {"class_weights": "1x2,0.2x3,6x2", "logit_adjustment": "0.5x2,-2x3,1x2"}
+
+
+@pytest.mark.parametrize("bias", ["none", "free", "decayed"])
+def test_weighted_and_adjusted_loss_agrees_with_direct_minimisation(bias):
+    decay = 0.01 if bias == "decayed" else None
+    decays = {"weight_decay": 1e-2, "feature_decay": 1e-3, "bias": bias, "bias_decay": decay}
+    problem = tf.Problem("30x2,5x5", **decays, **REWEIGHTED)
+    assert len(problem.groups) == 3
+    value, weights, means, _ = ufm.multistart(problem, problem.num_classes, starts=3)
+    solution = tf.solve(problem)
+    assert solution.objective == pytest.approx(value, rel=1e-9)
+    logits = weights[0] @ means
+    assert np.allclose(solution.logits, logits, atol=1e-3 * np.abs(logits).max())
+
+
+def test_a_free_bias_undoes_any_logit_adjustment():
+    plain = tf.Problem("40,12,5x2", weight_decay=1e-2, feature_decay=2e-3, bias="free")
+    adjusted = plain.replace(logit_adjustment="prior")
+    one, two = tf.solve(plain, 1e-12), tf.solve(adjusted, 1e-12)
+    assert two.objective == pytest.approx(one.objective, rel=1e-11)
+    assert np.allclose(two.logits, one.logits, atol=1e-5)
+    shifted = two.bias + adjusted.logit_adjustment
+    assert np.allclose(shifted - shifted.mean(), one.bias, atol=1e-5)
+
+
+def test_equal_weights_divide_the_decays():
+    problem = tf.Problem("40,12,5x2", weight_decay=1e-2, feature_decay=2e-3)
+    weighted = tf.solve(problem.replace(class_weights="4x4"), 1e-12)
+    divided = tf.solve(problem.replace(weight_decay=2.5e-3, feature_decay=5e-4), 1e-12)
+    assert weighted.objective == pytest.approx(4 * divided.objective, rel=1e-11)
+    assert np.allclose(weighted.logits, divided.logits, atol=1e-5)
+
+
+def test_balanced_weights_do_what_balancing_repeats_do_not():
+    """Weights act on the loss alone; repeating samples shares the features' decay among them."""
+    decays = {"weight_decay": 2e-3, "feature_decay": 2e-3}
+    weighted = tf.solve(tf.Problem("500x5,100x5", class_weights="balanced", **decays))
+    repeated = tf.solve(tf.Problem("500x10", **decays))
+    assert weighted.margins[-1] > repeated.margins[-1] > 0
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_weighted_search_of_narrow_and_deep_problems(depth):
+    problem = tf.Problem(
+        "9x2,4x2",
+        weight_decay=1e-2,
+        feature_decay=1e-3,
+        depth=depth,
+        dim=2,
+        class_weights="1x2,3x2",
+        logit_adjustment="0x3,1",
+    )
+    value, *_ = ufm.multistart(problem, 2, starts=40)
+    assert tf.solve(problem).objective == pytest.approx(value, rel=1e-7)
+
+
+def test_logit_adjustment_of_nonnegative_features_is_refused():
+    problem = tf.Problem(
+        "9x2,4x2",
+        weight_decay=1e-2,
+        feature_decay=1e-3,
+        features="nonnegative",
+        logit_adjustment="prior",
+    )
+    with pytest.raises(ValueError, match="logit adjustment"):
+        tf.solve(problem)
 
 
 # -- what the issue asks for, word for word --------------------------------------------------------
@@ -199,7 +270,14 @@ def test_summary_is_json_ready():
 
     solution = tf.solve(tf.Problem("500x5,100x5", weight_decay=0.02, feature_decay=0.001))
     summary = json.loads(json.dumps(solution.to_dict(), allow_nan=False))
-    assert summary["groups"][1] == {"count": 100, "classes": 5, "margin": 0.0, "collapsed": True}
+    assert summary["groups"][1] == {
+        "count": 100,
+        "classes": 5,
+        "margin": 0.0,
+        "collapsed": True,
+        "class_weight": 1.0,
+        "logit_adjustment": 0.0,
+    }
     assert summary["gap"] == solution.gap
     assert tf.Problem(**summary["problem"]) == solution.problem
 

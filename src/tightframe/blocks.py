@@ -27,7 +27,7 @@ RANK_TOLERANCE = 1e-10
 
 
 class Partition:
-    """Classes split into groups of equal count whose members are interchangeable.
+    """Classes split into groups whose members are interchangeable: of equal count, mostly.
 
     Parameters
     ----------
@@ -38,6 +38,8 @@ class Partition:
     class_groups : callable
         Returns the group index of every class, shape (K,); called only when a dense array is asked
         for, so that a million classes cost nothing before.
+    weights, adjustment : array_like, shape (G,), optional
+        Class weight and logit adjustment of each group; ones and zeros by default.
     """
 
     def __init__(
@@ -45,24 +47,35 @@ class Partition:
         counts: Array,
         sizes: Array,
         class_groups: Callable[[], NDArray[np.intp]],
+        weights: Array | None = None,
+        adjustment: Array | None = None,
     ) -> None:
         self.counts = np.asarray(counts, dtype=np.float64)
         self.sizes = np.asarray(sizes, dtype=np.float64)
         self.num_samples = float(self.counts @ self.sizes)
         self._class_groups = class_groups
+        self.weights = np.ones_like(self.counts) if weights is None else weights
+        self.adjustment = np.zeros_like(self.counts) if adjustment is None else adjustment
 
     @classmethod
     def coarsest(cls, problem: Problem) -> Partition:
-        """Return the partition of a problem by distinct counts."""
+        """Return the partition of a problem into its groups."""
         counts, sizes = np.array(problem.groups, dtype=np.float64).T
-        return cls(counts, sizes, partial(getattr, problem, "class_groups"))
+        class_groups = partial(getattr, problem, "class_groups")
+        return cls(counts, sizes, class_groups, problem.group_weights, problem.group_adjustment)
 
     @classmethod
     def singletons(cls, problem: Problem) -> Partition:
         """Return the partition in which every class stands alone: no symmetry is used."""
         k = problem.num_classes
         require_dense(k, "counts")
-        return cls(problem.counts.astype(np.float64), np.ones(k), partial(np.arange, k))
+        return cls(
+            problem.counts.astype(np.float64),
+            np.ones(k),
+            partial(np.arange, k),
+            problem.class_weights,
+            problem.logit_adjustment,
+        )
 
     @property
     def num_groups(self) -> int:
@@ -83,6 +96,16 @@ class Partition:
     def shares(self) -> Array:
         """Share of all samples that lie in each group, ``k_i n_i / N``, shape (G,)."""
         return self.counts * self.sizes / self.num_samples
+
+    @cached_property
+    def loss_shares(self) -> Array:
+        """Factor of each group's loss in the mean: its share times its weight, shape (G,)."""
+        return self.shares * self.weights
+
+    @cached_property
+    def pull(self) -> Array:
+        """``weight sqrt(count)``: classes of a group merge iff this is at most ``N lambda``."""
+        return self.weights * np.sqrt(self.counts)
 
     @cached_property
     def scale(self) -> Array:

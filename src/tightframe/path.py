@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tightframe.blocks import Array, BlockMatrix, singular_values, svd
+from tightframe.blocks import Array, BlockMatrix, Partition, singular_values, svd
 from tightframe.geometry import Geometry, orthogonal_frame, seli
 from tightframe.problem import (
     CountsLike,
@@ -202,7 +202,7 @@ def rank_changes(
         One layer, real features, wide enough; its decays are not used.
     lowest : float, optional
         Smallest decay looked at; by default a hundredth of the smallest threshold of the counts,
-        ``sqrt(n_min) / N``.
+        ``sqrt(n_min) / N`` (or the least with class weights).
     points : int
         Points of the geometric grid; two changes in between that undo each other are missed.
 
@@ -218,7 +218,9 @@ def rank_changes(
     """
     _require_convex(problem, "rank_changes")
     points = whole_number("points", points, 2)
-    least = math.sqrt(min(group.count for group in problem.groups)) / problem.num_samples
+    partition = Partition.coarsest(problem)
+    merging = (partition.pull / problem.num_samples).tolist()
+    least = min(merging)
     low = 0.01 * least if lowest is None else positive_float("lowest", lowest)
     top = thresholds(problem).total_collapse
     if low >= top:
@@ -234,11 +236,10 @@ def rank_changes(
     # A little beyond the lowest, for a change that lies there.
     grid = np.geomspace(top, low * (1 - 10 * SAME_DECAY), points).tolist()
     found = [excesses(decay, memory) for decay in grid[1:]]
-    steps = {
-        math.sqrt(count) / problem.num_samples: classes - 1
-        for count, classes in problem.groups
-        if classes > 1
-    }
+    steps: dict[float, int] = {}
+    for decay, (_, classes) in zip(merging, problem.groups, strict=True):
+        if classes > 1:
+            steps[decay] = steps.get(decay, 0) + classes - 1
     above = np.full(len(problem.groups), -1.0)  # nothing is left at the top
     for high, decay, below in zip(grid, grid[1:], found, strict=False):
         for i in np.flatnonzero((above > 0) != (below > 0)).tolist():

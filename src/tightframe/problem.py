@@ -6,9 +6,10 @@ Everything in tightframe minimises (``N`` samples, ``K`` classes, ``M`` linear l
         + sum_m (weight_decay_m / 2) ||W_m||^2 + (feature_decay / 2) sum_i ||h_i||^2
         + (bias_decay / 2) ||b||^2
 
-over the classifier, the bias and the features (the unconstrained feature model, UFM). Papers and
-training scripts that write it differently are converted here, by the ``Problem.from_*``
-constructors, and nowhere else.
+over the classifier, the bias and the features (the unconstrained feature model, UFM). Cross-entropy
+may weigh the classes and adjust their logits: ``class_weights[y_i] * loss(... + logit_adjustment,
+y_i)``. Papers and training scripts that write it differently are converted here, by the
+``Problem.from_*`` constructors, and nowhere else.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from __future__ import annotations
 import math
 import numbers
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 LOSSES = ("cross_entropy", "mse")
 BIASES = ("none", "free", "decayed")
@@ -34,6 +35,10 @@ MAX_DENSE_CLASSES = 4096
 #: Decays outside this range would under- or overflow when multiplied.
 DECAY_RANGE = (1e-100, 1e100)
 
+#: Class weights outside this range, and logit adjustments beyond this, are refused.
+WEIGHT_RANGE = (1e-9, 1e9)
+MAX_ADJUSTMENT = 1e3
+
 #: More linear layers than this are refused.
 MAX_DEPTH = 1000
 
@@ -43,9 +48,16 @@ THRESHOLD_ROUNDING = 1e-14
 #: What ``counts`` may be: one integer a class, or the compact text ``"500x5,100x5"``.
 CountsLike = str | Iterable[int]
 
+#: What may be said of every class: one number a class, the compact text ``"1x5,5x5"``, or a rule's
+#: name.
+PerClass = str | Iterable[float]
+
+#: Numbers in class order, run-length encoded: pairs of a value and how many classes have it.
+Runs = tuple[tuple[float, int], ...]
+
 
 class Group(NamedTuple):
-    """Classes of equal sample count.
+    """Classes that are interchangeable: of equal sample count (and weight and adjustment).
 
     Attributes
     ----------
@@ -130,10 +142,14 @@ def _parse_sequence(counts: Iterable[int]) -> list[tuple[int, int]]:
     if bad.any():
         k = int(np.argmax(bad))
         raise ValueError(f"counts: class {k} has count {array[k]}; counts are positive integers")
-    # Run lengths by comparison with the previous entry: one pass, no Python loop over classes.
+    return [(int(count), classes) for count, classes in _run_lengths(array)]
+
+
+def _run_lengths(array: NDArray[Any]) -> Runs:
+    # By comparison with the previous entry: one pass, no Python loop over classes.
     starts = np.flatnonzero(np.r_[True, array[1:] != array[:-1]])
     lengths = np.diff(np.r_[starts, array.size])
-    return [(int(array[s]), int(length)) for s, length in zip(starts, lengths, strict=True)]
+    return tuple(zip(array[starts].tolist(), lengths.tolist(), strict=True))
 
 
 @dataclass(frozen=True, init=False)
@@ -161,6 +177,14 @@ class Problem:
         Number M of linear layers after the features.
     dim : int, optional
         Width of the features (and hidden linear layers). ``None`` means as wide as needed.
+    class_weights : str or iterable of float, optional
+        Factor of the loss of every class's samples, cross-entropy only: a sequence, compact text
+        (``"1x5,5x5"``), or ``"balanced"`` for ``N / (K n_k)``. The sum is still divided by N;
+        PyTorch's weighted mean divides by the samples' weights, see `from_weighted_mean`.
+    logit_adjustment : str or iterable of float, optional
+        Added to the logits inside the loss only (Menon et al. 2021), cross-entropy only, in nats:
+        a sequence, compact text, or ``"prior"`` for ``log(n_k / N)``, with a factor in front
+        (``"0.5*prior"``) if wanted. A constant added to all changes nothing.
 
     Raises
     ------
@@ -171,6 +195,9 @@ class Problem:
     --------
     >>> Problem("500x5,100x5", weight_decay=5e-3, feature_decay=1e-3).num_classes
     10
+    >>> decays = {"weight_decay": 5e-3, "feature_decay": 1e-3}
+    >>> Problem("500x5,100x5", class_weights="balanced", **decays).class_weights[[0, -1]].tolist()
+    [0.6, 3.0]
     """
 
     runs: tuple[Group, ...]
@@ -182,6 +209,8 @@ class Problem:
     features: str
     depth: int
     dim: int | None
+    weight_runs: Runs
+    adjustment_runs: Runs
 
     def __init__(
         self,
@@ -195,6 +224,8 @@ class Problem:
         features: str = "real",
         depth: int = 1,
         dim: int | None = None,
+        class_weights: PerClass | None = None,
+        logit_adjustment: PerClass | None = None,
     ) -> None:
         depth = whole_number("depth", depth)
         if depth > MAX_DEPTH:
@@ -209,6 +240,14 @@ class Problem:
         set_field(self, "features", _choice("features", features, FEATURES))
         set_field(self, "depth", depth)
         set_field(self, "dim", None if dim is None else whole_number("dim", dim))
+        weights = _class_weights(class_weights, self.runs)
+        adjustment = _logit_adjustment(logit_adjustment, self.runs)
+        # What changes nothing is not kept: equal problems compare as equal.
+        set_field(self, "weight_runs", () if weights == ((1.0, self.num_classes),) else weights)
+        set_field(self, "adjustment_runs", () if len(adjustment) == 1 else adjustment)
+        if loss != "cross_entropy" and not self.is_plain:
+            name = "class_weights" if self.weight_runs else "logit_adjustment"
+            raise ValueError(f"{name}: got numbers with loss {loss!r}, need loss 'cross_entropy'")
 
     # -- named constructors: other conventions, converted ------------------------------------
 
@@ -291,8 +330,27 @@ class Problem:
         decays = _scaled(*factors, weight_decay, feature_decay, bias_decay)
         return cls(format_counts(runs), loss, **decays, **rest)
 
+    @classmethod
+    def from_weighted_mean(
+        cls, counts: CountsLike, *, class_weights: PerClass, **rest: Any
+    ) -> Problem:
+        """Convert class weights whose sum over the samples divides the loss.
+
+        That is PyTorch's ``CrossEntropyLoss(weight=...)`` with its mean reduction, over the whole
+        training set; in a batch the divisor varies around that. Other parameters are those of
+        `Problem`.
+        """
+        runs = parse_counts(counts)  # once: counts may be an iterator
+        counts = format_counts(runs)
+        given = cls(counts, class_weights=class_weights, **rest)
+        total = float(given.counts @ given.class_weights)
+        return given.replace(class_weights=given.class_weights * (given.num_samples / total))
+
     def replace(self, **changes: Any) -> Problem:
-        """Return a copy with some arguments of `Problem` changed."""
+        """Return a copy with some arguments of `Problem` changed.
+
+        Class weights and logit adjustment are kept as numbers, whatever rule they came from.
+        """
         fields: dict[str, Any] = {
             "counts": self.runs,
             "loss": self.loss,
@@ -303,30 +361,89 @@ class Problem:
             "features": self.features,
             "depth": self.depth,
             "dim": self.dim,
+            "class_weights": self.weight_runs or None,
+            "logit_adjustment": self.adjustment_runs or None,
         }
         unknown = sorted(set(changes) - set(fields))
         if unknown:
             raise ValueError(f"{unknown[0]}: not an argument of Problem; there are {list(fields)}")
         return Problem(**(fields | changes))
 
+    def reordered(self, order: ArrayLike) -> Problem:
+        """Return the problem with its classes renamed: class k was class ``order[k]``."""
+        index = np.asarray(order)
+        return self.replace(
+            counts=self.counts[index],
+            class_weights=self.class_weights[index],
+            logit_adjustment=self.logit_adjustment[index],
+        )
+
     # -- derived quantities --------------------------------------------------------------------
 
     @cached_property
+    def _cells(self) -> list[tuple[int, float, float, int]]:
+        """Runs of classes that agree in count, weight and adjustment: these, and how many."""
+        parts = [self.runs, self.weight_runs or ((1.0, self.num_classes),)]
+        parts.append(self.adjustment_runs or ((0.0, self.num_classes),))
+        if len(parts[1]) == len(parts[2]) == 1:
+            return [(count, parts[1][0][0], parts[2][0][0], n) for count, n in self.runs]
+        ends = [np.cumsum([classes for _, classes in part]) for part in parts]
+        every = np.unique(np.concatenate(ends))
+        values = [
+            np.array([value for value, _ in part])[np.searchsorted(end, every)].tolist()
+            for part, end in zip(parts, ends, strict=True)
+        ]
+        return list(zip(*values, np.diff(every, prepend=0).tolist(), strict=True))
+
+    @cached_property
+    def _kinds(self) -> dict[tuple[int, float, float], int]:
+        """How many classes have a count, a weight and an adjustment, by first appearance."""
+        sizes: dict[tuple[int, float, float], int] = {}
+        for *kind, classes in self._cells:
+            sizes[tuple(kind)] = sizes.get(tuple(kind), 0) + classes  # type: ignore[index, arg-type]
+        return sizes
+
+    @cached_property
     def groups(self) -> tuple[Group, ...]:
-        """Distinct counts with their multiplicities, in order of first appearance."""
-        sizes: dict[int, int] = {}
-        for run in self.runs:
-            sizes[run.count] = sizes.get(run.count, 0) + run.classes
-        return tuple(Group(count, classes) for count, classes in sizes.items())
+        """Interchangeable classes, in order of first appearance: distinct counts, mostly.
+
+        Classes of one count with different weights or adjustments are different groups.
+        """
+        return tuple(Group(count, classes) for (count, _, _), classes in self._kinds.items())
+
+    @property
+    def group_weights(self) -> NDArray[np.float64]:
+        """Class weight of every group, shape (G,); ones where none were given."""
+        return np.array([weight for _, weight, _ in self._kinds])
+
+    @property
+    def group_adjustment(self) -> NDArray[np.float64]:
+        """Logit adjustment of every group, shape (G,); zeros where none was given."""
+        return np.array([adjustment for _, _, adjustment in self._kinds])
 
     @cached_property
     def class_groups(self) -> NDArray[np.intp]:
         """Index into `groups` for every class, shape (K,)."""
-        index = {group.count: i for i, group in enumerate(self.groups)}
+        index = {kind: i for i, kind in enumerate(self._kinds)}
         return np.repeat(
-            np.array([index[run.count] for run in self.runs], dtype=np.intp),
-            [run.classes for run in self.runs],
+            np.array([index[tuple(kind)] for *kind, _ in self._cells], dtype=np.intp),  # type: ignore[index]
+            [classes for *_, classes in self._cells],
         )
+
+    @property
+    def class_weights(self) -> NDArray[np.float64]:
+        """Factor of the loss of every class, shape (K,); ones where none were given."""
+        return _spread(self.weight_runs or ((1.0, self.num_classes),))
+
+    @property
+    def logit_adjustment(self) -> NDArray[np.float64]:
+        """What is added to the logits inside the loss, shape (K,); zeros where none was given."""
+        return _spread(self.adjustment_runs or ((0.0, self.num_classes),))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the loss is the plain one, without class weights and logit adjustment."""
+        return not self.weight_runs and not self.adjustment_runs
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -387,6 +504,8 @@ class Problem:
             "features": self.features,
             "depth": self.depth,
             "dim": self.dim,
+            "class_weights": _format_runs(self.weight_runs),
+            "logit_adjustment": _format_runs(self.adjustment_runs),
         }
 
 
@@ -395,6 +514,15 @@ def format_counts(runs: Iterable[Group]) -> str:
     return ",".join(
         str(run.count) if run.classes == 1 else f"{run.count}x{run.classes}" for run in runs
     )
+
+
+def _format_runs(runs: Runs) -> str | None:
+    """Write numbers as compact text that gives exactly these again; None for no numbers."""
+    return ",".join(repr(v) if n == 1 else f"{v!r}x{n}" for v, n in runs) or None
+
+
+def _spread(runs: Runs) -> NDArray[np.float64]:
+    return np.repeat([float(value) for value, _ in runs], [classes for _, classes in runs])
 
 
 def require_dense(num_classes: int, what: str) -> None:
@@ -477,6 +605,102 @@ def _layer_decays(value: Any, depth: int) -> tuple[float, ...]:
             f"weight_decay: got {len(decays)} numbers for depth {depth}; give one, or one a layer"
         )
     return decays
+
+
+def _class_weights(value: PerClass | None, counts: tuple[Group, ...]) -> Runs:
+    if isinstance(value, str) and value.strip() == "balanced":
+        classes = sum(run.classes for run in counts)
+        total = sum(run.count * run.classes for run in counts)
+        return tuple((total / (classes * run.count), run.classes) for run in counts)
+    low, high = WEIGHT_RANGE
+    return _per_class(
+        "class_weights",
+        value,
+        counts,
+        lambda weights: (weights >= low) & (weights <= high),
+        f"numbers from {low:g} to {high:g}, or 'balanced'",
+    )
+
+
+_PRIOR = re.compile(r"\s*(?:([^*\s]+)\s*\*\s*)?prior\s*")
+
+
+def _logit_adjustment(value: PerClass | None, counts: tuple[Group, ...]) -> Runs:
+    allowed = f"numbers from {-MAX_ADJUSTMENT:g} to {MAX_ADJUSTMENT:g}, 'prior' or 'FACTOR*prior'"
+    if isinstance(value, str) and (match := _PRIOR.fullmatch(value)):
+        try:
+            factor = float(match[1] or 1.0)
+        except ValueError:
+            factor = math.nan
+        if not abs(factor) <= MAX_ADJUSTMENT:
+            raise ValueError(f"logit_adjustment: got {_shorten(repr(value))}, need {allowed}")
+        total = sum(run.count * run.classes for run in counts)
+        return tuple((factor * math.log(run.count / total), run.classes) for run in counts)
+    return _per_class(
+        "logit_adjustment",
+        value,
+        counts,
+        lambda numbers: np.abs(numbers) <= MAX_ADJUSTMENT,
+        allowed,
+    )
+
+
+def _per_class(
+    name: str,
+    value: PerClass | None,
+    counts: tuple[Group, ...],
+    is_allowed: Callable[[NDArray[np.float64]], NDArray[np.bool_]],
+    allowed: str,
+) -> Runs:
+    """Read one number a class, or compact text, into runs of equal numbers."""
+    if value is None:
+        return ()
+    if isinstance(value, tuple) and value and isinstance(value[0], tuple):
+        runs: Runs = value  # read before
+    elif isinstance(value, str):
+        runs = _join(_number_and_classes(name, part, allowed) for part in value.split(","))
+    else:
+        try:
+            array = np.asarray(value if isinstance(value, np.ndarray) else list(value))
+        except (TypeError, ValueError):
+            array = np.array("")
+        if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iuf":
+            raise ValueError(
+                f"{name}: got {_shorten(repr(value))}, need one number a class or compact text "
+                f"such as '1x5,5x5': {allowed}"
+            )
+        runs = _run_lengths(array.astype(np.float64))
+    bad = np.flatnonzero(~is_allowed(np.array([number for number, _ in runs])))
+    if len(bad):
+        raise ValueError(f"{name}: got {runs[bad[0]][0]:g}, need {allowed}")
+    classes = sum(run.classes for run in counts)
+    if (given := sum(number for _, number in runs)) != classes:
+        raise ValueError(f"{name}: got {given} numbers for {classes} classes")
+    return runs
+
+
+def _number_and_classes(name: str, part: str, allowed: str) -> tuple[float, int]:
+    number, _, classes = part.replace("*", "x").partition("x")
+    try:
+        pair = float(number), int(classes or 1)
+    except ValueError:
+        pair = math.nan, 1
+    if not math.isfinite(pair[0]) or pair[1] < 1:
+        raise ValueError(
+            f"{name}: cannot read {_shorten(part.strip())!r}; write NUMBER or NUMBERxCLASSES, as "
+            f"in '1x5,5x5': {allowed}"
+        )
+    return pair
+
+
+def _join(pairs: Iterable[tuple[float, int]]) -> Runs:
+    runs: list[tuple[float, int]] = []
+    for value, classes in pairs:
+        if runs and runs[-1][0] == value:
+            runs[-1] = value, runs[-1][1] + classes
+        else:
+            runs.append((value, classes))
+    return tuple(runs)
 
 
 def _bias_decay(bias: str, bias_decay: Any) -> float:

@@ -142,7 +142,8 @@ class Solution:
         collapsed: NDArray[np.bool_] = (norms == 0) | ((p.sizes > 1) & (self.blocks.within == 0))
         # Classes of equal count that the solver kept apart (too narrow features) may still agree.
         for i in np.flatnonzero((p.sizes == 1) & ~collapsed):
-            twins = np.flatnonzero((p.sizes == 1) & (p.counts == p.counts[i]))
+            same = [part == part[i] for part in (p.sizes, p.counts, p.weights, p.adjustment)]
+            twins = np.flatnonzero(np.all(same, axis=0))
             if len(twins) > 1:
                 differences = self.blocks.mean[:, twins] - self.blocks.mean[:, [i]]
                 distances = np.sqrt(p.counts[i]) * np.linalg.norm(differences, axis=0)
@@ -220,6 +221,8 @@ class Solution:
                 "classes": int(p.sizes[i]),
                 "margin": float(self.group_margins[i]),
                 "collapsed": bool(self.group_collapsed[i]),
+                "class_weight": float(p.weights[i]),
+                "logit_adjustment": float(p.adjustment[i]),
             }
             for i in range(p.num_groups)
         ]

@@ -77,8 +77,9 @@ def thresholds(problem: Problem) -> Thresholds:
 
     One layer, real features: the classes of a group of two or more merge iff ``sqrt(n_i)/N <=
     lambda``, whatever the other groups, the bias and the loss (docs/theory.md section 6; Hong &
-    Ling 2023). Non-negative features with cross-entropy: a class vanishes iff
-    ``sqrt(n_i (K-1)/K)/N <= lambda`` (Dang et al. 2024). MSE with M layers, no or free bias: iff
+    Ling 2023). Class weights multiply ``sqrt(n_i)``; a logit adjustment changes nothing.
+    Non-negative features with cross-entropy: a class vanishes iff ``sqrt(n_i (K-1)/K)/N <= lambda``
+    (Dang et al. 2024), class weights as before. MSE with M layers, no or free bias: iff
     ``c_M n_i^{M/(M+1)} / N <= mu``, ``c_M = ((M-1)/M)^{(M-1)/(M+1)} / M`` (Dang et al. 2023); for
     M > 1 the singular value jumps there. They are those of features that are wide enough: a ``dim``
     below the rank drops further directions (`solve` tells which).
@@ -104,10 +105,12 @@ def thresholds(problem: Problem) -> Thresholds:
     if relu:
         factor = math.sqrt((problem.num_classes - 1) / problem.num_classes)
     groups = tuple(
-        _group_threshold(problem, count, classes, factor)
+        _group_threshold(problem, count, classes, factor * weight)
         if vanish or classes > 1
         else GroupThreshold(count, classes, None, None, None, None)
-        for count, classes in problem.groups
+        for (count, classes), weight in zip(
+            problem.groups, problem.group_weights.tolist(), strict=True
+        )
     )
     total = _total_collapse(problem, factor)
     return Thresholds("vanish" if vanish else "merge", overall_decay(problem), total, groups)
@@ -167,9 +170,9 @@ def _crossing(function: Callable[[float], float], below: float, above: float) ->
 def _total_collapse(problem: Problem, factor: float) -> float:
     """Return the decay from which on all logits are zero."""
     if problem.features == "nonnegative" or (problem.loss == "mse" and problem.bias != "decayed"):
-        # The largest target: the root of the largest count, less what a free bias takes.
+        # The largest target: the largest pull, less what a free bias takes.
         if problem.features == "nonnegative":
-            largest = math.sqrt(max(group.count for group in problem.groups))
+            largest = float(Partition.coarsest(problem).pull.max())
         else:
             largest = deep_linear.targets(problem, Partition.coarsest(problem)).operator_norm
         power = 2 * problem.depth / (problem.depth + 1)

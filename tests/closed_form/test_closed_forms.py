@@ -57,11 +57,16 @@ def test_balanced_form_is_the_solvers_answer(k, n, exponent):
 # -- non-negative features -------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("class_weights", [None, "balanced"])
 @pytest.mark.parametrize("counts", ["20x4", "60,30,12,3", "50x2,4x3"])
 @pytest.mark.parametrize("decay", [2e-3, 3e-2])
-def test_nonnegative_cross_entropy(counts, decay):
+def test_nonnegative_cross_entropy(counts, decay, class_weights):
     problem = tf.Problem(
-        counts, weight_decay=decay, feature_decay=decay / 4, features="nonnegative"
+        counts,
+        weight_decay=decay,
+        feature_decay=decay / 4,
+        features="nonnegative",
+        class_weights=class_weights,
     )
     solution, weights, means = _assert_minimum(problem, problem.num_classes + 1, starts=6)
     assert np.allclose(solution.logits, weights[0] @ means, atol=1e-3)
@@ -96,8 +101,14 @@ def test_nonnegative_classes_vanish_at_their_own_threshold(factor, vanishes):
 @given(st.lists(st.integers(1, 40), min_size=2, max_size=6), st.integers(0, 1000))
 def test_nonnegative_bound_holds_for_random_factors(counts, seed):
     rng = np.random.default_rng(seed)
-    problem = tf.Problem(counts, weight_decay=1e-2, feature_decay=1e-2, features="nonnegative")
     k = len(counts)
+    problem = tf.Problem(
+        counts,
+        weight_decay=1e-2,
+        feature_decay=1e-2,
+        features="nonnegative",
+        class_weights=10 ** rng.uniform(-1, 1, k),
+    )
     scale = 10 ** rng.uniform(-2, 1)
     w, h = scale * rng.normal(size=(k, k + 1)), scale * np.abs(rng.normal(size=(k + 1, k)))
     assert ufm.objective(problem, [w], h, None) >= tf.solve(problem).lower_bound

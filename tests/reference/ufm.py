@@ -16,7 +16,7 @@ def objective(problem, weights, class_means, bias):
 
 def _value_and_gradients(problem, weights, class_means, bias):
     counts = problem.counts
-    shares = counts / counts.sum()
+    shares = counts / counts.sum() * problem.class_weights
     inputs = [class_means]
     for weight in weights:
         inputs.append(weight @ inputs[-1])
@@ -28,6 +28,7 @@ def _value_and_gradients(problem, weights, class_means, bias):
         value = 0.5 * (shares * (logits - eye) ** 2).sum()
         slope = (logits - eye) * shares
     else:
+        logits = logits + problem.logit_adjustment[:, None]
         logits = logits - logits.max(axis=0)
         exps = np.exp(logits)
         value = shares @ (np.log(exps.sum(axis=0)) - np.diagonal(logits))
@@ -98,7 +99,8 @@ def convex_minimum(problem, solver="CLARABEL"):
         if problem.loss == "mse":
             loss = 0.5 * cp.sum_squares(column - np.eye(k)[c])
         else:
-            loss = cp.log_sum_exp(column) - column[c]
+            column = column + problem.logit_adjustment
+            loss = problem.class_weights[c] * (cp.log_sum_exp(column) - column[c])
         terms.append(counts[c] / n * loss)
     cost = cp.sum(terms) + problem.logit_decay * cp.normNuc(z @ np.diag(np.sqrt(counts)))
     constraints = []

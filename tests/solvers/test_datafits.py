@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 
 import tightframe as tf
-from tests.test_blocks import GROUPS, _random_blocks
+from tests.test_blocks import GROUPS
+from tests.test_blocks import _random_blocks as random_blocks
 from tightframe.blocks import BlockMatrix
 from tightframe.solvers.datafits import make_datafit
 
@@ -13,32 +14,48 @@ LOSSES = st.sampled_from(["cross_entropy", "mse"])
 SEEDS = st.integers(0, 10**6)
 
 
-def _dense_value(loss, counts, scores):
-    weights = np.asarray(counts) / np.sum(counts)
+def _random_blocks(loss, groups, seed):
+    """Draw blocks; every other cross-entropy has class weights and a logit adjustment."""
+    rng, options = np.random.default_rng(seed + 2), {}
+    if loss == "cross_entropy" and seed % 2:
+        sizes = [classes for _, classes in groups]
+        options = {
+            "class_weights": np.repeat(10 ** rng.uniform(-1, 1, len(groups)), sizes),
+            "logit_adjustment": np.repeat(rng.normal(size=len(groups)), sizes),
+        }
+    return random_blocks(groups, seed, **options)
+
+
+def _dense_value(problem, loss, scores):
+    weights = problem.counts / problem.num_samples * problem.class_weights
     if loss == "mse":
-        return weights @ (0.5 * ((scores - np.eye(len(counts))) ** 2).sum(axis=0))
+        return weights @ (0.5 * ((scores - np.eye(len(weights))) ** 2).sum(axis=0))
+    scores = scores + problem.logit_adjustment[:, None]
     return weights @ -np.diagonal(log_softmax(scores, axis=0))
 
 
-def _dense_residual(loss, scores):
-    return (scores if loss == "mse" else softmax(scores, axis=0)) - np.eye(len(scores))
+def _dense_residual(problem, loss, scores):
+    if loss == "mse":
+        return scores - np.eye(len(scores))
+    probabilities = softmax(scores + problem.logit_adjustment[:, None], axis=0)
+    return (probabilities - np.eye(len(scores))) * problem.class_weights
 
 
 @given(LOSSES, GROUPS, SEEDS, st.sampled_from([0.1, 1.0, 30.0]))
 def test_value_and_residual_are_those_of_the_dense_loss(loss, groups, seed, scale):
-    problem, blocks = _random_blocks(groups, seed)
+    problem, blocks = _random_blocks(loss, groups, seed)
     blocks = blocks * scale
     fit = make_datafit(loss, blocks.partition)
     dense = blocks.to_dense()
-    expected = _dense_value(loss, problem.counts, dense)
+    expected = _dense_value(problem, loss, dense)
     assert fit.value(blocks.within, blocks.mean) == pytest.approx(expected, rel=1e-11, abs=1e-14)
     residual = fit.residual(blocks.within, blocks.mean).to_dense()
-    assert np.allclose(residual, _dense_residual(loss, dense), atol=1e-12 * scale)
+    assert np.allclose(residual, _dense_residual(problem, loss, dense), atol=1e-12 * scale)
 
 
 @given(LOSSES, GROUPS, SEEDS)
 def test_gradient_and_curvature_are_finite_differences(loss, groups, seed):
-    _, blocks = _random_blocks(groups, seed)
+    _, blocks = _random_blocks(loss, groups, seed)
     fit = make_datafit(loss, blocks.partition)
     rng = np.random.default_rng(seed + 1)
     d_within = np.where(blocks.partition.sizes > 1, rng.normal(size=len(blocks.within)), 0.0)
@@ -61,7 +78,7 @@ def test_gradient_and_curvature_are_finite_differences(loss, groups, seed):
 
 @given(LOSSES, GROUPS, SEEDS)
 def test_bias_derivatives_are_those_along_the_bias(loss, groups, seed):
-    _, blocks = _random_blocks(groups, seed)
+    _, blocks = _random_blocks(loss, groups, seed)
     fit = make_datafit(loss, blocks.partition)
     derivatives = fit.derivatives(blocks.within, blocks.mean)
     g = blocks.partition.num_groups
@@ -82,7 +99,7 @@ def test_bias_derivatives_are_those_along_the_bias(loss, groups, seed):
 
 @given(LOSSES, GROUPS, SEEDS)
 def test_smoothness_bounds_the_curvature(loss, groups, seed):
-    _, blocks = _random_blocks(groups, seed)
+    _, blocks = _random_blocks(loss, groups, seed)
     p = blocks.partition
     fit = make_datafit(loss, p)
     curvature = fit.derivatives(blocks.within, blocks.mean).curvature
@@ -94,8 +111,8 @@ def test_smoothness_bounds_the_curvature(loss, groups, seed):
 @given(LOSSES, GROUPS, SEEDS, SEEDS)
 def test_fenchel_young(loss, groups, seed, other_seed):
     """f(Z) + f*(G) >= <G, Z> for any Z and dual G, with equality where G is the gradient."""
-    problem, blocks = _random_blocks(groups, seed)
-    _, other = _random_blocks(groups, other_seed)
+    problem, blocks = _random_blocks(loss, groups, seed)
+    _, other = _random_blocks(loss, groups, other_seed)
     fit = make_datafit(loss, blocks.partition)
     residual = fit.residual(blocks.within, blocks.mean)
 
@@ -110,22 +127,22 @@ def test_fenchel_young(loss, groups, seed, other_seed):
 
 @given(GROUPS, SEEDS)
 def test_entropy_is_minus_infinity_outside_the_simplex(groups, seed):
-    _, blocks = _random_blocks(groups, seed)
+    _, blocks = _random_blocks("cross_entropy", groups, seed)
     fit = make_datafit("cross_entropy", blocks.partition)
     residual = fit.residual(blocks.within, blocks.mean)
     outside = BlockMatrix(residual.partition, residual.within, residual.mean.copy())
-    outside.mean[0, 1] -= 1.0
+    outside.mean[0, 1] -= blocks.partition.weights[1]
     assert fit.dual_value(outside) == -np.inf
 
 
 @given(LOSSES, GROUPS, SEEDS)
 def test_repair_makes_the_dual_point_feasible_for_a_free_bias(loss, groups, seed):
-    problem, blocks = _random_blocks(groups, seed)
+    problem, blocks = _random_blocks(loss, groups, seed)
     fit = make_datafit(loss, blocks.partition)
     repaired = fit.repair(fit.residual(blocks.within, blocks.mean))
     assert np.allclose(repaired.to_dense() @ problem.counts, 0, atol=1e-12 * problem.num_samples)
     if loss == "cross_entropy":
-        probabilities = repaired.to_dense() + np.eye(problem.num_classes)
+        probabilities = repaired.to_dense() / problem.class_weights + np.eye(problem.num_classes)
         assert np.allclose(probabilities.sum(axis=0), 1)
         assert probabilities.min() >= -1e-15
 
@@ -139,11 +156,13 @@ def test_losses_near_zero_keep_their_digits():
 
 @given(GROUPS, SEEDS)
 def test_restrict_returns_to_the_simplex(groups, seed):
-    problem, blocks = _random_blocks(groups, seed)  # any matrix: entries of both signs
+    problem, blocks = _random_blocks(
+        "cross_entropy", groups, seed
+    )  # any matrix: entries of both signs
     restricted = make_datafit("cross_entropy", blocks.partition).restrict(blocks)
-    probabilities = restricted.to_dense() + np.eye(problem.num_classes)
+    probabilities = restricted.to_dense() / problem.class_weights + np.eye(problem.num_classes)
     others = ~np.eye(problem.num_classes, dtype=bool)
     assert probabilities[others].min() >= -1e-15
     assert np.allclose(probabilities.sum(axis=0), 1)
     kept = others & (blocks.to_dense() > 0)
-    assert np.allclose(probabilities[kept], blocks.to_dense()[kept])
+    assert np.allclose(restricted.to_dense()[kept], blocks.to_dense()[kept])

@@ -13,7 +13,7 @@ NAME = "balanced cross-entropy"
 
 
 def applies(problem: Problem) -> bool:
-    """Tell whether the theorem covers a problem: equal counts, any bias, width at least K - 1."""
+    """Tell whether the theorem covers a problem: one group, any bias, width at least K - 1."""
     return (
         problem.loss == "cross_entropy"
         and problem.features == "real"
@@ -27,11 +27,12 @@ def solve(problem: Problem) -> tuple[BlockMatrix, Array]:
     """Return ``Z = m (I - 11^T/K)``, ``m = log(1/(lambda sqrt(n)) - K + 1)``.
 
     If ``lambda sqrt(n) >= 1/K``, everything collapses to zero. A bias is zero at the minimum.
+    Equal class weights divide lambda.
     """
-    ((count, k),) = problem.groups
-    ratio = problem.logit_decay * math.sqrt(count)
-    margin = 0.0 if at_most(1.0, ratio * k) else math.log1p(1 / ratio - k)
     partition = Partition.coarsest(problem)
+    k = problem.num_classes
+    ratio = problem.logit_decay * math.sqrt(partition.counts[0]) / float(partition.weights[0])
+    margin = 0.0 if at_most(1.0, ratio * k) else math.log1p(1 / ratio - k)
     logits = BlockMatrix(partition, np.array([margin]), np.zeros((1, 1)))
     return logits, np.zeros(1)
 

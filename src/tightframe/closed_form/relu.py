@@ -22,6 +22,7 @@ def applies(problem: Problem) -> bool:
         and problem.features == "nonnegative"
         and problem.depth == 1
         and problem.bias == "none"
+        and not problem.adjustment_runs
     )
     if not covered or problem.dim is None:
         return covered
@@ -34,7 +35,7 @@ def solve(problem: Problem) -> tuple[BlockMatrix, Array]:
     """Return logits ``m_k (delta_jk - 1/K)`` on orthogonal class means.
 
     ``m_k = log((K-1)(1/t_k - 1))`` with ``t_k = N lambda sqrt((K-1)/(K n_k))`` if
-    ``t_k < (K-1)/K``, else 0: the class vanishes.
+    ``t_k < (K-1)/K``, else 0: the class vanishes. A class weight divides its ``t_k``.
     """
     partition = Partition.coarsest(problem)
     return logits(partition, margins(problem, partition)), np.zeros(partition.num_groups)
@@ -59,13 +60,13 @@ def lower_bound(problem: Problem) -> float:
     k = problem.num_classes
     losses = np.log1p((k - 1) * np.exp(-m))
     costs = problem.logit_decay * np.sqrt(partition.counts * (k - 1) / k) * m
-    return float(partition.shares @ losses + partition.sizes @ costs)
+    return float(partition.loss_shares @ losses + partition.sizes @ costs)
 
 
 def margins(problem: Problem, partition: Partition) -> Array:
     """Return the margin of each group, shape (G,); 0 where its classes vanish."""
     k = problem.num_classes
-    t = partition.num_samples * problem.logit_decay * np.sqrt((k - 1) / (k * partition.counts))
+    t = partition.num_samples * problem.logit_decay * math.sqrt((k - 1) / k) / partition.pull
     shown = np.minimum(t, (k - 1) / k)  # keeps the logarithm defined for vanished classes
     m = math.log(k - 1) + np.log1p(-shown) - np.log(shown)
     return np.where(at_most((k - 1) / k, t), 0.0, m)

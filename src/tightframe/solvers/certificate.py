@@ -165,6 +165,8 @@ def uncovered(problem: Problem) -> str:
             f"{problem.num_classes} classes needs dim of at least {least}, or none, to be certified"
         )
     if problem.features == "nonnegative" and problem.loss == "cross_entropy":
+        if problem.adjustment_runs:
+            return "non-negative features are solved without a logit adjustment"
         if problem.depth == 1 and problem.bias == "none":
             return f"dim is {problem.dim}, too few axes for the classes that do not vanish"
         return "non-negative features with cross-entropy are solved for depth 1 and bias 'none'"
@@ -388,8 +390,9 @@ def factored_objective(
         rows = rows + b
         own = y[start : start + SAMPLE_CHUNK, None]
         if problem.loss == "cross_entropy":
+            rows = rows + problem.logit_adjustment
             rows -= np.take_along_axis(rows, own, axis=1)
-            loss += float(np.logaddexp.reduce(rows, axis=1).sum())
+            loss += float(np.logaddexp.reduce(rows, axis=1) @ problem.class_weights[own[:, 0]])
         else:
             rows[np.arange(len(rows)), own[:, 0]] -= 1
             loss += float(np.vdot(rows, rows)) / 2

@@ -85,6 +85,6 @@ def _turned(factors: Factors, last: Factors) -> Factors:
 
 def _position(problem: Problem, partition: Partition) -> Array:
     """Return what the solution depends on, in logarithms; the sizes tell sweeps apart."""
-    decays = [problem.logit_decay, problem.bias_decay or 1.0]
-    position: Array = np.log(np.concatenate([decays, partition.counts, partition.sizes]))
-    return position
+    decays = np.array([problem.logit_decay, problem.bias_decay or 1.0])
+    parts = [decays, partition.counts, partition.sizes, partition.weights]
+    return np.concatenate([np.log(np.concatenate(parts)), partition.adjustment])

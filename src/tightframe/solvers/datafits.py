@@ -2,8 +2,8 @@
 
 For both losses the gradient of the mean loss with respect to ``X = Z D^{1/2}`` is
 ``R D^{1/2} / N`` with a residual matrix R: ``R = P - I`` for cross-entropy (P the softmax
-probabilities as columns), ``R = Z + b 1^T - I`` for MSE. R is also the dual variable, so the
-certificate needs nothing else.
+probabilities as columns; columns times class weights), ``R = Z + b 1^T - I`` for MSE. R is also the
+dual variable, so the certificate needs nothing else.
 
 ``within`` and ``scores`` describe the logits: ``scores[j, i] = mean[j, i] + bias[j]``.
 """
@@ -113,7 +113,7 @@ class Datafit(ABC):
 
 
 class CrossEntropy(Datafit):
-    """Softmax cross-entropy; R = P - I."""
+    """Softmax cross-entropy; R = (P - I) times the class weights, P that of adjusted logits."""
 
     def _log_own(self, within: Array) -> Array:
         """Log-sum-exp of a group's logits about their mean, less log(size), shape (G,)."""
@@ -126,6 +126,7 @@ class CrossEntropy(Datafit):
 
     def values(self, within: Array, scores: Array) -> Array:
         k = self.partition.sizes
+        scores = self._adjusted(scores)
         own = scores[..., self.groups, self.groups] + within * (k - 1) / k
         # Logits relative to the sample's own class; siblings and other groups separately, so
         # that a loss near zero keeps its digits.
@@ -137,12 +138,17 @@ class CrossEntropy(Datafit):
         others -= top[..., None, :]
         rest = np.exp(others, out=others).sum(axis=-2)
         losses = np.where(top > 0, top + np.log(rest + np.exp(-top)), np.log1p(rest))
-        mean: Array = losses @ self.partition.shares
+        mean: Array = losses @ self.partition.loss_shares
         return mean
+
+    def _adjusted(self, scores: Array) -> Array:
+        adjustment = self.partition.adjustment
+        return scores + adjustment[:, None] if adjustment.any() else scores
 
     def _group_probabilities(self, within: Array, scores: Array) -> Array:
         """Probability of each group j for a sample of group i, shape (G, G)."""
-        t: Array = scores + np.log(self.partition.sizes)[:, None]
+        p = self.partition
+        t: Array = scores + (np.log(p.sizes) + p.adjustment)[:, None]
         t[..., self.groups, self.groups] += self._log_own(within)
         t -= t.max(axis=-2, keepdims=True)
         np.exp(t, out=t)
@@ -163,7 +169,8 @@ class CrossEntropy(Datafit):
         mean[..., self.groups, self.groups] = 0.0
         leak = k @ mean
         mean[..., self.groups, self.groups] = -leak / k
-        return BlockMatrix(p, np.where(k > 1, -(leak + k * sibling), 0.0), mean)
+        within = np.where(k > 1, -(leak + k * sibling), 0.0)
+        return BlockMatrix(p, within * p.weights, mean * p.weights)
 
     def scores(self, residual: BlockMatrix) -> tuple[Array, Array]:
         k = self.partition.sizes
@@ -173,30 +180,36 @@ class CrossEntropy(Datafit):
             within = np.where(k > 1, own - np.log(sibling), 0.0)
             scores: Array = np.log(others)
             scores[..., self.groups, self.groups] = own - within * (k - 1) / k
+        scores -= self.partition.adjustment[:, None]
         return within, scores - (k @ scores / k.sum())[..., None, :]
 
     def values_at(self, residual: BlockMatrix) -> Array:
-        k = self.partition.sizes
+        k, weights = self.partition.sizes, self.partition.weights
         # In a residual the diagonal's mean is minus the probability of all other groups, over k.
-        others = -k * residual.mean[..., self.groups, self.groups]
-        sibling = -(residual.within + others) / k
+        others = -k * residual.mean[..., self.groups, self.groups] / weights
+        sibling = -(residual.within / weights + others) / k
         wrong = np.where(k > 1, others + (k - 1) * sibling, others)
         with np.errstate(divide="ignore"):
-            mean: Array = -np.log1p(-wrong) @ self.partition.shares
+            mean: Array = -np.log1p(-wrong) @ self.partition.loss_shares
         return mean
 
     def _probabilities(self, residual: BlockMatrix) -> tuple[Array, Array, Array]:
-        """Return the probabilities ``I + R`` of own class, of siblings and of other classes.
+        """Return the probabilities P of own class, of siblings and of other classes.
 
         Of shapes (G,), (G,) and (G, G); the last has zeros on its diagonal, and that of siblings
         is zero for a group of one class.
         """
-        k = self.partition.sizes
-        others = residual.mean.copy()
-        sibling = others[..., self.groups, self.groups] - residual.within / k
+        k, sibling, others = self._wrong(residual)
+        return 1 - (k - 1) * sibling - k @ others, sibling, others
+
+    def _wrong(self, residual: BlockMatrix) -> tuple[Array, Array, Array]:
+        """Return the sizes, and the probabilities of siblings and of other classes."""
+        k, weights = self.partition.sizes, self.partition.weights
+        others = residual.mean / weights
+        sibling = others[..., self.groups, self.groups] - residual.within / weights / k
         sibling = np.where(k > 1, sibling, 0.0)
         others[..., self.groups, self.groups] = 0.0
-        return 1 - (k - 1) * sibling - k @ others, sibling, others
+        return k, sibling, others
 
     def derivatives(self, within: Array, scores: Array) -> Derivatives:
         p = self.partition
@@ -209,7 +222,7 @@ class CrossEntropy(Datafit):
         slope = (k - 1) / k * own_share - siblings_share / k  # d log_own / d within
         own = np.diagonal(q)
         bend = own * own_share * siblings_share
-        weights = q * p.shares
+        weights = q * p.loss_shares
         groups = self.groups
         alone = not np.any(k > 1)  # then there are no margins
 
@@ -222,33 +235,32 @@ class CrossEntropy(Datafit):
             d[..., groups, groups] += slope * d_within
             d -= (q * d).sum(axis=-2, keepdims=True)
             d *= weights
-            return d[..., groups, groups] * slope + p.shares * bend * d_within, d
+            return d[..., groups, groups] * slope + p.loss_shares * bend * d_within, d
 
-        spread = q * (1 - q) * p.shares
-        margin_diagonal = np.diagonal(spread) * slope**2 + p.shares * bend
+        spread = q * (1 - q) * p.loss_shares
+        margin_diagonal = np.diagonal(spread) * slope**2 + p.loss_shares * bend
         return Derivatives(
             *self._gradient(self._residual(within, q)), apply, margin_diagonal, spread
         )
 
     @property
     def smoothness(self) -> float:
-        return 1 / (2 * self.partition.num_samples)
+        return float(self.partition.weights.max()) / (2 * self.partition.num_samples)
 
     def bias_derivatives(self, within: Array, scores: Array) -> tuple[Array, Array]:
         p = self.partition
         q = self._group_probabilities(within, scores)
-        weighted = q * p.shares
+        weighted = q * p.loss_shares
         gradient = p.sizes * self._residual(within, q).row_average
         return gradient, np.diag(weighted.sum(axis=1)) - weighted @ q.T
 
     def dual_values(self, residual: BlockMatrix) -> Array:
-        """Return the mean entropy of the columns of ``P = I + R``; -inf outside the simplex."""
+        """Return the weighted mean entropy of P's columns; -inf outside the simplex.
+
+        An adjustment a adds ``a^T R n / N``.
+        """
         p = self.partition
-        k = p.sizes
-        others = residual.mean.copy()
-        sibling = others[..., self.groups, self.groups] - residual.within / k
-        sibling = np.where(k > 1, sibling, 0.0)
-        others[..., self.groups, self.groups] = 0.0
+        k, sibling, others = self._wrong(residual)
         if others.min(initial=0.0) < 0 or sibling.min() < 0:
             sibling, others = _round_up(sibling), _round_up(others)
         escape = (k - 1) * sibling + k @ others  # probability of all wrong classes
@@ -262,7 +274,10 @@ class CrossEntropy(Datafit):
             own > 0.5, np.log1p(-np.minimum(escape, 0.5)), np.log(np.maximum(own, 1e-300))
         )
         entropy = -(k @ _xlogx(others)) - (k - 1) * _xlogx(sibling) - own * log_own
-        return np.where(outside, -np.inf, entropy @ p.shares)
+        value = entropy @ p.loss_shares
+        if p.adjustment.any():
+            value = value + residual.row_average @ (p.sizes * p.adjustment)
+        return np.where(outside, -np.inf, value)
 
     def restrict(self, residual: BlockMatrix) -> BlockMatrix:
         """Set negative probabilities of wrong classes to zero; the own class balances."""
@@ -276,15 +291,18 @@ class CrossEntropy(Datafit):
         return BlockMatrix(self.partition, within, mean)
 
     def repair(self, residual: BlockMatrix) -> BlockMatrix:
-        """Shift rows so that ``P n = n``, after mixing in ``n 1^T / N`` to stay non-negative."""
+        """Shift rows to averages of zero, after mixing in what keeps P non-negative.
+
+        That is the residual of the weighted class shares, whose rows average to zero.
+        """
         p = self.partition
         excess = residual.row_average
-        prior = p.counts / p.num_samples
-        mix = float(np.max(np.maximum(excess, 0) / prior))
+        prior = p.counts * p.weights / (p.loss_shares.sum() * p.num_samples)
+        mix = float(np.max(np.maximum(excess, 0) / prior)) / float(p.weights.min())
         mix = mix / (1 + mix)
         mean = (1 - mix) * (residual.mean - excess[:, None])
-        mean += mix * (prior[:, None] - np.diag(1 / p.sizes))
-        within = np.where(p.sizes > 1, (1 - mix) * residual.within - mix, 0.0)
+        mean += mix * (prior[:, None] - np.diag(1 / p.sizes)) * p.weights
+        within = np.where(p.sizes > 1, (1 - mix) * residual.within - mix * p.weights, 0.0)
         return BlockMatrix(p, within, mean)
 
 

@@ -105,8 +105,8 @@ class FactoredProblem:
         # A proximal step of that size drops no singular value above this.
         self.safe_value = self.decay * self.step_size
         root = np.sqrt(partition.counts)
-        # A group's margin is positive iff sqrt(n_i) / N > lambda, whatever the rest does.
-        merged = at_most(root / partition.num_samples, self.decay)
+        # Whether a group's margin is positive does not depend on the rest.
+        merged = at_most(partition.pull / partition.num_samples, self.decay)
         self.active = np.flatnonzero((partition.sizes > 1) & ~merged)
         self.margin_cost = (self.decay * (partition.sizes - 1) * root)[self.active]
         self.has_bias = problem.bias != "none"
@@ -321,15 +321,16 @@ def polish(
 
 
 def _pooled_start(problem: Problem, partition: Partition, max_iterations: int) -> Factors:
-    """Return the answer for neighbouring counts pooled, spread over their groups.
+    """Return the answer for neighbouring groups pooled, spread over them.
 
     The logits vary smoothly with the counts, so that few steps remain to be done.
     """
     parents = np.empty(partition.num_groups, dtype=np.intp)
-    parents[np.argsort(partition.counts)] = np.arange(partition.num_groups) // POOL
+    parents[np.argsort(partition.pull)] = np.arange(partition.num_groups) // POOL
     sizes = np.bincount(parents, partition.sizes).astype(np.float64)
-    counts = np.bincount(parents, partition.sizes * partition.counts) / sizes
-    pooled = Partition(counts, sizes, lambda: parents)
+    parts = (partition.counts, partition.weights, partition.adjustment)
+    counts, *rest = (np.bincount(parents, partition.sizes * part) / sizes for part in parts)
+    pooled = Partition(counts, sizes, lambda: parents, *rest)
     coarse = minimise(problem, pooled, tol=COARSE_TOLERANCE, max_iterations=max_iterations)
     return Factors.balanced(coarse.logits.refine(partition, parents), coarse.factors.bias[parents])
 

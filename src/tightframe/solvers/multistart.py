@@ -109,8 +109,8 @@ def search(
             f"search takes at most {MAX_CLASSES}"
         )
     # One order of the classes, so that the answer does not depend on how they are named.
-    order = np.argsort(-problem.counts, kind="stable")
-    ordered = problem.replace(counts=problem.counts[order])
+    order = np.lexsort((problem.logit_adjustment, -problem.class_weights, -problem.counts))
+    ordered = problem.reordered(order)
     widths = _widths(problem)
     pools = []
     for width in widths:
@@ -175,6 +175,7 @@ class Factors:
         counts = problem.counts.astype(np.float64)
         self.root, self.shares = np.sqrt(counts), counts / counts.sum()
         self.slope_scale = self.root / counts.sum()  # d(mean loss)/dX = residual times this
+        self.weights, self.adjustment = problem.class_weights, problem.logit_adjustment
         self.middle_scale = math.sqrt(max(self.depth - 1, 1))
         self.bias_scale = 1 / math.sqrt(1 + problem.bias_decay)
         sizes = (k * width, k * width, width * (self.depth > 1), k * (problem.bias != "none"))
@@ -264,6 +265,8 @@ class Factors:
             residual = scores.copy()
             residual[:, own, own] -= 1
             return np.einsum("bjk,bjk,k->b", residual, residual, self.shares) / 2, residual
+        if self.adjustment.any():
+            scores = scores + self.adjustment[:, None]
         # Relative to the own class, whose term is kept apart: a loss near zero keeps its digits.
         others = scores - scores[:, own, own][:, None]
         others[:, own, own] = -np.inf
@@ -274,7 +277,7 @@ class Factors:
         losses = np.where(top > 0, top + np.log(total), np.log1p(wrong))
         residual = odds / total[:, None]
         residual[:, own, own] = -wrong / total
-        return losses @ self.shares, residual
+        return losses @ (self.shares * self.weights), residual * self.weights
 
     def objective(self, x: Array) -> float:
         """Return the objective of the logits of one point (1, P) with their cheapest factors."""
@@ -590,10 +593,12 @@ def etf_margin(problem: Problem) -> float | None:
 
     The larger root of ``m^{1-p} = mu n^{1/(M+1)} (e^m + K - 1)``, ``p = 2/(M+1)``, M >= 2: there
     the objective has a local minimum over m, the other being m = 0. None where there is no root.
+    Equal class weights divide mu.
     """
     ((count, k),) = problem.groups
     p = 2 / (problem.depth + 1)
     target = math.log(problem.mean_decay) + math.log(count) / (problem.depth + 1)
+    target -= math.log(problem.group_weights[0])
 
     def excess(m: float) -> float:  # concave in m
         return (1 - p) * math.log(m) - float(np.logaddexp(m, math.log(k - 1))) - target

@@ -94,14 +94,15 @@ def _mse_guess(problem: Problem, partition: Partition) -> Factors:
 def _full_rank_guess(problem: Problem, logits: BlockMatrix) -> tuple[BlockMatrix, Array]:
     """Return logits and a bias whose probabilities solve the optimality condition at full rank.
 
-    There ``P - I = -lambda N T D^{-1/2}`` with T the polar factor of ``Z D^{1/2}``, which is taken
-    from other logits. Where that leaves the simplex, probabilities are cut off.
+    There ``P - I = -lambda N T D^{-1/2}``, divided by the class weights, with T the polar factor of
+    ``Z D^{1/2}``, which is taken from other logits. Where that leaves the simplex, probabilities
+    are cut off.
     """
     p = logits.partition
     k = p.sizes
     left, values, right = svd(logits.reduced)
     rank = int((without_rounding(values) > 0).sum())
-    reach = problem.logit_decay * p.num_samples / np.sqrt(p.counts)
+    reach = problem.logit_decay * p.num_samples / p.pull
     wrong = -(left[:, :rank] @ right[:rank]) / np.sqrt(np.outer(k, k)) * reach
     least = 1e-3 * reach / k.sum()
     sibling = np.maximum(np.diagonal(wrong) + reach / k, least)
@@ -114,6 +115,7 @@ def _full_rank_guess(problem: Problem, logits: BlockMatrix) -> tuple[BlockMatrix
     np.fill_diagonal(wrong, 1.0)
     mean = np.log(shrink * wrong)
     np.fill_diagonal(mean, own - (k - 1) / k * within)
+    mean -= p.adjustment[:, None]
     guess = BlockMatrix(p, within, mean - k @ mean / k.sum())
     return _without_rows(guess), guess.row_average
 
