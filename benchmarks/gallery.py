@@ -19,7 +19,7 @@ from PIL import Image
 
 from tightframe.experiments.folder import cores, processor
 from tightframe.experiments.reproduce import FigureRecord, Reproduction, load_reproduction
-from tightframe.experiments.spec import NOT_REPRODUCED, OUTCOMES, REPRODUCED
+from tightframe.experiments.spec import NOT_REPRODUCED, OUTCOMES, REPRODUCED, papers
 from tightframe.files import read_json, replacing, write_json
 
 HOME = Path(__file__).parent.parent / "reproductions"
@@ -105,7 +105,9 @@ def _summary(records: Sequence[Reproduction]) -> str:
 
 def _section(home: Path, record: Reproduction) -> str:
     text, paper = [], None
-    for figure in record.figures:
+    # Papers one after the other, figures as the paper's specification lists them.
+    places = [f"{p.name}/{figure.name}" for p in papers().values() for figure in p.figures]
+    for figure in sorted(record.figures, key=lambda figure: places.index(figure.name)):
         if figure.about["citation"] != paper:
             paper = figure.about["citation"]
             versions = record.environment["versions"]
