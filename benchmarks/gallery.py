@@ -106,8 +106,9 @@ def _summary(records: Sequence[Reproduction]) -> str:
 def _section(home: Path, record: Reproduction) -> str:
     text, paper = [], None
     # Papers one after the other, figures as the paper's specification lists them.
-    places = [f"{p.name}/{figure.name}" for p in papers().values() for figure in p.figures]
-    for figure in sorted(record.figures, key=lambda figure: places.index(figure.name)):
+    known = [f"{p.name}/{figure.name}" for p in papers().values() for figure in p.figures]
+    places = {name: i for i, name in enumerate(known)}
+    for figure in sorted(record.figures, key=lambda figure: places.get(figure.name, len(known))):
         if figure.about["citation"] != paper:
             paper = figure.about["citation"]
             versions = record.environment["versions"]
