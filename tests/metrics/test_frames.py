@@ -229,6 +229,9 @@ class TestTargets:
             {"bias": "free"},
             {"bias": "decayed", "bias_decay": 0.01},
             {"loss": "mse"},
+            {"features": "nonnegative"},
+            {"loss": "mse", "features": "nonnegative"},
+            {"class_weights": "balanced", "logit_adjustment": "prior"},
         ],
     )
     @pytest.mark.parametrize("weight_decay", [1e-3, 2e-2])
@@ -243,6 +246,13 @@ class TestTargets:
                 matrix.to_dense(), want, atol=1e-9 * np.abs(want).max(), rtol=0
             )
             assert matrix.norm == pytest.approx(np.linalg.norm(want), rel=1e-9)
+            if part in ("classifier", "means"):
+                lengths = np.sqrt(np.diagonal(want))
+                np.testing.assert_allclose(matrix.lengths[matrix.groups], lengths, rtol=1e-7)
+                cosines = matrix.cosines[np.ix_(matrix.groups, matrix.groups)]
+                scale = np.outer(lengths, lengths)
+                off = ~np.eye(len(counts), dtype=bool) & (scale > 0)
+                np.testing.assert_allclose(cosines[off], want[off] / scale[off], atol=1e-8)
         w, means = solution.weights[0], solution.class_means.T
         moments = gather(means, np.arange(len(counts)), len(counts))
         got = measured_distances(moments, w, grouped)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from tightframe.grouped import GroupedGeometry, GroupedMatrix
 from tightframe.metrics.angles import (
     CosineStatistics,
     GroupAngles,
@@ -36,7 +37,6 @@ from tightframe.metrics.layerwise import (
 )
 from tightframe.metrics.moments import WEIGHTINGS, ClassMoments
 from tightframe.metrics.report import CollapseReport, MetricRow
-from tightframe.metrics.targets import GroupedGeometry, GroupedMatrix
 from tightframe.metrics.variability import (
     NC1Details,
     cdnv,

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tightframe.geometry import Geometry, normalized_distance
+from tightframe.grouped import GroupedGeometry, GroupedMatrix
 from tightframe.metrics.inputs import (
     Array,
     as_array,
@@ -37,8 +38,6 @@ from tightframe.metrics.rows import Rows
 from tightframe.metrics.snapshot import Snapshot
 from tightframe.metrics.targets import (
     TARGET_PARTS,
-    GroupedGeometry,
-    GroupedMatrix,
     Target,
     as_target,
     restrict,

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tightframe.files import format_json, replacing
 from tightframe.geometry import PARTS, Geometry
+from tightframe.grouped import GroupedGeometry
 from tightframe.metrics.angles import (
     GroupAngles,
     cosine_statistics,
@@ -49,7 +50,6 @@ from tightframe.metrics.rows import Rows
 from tightframe.metrics.snapshot import Snapshot
 from tightframe.metrics.targets import (
     TARGET_PARTS,
-    GroupedGeometry,
     Target,
     as_target,
     restrict,
