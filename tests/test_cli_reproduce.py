@@ -26,6 +26,9 @@ def test_list_names_papers_and_figures(command, monkeypatch):
     code, out, err = command("reproduce", "--list")
     assert (code, err) == (0, "")
     assert "hong-ling/minority-lambda" in out
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, err = command("reproduce", "--list")
+    assert "thrampoulidis/regularisation-path" in out  # the longest, in a narrow terminal
 
 
 def test_a_run_prints_verdicts_and_writes_page_and_pictures(command, tmp_path, request):

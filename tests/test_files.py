@@ -1,5 +1,7 @@
+import io
 import json
 import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -59,6 +61,16 @@ def test_npz_round_trip_and_refusals(tmp_path):
     np.savez(tmp_path / "pickled.npz", a=np.array([{"x": 1}], dtype=object))
     with pytest.raises(ValueError, match=r"not an \.npz file of arrays"):
         files.read_arrays(tmp_path / "pickled.npz")
+
+
+def test_a_header_that_announces_more_than_memory_is_refused(tmp_path):
+    header = io.BytesIO()
+    huge = {"descr": "<f8", "fortran_order": False, "shape": (2**56,)}
+    np.lib.format.write_array_header_1_0(header, huge)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("a.npy", header.getvalue())
+    with pytest.raises(ValueError, match=r"x\.npz: its arrays do not fit into memory"):
+        files.read_npz(tmp_path / "x.npz")
 
 
 @pytest.mark.parametrize("name", ["x.npz", "x.safetensors"])

@@ -1153,6 +1153,7 @@ def _print_papers(papers: Sequence[Paper], json: bool) -> None:
     console = Console()
     for paper in papers:
         table = Table(title=paper.citation, title_justify="left", box=None, show_header=False)
+        table.add_column(no_wrap=True)  # a name that is cut off cannot be typed again
         for figure in paper.figures:
             table.add_row(f"{paper.name}/{figure.name}", figure.source, figure.title)
         console.print(table)

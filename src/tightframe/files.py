@@ -143,7 +143,7 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     Raises
     ------
     ValueError
-        If the file is missing or not such a file; the message names it.
+        If the file is missing, not such a file, or larger than memory; the message names it.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -152,6 +152,10 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
         raise ValueError(f"{os.fspath(path)}: no such file") from None
     except IsADirectoryError:
         raise ValueError(f"{os.fspath(path)}: is a folder, need a file") from None
+    except MemoryError as error:  # a header of a few bytes can announce anything
+        raise ValueError(
+            f"{os.fspath(path)}: its arrays do not fit into memory ({error})"
+        ) from None
     except _DAMAGED as error:
         raise ValueError(f"{os.fspath(path)}: not an .npz file of arrays ({error})") from None
 

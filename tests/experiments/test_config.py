@@ -232,6 +232,7 @@ def test_replace():
         ({"batch_size": 0}, "batch_size: got 0"),
         ({"measure_every": 0}, "measure_every: got 0"),
         ({"seed": -1}, "seed: got -1"),
+        ({"seed": 2**63}, "seed: got 9223372036854775808, need a whole number below"),
         ({"device": "tpu"}, "device: got 'tpu'"),
         ({"threads": 0}, "threads: got 0"),
     ],

@@ -73,11 +73,34 @@ def test_a_reproduction_keeps_everything(tmp_path, calls):
     assert record["config"] == {"scale": "smoke", "seed": 0, "device": "cpu"}
     assert len(record["config_hash"]) == 16
     assert record["environment"]["versions"]["numpy"] == np.__version__
+    assert record["environment"]["versions"]["tightframe"] == tf.__version__
     assert set(record["figures"]) == {"toy/rank", "toy/again"}
     result = json.loads((out / "tasks" / SHARED.hash / "result.json").read_text())
     assert (result["status"], result["arguments"]) == ("done", SHARED.arguments)
     assert result["seconds"] > 0
     assert [type(panel).__name__ for panel in records[0].panels][:2] == ["Chart", "HeatMaps"]
+
+
+def test_rows_say_where_they_come_from(tmp_path, monkeypatch):
+    monkeypatch.setattr(spec, "papers", lambda: BAD)
+    out = tmp_path / "out"
+    rows = {r.name: r for r in reproduce("all", out, seed=3)}["toy/broken"].results
+    assert rows["status"].tolist() == ["optimal", "failed"]
+    record = json.loads((out / "reproduce.json").read_text())
+    assert set(rows["config_hash"]) == {record["config_hash"]}
+    assert rows["task_hash"].nunique() == 2
+    assert set(rows["base_seed"]) == {3}
+    assert set(rows["device"]) == {"cpu"}
+    assert set(rows["commit"].where(rows["commit"].notna(), None)) == {module.source_commit()}
+    for versions in rows["versions"]:
+        assert json.loads(versions) == record["environment"]["versions"]
+    # A task is kept with what it was run with, whatever judges it later.
+    file = out / "tasks" / rows["task_hash"][0] / "result.json"
+    result = json.loads(file.read_text())
+    result["environment"]["commit"] = "older"
+    file.write_text(json.dumps(result))
+    rows = {r.name: r for r in reproduce("all", out, seed=3, resume=True)}["toy/broken"].results
+    assert rows["commit"][0] == "older" != rows["commit"][1]
 
 
 def test_the_commit_is_that_of_the_sources():
@@ -140,6 +163,7 @@ def test_another_configuration_is_refused(tmp_path):
     [
         ({"scale": "huge"}, "scale: got 'huge', allowed are smoke, cpu, paper"),
         ({"seed": -1}, "seed: got -1"),
+        ({"seed": 2**62}, "seed: got 4611686018427387904, need a whole number below"),
         ({"device": "tpu"}, "device: got 'tpu', allowed are cpu, gpu, auto"),
         ({"jobs": 0}, "jobs: got 0"),
         ({"data_root": "/nowhere"}, "data_root: /nowhere is no folder"),

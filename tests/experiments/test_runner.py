@@ -3,6 +3,9 @@
 import contextlib
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -167,7 +170,7 @@ def test_leaving_early_cancels_what_has_not_begun(cluster, tmp_path, where):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"jobs": 0}, "jobs: got 0, need a whole number, at least 1"),
+        ({"jobs": 0}, "jobs: got 0, need a whole number, at least 1, or -1 for all cores"),
         ({"jobs": -2}, "jobs: got -2"),
         ({"jobs": 2, "scheduler": "tcp://127.0.0.1:1"}, "jobs: got 2 with a scheduler"),
         ({"scheduler": "nonsense"}, "scheduler: no Dask scheduler answers at 'nonsense'"),
@@ -178,6 +181,28 @@ def test_bad_arguments_are_refused_before_a_task_runs(options, message, monkeypa
     monkeypatch.setattr(module, "CONNECT_SECONDS", 0.5)
     with pytest.raises(ValueError, match=message.replace("(", r"\(")), runner(**options):
         pytest.fail("the block was entered")
+
+
+def test_something_else_that_listens_is_refused(monkeypatch):
+    monkeypatch.setattr(module, "CONNECT_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with (
+            pytest.raises(ValueError, match=r"no Dask scheduler answers .*does not greet"),
+            runner(scheduler=address),
+        ):
+            pytest.fail("the block was entered")
+
+
+def test_a_refused_address_leaves_no_traceback():
+    code = (
+        "from tightframe.experiments.runner import runner\n"
+        "try:\n"
+        "    with runner(scheduler='nonsense'): pass\n"
+        "except ValueError: pass\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_cluster_without_workers_is_refused(monkeypatch):

@@ -194,6 +194,8 @@ class RunConfig:
         self._take_oversample()
         for name, least in (("epochs", 1), ("measure_every", 1), ("seed", 0), ("threads", 1)):
             self._set(name, whole_number(name, getattr(self, name), least))
+        if self.seed >= 2**63:  # PyTorch's generators take no larger ones
+            raise ValueError(f"seed: got {self.seed}, need a whole number below 2**63")
         self._take_network()
         self._take_optimizer()
         for name, allowed in (

@@ -18,6 +18,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import tightframe
 from tightframe.files import read_json, to_plain, write_json
 
 _SHORT = reprlib.Repr()
@@ -40,7 +41,8 @@ def environment(packages: Iterable[str]) -> dict[str, Any]:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
+            # Run from its sources, as the record of a commit is, it has a version all the same.
+            versions[package] = tightframe.__version__ if package == "tightframe" else None
     machine = {"platform": platform.platform(), "processor": processor(), "cores": cores()}
     return {"versions": versions, **machine}
 

@@ -8,7 +8,8 @@ Layout of a reproduction folder::
     tasks/<hash>/arrays.npz        matrices, if any are kept
     tasks/<hash>/run/              the run folder of a network, to go on with after a kill
     tasks/<hash>/result.json       what was run, how it ended, where; written last
-    figures/<paper>/<figure>/results.parquet   final rows of all its tasks, with their labels
+    figures/<paper>/<figure>/results.parquet   final rows of all its tasks, with their labels and
+                                               where they come from (`PROVENANCE`)
     figures/<paper>/<figure>/panels.json       what is drawn (`tightframe.experiments.charts`)
     figures/<paper>/<figure>/verdicts.json     claim, verdicts, failed runs, settings; written last
 
@@ -18,6 +19,7 @@ and a task or figure is finished exactly if its last file is there.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
@@ -31,7 +33,7 @@ import pandas as pd
 import tightframe
 from tightframe.experiments.charts import Panel, panel_from_dict, panel_to_dict
 from tightframe.experiments.config import DEVICES
-from tightframe.experiments.folder import environment, open_folder, read_record
+from tightframe.experiments.folder import config_hash, environment, open_folder, read_record
 from tightframe.experiments.runner import runner
 from tightframe.experiments.spec import (
     NOT_REPRODUCED,
@@ -54,6 +56,15 @@ FORMAT = 1
 
 #: Called as ``progress(tasks_done, tasks, name)`` with the name of what was just done.
 Progress = Callable[[int, int, str], None]
+
+#: Columns of ``results.parquet`` that say where a row comes from: hash of the configuration and of
+#: the task, the seed added to all seeds, where networks were to be trained, the commit and the
+#: versions of packages (JSON) of the process that wrote the task, which a resumed folder may have
+#: from several.
+PROVENANCE = ("config_hash", "task_hash", "base_seed", "device", "commit", "versions")
+
+#: Seeds of a figure's tasks are a little larger, and PyTorch takes none from 2**63 on.
+_SEED_LIMIT = 2**62
 
 _PACKAGES = ("tightframe", "numpy", "scipy", "torch", "lightning", "pandas", "scikit-learn")
 
@@ -181,7 +192,7 @@ def reproduce(
         seed and device, of these figures or of others, which are kept.
     scale : {"smoke", "cpu", "paper"}
     seed : int
-        Added to all seeds of all tasks.
+        Added to all seeds of all tasks; below 2**62.
     device : {"cpu", "gpu", "auto"}, optional
         Where networks are trained; default: ``"auto"`` at scale paper, else ``"cpu"``.
     jobs, scheduler
@@ -211,6 +222,8 @@ def reproduce(
     if scale not in SCALES:
         raise ValueError(f"scale: got {scale!r}, allowed are {', '.join(SCALES)}")
     seed = whole_number("seed", seed, 0)
+    if seed >= _SEED_LIMIT:
+        raise ValueError(f"seed: got {seed}, need a whole number below 2**62")
     device = device or ("auto" if scale == "paper" else "cpu")
     if device not in DEVICES:
         raise ValueError(f"device: got {device!r}, allowed are {', '.join(DEVICES)}")
@@ -389,7 +402,8 @@ class _Folder:
             if not failed:
                 error = error or f"drawing failed: {_described(problem)}"
         folder = _figure_folder(self._out, name)
-        write_parquet(folder / "results.parquet", _table_of(results.all_rows))
+        rows = _with_provenance(results.all_rows, [stored for _, stored in ended])
+        write_parquet(folder / "results.parquet", _table_of(rows))
         write_json(folder / "panels.json", plain)
         write_json(
             folder / "verdicts.json",
@@ -468,6 +482,25 @@ def _verdicts(
         note = f" ({len(failed)} of {total} {runs} of this figure failed.)"
         verdicts = [Verdict(**{**asdict(v), "sentence": v.sentence + note}) for v in verdicts]
     return verdicts, None
+
+
+def _with_provenance(rows: pd.DataFrame, stored: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return a figure's rows with the columns `PROVENANCE`, from the ``result.json`` of tasks."""
+    told = []
+    for result in stored:
+        config, machine = result["config"], result["environment"]
+        told.append(
+            {
+                "config_hash": config_hash(config),
+                "task_hash": result["hash"],
+                "base_seed": config["seed"],
+                "device": config["device"],
+                "commit": machine["commit"],
+                "versions": json.dumps(machine["versions"], sort_keys=True),
+            }
+        )
+    columns = {name: [told[int(task)][name] for task in rows["task"]] for name in PROVENANCE}
+    return rows.assign(**columns)
 
 
 def _described(error: BaseException) -> str:

@@ -7,6 +7,7 @@ which should be plain data (numbers, text, lists, dicts): both travel to other p
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import signal
@@ -15,6 +16,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +83,10 @@ def runner(jobs: int = 1, scheduler: str | None = None) -> Iterator[Run]:
         answer, has no workers, or has workers without this version of tightframe.
     """
     if jobs != -1:
-        jobs = whole_number("jobs", jobs)
+        try:
+            jobs = whole_number("jobs", jobs)
+        except ValueError as error:
+            raise ValueError(f"{error}, or -1 for all cores") from None
     if scheduler is not None:
         if jobs != 1:
             raise ValueError(f"jobs: got {jobs} with a scheduler, whose workers run the tasks")
@@ -211,6 +216,7 @@ def _connected(address: str) -> Iterator[Client]:
 
     with _quiet():
         try:
+            _greet(address)
             client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
         except Exception as error:  # anything may listen there
             raise ValueError(
@@ -220,6 +226,29 @@ def _connected(address: str) -> Iterator[Client]:
         with client:
             _check_versions(client, address)
             yield client
+
+
+def _greet(address: str) -> None:
+    """Connect once and part again; raises whatever goes wrong.
+
+    A `Client` waits for ever for a greeting from something that listens but is no scheduler, and
+    one that could not start prints a traceback when it is collected.
+    """
+    from distributed.comm.core import connect
+    from distributed.security import Security
+
+    async def greet() -> None:
+        options = Security().get_connection_args("client")
+        connecting = connect(address, timeout=CONNECT_SECONDS, **options)
+        try:  # twice as long: Dask's own attempts to connect end first, and say more
+            comm = await asyncio.wait_for(connecting, 2 * CONNECT_SECONDS)
+        except TimeoutError:
+            raise TimeoutError("something listens there that does not greet as Dask does") from None
+        await comm.close()
+
+    # In a thread: a notebook has a running loop in this one.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, greet()).result()
 
 
 def _check_versions(client: Client, address: str) -> None:
