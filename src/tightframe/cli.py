@@ -835,6 +835,12 @@ def reproduce(
         bool, typer.Option("--resume", help="Go on in --out; figures can be added.")
     ] = False,
     data_root: Annotated[Path | None, typer.Option(help="Folder with data sets.")] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch data sets that are nowhere.")
+    ] = False,
+    devices: Annotated[
+        Any, typer.Option(parser=_whole, metavar="INTEGER", help="Processes (DDP), one a device.")
+    ] = 1,
     list_: Annotated[bool, typer.Option("--list", help="List papers and figures.")] = False,
     json: Json = False,
 ) -> None:
@@ -869,6 +875,8 @@ def reproduce(
                 scheduler=scheduler,
                 resume=resume,
                 data_root=data_root,
+                download=download,
+                devices=devices,
                 progress=progress,
                 on_figure=save_figure_plot,
             )

@@ -1,5 +1,6 @@
 """The folder of a reproduction: what is run, kept, judged, and gone on with after anything."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -16,6 +17,8 @@ from tests import processes
 from tests.experiments.toy_paper import BAD, DECAYS, GOOD, SHARED, problem
 from tightframe.experiments import reproduce as module
 from tightframe.experiments import spec
+from tightframe.experiments.config import RunConfig
+from tightframe.experiments.devices import train_apart
 from tightframe.experiments.reproduce import load_reproduction, reproduce
 from tightframe.experiments.spec import Task
 from tightframe.experiments.tasks import cosine_columns, run_task, seeded
@@ -166,6 +169,8 @@ def test_another_configuration_is_refused(tmp_path):
         ({"seed": 2**62}, "seed: got 4611686018427387904, need a whole number below"),
         ({"device": "tpu"}, "device: got 'tpu', allowed are cpu, gpu, auto"),
         ({"jobs": 0}, "jobs: got 0"),
+        ({"devices": 0}, "devices: got 0"),
+        ({"devices": 2, "jobs": 2}, "devices: got 2, need 1 with several jobs"),
         ({"data_root": "/nowhere"}, "data_root: /nowhere is no folder"),
     ],
 )
@@ -383,3 +388,31 @@ def test_a_network_goes_on_in_its_folder(tmp_path):
     assert again.rows == first.rows  # seconds too: nothing was trained
     with pytest.raises(ValueError, match="colour"):
         run_task("network", {"config": {"colour": 1}}, str(tmp_path / "other"))
+
+
+def test_missing_data_are_found_out_before_anything_runs(tmp_path, monkeypatch, calls):
+    network = Task("network", {"config": {"data": str(tmp_path / "none.npz")}}, {"what": "n"})
+    figure = GOOD["toy"].figures[0]
+    figure = dataclasses.replace(figure, tasks=lambda scale: [SHARED, network])
+    paper = dataclasses.replace(GOOD["toy"], figures=(figure,))
+    monkeypatch.setattr(spec, "papers", lambda: {"toy": paper})
+    with pytest.raises(ValueError, match=r"none\.npz"):
+        reproduce("toy", tmp_path / "out")
+    assert not calls
+
+
+@pytest.mark.slow  # starts two programs
+def test_two_devices_train_a_network_task(tmp_path):
+    config = {"counts": "6x10", "epochs": 4, "measure_every": 2, "settings": [[1e-2, 1e-3]]}
+    one, two = (
+        run_task("network", {"config": config}, str(tmp_path / str(n)), devices=n) for n in (1, 2)
+    )
+    record = json.loads((tmp_path / "2" / "run" / "run.json").read_text())
+    assert record["environment"]["devices"] == 2
+    assert two.rows[0]["objective"] == pytest.approx(one.rows[0]["objective"], rel=1e-6)
+
+
+def test_what_another_program_says_last_is_the_reason(tmp_path):
+    config = RunConfig(data=str(tmp_path / "none.npz"), devices=2)
+    with pytest.raises(ValueError, match=r"none\.npz"):
+        train_apart(config, tmp_path / "run")

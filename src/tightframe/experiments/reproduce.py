@@ -174,6 +174,8 @@ def reproduce(
     scheduler: str | None = None,
     resume: bool = False,
     data_root: str | os.PathLike[str] | None = None,
+    download: bool = False,
+    devices: int = 1,
     progress: Progress | None = None,
     on_figure: Callable[[FigureRecord], object] | None = None,
 ) -> list[FigureRecord]:
@@ -202,6 +204,10 @@ def reproduce(
         Keep the finished tasks in ``out``; run the others, failed and damaged ones too.
     data_root : path-like, optional
         Folder with data sets.
+    download : bool
+        Fetch data sets that are nowhere, see `tightframe.data.load`.
+    devices : int
+        Processes that train a network together (DDP), one a device; with ``jobs=1`` only.
     progress : callable, optional
         See `Progress`.
     on_figure : callable, optional
@@ -215,8 +221,8 @@ def reproduce(
     Raises
     ------
     ValueError
-        If a name or option is not allowed, or ``out`` holds something else; nothing has been run
-        then.
+        If a name or option is not allowed, ``out`` holds something else or a data set is nowhere;
+        nothing has been run then.
     """
     figures = find_figures(names)
     if scale not in SCALES:
@@ -227,6 +233,9 @@ def reproduce(
     device = device or ("auto" if scale == "paper" else "cpu")
     if device not in DEVICES:
         raise ValueError(f"device: got {device!r}, allowed are {', '.join(DEVICES)}")
+    devices = whole_number("devices", devices)
+    if devices > 1 and (jobs != 1 or scheduler is not None):
+        raise ValueError(f"devices: got {devices}, need 1 with several jobs or a scheduler")
     root = None if data_root is None else os.path.abspath(data_root)
     if root is not None and not os.path.isdir(root):
         raise ValueError(f"data_root: {root} is no folder")
@@ -241,6 +250,8 @@ def reproduce(
         folder.open(work, resume=resume)
         tasks = {task.hash: task for item in work.values() for task in item.tasks}
         missing = {key: task for key, task in tasks.items() if folder.read_task(task) is None}
+        if scheduler is None:  # whose workers have their own
+            _find_data(missing.values(), root, download)
         done = len(tasks) - len(missing)
         records: dict[str, FigureRecord] = {}
 
@@ -261,6 +272,7 @@ def reproduce(
                 "arguments": task.arguments,
                 "folder": os.fspath(folder.task_folder(task).absolute()),
                 "data_root": root,
+                "devices": devices,
             }
             for task in order
         ]
@@ -296,6 +308,15 @@ class _Work:
             "caption": figure.caption,
             "note": figure.note,
         }
+
+
+def _find_data(tasks: Iterable[Task], root: str | None, download: bool) -> None:
+    """Refuse to begin what will lack its data, or fetch that."""
+    from tightframe.data import load
+
+    configs = (task.arguments["config"] for task in tasks if task.kind == "network")
+    for name in dict.fromkeys(config.get("data", "digits") for config in configs):
+        load(name, root=root, download=download)
 
 
 def _timed(**task: Any) -> tuple[Output, float]:

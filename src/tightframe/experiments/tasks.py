@@ -84,7 +84,11 @@ def seeded(task: Task, seed: int, device: str | None = None) -> Task:
 
 
 def run_task(
-    kind: str, arguments: Mapping[str, Any], folder: str, data_root: str | None = None
+    kind: str,
+    arguments: Mapping[str, Any],
+    folder: str,
+    data_root: str | None = None,
+    devices: int = 1,
 ) -> Output:
     """Run one task; a task of `tightframe.experiments.runner`.
 
@@ -96,6 +100,8 @@ def run_task(
         Where a network keeps its run, to go on with after a kill; made if need be.
     data_root : str, optional
         Folder with data sets; no part of a task, because it changes no number.
+    devices : int
+        Of networks; no part of a task, because it changes no number but for rounding.
 
     Raises
     ------
@@ -111,7 +117,7 @@ def run_task(
             warnings.simplefilter("ignore", category)
         try:
             output = (
-                _network(**options, folder=Path(folder), data_root=data_root)
+                _network(**options, folder=Path(folder), data_root=data_root, devices=devices)
                 if kind == "network"
                 else _FUNCTIONS[kind](**options)
             )
@@ -280,6 +286,7 @@ def _network(
     folder: Path,
     data_root: str | None,
     arrays: bool = False,
+    devices: int = 1,
 ) -> Output:
     """Train a network for every setting of a configuration: a row each.
 
@@ -299,14 +306,20 @@ def _network(
     """
     from tightframe.experiments import store
     from tightframe.experiments.config import RunConfig
+    from tightframe.experiments.devices import train_apart
     from tightframe.experiments.train import run
 
     given = dict(config)
     if data_root is not None:
         given["data_root"] = data_root
+    if given.get("optimizer") != "lbfgs":  # which runs on one
+        given["devices"] = devices
     run_config = RunConfig.from_dict(given)
     # A task that was killed has left its run here.
-    run(run_config, folder / "run", resume=True)
+    if run_config.devices > 1:
+        train_apart(run_config, folder / "run")
+    else:
+        run(run_config, folder / "run", resume=True)
     output = Output()
     for i, setting in enumerate(store.load_run(folder / "run").settings):
         problem, result = setting.problem, setting.result
