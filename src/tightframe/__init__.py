@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from tightframe.advise import Advice, advise
+from tightframe.calibrate import Calibration, calibrate
 from tightframe.geometry import Geometry, normalized_distance, orthogonal_frame, seli, simplex_etf
 from tightframe.path import Path, PathLimits, RankChange, path, path_limits, rank_changes
 from tightframe.problem import Problem
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Advice",
+    "Calibration",
     "Certificate",
     "Geometry",
     "NotConvergedWarning",
@@ -32,6 +36,8 @@ __all__ = [
     "Solution",
     "SvmCertificate",
     "Thresholds",
+    "advise",
+    "calibrate",
     "certify",
     "certify_svm",
     "heads",
