@@ -28,8 +28,11 @@ from rich.table import Table
 from typer.exceptions import TyperException
 
 import tightframe as tf
+from tightframe.advise import FEATURE_DECAY_OF
 from tightframe.files import format_json, read_arrays, write_npz
+from tightframe.outlook import describe
 from tightframe.problem import BIASES, FEATURES, LOSSES
+from tightframe.settings import REDUCTIONS, described_problem
 from tightframe.solution import Search
 from tightframe.solvers.multistart import STARTS
 from tightframe.training.options import DECAY_ON, OPTIMIZERS, SCHEDULES
@@ -133,6 +136,16 @@ Dim = Annotated[
         parser=_whole, metavar="INTEGER", help="Width of the features; default: as needed."
     ),
 ]
+ClassWeights = Annotated[
+    str | None,
+    typer.Option(metavar="WEIGHTS|balanced", help="Factor of each class's loss: 1x5,10x5."),
+]
+LogitAdjustment = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NUMBERS|prior", help="Added to the logits inside the loss only; also 0.5*prior."
+    ),
+]
 Tol = Annotated[
     Any, typer.Option(parser=_number, metavar="NUMBER", help="Certified relative gap wanted.")
 ]
@@ -160,6 +173,8 @@ def _problem(
     features: str,
     depth: int,
     dim: int | None,
+    class_weights: str | None = None,
+    logit_adjustment: str | None = None,
 ) -> tf.Problem:
     return tf.Problem(
         counts,
@@ -171,6 +186,8 @@ def _problem(
         features=features,
         depth=depth,
         dim=dim,
+        class_weights=class_weights,
+        logit_adjustment=logit_adjustment,
     )
 
 
@@ -206,6 +223,8 @@ def solve(
     features: Features = "real",
     depth: Depth = 1,
     dim: Dim = None,
+    class_weights: ClassWeights = None,
+    logit_adjustment: LogitAdjustment = None,
     tol: Tol = 1e-8,
     starts: Annotated[
         Any,
@@ -225,7 +244,17 @@ def solve(
 ) -> None:
     """Solve for the global minimiser with its certificate; else for the best of many starts."""
     problem = _problem(
-        counts, weight_decay, feature_decay, loss, bias, bias_decay, features, depth, dim
+        counts,
+        weight_decay,
+        feature_decay,
+        loss,
+        bias,
+        bias_decay,
+        features,
+        depth,
+        dim,
+        class_weights,
+        logit_adjustment,
     )
     if out is not None and out.suffix != ".npz":
         raise ValueError(f"out: got {str(out)!r}, need a name that ends in .npz")
@@ -259,6 +288,8 @@ def thresholds(
     bias_decay: BiasDecay = None,
     features: Features = "real",
     depth: Depth = 1,
+    class_weights: ClassWeights = None,
+    logit_adjustment: LogitAdjustment = None,
     ranks: Annotated[
         bool, typer.Option("--ranks", help="Also tell where the rank of the logits changes.")
     ] = False,
@@ -266,7 +297,17 @@ def thresholds(
 ) -> None:
     """Tell at which decays, totals and counts each class group collapses."""
     problem = _problem(
-        counts, weight_decay, feature_decay, loss, bias, bias_decay, features, depth, None
+        counts,
+        weight_decay,
+        feature_decay,
+        loss,
+        bias,
+        bias_decay,
+        features,
+        depth,
+        None,
+        class_weights,
+        logit_adjustment,
     )
     result = tf.thresholds(problem)
     changes = tf.rank_changes(problem) if ranks else None
@@ -427,11 +468,23 @@ def certify(
     features: Features = "real",
     depth: Depth = 1,
     dim: Dim = None,
+    class_weights: ClassWeights = None,
+    logit_adjustment: LogitAdjustment = None,
     json: Json = False,
 ) -> None:
     """Bound how far any candidate is from the global minimum."""
     problem = _problem(
-        counts, weight_decay, feature_decay, loss, bias, bias_decay, features, depth, dim
+        counts,
+        weight_decay,
+        feature_decay,
+        loss,
+        bias,
+        bias_decay,
+        features,
+        depth,
+        dim,
+        class_weights,
+        logit_adjustment,
     )
     arrays = read_arrays(file)
     if "logits" in arrays:
@@ -464,6 +517,123 @@ def certify(
         table.add_row("gap from the candidate alone", f"{own.gap:.3g}")
         Console().print(table)
     if solution.status != "optimal":
+        raise typer.Exit(NOT_CONVERGED)
+
+
+@app.command()
+def advise(
+    counts: Annotated[str | None, typer.Option(help="Samples per class: 500x5,100x5; or")] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="a file of the training labels: .npy, .npz, .csv, .parquet, .txt."),
+    ] = None,
+    weight_decay: WeightDecay = None,
+    feature_decay: FeatureDecay = None,
+    batch_feature_decay: Annotated[
+        Any,
+        typer.Option(
+            parser=_number,
+            metavar="NUMBER",
+            help="Instead: decay of the features summed in a batch.",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="Weight decay and batch size from a Lightning config.yaml or the JSON of Hugging "
+            "Face's TrainingArguments."
+        ),
+    ] = None,
+    batch_size: Annotated[Any, typer.Option(parser=_whole, metavar="INTEGER")] = None,
+    reduction: Annotated[
+        str, typer.Option(metavar=_choices(REDUCTIONS), help="Of the loss in a batch.")
+    ] = "mean",
+    from_run: Annotated[
+        Path | None,
+        typer.Option(
+            help="Fit both decays to a trained network: a folder of 'run', or a file as for "
+            "'measure'."
+        ),
+    ] = None,
+    setting: Annotated[
+        str | None, typer.Option(help="Which setting of the run, if it has several.")
+    ] = None,
+    loss: Loss = "cross_entropy",
+    bias: Bias = "none",
+    bias_decay: BiasDecay = None,
+    features: Features = "real",
+    class_weights: ClassWeights = None,
+    weighted_mean: Annotated[
+        bool,
+        typer.Option(
+            "--weighted-mean", help="Class weights divide the loss, as PyTorch's mean does."
+        ),
+    ] = False,
+    logit_adjustment: LogitAdjustment = None,
+    margin: Annotated[
+        Any,
+        typer.Option(
+            parser=_number,
+            metavar="NUMBER",
+            help="Wanted: own minus largest other logit; default 1 (MSE: 0.5). Or",
+        ),
+    ] = None,
+    angle: Annotated[
+        Any,
+        typer.Option(
+            parser=_number, metavar="DEGREES", help="between the classifiers of any two classes."
+        ),
+    ] = None,
+    feature_decay_of: Annotated[
+        str,
+        typer.Option(
+            metavar=_choices(FEATURE_DECAY_OF),
+            help="What stays when the number of samples changes: the decay of every sample, or "
+            "that of their mean.",
+        ),
+    ] = "sample",
+    json: Json = False,
+) -> None:
+    """Tell which classes merge or vanish, how far that is, and what keeps them apart."""
+    given = {
+        "loss": loss,
+        "bias": bias,
+        "bias_decay": bias_decay,
+        "features": features,
+        "class_weights": class_weights,
+        "logit_adjustment": logit_adjustment,
+    }
+    defaults = {"loss": "cross_entropy", "bias": "none", "features": "real"}
+    options = {k: v for k, v in given.items() if v != defaults.get(k)}
+    fitted = None
+    if from_run is not None:
+        from tightframe.experiments.calibrated import calibrate_saved
+
+        others = (counts, labels, weight_decay, feature_decay, batch_feature_decay, config)
+        if any(value is not None for value in others):
+            raise ValueError("from_run: given with counts or decays, which it sets")
+        fitted = calibrate_saved(from_run, setting, **options)
+        problem = fitted.problem
+    else:
+        problem = described_problem(
+            counts,
+            labels=labels,
+            config=config,
+            weight_decay=weight_decay,
+            feature_decay=feature_decay,
+            batch_feature_decay=batch_feature_decay,
+            batch_size=batch_size,
+            reduction=reduction,
+            weighted_mean=weighted_mean,
+            **options,
+        )
+    advice = tf.advise(problem, margin=margin, angle=angle, feature_decay_of=feature_decay_of)
+    if json:
+        calibration = None if fitted is None else fitted.to_dict()
+        print(format_json(advice.to_dict() | {"calibration": calibration}))
+    else:
+        _print_advice(advice, fitted)
+    if advice.now.status != "optimal":
         raise typer.Exit(NOT_CONVERGED)
 
 
@@ -965,6 +1135,54 @@ def _print_solution(solution: tf.Solution, console: Console) -> None:
     )
     if solution.search is not None:
         _print_search(solution, solution.search, console)
+
+
+def _print_advice(advice: tf.Advice, fitted: tf.Calibration | None) -> None:
+    console = Console()
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False)
+
+    if fitted is not None:
+        say(
+            f"fitted to the network: weight_decay {fitted.weight_decay:.4g} (error "
+            f"{fitted.weight_error:.2g}), feature_decay {fitted.feature_decay:.4g} (error "
+            f"{fitted.feature_error:.2g}); its logits are {fitted.logits_distance:.2g} from the "
+            "prediction"
+        )
+    table = _table("classes", "margin", "angle", "classifier", "mean", "safety", "state")
+    table.title = f"As it is: lambda {advice.problem.logit_decay:.4g}"
+    for group, safety in zip(advice.now.groups, advice.safety, strict=True):
+        table.add_row(
+            describe(group),
+            *(f"{x:.4g}" for x in (group.margin, group.angle)),
+            *(f"{x:.4g}" for x in (group.classifier_norm, group.mean_norm)),
+            f"{safety.factor:.3g}",
+            group.state,
+        )
+    console.print(table)
+    for warning in advice.warnings:
+        say(warning)
+    decays = advice.to_dict()["largest_decay"]
+    say(
+        f"all classes are distinct below lambda {advice.largest_decay:.4g}: weight_decay "
+        f"{decays['weight_decay']:.4g} or feature_decay {decays['feature_decay']:.4g}"
+    )
+    if advice.met:
+        say(f"every class has {advice.wanted}: nothing to change")
+    else:
+        table = _table("proposal", "margin", "angle", title=f"For {advice.wanted}")
+        for proposal in advice.proposals:
+            after = proposal.after
+            numbers = ("-", "-") if after is None else (f"{after.margin:.4g}", f"{after.angle:.4g}")
+            table.add_row(proposal.text, *numbers)
+        console.print(table)
+    for times, found in advice.more_data:
+        say(
+            f"{times} times the data, feature_decay of the {advice.feature_decay_of} as it is: "
+            f"smallest margin {found.margin:.4g}, smallest angle {found.angle:.4g}"
+        )
+    say(advice.limits)
 
 
 def _print_search(solution: tf.Solution, search: Search, console: Console) -> None:
