@@ -1,4 +1,4 @@
-"""Fitted decays: those of a stationary point are found again, by finite differences of nothing else."""
+"""Fitted decays: a minimiser has its own, and the errors are those of PyTorch's gradients."""
 
 import numpy as np
 import pytest

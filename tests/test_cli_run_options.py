@@ -3,10 +3,14 @@
 import json
 
 import pytest
+import torch
+from torch.nn import functional
 
+import tightframe as tf
 from tightframe.cli import run_command
 from tightframe.experiments import train
 from tightframe.experiments.config import RunConfig
+from tightframe.experiments.store import load_run
 
 OPTIONS = {
     "data": ("digits", "digits"),
@@ -79,9 +83,22 @@ def test_a_network_and_its_options(configured, tmp_path):
     assert config.feature_dim == 32
 
 
+def test_class_weights_and_logit_adjustment(configured, tmp_path):
+    out = str(tmp_path / "run")
+    config = configured("--out", out, "--class-weights", "1x5,4x5", "--logit-adjustment=-1x5,0x5")
+    assert config == RunConfig(class_weights="1x5,4x5", logit_adjustment=[-1] * 5 + [0] * 5)
+    config = configured("--out", out, "--class-weights=balanced", "--logit-adjustment", "2*prior")
+    assert config == RunConfig(class_weights="balanced", logit_adjustment="2*prior")
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
+        (["--class-weights", "1x5"], ["class_weights", "5 numbers", "10 classes"]),
+        (["--class-weights", "1x9,-2"], ["class_weights", "-2", "numbers from"]),
+        (["--class-weights", "balanced", "--loss", "mse"], ["class_weights", "'cross_entropy'"]),
+        (["--logit-adjustment", "priors"], ["logit_adjustment", "'priors'", "NUMBERxCLASSES"]),
+        (["--logit-adjustment=prior", "--features=nonnegative"], ["logit adjustment"]),
         (["--network-option", "width"], ["--network-option", "'width'", "NAME=VALUE"]),
         (["--network-option", "depth=3"], ["network_options", "'depth'", "batch_norm"]),
         (["--network", "alexnet"], ["network", "'alexnet'", "resnet18"]),
@@ -112,3 +129,40 @@ def test_a_small_residual_network_runs(tmp_path, capsys, unrendered):
     result = json.loads(capsys.readouterr().out)["results"][0]
     assert result["problem"]["dim"] == 32
     assert (out / "report.html").exists()
+
+
+def test_a_run_with_class_weights_and_logit_adjustment(tmp_path, capsys, unrendered):
+    """Record and page against PyTorch's loss and `tf.solve`; groups of one count stay apart."""
+    out = tmp_path / "run"
+    code = run_command(
+        [
+            "run", "--json", f"--out={out}", "--counts=6x10", "--class-weights=1x5,4x5",
+            "--logit-adjustment=0x8,-0.5x2", "--weight-decay=0.02", "--feature-decay=2e-4",
+            "--hidden=8", "--bias=free", "--epochs=2",
+        ]
+    )  # fmt: skip
+    assert code == 0
+    result = json.loads(capsys.readouterr().out)["results"][0]
+    assert result["problem"]["class_weights"] == "1.0x5,4.0x5"
+    assert result["problem"]["logit_adjustment"] == "0.0x8,-0.5x2"
+    assert [v["class_weight"] for v in result["verdicts"]] == [1, 4, 4]
+    setting = load_run(out).settings[0]
+    final = {name: torch.tensor(array).double() for name, array in setting.final.items()}
+    labels = final["labels"].long()
+    weights, adjustment = torch.ones(10).double(), torch.zeros(10).double()
+    weights[5:], adjustment[8:] = 4, -0.5
+    logits = final["features"] @ final["weight"].T + final["bias"]
+    loss = functional.cross_entropy(logits + adjustment, labels, weights, reduction="sum") / 60
+    assert result["last"]["loss"] == pytest.approx(loss.item(), rel=1e-6)
+    accuracy = (logits.argmax(dim=1) == labels).double().mean().item()
+    assert result["last"]["train_accuracy"] == pytest.approx(accuracy)
+    assert setting.problem.class_weights.tolist() == weights.tolist()
+    solution = tf.solve(setting.problem)
+    assert result["predicted"]["objective"] == pytest.approx(solution.objective, rel=1e-7)
+    assert result["last"]["excess"] > 0
+    page = (out / "report.html").read_text(encoding="utf-8")
+    for name in ("5 classes of 6", "3 classes of 6 with weight 4",
+                 "2 classes of 6 with weight 4 and adjustment -0.5"):  # fmt: skip
+        assert f">{name}<" in page
+    assert "The 3 classes with 6 samples, weight 4 each are" in page
+    assert ">1.0x5,4.0x5<" in page

@@ -288,6 +288,7 @@ def test_a_weighted_mean_divides_by_the_weights():
         ({"class_weights": "balance"}, "class_weights: cannot read 'balance'"),
         ({"class_weights": "1x0,2x4"}, "class_weights: cannot read '1x0'"),
         ({"class_weights": "1x2.5"}, "class_weights: cannot read '1x2.5'"),
+        ({"class_weights": b"1234"}, "class_weights: got b'1234', need one number a class"),
         ({"class_weights": 3.0}, "class_weights: got 3.0, need one number a class"),
         ({"class_weights": ["a"] * 4}, "class_weights: got .*need one number a class"),
         ({"class_weights": []}, "class_weights: got .*need one number a class"),

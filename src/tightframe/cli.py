@@ -31,7 +31,7 @@ import tightframe as tf
 from tightframe.advise import FEATURE_DECAY_OF
 from tightframe.files import format_json, read_arrays, write_npz
 from tightframe.outlook import describe
-from tightframe.problem import BIASES, FEATURES, LOSSES
+from tightframe.problem import BIASES, FEATURES, LOSSES, with_loss_terms
 from tightframe.settings import REDUCTIONS, described_problem
 from tightframe.solution import Search
 from tightframe.solvers.multistart import STARTS
@@ -820,6 +820,8 @@ def run(
         ),
     ] = None,
     loss: Annotated[str | None, typer.Option(metavar=_choices(LOSSES))] = None,
+    class_weights: ClassWeights = None,
+    logit_adjustment: LogitAdjustment = None,
     bias: Annotated[str | None, typer.Option(metavar=_choices(BIASES))] = None,
     bias_decay: BiasDecay = None,
     features: Annotated[
@@ -924,6 +926,8 @@ def run(
         "labels": labels,
         "settings": _settings(weight_decay, feature_decay),
         "loss": loss,
+        "class_weights": class_weights,
+        "logit_adjustment": logit_adjustment,
         "bias": bias,
         "bias_decay": bias_decay,
         "features": features,
@@ -1125,7 +1129,10 @@ def _print_solution(solution: tf.Solution, console: Console) -> None:
     table = _table("classes", "samples each", "margin", "state", title="Predicted class groups")
     for group in solution.to_dict()["groups"]:
         state = "collapsed" if group["collapsed"] else "distinct"
-        table.add_row(str(group["classes"]), str(group["count"]), f"{group['margin']:.6g}", state)
+        count = with_loss_terms(
+            str(group["count"]), group["class_weight"], group["logit_adjustment"]
+        )
+        table.add_row(str(group["classes"]), count, f"{group['margin']:.6g}", state)
     console.print(table)
     gap = "none" if solution.gap is None else f"{solution.gap:.2g} ({solution.note})"
     console.print(
@@ -1217,11 +1224,12 @@ def _print_thresholds(
         "distinct for counts in",
         title=f"lambda = {decay} = {result.logit_decay:.6g}",
     )
-    for group in result.groups:
+    terms = zip(problem.group_weights, problem.group_adjustment, strict=True)
+    for group, own in zip(result.groups, terms, strict=True):
         interval = group.distinct_counts
         table.add_row(
             str(group.classes),
-            str(group.count),
+            with_loss_terms(str(group.count), *own),
             _optional(group.logit_decay),
             {True: "collapsed", False: "distinct", None: "-"}[group.collapsed],
             _optional(group.total_samples),

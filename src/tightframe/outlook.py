@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from tightframe.blocks import Array
 from tightframe.grouped import GroupedGeometry
+from tightframe.problem import with_loss_terms
 from tightframe.solution import Solution
 
 #: What becomes of a group's classes, worst first.
@@ -154,9 +154,4 @@ def describe(group: GroupOutlook) -> str:
     """Name a group in a sentence: ``"5 classes of 100 samples"``."""
     name = "1 class" if group.classes == 1 else f"{group.classes} classes"
     text = f"{name} of {group.count} samples"
-    extra = []
-    if group.class_weight != 1:
-        extra.append(f"weight {group.class_weight:.4g}")
-    if not math.isclose(group.logit_adjustment, 0.0):
-        extra.append(f"adjustment {group.logit_adjustment:.4g}")
-    return f"{text} ({', '.join(extra)})" if extra else text
+    return with_loss_terms(text, group.class_weight, group.logit_adjustment)

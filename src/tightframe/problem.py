@@ -521,6 +521,18 @@ def _format_runs(runs: Runs) -> str | None:
     return ",".join(repr(v) if n == 1 else f"{v!r}x{n}" for v, n in runs) or None
 
 
+def loss_terms(class_weight: float, logit_adjustment: float) -> list[str]:
+    """Say what sets a class's loss apart: ``["weight 5", "adjustment -2"]``; nothing if plain."""
+    terms = [f"weight {class_weight:g}"] if class_weight != 1 else []
+    return terms + ([f"adjustment {logit_adjustment:g}"] if logit_adjustment != 0 else [])
+
+
+def with_loss_terms(name: str, class_weight: float, logit_adjustment: float) -> str:
+    """Return a group's name with its `loss_terms`: ``"5 classes of 100 with weight 5"``."""
+    terms = loss_terms(class_weight, logit_adjustment)
+    return f"{name} with {' and '.join(terms)}" if terms else name
+
+
 def _spread(runs: Runs) -> NDArray[np.float64]:
     return np.repeat([float(value) for value, _ in runs], [classes for _, classes in runs])
 
@@ -661,7 +673,7 @@ def _per_class(
         runs = _join(_number_and_classes(name, part, allowed) for part in value.split(","))
     else:
         try:
-            array = np.asarray(value if isinstance(value, np.ndarray) else list(value))
+            array = np.asarray(value if isinstance(value, (np.ndarray, bytes)) else list(value))
         except (TypeError, ValueError):
             array = np.array("")
         if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iuf":

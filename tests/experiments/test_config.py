@@ -44,6 +44,7 @@ def test_defaults_lie_on_the_two_sides_of_the_threshold():
             strategy="ddp",
         ),
         RunConfig(head="fixed_etf", decay_on="all", optimizer="lbfgs", lr=0.1),
+        RunConfig(class_weights=[1] * 9 + [0.1], logit_adjustment="-0.7*prior"),
         RunConfig(network="timm:resnet34", feature_dim=512, network_options={"drop_rate": 0.1}),
     ],
 )
@@ -67,6 +68,8 @@ def test_default_run_keeps_its_hash():
         oversample="1x10",
         feature_dim=20,
         milestones=[],
+        class_weights=np.ones(10),
+        logit_adjustment="-3x10",
     )
     assert written_out == RunConfig()
     assert written_out.to_dict() == RunConfig().to_dict()
@@ -83,6 +86,8 @@ NEW = {
     "warmup_decay_factor": {"warmup_decay_factor": 0.5},
     "decay_on": {"decay_on": "all"},
     "max_seconds": {"max_seconds": 5.0},
+    "class_weights": {"class_weights": "balanced"},
+    "logit_adjustment": {"logit_adjustment": "prior"},
 }
 
 
@@ -132,6 +137,32 @@ def test_problems_have_the_counts_after_oversampling(oversample, expected):
     assert RunConfig.from_dict(config.to_dict()) == config
 
 
+def test_numbers_per_class_are_stored_in_one_form():
+    given = [1, 1, 1, 1, 1, 10, 10, 10, 10, 10]
+    config = RunConfig(class_weights=given)
+    assert config.class_weights == "1.0x5,10.0x5"
+    assert [p.class_weights.tolist() for p in config.problems] == [given] * 2
+    for same in (iter(given), np.array(given), "1x5,10x5", " 1x5, 10.0*5"):
+        again = RunConfig(class_weights=same)
+        assert again == config
+        assert config_hash(again.identity()) == config_hash(config.identity())
+    balanced = RunConfig(class_weights="balanced", logit_adjustment="prior")
+    for problem in balanced.problems:
+        np.testing.assert_array_equal(problem.class_weights, 550 / 10 / problem.counts)
+        np.testing.assert_allclose(problem.logit_adjustment, np.log(problem.counts / 550))
+
+
+def test_rules_refer_to_the_counts_after_oversampling():
+    rules = {"class_weights": "balanced", "logit_adjustment": "prior"}
+    (problem,) = RunConfig(
+        counts=[6, 6, 3], oversample="1x2,4", settings=[(0.1, 0.2)], **rules
+    ).problems
+    assert problem.counts.tolist() == [6, 6, 12]
+    assert problem.class_weights == pytest.approx([24 / 18, 24 / 18, 24 / 36])
+    assert problem.logit_adjustment == pytest.approx(np.log([1 / 4, 1 / 4, 1 / 2]))
+    assert RunConfig(counts=[6, 6, 3], oversample="balance", **rules).class_weights is None
+
+
 def test_batches_are_at_most_the_oversampled_set():
     assert RunConfig(counts="4x2", oversample="2x2", batch_size=16).batch_size == 16
     with pytest.raises(ValueError, match="batch_size: got 17, more than the 16"):
@@ -147,6 +178,21 @@ def test_problems_give_the_shared_arguments():
     assert config.settings == ((0.1, 0.1), (0.2, 0.1))
     assert config.setting_names == ("w0.1-h0.1", "w0.2-h0.1")
     assert [p.replace(dim=None) for p in config.problems] == problems
+
+
+def test_problems_give_class_weights_and_logit_adjustment():
+    problems = [
+        Problem(
+            "9x2,3", weight_decay=w, feature_decay=0.1, class_weights="balanced",
+            logit_adjustment="prior",
+        )
+        for w in (0.1, 0.2)
+    ]  # fmt: skip
+    config = RunConfig(settings=problems, class_weights="5x3")
+    assert [p.replace(dim=None) for p in config.problems] == problems
+    assert (
+        RunConfig(settings=[p.replace(class_weights=None) for p in problems]).class_weights is None
+    )
 
 
 def test_names_of_layerwise_decays():
@@ -215,6 +261,23 @@ def test_replace():
             {"settings": [Problem([2, n], weight_decay=1, feature_decay=1) for n in (2, 3)]},
             "settings: the Problems differ in counts",
         ),
+        (
+            {
+                "settings": [
+                    Problem([2, 2], weight_decay=1, feature_decay=1, class_weights=w)
+                    for w in ("1,2", "1,3")
+                ]
+            },
+            "settings: the Problems differ in class_weights",
+        ),
+        ({"class_weights": "1x5"}, "class_weights: got 5 numbers for 10 classes"),
+        ({"class_weights": "even"}, "class_weights: cannot read 'even'"),
+        ({"class_weights": 5}, "class_weights: got 5, need one number a class"),
+        ({"class_weights": "1x9,0"}, "class_weights: got 0, need numbers from"),
+        ({"class_weights": "balanced", "loss": "mse"}, "class_weights: .*'cross_entropy'"),
+        ({"logit_adjustment": "x*prior"}, r"logit_adjustment: got 'x\*prior'"),
+        ({"logit_adjustment": [0.0] * 11}, "logit_adjustment: got 11 numbers for 10"),
+        ({"logit_adjustment": "prior", "loss": "mse"}, "logit_adjustment: .*'cross_entropy'"),
         ({"loss": "hinge"}, "loss: got 'hinge'"),
         ({"bias": "decayed"}, "bias_decay: missing"),
         ({"features": "relu"}, "features: got 'relu'"),

@@ -316,6 +316,20 @@ def test_a_path_task_gives_the_rows_of_its_points():
     assert [row["rank"] for row in output.rows] == list(expected.rank)
 
 
+def test_groups_of_equal_count_have_columns_of_their_own():
+    given = {**problem(1e-3), "counts": "4x4", "class_weights": "1x2,3x2"}
+    row = run_task("solve", {"problems": [given]}, "").rows[0]
+    solution = tf.solve(Problem(**given))
+    limits = [group.logit_decay for group in tf.thresholds(Problem(**given)).groups]
+    for g, weight in enumerate((1, 3)):
+        assert row[f"group{g}_count"] == 4
+        assert row[f"group{g}_class_weight"] == weight
+        assert row[f"group{g}_threshold"] == limits[g] == pytest.approx(weight * 2 / 16)
+        assert row[f"group{g}_margin"] == pytest.approx(solution.group_margins[g])
+    plain = run_task("solve", {"problems": [problem(1e-3)]}, "").rows[0]
+    assert not [name for name in plain if "class_weight" in name or "adjustment" in name]
+
+
 def test_unknown_arguments_are_refused():
     with pytest.raises(ValueError, match=r"arguments: of a solve task: .*'colour'"):
         run_task("solve", {"problems": [problem(1e-3)], "colour": 1}, "")

@@ -76,3 +76,23 @@ def test_a_class_alone_is_judged_with_the_bias():
         assert verdict.predicted_margin == pytest.approx(scores[k, k] - rivals.max())
         assert verdict.measured_margin == pytest.approx(verdict.predicted_margin)
         assert solution.margins[k] == pytest.approx(verdict.predicted_margin)
+
+
+def test_groups_of_equal_count_are_told_apart_by_their_loss():
+    """Three groups of 10 samples on the two sides of ``weight sqrt(n) / N``."""
+    problem, solution = solved(
+        0.05, counts="10x6", class_weights="1x2,3x4", logit_adjustment="0x4,-0.5x2"
+    )
+    assert 10**0.5 / 60 > 0.05  # and all stay distinct
+    measured = solution.logits.copy()
+    measured[:2, :2] = measured[:2, :2].mean()
+    first, second, third = group_verdicts(problem, solution, measured)
+    assert [v.members for v in (first, second, third)] == [[0, 1], [2, 3], [4, 5]]
+    assert [v.agrees for v in (first, second, third)] == [False, True, True]
+    assert [v.samples for v in (first, second, third)] == [
+        "10 samples",
+        "10 samples, weight 3",
+        "10 samples, weight 3, adjustment -0.5",
+    ]
+    assert second.sentence.startswith("The 2 classes with 10 samples, weight 3 each are distinct")
+    assert third.predicted_margin == pytest.approx(solution.group_margins[2])

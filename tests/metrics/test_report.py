@@ -54,6 +54,23 @@ def values(report):
 
 
 class TestRows:
+    def test_groups_of_equal_count_are_told_apart_by_their_loss(self, network):
+        x, y, w, _ = network
+        problem = tf.Problem(
+            COUNTS, weight_decay=1e-3, feature_decay=1e-3, class_weights=[1, 2, 2, 2]
+        )
+        report = CollapseReport.measure(gather(x, y, 4), w, problem=problem)
+        angles = report.group_angles["classifier"]
+        order = ["5 with weight 2", "20 with weight 2", "20"]
+        assert angles.groups.tolist() == order
+        lengths = np.linalg.norm(w, axis=1)
+        assert angles.norms == pytest.approx([lengths[2:].mean(), lengths[1], lengths[0]])
+        assert ("group_norm", "classifier", "group 20 with weight 2") in values(report)
+        # Where the counts say it all, they are the names.
+        problem = problem.replace(class_weights=[2, 2, 1, 1])
+        report = CollapseReport.measure(gather(x, y, 4), w, problem=problem)
+        assert report.group_angles["classifier"].groups.tolist() == [20, 5]
+
     def test_every_row_is_what_the_functions_say(self, network):
         x, y, w, b = network
         moments = gather(x, y, 4)

@@ -19,8 +19,8 @@ from tests.report.conftest import (
     write_run,
     write_setting,
 )
-from tightframe.experiments.store import RunRecord
-from tightframe.report.html import write_report
+from tightframe.experiments.store import RunRecord, load_run
+from tightframe.report.html import _group_rows, write_report
 from tightframe.report.summary import format_number, metric_rows
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -261,3 +261,17 @@ def test_several_layers_have_thresholds_in_the_mean_decay(tmp_path: Path) -> Non
     for count, times in ((30, 2), (5, 1)):
         limit = count ** (2 / 3) / 105 / 2 ** (4 / 3)
         assert sum(value == pytest.approx(limit) for value in page.data) == times
+
+
+def test_groups_of_equal_count_have_their_own_thresholds_and_names(tmp_path: Path) -> None:
+    problem = tf.Problem("10x6", weight_decay=0.05, feature_decay=0.05, class_weights="1x3,2.5x3")
+    write_run(tmp_path, ["x"])
+    write_setting(tmp_path, "x", tf.solve(problem))
+    rows = _group_rows(load_run(tmp_path).settings[0])
+    assert [row["name"] for row in rows] == ["3 classes of 10", "3 classes of 10 with weight 2.5"]
+    limit = 10**0.5 / 60
+    assert [row["threshold"] for row in rows] == pytest.approx([limit, 2.5 * limit])
+    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert "3 classes of 10, 3 classes of 10 with weight 2.5" in page.text
+    assert "1.0x3,2.5x3" in page.cells
+    assert "logit adjustment" not in page.text

@@ -50,6 +50,14 @@ def test_saved_pictures(tmp_path: Path) -> None:
             assert len(np.unique(np.asarray(picture.convert("L")))) > 10
 
 
+def test_groups_of_equal_count_are_told_apart() -> None:
+    rows = run_grid(make("100x6", class_weights="1x3,2x3"))
+    names = [name for legend in drawn(path_figure(rows)) for name in legend]
+    assert names[:2] == ["3 classes of 100", "3 classes of 100 with weight 2"]
+    limits = [group["threshold"] for group in rows[0]["points"][0]["groups"]]
+    assert limits == pytest.approx([10 / 600, 2 * 10 / 600])
+
+
 def test_lines_are_the_rows_numbers() -> None:
     (row,) = rows = run_grid(make("500x5,100x5"))
     figure = path_figure(rows)

@@ -120,6 +120,31 @@ def test_heat_maps_sort_the_classes_by_group(tmp_path: Path) -> None:
     assert fewer.classes == [0, 3]
 
 
+def test_groups_of_equal_count_have_their_own_labels(tmp_path: Path) -> None:
+    weights = [1, 2, 1, 2, *range(3, 3 + MAX_MARGIN_PANELS)]
+    problem = tf.Problem(
+        f"9x{len(weights)}", weight_decay=0.001, feature_decay=0.001, class_weights=weights
+    )
+    solution = tf.solve(problem)
+    write_run(tmp_path, ["x"])
+    write_setting(tmp_path, "x", solution)
+    record = load_run(tmp_path).settings[0]
+    (predicted, *_) = heat_maps(record)
+    assert predicted.classes[:4] == [0, 2, 1, 3]
+    assert [name for _, name in predicted.ticks][:3] == [
+        "2 of 9",
+        "2 of 9 with weight 2",
+        "9 with weight 3",
+    ]
+    (panel,) = margin_panels(record)
+    assert [name for _, name in panel.ticks or ()][:3] == [
+        "9",
+        "9 with weight 2",
+        "9 with weight 3",
+    ]
+    assert panel.lines[0].y == pytest.approx(solution.group_margins.tolist())
+
+
 def test_many_groups_share_one_margin_panel(tmp_path: Path) -> None:
     counts = list(range(20, 20 + MAX_MARGIN_PANELS + 2))
     solution = tf.solve(tf.Problem(counts, weight_decay=0.001, feature_decay=0.001))

@@ -13,6 +13,7 @@ from tightframe.experiments.store import RunRecord, SettingRecord, to_plain
 from tightframe.report.summary import (
     MetricRow,
     format_number,
+    group_name,
     headline,
     metric_rows,
     overview,
@@ -135,6 +136,23 @@ def test_states_and_thresholds_are_the_theorys(run: RunRecord) -> None:
     assert record.problem is not None
     assert setting_thresholds(record) == tf.thresholds(record.problem)
     assert setting_thresholds(setting(run, MISSING)) is None
+
+
+@pytest.mark.parametrize(
+    ("terms", "name"),
+    [
+        ({}, "2 classes of 9"),  # as in records of version 0.1
+        ({"class_weight": 1.0, "logit_adjustment": 0.0}, "2 classes of 9"),
+        ({"class_weight": 5.0, "logit_adjustment": 0.0}, "2 classes of 9 with weight 5"),
+        ({"class_weight": 1.0, "logit_adjustment": -0.25}, "2 classes of 9 with adjustment -0.25"),
+        (
+            {"class_weight": 0.5, "logit_adjustment": 2.0},
+            "2 classes of 9 with weight 0.5 and adjustment 2",
+        ),
+    ],
+)
+def test_group_names(terms: dict[str, float], name: str) -> None:
+    assert group_name({"count": 9, "classes": 2, **terms}) == name
 
 
 @pytest.mark.parametrize(

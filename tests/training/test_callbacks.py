@@ -62,7 +62,9 @@ def expected_row(model, problem, solution):
         test_logits = model(TEST[0][0]).numpy()
     y = LABELS.numpy()
     z = h @ w.T + b
-    loss = np.mean(np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(y)), y])
+    moved = z + problem.logit_adjustment  # in the loss, not in what is predicted
+    losses = np.log(np.exp(moved).sum(axis=1)) - moved[np.arange(len(y)), y]
+    loss = np.mean(problem.class_weights[y] * losses)
     objective = loss + problem.feature_decay / 2 * (h**2).sum() + problem.bias_decay / 2 * b @ b
     for decay, layer in zip(problem.weight_decays, model.head, strict=True):
         objective += decay / 2 * float(layer.weight.detach().double().square().sum())
@@ -104,7 +106,14 @@ def expected_row(model, problem, solution):
     return row
 
 
-@pytest.mark.parametrize("changes", [{}, {"bias": "decayed", "bias_decay": 0.1}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"bias": "decayed", "bias_decay": 0.1},
+        {"class_weights": [1, 1, 4, 4], "logit_adjustment": "5*prior"},
+    ],
+)
 def test_history_against_independent_numpy(changes):
     problem = PROBLEM.replace(**changes)
     solution = solve(problem)

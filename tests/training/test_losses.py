@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from tightframe.heads import FixedETF
 from tightframe.problem import Problem
+from tightframe.solvers.certificate import factored_objective
 from tightframe.training import UFMLoss, head_bias, head_layers, linear_head
 
 COUNTS = (5, 3, 2)
@@ -22,7 +24,8 @@ def objective(problem, features, labels, head):
             z = w @ z
         z = z + b
         if problem.loss == "cross_entropy":
-            total += np.log(np.exp(z).sum()) - z[y]
+            z = z + problem.logit_adjustment
+            total += problem.class_weights[y] * (np.log(np.exp(z).sum()) - z[y])
         else:
             total += 0.5 * ((z - np.eye(3)[y]) ** 2).sum()
     total /= len(h)
@@ -47,6 +50,9 @@ PROBLEMS = [
     {"bias": "decayed", "bias_decay": 0.5},
     {"depth": 3, "weight_decay": (0.1, 0.2, 0.3)},
     {"loss": "mse", "bias": "decayed", "bias_decay": 0.5, "depth": 2},
+    {"class_weights": [1, 0.3, 7]},
+    {"logit_adjustment": "prior", "depth": 2},
+    {"class_weights": "balanced", "logit_adjustment": [-1, 0, 2.5], "bias": "free"},
 ]
 
 
@@ -136,3 +142,71 @@ def test_features_summed_per_batch_are_converted_by_the_problem():
     )
     ours = UFMLoss(problem)(features[index], labels[index], head)
     assert ours.item() == pytest.approx(step.item() / 0.5, rel=1e-13)
+
+
+# -- class weights and logit adjustment ------------------------------------------------------------
+
+REWEIGHTED = {"class_weights": [1, 0.3, 7], "logit_adjustment": [-1, 0, 2.5]}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_data_loss_is_pytorchs_weighted_sum_over_the_batch(dtype):
+    problem, features, labels, head = make(**REWEIGHTED)
+    weights = torch.tensor(REWEIGHTED["class_weights"], dtype=dtype)
+    adjustment = torch.tensor(REWEIGHTED["logit_adjustment"], dtype=dtype)
+    index = torch.tensor([9, 0, 4, 8])
+    logits, y = head(features[index]).to(dtype), labels[index]
+    loss = UFMLoss(problem)
+    ours = loss.data_loss(logits, y)
+    total = functional.cross_entropy(logits + adjustment, y, weights, reduction="sum")
+    assert ours.dtype == dtype
+    assert ours.item() == pytest.approx(total.item() / 4, rel=1e-6 if dtype.itemsize < 8 else 1e-14)
+    # PyTorch's own mean divides by the weights of those in the batch.
+    mean = functional.cross_entropy(logits + adjustment, y, weights)
+    assert ours.item() == pytest.approx(mean.item() * weights[y].sum().item() / 4, rel=1e-6)
+
+
+def test_batches_average_to_the_factored_objective():
+    problem, features, labels, head = make(**REWEIGHTED, bias="decayed", bias_decay=0.5)
+    with torch.no_grad():
+        values = [
+            len(index) / 10 * UFMLoss(problem)(features[index], labels[index], head).item()
+            for index in torch.randperm(10).split(3)
+        ]
+    layers = [layer.weight.detach().numpy() for layer in head_layers(head)]
+    bias = head_bias(head).detach().numpy()
+    expected = factored_objective(problem, layers, features.numpy(), labels.numpy(), bias)
+    assert sum(values) == pytest.approx(expected, rel=1e-13)
+
+
+def test_a_weighted_mean_over_the_training_set_is_converted_by_the_problem():
+    _, features, labels, head = make()
+    problem = Problem.from_weighted_mean(
+        COUNTS, class_weights=[1, 0.3, 7], weight_decay=0.07, feature_decay=0.03
+    )
+    weights = torch.tensor([1, 0.3, 7], dtype=torch.float64)
+    theirs = torch.nn.CrossEntropyLoss(weights)(head(features), labels)
+    ours = UFMLoss(problem).data_loss(head(features), labels)
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-13)
+
+
+def test_numbers_per_class_follow_the_module_and_stay_out_of_checkpoints():
+    problem, features, labels, head = make(**REWEIGHTED)
+    loss = UFMLoss(problem)
+    assert not loss.state_dict()
+    loss.load_state_dict(UFMLoss(make()[0]).state_dict())  # of a time before them
+    before = loss.data_loss(head(features), labels)
+    moved = loss.to("meta")
+    assert [buffer.device.type for buffer in moved.buffers()] == ["meta"] * 2
+    # What is measured in float64 on the CPU is so wherever the module trains.
+    assert moved.data_loss(head(features), labels) == before
+    assert not list(UFMLoss(make()[0]).buffers())
+
+
+def test_half_precision_logits():
+    problem, features, labels, head = make(**REWEIGHTED)
+    logits = head(features)
+    for changes in ({}, {"logit_adjustment": None}):
+        part = UFMLoss(problem.replace(**changes))
+        exact = part.data_loss(logits, labels).item()
+        assert part.data_loss(logits.bfloat16(), labels).item() == pytest.approx(exact, rel=0.02)

@@ -49,6 +49,9 @@ def objective(problem, d, run=0):
     return factored_objective(problem, layers, features, labels, bias)
 
 
+#: For counts of four classes; two of equal count differ in what is said of them.
+REWEIGHTED = {"class_weights": [1, 0.3, 4, 2], "logit_adjustment": [0, -2, 0.5, 1]}
+
 KINDS = list(
     itertools.product(
         ("cross_entropy", "mse"),
@@ -111,7 +114,10 @@ def autograd_objective(problem, layers, columns, bias):
         targets = functional.one_hot(labels, problem.num_classes).double()
         value = 0.5 * functional.mse_loss(z, targets, reduction="sum") / len(labels)
     else:
-        value = functional.cross_entropy(z, labels)
+        losses = functional.cross_entropy(
+            z + torch.tensor(problem.logit_adjustment), labels, reduction="none"
+        )
+        value = losses @ torch.tensor(problem.class_weights)[labels] / len(labels)
     for decay, layer in zip(problem.weight_decays, layers, strict=True):
         value = value + decay / 2 * layer.square().sum()
     if bias is not None:
@@ -132,6 +138,8 @@ def autograd_objective(problem, layers, columns, bias):
 def test_training_is_torch_sgd(kind, schedule, factor):
     problem, _ = kind_of(kind)
     nonnegative = problem.features == "nonnegative"
+    reweighted = REWEIGHTED if problem.loss == "cross_entropy" else {}
+    problem = problem.replace(**reweighted)
     d = descent(problem, (7,), dim=4, init_std=0.5)
     layers, columns = [w[0].clone() for w in d.layers], d.columns[0].clone()
     bias = None if d.bias is None else d.bias[0].clone()
@@ -159,6 +167,48 @@ def test_training_is_torch_sgd(kind, schedule, factor):
     if bias is not None:
         np.testing.assert_allclose(run.bias, bias.detach()[:, 0].numpy(), rtol=1e-10, atol=1e-12)
     assert run.history[0]["lr"] == pytest.approx(0.2 * factor(0))
+
+
+@pytest.mark.parametrize("bias", ["none", "free", "decayed"])
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("per_sample", [True, False])
+@pytest.mark.parametrize("name", [*REWEIGHTED, "both"])
+def test_reweighted_gradients_are_autograds(bias, depth, per_sample, name):
+    problem = tf.Problem(
+        "3,1x2,2",
+        weight_decay=[0.03, 0.06][:depth],
+        feature_decay=0.02,
+        bias=bias,
+        bias_decay=0.3 if bias == "decayed" else None,
+        depth=depth,
+        **(REWEIGHTED if name == "both" else {name: REWEIGHTED[name]}),
+    )
+    d = descent(problem, (3, 4), per_sample=per_sample)
+    now = d.evaluate()
+    for run in range(2):
+        values = [tensor[run].clone().requires_grad_() for tensor in parameters(d)]
+        columns, offset = values[depth], values[-1] if d.bias is not None else None
+        samples = torch.arange(len(d.labels)).repeat_interleave(d.weights.long())
+        value = autograd_objective(problem, values[:depth], columns[:, samples], offset)
+        assert now.objective[run] == pytest.approx(value.item(), rel=1e-13)
+        assert value.item() == pytest.approx(objective(problem, d, run), rel=1e-13)
+        value.backward()
+        for which, (ours, theirs) in enumerate(zip(d.gradients(), values, strict=True)):
+            # A column that stands for n samples moves as each of them.
+            share = d.weights if which == depth else 1.0
+            torch.testing.assert_close(ours[run] * share, theirs.grad, rtol=1e-10, atol=1e-14)
+
+
+def test_accuracy_is_that_of_plain_scores():
+    problem = tf.Problem("3,1x2,2", **DECAYS, bias="free")
+    adjusted = problem.replace(logit_adjustment=[0, 50, 0, 0])
+    plain, moved = (descent(p, range(8)).evaluate() for p in (problem, adjusted))
+    assert torch.equal(plain.accuracy, moved.accuracy)
+    assert bool((moved.loss > plain.loss).all())
+    d = descent(adjusted, range(8))
+    scores = torch.bmm(d.product, d.features) + d.bias
+    right = (scores.argmax(dim=1) == d.labels).double().mean(dim=1)
+    torch.testing.assert_close(moved.accuracy, right)
 
 
 def test_relu_features_train_as_autograd_says():
@@ -227,6 +277,44 @@ def test_the_minimum_is_the_certified_one(arguments, per_sample):
     predicted = solution.group_margins
     for i, margin in enumerate(predicted):
         assert run.history[-1][f"group{i}_margin"] == pytest.approx(margin, abs=1e-3)
+
+
+@pytest.mark.parametrize("per_sample", [True, False])
+@pytest.mark.parametrize("bias", ["none", "free"])
+def test_the_reweighted_minimum_is_the_certified_one(bias, per_sample):
+    problem = tf.Problem(
+        "4x4",
+        **DECAYS,
+        bias=bias,
+        class_weights="1x2,3x2",
+        logit_adjustment="0,0.5x3",
+    )
+    solution = tf.solve(problem)
+    assert len(problem.groups) == 3
+    run = train_ufm(problem, lr=0.4, per_sample=per_sample, iterations=4000)[0]
+    assert run.status == "converged"
+    assert abs(run.excess) < 1e-8 * solution.objective
+    assert 0 <= run.gap <= run.excess + 1e-12
+    np.testing.assert_allclose(run.logits, solution.logits, atol=2e-3)
+    # Cross-entropy leaves a free bias's mean open.
+    np.testing.assert_allclose(run.bias - run.bias.mean(), solution.bias, atol=2e-3)
+    for i, margin in enumerate(solution.group_margins):
+        assert run.history[-1][f"group{i}_margin"] == pytest.approx(margin, abs=2e-3)
+    assert run.final["class_weights"] == "1.0x2,3.0x2"
+
+
+def test_nonnegative_features_vanish_where_their_weighted_threshold_says():
+    problem = tf.Problem(
+        "6x4", weight_decay=0.06, feature_decay=0.06, features="nonnegative",
+        class_weights="0.5x2,2x2",
+    )  # fmt: skip
+    limits = [group.logit_decay for group in tf.thresholds(problem).groups]
+    assert limits[0] < problem.logit_decay < limits[1]
+    run = train_ufm(problem, dim=40, lr=0.4, iterations=4000)[0]
+    lengths = np.linalg.norm(run.class_means, axis=0)
+    assert lengths[:2].max() < 1e-4
+    assert lengths[2:].min() > 0.1
+    assert abs(run.excess) < 1e-8
 
 
 def test_nonnegative_mse_comes_close_slowly():
@@ -484,6 +572,21 @@ def test_a_run_is_the_same_alone_and_in_a_batch():
             names += ["means_to_predicted", "spectrum_to_predicted"]
             frames = [frame[names] for frame in frames]
             pd.testing.assert_frame_equal(*frames, rtol=1e-9, atol=1e-9)
+
+
+def test_only_decays_may_differ_in_a_batch():
+    problems = [SMALL, *(SMALL.replace(**changes) for changes in (
+        {"class_weights": "1x2,3x3"}, {"logit_adjustment": "prior"}, {"feature_decay": 0.02},
+    ))]  # fmt: skip
+    together = train_ufm(problems, iterations=30, lr=0.4)
+    for problem, batched in zip(problems, together, strict=True):
+        alone = train_ufm(problem, iterations=30, lr=0.4)[0]
+        np.testing.assert_allclose(alone.logits, batched.logits, rtol=0, atol=1e-12)
+    assert len({run.logits.tobytes() for run in together}) == 4
+    Descent([problems[0], problems[3]], (0, 1), 4, **OPTIONS)
+    for other, name in zip(problems[1:3], REWEIGHTED, strict=True):
+        with pytest.raises(ValueError, match=f"problems: got {name} None and '.*only decays may"):
+            Descent([problems[0], other], (0, 1), 4, **OPTIONS)
 
 
 def test_large_batches_are_split(monkeypatch):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tightframe.data.registry import check_name
 from tightframe.problem import (
     CountsLike,
+    PerClass,
     Problem,
     format_counts,
     parse_counts,
@@ -42,7 +43,15 @@ DEFAULT_FEATURE_DIM = 20
 Setting = tuple[float | tuple[float, ...], float]
 
 # Arguments that `RunConfig` and `Problem` share: what all settings of a run have in common.
-_SHARED = ("loss", "bias", "bias_decay", "features", "depth")
+_SHARED = (
+    "loss",
+    "bias",
+    "bias_decay",
+    "features",
+    "depth",
+    "class_weights",
+    "logit_adjustment",
+)
 
 
 @dataclass(frozen=True)
@@ -58,8 +67,9 @@ class RunConfig:
         Training samples of every class that are taken; stored compactly.
     settings : sequence of (weight_decay, feature_decay) or of Problem
         One network is trained for each. Given as `Problem` objects, which must agree in all but
-        their decays, they also set ``counts``, ``loss``, ``bias``, ``bias_decay``, ``features``
-        and ``depth``, whatever was passed for those; stored as pairs.
+        their decays, they also set ``counts``, ``loss``, ``bias``, ``bias_decay``, ``features``,
+        ``depth``, ``class_weights`` and ``logit_adjustment``, whatever was passed for those; stored
+        as pairs.
     loss, bias, bias_decay, features, depth
         As in `Problem`.
     hidden : sequence of int
@@ -122,6 +132,10 @@ class RunConfig:
     max_seconds : float, optional
         Training and measuring of a setting ends with the first epoch after so many seconds, over
         interruptions; the result's status says so.
+    class_weights, logit_adjustment : str or iterable of float, optional
+        As in `Problem`, of the counts after oversampling: text (``"1x5,10x5"``), one number a
+        class, or a rule's name (``"balanced"``, ``"prior"``). Stored as text of the numbers, which
+        `replace` keeps, whatever rule they came from; None where they change nothing.
     data_root : path-like, optional
         Where the data set's files are, see `tightframe.data.load`. Not part of the identity.
     devices : int
@@ -182,6 +196,8 @@ class RunConfig:
     warmup_decay_factor: float = 0.1
     decay_on: str = "features"
     max_seconds: float | None = None
+    class_weights: PerClass | None = None
+    logit_adjustment: PerClass | None = None
     data_root: str | os.PathLike[str] | None = field(default=None, compare=False)
     devices: int = field(default=1, compare=False)
     strategy: str = field(default="auto", compare=False)
@@ -211,6 +227,8 @@ class RunConfig:
         if self.max_seconds is not None:
             self._set("max_seconds", positive_float("max_seconds", self.max_seconds))
         problems = self.problems  # made here, so that a bad decay, loss, ... is refused now
+        for name in ("class_weights", "logit_adjustment"):
+            self._set(name, problems[0].to_dict()[name])
         self._check_against(problems)
         doubles = {name for name in self.setting_names if self.setting_names.count(name) > 1}
         if doubles:
@@ -349,16 +367,17 @@ class RunConfig:
         elif self.oversample is not None:
             counts = _expanded(counts) * _expanded(self.oversample)
         shared = {name: getattr(self, name) for name in _SHARED}
-        return tuple(
-            Problem(
-                counts,
-                weight_decay=weight_decay,
-                feature_decay=feature_decay,
-                dim=self.feature_dim,
-                **shared,
-            )
-            for weight_decay, feature_decay in self._pairs
+        (weight_decay, feature_decay), *rest = self._pairs
+        first = Problem(
+            counts,
+            weight_decay=weight_decay,
+            feature_decay=feature_decay,
+            dim=self.feature_dim,
+            **shared,
         )
+        # From the first one: class weights may be an iterator.
+        others = (first.replace(weight_decay=w, feature_decay=h) for w, h in rest)
+        return first, *others
 
     @property
     def setting_names(self) -> tuple[str, ...]:

@@ -349,7 +349,7 @@ def solve_row(
     known: dict[Any, dict[str, Any]] = {}
     points: list[dict[str, Any]] = []
     for solution in solutions:
-        # Of what is swept, thresholds in lambda depend on these two only.
+        # Of what is swept, thresholds in lambda depend on these two only; class weights are fixed.
         key = (solution.problem.runs, solution.problem.bias_decay)
         if key not in known:
             known[key] = _thresholds(solution.problem)
@@ -362,14 +362,19 @@ def _thresholds(problem: Problem) -> dict[str, Any]:
         result = thresholds(problem)
     except ValueError:  # none are known for this kind of problem
         return {"kind": None, "total": None, "groups": {}}
-    groups = {group.count: group.logit_decay for group in result.groups}
+    kinds = zip(problem.group_weights.tolist(), problem.group_adjustment.tolist(), strict=True)
+    groups = {
+        (group.count, *kind): group.logit_decay
+        for group, kind in zip(result.groups, kinds, strict=True)
+    }
     return {"kind": result.kind, "total": result.total_collapse, "groups": groups}
 
 
 def _point(solution: Solution, known: Mapping[str, Any]) -> dict[str, Any]:
     summary = solution.to_dict()
     for group in summary["groups"]:
-        group["threshold"] = known["groups"].get(group["count"])
+        kind = (group["count"], group["class_weight"], group["logit_adjustment"])
+        group["threshold"] = known["groups"].get(kind)
     place = {
         "lambda": overall_decay(solution.problem),
         "collapse_kind": known["kind"],

@@ -7,10 +7,11 @@ Every kind gives final rows, history rows and named arrays in the same terms. A 
 - the problem: ``counts``, ``num_classes``, ``num_samples``, ``loss``, ``bias``, ``features``,
   ``depth``, ``dim``, ``weight_decay`` (None where the layers differ), ``feature_decay``,
   ``bias_decay``, ``lambda`` (of several layers the geometric mean of all decays);
-- a column for every group of classes of equal count, the groups in the order of
+- a column for every group of interchangeable classes, the groups in the order of
   ``problem.groups``: ``group0_count``, ``group0_classes``, ``group0_threshold`` (in lambda; None
   where the theory has none), ``group0_margin`` (as measured, in logit units) and
-  ``group0_predicted_margin``;
+  ``group0_predicted_margin``; with class weights or a logit adjustment also
+  ``group0_class_weight`` and ``group0_logit_adjustment``;
 - ``cosine_0_1`` and so on: mean cosine between the mean logits (columns, without bias) of two
   different classes, one of each group; ``predicted_cosine_0_1``;
 - what is known of the prediction: ``predicted_objective``, ``predicted_gap`` (certified; None
@@ -372,6 +373,9 @@ def problem_columns(problem: Problem) -> Row:
     for g, group in enumerate(problem.groups):
         row |= {f"group{g}_count": group.count, f"group{g}_classes": group.classes}
         row[f"group{g}_threshold"] = None if known is None else known.groups[g].logit_decay
+        if not problem.is_plain:
+            row[f"group{g}_class_weight"] = float(problem.group_weights[g])
+            row[f"group{g}_logit_adjustment"] = float(problem.group_adjustment[g])
     return row
 
 

@@ -262,7 +262,7 @@ def _notes(config: RunConfig, solution: Solution) -> list[str]:
 def _undecided(verdict: Verdict, note: str) -> Verdict:
     """Return a verdict without a judgement, for the prediction is not of this training."""
     sentence = (
-        f"The classes with {verdict.count} samples are {verdict.measured} "
+        f"The classes with {verdict.samples} are {verdict.measured} "
         f"(margin {verdict.measured_margin:.3f}). No verdict: {note[0].lower()}{note[1:]}"
     )
     return dataclasses.replace(verdict, agrees=None, sentence=sentence)
@@ -289,6 +289,8 @@ def _write_prediction(paths: store.SettingPaths, name: str, solution: Solution) 
             {
                 "count": group.count,
                 "classes": group.classes,
+                "class_weight": problem.group_weights[i],
+                "logit_adjustment": problem.group_adjustment[i],
                 "members": members,
                 "margin": margins[i],
                 "collapsed": bool(solution.collapsed[members].all()),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tightframe.problem import Problem
+from tightframe.problem import Problem, loss_terms
 from tightframe.solution import Solution
 from tightframe.training.margins import group_margins
 
@@ -20,7 +20,7 @@ COLLAPSE_TOLERANCE = 0.05
 
 @dataclass(frozen=True)
 class Verdict:
-    """Measured against predicted state of one group of classes of equal count.
+    """Measured against predicted state of one group of interchangeable classes.
 
     Attributes
     ----------
@@ -39,6 +39,8 @@ class Verdict:
         distinct, but too close to its threshold for this measurement to tell.
     sentence : str
         The same in one plain sentence.
+    class_weight, logit_adjustment : float
+        Of the classes' loss.
     """
 
     count: int
@@ -50,6 +52,13 @@ class Verdict:
     measured: str
     agrees: bool | None
     sentence: str
+    class_weight: float = 1.0
+    logit_adjustment: float = 0.0
+
+    @property
+    def samples(self) -> str:
+        """What each class of the group has: ``"100 samples"``, ``"100 samples, weight 5"``."""
+        return _samples(self.count, self.class_weight, self.logit_adjustment)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes as a dict."""
@@ -59,7 +68,7 @@ class Verdict:
 def group_verdicts(
     problem: Problem, solution: Solution, measured_logits: ArrayLike
 ) -> list[Verdict]:
-    """Return one verdict a group of classes of equal count, in the order of ``problem.groups``.
+    """Return one verdict a group, in the order of ``problem.groups``.
 
     Parameters
     ----------
@@ -72,6 +81,7 @@ def group_verdicts(
     expected = group_margins(problem, solution.logits + solution.bias[:, None])
     found = group_margins(problem, measured_logits)
     verdicts = []
+    weights, adjustment = problem.group_weights.tolist(), problem.group_adjustment.tolist()
     for i, group in enumerate(problem.groups):
         members = np.flatnonzero(problem.class_groups == i)
         margins = float(expected[i]), float(found[i])
@@ -91,8 +101,15 @@ def group_verdicts(
                 measured=measured,
                 agrees=agrees,
                 sentence=_sentence(
-                    group.count, group.classes, margins, predicted, measured, agrees
+                    _samples(group.count, weights[i], adjustment[i]),
+                    group.classes,
+                    margins,
+                    predicted,
+                    measured,
+                    agrees,
                 ),
+                class_weight=weights[i],
+                logit_adjustment=adjustment[i],
             )
         )
     return verdicts
@@ -102,15 +119,19 @@ def _state(collapsed: bool) -> str:
     return "collapsed" if collapsed else "distinct"
 
 
+def _samples(count: int, class_weight: float, logit_adjustment: float) -> str:
+    samples = f"{count} sample" if count == 1 else f"{count} samples"
+    return ", ".join([samples, *loss_terms(class_weight, logit_adjustment)])
+
+
 def _sentence(
-    count: int,
+    samples: str,
     classes: int,
     margins: tuple[float, float],
     predicted: str,
     measured: str,
     agrees: bool | None,
 ) -> str:
-    samples = f"{count} sample" if count == 1 else f"{count} samples"
     if classes == 1:
         who, words = (
             f"The class with {samples}",

@@ -57,14 +57,14 @@ from tightframe.metrics.targets import (
     target_name,
 )
 from tightframe.metrics.variability import cdnv, nc1_details, nc1_quotient
-from tightframe.problem import MAX_DENSE_CLASSES, Problem, require_dense
+from tightframe.problem import MAX_DENSE_CLASSES, Problem, require_dense, with_loss_terms
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
     from rich.table import Table
 
-#: More groups of equal counts than this are not listed in the rows of a report.
+#: More groups than this are not listed in the rows of a report.
 MAX_LISTED_GROUPS = 8
 
 #: Fields of the report that are one number each, in the order they are shown.
@@ -209,7 +209,8 @@ class CollapseReport:
         ood : ClassMoments or array_like, optional
             Out-of-distribution samples for `nc5`.
         groups : array_like, shape (K,), optional
-            Which classes form a group, see `group_angles`; by default those of equal count.
+            Which classes form a group, see `group_angles`; by default those of equal count
+            (and class weight and logit adjustment of the problem).
         missing : {"raise", "leave_out"}
             What to do where classes have no samples, as of a large vocabulary: refuse, or measure
             the others, at least two, with a RuntimeWarning; `CollapseReport.missing` lists them.
@@ -674,7 +675,7 @@ def _measure(
         )
     values = moments.counts.cpu().numpy() if groups is None else np.asarray(groups)
     if groups is None and problem is not None and problem.num_classes == k:
-        values = problem.counts
+        values = _group_names(problem)
     if values.shape != (k,):
         raise ValueError(f"groups: got shape {values.shape}, need one number a class, ({k},)")
 
@@ -717,6 +718,18 @@ def _measure(
             given=given,
         ),
     )
+
+
+def _group_names(problem: Problem) -> NDArray[Any]:
+    """Return what `group_angles` tells classes by: their counts, or names where that is too little.
+
+    Classes of one count may differ in their class weights or logit adjustment.
+    """
+    if len({group.count for group in problem.groups}) == len(problem.groups):
+        return problem.counts
+    kinds = zip(problem.groups, problem.group_weights, problem.group_adjustment, strict=True)
+    names = [with_loss_terms(str(group.count), *terms) for group, *terms in kinds]
+    return np.array(names)[problem.class_groups]
 
 
 def _bias_alignment(own: ClassMoments, weight: Tensor, bias: Tensor) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 from markupsafe import Markup
 
 from tightframe.experiments.store import RunRecord, SettingRecord, load_run
+from tightframe.problem import Problem
 from tightframe.report.page import flatten, render_page, rounded, write_page
 from tightframe.report.panels import (
     HeatMap,
@@ -168,6 +169,7 @@ def _prediction_facts(setting: SettingRecord) -> list[tuple[str, Any]]:
         ("samples per class", problem.compact_counts),
         ("samples, classes", f"{problem.num_samples}, {problem.num_classes}"),
         ("loss", problem.loss.replace("_", "-")),
+        *_loss_facts(problem),
         ("bias", _bias_text(problem.bias, problem.bias_decay)),
         ("features", problem.features),
         ("linear layers", problem.depth),
@@ -195,7 +197,7 @@ def _prediction_facts(setting: SettingRecord) -> list[tuple[str, Any]]:
 
 def _group_rows(setting: SettingRecord) -> list[dict[str, Any]]:
     limits = setting_thresholds(setting)
-    by_count = {} if limits is None else {g.count: g.logit_decay for g in limits.groups}
+    places = [] if limits is None else [group.logit_decay for group in limits.groups]
     found = verdicts(setting)
     rows = []
     for i, group in enumerate(predicted_groups(setting)):
@@ -203,7 +205,7 @@ def _group_rows(setting: SettingRecord) -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": group_name(group),
-                "threshold": by_count.get(group["count"]),
+                "threshold": places[i] if i < len(places) else None,
                 "margin": group.get("margin"),
                 "predicted": "collapsed" if group.get("collapsed") else "distinct",
                 "measured_margin": verdict.get("measured_margin"),
@@ -220,6 +222,12 @@ def _verdict_view(verdict: Mapping[str, Any]) -> dict[str, str]:
     else:
         kind, mark = ("agrees", "✓ agrees") if agrees else ("differs", "✗ differs")
     return {"kind": kind, "mark": mark, "sentence": str(verdict.get("sentence", ""))}
+
+
+def _loss_facts(problem: Problem) -> list[tuple[str, Any]]:
+    given = problem.to_dict()
+    names = [name for name in ("class_weights", "logit_adjustment") if given[name] is not None]
+    return [(name.replace("_", " "), given[name]) for name in names]
 
 
 def _bias_text(bias: str, decay: float) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,8 @@ from tightframe.report.summary import (
     group_name,
     predicted_groups,
     predicted_metrics,
+    problem_groups,
+    with_group_terms,
 )
 
 #: With more groups than this, margins are drawn over the groups, not over training.
@@ -100,7 +104,7 @@ class HeatMap:
     limit : float
         The scale runs from minus to plus this; the same for all maps of a setting.
     ticks : list of (position, label)
-        Sample counts, one label a group at its middle.
+        Sample counts (and class weights), one label a group at its middle.
     borders : list of float
         Between the groups.
     """
@@ -181,10 +185,11 @@ def _margins_by_group(setting: SettingRecord) -> Panel:
     lines = [Line("predicted", "predicted", places, predicted, markers=True)]
     history = setting.history
     if history is not None and len(history):
-        names = [f"group{i}_margin" for i in range(len(groups))]
-        last = [_finite(history[name].iloc[-1]) for name in names]
+        columns = [f"group{i}_margin" for i in range(len(groups))]
+        last = [_finite(history[column].iloc[-1]) for column in columns]
         lines.append(Line("measured", "measured", places, last, markers=True))
-    ticks = [(place, str(group["count"])) for place, group in zip(places, groups, strict=True)]
+    names = [with_group_terms(str(group["count"]), group) for group in groups]
+    ticks = list(zip(places, names, strict=True))
     return Panel(
         "margin-all",
         "Margin of every group at the end",
@@ -241,12 +246,10 @@ def heat_maps(setting: SettingRecord, max_classes: int = 256) -> list[HeatMap]:
     groups = problem.class_groups[order]
     borders = (np.flatnonzero(np.diff(groups)) + 0.5).tolist()
     edges = [-0.5, *borders, len(order) - 0.5]
-    shown = [problem.groups[i] for i in dict.fromkeys(groups.tolist())]
+    known = problem_groups(problem)
+    shown = [known[i] for i in dict.fromkeys(groups.tolist())]
     ticks = [
-        (
-            (low + high) / 2,
-            f"{group.classes} of {group.count}" if group.classes > 1 else f"{group.count}",
-        )
+        ((low + high) / 2, _tick_name(group))
         for low, high, group in zip(edges, edges[1:], shown, strict=False)
     ]
     shared = ([int(k) for k in order], limit or 1.0, _thinned(ticks), borders)
@@ -255,6 +258,11 @@ def heat_maps(setting: SettingRecord, max_classes: int = 256) -> list[HeatMap]:
         HeatMap("heat-measured", "Measured logits", measured, *shared),
         HeatMap("heat-difference", title, difference, *shared),
     ]
+
+
+def _tick_name(group: Mapping[str, Any]) -> str:
+    count, classes = group["count"], group["classes"]
+    return with_group_terms(f"{classes} of {count}" if classes > 1 else f"{count}", group)
 
 
 def _curve(

@@ -24,6 +24,7 @@ from tightframe.experiments.grid import Grid
 from tightframe.experiments.phase import PhaseDiagram
 from tightframe.report.drawing import empty_axis, label_axis, new_figure, save_figure, style_axis
 from tightframe.report.style import GROUP_COLORS, LIGHT
+from tightframe.report.summary import group_name
 
 #: More paths than this are not drawn in one picture; evenly chosen ones are, and the title says so.
 MAX_PATHS = 6
@@ -219,10 +220,8 @@ def _draw_group(
     groups = [point["groups"][g] if g < len(point["groups"]) else None for point in points]
     margins = np.array([np.nan if group is None else group["margin"] for group in groups])
     collapsed = np.array([group is not None and group["collapsed"] for group in groups])
-    first = next(group for group in groups if group is not None)
-    many = "class" if first["classes"] == 1 else "classes"
-    kinds = {(group["count"], group["classes"]) for group in groups if group is not None}
-    name = f"{first['classes']} {many} of {first['count']}" if len(kinds) == 1 else f"group {g + 1}"
+    names = {group_name(group) for group in groups if group is not None}
+    name = names.pop() if len(names) == 1 else f"group {g + 1}"
     axis.plot(x, margins, color=color, linewidth=1.8)
     # Later groups in smaller markers: where all are zero, all are seen.
     size = max(7.0 - 1.2 * g, 3.0)

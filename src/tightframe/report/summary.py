@@ -11,6 +11,7 @@ import numpy as np
 
 from tightframe.experiments.store import RunRecord, SettingRecord
 from tightframe.geometry import PARTS
+from tightframe.problem import Problem, with_loss_terms
 from tightframe.thresholds import Thresholds, thresholds
 
 #: Parts of a `tightframe.Geometry` in words.
@@ -184,7 +185,7 @@ def overview(run: RunRecord) -> str:
     samples = ""
     if problem is not None:
         if len(problem.groups) <= 4:
-            sizes = ", ".join(group_name(group._asdict()) for group in problem.groups)
+            sizes = ", ".join(map(group_name, problem_groups(problem)))
         else:
             counts = [group.count for group in problem.groups]
             sizes = f"{min(counts)} to {max(counts)} each"
@@ -228,6 +229,19 @@ def predicted_groups(setting: SettingRecord) -> list[dict[str, Any]]:
     return list((setting.prediction or {}).get("groups") or [])
 
 
+def problem_groups(problem: Problem) -> list[dict[str, Any]]:
+    """Return what `group_name` needs of every group of a problem."""
+    return [
+        {**group._asdict(), "class_weight": weight, "logit_adjustment": adjustment}
+        for group, weight, adjustment in zip(
+            problem.groups,
+            problem.group_weights.tolist(),
+            problem.group_adjustment.tolist(),
+            strict=True,
+        )
+    ]
+
+
 def setting_thresholds(setting: SettingRecord) -> Thresholds | None:
     """Return the collapse thresholds of a setting's problem, None where the theory has none."""
     if setting.problem is None:
@@ -239,9 +253,15 @@ def setting_thresholds(setting: SettingRecord) -> Thresholds | None:
 
 
 def group_name(group: Mapping[str, Any]) -> str:
-    """Return a group in words: ``"5 classes of 100"``."""
+    """Return a group in words: ``"5 classes of 100"``, ``"5 classes of 100 with weight 5"``."""
     classes = int(group["classes"])
-    return f"{classes} {'class' if classes == 1 else 'classes'} of {int(group['count'])}"
+    many = "class" if classes == 1 else "classes"
+    return with_group_terms(f"{classes} {many} of {int(group['count'])}", group)
+
+
+def with_group_terms(name: str, group: Mapping[str, Any]) -> str:
+    """Add a group's class weight and logit adjustment to its name; old records have none."""
+    return with_loss_terms(name, group.get("class_weight", 1), group.get("logit_adjustment", 0))
 
 
 def format_number(value: Any, digits: int = 5) -> str:

@@ -40,7 +40,7 @@ def history_columns(num_groups: int) -> list[str]:
     Parameters
     ----------
     num_groups : int
-        Groups of classes of equal count, ``len(problem.groups)``.
+        Groups of interchangeable classes, ``len(problem.groups)``.
     """
     return [
         "epoch",

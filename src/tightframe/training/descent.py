@@ -32,7 +32,8 @@ class Evaluation:
     gradient_norm : Tensor
         The scaled gradient, see `Descent.evaluate`.
     accuracy : Tensor
-        Share of the samples whose own score is the largest.
+        Share of the samples whose own score is the largest, scores without logit adjustment:
+        predictions do not use it.
     """
 
     loss: Tensor
@@ -47,7 +48,7 @@ class Descent:
     Parameters
     ----------
     problems : sequence of Problem
-        One a run; alike but for their decays.
+        One a run; alike but for their decays, see `without_decays`.
     seeds : sequence of int
         One a run. All starting values of a run come from its own generator, so that they do not
         depend on the batch, the device or the dtype.
@@ -68,6 +69,11 @@ class Descent:
     columns : Tensor, shape (R, d, C)
         What is descended on: the features, or what the ReLU is applied to.
     bias : Tensor, shape (R, K, 1), or None
+
+    Raises
+    ------
+    ValueError
+        If the problems differ in more than decays.
     """
 
     def __init__(
@@ -83,6 +89,7 @@ class Descent:
         device: torch.device,
     ) -> None:
         problem = problems[0]
+        _require_alike(problems)
         self.num_classes, self.num_samples = problem.num_classes, problem.num_samples
         self._mse = problem.loss == "mse"
         self._project = problem.features == "nonnegative" and nonnegative == "projection"
@@ -96,6 +103,15 @@ class Descent:
         #: Whether there is one column a class.
         self.collapsed = not per_sample
         self._targets = (self.labels == classes[:, None]).to(dtype)  # (K, C)
+        # Factor of the loss of a column's samples, shape (C,), and what their scores are moved by.
+        self._loss_weights: Tensor | None = None
+        self._adjustment: Tensor | None = None
+        if problem.weight_runs:
+            weights = torch.as_tensor(problem.class_weights, device=device).to(dtype)
+            self._loss_weights = weights[self.labels]
+        if problem.adjustment_runs:
+            adjustment = torch.as_tensor(problem.logit_adjustment, device=device).to(dtype)
+            self._adjustment = adjustment[:, None]
 
         def per_run(values: list[float]) -> Tensor:
             return torch.tensor(values, dtype=dtype, device=device)[:, None, None]
@@ -161,8 +177,9 @@ class Descent:
         """Take one step of heavy ball: ``v <- momentum v + gradient``, ``x <- x - lr v``.
 
         The gradient is that of the objective, features included, so that a sample moves by
-        ``lr (W^T (p - y) / N + feature_decay h)``. With one column a class that is the step which
-        each of the class's samples would take, 1/n_k of the derivative by the column.
+        ``lr (c W^T (p - y) / N + feature_decay h)``, c its class weight. With one column a class
+        that is the step which each of the class's samples would take, 1/n_k of the derivative by
+        the column.
         """
         suffixes, residual = self._forward(self.features)
         *by_layers, by_bias = self._head_gradients(suffixes, residual)
@@ -208,13 +225,17 @@ class Descent:
         features = self.features
         z = self._scores(self.product, features).double()
         weights = self.weights.double() / self.num_samples
-        own = z.gather(1, self.labels.expand(len(z), 1, -1))[:, 0]
+        own = self._own(z)
+        # The sum first: where all are right, that is exactly one.
+        right = (own >= z.amax(dim=1)).double() @ self.weights.double() / self.num_samples
         if self._mse:
             losses = (z - self._targets.double()).square().sum(dim=1) / 2
-        else:
+        elif self._adjustment is None:
             losses = torch.logsumexp(z, dim=1) - own
-        loss = losses @ weights
-        right = (own >= z.amax(dim=1)).double() @ self.weights.double() / self.num_samples
+        else:
+            z += self._adjustment
+            losses = torch.logsumexp(z, dim=1) - self._own(z)
+        loss = losses @ (weights if self._loss_weights is None else weights * self._loss_weights)
 
         decays = [*self._weight_decays, self._feature_decay]
         squares = [_squares(w) for w in self.layers]
@@ -246,13 +267,22 @@ class Descent:
             return torch.bmm(product, features)
         return torch.baddbmm(self.bias, product, features)
 
+    def _own(self, scores: Tensor) -> Tensor:
+        """Return the score of every column's own class, shape (R, C)."""
+        return scores.gather(1, self.labels.expand(len(scores), 1, -1))[:, 0]
+
     def _forward(self, features: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return the products ``W_M ... W_m`` and a sample's ``(p - y) / N``, shape (R, K, C)."""
+        """Return the products ``W_M ... W_m`` and a sample's ``c (p - y) / N``, shape (R, K, C)."""
         suffixes = _suffixes(self.layers)
         residual = self._scores(suffixes[0], features)
+        if self._adjustment is not None:
+            residual += self._adjustment
         if not self._mse:
             residual = torch.softmax(residual, dim=1)
-        return suffixes, residual.sub_(self._targets).mul_(1 / self.num_samples)
+        residual.sub_(self._targets).mul_(1 / self.num_samples)
+        if self._loss_weights is not None:
+            residual *= self._loss_weights
+        return suffixes, residual
 
     def _head_gradients(self, suffixes: list[Tensor], residual: Tensor) -> list[Tensor]:
         """Return the loss's gradients by every layer, and by the bias."""
@@ -271,6 +301,24 @@ class Descent:
     def _feature_gradient(self, suffixes: list[Tensor], residual: Tensor) -> Tensor:
         gradient = torch.bmm(suffixes[0].mT, residual).addcmul_(self.features, self._feature_decay)
         return gradient * (self.columns > 0) if self._relu else gradient
+
+
+def without_decays(problem: Problem) -> Problem:
+    """Return a problem with decays of one: what the runs of a batch agree in."""
+    bias_decay = 1.0 if problem.bias == "decayed" else None
+    return problem.replace(weight_decay=1.0, feature_decay=1.0, bias_decay=bias_decay)
+
+
+def _require_alike(problems: Sequence[Problem]) -> None:
+    first = without_decays(problems[0])
+    for problem in problems[1:]:
+        if (other := without_decays(problem)) != first:
+            known, new = first.to_dict(), other.to_dict()
+            name = next(name for name in known if known[name] != new[name])
+            raise ValueError(
+                f"problems: got {name} {known[name]!r} and {new[name]!r} in one batch, where only "
+                "decays may differ"
+            )
 
 
 def _draw(shapes: list[tuple[int, int]], seed: int, std: float) -> list[Tensor]:

@@ -15,10 +15,11 @@ class UFMLoss(nn.Module):
 
     For a batch of B of the N training samples, with features h_i and logits z_i,
 
-        (1/B) sum_i loss(z_i, y_i) + (feature_decay / 2) (N/B) sum_i ||h_i||^2
+        (1/B) sum_i c_{y_i} loss(z_i + a, y_i) + (feature_decay / 2) (N/B) sum_i ||h_i||^2
             + sum_m (weight_decay_m / 2) ||W_m||_F^2 + (bias_decay / 2) ||b||^2
 
-    with i over the batch and loss = cross-entropy, or ``0.5 * ||z - e_y||^2``. The factor N/B makes
+    with i over the batch and loss = cross-entropy, or ``0.5 * ||z - e_y||^2``; c are the class
+    weights (ones) and a is the logit adjustment (zeros) of ``problem``. The factor N/B makes
     the batch's features stand for all N, so that ``problem``'s decays are the effective ones,
     whatever the batch size: over the batches of one epoch, the average weighted by B/N *is* the
     objective (for fixed parameters), and one random batch is an unbiased estimate of it.
@@ -36,18 +37,29 @@ class UFMLoss(nn.Module):
     - *A fixed layer* (`tightframe.heads.FixedETF`) has no gradient. Its decay term is a constant
       that stays in the objective, so that values compare with those of a trained head; a learnable
       scale is decayed through it.
+    - *Class weights* of PyTorch's ``CrossEntropyLoss(weight=c)`` have their mean taken over
+      ``sum_{i in batch} c_{y_i}``, not over B: the loss of a class depends on who else is in the
+      batch, and the decays count for more or less beside it. `Problem.from_weighted_mean` converts
+      it for the whole training set.
     - *No one half*, or a *summed* loss: `Problem.from_no_half`, `Problem.from_summed_loss`.
 
     Parameters
     ----------
     problem : Problem
-        Its counts give N; its decays are used as they are.
+        Its counts give N; its decays, class weights and logit adjustment are used as they are.
     """
 
     def __init__(self, problem: Problem) -> None:
         super().__init__()
         self.problem = problem
         self._num_samples = problem.num_samples
+        # They follow the module to its device; the problem has them already, so no checkpoint does.
+        for name, runs in (
+            ("class_weights", problem.weight_runs),
+            ("logit_adjustment", problem.adjustment_runs),
+        ):
+            numbers = torch.tensor(getattr(problem, name), dtype=torch.float32) if runs else None
+            self.register_buffer(f"_{name}", numbers, persistent=False)
 
     def forward(
         self, features: Tensor, labels: Tensor, head: nn.Module, decay_factor: float = 1.0
@@ -70,11 +82,26 @@ class UFMLoss(nn.Module):
         return loss + penalties[0] + penalties[1]
 
     def data_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean loss of a batch of logits, shape (B, K), without decays."""
-        if self.problem.loss == "cross_entropy":
+        """Return the mean loss of a batch of logits, shape (B, K), without decays.
+
+        Class weights multiply the samples' losses, whose sum is divided by B; the logit adjustment
+        is added here, so ``logits`` come as the network predicts by them.
+        """
+        if self.problem.loss == "mse":
+            targets = functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
+            return 0.5 * (logits - targets).square().sum() / len(labels)
+        if self.problem.adjustment_runs:
+            logits = logits + self._per_class("logit_adjustment", logits)
+        if not self.problem.weight_runs:
             return functional.cross_entropy(logits, labels)
-        targets = functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
-        return 0.5 * (logits - targets).square().sum() / len(labels)
+        losses = functional.cross_entropy(logits, labels, reduction="none")
+        return (losses * self._per_class("class_weights", logits)[labels]).mean()
+
+    def _per_class(self, name: str, logits: Tensor) -> Tensor:
+        """Return one number a class; for float64, which is for measuring, to all digits."""
+        if logits.dtype == torch.float64:
+            return torch.as_tensor(getattr(self.problem, name), device=logits.device)
+        return self.get_buffer(f"_{name}")
 
     def feature_penalty(self, features: Tensor) -> Tensor:
         """Return the decay of the features, scaled from the batch to all N samples."""

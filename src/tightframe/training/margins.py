@@ -1,4 +1,4 @@
-"""Margins inside groups of classes of equal count: what shows whether they have collapsed."""
+"""Margins inside groups of interchangeable classes: what shows whether they have collapsed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tightframe.problem import Problem
 
 
 def group_margins(problem: Problem, logits: ArrayLike) -> NDArray[np.float64]:
-    """Return the mean margin inside every group of classes of equal count, shape (G,).
+    """Return the mean margin inside every group of interchangeable classes, shape (G,).
 
     For a group of several classes: own logit minus a sibling's, averaged over the ordered pairs
     of classes inside the group. For a class alone: own logit minus the largest other one.

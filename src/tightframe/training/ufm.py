@@ -21,7 +21,13 @@ from tightframe.solution import Solution
 from tightframe.solve import solve
 from tightframe.solvers.certificate import certify, finite_array, is_covered, uncovered
 from tightframe.svm import certify_svm
-from tightframe.training.descent import NONNEGATIVE, Descent, Evaluation, log_spaced
+from tightframe.training.descent import (
+    NONNEGATIVE,
+    Descent,
+    Evaluation,
+    log_spaced,
+    without_decays,
+)
 from tightframe.training.ufm_records import Recorder, State, row_columns
 
 if TYPE_CHECKING:
@@ -235,15 +241,14 @@ def train_ufm(
     on the objective of `Problem`. The default values are those of the synthetic experiments of
     Dang et al. (2023, https://arxiv.org/abs/2301.00437).
 
-    Runs that agree in counts, loss, kind of bias, features, depth and width are computed as one
-    batch, whatever their decays and seeds; a run's numbers do not depend on its batch, but for
-    rounding. Nothing is hidden: descent may end at a saddle or a local minimum, crawl, or diverge,
-    and `UFMRun.status`, ``excess`` and ``gap`` say so.
+    Runs that agree in all but decays and seeds are computed as one batch; a run's numbers do not
+    depend on its batch, but for rounding. Nothing is hidden: descent may end at a saddle or a local
+    minimum, crawl, or diverge, and `UFMRun.status`, ``excess`` and ``gap`` say so.
 
     Parameters
     ----------
     problems : Problem or iterable of Problem
-        Real or non-negative features, any loss, bias and depth.
+        Real or non-negative features, any loss, bias and depth, class weights and logit adjustment.
     seeds : iterable of int
         Each gives every problem one run; runs of one seed and equal shapes start alike.
     dim : int, optional
@@ -315,7 +320,8 @@ def train_ufm(
       ``reference`` in `UFMRuns.final` says which: "optimal" (certified), "not_converged", "local",
       or "none" where nothing solves the problem (the reason is in ``gap_note``);
     - gradient_norm: ``sqrt(sum_x ||dF/dx||^2 / decay_x / (2 F))`` over layers, features, bias;
-    - train_accuracy: share of the samples with the largest score their own;
+    - train_accuracy: share of the samples with the largest score their own (logits and bias; a
+      logit adjustment is part of the loss alone);
     - nc1, nc1_quotient: as `tightframe.metrics.nc1` and ``nc1_quotient``, class-weighted; infinite
       if all class means are equal;
     - ``<part>_to_<target>``: `normalized_distance` of the parts of `geometry.PARTS` to
@@ -638,11 +644,9 @@ class _Job(NamedTuple):
 
 def _batches(jobs: list[_Job], per_sample: bool) -> list[list[_Job]]:
     """Group jobs that differ in decays and seeds only, as many as memory allows."""
-    alike: dict[tuple[Any, ...], list[_Job]] = {}
+    alike: dict[Problem, list[_Job]] = {}
     for job in jobs:
-        p = job.problem
-        key = (p.runs, p.loss, p.bias, p.features, p.depth, p.dim)
-        alike.setdefault(key, []).append(job)
+        alike.setdefault(without_decays(job.problem), []).append(job)
     batches = []
     for group in alike.values():
         p = group[0].problem
