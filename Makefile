@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN_DIR ?= demo-run
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format bench-solver bench-metrics clean
+.PHONY: help demo test coverage test-slow lint format bench-solver bench-metrics clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -24,6 +24,9 @@ demo: $(VENV)/.all ## Train on digits in two settings and write demo-run/report.
 	$(BIN)/tightframe run --out $(RUN_DIR) --resume
 
 test: $(VENV)/.dev lint ## Lint, type-check and test (under 10 minutes)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
+
+coverage: $(VENV)/.dev ## The same tests, half as slow again, with the lines that they miss
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow' --cov --cov-report=term:skip-covered
 
 test-slow: $(VENV)/.dev ## The longer checks as well
