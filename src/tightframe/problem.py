@@ -240,14 +240,26 @@ class Problem:
         set_field(self, "features", _choice("features", features, FEATURES))
         set_field(self, "depth", depth)
         set_field(self, "dim", None if dim is None else whole_number("dim", dim))
+        set_field(self, "weight_runs", ())
+        set_field(self, "adjustment_runs", ())
+        if class_weights is not None or logit_adjustment is not None:
+            self._take_loss_terms(class_weights, logit_adjustment)
+
+    def _take_loss_terms(
+        self, class_weights: PerClass | None, logit_adjustment: PerClass | None
+    ) -> None:
         weights = _class_weights(class_weights, self.runs)
         adjustment = _logit_adjustment(logit_adjustment, self.runs)
         # What changes nothing is not kept: equal problems compare as equal.
-        set_field(self, "weight_runs", () if weights == ((1.0, self.num_classes),) else weights)
-        set_field(self, "adjustment_runs", () if len(adjustment) == 1 else adjustment)
-        if loss != "cross_entropy" and not self.is_plain:
+        if weights != ((1.0, self.num_classes),):
+            object.__setattr__(self, "weight_runs", weights)
+        if len(adjustment) > 1:
+            object.__setattr__(self, "adjustment_runs", adjustment)
+        if self.loss != "cross_entropy" and not self.is_plain:
             name = "class_weights" if self.weight_runs else "logit_adjustment"
-            raise ValueError(f"{name}: got numbers with loss {loss!r}, need loss 'cross_entropy'")
+            raise ValueError(
+                f"{name}: got numbers with loss {self.loss!r}, need loss 'cross_entropy'"
+            )
 
     # -- named constructors: other conventions, converted ------------------------------------
 

@@ -53,6 +53,9 @@ class Datafit(ABC):
     def __init__(self, partition: Partition) -> None:
         self.partition = partition
         self.groups = np.arange(partition.num_groups)
+        # Told once: most problems have neither, and sweeps call these functions thousands of times.
+        self.weighted = bool((partition.weights != 1).any())
+        self.adjusted = bool(partition.adjustment.any())
 
     def value(self, within: Array, scores: Array) -> float:
         """Return the mean loss over all samples (cross-entropy in nats)."""
@@ -142,8 +145,7 @@ class CrossEntropy(Datafit):
         return mean
 
     def _adjusted(self, scores: Array) -> Array:
-        adjustment = self.partition.adjustment
-        return scores + adjustment[:, None] if adjustment.any() else scores
+        return scores + self.partition.adjustment[:, None] if self.adjusted else scores
 
     def _group_probabilities(self, within: Array, scores: Array) -> Array:
         """Probability of each group j for a sample of group i, shape (G, G)."""
@@ -170,7 +172,9 @@ class CrossEntropy(Datafit):
         leak = k @ mean
         mean[..., self.groups, self.groups] = -leak / k
         within = np.where(k > 1, -(leak + k * sibling), 0.0)
-        return BlockMatrix(p, within * p.weights, mean * p.weights)
+        if self.weighted:
+            within, mean = within * p.weights, mean * p.weights
+        return BlockMatrix(p, within, mean)
 
     def scores(self, residual: BlockMatrix) -> tuple[Array, Array]:
         k = self.partition.sizes
@@ -180,14 +184,18 @@ class CrossEntropy(Datafit):
             within = np.where(k > 1, own - np.log(sibling), 0.0)
             scores: Array = np.log(others)
             scores[..., self.groups, self.groups] = own - within * (k - 1) / k
-        scores -= self.partition.adjustment[:, None]
+        if self.adjusted:
+            scores -= self.partition.adjustment[:, None]
         return within, scores - (k @ scores / k.sum())[..., None, :]
 
     def values_at(self, residual: BlockMatrix) -> Array:
-        k, weights = self.partition.sizes, self.partition.weights
+        k = self.partition.sizes
+        own, within = residual.mean[..., self.groups, self.groups], residual.within
+        if self.weighted:
+            own, within = own / self.partition.weights, within / self.partition.weights
         # In a residual the diagonal's mean is minus the probability of all other groups, over k.
-        others = -k * residual.mean[..., self.groups, self.groups] / weights
-        sibling = -(residual.within / weights + others) / k
+        others = -k * own
+        sibling = -(within + others) / k
         wrong = np.where(k > 1, others + (k - 1) * sibling, others)
         with np.errstate(divide="ignore"):
             mean: Array = -np.log1p(-wrong) @ self.partition.loss_shares
@@ -204,9 +212,13 @@ class CrossEntropy(Datafit):
 
     def _wrong(self, residual: BlockMatrix) -> tuple[Array, Array, Array]:
         """Return the sizes, and the probabilities of siblings and of other classes."""
-        k, weights = self.partition.sizes, self.partition.weights
-        others = residual.mean / weights
-        sibling = others[..., self.groups, self.groups] - residual.within / weights / k
+        k, within = self.partition.sizes, residual.within
+        if self.weighted:
+            others = residual.mean / self.partition.weights
+            within = within / self.partition.weights
+        else:
+            others = residual.mean.copy()
+        sibling = others[..., self.groups, self.groups] - within / k
         sibling = np.where(k > 1, sibling, 0.0)
         others[..., self.groups, self.groups] = 0.0
         return k, sibling, others
@@ -275,7 +287,7 @@ class CrossEntropy(Datafit):
         )
         entropy = -(k @ _xlogx(others)) - (k - 1) * _xlogx(sibling) - own * log_own
         value = entropy @ p.loss_shares
-        if p.adjustment.any():
+        if self.adjusted:
             value = value + residual.row_average @ (p.sizes * p.adjustment)
         return np.where(outside, -np.inf, value)
 
