@@ -1,6 +1,5 @@
 """Label counts and training settings: conversions against a batch's objective written out."""
 
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -1079,13 +1079,27 @@ def report(
     folder: Annotated[
         Path, typer.Argument(help="What 'run' or 'reproduce' wrote; may be unfinished.")
     ],
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format", metavar="png|svg|pdf", help="Of the plots; may be given several times."
+        ),
+    ] = None,
+    latex: Annotated[
+        bool, typer.Option("--latex", help="Also write the tables for LaTeX (booktabs).")
+    ] = False,
 ) -> None:
-    """Write report.html and PNG plots of a run or a reproduction again."""
+    """Write report.html, plots and, if asked for, LaTeX tables of a run or a reproduction again."""
     # By its name, not by the module that knows it: a run's report needs nothing of that.
+    write = _write_report
     if (folder / "reproduce.json").exists():
-        print(_write_reproduction(folder))
-    else:
-        print(_write_report(folder))
+        write = _write_reproduction
+    print(write(folder, formats or ["png"]))
+    if latex:
+        from tightframe.report import write_tables
+
+        for path in write_tables(folder):
+            print(path)
 
 
 def _settings(weight_decay: Any, feature_decay: Any) -> list[tuple[Any, float]] | None:
@@ -1099,18 +1113,18 @@ def _settings(weight_decay: Any, feature_decay: Any) -> list[tuple[Any, float]] 
     return list(zip(weight_decay, feature_decay, strict=True))
 
 
-def _write_report(folder: Path) -> Path:
+def _write_report(folder: Path, formats: Sequence[str] = ("png",)) -> Path:
     from tightframe.experiments.store import load_run
     from tightframe.report import save_plots, write_report
 
-    save_plots(load_run(folder), folder / "plots")
+    save_plots(load_run(folder), folder / "plots", formats)
     return write_report(folder)
 
 
-def _write_reproduction(folder: Path) -> Path:
+def _write_reproduction(folder: Path, formats: Sequence[str] = ("png",)) -> Path:
     from tightframe.report import save_reproduction_plots, write_reproduction
 
-    save_reproduction_plots(folder)
+    save_reproduction_plots(folder, formats)
     return write_reproduction(folder)
 
 

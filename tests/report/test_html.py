@@ -20,7 +20,7 @@ from tests.report.conftest import (
     write_setting,
 )
 from tightframe.experiments.store import RunRecord, load_run
-from tightframe.report.html import _group_rows, write_report
+from tightframe.report.html import group_rows, write_report
 from tightframe.report.summary import format_number, metric_rows
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -267,7 +267,7 @@ def test_groups_of_equal_count_have_their_own_thresholds_and_names(tmp_path: Pat
     problem = tf.Problem("10x6", weight_decay=0.05, feature_decay=0.05, class_weights="1x3,2.5x3")
     write_run(tmp_path, ["x"])
     write_setting(tmp_path, "x", tf.solve(problem))
-    rows = _group_rows(load_run(tmp_path).settings[0])
+    rows = group_rows(load_run(tmp_path).settings[0])
     assert [row["name"] for row in rows] == ["3 classes of 10", "3 classes of 10 with weight 2.5"]
     limit = 10**0.5 / 60
     assert [row["threshold"] for row in rows] == pytest.approx([limit, 2.5 * limit])

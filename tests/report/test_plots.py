@@ -38,6 +38,27 @@ def test_saved_files_are_png_pictures(saved: list[Path]) -> None:
         assert len(np.unique(pixels)) > 10, f"{path.name} is blank"
 
 
+def test_every_format_has_the_same_bytes_again(run: RunRecord, tmp_path: Path) -> None:
+    few = replace(run, settings=())
+    one, two = (plots.save_plots(few, tmp_path / n, ["svg", "pdf", "svg"]) for n in "ab")
+    assert [path.name for path in one] == ["summary.svg", "summary.pdf"]
+    for first, again in zip(one, two, strict=True):
+        assert first.read_bytes() == again.read_bytes()
+    assert one[0].read_bytes().startswith(b"<?xml")
+    assert one[1].read_bytes().startswith(b"%PDF")
+
+
+def test_letters_of_an_svg_stay_letters(run: RunRecord, tmp_path: Path) -> None:
+    figure = plots.loss_figure(setting(run, FINISHED))
+    assert "certified bound" in save_figure(figure, tmp_path / "loss.svg").read_text()
+
+
+def test_other_formats_are_refused(run: RunRecord, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="formats: got 'jpg', allowed are png, svg, pdf"):
+        plots.save_plots(run, tmp_path / "plots", ["png", "jpg"])
+    assert not (tmp_path / "plots").exists()
+
+
 def test_summary_is_1600_pixels_wide(saved: list[Path]) -> None:
     with Image.open(saved[0]) as picture:
         assert picture.width == 1600

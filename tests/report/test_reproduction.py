@@ -161,7 +161,8 @@ def test_pictures_stand_next_to_the_results(folder):
         data = path.read_bytes()
         assert data.startswith(b"\x89PNG")
         assert int.from_bytes(data[16:20]) >= 1000  # pixels wide
-    assert save_figure_plot(load_reproduction(folder).figures[1]).read_bytes() == data
+    (path,) = save_figure_plot(load_reproduction(folder).figures[1])
+    assert path.read_bytes() == data
 
 
 def test_a_folder_without_a_reproduction_is_refused(tmp_path):

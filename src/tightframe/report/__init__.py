@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tightframe.report.html import write_report
+    from tightframe.report.latex import write_tables
     from tightframe.report.path_plots import save_grid_plots
     from tightframe.report.plots import save_plots
     from tightframe.report.reproduction import write_reproduction
@@ -22,6 +23,7 @@ __all__ = [
     "save_reproduction_plots",
     "write_report",
     "write_reproduction",
+    "write_tables",
 ]
 
 _HOMES = {
@@ -30,6 +32,7 @@ _HOMES = {
     "save_reproduction_plots": "reproduction_plots",
     "write_report": "html",
     "write_reproduction": "reproduction",
+    "write_tables": "latex",
 }
 
 

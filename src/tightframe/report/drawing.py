@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -13,6 +16,15 @@ from tightframe.files import replacing
 from tightframe.report.style import LIGHT
 
 _DPI = 150
+
+#: What a picture can be written as, and what keeps the date and the release out of each: the same
+#: record gives the same bytes.
+_METADATA: dict[str, dict[str, Any]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+FORMATS = tuple(_METADATA)
 
 
 def new_figure(width: float, height: float, *, layout: bool = True) -> Figure:
@@ -24,11 +36,30 @@ def new_figure(width: float, height: float, *, layout: bool = True) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path, dpi: int = _DPI) -> Path:
-    """Write a figure as PNG, atomically; return its path."""
-    with replacing(path) as temporary:
-        # Without metadata the same record gives the same bytes under every Matplotlib release.
-        figure.savefig(temporary, format="png", dpi=dpi, metadata={"Software": None})
+    """Write a figure as its path's ending says, atomically; return the path."""
+    ending = path.suffix[1:]
+    with (
+        replacing(path) as temporary,
+        # Letters stay letters, and names in an SVG do not change from run to run.
+        mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "tightframe", "pdf.fonttype": 42}),
+    ):
+        figure.savefig(temporary, format=ending, dpi=dpi, metadata=_METADATA[ending])
     return path
+
+
+def save_figures(
+    figure: Figure, path: Path, formats: Sequence[str] = FORMATS[:1], dpi: int = _DPI
+) -> list[Path]:
+    """Write a figure under one name in several `FORMATS`; return the paths."""
+    return [save_figure(figure, path.with_name(f"{path.name}.{end}"), dpi) for end in formats]
+
+
+def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
+    """Return formats once each, or raise a ValueError that names what is allowed."""
+    for ending in formats:
+        if ending not in FORMATS:
+            raise ValueError(f"formats: got {ending!r}, allowed are {', '.join(FORMATS)}")
+    return tuple(dict.fromkeys(formats))
 
 
 def label_axis(axis: Axes, title: str, x_label: str = "", y_label: str = "") -> None:

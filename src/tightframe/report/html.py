@@ -146,7 +146,7 @@ def _setting_view(
         "prediction": _prediction_facts(setting),
         "predicted": setting.prediction is not None,
         "note": (setting.prediction or {}).get("note"),
-        "groups": _group_rows(setting),
+        "groups": group_rows(setting),
         "verdicts": [_verdict_view(verdict) for verdict in verdicts(setting)],
         "rows": metric_rows(setting),
         "loss": section(loss_panels(setting)),
@@ -195,7 +195,8 @@ def _prediction_facts(setting: SettingRecord) -> list[tuple[str, Any]]:
     ]
 
 
-def _group_rows(setting: SettingRecord) -> list[dict[str, Any]]:
+def group_rows(setting: SettingRecord) -> list[dict[str, Any]]:
+    """Return the table of a setting's class groups: predicted, measured, verdict."""
     limits = setting_thresholds(setting)
     places = [] if limits is None else [group.logit_decay for group in limits.groups]
     found = verdicts(setting)

@@ -22,7 +22,14 @@ from numpy.typing import NDArray
 
 from tightframe.experiments.grid import Grid
 from tightframe.experiments.phase import PhaseDiagram
-from tightframe.report.drawing import empty_axis, label_axis, new_figure, save_figure, style_axis
+from tightframe.report.drawing import (
+    check_formats,
+    empty_axis,
+    label_axis,
+    new_figure,
+    save_figures,
+    style_axis,
+)
 from tightframe.report.style import GROUP_COLORS, LIGHT
 from tightframe.report.summary import group_name
 
@@ -37,9 +44,12 @@ _LAMBDA = "λ = √(weight decay · feature decay)"
 
 
 def save_grid_plots(
-    grid: Grid, rows: Sequence[Mapping[str, Any]], folder: str | os.PathLike[str]
+    grid: Grid,
+    rows: Sequence[Mapping[str, Any]],
+    folder: str | os.PathLike[str],
+    formats: Sequence[str] = ("png",),
 ) -> list[Path]:
-    """Write a grid's picture as PNG, atomically.
+    """Write a grid's picture, each file atomically.
 
     Parameters
     ----------
@@ -48,16 +58,23 @@ def save_grid_plots(
         As `tightframe.experiments.grid.run_grid` returned them.
     folder : path-like
         Made if need be.
+    formats : sequence of {"png", "svg", "pdf"}
 
     Returns
     -------
     list of Path
-        ``path.png``; for a grid with imbalance ratios ``phase.png``.
+        ``path.png``; for a grid with imbalance ratios ``phase.png``; likewise in other formats.
+
+    Raises
+    ------
+    ValueError
+        If a format is not allowed.
     """
+    formats = check_formats(formats)
     if grid.ratios is None:
-        return [save_figure(path_figure(rows), Path(folder) / "path.png")]
+        return save_figures(path_figure(rows), Path(folder) / "path", formats)
     diagram = PhaseDiagram.from_rows(grid, rows)
-    return [save_figure(phase_figure(diagram), Path(folder) / "phase.png")]
+    return save_figures(phase_figure(diagram), Path(folder) / "phase", formats)
 
 
 # -- paths -----------------------------------------------------------------------------------------

@@ -14,10 +14,11 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from tightframe.experiments.store import RunRecord, SettingRecord
 from tightframe.report.drawing import (
+    check_formats,
     empty_axis,
     label_axis,
     new_figure,
-    save_figure,
+    save_figures,
     style_axis,
 )
 from tightframe.report.panels import (
@@ -109,27 +110,36 @@ def summary_figure(run: RunRecord) -> Figure:
     return figure
 
 
-def save_plots(run: RunRecord, folder: str | os.PathLike[str]) -> list[Path]:
-    """Write all plots as PNG files, each atomically.
+def save_plots(
+    run: RunRecord, folder: str | os.PathLike[str], formats: Sequence[str] = ("png",)
+) -> list[Path]:
+    """Write all plots, each file atomically.
 
     Parameters
     ----------
     run : RunRecord
     folder : path-like
         Made if need be; files in it of the same names are replaced.
+    formats : sequence of {"png", "svg", "pdf"}
 
     Returns
     -------
     list of Path
-        ``summary.png`` and, for every setting that was started, ``<setting>-<plot>.png``.
+        ``summary.png`` and, for every setting that was started, ``<setting>-<plot>.png``; likewise
+        in the other formats.
+
+    Raises
+    ------
+    ValueError
+        If a format is not allowed.
     """
-    target = Path(folder)
-    paths = [save_figure(summary_figure(run), target / "summary.png", dpi=100)]
+    target, formats = Path(folder), check_formats(formats)
+    paths = save_figures(summary_figure(run), target / "summary", formats, dpi=100)
     for setting in run.settings:
         if setting.prediction is None and setting.history is None:
             continue  # the summary says that it was not started
         for name, draw in _FIGURES.items():
-            paths.append(save_figure(draw(setting), target / f"{setting.name}-{name}.png"))
+            paths += save_figures(draw(setting), target / f"{setting.name}-{name}", formats)
     return paths
 
 

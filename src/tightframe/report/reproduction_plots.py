@@ -16,10 +16,11 @@ from matplotlib.ticker import NullLocator
 from tightframe.experiments.charts import Chart, HeatMaps, Panel, Table, points
 from tightframe.experiments.reproduce import FigureRecord, load_reproduction
 from tightframe.report.drawing import (
+    check_formats,
     empty_axis,
     label_axis,
     new_figure,
-    save_figure,
+    save_figures,
     style_axis,
 )
 from tightframe.report.style import COLORS, DIVERGING, GROUP_COLORS, LIGHT
@@ -45,23 +46,37 @@ def curve_color(color: str | int) -> str:
     return COLORS[color] if isinstance(color, str) else PALETTE[color % len(PALETTE)]
 
 
-def save_reproduction_plots(folder: str | os.PathLike[str]) -> list[Path]:
-    """Write one PNG for every judged figure of a reproduction folder, atomically.
+def save_reproduction_plots(
+    folder: str | os.PathLike[str], formats: Sequence[str] = ("png",)
+) -> list[Path]:
+    """Write a picture of every judged figure of a reproduction folder, each file atomically.
+
+    Parameters
+    ----------
+    folder : path-like
+    formats : sequence of {"png", "svg", "pdf"}
 
     Returns
     -------
     list of Path
-        ``figures/<paper>/<figure>/<figure>.png``; none for a figure without panels.
+        ``figures/<paper>/<figure>/<figure>.png``, likewise in other formats; none for a figure
+        without panels.
+
+    Raises
+    ------
+    ValueError
+        If a format is not allowed, or the folder holds no reproduction.
     """
+    formats = check_formats(formats)
     records = load_reproduction(folder).figures
-    return [path for record in records if (path := save_figure_plot(record)) is not None]
+    return [path for record in records for path in save_figure_plot(record, formats)]
 
 
-def save_figure_plot(record: FigureRecord) -> Path | None:
-    """Write the picture of one figure next to its results; None if it has no panels."""
+def save_figure_plot(record: FigureRecord, formats: Sequence[str] = ("png",)) -> list[Path]:
+    """Write the picture of one figure next to its results; nothing if it has no panels."""
     panels = [panel for panel in record.panels if not panel.empty]
     if not panels:
-        return None
+        return []
     charts = [panel for panel in panels if isinstance(panel, Chart)]
     others = [panel for panel in panels if not isinstance(panel, Chart)]
     rows: list[Sequence[Panel]] = [charts[i : i + 2] for i in range(0, len(charts), 2)]
@@ -85,7 +100,7 @@ def save_figure_plot(record: FigureRecord) -> Path | None:
                 _draw_chart(axis, chart)
             for axis in axes[len(row) :]:
                 axis.set_axis_off()
-    return save_figure(figure, record.folder / f"{record.name.partition('/')[2]}.png", dpi=100)
+    return save_figures(figure, record.folder / record.name.partition("/")[2], formats, dpi=100)
 
 
 def _height(panel: Panel) -> float:
