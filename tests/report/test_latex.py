@@ -1,12 +1,13 @@
 """LaTeX tables: the numbers of the page, and nothing that LaTeX takes for something else."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tests.report.conftest import FINISHED, write_run
+from tests.report.conftest import FINISHED
 from tightframe.experiments.store import load_run
 from tightframe.report.html import group_rows
 from tightframe.report.latex import to_latex, write_tables
@@ -21,25 +22,24 @@ def cells(path):
     return [[cell.strip() for cell in row.split(" & ")] for row in body.split(" \\\\\n") if row]
 
 
-def test_tables_of_a_run(tmp_path):
-    write_run(tmp_path, [FINISHED])
-    paths = write_tables(tmp_path)
-    assert all(path.parent == tmp_path / "tables" and path.is_file() for path in paths)
-    setting = next(s for s in load_run(tmp_path).settings if s.name == FINISHED)
-    metrics = cells(tmp_path / "tables" / f"{FINISHED}-metrics.tex")
+def test_tables_of_a_run(tmp_path, run_folder):
+    folder = tmp_path / "run"  # others read the shared one
+    shutil.copytree(run_folder, folder)
+    paths = write_tables(folder)
+    assert all(path.parent == folder / "tables" and path.is_file() for path in paths)
+    setting = next(s for s in load_run(folder).settings if s.name == FINISHED)
+    metrics = cells(folder / "tables" / f"{FINISHED}-metrics.tex")
     rows = metric_rows(setting)
     assert len(metrics) == len(rows)
     for found, row in zip(metrics, rows, strict=True):
         assert found[2] == ("" if row.end is None else format_number(row.end))
-    groups = cells(tmp_path / "tables" / f"{FINISHED}-groups.tex")
+    groups = cells(folder / "tables" / f"{FINISHED}-groups.tex")
     assert [row[0] for row in groups] == [group["name"] for group in group_rows(setting)]
 
 
 @pytest.mark.skipif(not GALLERY.exists(), reason="needs the sources' records")
 @pytest.mark.parametrize("name", ["cpu-hong-ling", "cpu-dang-2023"])
 def test_tables_of_a_reproduction_can_be_set(tmp_path, name):
-    import shutil
-
     shutil.copytree(GALLERY / name, tmp_path / "record")
     paths = write_tables(tmp_path / "record")
     verdicts = next(path for path in paths if path.name.endswith("-verdicts.tex"))
