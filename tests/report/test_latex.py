@@ -32,7 +32,8 @@ def test_tables_of_a_run(tmp_path, run_folder):
     rows = metric_rows(setting)
     assert len(metrics) == len(rows)
     for found, row in zip(metrics, rows, strict=True):
-        assert found[2] == ("" if row.end is None else format_number(row.end))
+        end = "" if row.end is None else format_number(row.end)
+        assert found[2] == end.replace("∞", r"$\infty$")
     groups = cells(folder / "tables" / f"{FINISHED}-groups.tex")
     assert [row[0] for row in groups] == [group["name"] for group in group_rows(setting)]
 
