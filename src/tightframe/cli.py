@@ -30,7 +30,7 @@ from typer.exceptions import TyperException
 import tightframe as tf
 from tightframe.advise import FEATURE_DECAY_OF
 from tightframe.files import format_json, read_arrays, write_npz
-from tightframe.outlook import describe
+from tightframe.outlook import Outlook, describe
 from tightframe.problem import BIASES, FEATURES, LOSSES, with_loss_terms
 from tightframe.settings import REDUCTIONS, described_problem
 from tightframe.solution import Search
@@ -51,9 +51,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-#: Panel of the help, and how many class groups have a column in a printed path.
+#: Panel of the help; how many class groups have a column in a printed path, and a row in advice.
 PHASE = "Phase diagram"
 MAX_GROUPS = 5
+MAX_ROWS = 12
 
 BAD_INPUT, NOT_CONVERGED, INTERRUPTED = 2, 3, 130
 
@@ -1171,17 +1172,9 @@ def _print_advice(advice: tf.Advice, fitted: tf.Calibration | None) -> None:
             f"{fitted.feature_error:.2g}); its logits are {fitted.logits_distance:.2g} from the "
             "prediction"
         )
-    table = _table("classes", "margin", "angle", "classifier", "mean", "safety", "state")
-    table.title = f"As it is: lambda {advice.problem.logit_decay:.4g}"
-    for group, safety in zip(advice.now.groups, advice.safety, strict=True):
-        table.add_row(
-            describe(group),
-            *(f"{x:.4g}" for x in (group.margin, group.angle)),
-            *(f"{x:.4g}" for x in (group.classifier_norm, group.mean_norm)),
-            f"{safety.factor:.3g}",
-            group.state,
-        )
-    console.print(table)
+    title = f"As it is: lambda {advice.problem.logit_decay:.4g}"
+    factors = [f"{safety.factor:.3g}" for safety in advice.safety]
+    console.print(_outlook_table(advice.now, title, safety=factors))
     for warning in advice.warnings:
         say(warning)
     decays = advice.to_dict()["largest_decay"]
@@ -1192,18 +1185,36 @@ def _print_advice(advice: tf.Advice, fitted: tf.Calibration | None) -> None:
     if advice.met:
         say(f"every class has {advice.wanted}: nothing to change")
     else:
-        table = _table("proposal", "margin", "angle", title=f"For {advice.wanted}")
-        for proposal in advice.proposals:
-            after = proposal.after
-            numbers = ("-", "-") if after is None else (f"{after.margin:.4g}", f"{after.angle:.4g}")
-            table.add_row(proposal.text, *numbers)
-        console.print(table)
+        say(f"\nWhat gives every class {advice.wanted}:")
+    for proposal in advice.proposals:
+        say(f"- {proposal.text}")
+        if proposal.after is not None:
+            console.print(_outlook_table(proposal.after, None))
     for times, found in advice.more_data:
         say(
             f"{times} times the data, feature_decay of the {advice.feature_decay_of} as it is: "
             f"smallest margin {found.margin:.4g}, smallest angle {found.angle:.4g}"
         )
     say(advice.limits)
+
+
+def _outlook_table(found: Outlook, title: str | None, **more: list[str]) -> Table:
+    """Tabulate an outlook by group, the worst groups if there are many."""
+    lengths = ("classifier norm", "mean norm")
+    table = _table("classes", "margin", "angle", *lengths, *more, "state", title=title)
+    worst = sorted(range(len(found.groups)), key=lambda i: found.groups[i].margin)[:MAX_ROWS]
+    for i in sorted(worst):
+        group = found.groups[i]
+        numbers = (group.margin, group.angle, group.classifier_norm, group.mean_norm)
+        table.add_row(
+            describe(group),
+            *(f"{number:.4g}" for number in numbers),
+            *(column[i] for column in more.values()),
+            group.state,
+        )
+    if len(found.groups) > MAX_ROWS:
+        table.caption = f"the {MAX_ROWS} smallest margins of {len(found.groups)} groups"
+    return table
 
 
 def _print_search(solution: tf.Solution, search: Search, console: Console) -> None:
