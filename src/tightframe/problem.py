@@ -411,8 +411,9 @@ class Problem:
     def _kinds(self) -> dict[tuple[int, float, float], int]:
         """How many classes have a count, a weight and an adjustment, by first appearance."""
         sizes: dict[tuple[int, float, float], int] = {}
-        for *kind, classes in self._cells:
-            sizes[tuple(kind)] = sizes.get(tuple(kind), 0) + classes  # type: ignore[index, arg-type]
+        for count, weight, adjustment, classes in self._cells:
+            kind = count, weight, adjustment
+            sizes[kind] = sizes.get(kind, 0) + classes
         return sizes
 
     @cached_property
@@ -437,10 +438,8 @@ class Problem:
     def class_groups(self) -> NDArray[np.intp]:
         """Index into `groups` for every class, shape (K,)."""
         index = {kind: i for i, kind in enumerate(self._kinds)}
-        return np.repeat(
-            np.array([index[tuple(kind)] for *kind, _ in self._cells], dtype=np.intp),  # type: ignore[index]
-            [classes for *_, classes in self._cells],
-        )
+        groups = [index[count, weight, adjustment] for count, weight, adjustment, _ in self._cells]
+        return np.repeat(np.array(groups, dtype=np.intp), [classes for *_, classes in self._cells])
 
     @property
     def class_weights(self) -> NDArray[np.float64]:
