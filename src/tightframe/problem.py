@@ -503,9 +503,13 @@ class Problem:
         return math.exp(math.fsum(map(math.log, decays)) / len(decays))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the arguments of `Problem` as JSON-ready values."""
+        """Return the arguments of `Problem` as JSON-ready values.
+
+        Class weights and logit adjustment only where there are any: records and hashes of plain
+        problems are older than those.
+        """
         decays = self.weight_decay
-        return {
+        values = {
             "counts": self.compact_counts,
             "loss": self.loss,
             "weight_decay": list(decays) if isinstance(decays, tuple) else decays,
@@ -515,9 +519,9 @@ class Problem:
             "features": self.features,
             "depth": self.depth,
             "dim": self.dim,
-            "class_weights": _format_runs(self.weight_runs),
-            "logit_adjustment": _format_runs(self.adjustment_runs),
         }
+        terms = {"class_weights": self.weight_runs, "logit_adjustment": self.adjustment_runs}
+        return values | {name: _format_runs(runs) for name, runs in terms.items() if runs}
 
 
 def format_counts(runs: Iterable[Group]) -> str:
@@ -527,9 +531,9 @@ def format_counts(runs: Iterable[Group]) -> str:
     )
 
 
-def _format_runs(runs: Runs) -> str | None:
-    """Write numbers as compact text that gives exactly these again; None for no numbers."""
-    return ",".join(repr(v) if n == 1 else f"{v!r}x{n}" for v, n in runs) or None
+def _format_runs(runs: Runs) -> str:
+    """Write numbers as compact text that gives exactly these again."""
+    return ",".join(repr(v) if n == 1 else f"{v!r}x{n}" for v, n in runs)
 
 
 def loss_terms(class_weight: float, logit_adjustment: float) -> list[str]:

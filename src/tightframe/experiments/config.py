@@ -228,7 +228,7 @@ class RunConfig:
             self._set("max_seconds", positive_float("max_seconds", self.max_seconds))
         problems = self.problems  # made here, so that a bad decay, loss, ... is refused now
         for name in ("class_weights", "logit_adjustment"):
-            self._set(name, problems[0].to_dict()[name])
+            self._set(name, problems[0].to_dict().get(name))
         self._check_against(problems)
         doubles = {name for name in self.setting_names if self.setting_names.count(name) > 1}
         if doubles:
@@ -251,7 +251,7 @@ class RunConfig:
         if len(problems) < len(settings):
             raise ValueError("settings: got pairs and Problems, need one kind")
         for name in ("counts", *_SHARED):
-            values = [problem.to_dict()[name] for problem in problems]
+            values = [problem.to_dict().get(name) for problem in problems]
             if any(value != values[0] for value in values[1:]):
                 raise ValueError(f"settings: the Problems differ in {name}, only decays may differ")
             self._set(name, values[0])

@@ -227,7 +227,7 @@ def _verdict_view(verdict: Mapping[str, Any]) -> dict[str, str]:
 
 def _loss_facts(problem: Problem) -> list[tuple[str, Any]]:
     given = problem.to_dict()
-    names = [name for name in ("class_weights", "logit_adjustment") if given[name] is not None]
+    names = [name for name in ("class_weights", "logit_adjustment") if name in given]
     return [(name.replace("_", " "), given[name]) for name in names]
 
 
