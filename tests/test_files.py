@@ -113,3 +113,46 @@ def test_safetensors_with_bfloat16(tmp_path):
     assert arrays["h"].dtype == np.float32
     assert arrays["y"].dtype == np.int64
     assert (arrays["h"] == 1).all()
+
+
+def test_a_limit_is_checked_before_anything_is_unpacked(tmp_path):
+    arrays = {"a": np.zeros(1000), "b": np.ones((10, 10))}
+    files.write_npz(tmp_path / "x.npz", **arrays)
+    save_file({"a": torch.zeros(1000, dtype=torch.bfloat16)}, tmp_path / "x.safetensors")
+    assert files.read_npz(tmp_path / "x.npz", limit=10_000)["b"].sum() == 100
+    assert len(files.read_arrays(tmp_path / "x.safetensors", limit=4000)["a"]) == 1000
+    with pytest.raises(ValueError, match=r"x\.npz: its arrays take 0\.0\d+ MiB unpacked, allowed"):
+        files.read_arrays(tmp_path / "x.npz", limit=8000)
+    # As float32, which they are read into.
+    with pytest.raises(ValueError, match=r"x\.safetensors: its arrays take 0\.0038"):
+        files.read_arrays(tmp_path / "x.safetensors", limit=3999)
+
+
+@pytest.mark.parametrize("shape", [(2**40,), (2**20, 2**20)])
+@pytest.mark.parametrize("kind", ["<f8", "|V0"])
+def test_with_a_limit_a_header_s_promise_counts(tmp_path, shape, kind):
+    header = io.BytesIO()
+    values = {"descr": kind, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, values)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("a.npy", header.getvalue())
+    with pytest.raises(ValueError, match=r"x\.npz: its arrays take .* unpacked"):
+        files.read_npz(tmp_path / "x.npz", limit=2**30)
+
+
+def test_with_a_limit_a_zip64_directory_is_refused(tmp_path):
+    files.write_npz(tmp_path / "x.npz", a=np.zeros(3))
+    content = (tmp_path / "x.npz").read_bytes()
+    end = content.rfind(b"PK\x05\x06")
+    locator = b"PK\x06\x07" + bytes(16)
+    (tmp_path / "x.npz").write_bytes(content[:end] + locator + content[end:])
+    with pytest.raises(ValueError, match="its zip directory has a 64-bit size"):
+        files.read_npz(tmp_path / "x.npz", limit=2**30)
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04broken", b"\xff" * 64])
+def test_garbage_is_named_with_a_limit_too(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name}: not a"):
+        files.read_arrays(tmp_path / name, limit=2**20)

@@ -6,12 +6,14 @@ import contextlib
 import json
 import math
 import os
+import re
 import secrets
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,12 @@ _DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
 )
+
+
+#: Where sizes are limited: a list of contents longer than this is not read, and these are the
+#: compressions that NumPy writes (LZMA's own header could ask for gigabytes).
+_MAX_CONTENTS = 2**20
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 @contextlib.contextmanager
@@ -137,71 +145,174 @@ def write_npz(path: str | os.PathLike[str], **arrays: NDArray[Any]) -> None:
         np.savez_compressed(file, **plain)  # type: ignore[arg-type]  # its stub's allow_pickle
 
 
-def read_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+def read_npz(path: str | os.PathLike[str], limit: int | None = None) -> dict[str, NDArray[Any]]:
     """Read all arrays of an ``.npz`` file, without pickle.
+
+    Parameters
+    ----------
+    path : path-like
+    limit : int, optional
+        Most bytes that the arrays may take together; what the file announces is added up before
+        anything is unpacked.
 
     Raises
     ------
     ValueError
-        If the file is missing, not such a file, or larger than memory; the message names it.
+        If the file is missing, not such a file, or larger than memory or the limit; the message
+        names it.
     """
+    name = os.fspath(path)
     try:
+        if limit is not None:
+            _require_within(name, _npz_bytes(path, limit), limit)
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except FileNotFoundError:
-        raise ValueError(f"{os.fspath(path)}: no such file") from None
+        raise ValueError(f"{name}: no such file") from None
     except IsADirectoryError:
-        raise ValueError(f"{os.fspath(path)}: is a folder, need a file") from None
+        raise ValueError(f"{name}: is a folder, need a file") from None
     except MemoryError as error:  # a header of a few bytes can announce anything
-        raise ValueError(
-            f"{os.fspath(path)}: its arrays do not fit into memory ({error})"
-        ) from None
+        raise ValueError(f"{name}: its arrays do not fit into memory ({error})") from None
+    except _TooLargeError:
+        raise
     except _DAMAGED as error:
-        raise ValueError(f"{os.fspath(path)}: not an .npz file of arrays ({error})") from None
+        raise ValueError(f"{name}: not an .npz file of arrays ({error})") from None
 
 
-def read_arrays(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+def read_arrays(path: str | os.PathLike[str], limit: int | None = None) -> dict[str, NDArray[Any]]:
     """Read named arrays from an ``.npz`` or ``.safetensors`` file, without pickle.
 
     Parameters
     ----------
     path : path-like
         Its ending says which; bfloat16 tensors come as float32 (which needs torch).
+    limit : int, optional
+        Most bytes that the arrays may take together, as in `read_npz`.
 
     Raises
     ------
     ValueError
-        If the file is missing, has another ending or is not what its ending says.
+        If the file is missing, has another ending, is not what its ending says or is larger than
+        the limit.
     """
     ending = Path(path).suffix
     if ending == ".npz":
-        return read_npz(path)
+        return read_npz(path, limit)
     if ending == ".safetensors":
-        return _read_safetensors(path)
+        return _read_safetensors(path, limit)
     raise ValueError(f"{os.fspath(path)}: ends in {ending!r}, need .npz or .safetensors")
 
 
-def _read_safetensors(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+def _read_safetensors(
+    path: str | os.PathLike[str], limit: int | None = None
+) -> dict[str, NDArray[Any]]:
+    name = os.fspath(path)
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError:
         raise ValueError(
-            f"{os.fspath(path)}: reading it needs safetensors (pip install 'tightframe[torch]')"
+            f"{name}: reading it needs safetensors (pip install 'tightframe[torch]')"
         ) from None
     try:
+        if limit is not None:
+            with open(path, "rb") as raw:
+                _require_short(int.from_bytes(raw.read(8), "little"))
         # Through torch, because NumPy has no bfloat16.
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = list(file.keys())
+            if limit is not None:
+                _require_within(name, sum(_tensor_bytes(file.get_slice(n)) for n in names), limit)
+            tensors = {name: file.get_tensor(name) for name in names}
     except FileNotFoundError:
-        raise ValueError(f"{os.fspath(path)}: no such file") from None
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{os.fspath(path)}: not a safetensors file ({error})") from None
+        raise ValueError(f"{name}: no such file") from None
+    except _TooLargeError:
+        raise
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{name}: not a safetensors file ({error})") from None
     return {
         name: (
             tensor.float() if tensor.is_floating_point() and tensor.itemsize < 4 else tensor
         ).numpy()
         for name, tensor in tensors.items()
     }
+
+
+# -- sizes, before anything is unpacked ------------------------------------------------------------
+
+
+class _TooLargeError(ValueError):
+    """A file announces more than its reader allows."""
+
+
+def _require_within(name: str, size: int, limit: int) -> None:
+    if size > limit:
+        raise _TooLargeError(
+            f"{name}: its arrays take {size / 2**20:.4g} MiB unpacked, allowed are "
+            f"{limit / 2**20:g} MiB"
+        )
+
+
+def _require_short(length: int) -> None:
+    if length > _MAX_CONTENTS:
+        raise ValueError(f"a list of contents of {length} bytes")
+
+
+def _npz_bytes(path: str | os.PathLike[str], limit: int) -> int:
+    """Return how many bytes the arrays of an archive take, by all that it announces."""
+    with open(path, "rb") as file:
+        _require_short(_directory_bytes(file))
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+            for entry in entries:
+                if entry.compress_type not in _COMPRESSIONS:
+                    raise ValueError(f"{entry.filename} is compressed as NumPy never does")
+            total = sum(entry.file_size for entry in entries)
+            if total > limit:  # not even the headers are read then
+                return total
+            return sum(max(entry.file_size, _array_bytes(archive, entry)) for entry in entries)
+
+
+def _directory_bytes(file: IO[bytes]) -> int:
+    """Return the length of a zip file's directory; one that zip64 describes is refused."""
+    end = file.seek(0, os.SEEK_END)
+    start = max(end - 22 - 2**16 - 20, 0)
+    file.seek(start)
+    tail = file.read()
+    file.seek(0)
+    # As zipfile: the last record counts, and a zip64 locator before it would overrule it.
+    place = tail.rfind(b"PK\x05\x06")
+    if place < 0 or len(tail) < place + 22:
+        raise ValueError("it has no zip directory")
+    if tail[max(place - 20, 0) : place].startswith(b"PK\x06\x07"):
+        raise ValueError("its zip directory has a 64-bit size")
+    return int(struct.unpack_from("<L", tail, place + 12)[0])
+
+
+def _array_bytes(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> int:
+    """Return how much memory the header of an array asks for."""
+    with archive.open(entry) as member:
+        if member.read(6) != b"\x93NUMPY":
+            return 0  # taken as raw bytes
+    with archive.open(entry) as member:
+        version = np.lib.format.read_magic(member)
+        readers = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }
+        if version not in readers:
+            raise ValueError(f"{entry.filename} has the .npy version {version}")
+        shape, _, dtype = readers[version](member)
+    if dtype.hasobject:
+        raise ValueError(f"{entry.filename} holds Python objects")
+    return math.prod(shape) * max(dtype.itemsize, 1)
+
+
+def _tensor_bytes(tensor: Any) -> int:
+    """Return how much memory a tensor takes once it is read; short floats become float32."""
+    name = tensor.get_dtype()
+    digits = re.search(r"\d+", name)
+    size = int(digits[0]) // 8 if digits else 1
+    return int(math.prod(tensor.get_shape())) * (max(size, 4) if "F" in name else size)
 
 
 def to_plain(value: Any) -> Any:

@@ -1,0 +1,82 @@
+"""Time the page of `tightframe explore`: from an input event to the picture on the screen.
+
+Run from the repository: ``python -m benchmarks.explore``. Needs Chromium. Prints medians in
+milliseconds; typed text waits for its debounce first, which is part of the time.
+"""
+
+import statistics
+import tempfile
+import threading
+
+from tests.report.explore.browser import Browser
+from werkzeug.serving import make_server
+
+from tightframe.report.explore.server import QuietHandler, make_app
+
+PROBLEMS = {
+    "K = 10, 2 groups": "500x5,100x5",
+    "K = 100, 2 groups": "500x50,100x50",
+    "K = 100, 10 groups": ",".join(f"{round(500 * 0.75**i)}x10" for i in range(10)),
+}
+GRAPHS = {
+    "geometry": ["logits", "classifier", "means", "vectors"],
+    "margins": ["margins-graph"],
+    "path": ["path-graph"],
+}
+REPEATS = 7
+
+# Small enough that no class of any of the problems collapses.
+DECAYS = "weight_decay=0.001&feature_decay=0.00001"
+
+# Sets a control as the browser does, and waits until all graphs have drawn new data.
+CLOCK = """
+(field, value, graphs) => new Promise(done => {
+  const input = document.getElementById(field);
+  const places = graphs.map(id => document.querySelector(`#${id} .js-plotly-plot`));
+  let left = places.length, start;
+  for (const place of places) {
+    const handler = () => {
+      place.removeListener("plotly_afterplot", handler);
+      if (--left === 0) requestAnimationFrame(() => done(performance.now() - start));
+    };
+    place.on("plotly_afterplot", handler);
+  }
+  Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value").set.call(input, value);
+  start = performance.now();
+  input.dispatchEvent(new Event("input", {bubbles: true}));
+})
+"""
+
+
+def main():
+    """Print a line a problem, view and kind of control."""
+    server = make_server(
+        "127.0.0.1", 0, make_app().server, threaded=True, request_handler=QuietHandler
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        browser = Browser(folder)
+        browser.size(1280, 900)
+        for name, counts in PROBLEMS.items():
+            for view, graphs in GRAPHS.items():
+                browser.open(
+                    f"http://127.0.0.1:{server.port}/?{DECAYS}&view={view}&counts={counts}"
+                )
+                ready = f"document.querySelector('#{graphs[-1]} .js-plotly-plot')?.data?.length > 0"
+                browser.until(ready)
+                for kind, field, values in (
+                    ("slider", "weight_decay-slider", [-3.1 - 0.02 * i for i in range(REPEATS)]),
+                    ("typed", "feature_decay", [(11 + i) / 1e6 for i in range(REPEATS)]),
+                ):
+                    times = []
+                    for value in values:
+                        browser.run("new Promise(done => setTimeout(done, 300))")
+                        times.append(browser.run(f"({CLOCK})({field!r}, {value:.7g}, {graphs})"))
+                    median = statistics.median(times)
+                    print(f"{name}, {view}, {kind}: {median:.0f} ms (to {max(times):.0f})")
+        browser.close()
+    server.shutdown()
+
+
+if __name__ == "__main__":
+    main()

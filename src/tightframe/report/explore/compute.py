@@ -1,0 +1,272 @@
+"""What the page computes: calls of the library, kept for a while, and what it declines to try."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import tightframe as tf
+from tightframe.grouped import GroupedGeometry
+from tightframe.solvers.certificate import is_convex, is_covered
+
+#: More groups, or classes, than this are not drawn; more classes than the last are not searched
+#: for, where nothing certifies (that takes minutes).
+MAX_GROUPS = 40
+MAX_CLASSES = 100_000
+MAX_SEARCHED = 12
+
+#: At most so many classes are in a matrix; of more, evenly chosen ones of every group.
+MAX_SHOWN = 100
+
+#: Where there is no compact form, all classes are written out: at most so many.
+MAX_DENSE = 400
+
+#: Of the pictures of paths and phases: certified relative gap, and points of the grids.
+PICTURE_TOL = 1e-4
+PATH_POINTS, PATH_POINTS_MANY = 41, 27
+PHASE_RATIOS, PHASE_DECAYS = 12, 20
+
+_KEPT = 64
+
+
+@lru_cache(_KEPT)
+def solve(problem: tf.Problem) -> tf.Solution:
+    """Return the solution, from memory if it was asked for lately.
+
+    Raises
+    ------
+    ValueError
+        If the problem is larger than what the page draws at once, or nothing solves it.
+    """
+    if problem.num_classes > MAX_CLASSES:
+        raise ValueError(
+            f"counts: got {problem.num_classes} classes, this page takes up to {MAX_CLASSES}"
+        )
+    if len(problem.groups) > MAX_GROUPS:
+        raise ValueError(
+            f"counts: got {len(problem.groups)} groups of different classes; this page draws up to "
+            f"{MAX_GROUPS} (tightframe solve takes more)"
+        )
+    if not is_covered(problem) and problem.num_classes > MAX_SEARCHED:
+        raise ValueError(
+            f"counts: got {problem.num_classes} classes; nothing certifies this loss, depth and "
+            f"dim, and this page searches up to {MAX_SEARCHED} classes (tightframe solve takes "
+            "more)"
+        )
+    return tf.solve(problem)
+
+
+@lru_cache(_KEPT)
+def thresholds(problem: tf.Problem) -> tf.Thresholds | None:
+    """Return the thresholds, or None where none are known."""
+    try:
+        return tf.thresholds(problem)
+    except ValueError:
+        return None
+
+
+# -- geometry --------------------------------------------------------------------------------------
+
+
+def shown_classes(problem: tf.Problem) -> NDArray[np.intp]:
+    """Return the classes that are drawn, sorted by group: all, or some of each group."""
+    groups = problem.class_groups
+    order = np.argsort(groups, kind="stable")
+    if len(order) <= MAX_SHOWN:
+        return order
+    sizes = np.bincount(groups)
+    shares = np.maximum(np.minimum(sizes, 2), sizes * (MAX_SHOWN - 2 * len(sizes)) // len(order))
+    starts = np.cumsum(sizes) - sizes
+    return np.concatenate(
+        [order[start : start + share] for start, share in zip(starts, shares, strict=True)]
+    )
+
+
+def has_compact_form(problem: tf.Problem) -> bool:
+    """Tell whether the geometry is known without writing all classes out."""
+    return problem.depth == 1 and (problem.features == "nonnegative" or is_convex(problem))
+
+
+def geometry(solution: tf.Solution) -> tf.Geometry:
+    """Return the predicted geometry of the `shown_classes`.
+
+    Raises
+    ------
+    ValueError
+        If all classes would have to be written out and there are too many.
+    """
+    problem = solution.problem
+    shown = shown_classes(problem)
+    if has_compact_form(problem):
+        return GroupedGeometry.from_solution(solution).restrict(shown).to_geometry()
+    if problem.num_classes > MAX_DENSE:
+        raise ValueError(
+            f"counts: got {problem.num_classes} classes; with several layers or a narrow dim this "
+            f"page draws up to {MAX_DENSE}"
+        )
+    return restrict(solution.geometry, shown)
+
+
+def restrict(whole: tf.Geometry, classes: NDArray[np.intp]) -> tf.Geometry:
+    """Return the geometry of some classes."""
+    chosen = np.ix_(classes, classes)
+    parts = (part[chosen] for part in (whole.classifier, whole.means, whole.logits))
+    return tf.Geometry(whole.name, *parts)
+
+
+# -- path ------------------------------------------------------------------------------------------
+
+
+class Sweep(NamedTuple):
+    """Values of lambda along which a path is drawn: a geometric grid."""
+
+    low: float
+    high: float
+    points: int
+
+    @property
+    def decays(self) -> NDArray[np.float64]:
+        """The values: of all layers' decays and the features'."""
+        return np.geomspace(self.low, self.high, self.points)
+
+
+def sweep(problem: tf.Problem) -> Sweep:
+    """Return where the path of a problem has its thresholds.
+
+    Raises
+    ------
+    ValueError
+        If nothing certifies the problem: searching at every point would take minutes.
+    """
+    limits = thresholds(problem)
+    if limits is None or not is_covered(problem):
+        raise ValueError(
+            "path: needs certified solves; nothing certifies this loss, depth, dim and bias"
+        )
+    top = limits.total_collapse
+    known = [group.logit_decay for group in limits.groups if group.logit_decay is not None]
+    low = max(0.2 * min([*known, top]), 1e-3 * top)
+    points = PATH_POINTS if len(problem.groups) <= 4 else PATH_POINTS_MANY
+    return Sweep(float(f"{low:.4g}"), float(f"{1.5 * top:.4g}"), points)
+
+
+def path(problem: tf.Problem) -> tf.Path:
+    """Return the solutions along the `sweep`; the problem's own decays do not matter."""
+    # The logits depend on the decays through lambda only, so that one path serves all of them.
+    return _path(problem.replace(weight_decay=1.0, feature_decay=1.0), sweep(problem))
+
+
+@lru_cache(_KEPT)
+def _path(problem: tf.Problem, points: Sweep) -> tf.Path:
+    decays = points.decays
+    return tf.path(problem, weight_decay=decays, feature_decay=decays, tol=PICTURE_TOL)
+
+
+# -- phase diagram ---------------------------------------------------------------------------------
+
+
+class Phases(NamedTuple):
+    """Arguments of the phase diagram around a problem; its decays do not matter."""
+
+    num_classes: int
+    low: float
+    high: float
+    ratios: tuple[float, ...]
+    minority: int
+    fraction: float
+    options: tuple[tuple[str, Any], ...]
+
+    @property
+    def logit_decays(self) -> NDArray[np.float64]:
+        """Values of lambda."""
+        return np.geomspace(self.low, self.high, PHASE_DECAYS)
+
+
+def phases(problem: tf.Problem) -> Phases:
+    """Return the STEP-imbalanced problems around a problem: as many classes, the same minority.
+
+    Raises
+    ------
+    ValueError
+        If the phase diagram is not known for such a problem.
+    """
+    if problem.depth > 1:
+        raise ValueError(f"depth: got {problem.depth}, a phase diagram needs 1")
+    if not problem.is_plain:
+        name = "class_weights" if problem.weight_runs else "logit_adjustment"
+        raise ValueError(f"{name}: a phase diagram is drawn without; make the field empty")
+    if not is_covered(problem.replace(dim=None)):
+        raise ValueError("features: nothing certifies these with this bias; no phase diagram")
+    counts = problem.counts
+    small = int(counts.min())
+    few = counts < counts.max()
+    fraction = round(float(few.mean()), 6) if few.any() else 0.5
+    # Ratios that whole counts can have.
+    reach = max(20.0, 2.0 * float(counts.max()) / small)
+    larges = np.unique(np.round(small * np.geomspace(1, reach, PHASE_RATIOS)))
+    ratios = tuple(float(f"{large / small:.6g}") for large in larges)
+    options = {"loss": problem.loss, "bias": problem.bias, "features": problem.features}
+    given: tuple[tuple[str, Any], ...] = tuple(
+        (k, v) for k, v in options.items() if v != _DEFAULTS[k]
+    )
+    if problem.bias == "decayed":
+        given += (("bias_decay", problem.bias_decay),)
+    args = Phases(problem.num_classes, 1.0, 1.0, ratios, small, fraction, given)
+    low, high = _decay_range(problem, args)
+    return args._replace(low=float(f"{low:.4g}"), high=float(f"{high:.4g}"))
+
+
+_DEFAULTS = {"loss": "cross_entropy", "bias": "none", "features": "real"}
+
+
+def _decay_range(problem: tf.Problem, args: Phases) -> tuple[float, float]:
+    """Return lambdas from below the smallest to above the largest threshold of all ratios."""
+    from tightframe.experiments.phase import step_rows
+
+    rows, _ = step_rows(
+        args.num_classes, args.ratios, minority=args.minority, fraction=args.fraction
+    )
+    found = []
+    for row in (rows[0], rows[-1]):
+        limits = tf.thresholds(problem.replace(counts=row, dim=None))
+        found += [group.logit_decay for group in limits.groups] + [limits.total_collapse]
+    known = [value for value in found if value is not None]
+    return 0.5 * min(known), 1.5 * max(known)
+
+
+@lru_cache(_KEPT)
+def phase_diagram(args: Phases) -> tf.PhaseDiagram:
+    """Return the phase diagram with some arguments."""
+    return tf.phase_diagram(
+        args.num_classes,
+        args.logit_decays.tolist(),
+        args.ratios,
+        minority=args.minority,
+        fraction=args.fraction,
+        tol=PICTURE_TOL,
+        **dict(args.options),
+    )
+
+
+def place_in(problem: tf.Problem) -> tuple[float, float] | None:
+    """Return a problem's ratio and lambda if it has a place in its phase diagram."""
+    counts = problem.counts
+    if len(set(counts.tolist())) > 2 or (np.diff(counts) > 0).any():
+        return None
+    return float(counts.max() / counts.min()), math.sqrt(
+        problem.weight_decays[0] * problem.feature_decay
+    )
+
+
+# -- advice ----------------------------------------------------------------------------------------
+
+
+@lru_cache(_KEPT)
+def advise(problem: tf.Problem, wanted: tuple[tuple[str, Any], ...]) -> tf.Advice:
+    """Return the advice for a problem."""
+    solve(problem)  # for its limits
+    return tf.advise(problem, **dict(wanted))
