@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN_DIR ?= demo-run
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-slow lint format bench-solver bench-metrics clean
+.PHONY: help demo test coverage test-slow lint format bench-solver bench-metrics bench-advice clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -47,6 +47,9 @@ bench-solver: $(VENV)/.dev ## Time the solver against CVXPY (up to an hour) into
 
 bench-metrics: $(VENV)/.dev ## Time the metrics against their peer (PEER=folder of neural-collapse)
 	$(BIN)/python -m benchmarks.metrics $(if $(PEER),--peer $(PEER))
+
+bench-advice: $(VENV)/.dev ## Train as advised and not (half an hour; needs Fashion-MNIST)
+	$(BIN)/python -m benchmarks.advice
 
 clean: ## Remove the environment and what the demo wrote
 	rm -rf $(VENV) $(RUN_DIR)
