@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN_DIR ?= demo-run
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-slow lint format bench-solver bench-metrics bench-advice clean
+.PHONY: help demo test coverage test-slow docs docs-serve lint format bench-solver bench-metrics bench-advice clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -32,6 +32,14 @@ coverage: $(VENV)/.dev ## The same tests, half as slow again, with the lines tha
 test-slow: $(VENV)/.dev ## The longer checks as well
 	$(BIN)/python -m pytest
 
+# Material announces its successor in red; nothing is wrong.
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: $(VENV)/.dev ## The documentation, into site/; needs no network once installed
+	$(BIN)/python -m mkdocs build --strict
+
+docs-serve: docs ## The same at http://127.0.0.1:8000
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory site 8000
+
 lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -51,5 +59,5 @@ bench-metrics: $(VENV)/.dev ## Time the metrics against their peer (PEER=folder 
 bench-advice: $(VENV)/.dev ## Train as advised and not (half an hour; needs Fashion-MNIST)
 	$(BIN)/python -m benchmarks.advice
 
-clean: ## Remove the environment and what the demo wrote
-	rm -rf $(VENV) $(RUN_DIR)
+clean: ## Remove the environment, what the demo wrote, and the site
+	rm -rf $(VENV) $(RUN_DIR) site

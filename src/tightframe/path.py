@@ -125,7 +125,7 @@ def path(
     --------
     >>> problem = Problem("500x5,100x5", weight_decay=1e-3, feature_decay=1e-3)
     >>> path(problem, weight_decay=[1e-3, 2e-2]).margins[:, [0, -1]].round(4).tolist()
-    [[4.4697, 3.4063], [2.244, 0.0]]
+    [[4.3343, 3.0445], [2.244, 0.0]]
     """
     if not isinstance(problem, Problem):
         raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")

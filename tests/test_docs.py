@@ -1,0 +1,207 @@
+"""The documentation: code blocks run and print what is shown, names and links are complete."""
+
+import doctest
+import importlib
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from tests.documents import DOCS, ROOT, agrees, blocks, pages, run
+
+PAGES = [page.relative_to(DOCS).as_posix() for page in pages()]
+
+#: Blocks that no test runs, a page; each has its reason in the source. Not to grow unnoticed.
+NOT_RUN = {
+    "guide/explore.md": 1,
+    "guide/reproduce.md": 2,
+    "guide/training.md": 1,
+    "index.md": 1,
+}
+
+
+def code(page):
+    return blocks((DOCS / page).read_text(encoding="utf-8"))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("page", [page for page in PAGES if code(page)])
+def test_code_blocks(page, command, unrendered, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    namespace = {"__name__": "__main__"}
+    for block in code(page):
+        if block.reason is None:
+            printed = run(block, namespace, command, page)
+            if block.output is not None:
+                assert agrees(block.output, printed), f"{page}:{block.output.line}:\n{printed}"
+
+
+def test_blocks_that_are_not_run_are_few():
+    reasons = {page: [b.reason for b in code(page) if b.reason is not None] for page in PAGES}
+    assert {page: len(found) for page, found in reasons.items() if found} == NOT_RUN
+    assert all(len(reason) > 10 for found in reasons.values() for reason in found)
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "same"),
+    [
+        ("a 1.0 s\n", "a 1.0\n", False),
+        ("rank 9\n", "rank 9\n", True),
+        ("rank 9\n", "rank 8\n", False),
+        ("0.123456\n", "0.123457\n", False),
+        ("gap 1e-11\n", "gap 3e-12\n", True),
+        ("gap 1e-11\n", "gap 3e-05\n", False),
+        ("done in 0.3 s\n", "done in 12 s\n", True),
+        ("one ... two\n", "one and more two\n", True),
+        ("one ... two\n", "one and more three\n", False),
+    ],
+)
+def test_comparison_of_outputs(shown, printed, same):
+    (block,) = blocks(f"```python\n```\n\n```text\n{shown}```\n")
+    assert agrees(block.output, printed) is same
+
+
+def test_comparison_within_a_tolerance():
+    text = "```python\n```\n\n<!-- numbers within 20 % -->\n```text\nNC1 0.50,  K 3\n```\n"
+    (block,) = blocks(text)
+    assert agrees(block.output, "NC1 0.45, K 3\n")
+    assert not agrees(block.output, "NC1 0.35, K 3\n")
+    assert not agrees(block.output, "NC2 0.50, K 3\n")
+
+
+@pytest.mark.parametrize(
+    ("page", "module"),
+    [
+        ("tightframe", "tightframe"),
+        ("metrics", "tightframe.metrics"),
+        ("training", "tightframe.training"),
+        ("data", "tightframe.data"),
+        ("report", "tightframe.report"),
+    ],
+)
+def test_the_reference_has_every_public_name(page, module):
+    text = (DOCS / "api" / f"{page}.md").read_text(encoding="utf-8")
+    named = set()
+    for where, name in re.findall(r"^::: (\S+)\.(\w+)$", text, re.MULTILINE):
+        named.add(getattr(importlib.import_module(where), name))
+    public = importlib.import_module(module)
+    missing = [
+        name
+        for name in public.__all__
+        if (value := getattr(public, name)).__class__.__name__ != "module" and value not in named
+    ]
+    assert missing == []
+
+
+def documented():
+    """Return the modules of the reference whose docstrings have examples."""
+    texts = [page.read_text(encoding="utf-8") for page in (DOCS / "api").iterdir()]
+    names = set(re.findall(r"^::: (\S+)\.\w+$", "\n".join(texts), re.MULTILINE))
+    source = {name: ROOT / "src" / f"{name.replace('.', '/')}.py" for name in sorted(names)}
+    return [name for name, path in source.items() if ">>>" in path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("name", documented())
+def test_examples_of_the_reference(name):
+    found = doctest.testmod(importlib.import_module(name))
+    assert found.attempted
+    assert not found.failed
+
+
+class Links(HTMLParser):
+    """Collects what a page links to, what it fetches, and its anchors."""
+
+    def __init__(self):
+        super().__init__()
+        self.links, self.fetched, self.anchors = [], [], set()
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        if "id" in found:
+            self.anchors.add(found["id"])
+        if tag == "a" and "href" in found:
+            self.links.append(found["href"])
+        if tag == "link" and found.get("rel") != "canonical":
+            self.fetched.append(found["href"])
+        if "src" in found:
+            self.fetched.append(found["src"])
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Build the site in strict mode; return its folder and what every page of it holds."""
+    pytest.importorskip("mkdocs")
+    folder = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {}
+    for page in folder.rglob("*.html"):
+        found[page] = Links()
+        found[page].feed(page.read_text(encoding="utf-8"))
+    return folder, found
+
+
+@pytest.mark.slow
+def test_site_links_to_nowhere_else(site):
+    folder, found = site
+    assert len(found) > len(PAGES)
+    broken = []
+    for page, links in found.items():
+        if page.name == "404.html":
+            continue  # its links begin at the server's root
+        for link in [*links.links, *links.fetched]:
+            url = urlsplit(link)
+            if url.scheme in ("http", "https", "data", "mailto"):
+                continue
+            target = (page.parent / unquote(url.path)).resolve() if url.path else page
+            if target.is_dir():
+                target /= "index.html"
+            if not target.is_file():
+                broken.append(f"{page.relative_to(folder)}: {link}")
+            elif url.fragment and target in found and url.fragment not in found[target].anchors:
+                broken.append(f"{page.relative_to(folder)}: {link} (no such anchor)")
+    assert broken == []
+
+
+@pytest.mark.slow
+def test_site_fetches_nothing_from_elsewhere(site):
+    folder, found = site
+    for page, links in found.items():
+        fetched = [link for link in links.fetched if urlsplit(link).netloc]
+        assert fetched == [], page
+    for style in folder.rglob("*.css"):
+        assert not re.search(r"(url\(|@import)\s*['\"]?(https?:)?//", style.read_text("utf-8"))
+
+
+@pytest.mark.slow
+def test_gallery_has_all_verdicts_and_pictures(site):
+    _, found = site
+    text = (ROOT / "reproductions" / "README.md").read_text(encoding="utf-8")
+    gallery = {page: links for page, links in found.items() if page.parent.name == "gallery"}
+    shown = "".join(page.read_text(encoding="utf-8") for page in gallery)
+    pictures = [link for links in gallery.values() for link in links.fetched if "figures/" in link]
+    assert len(pictures) == text.count("![")
+    for outcome in ("reproduced", "not reproduced", "not at this scale"):
+        assert shown.count(f"<strong>{outcome}</strong>") == text.count(f"**{outcome}**")
+    assert len(gallery) == 1 + len(re.findall(r"^## ", text, re.MULTILINE))
+
+
+@pytest.mark.slow
+def test_formulas_are_mathml(site):
+    folder, _ = site
+    theory = (folder / "theory.html").read_text(encoding="utf-8")
+    assert theory.count("<math") > 200
+    assert "arithmatex" not in theory
+    assert "$" not in re.sub(r"<script.*?</script>|<code.*?</code>", "", theory, flags=re.DOTALL)
