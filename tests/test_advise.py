@@ -226,6 +226,22 @@ def test_logit_adjustment_is_not_offered_where_it_cannot():
     assert "a free bias takes it up" in said["logit_adjustment"]
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_plain_remedies_are_shown_whatever_they_do(loss):
+    problem = STEP.replace(loss=loss)
+    oversampled, *weighted = tf.advise(problem, feature_decay_of="mean").plain_remedies
+    share = problem.num_samples / 5000
+    balanced = problem.replace(counts="500x10", feature_decay=problem.feature_decay * share)
+    assert oversampled.changes == {"oversample": "balance"}
+    margin = dense_margins(tf.solve(balanced)).min()
+    assert oversampled.after.margin == pytest.approx(margin, abs=1e-6)
+    assert len(weighted) == (loss == "cross_entropy")
+    for remedy in weighted:
+        solution = tf.solve(problem.replace(**remedy.changes))
+        assert remedy.after.margin == pytest.approx(dense_margins(solution).min(), abs=1e-6)
+    assert tf.advise(problem.replace(counts="500x10")).plain_remedies == ()
+
+
 def test_what_cannot_be_had_is_said():
     small = STEP.replace(counts="500x5,5x5")
     advice = tf.advise(small, angle=85)  # SELI's minority classifiers are closer than that

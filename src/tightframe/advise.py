@@ -23,9 +23,10 @@ from tightframe.solvers.certificate import is_convex, require_covered
 from tightframe.thresholds import thresholds
 
 LIMITS = (
-    "Unconstrained feature model: a network that fits anything, trained to the end. Where features "
-    "decay only through the network's weights, feature_decay is an effective number: fit it to a "
-    "trained network with tightframe.calibrate (--from-run)."
+    "Unconstrained feature model: a network that fits anything, trained to the end. What is wanted "
+    "is a floor: classes that look alike may stay merged near a threshold. Where features decay "
+    "only through the network's weights, feature_decay is an effective number: fit it to a trained "
+    "network with tightframe.calibrate (--from-run)."
 )
 
 #: What stays the same when the number of samples changes.
@@ -108,6 +109,7 @@ class Proposal:
     Attributes
     ----------
     kind : {"decay", "oversampling", "class_weights", "logit_adjustment"}
+        Of plain remedies ``"balanced_oversampling"`` and ``"balanced_weights"``.
     text : str
         What to do, in a sentence; or why it cannot be done.
     changes : dict
@@ -152,6 +154,10 @@ class Advice:
     largest_decay : float
         The largest ``sqrt(weight_decay feature_decay)`` at which all classes are distinct.
     proposals : tuple of Proposal
+        The least change of each kind; none where all classes have what is wanted.
+    plain_remedies : tuple of Proposal
+        For comparison: oversampling to balance and balanced class weights, whatever they lead to;
+        none where the counts are equal.
     more_data : tuple of (int, Outlook)
         What the problem with so many times the samples predicts.
     limits : str
@@ -165,6 +171,7 @@ class Advice:
     safety: tuple[Safety, ...]
     largest_decay: float
     proposals: tuple[Proposal, ...]
+    plain_remedies: tuple[Proposal, ...]
     more_data: tuple[tuple[int, Outlook], ...]
     limits: str = LIMITS
 
@@ -200,6 +207,7 @@ class Advice:
             "largest_decay": {"logit_decay": self.largest_decay}
             | _as_decays(self.problem, self.largest_decay),
             "proposals": [proposal.to_dict() for proposal in self.proposals],
+            "plain_remedies": [proposal.to_dict() for proposal in self.plain_remedies],
             "more_data": [{"times": times} | found.to_dict() for times, found in self.more_data],
             "limits": self.limits,
         }
@@ -276,6 +284,7 @@ def advise(
         safety,
         min(group.logit_decay for group in safety),
         proposals,
+        search.plain_remedies(),
         more,
     )
 
@@ -487,6 +496,21 @@ class _Search:
     def _adjusted(self, factor: float) -> Problem:
         prior = np.log(self.problem.counts / self._n)
         return self.problem.replace(logit_adjustment=self.problem.logit_adjustment + factor * prior)
+
+    def plain_remedies(self) -> tuple[Proposal, ...]:
+        """Look at what is done unasked: full balance, by repeats or by weights."""
+        counts = self.problem.counts
+        if counts.min() == counts.max():
+            return ()
+        repeated = self.with_counts(np.full_like(counts, counts.max()))
+        text = "All classes oversampled to the largest count."
+        found = [self._proposal("balanced_oversampling", text, {"oversample": "balance"}, repeated)]
+        if self.problem.loss == "cross_entropy":
+            text = "Balanced class weights, N / (K n_k)."
+            weighted = self.problem.replace(class_weights="balanced")
+            changes = {"class_weights": "balanced"}
+            found.append(self._proposal("balanced_weights", text, changes, weighted))
+        return tuple(found)
 
     def _proposal(
         self, kind: str, text: str, changes: dict[str, Any], changed: Problem

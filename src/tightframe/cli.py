@@ -1213,6 +1213,14 @@ def _print_advice(advice: tf.Advice, fitted: tf.Calibration | None) -> None:
         say(f"- {proposal.text}")
         if proposal.after is not None:
             console.print(_outlook_table(proposal.after, None))
+    if advice.plain_remedies:
+        say("\nFor comparison, plain remedies:")
+    for remedy in advice.plain_remedies:
+        if remedy.after is not None:
+            say(
+                f"- {remedy.text} Smallest margin {remedy.after.margin:.4g}, smallest angle "
+                f"{remedy.after.angle:.4g}."
+            )
     for times, found in advice.more_data:
         say(
             f"{times} times the data, feature_decay of the {advice.feature_decay_of} as it is: "

@@ -130,6 +130,7 @@ def advice(state: State) -> list[Any]:
     ]
     header = ["group", "state", "margin", "angle", "safety factor"]
     items = [_proposal(proposal, state) for proposal in found.proposals]
+    plain = [_proposal(proposal, state) for proposal in found.plain_remedies]
     more = "; ".join(
         f"{times} times the samples: smallest margin {after.margin:.4g}"
         for times, after in found.more_data
@@ -142,6 +143,7 @@ def advice(state: State) -> list[Any]:
         *([html.Ul([html.Li(text) for text in found.warnings])] if found.warnings else []),
         table("Groups now", header, groups),
         *([html.H3("What helps"), html.Ul(items)] if items else []),
+        *([html.H3("Plain remedies, for comparison"), html.Ul(plain)] if plain else []),
         html.P(f"With more data of the same kind, {more}."),
         html.P(found.limits, className="note"),
     ]
