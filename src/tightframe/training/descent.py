@@ -314,10 +314,10 @@ def _require_alike(problems: Sequence[Problem]) -> None:
     for problem in problems[1:]:
         if (other := without_decays(problem)) != first:
             known, new = first.to_dict(), other.to_dict()
-            name = next(name for name in known if known[name] != new[name])
+            name = next(name for name in known | new if known.get(name) != new.get(name))
             raise ValueError(
-                f"problems: got {name} {known[name]!r} and {new[name]!r} in one batch, where only "
-                "decays may differ"
+                f"problems: got {name} {known.get(name)!r} and {new.get(name)!r} in one batch, "
+                "where only decays may differ"
             )
 
 
