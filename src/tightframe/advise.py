@@ -181,6 +181,11 @@ class Advice:
         return self.wanted.met(self.now)
 
     @property
+    def largest_decays(self) -> dict[str, float]:
+        """The weight decay, and the feature decay, that alone give `largest_decay`."""
+        return _as_decays(self.problem, self.largest_decay)
+
+    @property
     def warnings(self) -> list[str]:
         """Which groups are not distinct, a sentence each."""
         verbs = {
@@ -204,8 +209,7 @@ class Advice:
             "warnings": self.warnings,
             "now": self.now.to_dict(),
             "safety": [asdict(safety) for safety in self.safety],
-            "largest_decay": {"logit_decay": self.largest_decay}
-            | _as_decays(self.problem, self.largest_decay),
+            "largest_decay": {"logit_decay": self.largest_decay} | self.largest_decays,
             "proposals": [proposal.to_dict() for proposal in self.proposals],
             "plain_remedies": [proposal.to_dict() for proposal in self.plain_remedies],
             "more_data": [{"times": times} | found.to_dict() for times, found in self.more_data],
@@ -267,12 +271,11 @@ def advise(
     """
     wanted = _check(problem, margin, angle, feature_decay_of)
     search = _Search(problem, wanted, feature_decay_of, positive_float("tol", tol))
-    now = search.look(problem)
     safety = search.safety()
     kinds = [search.decay, search.oversampling]
     if problem.loss == "cross_entropy":
         kinds += [search.class_weights, search.logit_adjustment]
-    proposals = () if wanted.met(now) else tuple(propose() for propose in kinds)
+    proposals = () if wanted.met(search.now) else tuple(propose() for propose in kinds)
     more = tuple(
         (times, search.look(search.with_counts(problem.counts * times))) for times in MORE_DATA
     )
@@ -280,7 +283,7 @@ def advise(
         problem,
         wanted,
         feature_decay_of,
-        now,
+        search.now,
         safety,
         min(group.logit_decay for group in safety),
         proposals,
@@ -324,6 +327,7 @@ class _Search:
         self.feature_decay_of = feature_decay_of
         self.partition = Partition.coarsest(problem)
         self.thresholds = thresholds(problem)
+        self.now = self.look(problem)
 
     def look(self, problem: Problem) -> Outlook:
         """Solve a problem and read the solution."""
@@ -391,11 +395,11 @@ class _Search:
         """Lower the decays: the largest that do."""
         top = min(self.problem.logit_decay, self.thresholds.total_collapse)
         low = top
-        while low > LEAST_DECAY * top and not self.met(self.at(low)):
+        while not self.met(self.at(low)):
+            if low <= LEAST_DECAY * top:
+                text = f"Smaller decays do not: even as they vanish there is not {self.wanted}."
+                return Proposal("decay", text, {}, None, None)
             low /= 4
-        if not self.met(self.at(low)):
-            text = f"Smaller decays do not: even as they vanish there is not {self.wanted}."
-            return Proposal("decay", text, {}, None, None)
         decay = math.exp(self._bisect(math.log(low), math.log(4 * low), self.at_log))
         changes = _as_decays(self.problem, decay)
         text = (
@@ -479,7 +483,7 @@ class _Search:
         if self.problem.bias == "free":
             text = "Logit adjustment does nothing here: a free bias takes it up."
             return Proposal(kind, text, {}, None, None)
-        merged = any(g.state in ("merged", "vanished") for g in self.look(self.problem).groups)
+        merged = any(group.state in ("merged", "vanished") for group in self.now.groups)
         if merged or self.problem.features == "nonnegative":
             text = "Logit adjustment does not move the thresholds at which classes merge or vanish."
             return Proposal(kind, text, {}, None, None)

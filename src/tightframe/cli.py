@@ -164,34 +164,6 @@ Scheduler = Annotated[
 ]
 
 
-def _problem(
-    counts: str,
-    weight_decay: Any,
-    feature_decay: float,
-    loss: str,
-    bias: str,
-    bias_decay: float | None,
-    features: str,
-    depth: int,
-    dim: int | None,
-    class_weights: str | None = None,
-    logit_adjustment: str | None = None,
-) -> tf.Problem:
-    return tf.Problem(
-        counts,
-        loss,
-        weight_decay=weight_decay,
-        feature_decay=feature_decay,
-        bias=bias,
-        bias_decay=bias_decay,
-        features=features,
-        depth=depth,
-        dim=dim,
-        class_weights=class_weights,
-        logit_adjustment=logit_adjustment,
-    )
-
-
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(tf.__version__)
@@ -244,18 +216,18 @@ def solve(
     ] = None,
 ) -> None:
     """Solve for the global minimiser with its certificate; else for the best of many starts."""
-    problem = _problem(
+    problem = tf.Problem(
         counts,
-        weight_decay,
-        feature_decay,
         loss,
-        bias,
-        bias_decay,
-        features,
-        depth,
-        dim,
-        class_weights,
-        logit_adjustment,
+        weight_decay=weight_decay,
+        feature_decay=feature_decay,
+        bias=bias,
+        bias_decay=bias_decay,
+        features=features,
+        depth=depth,
+        dim=dim,
+        class_weights=class_weights,
+        logit_adjustment=logit_adjustment,
     )
     if out is not None and out.suffix != ".npz":
         raise ValueError(f"out: got {str(out)!r}, need a name that ends in .npz")
@@ -297,18 +269,17 @@ def thresholds(
     json: Json = False,
 ) -> None:
     """Tell at which decays, totals and counts each class group collapses."""
-    problem = _problem(
+    problem = tf.Problem(
         counts,
-        weight_decay,
-        feature_decay,
         loss,
-        bias,
-        bias_decay,
-        features,
-        depth,
-        None,
-        class_weights,
-        logit_adjustment,
+        weight_decay=weight_decay,
+        feature_decay=feature_decay,
+        bias=bias,
+        bias_decay=bias_decay,
+        features=features,
+        depth=depth,
+        class_weights=class_weights,
+        logit_adjustment=logit_adjustment,
     )
     result = tf.thresholds(problem)
     changes = tf.rank_changes(problem) if ranks else None
@@ -474,18 +445,18 @@ def certify(
     json: Json = False,
 ) -> None:
     """Bound how far any candidate is from the global minimum."""
-    problem = _problem(
+    problem = tf.Problem(
         counts,
-        weight_decay,
-        feature_decay,
         loss,
-        bias,
-        bias_decay,
-        features,
-        depth,
-        dim,
-        class_weights,
-        logit_adjustment,
+        weight_decay=weight_decay,
+        feature_decay=feature_decay,
+        bias=bias,
+        bias_decay=bias_decay,
+        features=features,
+        depth=depth,
+        dim=dim,
+        class_weights=class_weights,
+        logit_adjustment=logit_adjustment,
     )
     arrays = read_arrays(file)
     if "logits" in arrays:
@@ -707,16 +678,14 @@ def _grid(
         raise ValueError("counts: missing; give --counts, or --ratios and --classes")
     elif (classes, majority, minority) != (None, None, None):
         raise ValueError("classes, majority, minority: for phase diagrams; --ratios is missing")
-    problem = _problem(
+    problem = tf.Problem(
         counts[0],
-        decays["weight_decay"][0],
-        decays["feature_decay"][0],
         loss,
-        bias,
-        decays["bias_decay"][0] if "bias_decay" in decays else None,
-        features,
-        depth,
-        dim,
+        **{name: values[0] for name, values in decays.items()},
+        bias=bias,
+        features=features,
+        depth=depth,
+        dim=dim,
     )
     sweep = {name: values for name, values in decays.items() if len(values) > 1}
     if not sweep and real_ratios is None and len(counts) > 1:
@@ -1200,7 +1169,7 @@ def _print_advice(advice: tf.Advice, fitted: tf.Calibration | None) -> None:
     console.print(_outlook_table(advice.now, title, safety=factors))
     for warning in advice.warnings:
         say(warning)
-    decays = advice.to_dict()["largest_decay"]
+    decays = advice.largest_decays
     say(
         f"all classes are distinct below lambda {advice.largest_decay:.4g}: weight_decay "
         f"{decays['weight_decay']:.4g} or feature_decay {decays['feature_decay']:.4g}"

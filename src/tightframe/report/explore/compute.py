@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -257,9 +256,7 @@ def place_in(problem: tf.Problem) -> tuple[float, float] | None:
     counts = problem.counts
     if len(set(counts.tolist())) > 2 or (np.diff(counts) > 0).any():
         return None
-    return float(counts.max() / counts.min()), math.sqrt(
-        problem.weight_decays[0] * problem.feature_decay
-    )
+    return float(counts.max() / counts.min()), problem.logit_decay
 
 
 # -- advice ----------------------------------------------------------------------------------------
