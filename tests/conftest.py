@@ -1,6 +1,7 @@
 """Settings and fixtures shared by all tests."""
 
 import os
+import signal
 from pathlib import Path
 
 # Several test workers share the cores, and more threads would only wait for each other. Before
@@ -11,6 +12,9 @@ import pytest
 from hypothesis import settings
 
 from tightframe.cli import run_command
+
+# A shell's background jobs ignore Ctrl-C, and so would the processes that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Machines are shared and slow at times: no deadlines. The same examples on every run, so that a
 # red build can be repeated; `--hypothesis-seed` or the "explore" profile looks further.

@@ -1056,7 +1056,7 @@ def report(
         ),
     ] = None,
     latex: Annotated[
-        bool, typer.Option("--latex", help="Also write the tables for LaTeX (booktabs).")
+        bool, typer.Option("--latex", help="Also write the tables for LaTeX.")
     ] = False,
 ) -> None:
     """Write report.html, plots and, if asked for, LaTeX tables of a run or a reproduction again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ from tightframe.report.summary import format_number, metric_rows, setting_title
 
 #: What pdfLaTeX cannot set as text.
 _SIGNS = {
+    ">=": r"$\geq$",
+    "<=": r"$\leq$",
+    ">": r"$>$",
+    "<": r"$<$",
+    "|": r"$|$",
     "λ": r"$\lambda$",
     "μ": r"$\mu$",
     "ρ": r"$\rho$",
@@ -48,7 +54,7 @@ _SIGNS = {
 def write_tables(folder: str | os.PathLike[str]) -> list[Path]:
     r"""Write a folder's tables as LaTeX, each file atomically.
 
-    They need ``\usepackage{booktabs}``.
+    They need ``\usepackage{booktabs,graphicx,longtable}``.
 
     Parameters
     ----------
@@ -70,16 +76,42 @@ def write_tables(folder: str | os.PathLike[str]) -> list[Path]:
     home = Path(folder)
     tables = _of_reproduction(home) if reproduction_file(home).exists() else _of_run(home)
     paths = []
-    for name, caption, table in tables:
+    for name, text in tables:
         path = home / "tables" / f"{name}.tex"
         with replacing(path) as temporary:
-            temporary.write_text(to_latex(table, caption, name), encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8")
         paths.append(path)
     return paths
 
 
 def to_latex(table: pd.DataFrame, caption: str, label: str) -> str:
-    r"""Return a table of texts as a LaTeX ``table`` that pdfLaTeX can set.
+    r"""Return a table of texts as a LaTeX ``table``, made smaller where it is wider than the page.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns that hold only numbers are set flush right.
+    caption : str
+    label : str
+        Behind ``tab:``.
+    """
+    columns = "".join("r" if _are_numbers(table[name]) else "l" for name in table)
+    tabular = _ready(table).to_latex(index=False, escape=False, column_format=columns).rstrip()
+    return "\n".join(
+        [
+            r"\begin{table}[htbp]",
+            r"\centering",
+            rf"\caption{{{_escaped(caption)}}}",
+            rf"\label{{tab:{label}}}",
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{" + tabular + "}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def to_long_latex(table: pd.DataFrame, caption: str, label: str) -> str:
+    """Return a table whose last column but one holds sentences, over as many pages as it needs.
 
     Parameters
     ----------
@@ -88,32 +120,52 @@ def to_latex(table: pd.DataFrame, caption: str, label: str) -> str:
     label : str
         Behind ``tab:``.
     """
-    text = (
-        table.map(_escaped)
-        .rename(columns=_escaped)
-        .to_latex(
-            index=False,
-            escape=False,
-            caption=_escaped(caption),
-            label=f"tab:{label}",
-            column_format="l" + "r" * (table.shape[1] - 1),
-            position="htbp",
-        )
+    text = _ready(table).to_latex(
+        index=False,
+        escape=False,
+        longtable=True,
+        caption=_escaped(caption),
+        label=f"tab:{label}",
+        column_format="l" * (table.shape[1] - 2) + r"p{0.48\linewidth}l",
     )
-    return str(text)
+    return f"{{\\footnotesize\n{text}}}\n"
+
+
+#: As in NC2_WW; longer ones are names, as test_accuracy.
+_SUBSCRIPT = re.compile(r"\\_([A-Za-z]{1,2})(?![A-Za-z_])")
+
+_NUMBER = re.compile(r"([-−]?)(\d[\d.]*)(?:e([-+]\d+))?")
+
+
+def _are_numbers(cells: pd.Series[str]) -> bool:
+    texts = [text for text in cells if text not in ("", "n/a", "∞", "-∞")]
+    return all(_NUMBER.fullmatch(text) for text in texts)
+
+
+def _ready(table: pd.DataFrame) -> pd.DataFrame:
+    return table.map(_cell_latex).rename(columns=_escaped)
+
+
+def _cell_latex(text: str) -> str:
+    match = _NUMBER.fullmatch(text)
+    if match is None:
+        return _escaped(text)
+    sign, digits, exponent = match.groups()
+    power = "" if exponent is None else rf" \cdot 10^{{{int(exponent)}}}"
+    return f"${'-' if sign else ''}{digits}{power}$" if sign or power else digits
 
 
 def _escaped(text: Any) -> str:
-    """Escape what is special to LaTeX, then write signs as mathematics."""
+    """Escape what is special to LaTeX, then write signs and subscripts as mathematics."""
     special = {c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}"}
     special |= {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}"}
     plain = "".join(special.get(c, c) for c in str(text))
     for sign, command in _SIGNS.items():
         plain = plain.replace(sign, command)
-    return plain
+    return _SUBSCRIPT.sub(r"$_{\1}$", plain)
 
 
-def _of_run(folder: Path) -> Iterator[tuple[str, str, pd.DataFrame]]:
+def _of_run(folder: Path) -> Iterator[tuple[str, str]]:
     for setting in load_run(folder).settings:
         if setting.prediction is None:
             continue
@@ -123,7 +175,8 @@ def _of_run(folder: Path) -> Iterator[tuple[str, str, pd.DataFrame]]:
             for row in metric_rows(setting)
         ]
         columns = ["", "start", "end", "to predicted", "to ETF"]
-        yield f"{setting.name}-metrics", title, pd.DataFrame(rows, columns=columns)
+        name = f"{setting.name}-metrics"
+        yield name, to_latex(pd.DataFrame(rows, columns=columns), title, name)
         rows = [
             [
                 group["name"],
@@ -134,36 +187,35 @@ def _of_run(folder: Path) -> Iterator[tuple[str, str, pd.DataFrame]]:
             for group in group_rows(setting)
         ]
         columns = ["classes", "threshold", "margin", "measured", "predicted", "found"]
-        yield f"{setting.name}-groups", title, pd.DataFrame(rows, columns=columns)
+        name = f"{setting.name}-groups"
+        yield name, to_latex(pd.DataFrame(rows, columns=columns), title, name)
 
 
-def _of_reproduction(folder: Path) -> Iterator[tuple[str, str, pd.DataFrame]]:
+def _of_reproduction(folder: Path) -> Iterator[tuple[str, str]]:
     figures = load_reproduction(folder).figures
     for paper in dict.fromkeys(figure.name.partition("/")[0] for figure in figures):
         own = [figure for figure in figures if figure.name.startswith(f"{paper}/")]
         rows = [
-            [figure.name.partition("/")[2], *map(_cell, (v.predicted, v.measured)), v.outcome]
+            ["" if i else figure.name.partition("/")[2], verdict.sentence, verdict.outcome]
             for figure in own
-            for v in figure.verdicts
+            for i, verdict in enumerate(figure.verdicts)
         ]
-        columns = ["figure", "predicted", "measured", "verdict"]
-        citation = own[0].about["citation"]
-        yield f"{paper}-verdicts", citation, pd.DataFrame(rows, columns=columns)
+        table = pd.DataFrame(rows, columns=["figure", "finding", "verdict"])
+        name = f"{paper}-verdicts"
+        yield name, to_long_latex(table, own[0].about["citation"], name)
         for figure in own:
             panels = [panel for panel in figure.panels if isinstance(panel, Table)]
             for i, panel in enumerate(panels, start=1):
                 name = f"{figure.name.replace('/', '-')}-{i}"
-                yield name, panel.title, _frame(panel)
+                yield name, to_latex(_frame(panel), panel.title, name)
 
 
 def _frame(panel: Table) -> pd.DataFrame:
-    rows: Sequence[Sequence[str]] = [[_cell(value) for value in row] for row in panel.rows]
+    rows: Sequence[Sequence[str]] = [
+        ["" if value is None else table_text(value) for value in row] for row in panel.rows
+    ]
     return pd.DataFrame(rows, columns=list(panel.columns))
 
 
 def _number(value: Any) -> str:
     return "" if value is None else format_number(value)
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None else table_text(value)
