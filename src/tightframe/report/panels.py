@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.experiments.store import SettingRecord
+from tightframe.report.style import margin_label
 from tightframe.report.summary import (
     METRIC_NAMES,
     PART_NAMES,
@@ -174,7 +175,7 @@ def margin_panels(setting: SettingRecord) -> list[Panel]:
             lines = [measured, _level(measured, "predicted", "predicted", group["margin"])]
         state = "collapse" if group["collapsed"] else "stay distinct"
         title = f"{group_name(group)}: predicted to {state}"
-        panels.append(Panel(f"margin-{i}", title, "epoch", "margin (logits)", lines))
+        panels.append(Panel(f"margin-{i}", title, "epoch", _margin_axis(setting), lines))
     return panels
 
 
@@ -194,10 +195,15 @@ def _margins_by_group(setting: SettingRecord) -> Panel:
         "margin-all",
         "Margin of every group at the end",
         "samples per class",
-        "margin (logits)",
+        _margin_axis(setting),
         lines,
         ticks=_thinned(ticks),
     )
+
+
+def _margin_axis(setting: SettingRecord) -> str:
+    assert setting.problem is not None  # or it would have no groups
+    return margin_label(setting.problem.loss)
 
 
 def collapse_panels(setting: SettingRecord) -> list[Panel]:

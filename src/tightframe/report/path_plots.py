@@ -30,7 +30,7 @@ from tightframe.report.drawing import (
     save_figures,
     style_axis,
 )
-from tightframe.report.style import GROUP_COLORS, LIGHT
+from tightframe.report.style import GROUP_COLORS, LIGHT, margin_label
 from tightframe.report.summary import group_name
 
 #: More paths than this are not drawn in one picture; evenly chosen ones are, and the title says so.
@@ -163,7 +163,8 @@ def _draw_row(figure: Figure, top: Axes, bottom: Axes, row: Mapping[str, Any]) -
     groups = max(len(point["groups"]) for point in points)
     colors, bar = _group_colors(points, groups)
 
-    label_axis(top, "Samples per class vary" if ticks else _row_title(row), "", "margin (logits)")
+    title = "Samples per class vary" if ticks else _row_title(row)
+    label_axis(top, title, "", margin_label(points[0]["problem"]["loss"]))
     label_axis(bottom, "", across.label, "rank")
     for axis in (top, bottom):
         style_axis(axis)

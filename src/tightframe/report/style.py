@@ -51,5 +51,10 @@ class Ink:
     paper: str
 
 
+def margin_label(loss: str) -> str:
+    """Return the label of an axis of margins: differences of logits, with cross-entropy in nats."""
+    return "margin (nats)" if loss == "cross_entropy" else "margin (logits)"
+
+
 LIGHT = Ink("#1c2128", "#57606a", "#d8dee4", "#ffffff")
 DARK = Ink("#e6edf3", "#9da7b3", "#3a424c", "#161b22")

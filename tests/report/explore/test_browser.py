@@ -92,7 +92,7 @@ def test_a_link_a_change_and_the_code(page, url):
     np.testing.assert_allclose(before, tf.solve(state.problem()).logits, atol=1e-6)
     tab.type("counts", "300x2,20x3")
     changed = replace(state, counts="300x2,20x3")
-    tab.until(f"{plot('logits')}._fullData[0].z.length === 5")
+    tab.until(f"{plot('logits')}?._fullData?.[0]?.z?.length === 5")
     expected = tf.solve(changed.problem())
     np.testing.assert_allclose(matrix(tab, "logits"), expected.logits, atol=1e-6)
     tab.until(f"location.search === '?{changed.query()}'")
@@ -107,7 +107,7 @@ def test_a_link_a_change_and_the_code(page, url):
 def test_a_slider_moves_number_and_picture(page):
     state = State(view="margins")
     tab = page(state)
-    tab.until(f"{plot('margins-graph')}.data.length > 0")
+    tab.until(f"{plot('margins-graph')}?.data?.length > 0")
     tab.run("document.getElementById('weight_decay-slider').focus()")
     for _ in range(3):
         tab.key("ArrowRight")
@@ -197,6 +197,23 @@ def test_a_bad_link_is_named(page):
     tab.until(f"{text('link-message')}.startsWith(\"link: got 'colour', allowed are counts\")")
 
 
+def test_what_was_never_drawn_is_not_shown(page):
+    tab = page(State(counts="5;5", view="margins"))
+    shown = "document.querySelector('#margins-view figure').offsetParent !== null"
+    assert not tab.run(shown)
+    tab.type("counts", "50x2,20x2")
+    tab.until(f"{shown} && {plot('margins-graph')}?._fullLayout?.width > 300")
+    tab.type("counts", "5;5")
+    tab.until(f"{text('message')} !== ''")
+    assert tab.run(shown)
+
+
+def test_a_view_that_cannot_be_drawn_leaves_the_headline(page):
+    tab = page(State(counts="50x2,20x2", depth="2", view="path"))
+    tab.until(f"{text('message')}.startsWith('path: needs certified solves')")
+    assert "4 classes, 140 samples" in tab.run(text("headline"))
+
+
 def test_files_are_laid_over_or_refused(page, tmp_path):
     state = State(counts="4x4", view="measured", weight_decay="0.01", feature_decay="0.01")
     tab = page(replace(state, counts="7x3"))
@@ -226,9 +243,9 @@ def test_files_are_laid_over_or_refused(page, tmp_path):
 
 def test_dark_is_dark_and_follows_a_change(page):
     tab = page(State(view="path"))
-    tab.until(f"{plot('path-graph')}.layout.paper_bgcolor === '#ffffff'")
+    tab.until(f"{plot('path-graph')}?.layout?.paper_bgcolor === '#ffffff'")
     tab.theme("dark")
-    tab.until(f"{plot('path-graph')}.layout.paper_bgcolor === '#161b22'")
+    tab.until(f"{plot('path-graph')}?.layout?.paper_bgcolor === '#161b22'")
     assert tab.run("getComputedStyle(document.body).backgroundColor") == "rgb(13, 17, 23)"
     tab = page(State(view="margins"))
     tab.until(f"{plot('margins-graph')}?.layout?.paper_bgcolor === '#161b22'")

@@ -208,4 +208,4 @@ def test_advice_links_to_what_it_proposes():
 
 def test_names_of_groups_tell_weights_and_adjustments():
     problem = State(class_weights="1x5,5x5", logit_adjustment="0x5,2x5").problem()
-    assert figures.group_names(problem) == ["5 of 500 times 1 +0", "5 of 100 times 5 +2"]
+    assert figures.group_names(problem) == ["5 of 500", "5 of 100 with weight 5 and adjustment 2"]

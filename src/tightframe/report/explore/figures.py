@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -12,9 +13,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import tightframe as tf
+from tightframe.problem import with_loss_terms
 from tightframe.report.explore.margins import Margins
 from tightframe.report.explore.vectors import Vectors
-from tightframe.report.style import COLORS, DARK, DARK_COLORS, DIVERGING, GROUP_COLORS, Ink
+from tightframe.report.style import (
+    COLORS,
+    DARK,
+    DARK_COLORS,
+    DIVERGING,
+    GROUP_COLORS,
+    Ink,
+    margin_label,
+)
 from tightframe.thresholds import overall_decay
 
 #: Told apart together with `GROUP_COLORS` where there are more groups.
@@ -73,7 +83,7 @@ def heat_map(
     groups = problem.class_groups[classes]
     borders = (np.flatnonzero(np.diff(groups)) + 0.5).tolist()
     edges = [-0.5, *borders, len(classes) - 0.5]
-    names = group_names(problem)
+    names = _broken(group_names(problem))
     shown = [names[g] for g in dict.fromkeys(groups.tolist())]
     places = [(low + high) / 2 for low, high in pairwise(edges)]
     ticks = _spaced(list(zip(places, shown, strict=True)), 0.07 * len(classes))
@@ -274,20 +284,20 @@ def margins(
                     "hovertemplate": "%{y:.5g}",
                 }
             )
-    ticks = {"tickvals": _thinned(places), "ticktext": _thinned(names)}
+    ticks = {"tickvals": _thinned(places), "ticktext": _thinned(_broken(names))}
     figure = {
         "data": data,
         "layout": _layout(ink)
         | {
-            "xaxis": _axis(ink, "classes of samples each") | ticks | {"showgrid": False},
-            "yaxis": _axis(ink, "margin (logits)") | {"rangemode": "tozero"},
+            "xaxis": _axis(ink, "group (classes of samples each)") | ticks | {"showgrid": False},
+            "yaxis": _axis(ink, margin_label(problem.loss)) | {"rangemode": "tozero"},
             "showlegend": True,
             "legend": _LEGEND,
             "bargap": 0.1,
         },
     }
     parts = [
-        f"{name} {value:.3g}" + (" (collapsed)" if collapsed else "")
+        f"{value:.3g} for {name}" + (" (collapsed)" if collapsed else "")
         for name, value, collapsed in zip(
             names, predicted.sibling, predicted.collapsed, strict=True
         )
@@ -370,17 +380,22 @@ def path(
     if inside:
         shapes.append(_upright(here, {"color": ink.text, "width": 1.5}))
     title = _LAMBDA if problem.depth == 1 else _MEAN_LAMBDA
+    layout = _layout(ink)
     figure = {
         "data": data,
-        "layout": _layout(ink)
+        "layout": layout
         | {
             "xaxis": _axis(ink, title) | _log_axis(decays[0], decays[-1]) | {"anchor": "y2"},
-            "yaxis": _axis(ink, "margin") | {"domain": [0.34, 1], "rangemode": "tozero"},
+            "yaxis": _axis(ink, margin_label(problem.loss))
+            | {"domain": [0.34, 1], "rangemode": "tozero"},
             "yaxis2": _axis(ink, "rank") | {"domain": [0, 0.24], "rangemode": "tozero"},
             "shapes": shapes,
             "hovermode": "x unified",
             "showlegend": len(names) <= 12,
             "legend": _LEGEND,
+            # Beside the picture: the legend may be as wide as it.
+            "modebar": layout["modebar"] | {"orientation": "v"},
+            "margin": layout["margin"] | {"r": 40},
         },
     }
     verb = limits.kind
@@ -401,16 +416,17 @@ def path(
 
 
 def phase(
-    diagram: tf.PhaseDiagram, place: tuple[float, float] | None, num_classes: int, ink: Ink
+    diagram: tf.PhaseDiagram, problem: tf.Problem, place: tuple[float, float] | None, ink: Ink
 ) -> Picture:
     """Draw the minority's margin over imbalance ratio and lambda, with the thresholds.
 
     Parameters
     ----------
     diagram : PhaseDiagram
+    problem : Problem
+        Where the page is.
     place : pair of float, optional
-        Ratio and lambda of the page's problem.
-    num_classes : int
+        Its ratio and lambda, if it is in the diagram.
     ink : Ink
     """
     margin = np.where(diagram.minority_collapsed, np.nan, diagram.minority_margin).T
@@ -426,7 +442,7 @@ def phase(
             "zmax": top,
             "colorscale": _SEQUENTIAL,
             "colorbar": {
-                "title": {"text": "minority's margin", "side": "right"},
+                "title": {"text": f"minority's {margin_label(problem.loss)}", "side": "right"},
                 "thickness": 9,
                 "outlinewidth": 0,
             },
@@ -452,8 +468,8 @@ def phase(
             )
     low, high = float(diagram.logit_decays[0]), float(diagram.logit_decays[-1])
     text = (
-        f"{num_classes} classes; R is the largest count over the smallest. Colour: margin of the "
-        "minority classes; grey: collapsed. The minority collapses from λ = "
+        f"{problem.num_classes} classes; R is the largest count over the smallest. Colour: margin "
+        "of the minority classes; grey: collapsed. The minority collapses from λ = "
         f"{diagram.minority_threshold[0]:.4g} at R = "
         f"{diagram.ratios[0]:.3g}, from {diagram.minority_threshold[-1]:.4g} at R = "
         f"{diagram.ratios[-1]:.3g}."
@@ -499,20 +515,19 @@ _LEGEND = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
 
 
 def group_names(problem: tf.Problem) -> list[str]:
-    """Return a short name of every group: how many classes, and their samples."""
-    names = [
-        f"{group.classes} of {group.count}" if group.classes > 1 else f"1 of {group.count}"
-        for group in problem.groups
+    """Return a short name of every group: how many classes, of how many samples each."""
+    terms = zip(problem.group_weights, problem.group_adjustment, strict=True)
+    return [
+        with_loss_terms(f"{group.classes} of {group.count}", *(float(f"{x:.3g}") for x in own))
+        for group, own in zip(problem.groups, terms, strict=True)
     ]
-    if problem.is_plain:
-        return names
-    weights, shifts = problem.group_weights, problem.group_adjustment
-    extra = [
-        (f" times {weight:.3g}" if problem.weight_runs else "")
-        + (f" {shift:+.3g}" if problem.adjustment_runs else "")
-        for weight, shift in zip(weights, shifts, strict=True)
+
+
+def _broken(names: Sequence[str]) -> list[str]:
+    """Break names over lines where they would not fit beside or below a picture."""
+    return [
+        re.sub(" (of|with|and) ", r"<br>\1 ", name) if len(name) > 10 else name for name in names
     ]
-    return [name + more for name, more in zip(names, extra, strict=True)]
 
 
 def blank() -> dict[str, Any]:

@@ -22,7 +22,7 @@ from tightframe.solution import Solution
 CONTROLS = tuple(field.name for field in fields(State))
 
 #: Seconds of silence after which typed text counts.
-DEBOUNCE = 0.08
+DEBOUNCE = 0.05
 
 #: Exponents of ten that the sliders of the decays reach.
 SLIDER = (-6.0, 0.0)
@@ -183,6 +183,7 @@ def _section(name: str, children: list[Any]) -> Any:
 def _figure(name: str, kind: str = "flat") -> Any:
     buttons = _BUTTONS.get(kind)
     config: Any = {"displaylogo": False, "displayModeBar": buttons is not None}
+    config["toImageButtonOptions"] = {"format": "svg", "filename": f"tightframe-{name}"}
     if buttons is not None:
         config["modeBarButtons"] = [buttons]
     graph = dcc.Graph(
@@ -214,7 +215,7 @@ def _advice() -> list[Any]:
             [
                 _text("margin", "Margin wanted in every class", "1, for MSE 0.5"),
                 _choice(
-                    "feature_decay_of", "With more samples, each keeps its", ("sample", "mean")
+                    "feature_decay_of", "With more data, feature decay is per", ("sample", "mean")
                 ),
             ],
             className="pair",
@@ -314,15 +315,16 @@ def shown(state: State, ink: Ink, measured: Measured | None) -> dict[str, Any]:
 
     The names are those of the components. Where the state cannot be shown, a message says why.
     """
-    link = {"query": state.query()}
+    link: dict[str, Any] = {"query": state.query(), "headline": "", "note": ""}
     try:
         problem = state.problem()
         solution = compute.solve(problem)
+        link["headline"] = views.headline(solution)
         over = measured if measured is not None and measured.fits(problem) else None
         code = python_code(state, solution, over.name if over else None)
         view = _VIEWS[state.view](state, solution, over, ink)
     except (ValueError, MemoryError) as error:
-        return link | {"message": _line(error), "headline": "", "code": f"# {_line(error)}\n"}
+        return link | {"message": _line(error), "code": f"# {_line(error)}\n"}
     note = ""
     if measured is not None and over is None:
         note = (
@@ -335,8 +337,7 @@ def shown(state: State, ink: Ink, measured: Measured | None) -> dict[str, Any]:
         note = f"{measured.name} is laid over the prediction."
     if state.view == "measured" and measured is not None and over is None:
         view = {"measured-report": views.measured_tables(measured, None)}
-    said = {"message": "", "headline": views.headline(solution), "note": note, "code": code}
-    return link | said | view
+    return link | {"message": "", "note": note, "code": code} | view
 
 
 # -- the views' components -------------------------------------------------------------------------
@@ -440,7 +441,9 @@ def _connect_browser(app: Dash) -> None:
     in_browser(
         "remember", Output("link", "href"), Output("link", "children"), Input("query", "data")
     )
-    in_browser("point", Output("views", "title"), Input("message", "children"))
+    in_browser(
+        "point", Output("views", "title"), Input("message", "children"), Held("view", "value")
+    )
     in_browser(
         "copy", Output("copy", "children"), Input("copy", "n_clicks"), Held("code", "children")
     )

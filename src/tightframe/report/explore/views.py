@@ -13,6 +13,7 @@ from dash import html
 import tightframe as tf
 from tightframe.advise import Proposal
 from tightframe.outlook import describe
+from tightframe.problem import with_loss_terms
 from tightframe.report.explore import compute, figures
 from tightframe.report.explore.figures import Picture, group_names
 from tightframe.report.explore.margins import predicted as predicted_margins
@@ -22,7 +23,7 @@ from tightframe.report.explore.vectors import principal_vectors, turned_onto
 from tightframe.report.style import Ink
 from tightframe.solvers.certificate import is_covered
 
-#: Of the geometry view: the matrices, what they are called, and whether they are of rows.
+#: Of the geometry view: the matrices and what they are called.
 PARTS = {
     "logits": "mean logits, without bias",
     "classifier": "classifier Gram matrix",
@@ -75,15 +76,17 @@ def margins(solution: tf.Solution, measured: Measured | None, ink: Ink) -> tuple
     predicted = predicted_margins(solution)
     picture = figures.margins(problem, predicted, found, ink)
     limits = compute.thresholds(problem)
-    header = ["classes", "samples each", "to a sibling", "to the nearest", "predicted", "from λ"]
+    header = ["classes", "samples each", "margin to a sibling", "to the nearest class"]
+    header += ["predicted", "collapses from λ ="]
     if found is not None:
         header += ["measured, sibling", "measured, nearest"]
     rows = []
+    weights, shifts = problem.group_weights, problem.group_adjustment
     for g, group in enumerate(problem.groups):
         limit = None if limits is None else limits.groups[g].logit_decay
         row = [
             str(group.classes),
-            str(group.count),
+            with_loss_terms(str(group.count), weights[g], shifts[g]),
             f"{predicted.sibling[g]:.5g}",
             f"{predicted.nearest[g]:.5g}",
             "collapsed" if predicted.collapsed[g] else "distinct",
@@ -108,7 +111,7 @@ def phase(problem: tf.Problem, ink: Ink) -> Picture:
     """Return the phase diagram around a problem."""
     args = compute.phases(problem)
     diagram = compute.phase_diagram(args)
-    return figures.phase(diagram, compute.place_in(problem), args.num_classes, ink)
+    return figures.phase(diagram, problem, compute.place_in(problem), ink)
 
 
 # -- advice ----------------------------------------------------------------------------------------

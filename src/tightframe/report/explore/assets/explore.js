@@ -43,9 +43,11 @@ window.dash_clientside.explore = (() => {
     return wait ? new Promise(done => setTimeout(() => done(count()), wait)) : count();
   }
 
-  // Figures drawn while their view was hidden have no size yet.
+  // Figures drawn while they were hidden have no size yet.
+  const resized = () => requestAnimationFrame(() => dispatchEvent(new Event("resize")));
+
   function choose(view) {
-    requestAnimationFrame(() => dispatchEvent(new Event("resize")));
+    resized();
     return "show-" + view;
   }
 
@@ -59,8 +61,10 @@ window.dash_clientside.explore = (() => {
     return [link, location.origin + "/" + (query ? link : "")];
   }
 
-  // The message starts with the field's name.
-  function point(message) {
+  // The message starts with the field's name. A picture stays, pale, until there is another; what
+  // was never drawn is not shown.
+  const drawn = new Set();
+  function point(message, view) {
     const wrong = (message || "").split(":")[0].split(", ");
     for (const field of document.querySelectorAll("#controls input, #margin")) {
       if (field.id && wrong.includes(field.id)) {
@@ -71,7 +75,11 @@ window.dash_clientside.explore = (() => {
         field.removeAttribute("aria-describedby");
       }
     }
-    document.getElementById("views").classList.toggle("stale", Boolean(message));
+    if (message === "") drawn.add(view);
+    const views = document.getElementById("views").classList;
+    views.toggle("stale", Boolean(message));
+    views.toggle("blank", Boolean(message) && !drawn.has(view));
+    resized();
     return "";
   }
 
