@@ -17,6 +17,7 @@ PROBLEMS = {
     "K = 10, 2 groups": "500x5,100x5",
     "K = 100, 2 groups": "500x50,100x50",
     "K = 100, 10 groups": ",".join(f"{round(500 * 0.75**i)}x10" for i in range(10)),
+    "K = 100, long tail": ",".join(str(round(500 * 0.01 ** (i / 99))) for i in range(100)),
 }
 GRAPHS = {
     "geometry": ["logits", "classifier", "means", "vectors"],

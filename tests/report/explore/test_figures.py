@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("dash")
 
+from plotly.utils import PlotlyJSONEncoder
+
 import tightframe as tf
 from tightframe.report.explore import compute, figures, views
 from tightframe.report.explore.code import python_code
@@ -171,7 +173,7 @@ def test_the_phase_diagram_is_the_library_s():
         ({"view": "phase", "class_weights": "balanced"}, "class_weights: a phase diagram"),
         ({"view": "path", "dim": "4"}, "path: needs certified solves"),
         ({"counts": "5x1000000"}, "counts: got 1000000 classes, this page takes up to 100000"),
-        ({"counts": ",".join(map(str, range(1, 60)))}, "counts: got 59 groups"),
+        ({"counts": ",".join(map(str, range(1, 120)))}, "counts: got 119 groups"),
         ({"counts": "5x30", "depth": "2"}, "counts: got 30 classes; nothing certifies"),
         ({"counts": "abc"}, "counts: cannot read 'abc'"),
         ({"features": "nonnegative", "bias": "free"}, "features|bias"),
@@ -209,3 +211,14 @@ def test_advice_links_to_what_it_proposes():
 def test_names_of_groups_tell_weights_and_adjustments():
     problem = State(class_weights="1x5,5x5", logit_adjustment="0x5,2x5").problem()
     assert figures.group_names(problem) == ["5 of 500", "5 of 100 with weight 5 and adjustment 2"]
+
+
+def test_of_many_groups_the_table_has_some_among_them_the_smallest():
+    state = State(counts=",".join(str(1000 - 10 * i) for i in range(90)), view="margins")
+    result = json.loads(json.dumps(shown(state, LIGHT, None), cls=PlotlyJSONEncoder))
+    table = json.dumps(result["margins-table"])
+    assert f"Margins of {views.MAX_ROWS} of 90 groups" in table
+    assert len(result["margins-graph"]["data"][0]["y"]) == 90
+    counts = re.findall(r'"children": "(\d+0)"', table)
+    assert len(counts) == views.MAX_ROWS
+    assert (counts[0], counts[-1]) == ("1000", "110")

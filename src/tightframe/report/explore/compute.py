@@ -14,7 +14,7 @@ from tightframe.solvers.certificate import is_convex, is_covered
 
 #: More groups, or classes, than this are not drawn; more classes than the last are not searched
 #: for, where nothing certifies (that takes minutes).
-MAX_GROUPS = 40
+MAX_GROUPS = 100
 MAX_CLASSES = 100_000
 MAX_SEARCHED = 12
 

@@ -22,7 +22,7 @@ from tightframe.solution import Solution
 CONTROLS = tuple(field.name for field in fields(State))
 
 #: Seconds of silence after which typed text counts.
-DEBOUNCE = 0.05
+DEBOUNCE = 0.04
 
 #: Exponents of ten that the sliders of the decays reach.
 SLIDER = (-6.0, 0.0)

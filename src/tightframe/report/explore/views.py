@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from dash import html
 
 import tightframe as tf
@@ -29,6 +30,9 @@ PARTS = {
     "classifier": "classifier Gram matrix",
     "means": "Gram matrix of the class means",
 }
+
+#: Of more groups, evenly chosen ones are in the table.
+MAX_ROWS = 30
 
 
 def headline(solution: tf.Solution) -> str:
@@ -82,7 +86,9 @@ def margins(solution: tf.Solution, measured: Measured | None, ink: Ink) -> tuple
         header += ["measured, sibling", "measured, nearest"]
     rows = []
     weights, shifts = problem.group_weights, problem.group_adjustment
-    for g, group in enumerate(problem.groups):
+    chosen = np.unique(np.linspace(0, len(problem.groups) - 1, MAX_ROWS).round().astype(int))
+    for g in chosen.tolist():
+        group = problem.groups[g]
         limit = None if limits is None else limits.groups[g].logit_decay
         row = [
             str(group.classes),
@@ -95,7 +101,9 @@ def margins(solution: tf.Solution, measured: Measured | None, ink: Ink) -> tuple
         if found is not None:
             row += [f"{found.sibling[g]:.5g}", f"{found.nearest[g]:.5g}"]
         rows.append(row)
-    return picture, table("Margins of every group", header, rows)
+    few = len(rows) < len(problem.groups)
+    title = f"Margins of {len(rows)} of {len(problem.groups)} groups" if few else "Margins"
+    return picture, table(title, header, rows)
 
 
 def path(problem: tf.Problem, measured: Measured | None, ink: Ink) -> Picture:
