@@ -101,6 +101,8 @@ def measure(arrays: Mapping[str, NDArray[Any]], **decays: Any) -> Measurement:
             f"weight: got shape {weight.shape} with features {features.shape}; "
             "need (K, D) with features (N, D)"
         )
+    if len(weight) < 2:
+        raise ValueError(f"weight: got {len(weight)} rows, need at least 2, one for each class")
     bias = np.asarray(arrays["bias"]) if "bias" in arrays else None
     moments = ClassMoments(len(weight)).update(features, labels)
     report = CollapseReport.measure(moments, weight, bias, features=features)
