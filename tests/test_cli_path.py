@@ -99,6 +99,34 @@ def test_the_other_options_reach_the_problem(result):
     assert found["rows"][0]["points"][0]["collapse_kind"] == "vanish"
 
 
+def test_class_weights_and_logit_adjustment(result, command, fails, tmp_path):
+    terms = ["--class-weights", "1x5,4x5", "--logit-adjustment", "0.5*prior"]
+    found = result(*PATH, *terms)
+    problem = tf.Problem(
+        "500x5,100x5",
+        weight_decay=1e-3,
+        feature_decay=1e-3,
+        class_weights="1x5,4x5",
+        logit_adjustment="0.5*prior",
+    )
+    points = found["rows"][0]["points"]
+    assert tf.Problem(**points[0]["problem"]) == problem
+    expected = tf.solve(problem.replace(weight_decay=2e-2, feature_decay=2e-2))
+    margins = [group["margin"] for group in points[-1]["groups"]]
+    np.testing.assert_allclose(margins, expected.group_margins, atol=1e-4)
+    _, out, _ = command(*PATH, *terms[:2], "--out", tmp_path / "x")
+    assert "5 of 100 with" in out
+    table = pd.read_csv(tmp_path / "x" / "points.csv")
+    assert table.class_weight.tolist() == [1.0, 4.0] * 6
+    assert table.logit_adjustment.tolist() == [0.0] * 12
+    more = ["--counts", "60x5,20x5"]
+    assert "class_weights: got '1x5,4x5', which belongs to one --counts" in fails(
+        *PATH, *more, *terms
+    )
+    line = fails(*PHASES, *terms[2:])
+    assert "logit_adjustment: got '0.5*prior', which belongs to one --counts" in line
+
+
 def test_every_counts_is_a_row_or_with_fixed_decays_a_point(result):
     more = ["--counts", "60,20,9,4"]
     found = result(*PATH, *more)

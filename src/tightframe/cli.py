@@ -318,6 +318,8 @@ def path(
     features: Features = "real",
     depth: Depth = 1,
     dim: Dim = None,
+    class_weights: ClassWeights = None,
+    logit_adjustment: LogitAdjustment = None,
     ratios: Annotated[
         str | None,
         typer.Option(
@@ -389,7 +391,8 @@ def path(
     else:
         decays = _sweeps(weight_decay, feature_decay, bias_decay, logit_decay)
         step = (classes, ratios, majority, minority, fraction)
-        grid = _grid(counts, step, decays, loss, bias, features, depth, dim, tol)
+        terms = {"class_weights": class_weights, "logit_adjustment": logit_adjustment}
+        grid = _grid(counts, step, decays, loss, bias, features, depth, dim, terms, tol)
     console = Console(stderr=json)
     try:
         with _rows_display(console) as progress:
@@ -655,6 +658,7 @@ def _grid(
     features: str,
     depth: int,
     dim: int | None,
+    terms: Mapping[str, Any],
     tol: float,
 ) -> Grid:
     from tightframe.experiments.grid import Grid, parse_values
@@ -678,6 +682,9 @@ def _grid(
         raise ValueError("counts: missing; give --counts, or --ratios and --classes")
     elif (classes, majority, minority) != (None, None, None):
         raise ValueError("classes, majority, minority: for phase diagrams; --ratios is missing")
+    for name, text in terms.items():
+        if text is not None and (real_ratios is not None or len(counts) > 1):
+            raise ValueError(f"{name}: got {text!r}, which belongs to one --counts, not to several")
     problem = tf.Problem(
         counts[0],
         loss,
@@ -686,6 +693,7 @@ def _grid(
         features=features,
         depth=depth,
         dim=dim,
+        **terms,
     )
     sweep = {name: values for name, values in decays.items() if len(values) > 1}
     if not sweep and real_ratios is None and len(counts) > 1:
@@ -1313,7 +1321,14 @@ def _print_row(row: Mapping[str, Any], console: Console) -> None:
     if "counts" in varied:
         names = [f"margin {g + 1}" for g in range(shown)]
     else:
-        names = [f"{group['classes']} of {group['count']}" for group in points[0]["groups"][:shown]]
+        names = [
+            with_loss_terms(
+                f"{group['classes']} of {group['count']}",
+                group["class_weight"],
+                group["logit_adjustment"],
+            )
+            for group in points[0]["groups"][:shown]
+        ]
     title = "Margins" if "counts" in varied else f"Margins at samples per class {row['counts']}"
     table = _table(*columns, *names, "rank", "gap", "status", title=title)
     for i, point in enumerate(points):

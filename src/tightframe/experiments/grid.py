@@ -64,6 +64,8 @@ _COLUMNS = {
     "lambda": "Float64",
     "count": "Int64",
     "classes": "Int64",
+    "class_weight": "Float64",
+    "logit_adjustment": "Float64",
     "margin": "Float64",
     "collapsed": "boolean",
     "threshold": "Float64",
@@ -536,6 +538,7 @@ def _lines(row: Mapping[str, Any]) -> list[dict[str, Any]]:
             values[name] = point[name]
         values["seconds"] = point["seconds"]
         for g, group in enumerate(point["groups"]):
-            own = ("count", "classes", "margin", "collapsed", "threshold")
-            lines.append(values | {"group": g} | {name: group[name] for name in own})
+            own = ["count", "classes", "class_weight", "logit_adjustment"]
+            own += ["margin", "collapsed", "threshold"]
+            lines.append(values | {"group": g} | {name: group.get(name) for name in own})
     return lines
