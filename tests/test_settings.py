@@ -80,6 +80,7 @@ def test_bad_labels_are_named(source, message):
         ("a.csv", b"", "a.csv"),
         ("a.parquet", b"nonsense", "a.parquet"),
         ("a.txt", b"one two\n", "a.txt"),
+        ("a.txt", b"", "labels: got"),
         ("a.json", b"[0, 1]", "ends in '.json'"),
     ],
 )

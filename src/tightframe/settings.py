@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +126,9 @@ def _file_labels(path: Path) -> Any:
             arrays = read_npz(path)
             return arrays[_label_name(arrays, str(path))]
         if path.suffix == ".txt":
-            return np.loadtxt(path, ndmin=1)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of no data, which is refused
+                return np.loadtxt(path, ndmin=1)
         if path.suffix in (".csv", ".parquet"):
             import pandas as pd
 
