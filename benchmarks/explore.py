@@ -4,6 +4,7 @@ Run from the repository: ``python -m benchmarks.explore``. Needs Chromium. Print
 milliseconds; typed text waits for its debounce first, which is part of the time.
 """
 
+import re
 import statistics
 import tempfile
 import threading
@@ -23,6 +24,7 @@ GRAPHS = {
     "geometry": ["logits", "classifier", "means", "vectors"],
     "margins": ["margins-graph"],
     "path": ["path-graph"],
+    "phase": ["phase-graph"],
 }
 REPEATS = 7
 
@@ -36,7 +38,9 @@ CLOCK = """
   const places = graphs.map(id => document.querySelector(`#${id} .js-plotly-plot`));
   let left = places.length, start;
   for (const place of places) {
+    const old = place.data;
     const handler = () => {
+      if (place.data === old) return;  // only its size or place has changed
       place.removeListener("plotly_afterplot", handler);
       if (--left === 0) requestAnimationFrame(() => done(performance.now() - start));
     };
@@ -65,14 +69,23 @@ def main():
                 )
                 ready = f"document.querySelector('#{graphs[-1]} .js-plotly-plot')?.data?.length > 0"
                 browser.until(ready)
+                first, rest = re.split("(?=[x,])", counts, maxsplit=1)
                 for kind, field, values in (
                     ("slider", "weight_decay-slider", [-3.1 - 0.02 * i for i in range(REPEATS)]),
-                    ("typed", "feature_decay", [(11 + i) / 1e6 for i in range(REPEATS)]),
+                    ("typed decay", "feature_decay", [(11 + i) / 1e6 for i in range(REPEATS)]),
+                    (
+                        "typed counts",
+                        "counts",
+                        [f"{int(first) + i + 1}{rest}" for i in range(REPEATS)],
+                    ),
                 ):
+                    if (view, kind) in (("phase", "slider"), ("phase", "typed decay")):
+                        continue  # only a star moves
                     times = []
                     for value in values:
+                        text = value if isinstance(value, str) else f"{value:.7g}"
                         browser.run("new Promise(done => setTimeout(done, 300))")
-                        times.append(browser.run(f"({CLOCK})({field!r}, {value:.7g}, {graphs})"))
+                        times.append(browser.run(f"({CLOCK})({field!r}, {text!r}, {graphs})"))
                     median = statistics.median(times)
                     print(f"{name}, {view}, {kind}: {median:.0f} ms (to {max(times):.0f})")
         browser.close()

@@ -26,7 +26,7 @@ MAX_DENSE = 400
 
 #: Of the pictures of paths and phases: certified relative gap, and points of the grids.
 PICTURE_TOL = 1e-4
-PATH_POINTS, PATH_POINTS_MANY = 41, 27
+PATH_POINTS, PATH_POINTS_MANY = 41, 21
 PHASE_RATIOS, PHASE_DECAYS = 12, 20
 
 _KEPT = 64

@@ -78,8 +78,9 @@ window.dash_clientside.explore = (() => {
     if (message === "") drawn.add(view);
     const views = document.getElementById("views").classList;
     views.toggle("stale", Boolean(message));
-    views.toggle("blank", Boolean(message) && !drawn.has(view));
-    resized();
+    const blank = Boolean(message) && !drawn.has(view);
+    if (views.contains("blank") && !blank) resized();
+    views.toggle("blank", blank);
     return "";
   }
 
