@@ -111,8 +111,8 @@ def test_a_slider_moves_number_and_picture(page):
     tab.run("document.getElementById('weight_decay-slider').focus()")
     for _ in range(3):
         tab.key("ArrowRight")
-    tab.until("Number(document.getElementById('weight_decay').value) > 0.0055")
-    tab.until("location.search.includes('weight_decay=')")
+    tab.until("Number(document.getElementById('weight_decay').value) > 0.0057")  # the third
+    tab.until("location.search.includes('=' + document.getElementById('weight_decay').value)")
     moved = State.from_query(tab.run("location.search"))
     expected = tf.solve(moved.problem()).group_margins.tolist()
     drawn = f"{plot('margins-graph')}.data[0].y"
