@@ -1,7 +1,8 @@
 """Time the page of `tightframe explore`: from an input event to the picture on the screen.
 
 Run from the repository: ``python -m benchmarks.explore``. Needs Chromium. Prints medians in
-milliseconds; typed text waits for its debounce first, which is part of the time.
+milliseconds; typed text waits for its debounce first, which is part of the time. Of a phase diagram
+the picture is that of its thresholds; the colours follow when they are solved.
 """
 
 import re

@@ -131,6 +131,9 @@ def test_every_view_has_a_link(page, view):
         tab.until(f"{plot(graph)}?.data?.length > 1")
         tab.until(f"{text(graph + '-text')}.length > 20")
         run(tab.run(text("code")))
+    if view == "phase":  # first the thresholds, then the margins
+        tab.until(f"{text(graph + '-text')}.includes('Colour: margin')")
+        tab.until(f"{plot(graph)}.data[0].z.flat().some(z => z > 0)")
     if view == "path":
         limits = tf.thresholds(State().problem()).groups
         places = tab.run(f"{plot(graph)}.layout.shapes.map(s => s.x0)")

@@ -153,10 +153,21 @@ def test_a_path_goes_through_the_solution_and_the_code_gives_it(state):
 
 def test_the_phase_diagram_is_the_library_s():
     state = State(counts="40x2,10x4", view="phase")
+    compute._DIAGRAMS.clear()
     result = shown(state, LIGHT, None)
     assert result["phase-request"]["state"] == vars(state)
     diagram = run(result["code"])["diagram"]
+    outline = result["phase-graph"]["data"]
+    thresholds = (diagram.minority_threshold, diagram.majority_threshold, diagram.total_collapse)
+    for line, limits in zip(outline[1:4], thresholds, strict=True):
+        np.testing.assert_allclose(line["x"], diagram.ratios, rtol=1e-5)
+        np.testing.assert_allclose(line["y"], limits, rtol=1e-5)
+    assert {z for row in outline[0]["z"] for z in row} == {None}
+    assert "Margins follow" in result["phase-graph-text"]
     picture = views.phase(state.problem(), LIGHT)
+    again = shown(state, LIGHT, None)
+    assert (again["phase-graph"], again["phase-graph-text"]) == picture
+    assert "phase-request" not in again
     drawn = np.array(picture.figure["data"][0]["z"], dtype=float)
     assert np.isnan(drawn.T[diagram.minority_collapsed]).all()
     kept = ~diagram.minority_collapsed

@@ -237,17 +237,62 @@ def _decay_range(problem: tf.Problem, args: Phases) -> tuple[float, float]:
     return 0.5 * min(known), 1.5 * max(known)
 
 
-@lru_cache(_KEPT)
+#: Those that were solved lately, oldest first.
+_DIAGRAMS: dict[Phases, tf.PhaseDiagram] = {}
+
+
+def is_solved(args: Phases) -> bool:
+    """Tell whether the phase diagram with some arguments is in memory."""
+    return args in _DIAGRAMS
+
+
 def phase_diagram(args: Phases) -> tf.PhaseDiagram:
-    """Return the phase diagram with some arguments."""
-    return tf.phase_diagram(
-        args.num_classes,
-        args.logit_decays.tolist(),
-        args.ratios,
-        minority=args.minority,
-        fraction=args.fraction,
-        tol=PICTURE_TOL,
-        **dict(args.options),
+    """Return the phase diagram with some arguments, from memory if it is there."""
+    found = _DIAGRAMS.get(args)
+    if found is None:
+        found = tf.phase_diagram(
+            args.num_classes,
+            args.logit_decays.tolist(),
+            args.ratios,
+            minority=args.minority,
+            fraction=args.fraction,
+            tol=PICTURE_TOL,
+            **dict(args.options),
+        )
+        _DIAGRAMS[args] = found
+        for oldest in list(_DIAGRAMS)[:-_KEPT]:
+            _DIAGRAMS.pop(oldest, None)
+    return found
+
+
+def phase_outline(args: Phases, problem: tf.Problem) -> tf.PhaseDiagram:
+    """Return a phase diagram's thresholds, which need no solve; the rest is NaN and False."""
+    from tightframe.experiments.phase import step_rows
+
+    rows, ratios = step_rows(
+        args.num_classes, args.ratios, minority=args.minority, fraction=args.fraction
+    )
+    ends = []
+    for row in rows:
+        limits = tf.thresholds(problem.replace(counts=row, dim=None))
+        groups = limits.groups
+        ends.append([groups[-1].logit_decay, groups[0].logit_decay, limits.total_collapse])
+    shape = (len(rows), PHASE_DECAYS)
+    minority, majority, total = np.array(ends, dtype=np.float64).T  # None: NaN
+    unknown, no = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
+    return tf.PhaseDiagram(
+        counts=tuple(rows),
+        ratios=np.array(ratios),
+        logit_decays=args.logit_decays,
+        minority_margin=unknown,
+        majority_margin=unknown,
+        minority_collapsed=no,
+        majority_collapsed=no,
+        rank=np.full(shape, -1),
+        status=np.full(shape, "failed"),
+        minority_threshold=minority,
+        majority_threshold=majority,
+        total_collapse=total,
     )
 
 

@@ -423,32 +423,34 @@ def phase(
     Parameters
     ----------
     diagram : PhaseDiagram
+        Without a solved point: only the thresholds are drawn.
     problem : Problem
         Where the page is.
     place : pair of float, optional
         Its ratio and lambda, if it is in the diagram.
     ink : Ink
     """
+    solved = bool((diagram.status != "failed").any())
     margin = np.where(diagram.minority_collapsed, np.nan, diagram.minority_margin).T
     top = float(np.nanmax(margin)) if np.isfinite(margin).any() else 1.0
     ratios = _significant(diagram.ratios)
-    data: list[dict[str, Any]] = [
-        {
-            "type": "heatmap",
-            "x": ratios,
-            "y": _significant(diagram.logit_decays),
-            "z": _rounded(margin, top),
-            "zmin": 0,
-            "zmax": top,
-            "colorscale": _SEQUENTIAL,
-            "colorbar": {
-                "title": {"text": f"minority's {margin_label(problem.loss)}", "side": "right"},
-                "thickness": 9,
-                "outlinewidth": 0,
-            },
-            "hovertemplate": "R = %{x:.4g}, λ = %{y:.4g}: margin %{z:.4g}<extra></extra>",
-        }
-    ]
+    colors = {
+        "type": "heatmap",
+        "x": ratios,
+        "y": _significant(diagram.logit_decays),
+        "z": _rounded(margin, top),
+        "zmin": 0,
+        "zmax": top,
+        "colorscale": _SEQUENTIAL,
+        "showscale": solved,
+        "colorbar": {
+            "title": {"text": f"minority's {margin_label(problem.loss)}", "side": "right"},
+            "thickness": 9,
+            "outlinewidth": 0,
+        },
+        "hovertemplate": "R = %{x:.4g}, λ = %{y:.4g}: margin %{z:.4g}<extra></extra>",
+    }
+    data: list[dict[str, Any]] = [colors]
     for label, values, dash in (
         ("minority collapses", diagram.minority_threshold, "solid"),
         ("majority collapses", diagram.majority_threshold, "dash"),
@@ -468,8 +470,13 @@ def phase(
             )
     low, high = float(diagram.logit_decays[0]), float(diagram.logit_decays[-1])
     text = (
-        f"{problem.num_classes} classes; R is the largest count over the smallest. Colour: margin "
-        "of the minority classes; grey: collapsed. The minority collapses from λ = "
+        f"{problem.num_classes} classes; R is the largest count over the smallest. "
+        + (
+            "Colour: margin of the minority classes; grey: collapsed"
+            if solved
+            else "Margins follow"
+        )
+        + ". The minority collapses from λ = "
         f"{diagram.minority_threshold[0]:.4g} at R = "
         f"{diagram.ratios[0]:.3g}, from {diagram.minority_threshold[-1]:.4g} at R = "
         f"{diagram.ratios[-1]:.3g}."
@@ -501,7 +508,7 @@ def phase(
             "xaxis": _axis(ink, "imbalance ratio R")
             | _log_axis(diagram.ratios[0], diagram.ratios[-1]),
             "yaxis": _axis(ink, _LAMBDA) | _log_axis(low, high),
-            "plot_bgcolor": ink.grid,
+            "plot_bgcolor": ink.grid if solved else ink.paper,
             "showlegend": True,
             "legend": _LEGEND,
         },

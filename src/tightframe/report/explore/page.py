@@ -140,7 +140,7 @@ def _views() -> list[Any]:
                 _section("geometry", _geometry()),
                 _section("margins", [_figure("margins-graph"), html.Div(id="margins-table")]),
                 _section("path", [_figure("path-graph")]),
-                _section("phase", [dcc.Loading(_figure("phase-graph"), delay_show=300)]),
+                _section("phase", [_figure("phase-graph")]),
                 _section("advice", _advice()),
                 _section("measured", _measured()),
             ],
@@ -266,8 +266,8 @@ def connect(app: Dash, shelf: Shelf) -> None:
         return result | shown(_state(texts), _ink(theme), shelf.get(file))
 
     @app.callback(
-        Output("phase-graph", "figure"),
-        Output("phase-graph-text", "children"),
+        Output("phase-graph", "figure", allow_duplicate=True),
+        Output("phase-graph-text", "children", allow_duplicate=True),
         Input("phase-request", "data"),
         prevent_initial_call=True,
     )
@@ -303,7 +303,7 @@ def _places() -> dict[str, tuple[str, str]]:
         "measured-report": ("measured-report", "children"),
         "phase-request": ("phase-request", "data"),
     }
-    graphs = ["vectors", "margins-graph", "path-graph"]
+    graphs = ["vectors", "margins-graph", "path-graph", "phase-graph"]
     for graph in [*graphs, *views.PARTS, *(f"measured-{part}" for part in views.PARTS)]:
         places[graph] = (graph, "figure")
         places[f"{graph}-text"] = (f"{graph}-text", "children")
@@ -371,8 +371,13 @@ def _path_view(
 def _phase_view(
     state: State, solution: Solution, measured: Measured | None, ink: Ink
 ) -> dict[str, Any]:
-    # Its seconds are those of a callback of its own: the rest of the page does not wait.
-    return {"phase-request": {"state": asdict(state), "theme": "dark" if ink is DARK else "light"}}
+    picture, solved = views.phase_at_once(solution.problem, ink)
+    found = _picture("phase-graph", picture)
+    if solved:
+        return found
+    # Its second is that of a callback of its own: thresholds and the rest of the page do not wait.
+    theme = "dark" if ink is DARK else "light"
+    return found | {"phase-request": {"state": asdict(state), "theme": theme}}
 
 
 def _advice_view(

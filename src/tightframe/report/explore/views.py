@@ -117,9 +117,23 @@ def path(problem: tf.Problem, measured: Measured | None, ink: Ink) -> Picture:
 
 def phase(problem: tf.Problem, ink: Ink) -> Picture:
     """Return the phase diagram around a problem."""
-    args = compute.phases(problem)
-    diagram = compute.phase_diagram(args)
+    diagram = compute.phase_diagram(compute.phases(problem))
     return figures.phase(diagram, problem, compute.place_in(problem), ink)
+
+
+def phase_at_once(problem: tf.Problem, ink: Ink) -> tuple[Picture, bool]:
+    """Return the phase diagram, or its thresholds alone where it is not solved yet; which of both.
+
+    Raises
+    ------
+    ValueError
+        If the phase diagram is not known for such a problem.
+    """
+    args = compute.phases(problem)
+    if compute.is_solved(args):
+        return phase(problem, ink), True
+    outline = compute.phase_outline(args, problem)
+    return figures.phase(outline, problem, compute.place_in(problem), ink), False
 
 
 # -- advice ----------------------------------------------------------------------------------------
