@@ -32,6 +32,9 @@ REPEATS = 7
 # Small enough that no class of any of the problems collapses.
 DECAYS = "weight_decay=0.001&feature_decay=0.00001"
 
+# A phase diagram that is still being solved would share the time with the next one.
+SOLVED = "!document.getElementById('phase-graph-text').textContent.includes('Margins follow')"
+
 # Sets a control as the browser does, and waits until all graphs have drawn new data.
 CLOCK = """
 (field, value, graphs) => new Promise(done => {
@@ -85,6 +88,7 @@ def main():
                     times = []
                     for value in values:
                         text = value if isinstance(value, str) else f"{value:.7g}"
+                        browser.until(SOLVED)
                         browser.run("new Promise(done => setTimeout(done, 300))")
                         times.append(browser.run(f"({CLOCK})({field!r}, {text!r}, {graphs})"))
                     median = statistics.median(times)
