@@ -1,8 +1,8 @@
 """Time the page of `tightframe explore`: from an input event to the picture on the screen.
 
 Run from the repository: ``python -m benchmarks.explore``. Needs Chromium. Prints medians in
-milliseconds; typed text waits for its debounce first, which is part of the time. Of a phase diagram
-the picture is that of its thresholds; the colours follow when they are solved.
+milliseconds; typed text waits for its debounce first, which is part of the time. A phase diagram,
+and a path of many groups, show their thresholds first: that is the picture, the margins follow.
 """
 
 import re
@@ -32,8 +32,8 @@ REPEATS = 7
 # Small enough that no class of any of the problems collapses.
 DECAYS = "weight_decay=0.001&feature_decay=0.00001"
 
-# A phase diagram that is still being solved would share the time with the next one.
-SOLVED = "!document.getElementById('phase-graph-text').textContent.includes('Margins follow')"
+# A picture that is still being solved would share the time with the next one.
+SOLVED = "!document.getElementById('views').textContent.includes('Margins follow')"
 
 # Sets a control as the browser does, and waits until all graphs have drawn new data.
 CLOCK = """

@@ -15,7 +15,7 @@ from plotly.utils import PlotlyJSONEncoder
 import tightframe as tf
 from tightframe.report.explore import compute, figures, views
 from tightframe.report.explore.code import python_code
-from tightframe.report.explore.page import shown
+from tightframe.report.explore.page import shown, solved_later
 from tightframe.report.explore.state import VIEWS, State
 from tightframe.report.explore.vectors import principal_vectors, turned_onto
 from tightframe.report.style import DARK, LIGHT
@@ -155,7 +155,7 @@ def test_the_phase_diagram_is_the_library_s():
     state = State(counts="40x2,10x4", view="phase")
     compute._DIAGRAMS.clear()
     result = shown(state, LIGHT, None)
-    assert result["phase-request"]["state"] == vars(state)
+    assert result["later"]["state"] == vars(state)
     diagram = run(result["code"])["diagram"]
     outline = result["phase-graph"]["data"]
     thresholds = (diagram.minority_threshold, diagram.majority_threshold, diagram.total_collapse)
@@ -167,7 +167,7 @@ def test_the_phase_diagram_is_the_library_s():
     picture = views.phase(state.problem(), LIGHT)
     again = shown(state, LIGHT, None)
     assert (again["phase-graph"], again["phase-graph-text"]) == picture
-    assert "phase-request" not in again
+    assert "later" not in again
     drawn = np.array(picture.figure["data"][0]["z"], dtype=float)
     assert np.isnan(drawn.T[diagram.minority_collapsed]).all()
     kept = ~diagram.minority_collapsed
@@ -175,6 +175,25 @@ def test_the_phase_diagram_is_the_library_s():
         drawn.T[kept], diagram.minority_margin[kept], atol=1e-3 * diagram.minority_margin.max()
     )
     assert picture.figure["data"][-1]["x"] == [4.0]
+
+
+def test_the_path_of_many_groups_comes_in_two_steps():
+    state = State(counts=",".join(str(100 * i) for i in range(1, 15)), view="path")
+    compute._PATHS.clear()
+    result = shown(state, LIGHT, None)
+    assert result["later"]["state"] == vars(state)
+    assert "Margins follow" in result["path-graph-text"]
+    limits = [group.logit_decay for group in tf.thresholds(state.problem()).groups]
+    places = [shape["x0"] for shape in result["path-graph"]["layout"]["shapes"]]
+    assert {limit for limit in limits if limit is not None} <= set(places)
+    found = solved_later(state, LIGHT, None)
+    line = run(result["code"])["path"]
+    drawn = np.array([trace["y"] for trace in found["path-graph"]["data"][:14]])
+    expected = np.array([point.group_margins for point in line.solutions]).T
+    np.testing.assert_allclose(drawn, expected, atol=1e-3 * expected.max())
+    again = shown(state, LIGHT, None)
+    assert again["path-graph"] == found["path-graph"]
+    assert "later" not in again
 
 
 @pytest.mark.parametrize(

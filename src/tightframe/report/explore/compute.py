@@ -26,8 +26,11 @@ MAX_DENSE = 400
 
 #: Of the pictures of paths and phases: certified relative gap, and points of the grids.
 PICTURE_TOL = 1e-4
-PATH_POINTS, PATH_POINTS_MANY = 41, 21
+PATH_POINTS, PATH_POINTS_MANY = 41, 17
 PHASE_RATIOS, PHASE_DECAYS = 12, 20
+
+#: The path of more groups is drawn in two steps: thresholds, then margins.
+MAX_AT_ONCE = 12
 
 _KEPT = 64
 
@@ -153,16 +156,42 @@ def sweep(problem: tf.Problem) -> Sweep:
     return Sweep(float(f"{low:.4g}"), float(f"{1.5 * top:.4g}"), points)
 
 
+class _Line(NamedTuple):
+    """What a path depends on: the problem without its decays, and where it is solved."""
+
+    problem: tf.Problem
+    points: Sweep
+
+
+#: Those that were solved lately, oldest first.
+_PATHS: dict[_Line, tf.Path] = {}
+
+
+def _line(problem: tf.Problem) -> _Line:
+    # The logits depend on the decays through lambda only, so that one path serves all of them.
+    return _Line(problem.replace(weight_decay=1.0, feature_decay=1.0), sweep(problem))
+
+
+def is_path_solved(problem: tf.Problem) -> bool:
+    """Tell whether the `path` of a problem is in memory."""
+    return _line(problem) in _PATHS
+
+
 def path(problem: tf.Problem) -> tf.Path:
     """Return the solutions along the `sweep`; the problem's own decays do not matter."""
-    # The logits depend on the decays through lambda only, so that one path serves all of them.
-    return _path(problem.replace(weight_decay=1.0, feature_decay=1.0), sweep(problem))
+    line = _line(problem)
+    found = _PATHS.get(line)
+    if found is None:
+        decays = line.points.decays
+        found = tf.path(line.problem, weight_decay=decays, feature_decay=decays, tol=PICTURE_TOL)
+        _keep(_PATHS, line, found)
+    return found
 
 
-@lru_cache(_KEPT)
-def _path(problem: tf.Problem, points: Sweep) -> tf.Path:
-    decays = points.decays
-    return tf.path(problem, weight_decay=decays, feature_decay=decays, tol=PICTURE_TOL)
+def _keep(memory: dict[Any, Any], key: Any, value: Any) -> None:
+    memory[key] = value
+    for oldest in list(memory)[:-_KEPT]:
+        memory.pop(oldest, None)
 
 
 # -- phase diagram ---------------------------------------------------------------------------------
@@ -241,7 +270,7 @@ def _decay_range(problem: tf.Problem, args: Phases) -> tuple[float, float]:
 _DIAGRAMS: dict[Phases, tf.PhaseDiagram] = {}
 
 
-def is_solved(args: Phases) -> bool:
+def is_diagram_solved(args: Phases) -> bool:
     """Tell whether the phase diagram with some arguments is in memory."""
     return args in _DIAGRAMS
 
@@ -259,9 +288,7 @@ def phase_diagram(args: Phases) -> tf.PhaseDiagram:
             tol=PICTURE_TOL,
             **dict(args.options),
         )
-        _DIAGRAMS[args] = found
-        for oldest in list(_DIAGRAMS)[:-_KEPT]:
-            _DIAGRAMS.pop(oldest, None)
+        _keep(_DIAGRAMS, args, found)
     return found
 
 

@@ -309,7 +309,8 @@ def margins(
 
 
 def path(
-    line: tf.Path,
+    line: tf.Path | None,
+    decays: NDArray[np.float64],
     problem: tf.Problem,
     limits: tf.Thresholds,
     measured: NDArray[np.float64] | None,
@@ -319,7 +320,10 @@ def path(
 
     Parameters
     ----------
-    line : Path
+    line : Path, optional
+        None: only the thresholds are drawn.
+    decays : ndarray
+        Values of lambda.
     problem : Problem
         Where the page is.
     limits : Thresholds
@@ -327,9 +331,14 @@ def path(
         Margins of a network, drawn at the problem's lambda.
     ink : Ink
     """
-    decays = [overall_decay(point.problem) for point in line.solutions]
-    values = np.array([point.group_margins for point in line.solutions])
-    top = float(values.max()) or 1.0
+    if line is None:
+        values, top = np.full((len(decays), len(problem.groups)), np.nan), 1.0
+        ranks, rank_text = [], "Margins follow."
+    else:
+        values = np.array([point.group_margins for point in line.solutions])
+        top = float(values.max()) or 1.0
+        ranks = [int(rank) for rank in line.rank]
+        rank_text = f"Rank {max(ranks)} to {min(ranks)}."
     here = overall_decay(problem)
     names = group_names(problem)
     data: list[dict[str, Any]] = []
@@ -368,8 +377,8 @@ def path(
             "type": "scatter",
             "mode": "lines",
             "name": "rank",
-            "x": _significant(decays),
-            "y": [int(rank) for rank in line.rank],
+            "x": _significant(decays[: len(ranks)]),
+            "y": ranks,
             "yaxis": "y2",
             "line": {"color": ink.muted, "width": 2, "shape": "hvh"},
             "hovertemplate": "%{y}",
@@ -407,7 +416,7 @@ def path(
     text = (
         f"Full line: λ = {here:.4g} of the controls{'' if inside else ' is outside'}. Dotted: "
         f"where classes {verb}: {_listed(parts) or 'none'}. Everything is zero from "
-        f"{limits.total_collapse:.4g}. Rank {line.rank.max()} to {line.rank.min()}."
+        f"{limits.total_collapse:.4g}. {rank_text}"
     )
     return Picture(figure, text)
 

@@ -39,7 +39,7 @@ def layout() -> Any:
     return html.Div(
         [
             dcc.Location(id="url", refresh=False),
-            *(dcc.Store(id=name) for name in ("theme", "file", "query", "phase-request")),
+            *(dcc.Store(id=name) for name in ("theme", "file", "query", "later")),
             html.Header(
                 [
                     html.H1("tightframe explore"),
@@ -266,13 +266,15 @@ def connect(app: Dash, shelf: Shelf) -> None:
         return result | shown(_state(texts), _ink(theme), shelf.get(file))
 
     @app.callback(
-        Output("phase-graph", "figure", allow_duplicate=True),
-        Output("phase-graph-text", "children", allow_duplicate=True),
-        Input("phase-request", "data"),
+        output={name: Output(*_places()[name], allow_duplicate=True) for name in _LATER},
+        inputs={"request": Input("later", "data")},
+        state={"file": Held("file", "data")},
         prevent_initial_call=True,
     )
-    def show_phase(request: dict[str, Any]) -> Picture:
-        return views.phase(State(**request["state"]).problem(), _ink(request["theme"]))
+    def show_later(request: dict[str, Any], file: str | None) -> dict[str, Any]:
+        state = State(**request["state"])
+        result: dict[str, Any] = dict.fromkeys(_LATER, no_update)
+        return result | solved_later(state, _ink(request["theme"]), shelf.get(file))
 
     @app.callback(
         output=Output("advice", "children"),
@@ -301,7 +303,7 @@ def _places() -> dict[str, tuple[str, str]]:
         "overlay": ("overlay", "hidden"),
         "margins-table": ("margins-table", "children"),
         "measured-report": ("measured-report", "children"),
-        "phase-request": ("phase-request", "data"),
+        "later": ("later", "data"),
     }
     graphs = ["vectors", "margins-graph", "path-graph", "phase-graph"]
     for graph in [*graphs, *views.PARTS, *(f"measured-{part}" for part in views.PARTS)]:
@@ -365,19 +367,32 @@ def _margins_view(
 def _path_view(
     state: State, solution: Solution, measured: Measured | None, ink: Ink
 ) -> dict[str, Any]:
-    return _picture("path-graph", views.path(solution.problem, measured, ink))
+    picture, solved = views.path_at_once(solution.problem, measured, ink)
+    return _picture("path-graph", picture) | ({} if solved else _later(state, ink))
 
 
 def _phase_view(
     state: State, solution: Solution, measured: Measured | None, ink: Ink
 ) -> dict[str, Any]:
     picture, solved = views.phase_at_once(solution.problem, ink)
-    found = _picture("phase-graph", picture)
-    if solved:
-        return found
-    # Its second is that of a callback of its own: thresholds and the rest of the page do not wait.
-    theme = "dark" if ink is DARK else "light"
-    return found | {"phase-request": {"state": asdict(state), "theme": theme}}
+    return _picture("phase-graph", picture) | ({} if solved else _later(state, ink))
+
+
+#: What may come in a second step: its second of solving is that of a callback of its own.
+_LATER = ("path-graph", "path-graph-text", "phase-graph", "phase-graph-text")
+
+
+def _later(state: State, ink: Ink) -> dict[str, Any]:
+    return {"later": {"state": asdict(state), "theme": "dark" if ink is DARK else "light"}}
+
+
+def solved_later(state: State, ink: Ink, measured: Measured | None) -> dict[str, Any]:
+    """Return the picture of which `shown` gave the thresholds alone."""
+    problem = state.problem()
+    if state.view == "phase":
+        return _picture("phase-graph", views.phase(problem, ink))
+    over = measured if measured is not None and measured.fits(problem) else None
+    return _picture("path-graph", views.path(problem, over, ink))
 
 
 def _advice_view(

@@ -108,11 +108,30 @@ def margins(solution: tf.Solution, measured: Measured | None, ink: Ink) -> tuple
 
 def path(problem: tf.Problem, measured: Measured | None, ink: Ink) -> Picture:
     """Return margins and rank along lambda."""
-    line = compute.path(problem)
+    return _path(problem, compute.path(problem), measured, ink)
+
+
+def path_at_once(problem: tf.Problem, measured: Measured | None, ink: Ink) -> tuple[Picture, bool]:
+    """Return the path, or its thresholds alone where it takes long to solve; and which of both.
+
+    Raises
+    ------
+    ValueError
+        If nothing certifies the problem.
+    """
+    if len(problem.groups) <= compute.MAX_AT_ONCE or compute.is_path_solved(problem):
+        return path(problem, measured, ink), True
+    return _path(problem, None, measured, ink), False
+
+
+def _path(
+    problem: tf.Problem, line: tf.Path | None, measured: Measured | None, ink: Ink
+) -> Picture:
     limits = compute.thresholds(problem)
     assert limits is not None  # or there would be no path
     found = None if measured is None else measured.margins(problem).sibling
-    return figures.path(line, problem, limits, found, ink)
+    decays = compute.sweep(problem).decays
+    return figures.path(line, decays, problem, limits, found, ink)
 
 
 def phase(problem: tf.Problem, ink: Ink) -> Picture:
@@ -130,7 +149,7 @@ def phase_at_once(problem: tf.Problem, ink: Ink) -> tuple[Picture, bool]:
         If the phase diagram is not known for such a problem.
     """
     args = compute.phases(problem)
-    if compute.is_solved(args):
+    if compute.is_diagram_solved(args):
         return phase(problem, ink), True
     outline = compute.phase_outline(args, problem)
     return figures.phase(outline, problem, compute.place_in(problem), ink), False
