@@ -333,12 +333,13 @@ def path(
     """
     if line is None:
         values, top = np.full((len(decays), len(problem.groups)), np.nan), 1.0
-        ranks, rank_text = [], "Margins follow."
+        # As many as decays, or Plotly leaves the lower axes out.
+        ranks, rank_text = [None] * len(decays), "Margins follow."
     else:
         values = np.array([point.group_margins for point in line.solutions])
         top = float(values.max()) or 1.0
-        ranks = [int(rank) for rank in line.rank]
-        rank_text = f"Rank {max(ranks)} to {min(ranks)}."
+        ranks = line.rank.tolist()
+        rank_text = f"Rank {line.rank.max()} to {line.rank.min()}."
     here = overall_decay(problem)
     names = group_names(problem)
     data: list[dict[str, Any]] = []
@@ -377,7 +378,7 @@ def path(
             "type": "scatter",
             "mode": "lines",
             "name": "rank",
-            "x": _significant(decays[: len(ranks)]),
+            "x": _significant(decays),
             "y": ranks,
             "yaxis": "y2",
             "line": {"color": ink.muted, "width": 2, "shape": "hvh"},
