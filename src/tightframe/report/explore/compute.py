@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -253,17 +254,22 @@ _DEFAULTS = {"loss": "cross_entropy", "bias": "none", "features": "real"}
 
 def _decay_range(problem: tf.Problem, args: Phases) -> tuple[float, float]:
     """Return lambdas from below the smallest to above the largest threshold of all ratios."""
-    from tightframe.experiments.phase import step_rows
-
-    rows, _ = step_rows(
-        args.num_classes, args.ratios, minority=args.minority, fraction=args.fraction
-    )
+    rows, _ = _step_rows(args)
     found = []
-    for row in (rows[0], rows[-1]):
-        limits = tf.thresholds(problem.replace(counts=row, dim=None))
+    for limits in _limits_of(problem, (rows[0], rows[-1])):
         found += [group.logit_decay for group in limits.groups] + [limits.total_collapse]
     known = [value for value in found if value is not None]
     return 0.5 * min(known), 1.5 * max(known)
+
+
+def _step_rows(args: Phases) -> tuple[list[str], list[float]]:
+    from tightframe.experiments.phase import step_rows
+
+    return step_rows(args.num_classes, args.ratios, minority=args.minority, fraction=args.fraction)
+
+
+def _limits_of(problem: tf.Problem, rows: Sequence[str]) -> list[tf.Thresholds]:
+    return [tf.thresholds(problem.replace(counts=row, dim=None)) for row in rows]
 
 
 #: Those that were solved lately, oldest first.
@@ -294,16 +300,11 @@ def phase_diagram(args: Phases) -> tf.PhaseDiagram:
 
 def phase_outline(args: Phases, problem: tf.Problem) -> tf.PhaseDiagram:
     """Return a phase diagram's thresholds, which need no solve; the rest is NaN and False."""
-    from tightframe.experiments.phase import step_rows
-
-    rows, ratios = step_rows(
-        args.num_classes, args.ratios, minority=args.minority, fraction=args.fraction
-    )
-    ends = []
-    for row in rows:
-        limits = tf.thresholds(problem.replace(counts=row, dim=None))
-        groups = limits.groups
-        ends.append([groups[-1].logit_decay, groups[0].logit_decay, limits.total_collapse])
+    rows, ratios = _step_rows(args)
+    ends = [
+        [limits.groups[-1].logit_decay, limits.groups[0].logit_decay, limits.total_collapse]
+        for limits in _limits_of(problem, rows)
+    ]
     shape = (len(rows), PHASE_DECAYS)
     minority, majority, total = np.array(ends, dtype=np.float64).T  # None: NaN
     unknown, no = np.full(shape, np.nan), np.zeros(shape, dtype=bool)

@@ -149,10 +149,9 @@ def phase_at_once(problem: tf.Problem, ink: Ink) -> tuple[Picture, bool]:
         If the phase diagram is not known for such a problem.
     """
     args = compute.phases(problem)
-    if compute.is_diagram_solved(args):
-        return phase(problem, ink), True
-    outline = compute.phase_outline(args, problem)
-    return figures.phase(outline, problem, compute.place_in(problem), ink), False
+    solved = compute.is_diagram_solved(args)
+    diagram = compute.phase_diagram(args) if solved else compute.phase_outline(args, problem)
+    return figures.phase(diagram, problem, compute.place_in(problem), ink), solved
 
 
 # -- advice ----------------------------------------------------------------------------------------
