@@ -51,15 +51,15 @@ from scipy import stats
 
 import tightframe as tf
 from benchmarks.solver import environment
+from tightframe.advice.prediction import STATES, outlook
 from tightframe.data import load
-from tightframe.experiments.config import RunConfig
-from tightframe.experiments.store import SettingRecord, load_run
-from tightframe.experiments.train import run
-from tightframe.experiments.verdicts import COLLAPSE_TOLERANCE
+from tightframe.figures.mpl import label_axis, new_figure, save_figure, style_axis
+from tightframe.figures.style import COLORS, LIGHT
 from tightframe.files import replacing, to_plain, write_json
-from tightframe.outlook import STATES, outlook
-from tightframe.report.drawing import label_axis, new_figure, save_figure, style_axis
-from tightframe.report.style import COLORS, LIGHT
+from tightframe.runs.config import RunConfig
+from tightframe.runs.store import SettingRecord, load_run
+from tightframe.runs.train import run
+from tightframe.runs.verdicts import COLLAPSE_TOLERANCE
 from tightframe.training.backbones import build_backbone
 from tightframe.training.margins import group_margins
 from tightframe.training.networks import linear_head

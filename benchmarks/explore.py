@@ -10,10 +10,10 @@ import statistics
 import tempfile
 import threading
 
-from tests.report.explore.browser import Browser
+from tests.pages.explore.browser import Browser
 from werkzeug.serving import make_server
 
-from tightframe.report.explore.server import QuietHandler, make_app
+from tightframe.pages.explore.server import QuietHandler, make_app
 
 PROBLEMS = {
     "K = 10, 2 groups": "500x5,100x5",

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from tightframe.experiments.folder import cores, processor
-from tightframe.experiments.reproduce import FigureRecord, Reproduction, load_reproduction
-from tightframe.experiments.spec import NOT_REPRODUCED, OUTCOMES, REPRODUCED, papers
 from tightframe.files import read_json, replacing, write_json
+from tightframe.reproduce.folder import FigureRecord, Reproduction, load_reproduction
+from tightframe.reproduce.spec import NOT_REPRODUCED, OUTCOMES, REPRODUCED, papers
+from tightframe.runs.folder import cores, processor
 
 HOME = Path(__file__).parent.parent / "reproductions"
 

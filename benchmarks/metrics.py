@@ -404,8 +404,8 @@ def callback_overhead(settings: Settings) -> dict[str, Any]:
 
     On as many threads as the demo takes.
     """
-    from tightframe.experiments.config import RunConfig
-    from tightframe.experiments.train import run
+    from tightframe.runs.config import RunConfig
+    from tightframe.runs.train import run
     from tightframe.training.callbacks import CollapseCallback
 
     spent: list[float] = []

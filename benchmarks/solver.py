@@ -34,8 +34,8 @@ from typing import Any
 import numpy as np
 
 import tightframe as tf
-from tightframe.experiments.folder import cores, processor
 from tightframe.files import replacing, write_json
+from tightframe.runs.folder import cores, processor
 
 Message = dict[str, Any]
 Worker = Callable[..., Iterator[Message]]

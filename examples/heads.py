@@ -5,9 +5,14 @@ from rich.console import Console
 from torch import nn
 
 import tightframe as tf
-from tightframe.heads import freeze_to_etf, freeze_to_frame, project_features
+from tightframe.heads import (
+    freeze_to_etf,
+    freeze_to_frame,
+    parameter_savings,
+    project_features,
+    savings_table,
+)
 from tightframe.metrics import collapse_report
-from tightframe.savings import parameter_savings, savings_table
 
 COUNTS = [80, 80, 80, 20, 20, 20]
 

@@ -8,7 +8,7 @@ import multiprocessing
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    ["pytest", "transformers", "tests.training.attached", "tightframe.experiments.train"]
+    ["pytest", "transformers", "tests.capture.attached", "tightframe.runs.train"]
 )
 
 

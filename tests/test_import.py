@@ -5,8 +5,11 @@ import sys
 
 import pytest
 
+import tightframe as tf
+
 HEAVY = ("torch", "torchmetrics", "lightning", "scipy", "pandas", "matplotlib", "plotly", "sklearn")
-HEAVY += ("joblib", "dask", "distributed", "tightframe.experiments")
+HEAVY += ("joblib", "dask", "distributed")
+HEAVY += ("tightframe.runs", "tightframe.sweeps", "tightframe.reproduce")
 
 
 def _python(code):
@@ -41,3 +44,8 @@ def test_measure_says_what_is_missing_without_torch():
         "from tightframe.cli import run_command; print(run_command(['measure', 'x.npz']))"
     )
     assert _python(code).strip() == "2"
+
+
+def test_dir_shows_the_public_names():
+    assert dir(tf) == sorted(tf.__all__)
+    assert all(hasattr(tf, name) for name in tf.__all__)

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 import tightframe as tf
 from tests.reference import ufm
-from tightframe.blocks import BlockMatrix, Partition
-from tightframe.solvers import continuation, factored
+from tightframe.geometry.blocks import BlockMatrix, Partition
+from tightframe.problem.problem import BIASES, LOSSES
+from tightframe.solvers import continuation
+from tightframe.solvers import newton as factored
 from tightframe.solvers import sweep as sweep_module
 from tightframe.solvers.continuation import Continuation
 
@@ -103,7 +105,7 @@ def test_decays_a_layer():
     assert found.rank[0] > found.rank[-1] == 0
 
 
-@pytest.mark.parametrize("loss", tf.problem.LOSSES)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_bias_decays(loss):
     sweep = np.geomspace(1e-5, 1e2, 12)
     assert_as_alone(make(loss=loss, bias="decayed"), {"bias_decay": sweep})
@@ -133,8 +135,8 @@ def walks(draw):
     counts = [n for n, k in runs for _ in range(k)]
     if len(counts) < 2:
         counts *= 2
-    loss = draw(st.sampled_from(tf.problem.LOSSES))
-    problem = make(counts, loss, bias=draw(st.sampled_from(tf.problem.BIASES)))
+    loss = draw(st.sampled_from(LOSSES))
+    problem = make(counts, loss, bias=draw(st.sampled_from(BIASES)))
     top = tf.thresholds(problem).total_collapse
     steps = st.one_of(st.floats(-0.3, 0.3), st.just(0.0), st.just(-0.1))
     logs = np.cumsum(draw(st.lists(steps, min_size=3, max_size=10)))

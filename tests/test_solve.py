@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 import tightframe as tf
 from tests.reference import ufm
-from tests.solvers.test_certificate import convex_problems
-from tightframe.blocks import Partition
-from tightframe.solvers import factored, multistart
+from tests.theory.test_certificate import convex_problems
+from tightframe.geometry.blocks import Partition
+from tightframe.solvers import newton as factored
+from tightframe.solvers.search import multistart
 from tightframe.solvers.starts import Factors
 
 

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tightframe.advise import Advice, advise
-from tightframe.calibrate import Calibration, calibrate
-from tightframe.geometry import Geometry, normalized_distance, orthogonal_frame, seli, simplex_etf
+from tightframe.advice.advise import Advice, advise
+from tightframe.advice.calibrate import Calibration, calibrate
+from tightframe.geometry.dense import (
+    Geometry,
+    normalized_distance,
+    orthogonal_frame,
+    seli,
+    simplex_etf,
+)
+from tightframe.lazy import handed_on
 from tightframe.path import Path, PathLimits, RankChange, path, path_limits, rank_changes
-from tightframe.problem import Problem
+from tightframe.problem.problem import Problem
 from tightframe.solution import Solution
 from tightframe.solve import NotConvergedWarning, solve
-from tightframe.solvers.certificate import Certificate, certify
-from tightframe.svm import SvmCertificate, certify_svm
-from tightframe.thresholds import Thresholds, thresholds
+from tightframe.theory.certificate import Certificate, certify
+from tightframe.theory.svm import SvmCertificate, certify_svm
+from tightframe.theory.thresholds import Thresholds, thresholds
+from tightframe.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from tightframe import heads, metrics
-    from tightframe.experiments.phase import PhaseDiagram, phase_diagram
-
-__version__ = "0.1.0"
+    from tightframe import data, heads, landscape, metrics, report, training
+    from tightframe.sweeps.phase import PhaseDiagram, phase_diagram
 
 __all__ = [
     "Advice",
@@ -40,7 +45,9 @@ __all__ = [
     "calibrate",
     "certify",
     "certify_svm",
+    "data",
     "heads",
+    "landscape",
     "metrics",
     "normalized_distance",
     "orthogonal_frame",
@@ -48,19 +55,29 @@ __all__ = [
     "path_limits",
     "phase_diagram",
     "rank_changes",
+    "report",
     "seli",
     "simplex_etf",
     "solve",
     "thresholds",
+    "training",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # Loaded on first use: these need torch, and a phase diagram what experiments run on.
-    if name in ("heads", "metrics"):
-        return importlib.import_module(f"{__name__}.{name}")
-    if name in ("PhaseDiagram", "phase_diagram"):
-        from tightframe.experiments import phase
+# Loaded on first use: these need torch, and a phase diagram what sweeps run on.
+__getattr__ = handed_on(
+    __name__,
+    {
+        "tightframe.data": (),
+        "tightframe.heads": (),
+        "tightframe.landscape": (),
+        "tightframe.metrics": (),
+        "tightframe.report": (),
+        "tightframe.sweeps.phase": ("PhaseDiagram", "phase_diagram"),
+        "tightframe.training": (),
+    },
+)
 
-        return getattr(phase, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tightframe.blocks import Array, BlockMatrix, Partition, singular_values, svd
-from tightframe.geometry import Geometry, orthogonal_frame, seli
-from tightframe.problem import (
+from tightframe.geometry.blocks import Array, BlockMatrix, Partition, singular_values, svd
+from tightframe.geometry.dense import Geometry, orthogonal_frame, seli
+from tightframe.losses.datafits import make_datafit
+from tightframe.problem.problem import (
     CountsLike,
     Problem,
     at_most,
@@ -23,11 +24,10 @@ from tightframe.problem import (
 )
 from tightframe.solution import Solution, balanced_factors
 from tightframe.solve import NotConvergedWarning, solve_along, solve_sweep, uses_solver
-from tightframe.solvers import multistart
-from tightframe.solvers.certificate import is_convex
 from tightframe.solvers.continuation import Continuation
-from tightframe.solvers.datafits import make_datafit
-from tightframe.thresholds import residual_at_zero, thresholds
+from tightframe.solvers.search import multistart
+from tightframe.theory.certificate import is_convex
+from tightframe.theory.thresholds import residual_at_zero, thresholds
 
 #: Certified relative gap at which the rank of a point on a path is judged, and the Newton steps
 #: allowed: next to a change of the rank the last digits come slowly and are not needed.

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.blocks import RANK_TOLERANCE, Array, BlockMatrix, svd, without_rounding
-from tightframe.geometry import Geometry
-from tightframe.problem import MAX_DENSE_CLASSES, Problem, require_dense
+from tightframe.geometry.blocks import RANK_TOLERANCE, Array, BlockMatrix, svd, without_rounding
+from tightframe.geometry.dense import Geometry
+from tightframe.problem.problem import MAX_DENSE_CLASSES, Problem, require_dense
 
 
 @dataclass(frozen=True)

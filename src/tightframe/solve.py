@@ -7,12 +7,13 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tightframe.blocks import Array, BlockMatrix, Partition
-from tightframe.closed_form import FAMILIES
-from tightframe.problem import Problem, positive_float, whole_number
+from tightframe.geometry.blocks import Array, BlockMatrix, Partition
+from tightframe.problem.problem import Problem, positive_float, whole_number
 from tightframe.solution import Solution
-from tightframe.solvers import multistart
-from tightframe.solvers.certificate import (
+from tightframe.solvers.continuation import Continuation
+from tightframe.solvers.search import multistart
+from tightframe.solvers.sweep import Sweep
+from tightframe.theory.certificate import (
     Certificate,
     certify_blocks,
     is_convex,
@@ -20,8 +21,7 @@ from tightframe.solvers.certificate import (
     require_covered,
     uncovered,
 )
-from tightframe.solvers.continuation import Continuation
-from tightframe.solvers.sweep import Sweep
+from tightframe.theory.closed_form import FAMILIES
 
 
 class NotConvergedWarning(UserWarning):

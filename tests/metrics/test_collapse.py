@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch.overrides import TorchFunctionMode
 
 from tests.reference import two_pass
-from tightframe.geometry import PARTS, Geometry, orthogonal_frame, seli, simplex_etf
+from tightframe.geometry.dense import PARTS, Geometry, orthogonal_frame, seli, simplex_etf
 from tightframe.metrics import (
     ClassMoments,
     CollapseReport,

@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 
 from tests.reference import two_pass
 from tightframe.metrics import ClassMoments
-from tightframe.metrics.metric import CollapseMetric
+from tightframe.metrics.torchmetrics import CollapseMetric
 
 K, D = 4, 5
 WEIGHT, BIAS = np.arange(K * D).reshape(K, D) % 7 - 3.0, np.arange(K) / 4

@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 import tightframe as tf
 from tests.metrics.test_collapse import gather, networks, rotation
 from tests.reference import two_pass
-from tightframe.geometry import (
+from tightframe.geometry.dense import (
     Geometry,
     distance_floor,
     etf_distance_floor,

@@ -13,7 +13,7 @@ from rich.console import Console
 import tightframe as tf
 from tests.metrics.test_collapse import gather
 from tightframe.files import read_json
-from tightframe.geometry import normalized_distance, seli, simplex_etf
+from tightframe.geometry.dense import etf_distance_floor, normalized_distance, seli, simplex_etf
 from tightframe.metrics import (
     ClassMoments,
     CollapseReport,
@@ -265,7 +265,7 @@ class TestMissingClasses:
             _ = report.geometry
         got = values(report)
         assert got["nc2", "classifier", "simplex ETF"] == pytest.approx(nc2(w), rel=1e-12)
-        floor = tf.geometry.etf_distance_floor(5000, 3)
+        floor = etf_distance_floor(5000, 3)
         assert got["nc2", "centered_means", "simplex ETF"] > floor > 1
         assert report.to_dict()["logits"] is None
 
@@ -414,6 +414,6 @@ class TestViews:
         monkeypatch.setitem(__import__("sys").modules, "pandas", None)
         with pytest.raises(ImportError, match="to_frame needs pandas: pip install"):
             report.to_frame()
-        monkeypatch.setitem(__import__("sys").modules, "tightframe.report.drawing", None)
+        monkeypatch.setitem(__import__("sys").modules, "tightframe.figures.mpl", None)
         with pytest.raises(ImportError, match="plot needs matplotlib: pip install"):
             report.plot()

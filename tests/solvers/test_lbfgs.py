@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import rosen, rosen_der
 
-from tightframe.solvers.lbfgs import lbfgs
+from tightframe.solvers.search.lbfgs import lbfgs
 
 
 def _quadratic(condition, size, seed):

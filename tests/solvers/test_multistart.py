@@ -12,8 +12,8 @@ from scipy.optimize import approx_fprime
 
 import tightframe as tf
 from tests.reference import ufm
-from tightframe.solvers import multistart
-from tightframe.solvers.multistart import Factors, FixedRank, etf_margin
+from tightframe.solvers.search import multistart
+from tightframe.solvers.search.multistart import Factors, FixedRank, etf_margin
 
 
 def _deep(classes, depth, decay, feature_decay=None, **rest):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from tightframe.savings import layer_parameters, parameter_savings
+from tightframe.heads.savings import layer_parameters, parameter_savings
 from tightframe.training import (
     VGG,
     AdaptedModel,
@@ -64,7 +64,7 @@ def test_images_of_any_size_and_channels(name, options, shape):
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_resnets_have_the_papers_parameters(name):
-    """Backbone and classifier of 10 classes, counted from shapes in `tightframe.savings`."""
+    """Backbone and classifier of 10 classes, counted from shapes in `tightframe.heads.savings`."""
     with torch.device("meta"):
         full = ResNet(name, (3, 224, 224), stem="imagenet")
         narrow = ResNet(name, (3, 224, 224), 10, stem="imagenet")
@@ -215,7 +215,7 @@ def test_adapted_model_returns_what_its_classifier_took_in():
 
 
 def test_adapted_model_trains():
-    from tightframe.problem import Problem
+    from tightframe.problem.problem import Problem
 
     problem = Problem([2, 1], weight_decay=0.1, feature_decay=0.1)
     module = CollapseModule(adapted(Foreign()), linear_head(6, 2), problem)

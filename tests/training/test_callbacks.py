@@ -7,8 +7,8 @@ import torch
 from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import nn
 
-from tightframe.geometry import PARTS, seli, simplex_etf
-from tightframe.problem import Problem
+from tightframe.geometry.dense import PARTS, seli, simplex_etf
+from tightframe.problem.problem import Problem
 from tightframe.solve import solve
 from tightframe.training import (
     MLP,

@@ -4,8 +4,8 @@ import torch
 from torch.nn import functional
 
 from tightframe.heads import FixedETF
-from tightframe.problem import Problem
-from tightframe.solvers.certificate import factored_objective
+from tightframe.problem.problem import Problem
+from tightframe.theory.certificate import factored_objective
 from tightframe.training import UFMLoss, head_bias, head_layers, linear_head
 
 COUNTS = (5, 3, 2)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tightframe.heads import FixedETF
-from tightframe.problem import Problem
+from tightframe.problem.problem import Problem
 from tightframe.training import MLP, CollapseCallback, CollapseModule, linear_head
 from tightframe.training.options import lr_factor
 

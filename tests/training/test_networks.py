@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from tightframe.geometry import simplex_etf
+from tightframe.geometry.dense import simplex_etf
 from tightframe.heads import FixedETF, FixedFrame
 from tightframe.training import MLP, head_bias, head_layers, head_weight, linear_head
 

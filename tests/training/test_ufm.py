@@ -13,14 +13,14 @@ from torch.nn import functional
 
 import tightframe as tf
 from tests.reference import ufm as reference
-from tightframe.geometry import PARTS
+from tightframe.geometry.dense import PARTS
 from tightframe.metrics import ClassMoments, group_angles, measured_geometry, nc1, nc1_quotient
-from tightframe.solvers.certificate import factored_objective
-from tightframe.training import ufm as ufm_module
-from tightframe.training.descent import Descent, log_spaced
+from tightframe.theory.certificate import factored_objective
 from tightframe.training.margins import group_margins
 from tightframe.training.ufm import svm_direction, train_ufm
-from tightframe.training.ufm_records import Recorder, row_columns
+from tightframe.training.ufm import train as ufm_module
+from tightframe.training.ufm.descent import Descent, log_spaced
+from tightframe.training.ufm.records import Recorder, row_columns
 
 DECAYS = {"weight_decay": 1e-2, "feature_decay": 1e-2}
 SMALL = tf.Problem("6x2,2x3", **DECAYS)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tightframe.data.scaling import as_rows
-from tightframe.problem import whole_number
+from tightframe.problem.problem import whole_number
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.data.dataset import Dataset, pick
-from tightframe.problem import CountsLike, parse_counts, whole_number
+from tightframe.problem.problem import CountsLike, parse_counts, whole_number
 
 
 def step_counts(

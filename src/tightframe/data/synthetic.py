@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tightframe.data.dataset import Dataset
-from tightframe.problem import whole_number
+from tightframe.problem.problem import whole_number
 
 
 def gaussian_mixture(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tightframe.grouped import GroupedGeometry, GroupedMatrix
+from tightframe.geometry.grouped import GroupedGeometry, GroupedMatrix
+from tightframe.lazy import handed_on
 from tightframe.metrics.angles import (
     CosineStatistics,
     GroupAngles,
@@ -28,13 +28,6 @@ from tightframe.metrics.frames import (
     nc3,
     self_duality,
 )
-from tightframe.metrics.gathering import least_squares_classifier
-from tightframe.metrics.layerwise import (
-    collapse_report,
-    layer_moments,
-    layer_scalars,
-    report_scalars,
-)
 from tightframe.metrics.moments import WEIGHTINGS, ClassMoments
 from tightframe.metrics.report import CollapseReport, MetricRow
 from tightframe.metrics.variability import (
@@ -45,10 +38,17 @@ from tightframe.metrics.variability import (
     nc1_details,
     nc1_quotient,
 )
-from tightframe.metrics.watching import Watch, watch
 
 if TYPE_CHECKING:
-    from tightframe.metrics.metric import CollapseMetric
+    from tightframe.capture.gather import least_squares_classifier
+    from tightframe.capture.layers import (
+        collapse_report,
+        layer_moments,
+        layer_scalars,
+        report_scalars,
+    )
+    from tightframe.capture.watch import Watch, watch
+    from tightframe.metrics.torchmetrics import CollapseMetric
 
 __all__ = [
     "WEIGHTINGS",
@@ -95,9 +95,18 @@ __all__ = [
     "watch",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    # Loaded on first use: torchmetrics takes seconds to import.
-    if name == "CollapseMetric":
-        return importlib.import_module("tightframe.metrics.metric").CollapseMetric
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Loaded on first use: what reads networks stands above the metrics, torchmetrics takes seconds.
+__getattr__ = handed_on(
+    __name__,
+    {
+        "tightframe.capture.gather": ("least_squares_classifier",),
+        "tightframe.capture.layers": (
+            "collapse_report",
+            "layer_moments",
+            "layer_scalars",
+            "report_scalars",
+        ),
+        "tightframe.capture.watch": ("Watch", "watch"),
+        "tightframe.metrics.torchmetrics": ("CollapseMetric",),
+    },
+)

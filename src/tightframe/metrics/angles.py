@@ -34,7 +34,7 @@ from tightframe.metrics.tiles import (
     pair_distances,
     pair_values,
 )
-from tightframe.problem import require_dense
+from tightframe.problem.problem import require_dense
 
 #: Kernels of `uniformity`.
 KERNELS = ("log", "distance", "riesz")

@@ -24,8 +24,8 @@ from tightframe.metrics.moments import (
     plain_tensors,
 )
 from tightframe.metrics.tiles import row_blocks
-from tightframe.problem import Problem
-from tightframe.solvers.certificate import certify
+from tightframe.problem.problem import Problem
+from tightframe.theory.certificate import certify
 
 _EPS = torch.finfo(torch.float64).eps
 

@@ -5,7 +5,7 @@ side is zero. Against frames and other targets in compact form no K x K matrix i
 
 Two things no implementation can mend: with K = 2 the centred class means are a simplex frame
 whatever they are, so their distance to it is 0; and with D < K - 1 no simplex frame fits, so that
-distance has a floor above 0, `tightframe.geometry.etf_distance_floor`.
+distance has a floor above 0, `tightframe.geometry.dense.etf_distance_floor`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tightframe.geometry import Geometry, normalized_distance
-from tightframe.grouped import GroupedGeometry, GroupedMatrix
+from tightframe.geometry.dense import Geometry, normalized_distance
+from tightframe.geometry.grouped import GroupedGeometry, GroupedMatrix
 from tightframe.metrics.inputs import (
     Array,
     as_array,
@@ -43,7 +43,7 @@ from tightframe.metrics.targets import (
     restrict,
 )
 from tightframe.metrics.tiles import row_blocks
-from tightframe.problem import require_dense
+from tightframe.problem.problem import require_dense
 from tightframe.solution import Solution
 
 _EPS = torch.finfo(torch.float64).eps
@@ -126,7 +126,7 @@ def nc2(vectors: Any, target: Target = "etf", *, part: str | None = None) -> flo
     float
         From 0 to 2. NaN, with a RuntimeWarning, if all vectors are zero, all class means are
         equal, or the target is zero. With K = 2 the centred means are a simplex frame, whatever
-        they are; with D < K - 1 `tightframe.geometry.etf_distance_floor` is the least value.
+        they are; with D < K - 1 `tightframe.geometry.dense.etf_distance_floor` is the least value.
 
     Raises
     ------

@@ -15,7 +15,7 @@ from torch import Tensor
 from tightframe.metrics.moments import ClassMoments, as_tensor, describe_classes
 from tightframe.metrics.rows import Rows, largest_entry
 from tightframe.metrics.snapshot import Snapshot
-from tightframe.problem import require_dense
+from tightframe.problem.problem import require_dense
 
 Array = NDArray[np.float64]
 

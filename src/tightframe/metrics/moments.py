@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tightframe.problem import whole_number
+from tightframe.problem.problem import whole_number
 
 if TYPE_CHECKING:
     from tightframe.metrics.snapshot import Snapshot

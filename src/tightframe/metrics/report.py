@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from tightframe.files import format_json, replacing
-from tightframe.geometry import PARTS, Geometry
-from tightframe.grouped import GroupedGeometry
+from tightframe.geometry.dense import PARTS, Geometry
+from tightframe.geometry.grouped import GroupedGeometry
 from tightframe.metrics.angles import (
     GroupAngles,
     cosine_statistics,
@@ -57,7 +57,7 @@ from tightframe.metrics.targets import (
     target_name,
 )
 from tightframe.metrics.variability import cdnv, nc1_details, nc1_quotient
-from tightframe.problem import MAX_DENSE_CLASSES, Problem, require_dense, with_loss_terms
+from tightframe.problem.problem import MAX_DENSE_CLASSES, Problem, require_dense, with_loss_terms
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -364,7 +364,7 @@ class CollapseReport:
         Returns
         -------
         dict of str to float
-            A number from 0 to 2 for each of `tightframe.geometry.PARTS`; NaN, with a
+            A number from 0 to 2 for each of `tightframe.geometry.dense.PARTS`; NaN, with a
             RuntimeWarning, where either matrix is zero. For ``"centered_means"``, K = 2 and
             D < K - 1 are special: see `nc2`.
 
@@ -468,13 +468,13 @@ class CollapseReport:
         ImportError
             If pandas is missing (``pip install 'tightframe[report]'``).
         """
-        from tightframe.metrics.views import frame_of
+        from tightframe.metrics.pictures import frame_of
 
         return frame_of(self)
 
     def to_table(self) -> Table:
         """Return `rows` as a Rich table; ``rich.print(report)`` shows it."""
-        from tightframe.metrics.views import table_of
+        from tightframe.metrics.pictures import table_of
 
         return table_of(self)
 
@@ -495,7 +495,7 @@ class CollapseReport:
         ImportError
             If Matplotlib is missing (``pip install 'tightframe[report]'``).
         """
-        from tightframe.metrics.views import figure_of
+        from tightframe.metrics.pictures import figure_of
 
         return figure_of(self)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from tightframe.blocks import Array, Partition, svd
-from tightframe.problem import Problem
-from tightframe.solvers.factored import FactoredResult, minimise_from
+from tightframe.geometry.blocks import Array, Partition, svd
+from tightframe.problem.problem import Problem
 from tightframe.solvers.interpolation import lagrange
+from tightframe.solvers.newton import FactoredResult, minimise_from
 from tightframe.solvers.starts import Factors
 
 #: Points an extrapolation goes through, at most.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tightframe.blocks import Array
+from tightframe.geometry.blocks import Array
 
 
 def lagrange(known: Array, now: Array, most: int) -> Array:

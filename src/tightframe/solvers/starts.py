@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tightframe.blocks import Array, BlockMatrix, Partition, svd, without_rounding
-from tightframe.closed_form import deep_linear, relu
-from tightframe.problem import Problem
-from tightframe.solvers.certificate import objective, penalty
+from tightframe.geometry.blocks import Array, BlockMatrix, Partition, svd, without_rounding
+from tightframe.problem.problem import Problem
+from tightframe.theory.certificate import objective, penalty
+from tightframe.theory.closed_form import deep_linear, relu
 
 
 class Factors(NamedTuple):

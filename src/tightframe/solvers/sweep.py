@@ -15,13 +15,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.blocks import Array, BlockMatrix, Partition, svd
-from tightframe.problem import Problem
-from tightframe.solvers.certificate import Certificate, certify_batch, without_constant
-from tightframe.solvers.datafits import make_datafit
-from tightframe.solvers.factored import minimise_from, polish
+from tightframe.geometry.blocks import Array, BlockMatrix, Partition, svd
+from tightframe.losses.datafits import make_datafit
+from tightframe.problem.problem import Problem
 from tightframe.solvers.interpolation import lagrange
+from tightframe.solvers.newton import minimise_from, polish
 from tightframe.solvers.starts import Factors
+from tightframe.theory.certificate import Certificate, certify_batch, without_constant
 
 #: Nodes of one polynomial, at most.
 MAX_NODES = 10

@@ -6,19 +6,20 @@ margins (`tightframe.training.options`, `tightframe.training.margins`) need none
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tightframe.lazy import handed_on
 
 if TYPE_CHECKING:
+    from tightframe.capture.huggingface import CollapseTrainerCallback
+    from tightframe.capture.lightning import CollapseMonitor
     from tightframe.training.backbones import VGG, AdaptedModel, ResNet, adapted, build_backbone
     from tightframe.training.callbacks import CollapseCallback, history_columns
-    from tightframe.training.huggingface import CollapseTrainerCallback
     from tightframe.training.losses import UFMLoss
     from tightframe.training.margins import group_margins
     from tightframe.training.module import CollapseModule
-    from tightframe.training.monitor import CollapseMonitor
     from tightframe.training.networks import MLP, head_bias, head_layers, head_weight, linear_head
-    from tightframe.training.ufm import UFMRun, UFMRuns, svm_direction, train_ufm
+    from tightframe.training.ufm.train import UFMRun, UFMRuns, svm_direction, train_ufm
 
 __all__ = [
     "MLP",
@@ -44,21 +45,29 @@ __all__ = [
     "train_ufm",
 ]
 
-_MODULES = {
-    "backbones": ("VGG", "AdaptedModel", "ResNet", "adapted", "build_backbone"),
-    "callbacks": ("CollapseCallback", "history_columns"),
-    "huggingface": ("CollapseTrainerCallback",),
-    "losses": ("UFMLoss",),
-    "margins": ("group_margins",),
-    "module": ("CollapseModule",),
-    "monitor": ("CollapseMonitor",),
-    "networks": ("MLP", "head_bias", "head_layers", "head_weight", "linear_head"),
-    "ufm": ("UFMRun", "UFMRuns", "svm_direction", "train_ufm"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    for module, exported in _MODULES.items():
-        if name in exported:
-            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = handed_on(
+    __name__,
+    {
+        "tightframe.capture.huggingface": ("CollapseTrainerCallback",),
+        "tightframe.capture.lightning": ("CollapseMonitor",),
+        "tightframe.training.backbones": (
+            "VGG",
+            "AdaptedModel",
+            "ResNet",
+            "adapted",
+            "build_backbone",
+        ),
+        "tightframe.training.callbacks": ("CollapseCallback", "history_columns"),
+        "tightframe.training.losses": ("UFMLoss",),
+        "tightframe.training.margins": ("group_margins",),
+        "tightframe.training.module": ("CollapseModule",),
+        "tightframe.training.networks": (
+            "MLP",
+            "head_bias",
+            "head_layers",
+            "head_weight",
+            "linear_head",
+        ),
+        "tightframe.training.ufm.train": ("UFMRun", "UFMRuns", "svm_direction", "train_ufm"),
+    },
+)

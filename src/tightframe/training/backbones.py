@@ -3,7 +3,7 @@
 They take inputs (B, p) or (B, C, H, W) and reshape them to the data set's ``input_shape``; they
 return features (B, d), and the head is another module (`tightframe.training.linear_head`,
 `tightframe.heads.FixedETF`). Their shapes are those of the papers' codes, so parameter counts equal
-those of `tightframe.savings` and of the models that the papers trained.
+those of `tightframe.heads.savings` and of the models that the papers trained.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tightframe.heads import narrow_last_block, replace_module
-from tightframe.metrics.hooks import find_head
-from tightframe.problem import whole_number
+from tightframe.capture.hooks import find_head
+from tightframe.heads.fixed import narrow_last_block, replace_module
+from tightframe.problem.problem import whole_number
 from tightframe.training.networks import MLP, ends_in_relu
 from tightframe.training.options import check_network, package_model
 
@@ -326,7 +326,7 @@ def adapted(
         Its classifier is replaced by an `torch.nn.Identity`.
     head : str, optional
         Dotted name of the classifier; None looks for the usual names
-        (`tightframe.metrics.hooks.find_head`).
+        (`tightframe.capture.hooks.find_head`).
     input_shape : (int, int, int), optional
         Inputs (B, p) are reshaped to it; None passes them as they are.
     last_relu : bool

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tightframe.geometry import PARTS, Geometry, seli, simplex_etf
+from tightframe.capture.hooks import evaluating
+from tightframe.geometry.dense import PARTS, Geometry, seli, simplex_etf
 from tightframe.metrics import ClassMoments, CollapseReport, self_duality
-from tightframe.metrics.hooks import evaluating
-from tightframe.problem import Problem
+from tightframe.problem.problem import Problem
 from tightframe.training.margins import group_margins
 from tightframe.training.module import CollapseModule
 from tightframe.training.networks import head_bias, head_weight

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tightframe.problem import Problem
+from tightframe.problem.problem import Problem
 from tightframe.training.networks import head_bias, head_layers
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tightframe.problem import Problem
+from tightframe.problem.problem import Problem
 
 
 def group_margins(problem: Problem, logits: ArrayLike) -> NDArray[np.float64]:

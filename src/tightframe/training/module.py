@@ -9,7 +9,7 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from tightframe.problem import Problem
+from tightframe.problem.problem import Problem
 from tightframe.training.losses import UFMLoss
 from tightframe.training.networks import head_layers
 from tightframe.training.options import check_optimizer, lr_factor

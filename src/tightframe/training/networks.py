@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from tightframe.heads import FixedHead
-from tightframe.problem import FEATURES
+from tightframe.heads.fixed import FixedHead
+from tightframe.problem.problem import FEATURES
 
 
 class MLP(nn.Sequential):

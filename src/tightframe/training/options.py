@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tightframe.problem import FEATURES, positive_float, whole_number
+from tightframe.problem.problem import FEATURES, positive_float, whole_number
 
 OPTIMIZERS = ("adam", "sgd", "lbfgs")
 SCHEDULES = ("cosine", "step", "constant", "milestones")

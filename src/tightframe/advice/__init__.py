@@ -1,0 +1,1 @@
+"""What happens to the classes of a training, and what to change."""

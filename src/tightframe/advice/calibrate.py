@@ -1,0 +1,193 @@
+"""Calibrate: the decays for which a trained network would be a stationary point of the UFM.
+
+A network's features mostly decay through the weights before them, so that no ``feature_decay`` is
+written anywhere. Where training has ended, the loss pulls classifier and features as hard as their
+decays push back: one number a decay follows from what was measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tightframe.geometry.blocks import Array
+from tightframe.geometry.dense import Geometry
+from tightframe.problem.problem import MAX_DENSE_CLASSES, Problem
+from tightframe.solution import Solution
+from tightframe.solve import solve
+from tightframe.theory.certificate import SAMPLE_CHUNK, is_convex
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Decays fitted to a trained network, and how well they fit.
+
+    Attributes
+    ----------
+    problem : Problem
+        The one given, with the fitted decays.
+    weight_decay, feature_decay : float
+        Effective: those for which the network is as nearly stationary as it can be.
+    weight_error, feature_error : float
+        What is left of the gradient by the classifier and by the features, over the decay's part of
+        it: 0 at a stationary point; from about 0.3 on the fit says little.
+    solution : Solution
+        The fitted problem's minimiser.
+    logits_distance : float
+        Normalised distance (0 to 2) of the network's mean logits from the minimiser's.
+    """
+
+    problem: Problem
+    weight_decay: float
+    feature_decay: float
+    weight_error: float
+    feature_error: float
+    solution: Solution
+    logits_distance: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything JSON-ready."""
+        return {
+            "weight_decay": self.weight_decay,
+            "feature_decay": self.feature_decay,
+            "logit_decay": self.problem.logit_decay,
+            "weight_error": self.weight_error,
+            "feature_error": self.feature_error,
+            "logits_distance": self.logits_distance,
+            "predicted": {"objective": self.solution.objective, "gap": self.solution.gap},
+            "problem": self.problem.to_dict(),
+        }
+
+
+def calibrate(
+    problem: Problem,
+    weight: ArrayLike,
+    features: ArrayLike,
+    labels: ArrayLike,
+    bias: ArrayLike | None = None,
+) -> Calibration:
+    """Fit effective decays to a trained network's last layer.
+
+    At a stationary point ``grad_W + weight_decay W = 0`` and ``grad_h_i + feature_decay h_i = 0``,
+    gradients of the mean loss. Multiplied by W and by the features both give
+    ``c = (1/N) sum_i <W h_i, y_i - p_i>``, the least-squares fits ``c / ||W||^2`` and
+    ``c / sum_i ||h_i||^2``.
+
+    Parameters
+    ----------
+    problem : Problem
+        Loss, bias, class weights and logit adjustment are taken from it, and N; its decays are not
+        used. One linear layer, real features.
+    weight : array_like, shape (K, d)
+        Classifier.
+    features : array_like, shape (N, d)
+        Of the training samples, one row each.
+    labels : array_like, shape (N,), int
+    bias : array_like, shape (K,), optional
+
+    Returns
+    -------
+    Calibration
+
+    Raises
+    ------
+    ValueError
+        If shapes, values or counts are off, the problem has no convex form, or the loss does not
+        pull at all: the network is not trained, or zero.
+
+    Examples
+    --------
+    >>> problem = Problem("20x2,5x2", weight_decay=1e-2, feature_decay=1e-3)
+    >>> trained = solve(problem)
+    >>> labels = np.repeat(range(4), problem.counts)
+    >>> fit = calibrate(problem, trained.weights[0], trained.class_means.T[labels], labels)
+    >>> round(fit.weight_decay, 6), round(fit.feature_decay, 6)
+    (0.01, 0.001)
+    """
+    if not isinstance(problem, Problem):
+        raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
+    if not is_convex(problem.replace(dim=None)):
+        raise ValueError("problem: calibration needs one linear layer and real features")
+    k = problem.num_classes
+    if k > MAX_DENSE_CLASSES:
+        raise ValueError(f"problem: got {k} classes, need at most {MAX_DENSE_CLASSES}")
+    w, h, y, b = _checked(problem, weight, features, labels, bias)
+    pull, by_weight, squares = 0.0, np.zeros_like(w), 0.0
+    force_squares, means = 0.0, np.zeros((k, w.shape[1]))
+    factors = problem.class_weights / problem.num_samples
+    for start in range(0, len(h), SAMPLE_CHUNK):
+        rows, own = (
+            h[start : start + SAMPLE_CHUNK].astype(np.float64),
+            y[start : start + SAMPLE_CHUNK],
+        )
+        residual = _residual(problem, rows @ w.T + b, own) * factors[own, None]
+        force = residual @ w  # gradient of the mean loss by the features
+        pull -= float(np.vdot(force, rows))
+        by_weight += residual.T @ rows
+        squares += float(np.vdot(rows, rows))
+        force_squares += float(np.vdot(force, force))
+        np.add.at(means, own, rows)
+    weight_squares = float(np.vdot(w, w))
+    if not (np.isfinite(pull) and pull > 0 and squares > 0 and weight_squares > 0):
+        raise ValueError(
+            "features: the loss does not pull classifier and features outwards, as it does in a "
+            "trained network: no decays fit"
+        )
+    weight_decay, feature_decay = pull / weight_squares, pull / squares
+    # Pythagoras: the decay's part is the projection of the gradient on what decays.
+    left = max(force_squares - feature_decay**2 * squares, 0.0)
+    fitted = problem.replace(weight_decay=weight_decay, feature_decay=feature_decay, dim=None)
+    solution = solve(fitted)
+    means /= problem.counts[:, None]
+    measured = Geometry.from_vectors(w, means.T)
+    return Calibration(
+        fitted,
+        weight_decay,
+        feature_decay,
+        float(np.linalg.norm(by_weight + weight_decay * w)) / (weight_decay * weight_squares**0.5),
+        left**0.5 / (feature_decay * squares**0.5),
+        solution,
+        solution.geometry.distance(measured, "logits"),
+    )
+
+
+def _checked(
+    problem: Problem, weight: ArrayLike, features: ArrayLike, labels: ArrayLike, bias: Any
+) -> tuple[Array, Any, Any, Array]:
+    k = problem.num_classes
+    w, h, y = np.asarray(weight), np.asarray(features), np.asarray(labels)
+    b = np.zeros(k) if bias is None else np.asarray(bias)
+    for name, array, dims in (("weight", w, 2), ("features", h, 2), ("bias", b, 1)):
+        if array.dtype.kind not in "iuf" or array.ndim != dims:
+            raise ValueError(
+                f"{name}: got {array.dtype} of shape {array.shape}, need numbers, {dims}-D"
+            )
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name}: entries must be finite")
+    if w.shape[0] != k or b.shape != (k,) or h.shape[1] != w.shape[1]:
+        raise ValueError(
+            f"weight, features, bias: got shapes {w.shape}, {h.shape} and {b.shape} for {k} classes"
+        )
+    if y.shape != (len(h),) or y.dtype.kind not in "iu":
+        raise ValueError(f"labels: got {y.dtype} of shape {y.shape}, need a whole number a sample")
+    if len(y) and (y.min() < 0 or y.max() >= k):
+        raise ValueError(f"labels: from {y.min()} to {y.max()}, need 0 to {k - 1}")
+    if problem.bias == "none" and b.any():
+        raise ValueError("bias: got a non-zero bias for a problem with bias='none'")
+    if not np.array_equal(np.bincount(y, minlength=k), problem.counts):
+        raise ValueError(f"labels: their counts are not the problem's, {problem.compact_counts}")
+    return w.astype(np.float64), h, y, b.astype(np.float64)
+
+
+def _residual(problem: Problem, logits: Array, labels: Any) -> Array:
+    """Return the loss's derivative by the logits, one row a sample."""
+    if problem.loss == "cross_entropy":
+        logits = logits + problem.logit_adjustment
+        logits -= logits.max(axis=1, keepdims=True)
+        np.exp(logits, out=logits)
+        logits /= logits.sum(axis=1, keepdims=True)
+    logits[np.arange(len(logits)), labels] -= 1
+    return logits

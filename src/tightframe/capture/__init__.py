@@ -1,0 +1,1 @@
+"""Features out of anybody's network."""

@@ -1,0 +1,366 @@
+"""Moments and decisions of several layers, gathered batch by batch and merged over processes."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from tightframe.capture.hooks import Head
+from tightframe.data.batches import Reduction, sample_rows
+from tightframe.metrics.decisions import Decisions
+from tightframe.metrics.moments import ClassMoments, plain_tensors
+from tightframe.metrics.report import CollapseReport
+from tightframe.metrics.targets import Target
+from tightframe.problem.problem import Problem
+
+#: Wider layers are refused: their D x D scatter matrix would be above 512 MiB.
+MAX_LAYER_WIDTH = 8192
+
+#: Label of samples that do not count, where there is no such label.
+_REPEATED = torch.iinfo(torch.int64).min
+
+#: Ridge of `least_squares_classifier`, as a share of the mean eigenvalue of the covariance.
+PROBE_RIDGE = 1e-6
+
+
+class NonFiniteFeatures(ValueError):  # noqa: N818  (the ValueError is what callers know)
+    """A batch has features that are NaN or infinite: training diverged, or 16 bits overflowed."""
+
+
+class LayerMoments:
+    """Moments of several layers whose features come from the same batches.
+
+    What `collapse_report` and the tools that attach to a running loop have in common.
+
+    Parameters
+    ----------
+    num_classes : int
+        Number of classes K.
+    names : sequence of str
+        Names of the layers.
+    reduce : str, callable, or mapping
+        As in `collapse_report`.
+    scatter : bool
+        As for `ClassMoments`.
+    ignore_index : int or None
+        Samples with this label are left out.
+
+    Attributes
+    ----------
+    moments : dict of str to ClassMoments
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        names: Sequence[str],
+        *,
+        reduce: Reduction | Mapping[str, Reduction] = "auto",
+        scatter: bool = True,
+        ignore_index: int | None = -100,
+    ) -> None:
+        if not names:
+            raise ValueError("layers: got no names, need at least one layer or a head")
+        self.moments = {name: ClassMoments(num_classes, scatter=scatter) for name in names}
+        self._ignore_index = ignore_index
+        if isinstance(reduce, Mapping):
+            unknown = [name for name in reduce if name not in self.moments]
+            if unknown:
+                raise ValueError(
+                    f"reduce: got {unknown[0]!r}, the measured layers are {', '.join(names)}"
+                )
+            self._reduce = {name: reduce.get(name, "auto") for name in names}
+        else:
+            self._reduce = dict.fromkeys(names, reduce)
+
+    def rows(
+        self,
+        features: Mapping[str, Tensor],
+        labels: Tensor,
+        mask: Tensor | None = None,
+        own: int | None = None,
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return rows (N, D) and labels (N,) of every layer, see `sample_rows`.
+
+        ``own`` is how many samples of the batch, the first ones, count; None means all.
+        """
+        ignored = self._ignore_index
+        if own is not None and own < len(labels):
+            ignored = _REPEATED if ignored is None else ignored
+            labels = labels.long().clone()
+            labels[own:] = ignored
+        return {
+            name: sample_rows(
+                features[name],
+                labels,
+                self._reduce[name],
+                mask,
+                ignore_index=ignored,
+                name=name,
+            )
+            for name in self.moments
+        }
+
+    def update(
+        self,
+        features: Mapping[str, Tensor],
+        labels: Tensor,
+        mask: Tensor | None = None,
+        own: int | None = None,
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Add a batch and return its `rows`.
+
+        Raises
+        ------
+        NonFiniteFeatures
+            A ValueError, if a feature is NaN or infinite; no layer has then changed.
+        ValueError
+            If a shape or label is wrong, or a layer too wide.
+        """
+        rows = self.rows(features, labels, mask, own)
+        for name, (x, _) in rows.items():
+            low, high = torch.aminmax(x) if x.numel() else (0.0, 0.0)  # NaN if any entry is
+            if not (math.isfinite(float(low)) and math.isfinite(float(high))):
+                raise NonFiniteFeatures(f"features: those at {name!r} have NaN or infinite entries")
+            if self.moments[name].scatter and x.shape[1] > MAX_LAYER_WIDTH:
+                raise ValueError(
+                    f"reduce: {name!r} gives rows of {x.shape[1]} columns, at most "
+                    f"{MAX_LAYER_WIDTH} are measured; use reduce='pool', or layer_moments with "
+                    "scatter=False"
+                )
+        for name, (x, y) in rows.items():
+            self.moments[name].update(x, y)
+        return rows
+
+    def require_samples(self, argument: str) -> None:
+        """Refuse to go on without samples."""
+        for name, moments in self.moments.items():
+            if moments.num_samples == 0:
+                raise ValueError(
+                    f"{argument}: no batch seen, nothing with a label passed through {name!r}"
+                )
+
+    def synchronized(self) -> LayerMoments:
+        """Return the moments of all processes of a ``torch.distributed`` group; all must call it.
+
+        Every process gets the same sums, on the CPU; a process may have no samples. Outside such
+        a group this is the object itself.
+        """
+        if not in_group():
+            return self
+        total = LayerMoments(1, list(self.moments), ignore_index=self._ignore_index)
+        total._reduce = self._reduce
+        for name, moments in self.moments.items():
+            states: list[Any] = [None] * dist.get_world_size()
+            state = {
+                key: value.cpu() if isinstance(value, Tensor) else value
+                for key, value in moments.state_dict().items()
+            }
+            dist.all_gather_object(states, state)
+            # The order of the ranks is the same everywhere, and so is the rounding.
+            kind: dict[str, Any] = {"scatter": moments.scatter, "device": "cpu"}
+            merged = ClassMoments(moments.num_classes, **kind)
+            for other in states:
+                merged.merge(ClassMoments(moments.num_classes, **kind).load_state_dict(other))
+            total.moments[name] = merged
+        return total
+
+    def reports(
+        self,
+        head: Head,
+        mismatch: Mismatch | None = None,
+        *,
+        targets: Target | Iterable[Target] | None = None,
+        problem: Problem | None = None,
+    ) -> dict[str, CollapseReport]:
+        """Return a report a layer; the head's has its own classifier, the others a probe's."""
+        reports = {}
+        for name, moments in self.moments.items():
+            options: dict[str, Any] = {"targets": targets, "missing": "leave_out"}
+            if name == head.name:
+                weight, bias = head.weight, head.bias
+                options["problem"] = problem
+                if len(head.layers) > 1 and not moments.missing:
+                    options["weights"] = [layer.weight.detach() for layer in head.layers]
+            else:
+                weight, bias = least_squares_classifier(moments)
+            report = CollapseReport.measure(moments, weight, bias, **options)
+            shares: dict[str, Any] = {} if mismatch is None else mismatch.shares(name)
+            reports[name] = replace(report, **shares)
+        return reports
+
+
+class Mismatch:
+    """NC4 of several layers: nearest class centre against the decision of the network's head.
+
+    Parameters
+    ----------
+    moments : mapping of str to ClassMoments
+        They give the class centres, so they must be complete.
+    head : Head
+        One of the layers.
+    """
+
+    def __init__(self, moments: Mapping[str, ClassMoments], head: Head) -> None:
+        self._moments, self._head = moments, head
+        self._weight, self._bias = head.weight, head.bias
+        self._decisions: dict[str, Decisions] = {}
+        self._centers: dict[str, Decisions] = {}
+        for name, part in moments.items():
+            if name == head.name:
+                self._decisions[name] = Decisions(part, self._weight, self._bias)
+            else:
+                # A hidden layer decides nothing: only its nearest centres are asked for, once with
+                # the network's decisions as labels and once with the true ones.
+                nothing = torch.zeros(part.num_classes, part.dim or 1)
+                self._decisions[name] = Decisions(part, nothing)
+                self._centers[name] = Decisions(part, nothing)
+        self._totals: dict[str, dict[str, int]] | None = None
+
+    def update(self, rows: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Add a batch, given as the rows of `LayerMoments.rows`.
+
+        Raises
+        ------
+        ValueError
+            If a layer has another number of rows than the head, whose decisions then do not fit.
+        """
+        x, _ = rows[self._head.name]
+        if not len(x):
+            return
+        decided: Tensor | None = None
+        for name, (layer, labels) in rows.items():
+            if name == self._head.name:
+                self._decisions[name].update(layer, labels)
+                continue
+            if len(layer) != len(x):
+                raise ValueError(
+                    f"reduce: {name!r} gives {len(layer)} rows where the head decides on {len(x)}; "
+                    "NC4 needs as many, or nc4=False"
+                )
+            if decided is None:
+                logits = x.double() @ self._weight.to(x.device).double().T
+                bias = 0 if self._bias is None else self._bias.to(logits)
+                decided = (logits + bias).argmax(dim=1)
+            self._decisions[name].update(layer, decided)
+            self._centers[name].update(layer, labels)
+
+    def shares(self, name: str) -> dict[str, Any]:
+        """Return the fields of a layer's report that depend on decisions, None without samples."""
+        count = self._count(name) if self._totals is None else self._totals[name]
+        seen = count.pop("seen")
+        return {field: value / seen if seen else None for field, value in count.items()}
+
+    def check_counts(self) -> None:
+        """Warn if the samples judged are not as many as those behind the centres."""
+        for name, moments in self._moments.items():
+            seen = self._decisions[name].num_samples
+            if self._totals is not None:
+                seen = self._totals[name]["seen"]
+            if seen != moments.num_samples:
+                warnings.warn(
+                    f"loader: its second pass brought {seen} samples, the first "
+                    f"{moments.num_samples}; NC4 judges the second's",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
+                return
+
+    def synchronize(self) -> None:
+        """Add what the other processes of a ``torch.distributed`` group counted."""
+        if not in_group():
+            return
+        parts: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(parts, {name: self._count(name) for name in self._decisions})
+        self._totals = {
+            name: {
+                field: sum(part[name].get(field, 0) for part in parts)
+                for field in {field: None for part in parts for field in part[name]}
+            }
+            for name in self._decisions
+        }
+
+    def _count(self, name: str) -> dict[str, int]:
+        """Return how many samples a layer has, and on how many a field of its report holds."""
+        decisions = self._decisions[name]
+        seen = decisions.num_samples
+        if not seen:
+            return {"seen": 0}
+        near = decisions.nearest_center_accuracy
+        if name == self._head.name:
+            shares = {
+                "nc4": decisions.nc4,
+                "accuracy": decisions.accuracy,
+                "nearest_center_accuracy": near,
+            }
+        else:
+            # Where the nearest centre is tied it agrees with no decision.
+            own = self._centers[name].nearest_center_accuracy
+            shares = {"nc4": 1 - near, "nearest_center_accuracy": own}
+        return {"seen": seen} | {field: round(seen * share) for field, share in shares.items()}
+
+
+@plain_tensors()
+def least_squares_classifier(moments: ClassMoments) -> tuple[Tensor, Tensor]:
+    """Return the linear classifier that fits one-hot labels best, from the moments alone.
+
+    It minimises ``(1/N) sum_i ||W h_i + b - e_{y_i}||^2 + r ||W||^2``, with a ridge r of
+    `PROBE_RIDGE` times the mean eigenvalue of the features' covariance: the least-squares probe of
+    a layer (Webb & Lowe 1990), and what a last layer
+    trained with MSE converges to (Han, Papyan, Donoho 2022, https://arxiv.org/abs/2106.02073).
+
+    Parameters
+    ----------
+    moments : ClassMoments
+        With ``scatter=True``.
+
+    Returns
+    -------
+    weight : Tensor, shape (K, D), float64
+        Zero if all features are equal, and in the rows of classes without samples.
+    bias : Tensor, shape (K,), float64
+
+    Raises
+    ------
+    ValueError
+        If there are no samples or no scatter matrix.
+    """
+    shares = moments.shares("sample")
+    kept = shares > 0
+    part = moments.present() if moments.missing else moments
+    centered = part.centered_means("sample")
+    middle = part.global_mean("sample")
+    covariance = part.within() + part.between("sample")
+    size = float(covariance.diagonal().mean())
+    weight = centered.new_zeros(moments.num_classes, centered.shape[1])
+    if size > 0 and math.isfinite(size):
+        covariance.diagonal().add_(PROBE_RIDGE * size)
+        targets = shares[kept][:, None] * centered
+        weight[kept] = torch.linalg.solve(covariance, targets.T).T
+    return weight, shares - weight @ middle
+
+
+def in_group() -> bool:
+    """Whether this process is one of several of a ``torch.distributed`` group."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def share_error(error: ValueError | None) -> None:
+    """Raise what any process of a ``torch.distributed`` group ran into; all must call it."""
+    if in_group():
+        errors: list[Any] = [None] * dist.get_world_size()
+        own = None if error is None else (isinstance(error, NonFiniteFeatures), str(error))
+        dist.all_gather_object(errors, own)
+        for rank, other in enumerate(errors):
+            if other is not None:
+                kind = NonFiniteFeatures if other[0] else ValueError
+                raise kind(f"{other[1]} (process {rank})") from error
+    if error is not None:
+        raise error

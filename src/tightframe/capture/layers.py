@@ -1,0 +1,339 @@
+"""Collapse of several layers at once: moments and a report a layer, from one pass over the data."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tightframe.capture.distributed import with_own
+from tightframe.capture.gather import LayerMoments, Mismatch, share_error
+from tightframe.capture.hooks import (
+    Head,
+    Recorder,
+    evaluating,
+    find_head,
+    preserved_rng,
+    unwrapped,
+)
+from tightframe.data.batches import (
+    Batch,
+    LabelsLike,
+    Reduction,
+    split_batch,
+    to_device,
+)
+from tightframe.metrics.moments import ClassMoments
+from tightframe.metrics.report import CollapseReport
+from tightframe.metrics.targets import Target
+from tightframe.problem.problem import Problem, whole_number
+
+#: What the rows of a report say about a classifier, so in a hidden layer about its probe.
+_PROBE_PARTS = ("classifier", "logits", "centered_logits")
+_PROBE_METRICS = ("self_duality", "bias_alignment", "alignment_mean", "alignment_min")
+
+#: Runs a model on a batch in a way of one's own; what it returns is not used.
+Forward = Callable[[nn.Module, Any], Any]
+
+
+def collapse_report(
+    model: nn.Module,
+    loader: Iterable[Any],
+    layers: Sequence[str] = (),
+    head: str | None = None,
+    num_classes: int | None = None,
+    *,
+    targets: Target | Iterable[Target] | None = None,
+    problem: Problem | None = None,
+    reduce: Reduction | Mapping[str, Reduction] = "auto",
+    labels: LabelsLike = None,
+    forward: Forward | None = None,
+    nc4: bool = True,
+    scatter: bool = True,
+    ignore_index: int | None = -100,
+    check: bool = True,
+    synchronize: bool = False,
+) -> dict[str, CollapseReport]:
+    """Measure the collapse of a network's last layer and of any other named layers.
+
+    One pass over the loader gathers the moments of all layers, each batch going through the model
+    once. NC4 compares samples with class centres that are known only afterwards, so it needs a
+    **second pass**; ``nc4=False`` saves it. The model runs in eval mode without gradients.
+    Afterwards the hooks are gone, also after an error, and the mode of every submodule, the
+    gradient mode and the random states are as before.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Any network.
+    loader : iterable of batches
+        A DataLoader or a list. A batch is ``(inputs, labels)``, with several inputs if there are
+        more entries, or a mapping with labels whose other entries are the model's named inputs.
+        Collapse is a property of the *training* set: give it without augmentation.
+    layers : sequence of str
+        Dotted names of modules whose outputs are measured; the head is measured always.
+    head : str, optional
+        Dotted name of the classifier, whose *input* are the last layer's features; None looks for
+        the usual names (`find_head`).
+    num_classes : int, optional
+        Number of classes K; None takes the classifier's rows.
+    targets : target or iterable of targets, optional
+        What NC2 and NC3 are compared with, as for `CollapseReport.measure`; give a `Solution` to
+        compare with the prediction.
+    problem : Problem, optional
+        For the certificate gap of the last layer, as there.
+    reduce : str, callable, or mapping of layer names to them
+        How features with more than two axes become rows, see `tightframe.data.batches`. A
+        mapping may leave layers out; they are ``"auto"``: (B, C, H, W) is pooled.
+    labels : str, int or callable, optional
+        Where a batch has its labels, if not under a usual key or in the last place.
+    forward : callable, optional
+        ``forward(model, batch)`` runs the model where ``model(inputs)`` does not do.
+    nc4 : bool
+        Whether to compute NC4 and the accuracies in a second pass.
+    scatter : bool
+        Whether to compute NC1, whose D x D products are most of the work where D is large. Hidden
+        layers need it.
+    ignore_index : int or None
+        Samples with this label are left out.
+    check : bool
+        Send the first batch through twice and warn if its features differ (dropout, noise).
+    synchronize : bool
+        The loader has this process's share of the samples; merge what all processes of a
+        ``torch.distributed`` group gathered. All must call it, and all get the same reports. What a
+        distributed sampler repeats, to make the shares equally long, counts once.
+
+    Returns
+    -------
+    dict of str to CollapseReport
+        By layer name, in the order of ``layers``; the head last, under its full name. Hidden
+        layers have no classifier of their own: theirs is `least_squares_classifier`, and their
+        `nc4` is the share of samples whose nearest class centre *in that layer* is not the
+        decision of the network's head (Ben-Shaul & Dekel 2022, https://arxiv.org/abs/2201.08924).
+
+    Raises
+    ------
+    ValueError
+        If a module does not exist or does not run exactly once in a forward pass, the head has no
+        weight, a batch has an unknown form, a label is out of range, no batch came, or the loader
+        can be read only once and NC4 is wanted.
+
+    Warns
+    -----
+    RuntimeWarning
+        If features are not repeatable, a class has no samples (it is then left out of the
+        reports), or the second pass brings other samples than the first.
+    """
+    found = find_head(model, head)
+    k = found.num_classes if num_classes is None else whole_number("num_classes", num_classes, 2)
+    names = [*layers, found.name]
+    if layers and not scatter:
+        raise ValueError("scatter: got False, hidden layers need it; see layer_moments for theirs")
+    gathered = LayerMoments(k, names, reduce=reduce, scatter=scatter, ignore_index=ignore_index)
+    if nc4 and isinstance(loader, Iterator):
+        raise ValueError(
+            "loader: got an iterator, which can be read once; NC4 needs a second pass: give a "
+            "DataLoader or a list, or nc4=False"
+        )
+    with _running(model, found, layers, labels, forward) as run:
+        error = None
+        try:
+            _gather(run, loader, gathered, check, synchronize)
+        except ValueError as refusal:
+            if not synchronize:
+                raise
+            error = refusal
+        if synchronize:
+            share_error(error)  # before the others wait for this process's sums
+            gathered = gathered.synchronized()
+        gathered.require_samples("loader")
+        mismatch = None
+        if nc4:
+            mismatch = Mismatch(gathered.moments, found)
+            for batch, own in _batches(loader, synchronize):
+                features, parts = run(batch)
+                mismatch.update(gathered.rows(features, parts.labels, parts.mask, own))
+            if synchronize:
+                mismatch.synchronize()
+            mismatch.check_counts()
+    return gathered.reports(found, mismatch, targets=targets, problem=problem)
+
+
+def layer_moments(
+    model: nn.Module,
+    loader: Iterable[Any],
+    layers: Sequence[str],
+    num_classes: int,
+    *,
+    head: str | None = None,
+    scatter: bool = True,
+    reduce: Reduction | Mapping[str, Reduction] = "auto",
+    labels: LabelsLike = None,
+    forward: Forward | None = None,
+    ignore_index: int | None = -100,
+    check: bool = True,
+) -> dict[str, ClassMoments]:
+    """Return the class moments of named layers from one pass over a loader.
+
+    As `collapse_report`, for networks without a linear classifier or for metrics of one's own.
+
+    Parameters
+    ----------
+    model, loader, layers, reduce, labels, forward, ignore_index, check
+        As in `collapse_report`.
+    num_classes : int
+        Number of classes K.
+    head : str, optional
+        Name of a classifier whose input is measured too; unlike there, None means none.
+    scatter : bool
+        Keep the D x D matrices (see `ClassMoments`).
+
+    Returns
+    -------
+    dict of str to ClassMoments
+
+    Raises
+    ------
+    ValueError
+        As `collapse_report`; also if there is neither a layer nor a head.
+    """
+    found = None if head is None else find_head(model, head)
+    names = [*layers, *([] if found is None else [found.name])]
+    gathered = LayerMoments(
+        num_classes, names, reduce=reduce, scatter=scatter, ignore_index=ignore_index
+    )
+    with _running(model, found, layers, labels, forward) as run:
+        _gather(run, loader, gathered, check)
+    gathered.require_samples("loader")
+    return gathered.moments
+
+
+def report_scalars(report: CollapseReport, *, probe: bool = False) -> dict[str, float]:
+    """Return the numbers of a report under names that suit a logger.
+
+    The rows of the report but those of groups of classes: ``nc1``, ``equinorm_classifier``,
+    ``classifier_to_simplex_etf`` (NC2), ``logits_to_predicted`` (NC3) and so on. NaN and infinity
+    are kept.
+
+    Parameters
+    ----------
+    report : CollapseReport
+    probe : bool
+        The classifier is only the probe of a hidden layer: leave out what is about it.
+    """
+    scalars = {}
+    for row in report.rows:
+        if row.metric.startswith("group_"):
+            continue  # as many as there are pairs of groups
+        if probe and (row.part in _PROBE_PARTS or row.metric in _PROBE_METRICS):
+            continue
+        name = f"{row.metric}_{row.part}" if row.part else row.metric
+        if row.metric in ("nc2", "nc3"):
+            name = f"{row.part}_to_{row.target}"
+        scalars[name.lower().replace(" ", "_")] = row.value
+    return scalars
+
+
+def layer_scalars(reports: Mapping[str, CollapseReport]) -> dict[str, float]:
+    """Return `report_scalars` of all reports; those of the last, the head's, by their bare name.
+
+    The others are called ``<layer>/<metric>``.
+    """
+    *hidden, head = reports
+    scalars: dict[str, float] = {}
+    for layer in hidden:
+        numbers = report_scalars(reports[layer], probe=True)
+        scalars |= {f"{layer}/{name}": value for name, value in numbers.items()}
+    return scalars | report_scalars(reports[head])
+
+
+# -- inside --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """Sends batches through a model with hooks on it."""
+
+    model: nn.Module
+    recorder: Recorder
+    labels: LabelsLike
+    forward: Forward | None
+
+    def __call__(self, batch: Any) -> tuple[dict[str, Tensor], Batch]:
+        parameter = next(self.model.parameters(), None)
+        if parameter is not None:
+            batch = to_device(batch, parameter.device)
+        parts = split_batch(batch, self.labels)
+        if self.forward is not None:
+            self.forward(self.model, batch)
+        else:
+            # Without its wrappers: DDP would wait for the other processes at every batch.
+            unwrapped(self.model)(*parts.args, **parts.kwargs)
+        return self.recorder.take(), parts
+
+
+@contextlib.contextmanager
+def _running(
+    model: nn.Module,
+    head: Head | None,
+    layers: Sequence[str],
+    labels: LabelsLike,
+    forward: Forward | None,
+) -> Iterator[_Run]:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(preserved_rng())
+        # Compiled code may skip hooks that come after it, so the model runs eagerly here. Without
+        # the compiler in memory nothing is compiled, and loading it would take seconds.
+        if "torch._dynamo" in sys.modules:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(evaluating(model))
+        recorder = stack.enter_context(Recorder(model, head, layers))
+        yield _Run(model, recorder, labels, forward)
+
+
+def _batches(loader: Iterable[Any], shared: bool) -> Iterator[tuple[Any, int | None]]:
+    """Iterate over batches and how many of their samples count."""
+    return with_own(loader) if shared else ((batch, None) for batch in loader)
+
+
+def _gather(
+    run: _Run, loader: Iterable[Any], gathered: LayerMoments, check: bool, shared: bool = False
+) -> None:
+    if not isinstance(loader, Iterable):
+        raise ValueError(f"loader: got {type(loader).__name__}, need an iterable of batches")
+    for i, (batch, own) in enumerate(_batches(loader, shared)):
+        features, parts = run(batch)
+        if check and i == 0:
+            _check_repeatable(run.model, features, run(batch)[0])
+        gathered.update(features, parts.labels, parts.mask, own)
+
+
+def _check_repeatable(
+    model: nn.Module, first: Mapping[str, Tensor], second: Mapping[str, Tensor]
+) -> None:
+    for name, a in first.items():
+        b = second[name]
+        if a.shape == b.shape and a.numel():
+            slack = math.sqrt(torch.finfo(a.dtype).eps) if a.is_floating_point() else 0.0
+            if bool((a - b).abs().max() <= slack * a.abs().max()) or not bool(a.isfinite().all()):
+                continue
+        noisy = [
+            f"{n} ({type(m).__name__})"
+            for n, m in unwrapped(model).named_modules()
+            if "drop" in type(m).__name__.lower() or "noise" in type(m).__name__.lower()
+        ]
+        suspects = f"; suspects are {', '.join(noisy[:5])}" if noisy else ""
+        warnings.warn(
+            f"model: the same batch gives other features at {name!r} the second time, so dropout, "
+            f"noise or sampling acts in eval mode too and NC1 counts it{suspects}",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        return

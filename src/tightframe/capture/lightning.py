@@ -1,0 +1,282 @@
+"""Collapse of any LightningModule, measured on the way and logged by whatever logger there is."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import lightning
+
+from tightframe.capture.distributed import own_samples
+from tightframe.capture.gather import NonFiniteFeatures, share_error
+from tightframe.capture.layers import Forward, collapse_report, layer_scalars
+from tightframe.capture.watch import Watch
+from tightframe.data.batches import LabelsLike, Reduction, split_batch
+from tightframe.metrics import CollapseReport
+from tightframe.metrics.targets import Target
+from tightframe.problem.problem import whole_number
+
+_LOADERS = ("validation", "train")
+
+
+class CollapseMonitor(lightning.Callback):
+    """Measure and log the collapse of the classifier of any LightningModule.
+
+    By default it watches the validation loop: the features are caught as the batches pass, so
+    there is no forward pass more. With ``loader`` it sends those batches through the module, in
+    eval mode, at the end of training epochs. Collapse is a property of the *training* set, so that
+    is what papers report: ``loader="train"``, or better a loader of it without augmentation.
+
+    The numbers go through ``log_dict``: to every logger of the Trainer (CSV, TensorBoard, W&B,
+    MLflow alike) and to ``callback_metrics``, where ``ModelCheckpoint`` and ``EarlyStopping`` find
+    them, for example as ``"collapse/nc1"``. What is NaN or infinite is in `history` only.
+
+    Parameters
+    ----------
+    head : str, optional
+        Dotted name of the classifier in the LightningModule, for example ``"model.fc"``; its input
+        are the features. None looks for the usual names (`tightframe.capture.hooks.find_head`).
+    layers : sequence of str
+        Other modules, whose outputs are measured too; they are logged as ``collapse/<layer>/nc1``.
+    loader : {"validation", "train"} or iterable of batches
+        What is measured.
+    num_classes : int, optional
+        Number of classes K; None takes the classifier's rows.
+    targets : target or iterable of targets, optional
+        What NC2 and NC3 are compared with, as for `CollapseReport.measure`: ``"etf"``, or a
+        `Solution` for the imbalanced prediction.
+    every : int
+        Training epochs between measurements.
+    labels, reduce, scatter, ignore_index
+        As in `tightframe.capture.layers.collapse_report`.
+    forward : callable, optional
+        ``forward(pl_module, batch)`` runs the module on a batch of ``loader``, where
+        ``pl_module(inputs)`` does not do. The validation loop needs none.
+    nc4 : bool
+        Compute NC4: a second pass over ``loader``; of the validation loop the features are kept on
+        the CPU until its end, N x D numbers.
+    dataloader_idx : int
+        Which of several validation loaders is watched.
+    prefix : str
+        Of the logged names; of several monitors each needs its own.
+
+    Attributes
+    ----------
+    history : list of dict
+        One row a measurement: epoch, step and the numbers. Part of a checkpoint.
+    reports : dict of str to CollapseReport
+        Of the last measurement, by layer; the head last.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; when fitting, if a module does not exist, a batch has no
+        labels that can be found, a label is out of range or a feature is not finite.
+
+    Notes
+    -----
+    Under DDP each process measures its share and the sums are merged; every process logs the same
+    numbers. What a distributed sampler repeats, to make the shares equally long, counts once.
+    """
+
+    def __init__(
+        self,
+        head: str | None = None,
+        layers: Sequence[str] = (),
+        *,
+        loader: str | Iterable[Any] = "validation",
+        num_classes: int | None = None,
+        targets: Target | Iterable[Target] | None = ("etf",),
+        every: int = 1,
+        labels: LabelsLike = None,
+        reduce: Reduction | Mapping[str, Reduction] = "auto",
+        forward: Forward | None = None,
+        nc4: bool = True,
+        scatter: bool = True,
+        ignore_index: int | None = -100,
+        dataloader_idx: int = 0,
+        prefix: str = "collapse/",
+    ) -> None:
+        super().__init__()
+        if isinstance(loader, str) and loader not in _LOADERS:
+            raise ValueError(
+                f"loader: got {loader!r}, allowed are {', '.join(_LOADERS)} or batches"
+            )
+        self.history: list[dict[str, float]] = []
+        self.reports: dict[str, CollapseReport] = {}
+        self._head, self._layers, self._loader = head, list(layers), loader
+        self._every = whole_number("every", every)
+        self._prefix = prefix
+        self._labels, self._forward = labels, forward
+        self._dataloader_idx = whole_number("dataloader_idx", dataloader_idx, 0)
+        self._options: dict[str, Any] = {
+            "num_classes": num_classes,
+            "targets": targets,
+            "reduce": reduce,
+            "nc4": nc4,
+            "scatter": scatter,
+            "ignore_index": ignore_index,
+        }
+        self._watch: Watch | None = None
+        self._left: int | None = None  # samples to come that are no repeats
+        self._error: ValueError | None = None
+
+    # -- the validation loop is watched ------------------------------------------------------------
+
+    def on_validation_epoch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Begin to watch, if it is time to."""
+        if self._loader == "validation" and not trainer.sanity_checking and self._due(trainer):
+            watch = Watch(pl_module, self._head, self._layers, **self._options)
+            self._watch = watch.__enter__()
+            self._left = own_samples(self._validation_loader(trainer))
+
+    def on_validation_batch_start(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Forget what else passed since the last batch."""
+        if self._watch is not None:
+            self._watch.discard()
+
+    def on_validation_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Give the features that passed their labels."""
+        if self._watch is None:
+            return
+        if dataloader_idx == self._dataloader_idx:
+            parts = split_batch(batch, self._labels)
+            own = None
+            if self._left is not None:
+                own = min(self._left, len(parts.labels))
+                self._left -= own
+            try:
+                self._watch.labels(parts.labels, parts.mask, own=own)
+            except NonFiniteFeatures as error:
+                # A measurement is no reason to end a training that may recover; other processes
+                # hear of it at the end of the loop.
+                self._error = error
+        else:
+            self._watch.discard()
+
+    def on_validation_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Report on what passed."""
+        error = self._error
+        watch = self._stop()
+        if watch is None:
+            return
+        try:
+            share_error(error)
+        except NonFiniteFeatures as spoiled:
+            warnings.warn(f"not measured: {spoiled}", RuntimeWarning, stacklevel=2)
+        else:
+            self._record(trainer, pl_module, watch.reports(synchronize=True))
+
+    # -- or a loader is run ------------------------------------------------------------------------
+
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Run the named loader, if it is time to."""
+        if self._loader == "validation" or not self._due(trainer):
+            return
+        loader: Any = trainer.train_dataloader if self._loader == "train" else self._loader
+        try:
+            with trainer.precision_plugin.forward_context():
+                reports = collapse_report(
+                    pl_module,
+                    loader,
+                    self._layers,
+                    self._head,
+                    labels=self._labels,
+                    forward=self._forward,
+                    check=not self.history,
+                    synchronize=True,
+                    **self._options,
+                )
+        except NonFiniteFeatures as error:
+            warnings.warn(f"not measured: {error}", RuntimeWarning, stacklevel=2)
+            return
+        self._record(trainer, pl_module, reports)
+
+    # -- leaving nothing behind --------------------------------------------------------------------
+
+    def on_exception(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        exception: BaseException,
+    ) -> None:
+        """Take the hooks off."""
+        self._stop()
+
+    def teardown(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
+    ) -> None:
+        """Take the hooks off."""
+        self._stop()
+
+    @property
+    def state_key(self) -> str:
+        """Name in a checkpoint: several monitors may log under different prefixes."""
+        key: str = self._generate_state_key(prefix=self._prefix)
+        return key
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the history."""
+        return {"history": [dict(row) for row in self.history]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue the history of a checkpoint."""
+        self.history = [dict(row) for row in state_dict["history"]]
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _due(self, trainer: lightning.Trainer) -> bool:
+        fitting = trainer.state.fn == "fit"
+        return not fitting or (trainer.current_epoch + 1) % self._every == 0
+
+    def _validation_loader(self, trainer: lightning.Trainer) -> Any:
+        loaders: Any = trainer.val_dataloaders
+        if isinstance(loaders, Mapping):
+            loaders = list(loaders.values())
+        if not isinstance(loaders, Sequence):
+            return loaders
+        return loaders[self._dataloader_idx] if self._dataloader_idx < len(loaders) else None
+
+    def _stop(self) -> Watch | None:
+        watch, self._watch, self._error = self._watch, None, None
+        if watch is not None:
+            watch.discard()
+            watch.__exit__(None, None, None)
+        return watch
+
+    def _record(
+        self,
+        trainer: lightning.Trainer,
+        module: lightning.LightningModule,
+        reports: dict[str, CollapseReport],
+    ) -> None:
+        self.reports = reports
+        scalars = layer_scalars(reports)
+        row = {"epoch": float(trainer.current_epoch), "step": float(trainer.global_step)}
+        self.history.append(row | scalars)
+        finite = {self._prefix + name: x for name, x in scalars.items() if math.isfinite(x)}
+        # The numbers are merged already and equal; sync_dist keeps Lightning from doubting it.
+        module.log_dict(finite, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)

@@ -1,0 +1,258 @@
+"""Watch a network in an ordinary loop: features are gathered from the batches that pass anyway."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from tightframe.capture.gather import LayerMoments, Mismatch
+from tightframe.capture.hooks import Recorder, find_head
+from tightframe.capture.layers import layer_scalars
+from tightframe.data.batches import Reduction
+from tightframe.metrics.moments import ClassMoments, as_tensor
+from tightframe.metrics.report import CollapseReport
+from tightframe.metrics.targets import Target
+from tightframe.problem.problem import Problem, whole_number
+
+
+class Watch:
+    """A context in which a network's features are gathered as its batches pass; also `watch`.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Any network. It runs as you run it: the mode and the gradient mode are yours. The usual
+        place is the evaluation loop, in eval mode; around a training epoch the features are those
+        of a changing network.
+    head : str, optional
+        Dotted name of the classifier, whose *input* are the features; None looks for the usual
+        names (`tightframe.capture.hooks.find_head`).
+    layers : sequence of str
+        Dotted names of other modules, whose outputs are measured too.
+    num_classes : int, optional
+        Number of classes K; None takes the classifier's rows.
+    labels : str, optional
+        The model's own argument that holds the labels, as ``"labels"`` of Hugging Face models;
+        its ``attention_mask`` is used too. None: give them by `Watch.labels`.
+    targets, problem, reduce, scatter, ignore_index
+        As in `tightframe.capture.layers.collapse_report`.
+    nc4 : bool
+        Keep the features for NC4, on the CPU in their own dtype: N x D numbers a layer.
+
+    Attributes
+    ----------
+    moments : dict of str to ClassMoments
+        By layer, the head last.
+
+    Raises
+    ------
+    ValueError
+        If a module does not exist or the head has no weight; in the loop, if a forward pass and
+        its labels do not come in pairs, a label is out of range, or a feature is not finite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> inputs, targets = torch.eye(4).repeat(2, 1), torch.tensor([0, 1] * 4)
+    >>> with watch(model, head="2") as watched:
+    ...     for x, y in [(inputs[:4], targets[:4]), (inputs[4:], targets[4:])]:
+    ...         logits = model(x)
+    ...         watched.labels(y)
+    >>> watched.report().num_samples
+    8
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        head: str | None = None,
+        layers: Sequence[str] = (),
+        num_classes: int | None = None,
+        *,
+        targets: Target | Iterable[Target] | None = None,
+        problem: Problem | None = None,
+        labels: str | None = None,
+        reduce: Reduction | Mapping[str, Reduction] = "auto",
+        nc4: bool = False,
+        scatter: bool = True,
+        ignore_index: int | None = -100,
+    ) -> None:
+        self._model, self._argument, self._nc4 = model, labels, bool(nc4)
+        self._head = find_head(model, head)
+        self._num_classes = (
+            self._head.num_classes
+            if num_classes is None
+            else whole_number("num_classes", num_classes, 2)
+        )
+        self._layers = list(layers)
+        self._labels: Tensor | None = None
+        self._mask: Tensor | None = None
+        if layers and not scatter:
+            raise ValueError("scatter: got False, hidden layers need it")
+        self._options: dict[str, Any] = {
+            "reduce": reduce,
+            "scatter": scatter,
+            "ignore_index": ignore_index,
+        }
+        self._goals: dict[str, Any] = {"targets": targets, "problem": problem}
+        self._recorder = Recorder(model, self._head, layers)
+        self._handles: list[Any] = []
+        self.reset()
+
+    # -- gathering -----------------------------------------------------------------------------
+
+    def __enter__(self) -> Watch:
+        """Put the hooks on the model."""
+        if self._handles:
+            raise ValueError("watch: it is active already; make another for a second loop")
+        self._recorder.__enter__()
+        # The model's own hook says where a pass ends, and which labels it was given.
+        hook = self._model.register_forward_hook(self._after_pass, with_kwargs=True)
+        self._handles.append(hook)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        """Take the hooks off; a pass that never got its labels is left out with a warning."""
+        try:
+            if kind is None:
+                self._pair()
+            unpaired = kind is None and (self._recorder.filled or self._labels is not None)
+        finally:
+            self._close()
+        if unpaired:
+            warnings.warn(
+                "watch: the last forward pass and its labels did not come as a pair and are left "
+                "out; call labels(y) once for every pass",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def labels(self, labels: Any, mask: Any = None, *, own: int | None = None) -> None:
+        """Give the labels of a batch, before or after its forward pass, once for every pass.
+
+        Parameters
+        ----------
+        labels : tensor or array_like, shape (B,), (B, 1), or (B, T) for tokens
+        mask : tensor or array_like, shape (B, T), optional
+            Attention mask of sequences.
+        own : int, optional
+            How many samples of the batch, the first ones, count; the others are what a distributed
+            sampler repeats. None means all.
+
+        Raises
+        ------
+        ValueError
+            If the watch is not active, or labels were given already.
+        """
+        if not self._handles:
+            raise ValueError("watch: labels() belongs inside the with block")
+        if self._argument is not None:
+            raise ValueError(
+                f"labels: they come from the model's argument {self._argument!r} here; "
+                "do not give them as well"
+            )
+        self._pair()
+        if self._labels is not None:
+            raise ValueError(
+                "labels: given twice without a forward pass through "
+                f"{self._head.name!r} between; a model that was compiled before runs no hooks"
+            )
+        self._labels = as_tensor("labels", labels)
+        self._mask = None if mask is None else as_tensor("mask", mask)
+        self._own = own
+        self._pair()
+
+    def discard(self) -> None:
+        """Forget a forward pass that has no labels, or labels that have no pass."""
+        if self._recorder.filled:
+            self._recorder.take()
+        self._labels = self._mask = self._own = None
+
+    def reset(self) -> None:
+        """Forget everything gathered, to begin another epoch."""
+        names = [*self._layers, self._head.name]
+        self._gathered = LayerMoments(self._num_classes, names, **self._options)
+        self._kept: list[dict[str, tuple[Tensor, Tensor]]] = []
+        self._labels = self._mask = self._own = None
+
+    # -- what was gathered ---------------------------------------------------------------------
+
+    @property
+    def moments(self) -> dict[str, ClassMoments]:
+        """Moments of every layer."""
+        return self._gathered.moments
+
+    def report(self, *, synchronize: bool = False) -> CollapseReport:
+        """Return the report of the last layer, with the classifier as it is now.
+
+        Parameters
+        ----------
+        synchronize : bool
+            Merge what all processes of a ``torch.distributed`` group gathered; all must call it.
+
+        Raises
+        ------
+        ValueError
+            If no batch was seen.
+        """
+        return self.reports(synchronize=synchronize)[self._head.name]
+
+    def reports(self, *, synchronize: bool = False) -> dict[str, CollapseReport]:
+        """Return a report a layer, as `tightframe.capture.layers.collapse_report`."""
+        self._pair()
+        gathered = self._gathered.synchronized() if synchronize else self._gathered
+        gathered.require_samples("watch")
+        mismatch = None
+        if self._nc4:
+            mismatch = Mismatch(gathered.moments, self._head)
+            for rows in self._kept:
+                mismatch.update(rows)
+            if synchronize:
+                mismatch.synchronize()
+        return gathered.reports(self._head, mismatch, **self._goals)
+
+    def scalars(self) -> dict[str, float]:
+        """Return all numbers for a logger, see `tightframe.capture.layers.layer_scalars`."""
+        return layer_scalars(self.reports())
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _after_pass(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
+        if self._argument is not None:
+            if self._argument not in kwargs:
+                raise ValueError(
+                    f"labels: the model was called without its argument {self._argument!r}; it got "
+                    f"{', '.join(kwargs) or 'no named arguments'}"
+                )
+            self._labels = as_tensor("labels", kwargs[self._argument])
+            self._mask = kwargs.get("attention_mask")
+        self._pair()
+
+    def _pair(self) -> None:
+        if self._labels is None or not self._recorder.filled:
+            return
+        labels, mask, own = self._labels, self._mask, self._own
+        self._labels = self._mask = self._own = None
+        rows = self._gathered.update(self._recorder.take(), labels, mask, own)
+        if self._nc4:
+            # Copies: a row may be a view of a whole sequence.
+            self._kept.append(
+                {name: (x.to("cpu", copy=True), y.cpu()) for name, (x, y) in rows.items()}
+            )
+
+    def _close(self) -> None:
+        self._recorder.__exit__()
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._labels = self._mask = self._own = None
+
+
+watch = Watch

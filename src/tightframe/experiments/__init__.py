@@ -1,1 +1,0 @@
-"""Experiments: train a real network against its prediction, and keep the record on disk."""

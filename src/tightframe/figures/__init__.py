@@ -1,0 +1,1 @@
+"""Pictures as data, their looks and the backends that draw them."""

@@ -1,0 +1,1 @@
+"""Block matrices, frames and Gram matrices of class means and classifiers."""

@@ -1,0 +1,266 @@
+"""Block matrices: K x K matrices that treat classes of a group alike, in compact form.
+
+A matrix ``B`` (logits, probabilities, residuals) is invariant under permuting the classes inside
+each group of a `Partition` iff, for samples of group i, all classes of another group j share one
+entry, all siblings share one entry, and the own class has one entry. Two small arrays hold that:
+``within[i]`` = own minus sibling entry, ``mean[j, i]`` = mean entry over the classes of group j.
+Singular values split the same way (docs/theory.md section 3), so the cost depends on the number of
+groups, never on K. With every class its own group the form holds any K x K matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tightframe.problem.problem import Problem, require_dense
+
+Array = NDArray[np.float64]
+
+#: Singular values below this share of the largest count as zero.
+RANK_TOLERANCE = 1e-10
+
+
+class Partition:
+    """Classes split into groups whose members are interchangeable: of equal count, mostly.
+
+    Parameters
+    ----------
+    counts : array_like, shape (G,)
+        Samples in each class of a group.
+    sizes : array_like, shape (G,)
+        Classes in each group.
+    class_groups : callable
+        Returns the group index of every class, shape (K,); called only when a dense array is asked
+        for, so that a million classes cost nothing before.
+    weights, adjustment : array_like, shape (G,), optional
+        Class weight and logit adjustment of each group; ones and zeros by default.
+    """
+
+    def __init__(
+        self,
+        counts: Array,
+        sizes: Array,
+        class_groups: Callable[[], NDArray[np.intp]],
+        weights: Array | None = None,
+        adjustment: Array | None = None,
+    ) -> None:
+        self.counts = np.asarray(counts, dtype=np.float64)
+        self.sizes = np.asarray(sizes, dtype=np.float64)
+        self.num_samples = float(self.counts @ self.sizes)
+        self._class_groups = class_groups
+        self.weights = np.ones_like(self.counts) if weights is None else weights
+        self.adjustment = np.zeros_like(self.counts) if adjustment is None else adjustment
+
+    @classmethod
+    def coarsest(cls, problem: Problem) -> Partition:
+        """Return the partition of a problem into its groups."""
+        counts, sizes = np.array(problem.groups, dtype=np.float64).T
+        class_groups = partial(getattr, problem, "class_groups")
+        return cls(counts, sizes, class_groups, problem.group_weights, problem.group_adjustment)
+
+    @classmethod
+    def singletons(cls, problem: Problem) -> Partition:
+        """Return the partition in which every class stands alone: no symmetry is used."""
+        k = problem.num_classes
+        require_dense(k, "counts")
+        return cls(
+            problem.counts.astype(np.float64),
+            np.ones(k),
+            partial(np.arange, k),
+            problem.class_weights,
+            problem.logit_adjustment,
+        )
+
+    @property
+    def num_groups(self) -> int:
+        """Number of groups G."""
+        return len(self.counts)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes K."""
+        return int(self.sizes.sum())
+
+    @cached_property
+    def class_groups(self) -> NDArray[np.intp]:
+        """Group index of every class, shape (K,)."""
+        return self._class_groups()
+
+    @cached_property
+    def shares(self) -> Array:
+        """Share of all samples that lie in each group, ``k_i n_i / N``, shape (G,)."""
+        return self.counts * self.sizes / self.num_samples
+
+    @cached_property
+    def loss_shares(self) -> Array:
+        """Factor of each group's loss in the mean: its share times its weight, shape (G,)."""
+        return self.shares * self.weights
+
+    @cached_property
+    def pull(self) -> Array:
+        """``weight sqrt(count)``: classes of a group merge iff this is at most ``N lambda``."""
+        return self.weights * np.sqrt(self.counts)
+
+    @cached_property
+    def scale(self) -> Array:
+        """``sqrt(k_j k_i n_i)``: turns group means into the reduced G x G matrix."""
+        root = np.sqrt(self.sizes)
+        return np.outer(root, root * np.sqrt(self.counts))
+
+
+@dataclass(frozen=True, eq=False)
+class BlockMatrix:
+    """A K x K matrix B in block form; column k belongs to the samples of class k.
+
+    Leading axes of both arrays are a batch, for `reduced`, `decomposition`, `spectrum`,
+    `column_norms` and `row_average`.
+
+    Attributes
+    ----------
+    partition : Partition
+    within : ndarray, shape (G,)
+        Own entry minus sibling entry; 0 for groups of one class.
+    mean : ndarray, shape (G, G)
+        ``mean[j, i]``: mean over the classes of group j for a sample of group i.
+    """
+
+    partition: Partition
+    within: Array
+    mean: Array
+
+    @classmethod
+    def from_dense(cls, problem: Problem, matrix: Array) -> BlockMatrix:
+        """Hold any K x K matrix, every class its own group."""
+        partition = Partition.singletons(problem)
+        return cls(partition, np.zeros(partition.num_groups), np.array(matrix, dtype=np.float64))
+
+    @classmethod
+    def from_svd(
+        cls, partition: Partition, within: Array, left: Array, values: Array, right: Array
+    ) -> BlockMatrix:
+        """Build from the `decomposition` of `reduced`; zero singular values may be left out."""
+        blocks = cls(partition, within, (left * values[..., None, :]) @ right / partition.scale)
+        blocks.__dict__["decomposition"] = left, values, right  # the cached property
+        return blocks
+
+    def to_dense(self) -> Array:
+        """Return the K x K matrix, or raise ValueError where it would be too large."""
+        p = self.partition
+        require_dense(p.num_classes, "logits")
+        index = p.class_groups
+        dense: Array = (self.mean - np.diag(self.within / p.sizes))[np.ix_(index, index)]
+        dense[np.diag_indices_from(dense)] += self.within[index]
+        return dense
+
+    def refine(self, partition: Partition, parents: NDArray[np.intp]) -> BlockMatrix:
+        """Return the same entries over a finer partition.
+
+        Parameters
+        ----------
+        partition : Partition
+            Its groups are parts of this one's; the counts may differ.
+        parents : ndarray, shape (G',), int
+            Group of this partition that each group of the finer one is part of.
+        """
+        within = self.within[parents]
+        # Siblings that fall into another part leave the mean over the own part.
+        same = parents[:, None] == parents
+        mean = self.mean[np.ix_(parents, parents)] - same * (within / self.partition.sizes[parents])
+        mean += np.diag(within / partition.sizes)
+        return BlockMatrix(partition, np.where(partition.sizes > 1, within, 0.0), mean)
+
+    @property
+    def reduced(self) -> Array:
+        """The G x G matrix with the singular values of ``B D^{1/2}`` on group indicators."""
+        return self.mean * self.partition.scale
+
+    @cached_property
+    def decomposition(self) -> tuple[Array, Array, Array]:
+        """Left vectors, values and right vectors of `reduced`, see `svd`."""
+        return svd(self.reduced)
+
+    @cached_property
+    def spectrum(self) -> tuple[Array, Array]:
+        """Singular values of ``B D^{1/2}`` and how often each occurs (two arrays)."""
+        p = self.partition
+        many = p.sizes > 1
+        reduced = without_rounding(self.decomposition[1])
+        within = np.sqrt(p.counts[many]) * np.abs(self.within[..., many])
+        values = np.concatenate([reduced, within], axis=-1)
+        return values, np.r_[np.ones(reduced.shape[-1]), p.sizes[many] - 1]
+
+    @cached_property
+    def column_norms(self) -> Array:
+        """Length of a column of ``B D^{1/2}`` for a class of each group, shape (G,)."""
+        p = self.partition
+        squares = p.sizes @ self.mean**2 + self.within**2 * (p.sizes - 1) / p.sizes
+        return np.sqrt(p.counts * squares)
+
+    @property
+    def operator_norm(self) -> float:
+        """Largest singular value of ``B D^{1/2}``."""
+        return float(self.spectrum[0].max())
+
+    @property
+    def rank(self) -> int:
+        """Number of singular values above `RANK_TOLERANCE` times the largest."""
+        values, times = self.spectrum
+        return int(times[values > RANK_TOLERANCE * values.max()].sum())
+
+    @property
+    def row_average(self) -> Array:
+        """``B n / N`` for a class of each group, shape (G,): the sample-weighted row average."""
+        return self.mean @ self.partition.shares
+
+    def __mul__(self, factor: float) -> BlockMatrix:
+        """Return the matrix times a number."""
+        return BlockMatrix(self.partition, self.within * factor, self.mean * factor)
+
+
+def svd(matrices: NDArray[Any]) -> tuple[Array, Array, Array]:
+    """Return left vectors, values and right vectors of a square matrix, or of a batch of them.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If an entry is not finite.
+    """
+    try:
+        return np.linalg.svd(matrices)
+    except np.linalg.LinAlgError:
+        if not np.isfinite(matrices).all():
+            raise
+    # LAPACK's fast driver fails on some graded matrices.
+    from scipy.linalg import svd as svd_of_one
+
+    shape = matrices.shape
+    parts = [
+        svd_of_one(matrix, lapack_driver="gesvd") for matrix in matrices.reshape(-1, *shape[-2:])
+    ]
+    left, values, right = (np.array(part) for part in zip(*parts, strict=True))
+    return left.reshape(shape), values.reshape(shape[:-1]), right.reshape(shape)
+
+
+def singular_values(matrices: NDArray[Any]) -> Array:
+    """Return the singular values of a square matrix, or a batch, largest first; raises as `svd`."""
+    try:
+        values: Array = np.linalg.svd(matrices, compute_uv=False)
+    except np.linalg.LinAlgError:
+        values = svd(matrices)[1]
+    return values
+
+
+def without_rounding(singular_values: NDArray[Any]) -> Array:
+    """Return singular values with those zeroed that are rounding: at most eps n times the largest.
+
+    Factors carry roots of singular values, and a root makes 1e-16 into 1e-8.
+    """
+    largest = singular_values.max(axis=-1, keepdims=True)
+    limit = np.finfo(float).eps * singular_values.shape[-1] * largest
+    return np.where(singular_values <= limit, 0.0, singular_values)  # NaN stays NaN

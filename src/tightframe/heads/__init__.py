@@ -1,0 +1,54 @@
+"""The last layer: classifiers fixed to a geometry, narrow ones, and what they save.
+
+The names below are loaded on first use: most need torch, `tightframe.heads.savings` does not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tightframe.lazy import handed_on
+
+if TYPE_CHECKING:
+    from tightframe.heads.fixed import (
+        FixedETF,
+        FixedFrame,
+        FixedHead,
+        freeze_to_etf,
+        freeze_to_frame,
+        narrow_last_block,
+        project_features,
+        replace_module,
+    )
+    from tightframe.heads.savings import Savings, parameter_savings, savings_table
+
+__all__ = [
+    "FixedETF",
+    "FixedFrame",
+    "FixedHead",
+    "Savings",
+    "freeze_to_etf",
+    "freeze_to_frame",
+    "narrow_last_block",
+    "parameter_savings",
+    "project_features",
+    "replace_module",
+    "savings_table",
+]
+
+__getattr__ = handed_on(
+    __name__,
+    {
+        "tightframe.heads.fixed": (
+            "FixedETF",
+            "FixedFrame",
+            "FixedHead",
+            "freeze_to_etf",
+            "freeze_to_frame",
+            "narrow_last_block",
+            "project_features",
+            "replace_module",
+        ),
+        "tightframe.heads.savings": ("Savings", "parameter_savings", "savings_table"),
+    },
+)

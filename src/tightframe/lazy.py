@@ -1,0 +1,31 @@
+"""Names that a folder hands on, loaded on first use."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+
+def handed_on(package: str, homes: Mapping[str, Iterable[str]]) -> Callable[[str], Any]:
+    """Return a module's ``__getattr__`` that imports names from their homes on first use.
+
+    Parameters
+    ----------
+    package : str
+        The module's ``__name__``.
+    homes : mapping
+        Full module names, and the names that each has; none where it is the module itself that is
+        handed on, by the last part of its name.
+    """
+    home_of = {name: module for module, names in homes.items() for name in names}
+    modules = {module.rpartition(".")[2]: module for module, names in homes.items() if not names}
+
+    def load(name: str) -> Any:
+        if name in home_of:
+            return getattr(importlib.import_module(home_of[name]), name)
+        if name in modules:
+            return importlib.import_module(modules[name])
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return load

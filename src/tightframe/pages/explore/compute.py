@@ -1,0 +1,353 @@
+"""What the page computes: calls of the library, kept for a while, and what it declines to try."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tightframe.advice.advise import Advice
+from tightframe.advice.advise import advise as make_advice
+from tightframe.geometry.dense import Geometry
+from tightframe.geometry.grouped import GroupedGeometry
+from tightframe.path import Path
+from tightframe.path import path as solve_path
+from tightframe.problem.problem import Problem
+from tightframe.solution import Solution
+from tightframe.solve import solve as solve_problem
+from tightframe.sweeps.phase import PhaseDiagram
+from tightframe.sweeps.phase import phase_diagram as draw_up_phase_diagram
+from tightframe.theory.certificate import is_convex, is_covered
+from tightframe.theory.thresholds import Thresholds
+from tightframe.theory.thresholds import thresholds as find_thresholds
+
+#: More groups, or classes, than this are not drawn; more classes than the last are not searched
+#: for, where nothing certifies (that takes minutes).
+MAX_GROUPS = 100
+MAX_CLASSES = 100_000
+MAX_SEARCHED = 12
+
+#: At most so many classes are in a matrix; of more, evenly chosen ones of every group.
+MAX_SHOWN = 100
+
+#: Where there is no compact form, all classes are written out: at most so many.
+MAX_DENSE = 400
+
+#: Of the pictures of paths and phases: certified relative gap, and points of the grids.
+PICTURE_TOL = 1e-4
+PATH_POINTS, PATH_POINTS_MANY = 41, 17
+PHASE_RATIOS, PHASE_DECAYS = 12, 20
+
+#: The path of more groups is drawn in two steps: thresholds, then margins.
+MAX_AT_ONCE = 12
+
+_KEPT = 64
+
+
+@lru_cache(_KEPT)
+def solve(problem: Problem) -> Solution:
+    """Return the solution, from memory if it was asked for lately.
+
+    Raises
+    ------
+    ValueError
+        If the problem is larger than what the page draws at once, or nothing solves it.
+    """
+    if problem.num_classes > MAX_CLASSES:
+        raise ValueError(
+            f"counts: got {problem.num_classes} classes, this page takes up to {MAX_CLASSES}"
+        )
+    if len(problem.groups) > MAX_GROUPS:
+        raise ValueError(
+            f"counts: got {len(problem.groups)} groups of different classes; this page draws up to "
+            f"{MAX_GROUPS} (tightframe solve takes more)"
+        )
+    if not is_covered(problem) and problem.num_classes > MAX_SEARCHED:
+        raise ValueError(
+            f"counts: got {problem.num_classes} classes; nothing certifies this loss, depth and "
+            f"dim, and this page searches up to {MAX_SEARCHED} classes (tightframe solve takes "
+            "more)"
+        )
+    return solve_problem(problem)
+
+
+@lru_cache(_KEPT)
+def thresholds(problem: Problem) -> Thresholds | None:
+    """Return the thresholds, or None where none are known."""
+    try:
+        return find_thresholds(problem)
+    except ValueError:
+        return None
+
+
+# -- geometry --------------------------------------------------------------------------------------
+
+
+def shown_classes(problem: Problem) -> NDArray[np.intp]:
+    """Return the classes that are drawn, sorted by group: all, or some of each group."""
+    groups = problem.class_groups
+    order = np.argsort(groups, kind="stable")
+    if len(order) <= MAX_SHOWN:
+        return order
+    sizes = np.bincount(groups)
+    shares = np.maximum(np.minimum(sizes, 2), sizes * (MAX_SHOWN - 2 * len(sizes)) // len(order))
+    starts = np.cumsum(sizes) - sizes
+    return np.concatenate(
+        [order[start : start + share] for start, share in zip(starts, shares, strict=True)]
+    )
+
+
+def has_compact_form(problem: Problem) -> bool:
+    """Tell whether the geometry is known without writing all classes out."""
+    return problem.depth == 1 and (problem.features == "nonnegative" or is_convex(problem))
+
+
+def geometry(solution: Solution) -> Geometry:
+    """Return the predicted geometry of the `shown_classes`.
+
+    Raises
+    ------
+    ValueError
+        If all classes would have to be written out and there are too many.
+    """
+    problem = solution.problem
+    shown = shown_classes(problem)
+    if has_compact_form(problem):
+        return GroupedGeometry.from_solution(solution).restrict(shown).to_geometry()
+    if problem.num_classes > MAX_DENSE:
+        raise ValueError(
+            f"counts: got {problem.num_classes} classes; with several layers or a narrow dim this "
+            f"page draws up to {MAX_DENSE}"
+        )
+    return restrict(solution.geometry, shown)
+
+
+def restrict(whole: Geometry, classes: NDArray[np.intp]) -> Geometry:
+    """Return the geometry of some classes."""
+    chosen = np.ix_(classes, classes)
+    parts = (part[chosen] for part in (whole.classifier, whole.means, whole.logits))
+    return Geometry(whole.name, *parts)
+
+
+# -- path ------------------------------------------------------------------------------------------
+
+
+class Sweep(NamedTuple):
+    """Values of lambda along which a path is drawn: a geometric grid."""
+
+    low: float
+    high: float
+    points: int
+
+    @property
+    def decays(self) -> NDArray[np.float64]:
+        """The values: of all layers' decays and the features'."""
+        return np.geomspace(self.low, self.high, self.points)
+
+
+def sweep(problem: Problem) -> Sweep:
+    """Return where the path of a problem has its thresholds.
+
+    Raises
+    ------
+    ValueError
+        If nothing certifies the problem: searching at every point would take minutes.
+    """
+    limits = thresholds(problem)
+    if limits is None or not is_covered(problem):
+        raise ValueError(
+            "path: needs certified solves; nothing certifies this loss, depth, dim and bias"
+        )
+    top = limits.total_collapse
+    known = [group.logit_decay for group in limits.groups if group.logit_decay is not None]
+    low = max(0.2 * min([*known, top]), 1e-3 * top)
+    points = PATH_POINTS if len(problem.groups) <= 4 else PATH_POINTS_MANY
+    return Sweep(float(f"{low:.4g}"), float(f"{1.5 * top:.4g}"), points)
+
+
+class _Line(NamedTuple):
+    """What a path depends on: the problem without its decays, and where it is solved."""
+
+    problem: Problem
+    points: Sweep
+
+
+#: Those that were solved lately, oldest first.
+_PATHS: dict[_Line, Path] = {}
+
+
+def _line(problem: Problem) -> _Line:
+    # The logits depend on the decays through lambda only, so that one path serves all of them.
+    return _Line(problem.replace(weight_decay=1.0, feature_decay=1.0), sweep(problem))
+
+
+def is_path_solved(problem: Problem) -> bool:
+    """Tell whether the `path` of a problem is in memory."""
+    return _line(problem) in _PATHS
+
+
+def path(problem: Problem) -> Path:
+    """Return the solutions along the `sweep`; the problem's own decays do not matter."""
+    line = _line(problem)
+    found = _PATHS.get(line)
+    if found is None:
+        decays = line.points.decays
+        found = solve_path(line.problem, weight_decay=decays, feature_decay=decays, tol=PICTURE_TOL)
+        _keep(_PATHS, line, found)
+    return found
+
+
+def _keep(memory: dict[Any, Any], key: Any, value: Any) -> None:
+    memory[key] = value
+    for oldest in list(memory)[:-_KEPT]:
+        memory.pop(oldest, None)
+
+
+# -- phase diagram ---------------------------------------------------------------------------------
+
+
+class Phases(NamedTuple):
+    """Arguments of the phase diagram around a problem; its decays do not matter."""
+
+    num_classes: int
+    low: float
+    high: float
+    ratios: tuple[float, ...]
+    minority: int
+    fraction: float
+    options: tuple[tuple[str, Any], ...]
+
+    @property
+    def logit_decays(self) -> NDArray[np.float64]:
+        """Values of lambda."""
+        return np.geomspace(self.low, self.high, PHASE_DECAYS)
+
+
+def phases(problem: Problem) -> Phases:
+    """Return the STEP-imbalanced problems around a problem: as many classes, the same minority.
+
+    Raises
+    ------
+    ValueError
+        If the phase diagram is not known for such a problem.
+    """
+    if problem.depth > 1:
+        raise ValueError(f"depth: got {problem.depth}, a phase diagram needs 1")
+    if not problem.is_plain:
+        name = "class_weights" if problem.weight_runs else "logit_adjustment"
+        raise ValueError(f"{name}: a phase diagram is drawn without; make the field empty")
+    if not is_covered(problem.replace(dim=None)):
+        raise ValueError("features: nothing certifies these with this bias; no phase diagram")
+    counts = problem.counts
+    small = int(counts.min())
+    few = counts < counts.max()
+    fraction = round(float(few.mean()), 6) if few.any() else 0.5
+    # Ratios that whole counts can have.
+    reach = max(20.0, 2.0 * float(counts.max()) / small)
+    larges = np.unique(np.round(small * np.geomspace(1, reach, PHASE_RATIOS)))
+    ratios = tuple(float(f"{large / small:.6g}") for large in larges)
+    options = {"loss": problem.loss, "bias": problem.bias, "features": problem.features}
+    given: tuple[tuple[str, Any], ...] = tuple(
+        (k, v) for k, v in options.items() if v != _DEFAULTS[k]
+    )
+    if problem.bias == "decayed":
+        given += (("bias_decay", problem.bias_decay),)
+    args = Phases(problem.num_classes, 1.0, 1.0, ratios, small, fraction, given)
+    low, high = _decay_range(problem, args)
+    return args._replace(low=float(f"{low:.4g}"), high=float(f"{high:.4g}"))
+
+
+_DEFAULTS = {"loss": "cross_entropy", "bias": "none", "features": "real"}
+
+
+def _decay_range(problem: Problem, args: Phases) -> tuple[float, float]:
+    """Return lambdas from below the smallest to above the largest threshold of all ratios."""
+    rows, _ = _step_rows(args)
+    found = []
+    for limits in _limits_of(problem, (rows[0], rows[-1])):
+        found += [group.logit_decay for group in limits.groups] + [limits.total_collapse]
+    known = [value for value in found if value is not None]
+    return 0.5 * min(known), 1.5 * max(known)
+
+
+def _step_rows(args: Phases) -> tuple[list[str], list[float]]:
+    from tightframe.sweeps.phase import step_rows
+
+    return step_rows(args.num_classes, args.ratios, minority=args.minority, fraction=args.fraction)
+
+
+def _limits_of(problem: Problem, rows: Sequence[str]) -> list[Thresholds]:
+    return [find_thresholds(problem.replace(counts=row, dim=None)) for row in rows]
+
+
+#: Those that were solved lately, oldest first.
+_DIAGRAMS: dict[Phases, PhaseDiagram] = {}
+
+
+def is_diagram_solved(args: Phases) -> bool:
+    """Tell whether the phase diagram with some arguments is in memory."""
+    return args in _DIAGRAMS
+
+
+def phase_diagram(args: Phases) -> PhaseDiagram:
+    """Return the phase diagram with some arguments, from memory if it is there."""
+    found = _DIAGRAMS.get(args)
+    if found is None:
+        found = draw_up_phase_diagram(
+            args.num_classes,
+            args.logit_decays.tolist(),
+            args.ratios,
+            minority=args.minority,
+            fraction=args.fraction,
+            tol=PICTURE_TOL,
+            **dict(args.options),
+        )
+        _keep(_DIAGRAMS, args, found)
+    return found
+
+
+def phase_outline(args: Phases, problem: Problem) -> PhaseDiagram:
+    """Return a phase diagram's thresholds, which need no solve; the rest is NaN and False."""
+    rows, ratios = _step_rows(args)
+    ends = [
+        [limits.groups[-1].logit_decay, limits.groups[0].logit_decay, limits.total_collapse]
+        for limits in _limits_of(problem, rows)
+    ]
+    shape = (len(rows), PHASE_DECAYS)
+    minority, majority, total = np.array(ends, dtype=np.float64).T  # None: NaN
+    unknown, no = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
+    return PhaseDiagram(
+        counts=tuple(rows),
+        ratios=np.array(ratios),
+        logit_decays=args.logit_decays,
+        minority_margin=unknown,
+        majority_margin=unknown,
+        minority_collapsed=no,
+        majority_collapsed=no,
+        rank=np.full(shape, -1),
+        status=np.full(shape, "failed"),
+        minority_threshold=minority,
+        majority_threshold=majority,
+        total_collapse=total,
+    )
+
+
+def place_in(problem: Problem) -> tuple[float, float] | None:
+    """Return a problem's ratio and lambda if it has a place in its phase diagram."""
+    counts = problem.counts
+    if len(set(counts.tolist())) > 2 or (np.diff(counts) > 0).any():
+        return None
+    return float(counts.max() / counts.min()), problem.logit_decay
+
+
+# -- advice ----------------------------------------------------------------------------------------
+
+
+@lru_cache(_KEPT)
+def advise(problem: Problem, wanted: tuple[tuple[str, Any], ...]) -> Advice:
+    """Return the advice for a problem."""
+    solve(problem)  # for its limits
+    return make_advice(problem, **dict(wanted))

@@ -1,0 +1,296 @@
+"""What every view shows of a state: figures with their texts, tables and sentences."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from dash import html
+
+from tightframe.advice.advise import Proposal
+from tightframe.advice.prediction import describe
+from tightframe.figures.style import Ink
+from tightframe.geometry.dense import orthogonal_frame, seli, simplex_etf
+from tightframe.pages.explore import compute, figures
+from tightframe.pages.explore.figures import Picture, group_names
+from tightframe.pages.explore.margins import predicted as predicted_margins
+from tightframe.pages.explore.state import State
+from tightframe.pages.explore.upload import Measured
+from tightframe.pages.explore.vectors import principal_vectors, turned_onto
+from tightframe.path import Path
+from tightframe.problem.problem import Problem, with_loss_terms
+from tightframe.solution import Solution
+from tightframe.theory.certificate import certify, is_covered
+
+#: Of the geometry view: the matrices and what they are called.
+PARTS = {
+    "logits": "mean logits, without bias",
+    "classifier": "classifier Gram matrix",
+    "means": "Gram matrix of the class means",
+}
+
+#: Of more groups, evenly chosen ones are in the table.
+MAX_ROWS = 30
+
+
+def headline(solution: Solution) -> str:
+    """Return the solution in a line."""
+    problem = solution.problem
+    state = predicted_margins(solution).collapsed
+    collapsed = [name for name, gone in zip(group_names(problem), state, strict=True) if gone]
+    gone = f"collapsed: {', '.join(collapsed[:6])}" if collapsed else "all classes stay distinct"
+    if len(collapsed) > 6:
+        gone += f" and {len(collapsed) - 6} more groups"
+    gap = "no certificate" if solution.gap is None else f"certified gap {solution.gap:.1e}"
+    return (
+        f"{problem.num_classes} classes, {problem.num_samples} samples: {gone}; rank "
+        f"{solution.rank}, objective {solution.objective:.6g}, {gap} "
+        f"({solution.status.replace('_', ' ')}, {1000 * solution.seconds:.0f} ms)."
+    )
+
+
+def geometry(
+    solution: Solution, measured: Measured | None, ink: Ink
+) -> tuple[list[Picture], list[Picture] | None, Picture]:
+    """Return heat maps of the prediction, of the measurement, and the class vectors."""
+    problem = solution.problem
+    classes = compute.shown_classes(problem)
+    predicted = compute.geometry(solution)
+    found = None if measured is None else compute.restrict(measured.report.geometry, classes)
+    maps, overlay = [], []
+    for part, name in PARTS.items():
+        matrices = [getattr(g, part) for g in (predicted, found) if g is not None]
+        limit = max(float(abs(matrix).max()) for matrix in matrices)
+        shared = (problem, classes)
+        maps.append(figures.heat_map(matrices[0], *shared, f"Predicted {name}", ink, limit))
+        if found is not None:
+            overlay.append(figures.heat_map(matrices[1], *shared, f"Measured {name}", ink, limit))
+    vectors = principal_vectors(predicted)
+    turned = None if found is None else turned_onto(principal_vectors(found), vectors)
+    cloud = figures.class_vectors(vectors, turned, problem, classes, ink)
+    return maps, overlay or None, cloud
+
+
+def margins(solution: Solution, measured: Measured | None, ink: Ink) -> tuple[Picture, Any]:
+    """Return the margins as a picture and as a table."""
+    problem = solution.problem
+    found = None if measured is None else measured.margins(problem)
+    predicted = predicted_margins(solution)
+    picture = figures.margins(problem, predicted, found, ink)
+    limits = compute.thresholds(problem)
+    header = ["classes", "samples each", "margin to a sibling", "to the nearest class"]
+    header += ["predicted", "collapses from λ ="]
+    if found is not None:
+        header += ["measured, sibling", "measured, nearest"]
+    rows = []
+    weights, shifts = problem.group_weights, problem.group_adjustment
+    chosen = np.unique(np.linspace(0, len(problem.groups) - 1, MAX_ROWS).round().astype(int))
+    for g in chosen.tolist():
+        group = problem.groups[g]
+        limit = None if limits is None else limits.groups[g].logit_decay
+        row = [
+            str(group.classes),
+            with_loss_terms(str(group.count), weights[g], shifts[g]),
+            f"{predicted.sibling[g]:.5g}",
+            f"{predicted.nearest[g]:.5g}",
+            "collapsed" if predicted.collapsed[g] else "distinct",
+            "-" if limit is None else f"{limit:.4g}",
+        ]
+        if found is not None:
+            row += [f"{found.sibling[g]:.5g}", f"{found.nearest[g]:.5g}"]
+        rows.append(row)
+    few = len(rows) < len(problem.groups)
+    title = f"Margins of {len(rows)} of {len(problem.groups)} groups" if few else "Margins"
+    return picture, table(title, header, rows)
+
+
+def path(problem: Problem, measured: Measured | None, ink: Ink) -> Picture:
+    """Return margins and rank along lambda."""
+    return _path(problem, compute.path(problem), measured, ink)
+
+
+def path_at_once(problem: Problem, measured: Measured | None, ink: Ink) -> tuple[Picture, bool]:
+    """Return the path, or its thresholds alone where it takes long to solve; and which of both.
+
+    Raises
+    ------
+    ValueError
+        If nothing certifies the problem.
+    """
+    if len(problem.groups) <= compute.MAX_AT_ONCE or compute.is_path_solved(problem):
+        return path(problem, measured, ink), True
+    return _path(problem, None, measured, ink), False
+
+
+def _path(problem: Problem, line: Path | None, measured: Measured | None, ink: Ink) -> Picture:
+    limits = compute.thresholds(problem)
+    assert limits is not None  # or there would be no path
+    found = None if measured is None else measured.margins(problem).sibling
+    decays = compute.sweep(problem).decays
+    return figures.path(line, decays, problem, limits, found, ink)
+
+
+def phase(problem: Problem, ink: Ink) -> Picture:
+    """Return the phase diagram around a problem."""
+    diagram = compute.phase_diagram(compute.phases(problem))
+    return figures.phase(diagram, problem, compute.place_in(problem), ink)
+
+
+def phase_at_once(problem: Problem, ink: Ink) -> tuple[Picture, bool]:
+    """Return the phase diagram, or its thresholds alone where it is not solved yet; which of both.
+
+    Raises
+    ------
+    ValueError
+        If the phase diagram is not known for such a problem.
+    """
+    args = compute.phases(problem)
+    solved = compute.is_diagram_solved(args)
+    diagram = compute.phase_diagram(args) if solved else compute.phase_outline(args, problem)
+    return figures.phase(diagram, problem, compute.place_in(problem), ink), solved
+
+
+# -- advice ----------------------------------------------------------------------------------------
+
+
+def advice(state: State) -> list[Any]:
+    """Return what `tightframe.advise` says; every proposal links to the state it makes."""
+    found = compute.advise(state.problem(), tuple(state.wanted().items()))
+    met = "has" if found.met else "does not have"
+    groups = [
+        [
+            describe(group),
+            group.state,
+            f"{group.margin:.4g}",
+            f"{group.angle:.4g}°",
+            f"{safety.factor:.4g}",
+        ]
+        for group, safety in zip(found.now.groups, found.safety, strict=True)
+    ]
+    header = ["group", "state", "margin", "angle", "safety factor"]
+    items = [_proposal(proposal, state) for proposal in found.proposals]
+    plain = [_proposal(proposal, state) for proposal in found.plain_remedies]
+    more = "; ".join(
+        f"{times} times the samples: smallest margin {after.margin:.4g}"
+        for times, after in found.more_data
+    )
+    return [
+        html.P(
+            f"The problem {met} {found.wanted} in every class. All classes are distinct below λ = "
+            f"{found.largest_decay:.4g}."
+        ),
+        *([html.Ul([html.Li(text) for text in found.warnings])] if found.warnings else []),
+        table("Groups now", header, groups),
+        *([html.H3("What helps"), html.Ul(items)] if items else []),
+        *([html.H3("Plain remedies, for comparison"), html.Ul(plain)] if plain else []),
+        html.P(f"With more data of the same kind, {more}."),
+        html.P(found.limits, className="note"),
+    ]
+
+
+def _proposal(proposal: Proposal, state: State) -> Any:
+    if proposal.problem is None or proposal.after is None:
+        return html.Li(proposal.text)
+    after = State.from_problem(proposal.problem, view=state.view, margin=state.margin)
+    after = replace(after, feature_decay_of=state.feature_decay_of)
+    return html.Li(
+        [
+            f"{proposal.text} Smallest margin then: {proposal.after.margin:.4g}. ",
+            html.A("Show this", href=f"/?{after.query()}"),
+        ]
+    )
+
+
+# -- measured --------------------------------------------------------------------------------------
+
+
+def measured_tables(measured: Measured, solution: Solution | None) -> list[Any]:
+    """Return what a file says, and how that compares with the prediction."""
+    from tightframe.runs.verdicts import group_verdicts
+
+    report = measured.report
+    scalars = [
+        [label, "-" if value is None else f"{value:.5g}"]
+        for label, value in (
+            ("NC1, within over between", report.nc1),
+            ("NC1, quotient of traces", report.nc1_quotient),
+            ("CDNV", report.cdnv),
+            ("NC3, self-duality", report.self_duality),
+            ("NC4, nearest centre disagrees", report.nc4),
+            ("bias alignment", report.bias_alignment),
+        )
+    ]
+    targets = [simplex_etf(len(report.counts)), orthogonal_frame(len(report.counts))]
+    targets.append(seli(report.counts))
+    sentences: list[Any] = []
+    if solution is not None:
+        targets.insert(0, solution.geometry)
+        verdicts = group_verdicts(solution.problem, solution, report.logits)
+        sentences = [html.Li(verdict.sentence) for verdict in verdicts]
+    if solution is not None and is_covered(solution.problem):
+        bound = certify(
+            solution.problem,
+            report.geometry.logits,
+            measured.bias,
+            lower_bound=solution.lower_bound,
+        )
+        sentences.append(
+            html.Li(
+                f"Objective of its class means {bound.primal:.6g}, at most {bound.gap:.3g} above "
+                "the global minimum (certified)."
+            )
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of zero matrices: NaN, shown as a dash
+        rows = [
+            [target.name, *(_distance(report.distances(target)[part]) for part in _DISTANCES)]
+            for target in targets
+        ]
+    return [
+        html.P(f"{measured.name}: {report.num_samples} samples, counts {measured.counts}."),
+        *([html.Ul(sentences)] if sentences else []),
+        table("Normalised distance (0 to 2)", ["to", *_DISTANCES.values()], rows),
+        table("Collapse metrics", ["metric", "value"], scalars),
+    ]
+
+
+_DISTANCES = {
+    "logits": "logits",
+    "classifier": "classifier",
+    "means": "means",
+    "centered_means": "centred means",
+}
+
+
+def _distance(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.4f}"
+
+
+# -- tables ----------------------------------------------------------------------------------------
+
+
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
+    """Return a table that scrolls by itself where it is too wide."""
+    head = html.Thead(html.Tr([html.Th(name, scope="col") for name in header]))
+    body = html.Tbody(
+        [
+            html.Tr([html.Th(row[0], scope="row"), *(html.Td(cell) for cell in row[1:])])
+            for row in rows
+        ]
+    )
+    return html.Div(
+        html.Table([html.Caption(title), head, body]),
+        className="scroll",
+        tabIndex=0,
+        role="region",
+        **attributes(aria_label=title),
+    )
+
+
+def attributes(**values: str) -> Any:
+    """Return attributes whose names have hyphens in HTML, as Dash takes them."""
+    return {name.replace("_", "-"): value for name, value in values.items()}

@@ -1,0 +1,1 @@
+"""What is solved: the problem, its counts, and other conventions converted."""

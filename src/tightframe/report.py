@@ -1,0 +1,40 @@
+"""Plots, tables and self-contained HTML pages of runs and reproductions; plots of a grid.
+
+`tightframe.runs.tables` needs neither Matplotlib nor Plotly, because the command line prints its
+tables; so the functions here are imported when they are first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tightframe.lazy import handed_on
+
+if TYPE_CHECKING:
+    from tightframe.pages.latex import write_tables
+    from tightframe.pages.reproduction import write_reproduction
+    from tightframe.pages.run import write_report
+    from tightframe.reproduce.plots import save_reproduction_plots
+    from tightframe.runs.plots import save_plots
+    from tightframe.sweeps.plots import save_grid_plots
+
+__all__ = [
+    "save_grid_plots",
+    "save_plots",
+    "save_reproduction_plots",
+    "write_report",
+    "write_reproduction",
+    "write_tables",
+]
+
+__getattr__ = handed_on(
+    __name__,
+    {
+        "tightframe.pages.latex": ("write_tables",),
+        "tightframe.pages.reproduction": ("write_reproduction",),
+        "tightframe.pages.run": ("write_report",),
+        "tightframe.reproduce.plots": ("save_reproduction_plots",),
+        "tightframe.runs.plots": ("save_plots",),
+        "tightframe.sweeps.plots": ("save_grid_plots",),
+    },
+)

@@ -1,0 +1,1 @@
+"""A training run: configuration, training, record, measurement, tables and pictures."""

@@ -1,0 +1,472 @@
+"""The configuration of a training run, checked when it is made."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tightframe.data.registry import check_name
+from tightframe.problem.problem import (
+    CountsLike,
+    PerClass,
+    Problem,
+    format_counts,
+    parse_counts,
+    positive_float,
+    whole_number,
+)
+from tightframe.training.options import (
+    check_milestones,
+    check_network,
+    check_optimizer,
+    own_feature_dim,
+)
+
+DEVICES = ("cpu", "gpu", "auto")
+STRATEGIES = ("auto", "ddp")
+LABELS = ("true", "random")
+HEADS = ("linear", "fixed_etf")
+
+#: Arguments that say where a run happens, not what it is: not part of its identity.
+PLACE = ("data_root", "devices", "strategy")
+
+#: Width of the features of a network that has none by itself (the MLP).
+DEFAULT_FEATURE_DIM = 20
+
+#: (weight_decay, feature_decay); the weight decay may be one number a head layer.
+Setting = tuple[float | tuple[float, ...], float]
+
+# Arguments that `RunConfig` and `Problem` share: what all settings of a run have in common.
+_SHARED = (
+    "loss",
+    "bias",
+    "bias_decay",
+    "features",
+    "depth",
+    "class_weights",
+    "logit_adjustment",
+)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What to train and how; everything that the numbers of a run depend on.
+
+    Parameters
+    ----------
+    data : str
+        Name of a data set, see `tightframe.data.names`, or the path of an .npz file or folder of
+        arrays.
+    counts : str or iterable of int
+        Training samples of every class that are taken; stored compactly.
+    settings : sequence of (weight_decay, feature_decay) or of Problem
+        One network is trained for each. Given as `Problem` objects, which must agree in all but
+        their decays, they also set ``counts``, ``loss``, ``bias``, ``bias_decay``, ``features``,
+        ``depth``, ``class_weights`` and ``logit_adjustment``, whatever was passed for those; stored
+        as pairs.
+    loss, bias, bias_decay, features, depth
+        As in `Problem`.
+    hidden : sequence of int
+        Widths of the hidden layers of the MLP.
+    feature_dim : int, optional
+        Width of the features, and the `Problem.dim` of the prediction. None: 20 for the MLP, its
+        own width for another network (512 for ``"resnet18"``). Another width than its own narrows
+        the last block, as in Zhu et al. (2021) for d = K. Stored as a number.
+    optimizer : {"adam", "sgd", "lbfgs"}
+        L-BFGS needs all samples in one batch, and a learning rate that is the first step tried:
+        1, or 0.1 as in Zhu et al.
+    lr : float
+        Learning rate at the start.
+    momentum : float
+        Of SGD.
+    schedule : {"cosine", "step", "constant", "milestones"}
+        Of the learning rate, see `tightframe.training.CollapseModule`.
+    backbone_weight_decay : float
+        Decay of all layers but the head, which the UFM does not know.
+    epochs : int
+        Passes over the training set.
+    batch_size : int, optional
+        Samples a step, at most; batches differ by one sample at most. None: all of them.
+    measure_every : int
+        Epochs between measurements, and between checkpoints.
+    seed : int
+        Of the split, the subset, the initial weights and the order of the samples.
+    device : {"cpu", "gpu", "auto"}
+        Where to train.
+    threads : int
+        CPU threads of PyTorch; other numbers of threads round differently.
+    network : str
+        The backbone: ``"mlp"``, ``"resnet18"``, ``"resnet50"``, ``"vgg11"``, ``"vgg13"``, or a
+        package's model, ``"timm:MODEL"`` or ``"torchvision:MODEL"``.
+    network_options : mapping
+        As for `tightframe.training.build_backbone`, JSON-ready; those that equal the default are
+        dropped.
+    labels : {"true", "random"}
+        Random: the training labels are permuted, counts kept (Zhu et al. 2021, figure 4).
+    oversample : str or iterable of int, optional
+        How many times every sample of each class is in the training set, written like counts
+        (``"1x5,10x5"``), or ``"balance"``, which brings all to the largest count, see
+        `tightframe.data.oversample`. The problems' counts are those after it.
+    head : {"linear", "fixed_etf"}
+        Fixed: a simplex ETF that is not trained (Zhu et al. 2021), ``depth=1``. Its rows have the
+        length of the predicted classifier, so that on balanced data the prediction stays that of
+        the training; 1 with ``decay_on="all"`` or where the predicted classifier is zero.
+    milestones : sequence of int
+        Epochs from which on the learning rate is a further tenth, for ``schedule="milestones"``.
+    warmup_epochs : int
+        Epochs at the start in which all decays are multiplied by ``warmup_decay_factor``, in
+        training only: what is measured has the full decays (Hong & Ling: the first sixth).
+    warmup_decay_factor : float
+        In [0, 1].
+    decay_on : {"features", "all"}
+        What decays in training. Features: features, head and bias, as in `Problem`. All: every
+        parameter by ``weight_decay``, features not at all, as networks are usually trained. What
+        that amounts to as a ``feature_decay`` is unknown: the prediction is that of the setting,
+        the record says so and there is no verdict.
+    max_seconds : float, optional
+        Training and measuring of a setting ends with the first epoch after so many seconds, over
+        interruptions; the result's status says so.
+    class_weights, logit_adjustment : str or iterable of float, optional
+        As in `Problem`, of the counts after oversampling: text (``"1x5,10x5"``), one number a
+        class, or a rule's name (``"balanced"``, ``"prior"``). Stored as text of the numbers, which
+        `replace` keeps, whatever rule they came from; None where they change nothing.
+    data_root : path-like, optional
+        Where the data set's files are, see `tightframe.data.load`. Not part of the identity.
+    devices : int
+        Processes of distributed training (DDP), one a device; with batches that the devices share.
+        Not part of the identity.
+    strategy : {"auto", "ddp"}
+        Of Lightning. Not part of the identity.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it, what came and what is allowed.
+
+    Notes
+    -----
+    Two configurations are equal if all arguments but `PLACE` are; `identity` is what is stored
+    and hashed.
+
+    The default decays have lambda = sqrt(weight_decay feature_decay) of 2e-3 and 8e-3, on the two
+    sides of the minority's collapse threshold sqrt(10)/550 = 5.7e-3. Only their product shapes the
+    prediction; their ratio of 100 shapes the training (with equal decays the default run only gets
+    to distance 0.12). Two choices need other defaults (distance of the logits to the prediction at
+    lambda = 2e-3, seed 0):
+
+    - ``optimizer="sgd"``: ``lr=0.3``, 2000 epochs and decays (6e-3, 2e-3/3) end at 0.003;
+    - ``features="nonnegative"``: at width 20 some classes die and stay dead (0.40); 1500 epochs
+      end at 0.036 with ``feature_dim=64`` and at 0.016 with 128.
+    """
+
+    data: str = "digits"
+    counts: CountsLike = "100x5,10x5"
+    settings: Sequence[Setting | Problem] = ((2e-2, 2e-4), (8e-2, 8e-4))
+    loss: str = "cross_entropy"
+    bias: str = "none"
+    bias_decay: float | None = None
+    features: str = "real"
+    depth: int = 1
+    hidden: Sequence[int] = (256, 256)
+    feature_dim: int | None = None
+    optimizer: str = "adam"
+    lr: float = 5e-3
+    momentum: float = 0.9
+    schedule: str = "cosine"
+    backbone_weight_decay: float = 0.0
+    epochs: int = 1200
+    batch_size: int | None = None
+    measure_every: int = 30
+    seed: int = 0
+    device: str = "cpu"
+    threads: int = 1
+    network: str = "mlp"
+    network_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    labels: str = "true"
+    oversample: CountsLike | None = None
+    head: str = "linear"
+    milestones: Sequence[int] = ()
+    warmup_epochs: int = 0
+    warmup_decay_factor: float = 0.1
+    decay_on: str = "features"
+    max_seconds: float | None = None
+    class_weights: PerClass | None = None
+    logit_adjustment: PerClass | None = None
+    data_root: str | os.PathLike[str] | None = field(default=None, compare=False)
+    devices: int = field(default=1, compare=False)
+    strategy: str = field(default="auto", compare=False)
+
+    def __post_init__(self) -> None:
+        """Check every argument and store it in one canonical form."""
+        self._take_data()
+        self._take_settings()
+        self._set("counts", format_counts(parse_counts(self.counts)))
+        self._take_oversample()
+        for name, least in (("epochs", 1), ("measure_every", 1), ("seed", 0), ("threads", 1)):
+            self._set(name, whole_number(name, getattr(self, name), least))
+        if self.seed >= 2**63:  # PyTorch's generators take no larger ones
+            raise ValueError(f"seed: got {self.seed}, need a whole number below 2**63")
+        self._take_network()
+        self._take_optimizer()
+        for name, allowed in (
+            ("device", DEVICES),
+            ("strategy", STRATEGIES),
+            ("labels", LABELS),
+            ("head", HEADS),
+        ):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ValueError(f"{name}: got {value!r}, allowed are {', '.join(allowed)}")
+        self._set("devices", whole_number("devices", self.devices, 1))
+        if self.max_seconds is not None:
+            self._set("max_seconds", positive_float("max_seconds", self.max_seconds))
+        problems = self.problems  # made here, so that a bad decay, loss, ... is refused now
+        for name in ("class_weights", "logit_adjustment"):
+            self._set(name, problems[0].to_dict().get(name))
+        self._check_against(problems)
+        doubles = {name for name in self.setting_names if self.setting_names.count(name) > 1}
+        if doubles:
+            raise ValueError(f"settings: {min(doubles)} is given twice")
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)  # the class is frozen
+
+    def _take_settings(self) -> None:
+        settings = self.settings
+        if not _is_list(settings) or not settings:
+            raise ValueError(
+                f"settings: got {self.settings!r}, need at least one pair "
+                "(weight_decay, feature_decay) or Problem"
+            )
+        problems = [setting for setting in settings if isinstance(setting, Problem)]
+        if not problems:
+            self._set("settings", tuple(_pair(setting) for setting in settings))
+            return
+        if len(problems) < len(settings):
+            raise ValueError("settings: got pairs and Problems, need one kind")
+        for name in ("counts", *_SHARED):
+            values = [problem.to_dict().get(name) for problem in problems]
+            if any(value != values[0] for value in values[1:]):
+                raise ValueError(f"settings: the Problems differ in {name}, only decays may differ")
+            self._set(name, values[0])
+        self._set(
+            "settings", tuple((problem.weight_decay, problem.feature_decay) for problem in problems)
+        )
+
+    def _take_data(self) -> None:
+        self._set("data", check_name(self.data))
+        if self.data_root is not None:
+            try:
+                self._set("data_root", os.fsdecode(self.data_root))
+            except TypeError:
+                raise ValueError(f"data_root: got {self.data_root!r}, need a path") from None
+
+    def _take_oversample(self) -> None:
+        if self.oversample is None:
+            return
+        counts = parse_counts(self.counts)
+        if isinstance(self.oversample, str) and self.oversample == "balance":
+            if len(counts) == 1:
+                self._set("oversample", None)
+            return
+        try:
+            factors = parse_counts(self.oversample)
+        except ValueError as error:
+            raise ValueError(str(error).replace("counts:", "oversample:", 1)) from None
+        classes, known = (sum(run.classes for run in runs) for runs in (factors, counts))
+        if classes != known:
+            raise ValueError(f"oversample: got factors of {classes} classes, counts of {known}")
+        once = all(run.count == 1 for run in factors)
+        self._set("oversample", None if once else format_counts(factors))
+
+    def _take_network(self) -> None:
+        options = check_network(self.network, self.network_options, self.features)
+        self._set("network_options", options)
+        if not _is_list(self.hidden):
+            raise ValueError(f"hidden: got {self.hidden!r}, need a sequence of layer widths")
+        self._set("hidden", tuple(whole_number("hidden", width, 1) for width in self.hidden))
+        if self.network != "mlp" and self.hidden != RunConfig.hidden:
+            raise ValueError(f"hidden: got {list(self.hidden)}, but {self.network} has none")
+        width = self.feature_dim
+        if width is None:
+            width = own_feature_dim(self.network, options) or DEFAULT_FEATURE_DIM
+        self._set("feature_dim", whole_number("feature_dim", width, 1))
+
+    def _take_optimizer(self) -> None:
+        check_optimizer(
+            self.optimizer,
+            self.lr,
+            self.momentum,
+            self.schedule,
+            self.backbone_weight_decay,
+            milestones=self.milestones,
+            warmup_epochs=self.warmup_epochs,
+            warmup_decay_factor=self.warmup_decay_factor,
+            decay_on=self.decay_on,
+        )
+        for name in ("lr", "momentum", "backbone_weight_decay", "warmup_decay_factor"):
+            self._set(name, float(getattr(self, name)))
+        self._set("warmup_epochs", int(self.warmup_epochs))
+        self._set("milestones", check_milestones(self.schedule, self.milestones))
+        if self.milestones and self.milestones[-1] >= self.epochs:
+            raise ValueError(
+                f"milestones: got {self.milestones[-1]}, need epochs below the {self.epochs} of "
+                "the run"
+            )
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"warmup_epochs: got {self.warmup_epochs}, more than the {self.epochs} epochs"
+            )
+        if self.optimizer == "lbfgs" and self.batch_size is not None:
+            raise ValueError(
+                f"batch_size: got {self.batch_size}, but L-BFGS needs all samples in one batch; "
+                "leave it out"
+            )
+        if self.optimizer == "lbfgs" and self.devices > 1:
+            raise ValueError(f"devices: got {self.devices}, L-BFGS runs on one")
+
+    def _check_against(self, problems: tuple[Problem, ...]) -> None:
+        """Refuse what does not go together with the problems."""
+        first = problems[0]
+        if self.batch_size is not None:
+            size = whole_number("batch_size", self.batch_size, 1)
+            if size > first.num_samples:
+                raise ValueError(
+                    f"batch_size: got {size}, more than the {first.num_samples} training samples"
+                )
+            if size < self.devices:
+                raise ValueError(f"batch_size: got {size}, fewer than the {self.devices} devices")
+        if self.head == "fixed_etf":
+            if self.depth != 1:
+                raise ValueError(f"head: 'fixed_etf' is one layer, but depth is {self.depth}")
+            if first.dim is not None and first.dim < first.num_classes - 1:
+                raise ValueError(
+                    f"head: a simplex ETF of {first.num_classes} classes needs features of width "
+                    f"{first.num_classes - 1}, feature_dim is {first.dim}"
+                )
+        if self.decay_on == "all":
+            for problem in problems:
+                if len(set(problem.weight_decays)) > 1:
+                    raise ValueError(
+                        f"decay_on: 'all' has one weight decay for all parameters, a setting has "
+                        f"{list(problem.weight_decays)}"
+                    )
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The problem of every setting, with the counts after oversampling."""
+        counts: Any = self.counts
+        if self.oversample == "balance":
+            counts = np.full_like(_expanded(counts), _expanded(counts).max())
+        elif self.oversample is not None:
+            counts = _expanded(counts) * _expanded(self.oversample)
+        shared = {name: getattr(self, name) for name in _SHARED}
+        (weight_decay, feature_decay), *rest = self._pairs
+        first = Problem(
+            counts,
+            weight_decay=weight_decay,
+            feature_decay=feature_decay,
+            dim=self.feature_dim,
+            **shared,
+        )
+        # From the first one: class weights may be an iterator.
+        others = (first.replace(weight_decay=w, feature_decay=h) for w, h in rest)
+        return first, *others
+
+    @property
+    def setting_names(self) -> tuple[str, ...]:
+        """Name of every setting, also of its folder: ``w0.02-h0.0002``."""
+        return tuple(
+            "w" + "_".join(f"{w:.6g}" for w in _as_tuple(weight_decay)) + f"-h{feature_decay:.6g}"
+            for weight_decay, feature_decay in self._pairs
+        )
+
+    @property
+    def _pairs(self) -> tuple[Setting, ...]:
+        return self.settings  # type: ignore[return-value]  # pairs since __post_init__
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the arguments as JSON-ready values; `from_dict` is the inverse.
+
+        Arguments newer than the first stored configurations (``network`` and what follows it) are
+        left out where they have their default: what uses none of them keeps its hash.
+        """
+        fields = dataclasses.fields(self)
+        later = fields[[f.name for f in fields].index("network") :]
+        unused = {f.name for f in later if getattr(self, f.name) == _default(f)}
+        values = {f.name: getattr(self, f.name) for f in fields}
+        values["settings"] = [[list(w) if isinstance(w, tuple) else w, h] for w, h in self._pairs]
+        for name in ("hidden", "milestones"):
+            values[name] = list(values[name])
+        values["network_options"] = dict(self.network_options)
+        return {name: value for name, value in values.items() if name not in unused}
+
+    def identity(self) -> dict[str, Any]:
+        """Return `to_dict` without `PLACE`: all that the numbers of a run depend on.
+
+        It is what ``run.json`` stores and `tightframe.runs.store.config_hash` takes.
+        """
+        return {name: value for name, value in self.to_dict().items() if name not in PLACE}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
+        """Make a configuration from what `to_dict` returned, for example a stored one.
+
+        Raises
+        ------
+        ValueError
+            If a name is not an argument, or a value is out of range.
+        """
+        known = [f.name for f in dataclasses.fields(cls)]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise ValueError(
+                f"{unknown[0]}: not an argument of RunConfig, there are {', '.join(known)}"
+            )
+        return cls(**values)
+
+    def replace(self, **changes: Any) -> RunConfig:
+        """Return a copy with some arguments changed.
+
+        Features as wide as the network has them by itself follow a change of the network.
+        """
+        values = self.to_dict()
+        if {"network", "network_options"} & set(changes) and ":" not in self.network:
+            own = own_feature_dim(self.network, self.network_options) or DEFAULT_FEATURE_DIM
+            if self.feature_dim == own:
+                values["feature_dim"] = None
+        return self.from_dict(values | changes)
+
+
+def _default(f: dataclasses.Field[Any]) -> Any:
+    made = f.default_factory
+    return f.default if made is dataclasses.MISSING else made()
+
+
+def _expanded(counts: CountsLike) -> NDArray[np.int64]:
+    """Return one number a class."""
+    runs = parse_counts(counts)
+    return np.repeat([run.count for run in runs], [run.classes for run in runs])
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def _pair(setting: Any) -> Setting:
+    if not _is_list(setting) or len(setting) != 2:
+        raise ValueError(f"settings: got {setting!r}, need a pair (weight_decay, feature_decay)")
+    weight_decay, feature_decay = setting
+    if _is_list(weight_decay):
+        weight_decay = tuple(weight_decay)
+    return weight_decay, feature_decay
+
+
+def _as_tuple(value: float | tuple[float, ...]) -> tuple[float, ...]:
+    return value if isinstance(value, tuple) else (value,)

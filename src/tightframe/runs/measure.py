@@ -1,0 +1,125 @@
+"""Measure a network from saved features, labels and classifier, against every known geometry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tightframe.geometry.dense import Geometry, orthogonal_frame, seli, simplex_etf
+from tightframe.metrics import ClassMoments, CollapseReport
+from tightframe.problem.problem import Problem
+from tightframe.runs.verdicts import Verdict, group_verdicts
+from tightframe.solution import Solution
+from tightframe.solve import solve
+from tightframe.theory.certificate import (
+    Certificate,
+    certify,
+    factored_objective,
+    require_covered,
+)
+
+#: Arrays that a file must hold.
+REQUIRED = ("features", "labels", "weight")
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """What saved features say, and how that compares with the theory.
+
+    Attributes
+    ----------
+    report : CollapseReport
+        NC1 to NC4 and the measured geometry.
+    targets : tuple of Geometry
+        What it is compared with; the predicted geometry first, if decays were given.
+    solution : Solution or None
+        The prediction, if decays were given.
+    certificate : Certificate or None
+        Of the class means' logits, against the solution's lower bound if that is better.
+    objective : float or None
+        The network's own objective: mean loss over the samples plus the decay costs of its actual
+        classifier, features and bias. At least the solution's lower bound.
+    verdicts : list of Verdict
+        One a group of classes, if decays were given.
+    """
+
+    report: CollapseReport
+    targets: tuple[Geometry, ...]
+    solution: Solution | None
+    certificate: Certificate | None
+    objective: float | None
+    verdicts: list[Verdict]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything JSON-ready (numbers that are not finite are left to the writer)."""
+        report = self.report.to_dict()
+        report["distances"] = {
+            target.name: self.report.distances(target) for target in self.targets
+        }
+        if self.solution is not None and self.certificate is not None:
+            report["prediction"] = self.solution.to_dict()
+            report["certificate"] = {
+                "primal": self.certificate.primal,
+                "lower_bound": self.certificate.dual,
+                "gap": self.certificate.gap,
+                "network_objective": self.objective,
+            }
+            report["verdicts"] = [verdict.to_dict() for verdict in self.verdicts]
+        return report
+
+
+def measure(arrays: Mapping[str, NDArray[Any]], **decays: Any) -> Measurement:
+    """Measure saved arrays.
+
+    Parameters
+    ----------
+    arrays : mapping
+        ``features`` (N, D), ``labels`` (N,) with 0 <= label < K, ``weight`` (K, D) and
+        optionally ``bias`` (K,). Others are ignored.
+    **decays
+        Keyword arguments of `Problem` except ``counts`` and ``dim``, which the data give. Without
+        any, the metrics are compared with the ETF, the orthogonal frame and SELI only.
+
+    Raises
+    ------
+    ValueError
+        If an array is missing or has wrong shapes or values, a class has no samples, or the
+        arguments of `Problem` are out of range.
+    """
+    for name in REQUIRED:
+        if name not in arrays:
+            present = ", ".join(sorted(arrays)) or "nothing"
+            raise ValueError(f"{name}: missing; need {', '.join(REQUIRED)}, the file has {present}")
+    features, weight = np.asarray(arrays["features"]), np.asarray(arrays["weight"])
+    labels = np.asarray(arrays["labels"])
+    if weight.ndim != 2 or features.ndim != 2 or weight.shape[1] != features.shape[1]:
+        raise ValueError(
+            f"weight: got shape {weight.shape} with features {features.shape}; "
+            "need (K, D) with features (N, D)"
+        )
+    if len(weight) < 2:
+        raise ValueError(f"weight: got {len(weight)} rows, need at least 2, one for each class")
+    bias = np.asarray(arrays["bias"]) if "bias" in arrays else None
+    moments = ClassMoments(len(weight)).update(features, labels)
+    report = CollapseReport.measure(moments, weight, bias, features=features)
+    frames = (simplex_etf(len(weight)), orthogonal_frame(len(weight)), seli(report.counts))
+    if not decays:
+        return Measurement(report, frames, None, None, None, [])
+
+    problem = Problem(report.counts, dim=features.shape[1], **decays)
+    if problem.features == "nonnegative" and features.min() < 0:
+        raise ValueError(f"features: smallest entry is {features.min():.3g} with 'nonnegative'")
+    require_covered(problem)
+    solution = solve(problem)
+    return Measurement(
+        report,
+        (solution.geometry, *frames),
+        solution,
+        certify(problem, report.geometry.logits, bias, lower_bound=solution.lower_bound),
+        factored_objective(problem, [weight], features, labels.reshape(-1), bias),
+        group_verdicts(problem, solution, report.logits),
+    )

@@ -1,0 +1,313 @@
+"""What a report says in words and tables, as plain numbers; no plotting library is imported."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tightframe.geometry.dense import PARTS
+from tightframe.problem.problem import Problem, with_loss_terms
+from tightframe.runs.store import RunRecord, SettingRecord
+from tightframe.theory.thresholds import Thresholds, thresholds
+
+#: Parts of a `tightframe.Geometry` in words.
+PART_NAMES = {
+    "logits": "logits",
+    "classifier": "classifier",
+    "means": "class means",
+    "centered_means": "centred class means",
+}
+
+_SCALARS = {
+    "objective": "training objective",
+    "excess": "objective above the certified bound",
+    "train_accuracy": "training accuracy",
+    "test_accuracy": "test accuracy",
+}
+
+METRIC_NAMES = {
+    "nc1": "NC1, tr Σ_W Σ_B⁺ / K",
+    "nc1_quotient": "NC1 quotient, tr Σ_W / tr Σ_B",
+    "cdnv": "CDNV, spread over class distance",
+    "self_duality": "NC3, classifier to centred means",
+    "bias_alignment": "bias alignment, ‖b + W μ‖",
+    "nc4": "NC4, share unlike nearest mean",
+}
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One line of the table of a setting.
+
+    Attributes
+    ----------
+    key : str
+        The history column.
+    label : str
+        The same in words.
+    start, end : float or None
+        Value at the first and the last measurement; for a part of the geometry that is its
+        distance to the prediction. None where there is no value.
+    to_predicted, to_etf : float or None
+        Of the last measurement: normalised distance of a part of the geometry; absolute difference
+        for the objective (to the certified lower bound), the margins and the two metrics that do
+        not tend to zero. None where nothing is predicted.
+    """
+
+    key: str
+    label: str
+    start: float | None
+    end: float | None
+    to_predicted: float | None
+    to_etf: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the attributes as a dict."""
+        return asdict(self)
+
+
+def metric_rows(setting: SettingRecord) -> list[MetricRow]:
+    """Return the table of a setting: metric, start, end, distance to predicted, distance to ETF.
+
+    Parameters
+    ----------
+    setting : SettingRecord
+        May be unfinished: the end is then the last measurement so far.
+
+    Returns
+    -------
+    list of MetricRow
+        Always the same rows for the same groups; numbers that are not there are None.
+    """
+    first, last = _ends(setting)
+    rows = []
+    for key, label in _SCALARS.items():
+        to_predicted = _number(last.get("excess")) if key == "objective" else None
+        rows.append(_row(key, label, first, last, to_predicted))
+    for part in _parts():
+        key, label = f"{part}_to_predicted", f"{PART_NAMES[part]}, distance to predicted"
+        etf = _number(last.get(f"{part}_to_etf"))
+        rows.append(_row(key, label, first, last, _number(last.get(key)), etf))
+    for i, group in enumerate(predicted_groups(setting)):
+        key = f"group{i}_margin"
+        distance = _difference(last.get(key), group.get("margin"))
+        rows.append(_row(key, f"margin, {group_name(group)}", first, last, distance))
+    targets = predicted_metrics(setting)
+    for key, label in METRIC_NAMES.items():
+        distance = _difference(last.get(key), targets.get(key))
+        # The ETF is self-dual: the metric itself is the distance.
+        etf = _number(last.get(key)) if key == "self_duality" else None
+        rows.append(_row(key, label, first, last, distance, etf))
+    return rows
+
+
+def predicted_metrics(setting: SettingRecord) -> dict[str, float | None]:
+    """Return the predicted values of the metrics that do not tend to zero under imbalance.
+
+    These are ``self_duality`` and ``bias_alignment``; both follow from the predicted matrices.
+    """
+    geometry, arrays = setting.predicted, setting.prediction_arrays
+    if geometry is None or arrays is None:
+        return {}
+    trace, total = float(np.trace(geometry.logits)), float(geometry.logits.sum())
+    squares = float(np.trace(geometry.classifier)) * float(np.trace(geometry.centered_means))
+    duality = None
+    if squares > 0:
+        # <W, M> of the classifier and the centred means is the trace of the centred logits.
+        cosine = (trace - total / geometry.num_classes) / math.sqrt(squares)
+        duality = math.sqrt(max(2.0 - 2.0 * cosine, 0.0))
+    alignment = float(np.linalg.norm(arrays["bias"] + geometry.logits.mean(axis=1)))
+    return {"self_duality": _number(duality), "bias_alignment": _number(alignment)}
+
+
+def headline(setting: SettingRecord) -> str:
+    """Return one sentence on how a setting ended, or how far it came."""
+    if setting.prediction is None:
+        return "Not started: there is no prediction yet."
+    _, last = _ends(setting)
+    if not last:
+        return "Unfinished: predicted, but nothing measured yet."
+    end, ends = ("end", "ends") if setting.finished else ("are", "is")
+    parts = [
+        f"the logits {end} at distance {format_number(last.get('logits_to_predicted'), 3)} from "
+        f"the predicted geometry and {format_number(last.get('logits_to_etf'), 3)} from the ETF"
+    ]
+    if certified(setting):
+        excess, bound = last.get("excess"), setting.prediction.get("lower_bound")
+        parts.append(
+            f"the objective {ends} {format_number(excess, 3)} above the certified bound "
+            f"{format_number(bound)}"
+        )
+    else:
+        parts.append(f"the objective {ends} at {format_number(last.get('objective'))}")
+        parts.append("the prediction is not certified")
+    found = verdicts(setting)
+    if found and setting.finished:
+        agreeing = sum(verdict.get("agrees") is True for verdict in found)
+        groups = "class group" if len(found) == 1 else "class groups"
+        parts.append(f"{agreeing} of {len(found)} {groups} as predicted")
+    text = "; ".join(parts) + "."
+    if setting.finished:
+        return text[0].upper() + text[1:]
+    return f"Unfinished, measured up to epoch {format_number(last.get('epoch'))}: {text}"
+
+
+def setting_title(setting: SettingRecord) -> str:
+    """Return what tells a setting from the others: its decays."""
+    problem = setting.problem
+    if problem is None:
+        return setting.name
+    decays = dict.fromkeys(problem.weight_decays)
+    text = f"weight decay {', '.join(f'{decay:g}' for decay in decays)}, "
+    text += f"feature decay {problem.feature_decay:g}"
+    return f"{text} (λ = {problem.logit_decay:.3g})" if problem.depth == 1 else text
+
+
+def predicted_states(setting: SettingRecord) -> str:
+    """Return what the theory says of every group: ``"5 classes of 10 collapse, ..."``."""
+    states = []
+    for group in predicted_groups(setting):
+        one = group["classes"] == 1
+        verb = ("collapses" if one else "collapse") if group["collapsed"] else "distinct"
+        states.append(f"{group_name(group)} {verb}")
+    return ", ".join(states)
+
+
+def overview(run: RunRecord) -> str:
+    """Return one paragraph in plain language on what a run did and found."""
+    config = run.config
+    count = len(run.settings)
+    problem = next((s.problem for s in run.settings if s.problem is not None), None)
+    samples = ""
+    if problem is not None:
+        if len(problem.groups) <= 4:
+            sizes = ", ".join(map(group_name, problem_groups(problem)))
+        else:
+            counts = [group.count for group in problem.groups]
+            sizes = f"{min(counts)} to {max(counts)} each"
+        samples = (
+            f" with {problem.num_samples} training samples in {problem.num_classes} classes "
+            f"({sizes})"
+        )
+    text = (
+        f"A network was trained on {config.get('data', 'the data')}{samples}, "
+        + (f"{count} times with different decays. " if count != 1 else "once. ")
+        + "Before each training the theory stated where the last layer must end: the geometry of "
+        "logits, classifier and class means, and a certified lower bound that the training "
+        "objective of no network can pass. Then the network was measured against that prediction, "
+        "and against the simplex equiangular tight frame (ETF), the answer for balanced classes. "
+    )
+    done = [setting for setting in run.settings if setting.finished]
+    right = sum(all(v.get("agrees") is True for v in verdicts(s)) for s in done)
+    if not done:
+        return text + "No setting is finished yet."
+    settings = "setting" if len(done) == 1 else "settings"
+    text += f"In {right} of {len(done)} finished {settings} all class groups behave as predicted."
+    missing = count - len(done)
+    if missing:
+        text += f" {missing} {'setting is' if missing == 1 else 'settings are'} unfinished."
+    return text
+
+
+def certified(setting: SettingRecord) -> bool:
+    """Return whether the prediction is a certified optimum."""
+    prediction = setting.prediction or {}
+    return prediction.get("status") == "optimal" and _number(prediction.get("gap")) is not None
+
+
+def verdicts(setting: SettingRecord) -> list[dict[str, Any]]:
+    """Return the verdicts of a setting's result, one a group; none for an unfinished setting."""
+    return list((setting.result or {}).get("verdicts") or [])
+
+
+def predicted_groups(setting: SettingRecord) -> list[dict[str, Any]]:
+    """Return the predicted groups, see `SettingRecord.prediction`."""
+    return list((setting.prediction or {}).get("groups") or [])
+
+
+def problem_groups(problem: Problem) -> list[dict[str, Any]]:
+    """Return what `group_name` needs of every group of a problem."""
+    return [
+        {**group._asdict(), "class_weight": weight, "logit_adjustment": adjustment}
+        for group, weight, adjustment in zip(
+            problem.groups,
+            problem.group_weights.tolist(),
+            problem.group_adjustment.tolist(),
+            strict=True,
+        )
+    ]
+
+
+def setting_thresholds(setting: SettingRecord) -> Thresholds | None:
+    """Return the collapse thresholds of a setting's problem, None where the theory has none."""
+    if setting.problem is None:
+        return None
+    try:
+        return thresholds(setting.problem)
+    except ValueError:
+        return None
+
+
+def group_name(group: Mapping[str, Any]) -> str:
+    """Return a group in words: ``"5 classes of 100"``, ``"5 classes of 100 with weight 5"``."""
+    classes = int(group["classes"])
+    many = "class" if classes == 1 else "classes"
+    return with_group_terms(f"{classes} {many} of {int(group['count'])}", group)
+
+
+def with_group_terms(name: str, group: Mapping[str, Any]) -> str:
+    """Add a group's class weight and logit adjustment to its name; old records have none."""
+    return with_loss_terms(name, group.get("class_weight", 1), group.get("logit_adjustment", 0))
+
+
+def format_number(value: Any, digits: int = 5) -> str:
+    """Return a number for a table cell: ``"n/a"`` for None and NaN, never those words."""
+    if value is None or isinstance(value, str):
+        return value or "n/a"
+    number = float(value)
+    if math.isnan(number):
+        return "n/a"
+    if math.isinf(number):
+        return "∞" if number > 0 else "-∞"
+    return f"{number + 0.0:.{digits}g}"  # + 0.0: no negative zero
+
+
+def _parts() -> list[str]:
+    # The logits first: they decide what the network answers.
+    return ["logits", *(part for part in PARTS if part != "logits")]
+
+
+def _ends(setting: SettingRecord) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the first and the last measurement."""
+    history = setting.history
+    if history is not None and len(history):
+        first, last = history.iloc[0], history.iloc[-1]
+        return {str(k): v for k, v in first.items()}, {str(k): v for k, v in last.items()}
+    result = setting.result or {}
+    return dict(result.get("first") or {}), dict(result.get("last") or {})
+
+
+def _row(
+    key: str,
+    label: str,
+    first: Mapping[str, Any],
+    last: Mapping[str, Any],
+    to_predicted: float | None = None,
+    to_etf: float | None = None,
+) -> MetricRow:
+    start, end = _number(first.get(key)), _number(last.get(key))
+    return MetricRow(key, label, start, end, to_predicted, to_etf)
+
+
+def _number(value: Any) -> float | None:
+    """Return a float, infinity included; None for what is no number."""
+    return None if value is None or math.isnan(value) else float(value)
+
+
+def _difference(value: Any, target: Any) -> float | None:
+    a, b = _number(value), _number(target)
+    return None if a is None or b is None or not math.isfinite(a - b) else abs(a - b)

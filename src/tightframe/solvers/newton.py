@@ -1,0 +1,501 @@
+"""Factored Newton solver for the convex form: X = U V^T, trust region, certified stop.
+
+The nuclear norm becomes ``(||U||^2 + ||V||^2) / 2``, a smooth problem whose only local minima are
+global once U and V have a spare column (docs/theory.md section 4). Newton steps are exact where the
+Hessian is small, and Steihaug's truncated conjugate gradients (matrix products only) elsewhere.
+Between rounds of Newton steps a proximal gradient step on X finds the rank: it drops singular
+values that the minimiser does not have and adds directions along which the objective falls.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from tightframe.geometry.blocks import Array, BlockMatrix, Partition, singular_values, svd
+from tightframe.losses.datafits import make_datafit
+from tightframe.problem.problem import Problem, at_most
+from tightframe.solvers.starts import Factors, first_guess
+from tightframe.theory.certificate import Certificate, certify_blocks, without_constant
+
+Vector = Array
+
+#: More groups than this start from an answer with neighbouring counts pooled, so many to a group,
+#: and solved to a relative gap of `COARSE_TOLERANCE`.
+DIRECT_GROUPS = 300
+POOL = 3
+COARSE_TOLERANCE = 1e-6
+
+#: Up to this many unknowns a Newton step solves with the Hessian written out.
+MAX_DENSE_UNKNOWNS = 80
+
+#: The first radius is at most so many times the scaled gradient: where that is small, long steps go
+#: along directions that turn U and V together, which are of no use.
+FIRST_RADIUS = 300.0
+
+#: A prediction that needs more Newton steps than this was a bad one.
+MAX_WARM_ITERATIONS = 20
+
+#: Conjugate-gradient steps allowed for one Newton step.
+MAX_CG_STEPS = 1000
+
+#: Added to the scaled Hessian's diagonal (about one) before it is factored.
+SHIFT = 1e-9
+
+#: Times that a proximal step into new directions is made four times as long.
+MAX_LONGER_STEPS = 20
+
+#: Newton steps go to this norm of the gradient (see `_newton`) before the rank is looked at. After
+#: that they aim at the tolerance: the certified relative gap is 0.1 to 200 times its square.
+ROUGH_ACCURACY = 1e-2
+
+#: Where a singular value of X is as small as this (relatively), or one of the residual as near its
+#: limit, Newton steps go on to a norm of `SETTLED_ACCURACY`: before, the rank may be another.
+RANK_SLACK = 2e-3
+SETTLED_ACCURACY = 1e-9
+
+#: No round asks for more than this: rounding is above.
+LAST_ACCURACY = 1e-14
+
+
+@dataclass(frozen=True)
+class FactoredResult:
+    """What the solver returns: the point, its certificate, and the work done."""
+
+    logits: BlockMatrix
+    factors: Factors
+    certificate: Certificate
+    converged: bool
+    iterations: int
+
+
+class Model(NamedTuple):
+    """Second-order model at a point.
+
+    ``weights`` scales the unknowns: in ``weights * x`` the Hessian's diagonal is about one, so the
+    squared norm of the scaled gradient is about twice the excess of the objective.
+    """
+
+    gradient: Vector
+    hessian: Callable[[Vector], Vector]
+    weights: Vector
+
+
+class FactoredProblem:
+    """The smooth function of (U, V, margins, bias) that `minimise` works on, flattened.
+
+    Parameters
+    ----------
+    problem : Problem
+        Convex form required.
+    partition : Partition
+        Classes of a group share their logits.
+    """
+
+    def __init__(self, problem: Problem, partition: Partition) -> None:
+        self.problem = problem
+        self.partition = partition
+        self.fit = make_datafit(problem.loss, partition)
+        self.decay = problem.logit_decay
+        self.step_size = 1 / self.fit.smoothness
+        # A proximal step of that size drops no singular value above this.
+        self.safe_value = self.decay * self.step_size
+        root = np.sqrt(partition.counts)
+        # Whether a group's margin is positive does not depend on the rest.
+        merged = at_most(partition.pull / partition.num_samples, self.decay)
+        self.active = np.flatnonzero((partition.sizes > 1) & ~merged)
+        self.margin_cost = (self.decay * (partition.sizes - 1) * root)[self.active]
+        self.has_bias = problem.bias != "none"
+        # With a free bias ``Z n = 0`` at the minimum: the bias carries row averages for nothing.
+        # Held there, V has no soft direction along which it trades them with the bias.
+        self.pinned = np.sqrt(partition.shares) if problem.bias == "free" else None
+        self.num_tail = len(self.active) + self.has_bias * partition.num_groups
+
+    # -- points ----------------------------------------------------------------------------------
+
+    def unpack(self, x: Vector) -> Factors:
+        """Split a vector (or a batch of them, on the last axis)."""
+        g, r, m = self.partition.num_groups, self.rank(x), len(self.active)
+        batch = x.shape[:-1]
+        within = np.zeros((*batch, g))
+        if m:
+            within[..., self.active] = x[..., 2 * g * r : 2 * g * r + m]
+        return Factors(
+            x[..., : g * r].reshape(*batch, g, r),
+            x[..., g * r : 2 * g * r].reshape(*batch, g, r),
+            within,
+            x[..., 2 * g * r + m :] if self.has_bias else np.zeros((*batch, g)),
+        )
+
+    def rank(self, x: Vector) -> int:
+        """Return the number of columns of U and V."""
+        return int(x.shape[-1] - self.num_tail) // (2 * self.partition.num_groups)
+
+    def pack(self, left: Array, right: Array, within: Array, bias: Array) -> Vector:
+        """Join the parts into a vector; the inverse of `unpack`."""
+        batch = left.shape[:-2]
+        parts = [left.reshape(*batch, -1), right.reshape(*batch, -1), within[..., self.active]]
+        return np.concatenate([*parts, bias] if self.has_bias else parts, axis=-1)
+
+    def enter(self, factors: Factors) -> Vector:
+        """Return factors as a vector; margins that must be positive and are not start at one."""
+        within = np.where(factors.within > 0, factors.within, 1.0)
+        return self.pack(factors.left, self.project(factors.right), within, factors.bias)
+
+    def project(self, right: Array) -> Array:
+        """Project V, or a change or gradient of it, onto ``Z n = 0`` where the bias is free."""
+        if self.pinned is None:
+            return right
+        return right - self.pinned[:, None] * (self.pinned @ right)[..., None, :]
+
+    def feasible(self, step: Vector) -> Vector:
+        """Return a step with its change of V projected."""
+        if self.pinned is None:
+            return step
+        du, dv, d_within, d_bias = self.unpack(step)
+        return self.pack(du, self.project(dv), d_within, d_bias)
+
+    def blocks(self, x: Vector) -> tuple[BlockMatrix, Array]:
+        """Return the logits and the bias that a vector stands for."""
+        u, v, within, bias = self.unpack(x)
+        return BlockMatrix(self.partition, within, u @ v.T / self.partition.scale), bias
+
+    # -- the function ----------------------------------------------------------------------------
+
+    def value(self, x: Vector) -> float:
+        """Return the objective."""
+        u, v, within, bias = self.unpack(x)
+        value = self.fit.value(within, u @ v.T / self.partition.scale + bias[:, None])
+        size = 2 * u.size
+        value += self.decay / 2 * float(x[:size] @ x[:size]) + float(
+            self.margin_cost @ within[self.active]
+        )
+        if self.problem.bias_decay:
+            value += self.problem.bias_decay / 2 * float(self.partition.sizes @ bias**2)
+        return value
+
+    def model(self, x: Vector) -> Model:
+        """Return gradient, Hessian product (of one vector or a batch) and scales."""
+        u, v, within, bias = self.unpack(x)
+        scale, decay = self.partition.scale, self.decay
+        point = self.fit.derivatives(within, u @ v.T / scale + bias[:, None])
+        g = point.by_score / scale
+        bias_cost = self.problem.bias_decay * self.partition.sizes
+
+        def hessian(d: Vector) -> Vector:
+            du, dv, d_within, d_bias = self.unpack(d)
+            dv = self.project(dv)
+            d_scores = (du @ v.T + u @ dv.swapaxes(-1, -2)) / scale
+            if self.has_bias:
+                d_scores += d_bias[..., None]
+            by_margin, by_score = point.curvature(d_within, d_scores)
+            dg = by_score / scale
+            return self.pack(
+                dg @ v + g @ dv + decay * du,
+                self.project(dg.swapaxes(-1, -2) @ u + g.T @ du + decay * dv),
+                by_margin,
+                by_score.sum(axis=-1) + bias_cost * d_bias,
+            )
+
+        slope = point.by_margin.copy()
+        slope[self.active] += self.margin_cost
+        by_bias = point.by_score.sum(axis=1) + bias_cost * bias
+        gradient = self.pack(g @ v + decay * u, self.project(g.T @ u + decay * v), slope, by_bias)
+        # The Hessian's diagonal, floored where the softmax saturates and it vanishes.
+        by_entry = point.score_diagonal / scale**2
+        diagonal = self.pack(
+            by_entry @ v**2 + decay,
+            by_entry.T @ u**2 + decay,
+            point.margin_diagonal,
+            point.score_diagonal.sum(axis=1) + bias_cost,
+        )
+        weights = np.sqrt(np.maximum(diagonal, 1e-6 * decay))
+        return Model(gradient, hessian, weights)
+
+    def proximal_step(self, x: Vector, size: float) -> Factors:
+        """Step down the data fit's gradient in X, then shrink the singular values by the decay."""
+        u, v, within, bias = self.unpack(x)
+        residual = self.fit.residual(within, u @ v.T / self.partition.scale + bias[:, None])
+        slope = self.project(residual.reduced.T).T / self.partition.num_samples
+        target = u @ v.T - size * slope
+        left, values, right = svd(target)
+        shrunk = np.maximum(values - size * self.decay, 0.0)
+        return Factors.from_svd(left, shrunk, right, within, bias)
+
+
+def minimise(
+    problem: Problem,
+    partition: Partition,
+    *,
+    tol: float,
+    max_iterations: int = 5000,
+    start: Factors | None = None,
+) -> FactoredResult:
+    """Solve the convex form over block logits to a certified relative gap.
+
+    Parameters
+    ----------
+    problem : Problem
+        One linear layer, real features, wide enough.
+    partition : Partition
+        The classes' symmetry; singletons use none.
+    tol : float
+        Stop when the duality gap is at most ``tol`` times the objective.
+    max_iterations : int
+        Newton iterations allowed.
+    start : Factors, optional
+        Where to start from, over the same partition; by default `first_guess`.
+    """
+    f = FactoredProblem(problem, partition)
+    used, radius = 0, math.inf
+    if start is not None:
+        x = f.enter(start)
+    elif partition.num_groups > DIRECT_GROUPS:
+        x = f.enter(_pooled_start(problem, partition, max_iterations))
+    else:
+        guess = first_guess(problem, partition)
+        x = f.enter(guess)
+        if not _is_settled(f, guess):
+            x = _adapt_rank(f, x)
+            x, used, _, _ = _newton(f, x, ROUGH_ACCURACY, radius, max_iterations)
+            x = _adapt_rank(f, x)
+    accuracy = _accuracy(tol)
+    while True:
+        x, steps, reached, radius = _newton(f, x, accuracy, radius, max_iterations - used)
+        used += steps
+        logits, bias = f.blocks(x)
+        certificate = certify_blocks(problem, logits, bias, enough=tol)
+        converged = certificate.gap <= tol * certificate.primal
+        if used >= max_iterations or accuracy <= LAST_ACCURACY:
+            break
+        hidden = converged and _may_hide_rank(f, x, logits, reached)
+        if not converged or _may_shrink(f, x, logits):
+            adapted = _adapt_rank(f, x)
+            if adapted is not x:
+                x, radius = adapted, math.inf
+                accuracy = max(accuracy if steps else 0.1 * accuracy, LAST_ACCURACY)
+                continue
+        if hidden:
+            accuracy = max(1e-3 * min(reached, accuracy), LAST_ACCURACY)
+            continue
+        if converged:
+            break
+        # The gap falls as fast as the square of the gradient.
+        wanted = math.sqrt(0.1 * tol * certificate.primal / certificate.gap)
+        accuracy = max(min(reached, accuracy) * min(max(wanted, 1e-2), 0.2), LAST_ACCURACY)
+    factors = f.unpack(x)
+    factors = factors._replace(bias=without_constant(problem, factors.bias, partition.sizes))
+    return FactoredResult(logits, factors, certificate, converged, used)
+
+
+def minimise_from(
+    start: Factors | None, problem: Problem, partition: Partition, tol: float, max_iterations: int
+) -> FactoredResult:
+    """Minimise from a prediction, if there is one; afresh where it turns out a bad one."""
+    if start is not None:
+        few = min(MAX_WARM_ITERATIONS, max_iterations)
+        result = minimise(problem, partition, tol=tol, max_iterations=few, start=start)
+        if result.converged:
+            return result
+    return minimise(problem, partition, tol=tol, max_iterations=max_iterations)
+
+
+def _accuracy(tol: float) -> float:
+    return max(0.05 * math.sqrt(tol), LAST_ACCURACY)
+
+
+def polish(
+    start: Factors, problem: Problem, partition: Partition, tol: float, max_iterations: int
+) -> Factors | None:
+    """Take a few Newton steps at the rank of a prediction, to what a gap of ``tol`` mostly needs.
+
+    Neither rank nor gap are looked at. None if few are not enough.
+    """
+    f, few = FactoredProblem(problem, partition), min(MAX_WARM_ITERATIONS, max_iterations)
+    x, _, reached, _ = _newton(f, f.enter(start), _accuracy(tol), math.inf, few)
+    return f.unpack(x) if reached <= _accuracy(tol) else None
+
+
+def _pooled_start(problem: Problem, partition: Partition, max_iterations: int) -> Factors:
+    """Return the answer for neighbouring groups pooled, spread over them.
+
+    The logits vary smoothly with the counts, so that few steps remain to be done.
+    """
+    parents = np.empty(partition.num_groups, dtype=np.intp)
+    parents[np.argsort(partition.pull)] = np.arange(partition.num_groups) // POOL
+    sizes = np.bincount(parents, partition.sizes).astype(np.float64)
+    parts = (partition.counts, partition.weights, partition.adjustment)
+    counts, *rest = (np.bincount(parents, partition.sizes * part) / sizes for part in parts)
+    pooled = Partition(counts, sizes, lambda: parents, *rest)
+    coarse = minimise(problem, pooled, tol=COARSE_TOLERANCE, max_iterations=max_iterations)
+    return Factors.balanced(coarse.logits.refine(partition, parents), coarse.factors.bias[parents])
+
+
+def _adapt_rank(f: FactoredProblem, x: Vector) -> Vector:
+    """Return a proximal gradient step from x where that changes the rank, otherwise x itself."""
+    new = f.enter(f.proximal_step(x, f.step_size))
+    if len(new) > len(x):
+        return _longer_step(f, x, new)
+    return x if len(new) == len(x) else new
+
+
+def _is_settled(f: FactoredProblem, balanced: Factors) -> bool:
+    """Tell whether the rank of balanced factors can hardly change: full, and nothing near zero."""
+    values = np.square(balanced.left).sum(axis=0)
+    return len(values) >= f.partition.num_groups - 1 and bool(
+        values.min(initial=math.inf) >= f.safe_value
+    )
+
+
+def _may_shrink(f: FactoredProblem, x: Vector, logits: BlockMatrix) -> bool:
+    """Tell whether a proximal step could drop a singular value: only one below its threshold."""
+    rank = f.rank(x)
+    if rank == 0:
+        return False
+    smallest = np.sort(logits.spectrum[0][: f.partition.num_groups])[-rank]
+    return bool(smallest < f.safe_value)
+
+
+def _may_hide_rank(f: FactoredProblem, x: Vector, logits: BlockMatrix, reached: float) -> bool:
+    """Tell whether the minimiser may have another rank, for all that the gradient says."""
+    if reached <= SETTLED_ACCURACY:
+        return False
+    left, values, right = logits.decomposition
+    rank = f.rank(x)
+    if rank and values[rank - 1] < RANK_SLACK * max(values[0], f.safe_value):
+        return True
+    if rank >= f.partition.num_groups - (f.problem.loss == "cross_entropy"):
+        return False
+    _, _, within, bias = f.unpack(x)
+    residual = f.fit.residual(within, logits.mean + bias[:, None]).reduced
+    residual = f.project(residual.T).T
+    rest = residual - left[:, :rank] @ (left[:, :rank].T @ residual)
+    rest = rest - (rest @ right[:rank].T) @ right[:rank]
+    return bool(singular_values(rest)[0] > (1 - RANK_SLACK) * f.decay * f.partition.num_samples)
+
+
+def _longer_step(f: FactoredProblem, x: Vector, best: Vector) -> Vector:
+    """Make the proximal gradient step from x to ``best`` longer as long as the objective falls.
+
+    The bound of the curvature is far too cautious where factors are small, or only begin.
+    """
+    size, value = f.step_size, f.value(best)
+    for _ in range(MAX_LONGER_STEPS):
+        size *= 4
+        longer = f.enter(f.proximal_step(x, size))
+        longer_value = f.value(longer)
+        if not longer_value < value:
+            break
+        best, value = longer, longer_value
+    return best
+
+
+def _newton(
+    f: FactoredProblem, x: Vector, accuracy: float, radius: float, max_iterations: int
+) -> tuple[Vector, int, float, float]:
+    """Minimise at fixed rank by Newton steps in a trust region.
+
+    Stops when the scaled gradient's norm is at most ``accuracy`` times the root of the objective,
+    and returns the point, the steps taken, what that ratio has become and the last radius.
+    """
+    value = f.value(x)
+    model = f.model(x)
+    reached = float(np.linalg.norm(model.gradient / model.weights))
+    radius = min(radius, math.sqrt(2 * value), FIRST_RADIUS * reached)
+    if not math.isfinite(radius):
+        return x, 0, math.inf, math.inf
+    solve = _direct_step if len(x) <= MAX_DENSE_UNKNOWNS else _truncated_step
+    for iteration in range(max_iterations):
+        reached = float(np.linalg.norm(model.gradient / model.weights)) / math.sqrt(value)
+        if reached <= accuracy:
+            return x, iteration, reached, radius
+        # No more exact than superlinear convergence, or the end of the round, asks for.
+        exactness = max(0.5 * accuracy, reached * min(0.1, math.sqrt(reached)))
+        step, length = solve(model, radius, reached, exactness * math.sqrt(value))
+        step = f.feasible(step)
+        predicted = -float(model.gradient @ step + step @ model.hessian(step) / 2)
+        trial = x + step
+        new = f.value(trial)
+        # Below rounding of the value the gradient decides.
+        noise = 1e-13 * abs(value)
+        new_model = None
+        if predicted < noise:
+            new_model = f.model(trial)
+            before, after = model.gradient, new_model.gradient
+            smaller = np.linalg.norm(after / model.weights) < np.linalg.norm(before / model.weights)
+            ratio = 1.0 if smaller else -1.0
+        else:
+            ratio = (value - new) / predicted
+        if ratio < 0.25:
+            radius = 0.25 * length
+        elif ratio > 0.75:
+            radius = max(radius, 2 * length)
+        if ratio > 1e-3:
+            x, value, model = trial, new, new_model or f.model(trial)
+        elif predicted < noise:
+            return x, iteration, reached, radius
+    return x, max_iterations, math.inf, radius
+
+
+def _direct_step(model: Model, radius: float, shift: float, _: float) -> tuple[Vector, float]:
+    """Minimise the model in the trust region with the Hessian written out.
+
+    A small shift makes up for the directions that turn U and V together, where it is singular.
+    Returns the step and its length, the radius where that is what limits it.
+    """
+    w = model.weights
+    matrix = model.hessian(np.eye(len(w))) / w / w[:, None]
+    target = -model.gradient / w
+    least, shift, limited = max(SHIFT, shift), SHIFT, False
+    while True:
+        shifted = matrix + shift * np.eye(len(w))
+        try:
+            np.linalg.cholesky(shifted)
+            step = np.linalg.solve(shifted, target)
+            length = float(np.linalg.norm(step))
+            if length <= radius:
+                return step / w, radius if limited else length
+        except np.linalg.LinAlgError:
+            pass
+        shift, limited = max(8 * shift, least), True
+
+
+def _truncated_step(
+    model: Model, radius: float, shift: float, accuracy: float
+) -> tuple[Vector, float]:
+    """Minimise the model in the trust region by Steihaug's truncated conjugate gradients."""
+    w = model.weights
+    residual = -model.gradient / w
+    step = np.zeros_like(residual)
+    direction = residual.copy()
+    squared = float(residual @ residual)
+    for _ in range(min(2 * len(w), MAX_CG_STEPS)):
+        product = model.hessian(direction / w) / w + shift * direction
+        curvature = float(direction @ product)
+        length = squared / curvature if curvature > 0 else math.inf
+        if curvature <= 0 and step.any():
+            # Away from a critical point, turning U and V has curvature below zero, of no use.
+            break
+        longer = step + length * direction if curvature > 0 else step
+        if curvature <= 0 or longer @ longer >= radius**2:
+            step = step + _to_boundary(step, direction, radius) * direction
+            break
+        step = longer
+        residual -= length * product
+        new = float(residual @ residual)
+        if new <= accuracy**2:
+            break
+        direction *= new / squared
+        direction += residual
+        squared = new
+    return step / w, float(np.linalg.norm(step))
+
+
+def _to_boundary(step: Vector, direction: Vector, radius: float) -> float:
+    a, b = float(direction @ direction), float(step @ direction)
+    c = float(step @ step) - radius**2
+    return (-b + math.sqrt(max(b * b - a * c, 0.0))) / a

@@ -1,0 +1,1 @@
+"""The multi-start search for problems that are not convex."""

@@ -1,0 +1,1 @@
+"""Grids of paths and phase diagrams."""

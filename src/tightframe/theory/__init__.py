@@ -1,0 +1,1 @@
+"""What is proved: certificates, closed forms, thresholds and limits."""

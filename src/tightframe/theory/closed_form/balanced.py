@@ -1,0 +1,42 @@
+"""Balanced cross-entropy with real features and one layer: a simplex ETF (Zhu et al. 2021)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tightframe.geometry.blocks import Array, BlockMatrix, Partition
+from tightframe.problem.problem import Problem, at_most
+
+NAME = "balanced cross-entropy"
+
+
+def applies(problem: Problem) -> bool:
+    """Tell whether the theorem covers a problem: one group, any bias, width at least K - 1."""
+    return (
+        problem.loss == "cross_entropy"
+        and problem.features == "real"
+        and problem.depth == 1
+        and len(problem.groups) == 1
+        and (problem.dim is None or problem.dim >= problem.num_classes - 1)
+    )
+
+
+def solve(problem: Problem) -> tuple[BlockMatrix, Array]:
+    """Return ``Z = m (I - 11^T/K)``, ``m = log(1/(lambda sqrt(n)) - K + 1)``.
+
+    If ``lambda sqrt(n) >= 1/K``, everything collapses to zero. A bias is zero at the minimum.
+    Equal class weights divide lambda.
+    """
+    partition = Partition.coarsest(problem)
+    k = problem.num_classes
+    ratio = problem.logit_decay * math.sqrt(partition.counts[0]) / float(partition.weights[0])
+    margin = 0.0 if at_most(1.0, ratio * k) else math.log1p(1 / ratio - k)
+    logits = BlockMatrix(partition, np.array([margin]), np.zeros((1, 1)))
+    return logits, np.zeros(1)
+
+
+def lower_bound(problem: Problem) -> float | None:
+    """Return None: the problem is convex, and the duality gap certifies the point."""
+    return None

@@ -1,0 +1,109 @@
+"""MSE with one or more linear layers, no or free bias, any counts: singular values decouple.
+
+Without bias the geometry is a general orthogonal frame (Dang et al. 2023). A free bias is
+minimised out first, which replaces ``D^{1/2}`` by ``A = D^{1/2}(I - u u^T)``, ``u = sqrt(n/N)``.
+By von Neumann's trace inequality the objective is at least
+``sum_i (sigma_i - a_i)^2 / (2N) + (M+1)/2 mu sigma_i^{2/(M+1)}`` over sorted singular values, with
+equality where logits and A share singular vectors; so each sigma_i solves a scalar problem.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tightframe.geometry.blocks import Array, BlockMatrix, Partition, svd
+from tightframe.problem.problem import Problem, at_most
+
+NAME = "MSE, decoupled singular values"
+
+
+def applies(problem: Problem) -> bool:
+    """Tell whether the theorem covers a problem; any width and depth.
+
+    Without bias the minimiser is diagonal and can be built from non-negative features too.
+    """
+    if problem.loss != "mse" or problem.bias == "decayed":
+        return False
+    return problem.features == "real" or problem.bias == "none"
+
+
+def solve(problem: Problem) -> tuple[BlockMatrix, Array]:
+    """Return the minimiser; if ``dim`` is too small, the largest singular values are kept."""
+    partition = Partition.coarsest(problem)
+    values, times = targets(problem, partition).spectrum
+    width = problem.num_classes if problem.dim is None else problem.dim
+    if width < times[shrink(problem, values) > 0].sum():
+        # The cut may run through a group of equal classes, so no symmetry is used.
+        partition = Partition.singletons(problem)
+    root = np.sqrt(partition.counts)
+    if problem.bias == "none":  # diagonal already; an SVD would blur its zeros
+        order = np.argsort(-root, kind="stable")
+        left, values, right = np.eye(len(root))[:, order], root[order], np.eye(len(root))[order]
+    else:
+        left, values, right = svd(targets(problem, partition).reduced)
+    sigma = shrink(problem, values)
+    if partition.num_groups == problem.num_classes:
+        sigma[width:] = 0.0
+    within = np.where(partition.sizes > 1, shrink(problem, root) / root, 0.0)
+    logits = BlockMatrix(partition, within, (left * sigma) @ right / partition.scale)
+    prior = partition.counts / partition.num_samples
+    bias = prior if problem.bias == "free" else np.zeros(partition.num_groups)
+    return logits, bias
+
+
+def lower_bound(problem: Problem) -> float:
+    """Return the decoupled bound; it holds for all factors of the given width."""
+    values, times = targets(problem, Partition.coarsest(problem)).spectrum
+    order = np.argsort(-values)
+    values, times = values[order], times[order]
+    width = problem.num_classes if problem.dim is None else problem.dim
+    used = np.clip(width - (np.cumsum(times) - times), 0, times)
+    nonzero = _scalar_cost(problem, shrink(problem, values), values)
+    zero = _scalar_cost(problem, np.zeros_like(values), values)
+    return float(used @ nonzero + (times - used) @ zero)
+
+
+def shrink(problem: Problem, targets: Array) -> Array:
+    """Minimise ``(s - a)^2 / (2N) + (M+1)/2 mu s^{2/(M+1)}`` over s >= 0 for every target a.
+
+    One layer: soft-thresholding at ``N mu``. More: the larger root of
+    ``(a - s) s^p = N mu``, ``p = (M-1)/(M+1)``, unless zero costs no more (`collapse_factor`).
+    """
+    m = problem.depth
+    threshold = problem.num_samples * problem.mean_decay
+    zero = at_most(collapse_factor(m) * targets ** (2 * m / (m + 1)), threshold)
+    if m == 1:
+        return np.where(zero, 0.0, targets - threshold)
+    p = (m - 1) / (m + 1)
+    # (a - s) s^p falls from its peak at s = a p / (1 + p) to zero at a: bisect in between.
+    low, high = targets * p / (1 + p), targets.copy()
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        above = (targets - middle) * middle**p > threshold
+        low, high = np.where(above, middle, low), np.where(above, high, middle)
+    return np.where(zero, 0.0, (low + high) / 2)
+
+
+def collapse_factor(depth: int) -> float:
+    """Return c_M: `shrink` takes a target a to zero iff ``c_M a^{2M/(M+1)} <= N mu``."""
+    m = depth
+    return float(((m - 1) / m) ** ((m - 1) / (m + 1)) / m)
+
+
+#: Halvings that exhaust float64 from any bracket [p a / (1 + p), a].
+BISECTIONS = 60
+
+
+def _scalar_cost(problem: Problem, sigma: Array, targets: Array) -> Array:
+    m = problem.depth
+    decay = (m + 1) / 2 * problem.mean_decay * sigma ** (2 / (m + 1))
+    return (sigma - targets) ** 2 / (2 * problem.num_samples) + decay
+
+
+def targets(problem: Problem, partition: Partition) -> BlockMatrix:
+    """Return the identity, centred by the class shares where a free bias takes those."""
+    within = np.where(partition.sizes > 1, 1.0, 0.0)
+    mean = np.diag(1 / partition.sizes)
+    if problem.bias == "free":
+        mean = mean - (partition.counts / partition.num_samples)[:, None]
+    return BlockMatrix(partition, within, mean)

@@ -1,0 +1,72 @@
+"""Cross-entropy with non-negative (ReLU) features, no bias, any counts (Dang et al. 2024)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tightframe.geometry.blocks import Array, BlockMatrix, Partition
+from tightframe.problem.problem import Problem, at_most
+
+NAME = "cross-entropy with non-negative features"
+
+
+def applies(problem: Problem) -> bool:
+    """Tell whether the theorem covers a problem.
+
+    One layer, no bias, and a width that holds an axis for every class that does not vanish.
+    """
+    covered = (
+        problem.loss == "cross_entropy"
+        and problem.features == "nonnegative"
+        and problem.depth == 1
+        and problem.bias == "none"
+        and not problem.adjustment_runs
+    )
+    if not covered or problem.dim is None:
+        return covered
+    positive = margins(problem, Partition.coarsest(problem)) > 0
+    kept = sum(group.classes for group, m in zip(problem.groups, positive, strict=True) if m)
+    return problem.dim >= kept
+
+
+def solve(problem: Problem) -> tuple[BlockMatrix, Array]:
+    """Return logits ``m_k (delta_jk - 1/K)`` on orthogonal class means.
+
+    ``m_k = log((K-1)(1/t_k - 1))`` with ``t_k = N lambda sqrt((K-1)/(K n_k))`` if
+    ``t_k < (K-1)/K``, else 0: the class vanishes. A class weight divides its ``t_k``.
+    """
+    partition = Partition.coarsest(problem)
+    return logits(partition, margins(problem, partition)), np.zeros(partition.num_groups)
+
+
+def logits(partition: Partition, margins: Array) -> BlockMatrix:
+    """Return ``Z = (I - 11^T/K) diag(m)`` for a margin of each group, shape (G,)."""
+    mean = np.diag(margins / partition.sizes) - margins / partition.sizes.sum()
+    return BlockMatrix(partition, np.where(partition.sizes > 1, margins, 0.0), mean)
+
+
+def lower_bound(problem: Problem) -> float:
+    """Return a bound of the objective that holds for all W and all H >= 0.
+
+    By Jensen the loss of class k is at least ``log(1 + (K-1) e^{-m_k})``, ``m_k`` its mean margin.
+    Since H >= 0 makes all products of features non-negative, the decay cost is at least
+    ``sum_k c_k m_k`` for any ``0 <= c_k <= lambda sqrt(n_k (K-1)/K)``. The sum of both is minimised
+    class by class (docs/theory.md section 5).
+    """
+    partition = Partition.coarsest(problem)
+    m = margins(problem, partition)
+    k = problem.num_classes
+    losses = np.log1p((k - 1) * np.exp(-m))
+    costs = problem.logit_decay * np.sqrt(partition.counts * (k - 1) / k) * m
+    return float(partition.loss_shares @ losses + partition.sizes @ costs)
+
+
+def margins(problem: Problem, partition: Partition) -> Array:
+    """Return the margin of each group, shape (G,); 0 where its classes vanish."""
+    k = problem.num_classes
+    t = partition.num_samples * problem.logit_decay * math.sqrt((k - 1) / k) / partition.pull
+    shown = np.minimum(t, (k - 1) / k)  # keeps the logarithm defined for vanished classes
+    m = math.log(k - 1) + np.log1p(-shown) - np.log(shown)
+    return np.where(at_most((k - 1) / k, t), 0.0, m)

@@ -1,0 +1,195 @@
+"""Thresholds: at which decays, counts and totals the classes of a group merge or vanish."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tightframe.geometry.blocks import BlockMatrix, Partition
+from tightframe.losses.datafits import make_datafit
+from tightframe.problem.problem import Problem, at_most
+from tightframe.theory.certificate import best_bias
+from tightframe.theory.closed_form import deep_linear
+
+
+@dataclass(frozen=True)
+class GroupThreshold:
+    """Where the classes of one group collapse.
+
+    Attributes
+    ----------
+    count, classes : int
+        The group.
+    logit_decay : float or None
+        The classes merge (or vanish, see `Thresholds.kind`) iff ``sqrt(weight_decay
+        feature_decay)`` is at least this; with several layers, iff the geometric mean of all decays
+        (`Problem.mean_decay`) is. None for a class alone in its group that has no threshold of its
+        own (`rank_changes` tells where the rank falls then).
+    collapsed : bool or None
+        Whether that is so at the problem's decays.
+    total_samples : float or None
+        At these decays the group collapses iff N is at least this, its own count unchanged.
+    distinct_counts : tuple of float or None
+        Open interval of counts per class for which the group stays distinct at these decays, the
+        other groups unchanged; None if there is none.
+    """
+
+    count: int
+    classes: int
+    logit_decay: float | None
+    collapsed: bool | None
+    total_samples: float | None
+    distinct_counts: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Collapse thresholds of a problem.
+
+    Attributes
+    ----------
+    kind : {"merge", "vanish"}
+        What collapse means: the classes of a group share one mean, or their means are zero.
+    logit_decay : float
+        ``sqrt(weight_decay feature_decay)`` of the problem; with several layers the geometric mean
+        of all decays.
+    total_collapse : float
+        From this logit decay on, all class means are zero.
+    groups : tuple of GroupThreshold
+    """
+
+    kind: str
+    logit_decay: float
+    total_collapse: float
+    groups: tuple[GroupThreshold, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything JSON-ready."""
+        return asdict(self)
+
+
+def thresholds(problem: Problem) -> Thresholds:
+    """Return the decays, totals and counts at which each group collapses.
+
+    One layer, real features: the classes of a group of two or more merge iff ``sqrt(n_i)/N <=
+    lambda``, whatever the other groups, the bias and the loss (docs/theory.md section 6; Hong &
+    Ling 2023). Class weights multiply ``sqrt(n_i)``; a logit adjustment changes nothing.
+    Non-negative features with cross-entropy: a class vanishes iff ``sqrt(n_i (K-1)/K)/N <= lambda``
+    (Dang et al. 2024), class weights as before. MSE with M layers, no or free bias: iff
+    ``c_M n_i^{M/(M+1)} / N <= mu``, ``c_M = ((M-1)/M)^{(M-1)/(M+1)} / M`` (Dang et al. 2023); for
+    M > 1 the singular value jumps there. They are those of features that are wide enough: a ``dim``
+    below the rank drops further directions (`solve` tells which).
+
+    Raises
+    ------
+    ValueError
+        If the problem is cross-entropy, or has a decayed bias, with more than one linear layer, or
+        has non-negative features with a bias.
+    """
+    if not isinstance(problem, Problem):
+        raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
+    if problem.features == "nonnegative" and problem.bias != "none":
+        raise ValueError("bias: thresholds for non-negative features are known for bias 'none'")
+    if problem.depth > 1 and (problem.loss != "mse" or problem.bias == "decayed"):
+        raise ValueError(
+            f"depth: got {problem.depth}; thresholds with several layers are known for MSE with "
+            "bias 'none' or 'free'"
+        )
+    relu = problem.features == "nonnegative" and problem.loss == "cross_entropy"
+    vanish = relu or (problem.loss == "mse" and problem.bias == "none")
+    factor = deep_linear.collapse_factor(problem.depth)
+    if relu:
+        factor = math.sqrt((problem.num_classes - 1) / problem.num_classes)
+    groups = tuple(
+        _group_threshold(problem, count, classes, factor * weight)
+        if vanish or classes > 1
+        else GroupThreshold(count, classes, None, None, None, None)
+        for (count, classes), weight in zip(
+            problem.groups, problem.group_weights.tolist(), strict=True
+        )
+    )
+    total = _total_collapse(problem, factor)
+    return Thresholds("vanish" if vanish else "merge", overall_decay(problem), total, groups)
+
+
+def overall_decay(problem: Problem) -> float:
+    """Return lambda, or for several layers what stands in its place: the decays' geometric mean."""
+    return problem.logit_decay if problem.depth == 1 else problem.mean_decay
+
+
+def _group_threshold(problem: Problem, count: int, classes: int, factor: float) -> GroupThreshold:
+    """Solve ``factor n^{M/(M+1)} / N = mu`` for mu, for N, and for n (N grows with n)."""
+    total, power = problem.num_samples, problem.depth / (problem.depth + 1)
+    ratio = overall_decay(problem) / factor
+    reach = count**power
+    return GroupThreshold(
+        count,
+        classes,
+        factor * reach / total,
+        bool(at_most(reach / total, ratio)),
+        reach / ratio,
+        _distinct_interval(total - count * classes, classes, ratio, power),
+    )
+
+
+def _distinct_interval(
+    others: int, classes: int, ratio: float, power: float
+) -> tuple[float, float] | None:
+    """Return where ``n^power > ratio (others + classes n)``, an interval of n, or None."""
+
+    def excess(log_n: float) -> float:
+        return power * log_n - math.log(ratio * (others + classes * math.exp(log_n)))
+
+    # The excess rises, then falls; the end without other classes is known.
+    top = -math.log(ratio * classes) / (1 - power)
+    if others == 0:
+        return 0.0, math.exp(top)
+    peak = math.log(power / (1 - power) * others / classes)
+    if not excess(peak) > 0:
+        return None
+    bottom = math.log(ratio * others) / power  # excess < 0 below, for the classes' own samples
+    return math.exp(_crossing(excess, bottom, peak)), math.exp(_crossing(excess, top, peak))
+
+
+def _crossing(function: Callable[[float], float], below: float, above: float) -> float:
+    """Bisect between a point where a function is negative and one where it is positive."""
+    while True:
+        middle = (below + above) / 2
+        if middle in (below, above):
+            return middle
+        if function(middle) > 0:
+            above = middle
+        else:
+            below = middle
+
+
+def _total_collapse(problem: Problem, factor: float) -> float:
+    """Return the decay from which on all logits are zero."""
+    if problem.features == "nonnegative" or (problem.loss == "mse" and problem.bias != "decayed"):
+        # The largest target: the largest pull, less what a free bias takes.
+        if problem.features == "nonnegative":
+            largest = float(Partition.coarsest(problem).pull.max())
+        else:
+            largest = deep_linear.targets(problem, Partition.coarsest(problem)).operator_norm
+        power = 2 * problem.depth / (problem.depth + 1)
+        return float(factor * largest**power / problem.num_samples)
+    return residual_at_zero(problem).operator_norm / problem.num_samples
+
+
+def residual_at_zero(problem: Problem) -> BlockMatrix:
+    """Return the data fit's residual at zero logits and the best bias for them.
+
+    ``R D^{1/2} / N`` is the gradient there (docs/theory.md section 2).
+    """
+    partition = Partition.coarsest(problem)
+    fit = make_datafit(problem.loss, partition)
+    g = partition.num_groups
+    zero = BlockMatrix(partition, np.zeros(g), np.zeros((g, g)))
+    bias = np.zeros(g)
+    if problem.bias != "none":
+        bias = best_bias(problem, fit, zero, bias)
+    return fit.residual(zero.within, zero.mean + bias[:, None])

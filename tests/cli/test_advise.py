@@ -1,0 +1,135 @@
+"""`tightframe advise`: what it takes, what it prints, what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+
+import tightframe as tf
+from tightframe.runs import calibrated
+
+STEP = ("--counts", "500x5,100x5", "--weight-decay", "1e-2", "--feature-decay", "2e-3")
+
+
+def saved(path, problem):
+    """Write a solution as the features of a network that reached it."""
+    solution = tf.solve(problem)
+    labels = np.repeat(np.arange(problem.num_classes), problem.counts)
+    np.savez(
+        path,
+        features=solution.class_means.T[labels],
+        labels=labels,
+        weight=solution.weights[0],
+        bias=solution.bias,
+    )
+
+
+def test_json_is_the_library_s_answer(command):
+    code, out, err = command("advise", *STEP, "--json")
+    assert (code, err) == (0, "")
+    problem = tf.Problem("500x5,100x5", weight_decay=1e-2, feature_decay=2e-3)
+    expected = json.loads(json.dumps(tf.advise(problem).to_dict()))
+    assert json.loads(out) == expected | {"calibration": None}
+
+
+def test_people_read_what_merges_and_what_helps(command):
+    code, out, err = command("advise", *STEP, "--margin", "0.5")
+    assert (code, err) == (0, "")
+    text = " ".join(out.split())
+    for words in (
+        "5 classes of 100 samples merge",
+        "Lower weight_decay to",
+        "Weigh the loss",
+        "Logit adjustment does not move the thresholds",
+        "10 times the data",
+        "Unconstrained feature model",
+    ):
+        assert words in text
+
+
+def test_nothing_to_change(command):
+    _, out, _ = command("advise", *STEP[:2], "--weight-decay", "1e-3", "--feature-decay", "1e-4")
+    assert "every class has a margin of 1: nothing to change" in " ".join(out.split())
+
+
+def test_labels_and_config_files(command, tmp_path):
+    np.save(tmp_path / "labels.npy", np.repeat(range(10), [500] * 5 + [100] * 5))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"weight_decay": 1e-2, "per_device_train_batch_size": 100, "optim": "sgd"})
+    )
+    code, out, _ = command(
+        "advise",
+        "--labels",
+        tmp_path / "labels.npy",
+        "--config",
+        tmp_path / "config.json",
+        "--batch-feature-decay",
+        "0.06",
+        "--json",
+    )
+    assert code == 0
+    problem = json.loads(out)["problem"]
+    assert problem["counts"] == "500x5,100x5"
+    assert problem["weight_decay"] == 1e-2
+    assert problem["feature_decay"] == pytest.approx(0.06 * 100 / 3000)
+
+
+def test_decays_of_a_trained_network(command, tmp_path):
+    problem = tf.Problem("40x3,6x3", weight_decay=2e-2, feature_decay=1e-3)
+    saved(tmp_path / "net.npz", problem)
+    code, out, _ = command("advise", "--from-run", tmp_path / "net.npz", "--json")
+    assert code == 0
+    result = json.loads(out)
+    assert result["calibration"]["weight_decay"] == pytest.approx(2e-2, rel=1e-3)
+    assert result["calibration"]["feature_decay"] == pytest.approx(1e-3, rel=1e-3)
+    assert result["problem"]["counts"] == "40x3,6x3"
+    code, out, _ = command("advise", "--from-run", tmp_path / "net.npz")
+    assert "fitted to the network: weight_decay 0.02" in " ".join(out.split())
+
+
+def test_decays_of_a_run_s_folder(command, fails, tmp_path, unrendered):
+    options = ["--counts", "8x5,2x5", "--epochs", "2", "--measure-every", "1", "--data", "digits"]
+    decays = "--weight-decay 2e-2 --feature-decay 2e-4 --weight-decay 8e-2 --feature-decay 8e-4"
+    code, _, err = command("run", "--out", tmp_path / "run", *options, *decays.split())
+    assert code == 0, err
+    assert "name one: w0.02-h0.0002, w0.08-h0.0008" in fails(
+        "advise", "--from-run", tmp_path / "run"
+    )
+    arguments = ("advise", "--from-run", tmp_path / "run", "--setting", "w0.08-h0.0008", "--json")
+    code, out, _ = command(*arguments)
+    assert code == 0
+    fitted = calibrated.calibrate_saved(tmp_path / "run", "w0.08-h0.0008")
+    assert json.loads(out)["calibration"]["weight_decay"] == fitted.weight_decay
+    assert "none" in fails("advise", "--from-run", tmp_path / "run", "--setting", "none")
+    assert "given for a run's folder" in fails(*arguments[:-1], "--bias", "free")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "counts, labels: got neither"),
+        (("--counts", "5x2"), "weight_decay: missing"),
+        (
+            ("--counts", "5x2", "--weight-decay", "1"),
+            "feature_decay, batch_feature_decay: got neither",
+        ),
+        ((*STEP, "--margin", "1", "--angle", "30"), "margin, angle: got both"),
+        ((*STEP, "--angle", "120"), "angle: got 120"),
+        ((*STEP, "--feature-decay-of", "batch"), "feature_decay_of: got 'batch'"),
+        ((*STEP, "--reduction", "sum"), "batch_size: missing"),
+        ((*STEP, "--class-weights", "1x3"), "class_weights: got 3 numbers for 10 classes"),
+        ((*STEP, "--labels", "nowhere.npy"), "counts, labels: got both"),
+        ((*STEP, "--config", "nowhere.yaml"), "config: nowhere.yaml is no file"),
+        ((*STEP, "--from-run", "nowhere.npz"), "from_run: given with counts or decays"),
+        (("--from-run", "nowhere.npz"), "nowhere.npz: no such file"),
+        (("--from-run", "nowhere.txt"), "need .npz or .safetensors"),
+        (("--from-run", "x.npz", "--setting", "a"), "setting: got 'a', but x.npz is no run"),
+    ],
+)
+def test_bad_options_are_named_in_one_line(fails, options, message):
+    assert message in fails("advise", *options)
+
+
+def test_a_file_without_features_is_named(fails, tmp_path):
+    np.savez(tmp_path / "x.npz", logits=np.ones(3))
+    assert "has no features; there are logits" in fails("advise", "--from-run", tmp_path / "x.npz")

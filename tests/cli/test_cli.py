@@ -1,0 +1,508 @@
+"""The command's contract: one JSON object on stdout, exit codes, one-line errors."""
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+import tightframe as tf
+from tightframe.cli import run_command
+
+DECAYS = ["--weight-decay", "0.005", "--feature-decay", "0.001"]
+SOLVE = ["solve", "--counts", "500x5,100x5", *DECAYS]
+
+
+def _network(seed=0, counts=(6, 4, 5), dim=4, noise=0.1):
+    """Features around class means, with a classifier that tells the classes apart."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(counts)), counts)
+    means = rng.normal(size=(len(counts), dim))
+    features = means[labels] + noise * rng.normal(size=(len(labels), dim))
+    return {
+        "features": features.astype(np.float32),
+        "labels": labels,
+        "weight": means.astype(np.float32),
+    }
+
+
+# -- solve -----------------------------------------------------------------------------------------
+
+
+def test_solve_json_has_the_contract(command):
+    code, out, err = command(*SOLVE, "--json")
+    assert (code, err) == (0, "")
+    result = json.loads(out)
+    needed = {
+        "objective",
+        "gap",
+        "status",
+        "method",
+        "groups",
+        "rank",
+        "bias",
+        "seconds",
+        "problem",
+    }
+    assert needed <= result.keys()
+    assert result["gap"] <= 1e-7
+    assert result["status"] == "optimal"
+    assert [group["collapsed"] for group in result["groups"]] == [False, False]
+    assert [group["count"] for group in result["groups"]] == [500, 100]
+    expected = tf.solve(tf.Problem("500x5,100x5", weight_decay=0.005, feature_decay=0.001))
+    assert result["objective"] == expected.objective  # all digits
+    assert tf.Problem(**result["problem"]) == expected.problem
+
+
+def test_solve_json_above_the_minority_threshold(command):
+    decays = ["--weight-decay", "0.02", "--feature-decay", "0.001"]
+    code, out, _ = command("solve", "--counts", "500x5,100x5", *decays, "--json")
+    groups = json.loads(out)["groups"]
+    assert code == 0
+    assert [(group["count"], group["collapsed"]) for group in groups] == [(500, False), (100, True)]
+    assert groups[1]["margin"] == 0
+
+
+def test_solve_prints_for_people(command):
+    code, out, _ = command(*SOLVE)
+    assert code == 0
+    for word in ("margin", "distinct", "objective", "gap", "optimal", "rank 9"):
+        assert word in out
+
+
+def test_solve_writes_its_arrays(command, tmp_path):
+    path = tmp_path / "new" / "solution.npz"
+    code, _, _ = command(*SOLVE, "--out", path)
+    assert code == 0
+    with np.load(path, allow_pickle=False) as arrays:
+        logits = arrays["weight_1"] @ arrays["class_means"]
+        assert np.allclose(logits, arrays["logits"])
+        assert arrays["bias"].shape == (10,)
+
+
+def test_solve_with_several_layers(command):
+    options = ["--loss", "mse", "--depth", "2", "--weight-decay", "1e-3,2e-3"]
+    code, out, _ = command(
+        "solve", "--counts", "20,10", *options, "--feature-decay", "1e-3", "--json"
+    )
+    assert code == 0
+    assert json.loads(out)["problem"]["weight_decay"] == [1e-3, 2e-3]
+
+
+def test_solve_says_what_nothing_certifies(command):
+    options = ["--counts", "10x4", "--weight-decay", "3e-3", "--feature-decay", "3e-4"]
+    options += ["--depth", "3", "--starts", "3", "--seed", "1"]
+    code, out, err = command("solve", *options)
+    assert (code, err) == (0, "")
+    words = ("gap none", "local", "low-rank", "ETF", "closed form", "best of 18 starts", "seed 1")
+    for word in (*words, "Nothing certifies"):
+        assert word in " ".join(out.split())
+    code, out, _ = command("solve", *options, "--json")
+    result = json.loads(out)
+    assert code == 0
+    assert (result["status"], result["gap"]) == ("local", None)
+    assert result["search"]["winner"] == "low-rank"
+    assert [c["rank"] for c in result["search"]["candidates"]] == [2, 3, 1, 0]
+
+
+def test_non_convergence_is_exit_code_3(command, monkeypatch):
+    limited = functools.partial(tf.solve, max_iterations=1)
+    monkeypatch.setattr("tightframe.cli.commands.solve_problem", limited)
+    code, out, err = command("solve", "--counts", "60,20,9,4", *DECAYS, "--json")
+    assert code == 3
+    assert json.loads(out)["status"] == "not_converged"
+    assert err.startswith("tightframe: warning: solve stopped at a relative gap")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--counts", "500,-3"], "counts: cannot read '-3'"),
+        (["--counts", "500,2.5"], "counts: cannot read '2.5'"),
+        (["--counts", "500"], "counts: got 1 class"),
+        (["--weight-decay", "nan"], "weight_decay: got nan"),
+        (["--weight-decay", "-1"], "weight_decay: got -1"),
+        (["--weight-decay", "much"], "'--weight-decay': got 'much', need a number"),
+        (["--feature-decay", "inf"], "feature_decay: got inf"),
+        (["--loss", "hinge"], "loss: got 'hinge', allowed are cross_entropy, mse"),
+        (["--bias", "decayed"], "bias_decay: missing"),
+        (["--bias-decay", "0.1"], "bias_decay: got 0.1 with bias='none'"),
+        (["--features", "relu"], "features: got 'relu', allowed are real, nonnegative"),
+        (["--dim", "2.5"], "'--dim': got '2.5', need a whole number"),
+        (["--depth", "0"], "depth: got 0"),
+        (["--starts", "0"], "starts: got 0, need a whole number, at least 1"),
+        (["--seed", "-1"], "seed: got -1, need a whole number, at least 0"),
+        (["--features", "nonnegative", "--depth", "2"], "are solved for depth 1 and bias 'none'"),
+        (["--tol", "0"], "tol: got 0"),
+        (["--out", "x.txt"], "out: got 'x.txt', need a name that ends in .npz"),
+        (["--nonsense"], "--nonsense"),
+    ],
+)
+def test_bad_options_are_named_in_one_line(fails, options, message):
+    assert message in fails(*SOLVE, *options)
+
+
+def test_missing_options_and_unknown_commands(fails):
+    assert "--counts" in fails("solve", *DECAYS)
+    assert "'solv'" in fails("solv")
+
+
+def test_unwritable_output_is_named(fails, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "file/x.npz: " in fails(*SOLVE, "--out", tmp_path / "file" / "x.npz")
+
+
+def test_version(command):
+    assert command("--version") == (0, f"{tf.__version__}\n", "")
+
+
+def test_help_is_not_an_error(command):
+    for arguments in (["--help"], ["solve", "-h"], ["run", "--help"]):
+        code, out, err = command(*arguments)
+        assert (code, err) == (0, "")
+        assert "Usage" in out
+
+
+# -- thresholds, certify ---------------------------------------------------------------------------
+
+
+def test_thresholds(command):
+    code, out, _ = command("thresholds", "--counts", "500x5,100x5", *DECAYS, "--json")
+    assert code == 0
+    groups = json.loads(out)["groups"]
+    assert groups[1]["logit_decay"] == pytest.approx(1 / 300)
+    assert groups[1]["collapsed"] is False
+    code, out, _ = command("thresholds", "--counts", "500x5,100x4,7", *DECAYS)
+    assert code == 0
+    assert "merge from" in out
+
+
+DEEP = ["--loss", "mse", "--depth", "2", "--weight-decay", "1e-3,4e-3", "--feature-decay", "2e-3"]
+
+
+def test_thresholds_with_several_layers(command):
+    code, out, err = command("thresholds", "--counts", "20x2,10", *DEEP, "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    problem = tf.Problem(**found["problem"])
+    assert (problem.depth, problem.weight_decays) == (2, (1e-3, 4e-3))
+    assert found["logit_decay"] == pytest.approx(2e-3)
+    # The class with 10 samples vanishes from c_2 10^(2/3) / 50 on, c_2 = 2^(-4/3).
+    assert found["groups"][1]["logit_decay"] == pytest.approx(5 ** (2 / 3) / 50 / 2 ** (2 / 3))
+    assert "rank_changes" not in found
+    code, out, _ = command("thresholds", "--counts", "20x2,10", *DEEP)
+    assert code == 0
+    assert "lambda = geometric mean of all decays = 0.002" in out
+    assert "sqrt" not in out
+
+
+def test_thresholds_with_ranks(command):
+    options = ["thresholds", "--counts", "60,20x3", *DECAYS, "--ranks"]
+    code, out, err = command(*options, "--json")
+    assert (code, err) == (0, "")
+    changes = json.loads(out)["rank_changes"]
+    assert [set(change) for change in changes] == [{"logit_decay", "rank_above", "rank_below"}] * 2
+    assert [(change["rank_above"], change["rank_below"]) for change in changes] == [(0, 1), (1, 3)]
+    for change in changes:
+        for factor, side in ((1 + 1e-5, "rank_above"), (1 - 1e-5, "rank_below")):
+            decay = change["logit_decay"] * factor
+            solution = tf.solve(tf.Problem("60,20x3", weight_decay=decay, feature_decay=decay))
+            assert solution.rank == change[side]
+    code, out, _ = command(*options)
+    assert code == 0
+    for words in ("merge from", "Where the rank changes", "rank above", "rank below"):
+        assert words in out
+    for change in changes:
+        assert f"{change['logit_decay']:.6g}" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--depth", "2"], "depth: got 2; thresholds with several layers are known for MSE"),
+        ([*DEEP, "--bias", "decayed", "--bias-decay", "1"], "depth: got 2; thresholds with"),
+        ([*DEEP, "--ranks"], "problem: rank_changes needs one layer"),
+        ([*DEEP, "--depth", "3"], "weight_decay: got 2 numbers for depth 3"),
+        (["--weight-decay", "1e-3,4e-3"], "weight_decay: got 2 numbers for depth 1"),
+        (["--weight-decay", "1e-3,x"], "'--weight-decay': got 'x', need a number"),
+        (["--depth", "0"], "depth: got 0, need a whole number, at least 1"),
+        (["--depth", "two"], "'--depth': got 'two', need a whole number"),
+        (["--features", "nonnegative", "--ranks"], "problem: rank_changes needs one layer, real"),
+        (["--ranks", "yes"], "yes"),
+    ],
+)
+def test_bad_options_of_thresholds(fails, options, message):
+    assert message in fails("thresholds", "--counts", "20x2,10", *DECAYS, *options)
+
+
+def test_certify_a_solution_and_a_spoilt_one(command, tmp_path):
+    command(*SOLVE, "--out", tmp_path / "best.npz")
+    with np.load(tmp_path / "best.npz") as arrays:
+        np.savez(tmp_path / "spoilt.npz", logits=arrays["logits"] * 1.2)
+        factors = {"weight": arrays["weight_1"], "class_means": arrays["class_means"]}
+        save_file(factors, tmp_path / "factors.safetensors")
+    gaps = {}
+    for name in ("best.npz", "factors.safetensors", "spoilt.npz"):
+        code, out, _ = command(
+            "certify", tmp_path / name, "--counts", "500x5,100x5", *DECAYS, "--json"
+        )
+        assert code == 0
+        gaps[name] = json.loads(out)["gap"]
+    assert gaps["best.npz"] <= 1e-7
+    assert gaps["factors.safetensors"] <= 1e-7
+    assert gaps["spoilt.npz"] > 1e-3
+    code, out, _ = command("certify", tmp_path / "spoilt.npz", "--counts", "500x5,100x5", *DECAYS)
+    assert "gap (certified)" in out
+
+
+@pytest.mark.parametrize(
+    ("option", "message"), [("--depth", "depth 2 is certified"), ("--dim", "dim is 2, but")]
+)
+def test_certify_refuses_what_nothing_certifies(fails, tmp_path, option, message):
+    np.savez(tmp_path / "x.npz", logits=np.zeros((4, 4)))
+    options = ["--counts", "10x4", *DECAYS, option, "2"]
+    assert message in fails("certify", tmp_path / "x.npz", *options)
+
+
+def test_certify_bad_files(fails, tmp_path):
+    np.savez(tmp_path / "other.npz", x=np.eye(2))
+    np.savez(tmp_path / "small.npz", logits=np.eye(2))
+    options = ["--counts", "500x5,100x5", *DECAYS]
+    assert "need logits, or weight and class_means; it has x" in fails(
+        "certify", tmp_path / "other.npz", *options
+    )
+    assert "logits: got shape (2, 2), need (10, 10)" in fails(
+        "certify", tmp_path / "small.npz", *options
+    )
+    assert "no such file" in fails("certify", tmp_path / "none.npz", *options)
+
+
+# -- measure ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["npz", "safetensors"])
+def test_measure_reads_what_any_network_can_save(command, tmp_path, ending):
+    path, arrays = tmp_path / f"features.{ending}", _network()
+    (np.savez(path, **arrays) if ending == "npz" else save_file(arrays, path))
+    code, out, err = command("measure", path, *DECAYS, "--json")
+    assert (code, err) == (0, "")
+    result = json.loads(out)
+    assert result["num_samples"] == 15
+    assert set(result["distances"]) == {"predicted", "simplex ETF", "orthogonal frame", "SELI"}
+    certificate = result["certificate"]
+    # Features off their means only cost more, and nothing passes the bound.
+    assert certificate["network_objective"] >= certificate["primal"] >= certificate["lower_bound"]
+    assert certificate["gap"] == pytest.approx(certificate["primal"] - certificate["lower_bound"])
+    assert len(result["verdicts"]) == 3
+    code, out, _ = command("measure", path, *DECAYS)
+    assert code == 0
+    assert "certified gap of the class means" in out
+    code, out, _ = command("measure", path, "--json")
+    assert code == 0
+    assert "certificate" not in json.loads(out)
+
+
+def test_measure_finds_no_gap_at_the_solution(command, tmp_path):
+    problem = tf.Problem("6,4,5", weight_decay=0.005, feature_decay=0.001, bias="free")
+    solution = tf.solve(problem)
+    labels = np.repeat(np.arange(3), problem.counts)
+    arrays = {"features": solution.class_means.T[labels], "labels": labels}
+    arrays |= {"weight": solution.weights[0], "bias": solution.bias}
+    np.savez(tmp_path / "x.npz", **arrays)
+    code, out, _ = command("measure", tmp_path / "x.npz", *DECAYS, "--bias", "free", "--json")
+    result = json.loads(out)
+    assert code == 0
+    assert result["certificate"]["gap"] <= 1e-8
+    assert result["certificate"]["network_objective"] == pytest.approx(solution.objective)
+    assert max(result["distances"]["predicted"].values()) < 1e-6
+
+
+def _spoil(name, value):
+    arrays = _network()
+    arrays[name] = value(arrays[name]) if name in arrays else value(None)
+    return arrays
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"features": np.ones((3, 2))}, "labels: missing"),
+        (_spoil("weight", lambda w: w[:, :3]), "weight: got shape (3, 3) with features (15, 4)"),
+        (_spoil("features", lambda h: h[:, 0]), "weight: got shape (3, 4) with features (15,)"),
+        (_spoil("labels", lambda y: y[:-1]), "labels: got"),
+        (_spoil("labels", lambda y: y + 1), "labels: got 3"),
+        (_spoil("labels", lambda y: y - 1), "labels: got -1"),
+        (_spoil("labels", lambda y: y + 0.5), "labels"),
+        (_spoil("labels", lambda y: np.where(y == 1, 0, y)), "class 1"),
+        (_spoil("features", lambda h: np.where(h == h[3, 1], np.nan, h)), "features"),
+        (_spoil("weight", lambda w: w * np.inf), "weight"),
+        (_spoil("bias", lambda _: np.ones(2)), "bias"),
+        (_spoil("bias", lambda _: np.ones(3)), "bias: got a non-zero bias"),
+        (
+            _spoil("features", lambda h: h[:0]) | {"labels": np.zeros(0, int)},
+            "classes 0, 1, 2 are without samples",
+        ),
+    ],
+)
+def test_measure_names_what_is_wrong(fails, tmp_path, arrays, message):
+    np.savez(tmp_path / "x.npz", **arrays)
+    assert message in fails("measure", tmp_path / "x.npz", *DECAYS)
+
+
+def test_measure_checks_its_options(fails, tmp_path):
+    np.savez(tmp_path / "x.npz", **_network())
+    assert "feature_decay: missing" in fails("measure", tmp_path / "x.npz", "--weight-decay", "1")
+    assert "features: smallest entry is -" in fails(
+        "measure", tmp_path / "x.npz", *DECAYS, "--features", "nonnegative"
+    )
+    np.savez(tmp_path / "narrow.npz", **_network(counts=(3, 3, 3, 3), dim=2))
+    assert "needs dim of at least 3" in fails("measure", tmp_path / "narrow.npz", *DECAYS)
+
+
+# -- run, report -----------------------------------------------------------------------------------
+
+TINY = ["--epochs", "6", "--measure-every", "2", "--hidden", "16", "--feature-dim", "10"]
+
+
+def test_run_reports_and_resumes(command, fails, tmp_path, unrendered):
+    out = tmp_path / "run"
+    code, text, _ = command("run", "--out", out, *TINY)
+    assert code == 0
+    for words in ("Predicted class groups", "to ETF", "The 5 classes with 10 samples each"):
+        assert words in text
+    assert (out / "report.html").stat().st_size > 10_000
+    assert (out / "plots" / "summary.png").is_file()
+    assert "already holds a run" in fails("run", "--out", out, *TINY)
+    assert (out / "report.html").is_file()
+
+    before = (out / "report.html").read_bytes()
+    code, text, _ = command("run", "--out", out, "--resume", "--json")
+    assert code == 0
+    assert [result["finished"] for result in json.loads(text)["results"]] == [True, True]
+    assert (out / "report.html").read_bytes() == before
+
+    (out / "report.html").unlink()
+    code, text, _ = command("report", out)
+    assert code == 0
+    assert (out / "report.html").read_bytes() == before
+
+
+def test_damaged_runs_are_named_or_mended(command, fails, tmp_path, unrendered):
+    out, one = tmp_path / "run", [*TINY, *DECAYS]
+    code, _, err = command("run", "--out", out, "--resume", *one)
+    assert code == 0
+    assert "nothing to resume" in err
+    setting = next((out / "settings").iterdir())
+    whole = (setting / "result.json").read_text()
+    (setting / "result.json").write_text("{}")  # not finished, so it is made again
+    (setting / "history.parquet").write_bytes(b"half")
+    assert command("run", "--out", out, "--resume")[0] == 0
+    mended = json.loads((setting / "result.json").read_text())
+    assert mended["last"]["objective"] == json.loads(whole)["last"]["objective"]
+    for damage in (b"", b"garbage", (setting / "checkpoints" / "last.ckpt").read_bytes()[:500]):
+        (setting / "result.json").unlink(missing_ok=True)
+        (setting / "checkpoints" / "last.ckpt").write_bytes(damage)
+        code, _, err = command("run", "--out", out, "--resume")
+        assert code == 2
+        assert "delete it to train this setting anew" in err
+        assert err.count("\n") == 1
+    (out / "run.json").write_text('{"format": 1, "config": 2, "config_hash": 3, "settings": 4}')
+    assert "not the record of a run" in fails("run", "--out", out, "--resume")
+
+
+def test_no_device_no_folder(fails, tmp_path):
+    if torch.accelerator.is_available():
+        pytest.skip("this machine has an accelerator")
+    assert "device: got 'gpu'" in fails("run", "--out", tmp_path / "run", "--device", "gpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_interrupted_before_anything_is_kept(command, tmp_path, monkeypatch):
+    import tightframe.runs.train as train
+
+    def interrupt(problem):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "solve", interrupt)
+    code, out, err = command("run", "--out", tmp_path / "run", *TINY)
+    assert (code, out) == (130, "")
+    assert "interrupted" in err
+    assert "kept" not in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data", "imagenet"], "data: got 'imagenet'"),
+        (["--counts", "100x5"], "counts"),
+        (["--counts", "5000x10"], "5000"),
+        (["--optimizer", "newton"], "optimizer: got 'newton'"),
+        (["--lr", "-1"], "lr"),
+        (["--epochs", "0"], "epochs: got 0"),
+        (["--batch-size", "9999"], "batch_size: got 9999"),
+        (["--hidden", "16,x"], "got 'x', need a whole number"),
+        (["--weight-decay", "0.1"], "feature_decay: given 0 times, weight_decay 1 times"),
+        (["--feature-dim", "3"], "dim is 3"),
+    ],
+)
+def test_run_refuses_bad_options_before_it_trains(fails, tmp_path, options, message):
+    assert message in fails("run", "--out", tmp_path / "run", *TINY, *options)
+
+
+def test_report_needs_a_run(fails, tmp_path):
+    assert "holds no run" in fails("report", tmp_path)
+    assert "holds no run" in fails("report", tmp_path / "nowhere")
+
+
+#: Train until there is a checkpoint, then wait for Ctrl-C.
+WAITING = """
+import sys, time
+from pathlib import Path
+import lightning
+from tightframe.cli import main
+
+def wait(*_):
+    if any(Path(sys.argv[3]).glob("settings/*/checkpoints/last.ckpt")):
+        time.sleep(120)
+
+lightning.Callback.on_train_epoch_start = wait
+main()
+"""
+
+
+def test_ctrl_c_keeps_what_was_finished_and_resume_continues(tmp_path, unrendered):
+    out = tmp_path / "run"
+    options = ["--hidden", "8", "--feature-dim", "10", "--measure-every", "2", *DECAYS]
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING, "run", "--out", str(out), "--epochs", "5", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    settings = out / "settings"
+    deadline = time.monotonic() + 120
+    while not list(settings.glob("*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert b"Traceback" not in err
+    assert b"--resume" in err
+    name = next(settings.glob("*/checkpoints/last.ckpt")).parent.parent.name
+    assert not (settings / name / "result.json").exists()
+    assert run_command(["report", str(out)]) == 0  # an unfinished run can be looked at
+    history = settings / name / "history.parquet"
+    assert pd.read_parquet(history)["epoch"].tolist() == [0, 2]
+
+    assert run_command(["run", "--out", str(out), "--resume"]) == 0
+    assert all((folder / "result.json").is_file() for folder in settings.iterdir())
+    assert pd.read_parquet(history)["epoch"].tolist() == [0, 2, 4, 5]

@@ -1,0 +1,103 @@
+"""`tightframe reproduce` and `report` on what it wrote: output, exit codes, hints."""
+
+import json
+
+import pytest
+
+from tests.reproduce.toy_paper import BAD, GOOD
+from tightframe.reproduce import spec
+
+
+@pytest.fixture(autouse=True)
+def toy(monkeypatch):
+    monkeypatch.setattr(spec, "papers", lambda: GOOD)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def test_list_names_papers_and_figures(command, monkeypatch):
+    code, out, err = command("reproduce", "--list")
+    assert (code, err) == (0, "")
+    assert "toy/rank" in out
+    assert "T. Oy, On toys, 2020" in out
+    code, out, err = command("reproduce", "--list", "--json")
+    (paper,) = json.loads(out)["papers"]
+    assert [figure["name"] for figure in paper["figures"]] == ["rank", "again"]
+    monkeypatch.undo()
+    code, out, err = command("reproduce", "--list")
+    assert (code, err) == (0, "")
+    assert "hong-ling/minority-lambda" in out
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, err = command("reproduce", "--list")
+    assert "thrampoulidis/regularisation-path" in out  # the longest, in a narrow terminal
+
+
+def test_a_run_prints_verdicts_and_writes_page_and_pictures(command, tmp_path, request):
+    folder = tmp_path / "out"
+    code, out, err = command("reproduce", "toy/rank", "--out", folder)
+    assert (code, err) == (0, "")
+    assert "The rank is right." in " ".join(out.replace("│", " ").split())
+    assert f"report: {folder / 'report.html'}" in out
+    page = (folder / "report.html").read_bytes()
+    picture = folder / "figures/toy/rank/rank.png"
+    assert picture.stat().st_size > 10_000
+    picture.unlink()
+    request.getfixturevalue("unrendered")
+    (folder / "report.html").unlink()
+    code, out, err = command("report", folder)
+    assert (code, out.strip(), err) == (0, str(folder / "report.html"), "")
+    assert (folder / "report.html").read_bytes() == page
+    assert picture.exists()
+
+
+def test_json_is_one_object(command, tmp_path, unrendered):
+    code, out, err = command("reproduce", "toy/again", "--out", tmp_path / "out", "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert [figure["name"] for figure in found["figures"]] == ["toy/again"]
+    assert found["figures"][0]["verdicts"][0]["outcome"] == "reproduced"
+    again = command("reproduce", "toy/again", "--out", tmp_path / "out", "--json", "--resume")
+    assert json.loads(again[1]) == found
+
+
+def test_failed_runs_give_exit_code_three_and_are_named(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(spec, "papers", lambda: BAD)
+    code, out, err = command("reproduce", "toy/broken", "--out", tmp_path / "out")
+    assert code == 3
+    assert err.startswith("tightframe: toy/broken: solve (what bad) failed: feature_decay: got -1")
+    assert "It ran." in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "names: need a paper, PAPER/FIGURE or all; --list shows"),
+        (["toy/none", "--out", "x"], "figures of toy are rank, again"),
+        (["toy"], "out: name a folder"),
+        (["toy", "--out", "x", "--scale", "big"], "scale: got 'big', allowed are smoke, cpu"),
+        (["toy", "--out", "x", "--jobs", "-3"], "jobs: got -3"),
+        (["toy", "--out", "x", "--data-root", "missing"], "is no folder"),
+        (["toy", "--out", "x", "--device", "tpu"], "device: got 'tpu'"),
+    ],
+)
+def test_bad_input_is_one_line(fails, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in fails("reproduce", *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_run_needs_resume(command, fails, tmp_path):
+    command("reproduce", "toy/again", "--out", tmp_path / "out")
+    message = fails("reproduce", "toy/again", "--out", tmp_path / "out")
+    assert "already holds a reproduction; resume it or name another folder" in message
+
+
+def test_interrupted_it_says_how_to_go_on(command, tmp_path, monkeypatch):
+    from tightframe.reproduce import folder as module
+
+    def stop(**task):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "run_task", stop)
+    code, out, err = command("reproduce", "toy", "--out", tmp_path / "out")
+    assert (code, out) == (130, "")
+    assert "the same command and --resume" in err

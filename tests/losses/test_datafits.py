@@ -1,0 +1,168 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import log_softmax, softmax
+
+import tightframe as tf
+from tests.geometry.test_blocks import GROUPS
+from tests.geometry.test_blocks import _random_blocks as random_blocks
+from tightframe.geometry.blocks import BlockMatrix
+from tightframe.losses.datafits import make_datafit
+
+LOSSES = st.sampled_from(["cross_entropy", "mse"])
+SEEDS = st.integers(0, 10**6)
+
+
+def _random_blocks(loss, groups, seed):
+    """Draw blocks; every other cross-entropy has class weights and a logit adjustment."""
+    rng, options = np.random.default_rng(seed + 2), {}
+    if loss == "cross_entropy" and seed % 2:
+        sizes = [classes for _, classes in groups]
+        options = {
+            "class_weights": np.repeat(10 ** rng.uniform(-1, 1, len(groups)), sizes),
+            "logit_adjustment": np.repeat(rng.normal(size=len(groups)), sizes),
+        }
+    return random_blocks(groups, seed, **options)
+
+
+def _dense_value(problem, loss, scores):
+    weights = problem.counts / problem.num_samples * problem.class_weights
+    if loss == "mse":
+        return weights @ (0.5 * ((scores - np.eye(len(weights))) ** 2).sum(axis=0))
+    scores = scores + problem.logit_adjustment[:, None]
+    return weights @ -np.diagonal(log_softmax(scores, axis=0))
+
+
+def _dense_residual(problem, loss, scores):
+    if loss == "mse":
+        return scores - np.eye(len(scores))
+    probabilities = softmax(scores + problem.logit_adjustment[:, None], axis=0)
+    return (probabilities - np.eye(len(scores))) * problem.class_weights
+
+
+@given(LOSSES, GROUPS, SEEDS, st.sampled_from([0.1, 1.0, 30.0]))
+def test_value_and_residual_are_those_of_the_dense_loss(loss, groups, seed, scale):
+    problem, blocks = _random_blocks(loss, groups, seed)
+    blocks = blocks * scale
+    fit = make_datafit(loss, blocks.partition)
+    dense = blocks.to_dense()
+    expected = _dense_value(problem, loss, dense)
+    assert fit.value(blocks.within, blocks.mean) == pytest.approx(expected, rel=1e-11, abs=1e-14)
+    residual = fit.residual(blocks.within, blocks.mean).to_dense()
+    assert np.allclose(residual, _dense_residual(problem, loss, dense), atol=1e-12 * scale)
+
+
+@given(LOSSES, GROUPS, SEEDS)
+def test_gradient_and_curvature_are_finite_differences(loss, groups, seed):
+    _, blocks = _random_blocks(loss, groups, seed)
+    fit = make_datafit(loss, blocks.partition)
+    rng = np.random.default_rng(seed + 1)
+    d_within = np.where(blocks.partition.sizes > 1, rng.normal(size=len(blocks.within)), 0.0)
+    d_mean = rng.normal(size=blocks.mean.shape)
+    step = 1e-5
+
+    def at(t):
+        return blocks.within + t * d_within, blocks.mean + t * d_mean
+
+    exactly = fit.derivatives(*at(0))
+    slope = exactly.by_margin @ d_within + np.vdot(exactly.by_score, d_mean)
+    difference = (fit.value(*at(step)) - fit.value(*at(-step))) / (2 * step)
+    assert slope == pytest.approx(difference, rel=1e-6, abs=1e-8)
+
+    curved = exactly.curvature(d_within, d_mean)
+    up, down = fit.derivatives(*at(step))[:2], fit.derivatives(*at(-step))[:2]
+    for exact, plus, minus in zip(curved, up, down, strict=True):
+        assert np.allclose(exact, (plus - minus) / (2 * step), rtol=1e-5, atol=1e-8)
+
+
+@given(LOSSES, GROUPS, SEEDS)
+def test_bias_derivatives_are_those_along_the_bias(loss, groups, seed):
+    _, blocks = _random_blocks(loss, groups, seed)
+    fit = make_datafit(loss, blocks.partition)
+    derivatives = fit.derivatives(blocks.within, blocks.mean)
+    g = blocks.partition.num_groups
+    # A batch of directions: one unit of bias a group.
+    directions = np.repeat(np.eye(g)[:, :, None], g, axis=2)
+    columns = derivatives.curvature(np.zeros((g, g)), directions)[1].sum(axis=-1)
+    gradient, hessian = fit.bias_derivatives(blocks.within, blocks.mean)
+    assert np.allclose(gradient, derivatives.by_score.sum(axis=1), atol=1e-12)
+    assert np.allclose(hessian, columns.T, atol=1e-12)
+    assert np.allclose(derivatives.score_diagonal.sum(axis=1), np.diagonal(hessian), atol=1e-12)
+    units = np.zeros((g * g, g, g))
+    units[np.arange(g * g), *np.divmod(np.arange(g * g), g)] = 1
+    entries = (derivatives.curvature(np.zeros((g * g, g)), units)[1] * units).sum(axis=(1, 2))
+    assert np.allclose(derivatives.score_diagonal.ravel(), entries, atol=1e-12)
+    margins = derivatives.curvature(np.eye(g), np.zeros((g, g, g)))[0]
+    assert np.allclose(derivatives.margin_diagonal, np.diagonal(margins), atol=1e-12)
+
+
+@given(LOSSES, GROUPS, SEEDS)
+def test_smoothness_bounds_the_curvature(loss, groups, seed):
+    _, blocks = _random_blocks(loss, groups, seed)
+    p = blocks.partition
+    fit = make_datafit(loss, p)
+    curvature = fit.derivatives(blocks.within, blocks.mean).curvature
+    step = np.random.default_rng(seed).normal(size=blocks.mean.shape)  # in X = Z D^{1/2}
+    change = curvature(np.zeros(p.num_groups), step / p.scale)[1] / p.scale
+    assert np.vdot(step, change) <= fit.smoothness * np.vdot(step, step) * (1 + 1e-12)
+
+
+@given(LOSSES, GROUPS, SEEDS, SEEDS)
+def test_fenchel_young(loss, groups, seed, other_seed):
+    """f(Z) + f*(G) >= <G, Z> for any Z and dual G, with equality where G is the gradient."""
+    problem, blocks = _random_blocks(loss, groups, seed)
+    _, other = _random_blocks(loss, groups, other_seed)
+    fit = make_datafit(loss, blocks.partition)
+    residual = fit.residual(blocks.within, blocks.mean)
+
+    def excess(z):
+        product = np.vdot(residual.to_dense() * problem.counts, z.to_dense())
+        value = fit.value(z.within, z.mean) - fit.dual_value(residual)
+        return value - product / problem.num_samples
+
+    assert excess(other) >= -1e-12
+    assert excess(blocks) == pytest.approx(0, abs=1e-12)
+
+
+@given(GROUPS, SEEDS)
+def test_entropy_is_minus_infinity_outside_the_simplex(groups, seed):
+    _, blocks = _random_blocks("cross_entropy", groups, seed)
+    fit = make_datafit("cross_entropy", blocks.partition)
+    residual = fit.residual(blocks.within, blocks.mean)
+    outside = BlockMatrix(residual.partition, residual.within, residual.mean.copy())
+    outside.mean[0, 1] -= blocks.partition.weights[1]
+    assert fit.dual_value(outside) == -np.inf
+
+
+@given(LOSSES, GROUPS, SEEDS)
+def test_repair_makes_the_dual_point_feasible_for_a_free_bias(loss, groups, seed):
+    problem, blocks = _random_blocks(loss, groups, seed)
+    fit = make_datafit(loss, blocks.partition)
+    repaired = fit.repair(fit.residual(blocks.within, blocks.mean))
+    assert np.allclose(repaired.to_dense() @ problem.counts, 0, atol=1e-12 * problem.num_samples)
+    if loss == "cross_entropy":
+        probabilities = repaired.to_dense() / problem.class_weights + np.eye(problem.num_classes)
+        assert np.allclose(probabilities.sum(axis=0), 1)
+        assert probabilities.min() >= -1e-15
+
+
+def test_losses_near_zero_keep_their_digits():
+    problem = tf.Problem("3x2,5", weight_decay=1e-3, feature_decay=1e-3)
+    blocks = BlockMatrix.from_dense(problem, 60 * np.eye(3))
+    fit = make_datafit("cross_entropy", blocks.partition)
+    assert fit.value(blocks.within, blocks.mean) == pytest.approx(2 * np.exp(-60), rel=1e-12)
+
+
+@given(GROUPS, SEEDS)
+def test_restrict_returns_to_the_simplex(groups, seed):
+    problem, blocks = _random_blocks(
+        "cross_entropy", groups, seed
+    )  # any matrix: entries of both signs
+    restricted = make_datafit("cross_entropy", blocks.partition).restrict(blocks)
+    probabilities = restricted.to_dense() / problem.class_weights + np.eye(problem.num_classes)
+    others = ~np.eye(problem.num_classes, dtype=bool)
+    assert probabilities[others].min() >= -1e-15
+    assert np.allclose(probabilities.sum(axis=0), 1)
+    kept = others & (blocks.to_dense() > 0)
+    assert np.allclose(restricted.to_dense()[kept], blocks.to_dense()[kept])

@@ -1,0 +1,459 @@
+"""CollapseMetric against the two-pass reference and inside torchmetrics and Lightning."""
+
+import copy
+import pickle
+import warnings
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torchmetrics import MetricCollection
+
+import tightframe as tf
+from tests.metrics.test_moments import streams
+from tests.reference import two_pass
+from tightframe.metrics import CollapseReport
+from tightframe.metrics.torchmetrics import CollapseMetric
+
+matplotlib.use("Agg")
+
+pytestmark = pytest.mark.filterwarnings("error")
+quick = settings(deadline=None, max_examples=25)
+
+ALONE = ["nc1", "nc1_quotient", "cdnv", "nc2", "equinorm", "equiangularity"]
+WITH_CLASSIFIER = [
+    "nc2_classifier",
+    "nc3",
+    "self_duality",
+    "bias_alignment",
+    "equinorm_classifier",
+    "equiangularity_classifier",
+]
+
+
+def samples(n=40, k=4, d=6, seed=0):
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % k
+    return rng.normal(size=(k, d))[y] + 0.3 * rng.normal(size=(n, d)), y
+
+
+def linear(k=4, d=6, bias=True):
+    layer = nn.Linear(d, k, bias=bias)
+    nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(1))
+    return layer
+
+
+def numbers(values):
+    return {name: float(value) for name, value in values.items()}
+
+
+def filled(n=40, **options):
+    metric = CollapseMetric(4, **options)
+    metric.update(*samples(n))
+    return metric
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = linear()
+        self.metric = CollapseMetric(4, classifier=self.head)
+
+
+class TestValues:
+    def test_against_the_two_pass_reference(self):
+        x, y = samples()
+        layer = linear()
+        w, b = (t.detach().double().numpy() for t in (layer.weight, layer.bias))
+        found = numbers(filled(classifier=layer).compute())
+        assert list(found) == ALONE + WITH_CLASSIFIER
+        grams = two_pass.grams(x, y, 4, w)
+        etf = np.eye(4) - 1 / 4
+        means = two_pass.class_means(x, y, 4)
+        centered = means - means.mean(axis=0)
+        norms, rows = np.linalg.norm(centered, axis=1), np.linalg.norm(w, axis=1)
+        above = np.triu_indices(4, 1)
+        want = {
+            "nc1": two_pass.nc1(x, y, 4),
+            "nc1_quotient": two_pass.nc1_quotient(x, y, 4),
+            "cdnv": two_pass.cdnv(x, y, 4),
+            "nc2": two_pass.frobenius_distance(grams["centered_means"], etf),
+            "equinorm": norms.std() / norms.mean(),
+            "equiangularity": (centered @ centered.T / np.outer(norms, norms))[above].std(),
+            "nc2_classifier": two_pass.frobenius_distance(grams["classifier"], etf),
+            "nc3": two_pass.frobenius_distance(w @ centered.T, etf),
+            "self_duality": two_pass.self_duality(x, y, 4, w),
+            "bias_alignment": two_pass.bias_alignment(x, y, 4, w, b),
+            "equinorm_classifier": rows.std() / rows.mean(),
+            "equiangularity_classifier": (w @ w.T / np.outer(rows, rows))[above].std(),
+        }
+        assert found == pytest.approx(want, rel=1e-10)
+
+    @quick
+    @given(streams(min_classes=2), st.data())
+    def test_any_split_order_and_merge_is_the_two_pass_answer(self, stream, data):
+        x, y, k = stream
+        shards = data.draw(st.integers(1, 4))
+        owner = np.array(
+            data.draw(st.lists(st.integers(0, shards - 1), min_size=len(y), max_size=len(y)))
+        )
+        merged = CollapseMetric(k, scatter=False)
+        for s in data.draw(st.permutations(range(shards))):
+            part = CollapseMetric(k, scatter=False)
+            own = np.flatnonzero(owner == s)
+            for rows in np.array_split(own, data.draw(st.integers(1, 3))):
+                part.update(x[rows], y[rows])
+            merged.merge_state(part)
+        assert float(merged.compute()["nc1_quotient"]) == pytest.approx(
+            two_pass.nc1_quotient(x, y, k), rel=1e-9
+        )
+
+    def test_values_are_float64_scalars(self):
+        for value in filled().compute().values():
+            assert (value.dtype, value.shape) == (torch.float64, ())
+
+    def test_a_predicted_geometry_is_the_target(self):
+        x, y = samples()
+        seli = tf.seli("10x2,2x2")
+        weight = linear().weight
+        centered = numbers(filled(classifier=weight, target=seli).compute())
+        raw = numbers(filled(classifier=weight, target=seli, centered=False).compute())
+        grams = two_pass.grams(x, y, 4, weight.detach().double().numpy())
+        for name, measured, want in (
+            ("nc2", grams["centered_means"], seli.centered_means),
+            ("nc2_classifier", grams["classifier"], seli.classifier),
+        ):
+            assert centered[name] == pytest.approx(two_pass.frobenius_distance(measured, want))
+        for name, measured, want in (
+            ("nc2", grams["means"], seli.means),
+            ("nc3", grams["logits"], seli.logits),
+        ):
+            assert raw[name] == pytest.approx(two_pass.frobenius_distance(measured, want))
+
+    def test_the_moments_are_a_copy_for_everything_else(self):
+        layer = linear()
+        metric = filled(classifier=layer)
+        report = CollapseReport.measure(metric.moments, layer.weight, layer.bias)
+        assert report.nc1 == float(metric.compute()["nc1"])
+        metric.moments.update(*samples())
+        assert metric.moments.num_samples == 40
+
+    def test_options_of_the_moments(self):
+        x, y = samples()
+        x[3, 0], y[5] = np.nan, -100
+        metric = CollapseMetric(4, scatter=False, ignore_index=-100, nonfinite="drop")
+        with pytest.warns(RuntimeWarning, match="dropped 1 rows"):
+            metric.update(x, y)
+        metric.update(x, y)  # no second warning
+        assert (metric.moments.num_dropped, metric.moments.num_ignored) == (2, 2)
+        assert list(metric.compute()) == ALONE[1:]
+        metric.reset()
+        assert metric.moments.num_dropped == 0
+
+
+class TestClassifier:
+    def test_every_form_is_the_same(self):
+        layer = linear()
+        forms = (
+            layer,
+            (layer.weight, layer.bias),
+            lambda: layer,
+            lambda: (layer.weight.detach().numpy(), layer.bias),
+        )
+        want = numbers(filled(classifier=layer).compute())
+        for form in forms:
+            assert numbers(filled(classifier=form).compute()) == want
+        # Without bias, b = 0.
+        for form in (layer.weight, layer.weight.tolist(), lambda: layer.weight):
+            found = numbers(filled(classifier=form).compute())
+            assert found["bias_alignment"] != want["bias_alignment"]
+            assert {n: v for n, v in found.items() if n != "bias_alignment"} == {
+                n: v for n, v in want.items() if n != "bias_alignment"
+            }
+
+    def test_it_is_read_when_computing_and_not_owned(self):
+        layer = linear()
+        metric = filled(classifier=layer)
+        before = numbers(metric.compute())
+        with torch.no_grad():
+            layer.weight.add_(torch.eye(4, 6))
+        after = numbers(metric.compute())
+        assert after["nc1"] == before["nc1"]
+        assert after["self_duality"] != before["self_duality"]
+        assert not list(metric.parameters())
+        assert not list(metric.children())
+
+    def test_copies_read_the_same_classifier_unless_it_is_copied_along(self):
+        net = Net()
+        assert net.metric.clone()._classifier[0] is net.head
+        collection = MetricCollection([net.metric]).clone(prefix="val_")
+        assert collection["CollapseMetric"]._classifier[0] is net.head
+        for twin in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+            assert twin.metric._classifier[0] is twin.head
+            assert twin.head is not net.head
+
+    @pytest.mark.parametrize(
+        ("form", "message"),
+        [
+            (nn.ReLU(), "classifier: got a ReLU without a weight"),
+            (lambda: nn.ReLU(), "classifier: got a ReLU without a weight"),
+            (torch.ones(3, 6), r"weight: got shape \(3, 6\), need \(4, 6\)"),
+            (lambda: "weight", "classifier: got str"),
+        ],
+    )
+    def test_refusals(self, form, message):
+        with pytest.raises(ValueError, match=message):
+            filled(classifier=form).compute()
+
+
+class TestStates:
+    def test_forward_gives_the_batch_and_gathers_all(self):
+        x, y = samples()
+        metric = CollapseMetric(4)
+        for rows in (slice(0, 13), slice(13, 40)):
+            alone = CollapseMetric(4)
+            alone.update(x[rows], y[rows])
+            assert numbers(metric(x[rows], y[rows])) == pytest.approx(numbers(alone.compute()))
+        assert numbers(metric.compute()) == pytest.approx(numbers(filled().compute()), rel=1e-12)
+        assert metric.update_count == 2
+
+    def test_reset(self):
+        metric = filled()
+        metric.reset()
+        assert metric.moments.num_samples == 0
+        metric.update(np.ones((3, 9)), [0, 1, 2])  # of another width
+        assert metric.moments.dim == 9
+        fixed = CollapseMetric(4, dim=6)
+        fixed.reset()
+        with pytest.raises(ValueError, match="got 9 columns, need 6"):
+            fixed.update(np.ones((3, 9)), [0, 1, 2])
+
+    def test_a_computed_value_is_not_kept_beyond_its_samples(self):
+        metric, other = filled(12), filled(40)
+        stale = numbers(metric.compute())
+        metric.merge_state(other)
+        assert numbers(metric.compute()) != stale
+        assert metric.moments.num_samples == 52
+
+    def test_merge_state_of_a_dict_and_of_nothing(self):
+        metric, empty = filled(), CollapseMetric(4)
+        empty.merge_state(metric.metric_state)
+        assert numbers(empty.compute()) == numbers(metric.compute())
+        metric.merge_state(CollapseMetric(4))
+        assert metric.moments.num_samples == 40
+        with pytest.raises(ValueError, match="incoming_state: has no entry 'counts'"):
+            metric.merge_state({})
+        with pytest.raises(ValueError, match="num_classes is"):
+            metric.merge_state(CollapseMetric(3))
+        assert metric.moments.num_samples == 40
+
+    def test_saved_and_loaded(self):
+        metric = filled()
+        assert not metric.state_dict()  # as everywhere in torchmetrics
+        metric.persistent(True)
+        saved = metric.state_dict()
+        loaded = CollapseMetric(4)
+        assert not loaded.load_state_dict({n: t.clone() for n, t in saved.items()}).missing_keys
+        assert numbers(loaded.compute()) == numbers(metric.compute())
+        loaded.update(*samples())
+        assert metric.moments.num_samples == 40  # nothing is shared
+        for change, message in (
+            ({"counts": torch.tensor([1, -1, 0, 0])}, "counts has entries out of range"),
+            ({"sums": torch.full((4, 6), np.nan).double()}, "sums has entries out of range"),
+            ({"products": torch.zeros(2, 2).double()}, "products is"),
+        ):
+            with pytest.raises(RuntimeError, match=message):
+                loaded.load_state_dict(saved | change)
+        assert loaded.moments.num_samples == 80
+
+    def test_clone_and_pickle(self):
+        metric = filled()
+        for twin in (metric.clone(), pickle.loads(pickle.dumps(metric))):
+            assert numbers(twin.compute()) == numbers(metric.compute())
+            twin.update(*samples())
+            assert twin.moments.num_samples == 80
+        assert metric.moments.num_samples == 40
+
+    @pytest.mark.parametrize(
+        "convert",
+        [
+            lambda m: m.half(),
+            lambda m: m.to(torch.float16),
+            lambda m: m.set_dtype(torch.float16),
+            lambda m: nn.ModuleList([m]).half()[0],
+            lambda m: nn.ModuleList([m]).to(torch.bfloat16)[0],
+            lambda m: nn.ModuleList([m]).to("cpu", torch.float32)[0],
+        ],
+    )
+    def test_no_conversion_touches_the_state(self, convert):
+        metric = filled()
+        want = numbers(metric.compute())
+        metric = convert(metric)
+        assert numbers(metric.compute()) == want
+        metric.reset()
+        assert metric.sums.dtype == metric.products.dtype == torch.float64
+        assert metric.counts.dtype == torch.int64
+
+    def test_follows_a_move_to_another_device(self):
+        metric = filled().to("meta")  # the one other device that every machine has
+        assert metric.device.type == metric.counts.device.type == "meta"
+        assert metric._defaults["counts"].device.type == "meta"
+
+    def test_reset_in_inference_mode_and_update_outside(self):
+        metric = filled()
+        with torch.inference_mode():
+            metric.reset()
+            metric.update(*samples())
+            metric.compute()
+            metric.reset()
+        metric.update(*samples())
+        with torch.inference_mode():
+            metric(*samples())
+        metric.update(*samples())
+        assert metric.moments.num_samples == 120
+        with torch.inference_mode():
+            twin = metric.clone()  # of tensors that refuse to be written to outside
+        twin.update(*samples())
+        assert twin.moments.num_samples == 160
+
+    def test_gradients_are_not_followed(self):
+        x, y = samples()
+        layer = linear().double()
+        metric = CollapseMetric(4, classifier=layer)
+        values = metric(torch.from_numpy(x).requires_grad_(), torch.from_numpy(y))
+        assert not any(value.requires_grad for value in values.values())
+
+
+class TestDegenerate:
+    @pytest.mark.parametrize("labels", [[], [2, 2, 2]])
+    def test_fewer_than_two_classes_are_nan_with_a_warning(self, labels):
+        metric = CollapseMetric(4, classifier=linear())
+        metric.update(np.ones((len(labels), 6)), labels)
+        with pytest.warns(RuntimeWarning, match=r"of 4 classes have samples; with fewer than 2"):
+            found = metric.compute()
+        assert list(found) == ALONE + WITH_CLASSIFIER
+        assert all(torch.isnan(value) for value in found.values())
+
+    def test_missing_classes_are_left_out_with_one_warning(self):
+        x, y = samples()
+        layer = linear()
+        kept = y != 1
+        metric = CollapseMetric(4, classifier=layer)
+        metric.update(x[kept], y[kept])
+        with pytest.warns(RuntimeWarning) as caught:
+            found = numbers(metric.compute())
+        assert [str(w.message) for w in caught] == [
+            "CollapseMetric: class 1 is without samples and left out"
+        ]
+        three, rows = np.unique(y[kept], return_inverse=True)
+        assert found["nc1"] == pytest.approx(two_pass.nc1(x[kept], rows, 3))
+        w = layer.weight.detach().double().numpy()[three]
+        assert found["self_duality"] == pytest.approx(two_pass.self_duality(x[kept], rows, 3, w))
+
+    def test_equal_means_never_flatter(self):
+        metric = CollapseMetric(2)
+        metric.update(np.ones((4, 3)), [0, 1, 0, 1])
+        with pytest.warns(RuntimeWarning):
+            found = numbers(metric.compute())
+        assert all(value == np.inf for n, value in found.items() if n in ALONE[:3])
+        assert all(np.isnan(found[n]) for n in ALONE[3:])
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"num_classes": 0}, "num_classes: got 0"),
+            ({"target": "simplex"}, "target: got 'simplex'"),
+            ({"target": tf.simplex_etf(3)}, "target: got a geometry of 3 classes"),
+            ({"target": "general_orthogonal_frame"}, "give centered=False"),
+            ({"nonfinite": "keep"}, "nonfinite: got 'keep', allowed are raise, drop"),
+            ({"dtype": torch.float16}, "dtype: got torch.float16, allowed are torch.float64"),
+            ({"ignore_index": 1.5}, "ignore_index: got 1.5"),
+            ({"colour": 1}, "Unexpected keyword arguments: `colour`"),
+        ],
+    )
+    def test_refused_options(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            CollapseMetric(**({"num_classes": 4} | options))
+
+    def test_a_general_orthogonal_frame_without_centring(self):
+        found = numbers(filled(target="general_orthogonal_frame", centered=False).compute())
+        assert 0 < found["nc2"] < 2
+
+
+class TestInside:
+    def test_a_collection_updates_equal_metrics_once(self):
+        x, y = samples()
+        layer = linear()
+        collection = MetricCollection(
+            {"plain": CollapseMetric(4), "head": CollapseMetric(4, classifier=layer)}, prefix="val_"
+        )
+        for rows in np.array_split(np.arange(40), 3):
+            collection.update(x[rows], y[rows])
+        found = numbers(collection.compute())
+        assert found["val_head_self_duality"] == pytest.approx(
+            float(filled(classifier=layer).compute()["self_duality"])
+        )
+        assert found["val_plain_nc1"] == found["val_head_nc1"]
+        assert len(collection.compute_groups) == 1
+        collection.reset()
+        collection.update(x, y)
+        assert collection["plain"].moments.num_samples == 40
+
+    def test_plots_one_value_and_a_series(self):
+        from matplotlib import pyplot
+
+        metric = filled()
+        _, axes = metric.plot()
+        assert len(axes.get_legend_handles_labels()[1]) == len(ALONE)
+        _, axes = metric.plot([metric.compute(), metric.compute(), metric.compute()])
+        assert {len(line.get_xdata()) for line in axes.get_lines()} >= {3}
+        pyplot.close("all")
+
+    def test_lightning_logs_it(self, tmp_path):
+        import lightning
+
+        class Module(lightning.LightningModule):
+            def __init__(self):
+                super().__init__()
+                self.head = linear().double()
+                self.collapse = CollapseMetric(4, classifier=self.head)
+                self.steps = MetricCollection([CollapseMetric(4)], prefix="step_")
+
+            def training_step(self, batch):
+                x, y = batch
+                return nn.functional.cross_entropy(self.head(x), y)
+
+            def validation_step(self, batch):
+                self.collapse.update(*batch)
+                self.log_dict(self.steps(*batch), on_step=False, on_epoch=True)
+
+            def on_validation_epoch_end(self):
+                self.log_dict(self.collapse.compute())
+                self.collapse.reset()
+
+            def configure_optimizers(self):
+                return torch.optim.SGD(self.parameters(), lr=0.0)
+
+        x, y = (torch.from_numpy(t) for t in samples())
+        loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), 20)
+        module = Module()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Lightning's own
+            trainer = lightning.Trainer(
+                max_epochs=2,
+                accelerator="cpu",
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                default_root_dir=tmp_path,
+            )
+            trainer.fit(module, loader, loader)
+        want = numbers(filled(classifier=module.head).compute())
+        logged = numbers(trainer.callback_metrics)
+        assert {n: logged[n] for n in want} == pytest.approx(want, rel=1e-6)
+        assert logged["step_nc1"] > 0

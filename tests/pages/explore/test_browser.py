@@ -1,0 +1,267 @@
+"""The page in a real browser: what is seen is what the library computes."""
+
+import json
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("dash")
+pytest.importorskip("websocket")
+
+from werkzeug.serving import make_server
+
+import tightframe as tf
+from tests.pages.explore import browser as driver
+from tests.pages.explore import files
+from tightframe.pages.explore.server import QuietHandler, make_app
+from tightframe.pages.explore.state import VIEWS, State
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(driver.CHROMIUM is None, reason="needs Chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def url():
+    server = make_server(
+        "127.0.0.1", 0, make_app().server, threaded=True, request_handler=QuietHandler
+    )
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.port}/"
+    server.shutdown()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory):
+    tab = driver.Browser(tmp_path_factory.mktemp("browser"))
+    yield tab
+    tab.close()
+
+
+@pytest.fixture
+def page(tab, url):
+    """Return a function that opens a state; afterwards nothing may have gone wrong."""
+    tab.size(1280, 900)
+    tab.theme("light")
+    tab.requests.clear()
+    tab.complaints.clear()
+
+    def opened(state=None, query=None):
+        tab.open(url + "?" + ((state or State()).query() if query is None else query))
+        tab.until("document.readyState === 'complete' && !!document.getElementById('headline')")
+        tab.until(f"{text('headline')} !== '' || {text('message')} !== ''")
+        return tab
+
+    yield opened
+    assert tab.complaints == []
+    outside = [r for r in tab.requests if not r.startswith((url, "data:", "blob:" + url))]
+    assert outside == []
+
+
+def text(name):
+    return f"document.getElementById('{name}').textContent"
+
+
+def plot(name):
+    return f"document.querySelector('#{name} .js-plotly-plot')"
+
+
+def matrix(tab, name):
+    """Return the numbers of a heat map as Plotly has drawn them."""
+    tab.until(f"{plot(name)}?._fullData?.[0]?.z?.length > 0")
+    return np.array(
+        json.loads(tab.run(f"JSON.stringify([...{plot(name)}._fullData[0].z].map(r => [...r]))"))
+    )
+
+
+def run(code):
+    names = {}
+    exec(compile(code, "shown", "exec"), names)
+    return names
+
+
+def test_a_link_a_change_and_the_code(page, url):
+    state = State(counts="30x2,20x2", weight_decay="0.004")
+    tab = page(state)
+    before = matrix(tab, "logits")
+    np.testing.assert_allclose(before, tf.solve(state.problem()).logits, atol=1e-6)
+    tab.type("counts", "300x2,20x3")
+    changed = replace(state, counts="300x2,20x3")
+    tab.until(f"{plot('logits')}?._fullData?.[0]?.z?.length === 5")
+    expected = tf.solve(changed.problem())
+    np.testing.assert_allclose(matrix(tab, "logits"), expected.logits, atol=1e-6)
+    tab.until(f"location.search === '?{changed.query()}'")
+    names = run(tab.run(text("code")))
+    for name, shown in zip(("logits", "classifier", "means"), names["matrices"], strict=True):
+        scale = np.abs(shown).max()
+        np.testing.assert_allclose(matrix(tab, name), shown, atol=1e-6 * scale)
+    assert tab.run("document.getElementById('link').textContent") == url + "?" + changed.query()
+    assert tab.run(f"{plot('vectors')}.querySelector('canvas') !== null")
+
+
+def test_a_slider_moves_number_and_picture(page):
+    state = State(view="margins")
+    tab = page(state)
+    tab.until(f"{plot('margins-graph')}?.data?.length > 0")
+    tab.run("document.getElementById('weight_decay-slider').focus()")
+    for _ in range(3):
+        tab.key("ArrowRight")
+    tab.until("Number(document.getElementById('weight_decay').value) > 0.0057")  # the third
+    tab.until("location.search.includes('=' + document.getElementById('weight_decay').value)")
+    moved = State.from_query(tab.run("location.search"))
+    expected = tf.solve(moved.problem()).group_margins.tolist()
+    drawn = f"{plot('margins-graph')}.data[0].y"
+    tab.until(f"Math.abs({drawn}[0] - {expected[0]!r}) < 1e-3")
+    np.testing.assert_allclose(tab.run(drawn), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_view_has_a_link(page, view):
+    tab = page(State(view=view))
+    assert tab.run(f"getComputedStyle(document.getElementById('{view}-view')).display") == "block"
+    visible = "[...document.querySelectorAll('.view')].filter(v => v.offsetParent).length"
+    assert tab.run(visible) == 1
+    graph = f"{view}-graph"
+    if view in ("margins", "path", "phase"):
+        tab.until(f"{plot(graph)}?.data?.length > 1")
+        tab.until(f"{text(graph + '-text')}.length > 20")
+        run(tab.run(text("code")))
+    if view == "phase":  # first the thresholds, then the margins
+        tab.until(f"{text(graph + '-text')}.includes('Colour: margin')")
+        tab.until(f"{plot(graph)}.data[0].z.flat().some(z => z > 0)")
+    if view == "path":
+        limits = tf.thresholds(State().problem()).groups
+        places = tab.run(f"{plot(graph)}.layout.shapes.map(s => s.x0)")
+        assert {group.logit_decay for group in limits} <= set(places)
+
+
+def test_advice_comes_at_the_press_of_a_key_and_goes_with_the_problem(page):
+    state = State(weight_decay="0.01", feature_decay="0.002", view="advice")
+    tab = page(state)
+    tab.run("document.getElementById('advise').focus()")
+    tab.key("Enter", "\r")
+    warning = tf.advise(state.problem()).warnings[0]
+    tab.until(f"{text('advice')}.includes({json.dumps(warning)})")
+    link = tab.run("document.querySelector('#advice a').getAttribute('href')")
+    assert State.from_query(link[1:]).problem().logit_decay < state.problem().logit_decay
+    tab.type("weight_decay", "0.02")
+    tab.until(f"{text('advice')} === ''")
+
+
+def test_the_keyboard_reaches_everything(page):
+    tab = page(State())
+    tab.run("document.getElementById('counts').focus()")
+    reached = []
+    for _ in range(18):
+        reached.append(tab.run("document.activeElement.id || document.activeElement.name || ''"))
+        tab.key("Tab")
+    expected = ["counts", "loss", "weight_decay", "weight_decay-slider", "feature_decay"]
+    expected += ["feature_decay-slider", "bias", "features", "depth", "dim", "class_weights"]
+    assert reached[: len(expected) + 2] == [*expected, "logit_adjustment", "view"]
+    assert "copy" in reached
+    tab.run("document.querySelector('#view input:checked').focus()")
+    for view in list(VIEWS)[1:3]:
+        tab.key("ArrowRight")
+        tab.until(f"location.search === '?view={view}'")
+    unnamed = (
+        "[...document.querySelectorAll('input:not([type=radio])')]"
+        ".filter(i => !i.labels.length).map(i => i.id)"
+    )
+    assert tab.run(unnamed) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "typed", "message"),
+    [
+        ("counts", "5;5", "counts: cannot read '5;5'"),
+        ("weight_decay", "-1", "weight_decay: got -1.0, need a finite number above 0"),
+        ("depth", "<b>", "depth: got '<b>', need a whole number"),
+        ("class_weights", "1x2", "class_weights: got 2 numbers for 10 classes"),
+    ],
+)
+def test_bad_input_is_named_in_the_page(page, field, typed, message):
+    tab = page(State())
+    tab.type(field, typed)
+    tab.until(f"{text('message')}.startsWith({json.dumps(message)})")
+    assert tab.run(f"document.getElementById('{field}').getAttribute('aria-invalid')") == "true"
+    assert tab.run(text("code")).startswith("# ")
+    tab.type(field, getattr(State(), field) or " ")
+    tab.until(f"{text('message')} === '' && {text('headline')} !== ''")
+    assert tab.run("document.querySelectorAll('[aria-invalid]').length") == 0
+
+
+def test_a_bad_link_is_named(page):
+    tab = page(query="colour=red")
+    tab.until(f"{text('link-message')}.startsWith(\"link: got 'colour', allowed are counts\")")
+
+
+def test_what_was_never_drawn_is_not_shown(page):
+    tab = page(State(counts="5;5", view="margins"))
+    shown = "document.querySelector('#margins-view figure').offsetParent !== null"
+    assert not tab.run(shown)
+    tab.type("counts", "50x2,20x2")
+    tab.until(f"{shown} && {plot('margins-graph')}?._fullLayout?.width > 300")
+    tab.type("counts", "5;5")
+    tab.until(f"{text('message')} !== ''")
+    assert tab.run(shown)
+
+
+def test_a_view_that_cannot_be_drawn_leaves_the_headline(page):
+    tab = page(State(counts="50x2,20x2", depth="2", view="path"))
+    tab.until(f"{text('message')}.startsWith('path: needs certified solves')")
+    assert "4 classes, 140 samples" in tab.run(text("headline"))
+
+
+def test_files_are_laid_over_or_refused(page, tmp_path):
+    state = State(counts="4x4", view="measured", weight_decay="0.01", feature_decay="0.01")
+    tab = page(replace(state, counts="7x3"))
+    messages = files.hostile(tmp_path)
+    for name in ("bomb.npz", "pickle.npz", "garbage.npz", "long.safetensors", "wide.npz"):
+        tab.choose_file("features-file", tmp_path / name)
+        tab.until(f"/{messages[name]}/.test({text('upload-message')})")
+    path = files.good(tmp_path, state)[0]
+    tab.choose_file("features-file", path)
+    tab.until(f"{text('measured-report')}.includes('as the theory predicts')")
+    tab.until("document.getElementById('counts').value === '4x4'")
+    assert tab.run(text("upload-message")) == ""
+    tab.run("document.querySelector('#view input[value=geometry]').click()")
+    tab.until("!document.getElementById('overlay').hidden")
+    tab.until(f"{plot('measured-logits')}?.data?.length > 0")
+    arrays = np.load(path)
+    means = np.array([arrays["features"][arrays["labels"] == k].mean(axis=0) for k in range(4)])
+    expected = arrays["weight"] @ means.T
+    drawn = matrix(tab, "measured-logits")
+    np.testing.assert_allclose(drawn, expected, atol=1e-5 * np.abs(expected).max())
+    code = tab.run(text("code")).replace("'good.npz'", repr(str(path)))
+    np.testing.assert_allclose(run(code)["report"].logits, expected, rtol=1e-6)
+    tab.type("counts", "7x3")
+    tab.until(f"{text('note')}.includes('nothing is laid over')")
+    tab.until("document.getElementById('overlay').hidden")
+
+
+def test_dark_is_dark_and_follows_a_change(page):
+    tab = page(State(view="path"))
+    tab.until(f"{plot('path-graph')}?.layout?.paper_bgcolor === '#ffffff'")
+    tab.theme("dark")
+    tab.until(f"{plot('path-graph')}?.layout?.paper_bgcolor === '#161b22'")
+    assert tab.run("getComputedStyle(document.body).backgroundColor") == "rgb(13, 17, 23)"
+    tab = page(State(view="margins"))
+    tab.until(f"{plot('margins-graph')}?.layout?.paper_bgcolor === '#161b22'")
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_phone_needs_no_sideways_scrolling(page, view):
+    tab = page(State(view=view))
+    tab.size(360, 740)
+    tab = page(State(view=view, counts="500x5,100x5,50x5,20x5,10x5"))
+    tab.run("document.querySelector('.controls').open = true")
+    tab.until("document.documentElement.scrollWidth <= 360")
+    assert not tab.run(
+        "[...document.querySelectorAll('input, button, figure')].some(part => "
+        "part.offsetParent && part.getBoundingClientRect().right > 361)"
+    )

@@ -1,0 +1,254 @@
+"""What is drawn is what the library computes."""
+
+import base64
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("dash")
+
+from plotly.utils import PlotlyJSONEncoder
+
+import tightframe as tf
+from tightframe.figures.style import DARK, LIGHT
+from tightframe.pages.explore import compute, figures, views
+from tightframe.pages.explore.code import python_code
+from tightframe.pages.explore.page import shown, solved_later
+from tightframe.pages.explore.state import VIEWS, State
+from tightframe.pages.explore.vectors import principal_vectors, turned_onto
+
+STATES = [
+    State(),
+    State(counts="500x5,100x5", weight_decay="0.02"),
+    State(counts="30,20,10x2", loss="mse", bias="free"),
+    State(counts="9x3,4x3", loss="mse", depth="3", weight_decay="0.01,0.02,0.03"),
+    State(counts="60x3,20x2", features="nonnegative"),
+    State(counts="90x3,30x3", bias="decayed", bias_decay="0.1", class_weights="balanced"),
+    State(counts="90x3,30x3", logit_adjustment="prior", dim="3"),
+]
+
+
+def unpacked(array):
+    values = np.frombuffer(base64.b64decode(array["bdata"]), array["dtype"])
+    return values.reshape([int(part) for part in array["shape"].split(",")])
+
+
+def run(code):
+    names = {}
+    exec(compile(code, "shown", "exec"), names)
+    return names
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_heat_maps_show_the_solution_and_the_code_gives_it(state):
+    result = shown(state, LIGHT, None)
+    assert result["message"] == ""
+    names = run(result["code"])
+    order = np.argsort(names["problem"].class_groups, kind="stable")
+    for part, matrix in zip(views.PARTS, names["matrices"], strict=True):
+        drawn = unpacked(result[part]["data"][0]["z"])
+        np.testing.assert_allclose(
+            drawn, matrix[np.ix_(order, order)], rtol=1e-6, atol=1e-6 * np.abs(matrix).max()
+        )
+    assert result["overlay"] is True  # hidden
+
+
+def test_classes_are_sorted_by_group():
+    state = State(counts="10,20,10,20")
+    drawn = unpacked(shown(state, LIGHT, None)["logits"]["data"][0]["z"])
+    solution = tf.solve(state.problem())
+    np.testing.assert_allclose(drawn[0, 1], solution.logits[0, 2], rtol=1e-5)
+
+
+def test_of_many_classes_some_of_every_group_are_drawn():
+    state = State(counts="500x1500,100x1500,7")
+    result = shown(state, LIGHT, None)
+    classes = compute.shown_classes(state.problem())
+    assert len(classes) <= compute.MAX_SHOWN
+    assert set(state.problem().class_groups[classes]) == {0, 1, 2}
+    drawn = unpacked(result["logits"]["data"][0]["z"])
+    assert drawn.shape == (len(classes), len(classes))
+    blocks = tf.solve(state.problem()).blocks.mean
+    assert drawn[0, -1] == pytest.approx(blocks[0, 2], rel=1e-5)
+    assert f"{len(classes)} of 3001 classes" in result["logits-text"]
+    run(result["code"])
+
+
+@pytest.mark.parametrize("state", STATES[:6])
+def test_vectors_have_the_predicted_inner_products(state):
+    geometry = compute.geometry(compute.solve(state.problem()))
+    vectors = principal_vectors(geometry)
+    across = vectors.classifier @ vectors.means.T
+    expected = geometry.logits / geometry.classifier_norms.max() / geometry.means_norms.max()
+    np.testing.assert_allclose(across, expected, atol=1e-8)
+    assert np.linalg.norm(vectors.means, axis=1).max() == pytest.approx(1)
+
+
+def test_every_vector_is_drawn_in_its_group_s_colour():
+    for counts in ("9x2,7x2", ",".join(f"{count}x2" for count in range(9, 2, -1))):
+        state = State(counts=counts)
+        problem = state.problem()
+        traces = shown(state, LIGHT, None)["vectors"]["data"]
+        colors = []
+        for trace in traces:
+            if trace["name"].endswith("means"):
+                color, points = trace["marker"]["color"], len(trace["x"]) // 3
+                colors += [color] * points if isinstance(color, str) else color[1::3]
+        palette = figures.GROUP_COLORS
+        expected = [palette[g % len(palette)] for g in np.sort(problem.class_groups)]
+        assert colors == expected
+
+
+def test_a_rotated_copy_is_turned_back():
+    rng = np.random.default_rng(0)
+    vectors = principal_vectors(tf.solve(State().problem()).geometry)
+    turn, _ = np.linalg.qr(rng.normal(size=(20, 20)))
+    turned = turned_onto(
+        vectors._replace(classifier=vectors.classifier @ turn, means=vectors.means @ turn), vectors
+    )
+    np.testing.assert_allclose(turned.means, vectors.means, atol=1e-7)
+
+
+def test_vanished_classes_have_zero_vectors():
+    result = shown(State(weight_decay="5", feature_decay="5"), LIGHT, None)
+    assert result["message"] == ""
+    assert "collapsed: 5 of 500, 5 of 100" in result["headline"]
+    assert "rank 0" in result["headline"]
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_margins_are_the_solution_s(state):
+    result = shown(replace(state, view="margins"), LIGHT, None)
+    names = run(result["code"])
+    bars = [trace["y"] for trace in result["margins-graph"]["data"]]
+    atol = 1e-4 * np.abs(bars).max()
+    np.testing.assert_allclose(bars[0], names["to_a_sibling"], atol=atol)
+    np.testing.assert_allclose(bars[1], names["to_the_nearest"], atol=atol)
+
+
+@pytest.mark.parametrize("state", STATES[:6])
+def test_a_path_goes_through_the_solution_and_the_code_gives_it(state):
+    low, high, _ = compute.sweep(state.problem())
+    inside = repr((low * high) ** 0.5)
+    state = replace(state, view="path", weight_decay=inside, feature_decay=inside)
+    result = shown(state, LIGHT, None)
+    assert result["message"] == ""
+    lines = [trace for trace in result["path-graph"]["data"] if trace["name"] != "rank"]
+    for trace, margin in zip(lines, tf.solve(state.problem()).group_margins, strict=True):
+        at = np.interp(float(inside), trace["x"], trace["y"])
+        assert at == pytest.approx(margin, abs=0.02 * max(trace["y"]))
+    names = run(result["code"])
+    np.testing.assert_allclose(
+        np.transpose(names["margins"]),
+        [trace["y"] for trace in lines],
+        atol=1e-4 * np.max(names["margins"]),
+    )
+    limits = [group.logit_decay for group in names["limits"].groups]
+    drawn = [s["x0"] for s in result["path-graph"]["layout"]["shapes"] if s["line"].get("dash")]
+    assert drawn == [limit for limit in limits if limit is not None]
+
+
+def test_the_phase_diagram_is_the_library_s():
+    state = State(counts="40x2,10x4", view="phase")
+    compute._DIAGRAMS.clear()
+    result = shown(state, LIGHT, None)
+    assert result["later"]["state"] == vars(state)
+    diagram = run(result["code"])["diagram"]
+    outline = result["phase-graph"]["data"]
+    thresholds = (diagram.minority_threshold, diagram.majority_threshold, diagram.total_collapse)
+    for line, limits in zip(outline[1:4], thresholds, strict=True):
+        np.testing.assert_allclose(line["x"], diagram.ratios, rtol=1e-5)
+        np.testing.assert_allclose(line["y"], limits, rtol=1e-5)
+    assert {z for row in outline[0]["z"] for z in row} == {None}
+    assert "Margins follow" in result["phase-graph-text"]
+    picture = views.phase(state.problem(), LIGHT)
+    again = shown(state, LIGHT, None)
+    assert (again["phase-graph"], again["phase-graph-text"]) == picture
+    assert "later" not in again
+    drawn = np.array(picture.figure["data"][0]["z"], dtype=float)
+    assert np.isnan(drawn.T[diagram.minority_collapsed]).all()
+    kept = ~diagram.minority_collapsed
+    np.testing.assert_allclose(
+        drawn.T[kept], diagram.minority_margin[kept], atol=1e-3 * diagram.minority_margin.max()
+    )
+    assert picture.figure["data"][-1]["x"] == [4.0]
+
+
+def test_the_path_of_many_groups_comes_in_two_steps():
+    state = State(counts=",".join(str(100 * i) for i in range(1, 15)), view="path")
+    compute._PATHS.clear()
+    result = shown(state, LIGHT, None)
+    assert result["later"]["state"] == vars(state)
+    assert "Margins follow" in result["path-graph-text"]
+    limits = [group.logit_decay for group in tf.thresholds(state.problem()).groups]
+    places = [shape["x0"] for shape in result["path-graph"]["layout"]["shapes"]]
+    assert {limit for limit in limits if limit is not None} <= set(places)
+    found = solved_later(state, LIGHT, None)
+    line = run(result["code"])["path"]
+    drawn = np.array([trace["y"] for trace in found["path-graph"]["data"][:14]])
+    expected = np.array([point.group_margins for point in line.solutions]).T
+    np.testing.assert_allclose(drawn, expected, atol=1e-3 * expected.max())
+    again = shown(state, LIGHT, None)
+    assert again["path-graph"] == found["path-graph"]
+    assert "later" not in again
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"view": "phase", "depth": "2", "loss": "mse"}, "depth: got 2, a phase diagram needs 1"),
+        ({"view": "phase", "class_weights": "balanced"}, "class_weights: a phase diagram"),
+        ({"view": "path", "dim": "4"}, "path: needs certified solves"),
+        ({"counts": "5x1000000"}, "counts: got 1000000 classes, this page takes up to 100000"),
+        ({"counts": ",".join(map(str, range(1, 120)))}, "counts: got 119 groups"),
+        ({"counts": "5x30", "depth": "2"}, "counts: got 30 classes; nothing certifies"),
+        ({"counts": "abc"}, "counts: cannot read 'abc'"),
+        ({"features": "nonnegative", "bias": "free"}, "features|bias"),
+    ],
+)
+def test_what_cannot_be_shown_is_said(changes, message):
+    result = shown(State(**changes), LIGHT, None)
+    assert re.search(message, result["message"])
+    assert result["code"].startswith("# ")
+    assert "query" in result
+
+
+@pytest.mark.parametrize("ink", [LIGHT, DARK])
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_figure_is_strict_json_on_its_ground(view, ink):
+    result = shown(State(view=view), ink, None)
+    figure_list = [v for v in result.values() if isinstance(v, dict) and "layout" in v]
+    for figure in figure_list:
+        json.dumps(figure, allow_nan=False)
+        assert figure["layout"]["paper_bgcolor"] == ink.paper
+        assert figure["layout"]["font"]["color"] == ink.text
+
+
+def test_advice_links_to_what_it_proposes():
+    state = State(weight_decay="0.01", feature_decay="0.002", view="advice")
+    text = json.dumps(views.advice(state), default=lambda part: part.to_plotly_json())
+    advice = tf.advise(state.problem())
+    assert advice.warnings[0] in text
+    link = text.split('"href": "/')[1].split('"')[0]
+    assert State.from_query(link).problem() == advice.proposals[0].problem
+    names = run(python_code(state, tf.solve(state.problem()), None))
+    assert names["advice"].to_dict() == advice.to_dict()
+
+
+def test_names_of_groups_tell_weights_and_adjustments():
+    problem = State(class_weights="1x5,5x5", logit_adjustment="0x5,2x5").problem()
+    assert figures.group_names(problem) == ["5 of 500", "5 of 100 with weight 5 and adjustment 2"]
+
+
+def test_of_many_groups_the_table_has_some_among_them_the_smallest():
+    state = State(counts=",".join(str(1000 - 10 * i) for i in range(90)), view="margins")
+    result = json.loads(json.dumps(shown(state, LIGHT, None), cls=PlotlyJSONEncoder))
+    table = json.dumps(result["margins-table"])
+    assert f"Margins of {views.MAX_ROWS} of 90 groups" in table
+    assert len(result["margins-graph"]["data"][0]["y"]) == 90
+    counts = re.findall(r'"children": "(\d+0)"', table)
+    assert len(counts) == views.MAX_ROWS
+    assert (counts[0], counts[-1]) == ("1000", "110")

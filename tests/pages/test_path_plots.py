@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib import rcParams
+from matplotlib.figure import Figure
+from PIL import Image
+
+import tightframe as tf
+from tightframe.figures.style import GROUP_COLORS
+from tightframe.report import save_grid_plots
+from tightframe.sweeps.grid import Grid, run_grid
+from tightframe.sweeps.phase import PhaseDiagram, step_rows
+from tightframe.sweeps.plots import MAX_PATHS, path_figure, phase_figure
+
+DECAYS = np.geomspace(1e-3, 3e-2, 7).tolist()
+
+
+def make(*counts: str, sweep: dict[str, Any] | None = None, **changes: Any) -> Grid:
+    problem = tf.Problem(counts[0], weight_decay=1e-3, feature_decay=1e-3, **changes)
+    return Grid(problem, sweep or {"weight_decay": DECAYS, "feature_decay": DECAYS}, counts)
+
+
+def phases(ratios: list[float], decays: list[float] = DECAYS) -> tuple[Grid, list[dict[str, Any]]]:
+    counts, real = step_rows(6, ratios, minority=12)
+    problem = tf.Problem(counts[0], weight_decay=1, feature_decay=1)
+    grid = Grid(problem, {"weight_decay": decays, "feature_decay": decays}, counts, real)
+    return grid, run_grid(grid)
+
+
+def drawn(figure: Figure) -> list[list[str]]:
+    """Legend entries of every pair of axes that has a legend."""
+    legends = [axis.get_legend() for axis in figure.axes]
+    return [[text.get_text() for text in legend.get_texts()] for legend in legends if legend]
+
+
+def test_saved_pictures(tmp_path: Path) -> None:
+    grid = make("500x5,100x5")
+    paths = save_grid_plots(grid, run_grid(grid), tmp_path / "new")
+    paths += save_grid_plots(*phases([1, 2, 5]), tmp_path / "new")
+    assert [path.name for path in paths] == ["path.png", "phase.png"]
+    assert sorted((tmp_path / "new").iterdir()) == paths, "temporary files are left"
+    for path in paths:
+        with Image.open(path) as picture:
+            assert picture.format == "PNG"
+            assert min(picture.size) > 500
+            assert len(np.unique(np.asarray(picture.convert("L")))) > 10
+
+
+def test_groups_of_equal_count_are_told_apart() -> None:
+    rows = run_grid(make("100x6", class_weights="1x3,2x3"))
+    names = [name for legend in drawn(path_figure(rows)) for name in legend]
+    assert names[:2] == ["3 classes of 100", "3 classes of 100 with weight 2"]
+    limits = [group["threshold"] for group in rows[0]["points"][0]["groups"]]
+    assert limits == pytest.approx([10 / 600, 2 * 10 / 600])
+
+
+def test_lines_are_the_rows_numbers() -> None:
+    (row,) = rows = run_grid(make("500x5,100x5"))
+    figure = path_figure(rows)
+    top, bottom = figure.axes
+    for g in range(2):
+        curve = next(line for line in top.lines if line.get_color() == GROUP_COLORS[g])
+        np.testing.assert_allclose(curve.get_xdata(), DECAYS)
+        margins = [point["groups"][g]["margin"] for point in row["points"]]
+        np.testing.assert_array_equal(curve.get_ydata(), margins)
+        (limit,) = [
+            line
+            for line in top.lines
+            if line.get_linestyle() == "--" and line.get_color() == GROUP_COLORS[g]
+        ]
+        assert limit.get_xdata()[0] == pytest.approx(np.sqrt([500, 100][g]) / 3000)
+        (hollow,) = [
+            line
+            for line in top.lines
+            if line.get_fillstyle() == "none" and line.get_color() == GROUP_COLORS[g]
+        ]
+        collapsed = [point["groups"][g]["collapsed"] for point in row["points"]]
+        assert any(collapsed)
+        np.testing.assert_array_equal(np.isfinite(hollow.get_ydata()), collapsed)
+    rank = bottom.lines[-1]
+    np.testing.assert_array_equal(rank.get_ydata(), [point["rank"] for point in row["points"]])
+    assert (top.get_xscale(), bottom.get_xscale()) == ("log", "log")
+    assert bottom.get_xlabel().startswith("λ")
+    assert drawn(figure) == [
+        ["5 classes of 500", "5 classes of 100", "group merges from here", "collapsed"]
+    ]
+
+
+def test_what_is_drawn_when_lambda_is_not_swept() -> None:
+    grid = Grid(
+        tf.Problem("9,4", weight_decay=3e-3, feature_decay=3e-3),
+        {"counts": ["50x5,40x5", "50x5,2x5", "50x10"]},
+    )
+    top, bottom = path_figure(run_grid(grid)).axes
+    assert top.get_xscale() == "linear"
+    names = [text.get_text() for text in bottom.get_xticklabels()]
+    assert names == ["50x5,40x5", "50x5,2x5", "50x10"]
+    assert bottom.get_xlabel() == "samples per class"
+    figure = path_figure(
+        run_grid(make("50x5,9x5", sweep={"bias_decay": [0.1, 1]}, bias="decayed", bias_decay=1))
+    )
+    assert figure.axes[1].get_xlabel() == "bias decay"
+    assert drawn(figure) == [["5 classes of 50", "5 classes of 9"]]
+
+
+def test_many_groups_have_a_scale_of_colours() -> None:
+    figure = path_figure(run_grid(make("90,80,70,60,50x2,40x2")))
+    top, _, scale = figure.axes
+    assert scale.get_ylabel() == "samples per class"
+    colors = {
+        tuple(line.get_color()) for line in top.lines if not isinstance(line.get_color(), str)
+    }
+    assert len(colors) == 6
+    assert "group merges from here" in drawn(figure)[0]
+
+
+def test_rows_that_failed_or_stopped_or_are_left_out_are_seen_as_such() -> None:
+    rows = run_grid(make("60,20,9,4", "30x3", sweep={"weight_decay": [1e-4, 1e-3]}))
+    rows[0]["points"][0]["status"] = "not_converged"
+    rows[1] |= {"status": "failed", "reason": "no", "points": []}
+    figure = path_figure(rows)
+    assert "not converged" in drawn(figure)[0]
+    assert "failed" in [text.get_text() for axis in figure.axes for text in axis.texts]
+    figure.canvas.draw()
+    many = run_grid(make(*(f"{n}x3" for n in range(5, 20)), sweep={"weight_decay": [1e-3]}))
+    figure = path_figure(many)
+    assert figure.get_suptitle().endswith(f"({MAX_PATHS} of 15 rows)")
+    titles = [axis.get_title(loc="left") for axis in figure.axes]
+    assert {"Samples per class: 5x3", "Samples per class: 19x3"} <= set(titles)
+
+
+def test_the_heat_map_has_the_cells_and_the_threshold() -> None:
+    grid, rows = phases([1, 2, 5, 30])
+    diagram = PhaseDiagram.from_rows(grid, rows)
+    axis = phase_figure(diagram).axes[0]
+    assert (axis.get_xscale(), axis.get_yscale()) == ("log", "log")
+    cells, flat = (mesh.get_array() for mesh in axis.collections)
+    np.testing.assert_array_equal(np.ma.getmaskarray(cells), diagram.minority_collapsed)
+    np.testing.assert_array_equal(~np.ma.getmaskarray(flat), diagram.minority_collapsed)
+    np.testing.assert_array_equal(
+        cells.compressed(), diagram.minority_margin[~diagram.minority_collapsed]
+    )
+    minority, majority = axis.lines
+    expected = np.sqrt(12) / (36 * (1 + diagram.ratios))
+    np.testing.assert_allclose(minority.get_xdata(), expected)
+    np.testing.assert_allclose(majority.get_xdata(), expected * np.sqrt(diagram.ratios))
+    np.testing.assert_array_equal(minority.get_ydata(), diagram.ratios)
+
+
+def test_the_order_of_the_values_does_not_matter() -> None:
+    sorted_axis = phase_figure(PhaseDiagram.from_rows(*phases([1, 2, 30]))).axes[0]
+    mixed_axis = phase_figure(PhaseDiagram.from_rows(*phases([30, 1, 2], DECAYS[::-1]))).axes[0]
+    for one, other in zip(sorted_axis.collections, mixed_axis.collections, strict=True):
+        np.testing.assert_array_equal(
+            np.ma.getmaskarray(one.get_array()), np.ma.getmaskarray(other.get_array())
+        )
+
+
+@pytest.mark.parametrize(("ratios", "decays"), [([4], [1e-3]), ([2, 3], [1e-3, 1]), ([9], [9, 8])])
+def test_small_diagrams_can_be_drawn(ratios: list[float], decays: list[float]) -> None:
+    grid, rows = phases(ratios, decays)
+    phase_figure(PhaseDiagram.from_rows(grid, rows)).canvas.draw()
+    rows[0] |= {"status": "failed", "points": []}
+    figure = phase_figure(PhaseDiagram.from_rows(grid, rows))
+    figure.canvas.draw()
+    assert "failed" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_global_state_is_left_alone() -> None:
+    before = dict(rcParams)
+    path_figure(run_grid(make("9,4")))
+    assert dict(rcParams) == before

@@ -1,0 +1,236 @@
+"""Label counts and training settings: conversions against a batch's objective written out."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import tightframe as tf
+from tightframe.problem.scripts import (
+    TrainingSettings,
+    described_problem,
+    label_counts,
+    training_problem,
+    training_settings,
+)
+from tightframe.theory.certificate import factored_objective
+
+LABELS = np.array([0, 1, 1, 2, 2, 2])
+
+
+# -- label counts ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["npy", "npz", "txt", "csv", "parquet"])
+def test_labels_from_files(tmp_path, ending):
+    path = tmp_path / f"labels.{ending}"
+    table = pd.DataFrame({"image": list("abcdef"), "label": LABELS})
+    if ending == "npy":
+        np.save(path, LABELS)
+    elif ending == "npz":
+        np.savez(path, y=LABELS, features=np.ones(3))
+    elif ending == "txt":
+        np.savetxt(path, LABELS, fmt="%d")
+    elif ending == "csv":
+        table.to_csv(path)
+    else:
+        table.to_parquet(path)
+    assert label_counts(path).tolist() == [1, 2, 3]
+    assert label_counts(str(path)).tolist() == [1, 2, 3]
+
+
+def test_labels_from_arrays_and_loaders():
+    torch = pytest.importorskip("torch")
+    assert label_counts(LABELS).tolist() == [1, 2, 3]
+    assert label_counts(LABELS.astype(float).tolist()).tolist() == [1, 2, 3]
+    assert label_counts(torch.tensor(LABELS)).tolist() == [1, 2, 3]
+    data = torch.utils.data.TensorDataset(torch.ones(6, 2), torch.tensor(LABELS))
+    assert label_counts(torch.utils.data.DataLoader(data, 4)).tolist() == [1, 2, 3]
+    batches = [{"input_ids": 0, "labels": LABELS[:2]}, {"input_ids": 0, "labels": LABELS[2:]}]
+    assert label_counts(batch for batch in batches).tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ([], "labels: got"),
+        ([[0, 1]], "labels: got"),
+        (["a", "b"], "labels: got"),
+        ([0, -1], "labels: sample 1 has -1"),
+        ([0, 0.5], r"labels: sample 1 has 0\.5"),
+        ([0, np.nan], "labels: sample 1 has nan"),
+        ([0, 10**9], "labels: sample 1 has 1000000000"),
+        ([0, 2], "labels: class 1 has no samples"),
+        (7, "labels: got int"),
+        ("nowhere.npy", "labels: nowhere.npy is no file"),
+        (iter([1, 2]), "labels: got a batch of type int"),
+        (iter([{"x": 1}]), "labels: a batch has x; need one of labels"),
+    ],
+)
+def test_bad_labels_are_named(source, message):
+    with pytest.raises(ValueError, match=message):
+        label_counts(source)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.npy", b"nonsense", "a.npy"),
+        ("a.npz", b"nonsense", "not an .npz file"),
+        ("a.csv", b"x,y2\n1,2\n", "a.csv has x, y2; need one of labels"),
+        ("a.csv", b"", "a.csv"),
+        ("a.parquet", b"nonsense", "a.parquet"),
+        ("a.txt", b"one two\n", "a.txt"),
+        ("a.txt", b"", "labels: got"),
+        ("a.json", b"[0, 1]", "ends in '.json'"),
+    ],
+)
+def test_bad_label_files_are_named(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        label_counts(tmp_path / name)
+
+
+def test_pickled_labels_are_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([{}, {}]), allow_pickle=True)
+    with pytest.raises(ValueError, match=r"a\.npy"):
+        label_counts(tmp_path / "a.npy")
+
+
+# -- settings --------------------------------------------------------------------------------------
+
+
+def test_settings_of_a_lightning_config(tmp_path):
+    (tmp_path / "config.yaml").write_text(
+        "trainer:\n  max_epochs: 3\n  accumulate_grad_batches: 2\n"
+        "optimizer:\n  class_path: torch.optim.SGD\n  init_args:\n    weight_decay: 0.0005\n"
+        "data:\n  init_args:\n    batch_size: 64\n"
+    )
+    assert training_settings(tmp_path / "config.yaml") == TrainingSettings(5e-4, 128, False)
+
+
+def test_settings_of_hugging_face(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    given = transformers.TrainingArguments(
+        output_dir=str(tmp_path / "out"),
+        weight_decay=0.01,
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=8,
+        optim="sgd",
+        report_to="none",
+        use_cpu=True,
+    )
+    expected = TrainingSettings(0.01, 32, False)
+    assert training_settings(given) == expected
+    (tmp_path / "args.json").write_text(given.to_json_string())
+    assert training_settings(tmp_path / "args.json") == expected
+
+
+def test_settings_of_optimisers():
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Linear(2, 2)
+    sgd = torch.optim.SGD(
+        [{"params": [model.weight]}, {"params": [model.bias], "weight_decay": 0.0}],
+        lr=0.1,
+        weight_decay=5e-4,
+    )
+    assert training_settings(sgd) == TrainingSettings(5e-4, None, False)
+    assert training_settings(torch.optim.AdamW(model.parameters())).decoupled
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[1, 2]", "holds list, need names"),
+        ("a: [", "neither JSON nor YAML"),
+        ("!!python/object/apply:os.system ['true']", "neither JSON nor YAML"),
+        ('{"a": {"weight_decay": 1}, "b": {"weight_decay": 2}}', "several weight decays, 1, 2"),
+    ],
+)
+def test_bad_configs_are_named(tmp_path, content, message):
+    (tmp_path / "c.yaml").write_text(content)
+    with pytest.raises(ValueError, match=f"config: .*{message}"):
+        training_settings(tmp_path / "c.yaml")
+
+
+def test_other_sources_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="config: got int"):
+        training_settings(3)
+    with pytest.raises(ValueError, match="no file"):
+        training_settings(tmp_path / "none.yaml")
+    (tmp_path / "large.yaml").write_bytes(b" " * (2**20 + 1))
+    with pytest.raises(ValueError, match="larger than a configuration"):
+        training_settings(tmp_path / "large.yaml")
+
+
+# -- problems --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_the_problem_is_the_batch_objective_over_its_samples(reduction):
+    """With one batch of everything, the step's objective is a multiple of the problem's."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    w, b, h = rng.normal(size=(3, 4)), rng.normal(size=3), rng.normal(size=(6, 4))
+    problem = training_problem(
+        "1,2,3",
+        weight_decay=0.3,
+        batch_feature_decay=0.2,
+        batch_size=6,
+        reduction=reduction,
+        bias="decayed",
+        bias_decay=0.1,
+    )
+    logits = torch.tensor(h @ w.T + b)
+    step = torch.nn.functional.cross_entropy(logits, torch.tensor(LABELS), reduction=reduction)
+    step = step.item() + 0.15 * (w**2).sum() + 0.1 * (h**2).sum() + 0.05 * (b**2).sum()
+    scale = 1 if reduction == "mean" else 6
+    assert scale * factored_objective(problem, [w], h, LABELS, b) == pytest.approx(step)
+
+
+def test_class_weights_of_a_weighted_mean():
+    problem = training_problem(
+        "9,3", weight_decay=1e-2, feature_decay=1e-3, class_weights=[1, 2], weighted_mean=True
+    )
+    assert problem.class_weights == pytest.approx(np.array([1, 2]) * 12 / 15)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"feature_decay": None}, "got neither, need one; .*--from-run"),
+        ({"batch_feature_decay": 1e-3}, "got both"),
+        ({"reduction": "none"}, "reduction: got 'none'"),
+        ({"reduction": "sum"}, "batch_size: missing"),
+        ({"batch_size": 100}, "batch_size: got 100, more than the 12 samples"),
+        ({"batch_size": 0}, "batch_size: got 0"),
+        ({"weight_decay": -1}, "weight_decay: got -1"),
+    ],
+)
+def test_bad_descriptions_are_named(changes, message):
+    given = {"weight_decay": 1e-2, "feature_decay": 1e-3} | changes
+    with pytest.raises(ValueError, match=message):
+        training_problem("9,3", **given)
+
+
+def test_described_problem_takes_what_the_config_has(tmp_path):
+    config = {"weight_decay": 1e-2, "per_device_train_batch_size": 4}
+    problem = described_problem(labels=LABELS, config=config, batch_feature_decay=0.3)
+    expected = tf.Problem("1,2,3", weight_decay=1e-2, feature_decay=0.3 * 4 / 6)
+    assert problem == expected
+    given = described_problem("1,2,3", config=config, weight_decay=5e-3, feature_decay=0.2)
+    assert given.weight_decay == 5e-3
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "counts, labels: got neither"),
+        ({"counts": "3x2", "labels": LABELS}, "counts, labels: got both"),
+        ({"counts": "3x2", "feature_decay": 1}, "weight_decay: missing$"),
+        ({"counts": "3x2", "config": {}}, "weight_decay: missing, which the configuration"),
+        ({"counts": "3x2", "config": {"optim": "adamw_torch", "weight_decay": 1}}, "AdamW"),
+    ],
+)
+def test_what_is_missing_is_said(given, message):
+    with pytest.raises(ValueError, match=message):
+        described_problem(**given)
