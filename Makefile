@@ -40,10 +40,11 @@ docs: $(VENV)/.dev ## The documentation, into site/; needs no network once insta
 docs-serve: docs ## The same at http://127.0.0.1:8000
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory site 8000
 
-lint: $(VENV)/.dev ## ruff and mypy
+lint: $(VENV)/.dev ## ruff, mypy and import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(VENV)/.dev ## Rewrite the code in ruff's format
 	$(BIN)/ruff format .

@@ -1,7 +1,9 @@
 """What importing the package may load: the theory half needs NumPy alone at import."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -49,3 +51,14 @@ def test_measure_says_what_is_missing_without_torch():
 def test_dir_shows_the_public_names():
     assert dir(tf) == sorted(tf.__all__)
     assert all(hasattr(tf, name) for name in tf.__all__)
+
+
+def test_nothing_inside_the_package_imports_its_root():
+    # Only with full paths is a module's place in the layers (pyproject.toml) what it says.
+    sources = Path(tf.__file__).parent.rglob("*.py")
+    for path in sources:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                assert "tightframe" not in [alias.name for alias in node.names], path
+            elif isinstance(node, ast.ImportFrom) and path.name != "__init__.py":
+                assert node.module != "tightframe", path

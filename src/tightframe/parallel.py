@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tightframe.problem.problem import whole_number
+from tightframe.checks import whole_number
 from tightframe.version import __version__
 
 if TYPE_CHECKING:

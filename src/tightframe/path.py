@@ -10,18 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tightframe.checks import positive_float, whole_number
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition, singular_values, svd
 from tightframe.geometry.dense import Geometry, orthogonal_frame, seli
 from tightframe.losses.datafits import make_datafit
-from tightframe.problem.problem import (
-    CountsLike,
-    Problem,
-    at_most,
-    format_counts,
-    parse_counts,
-    positive_float,
-    whole_number,
-)
+from tightframe.problem.counts import CountsLike, format_counts, parse_counts
+from tightframe.problem.problem import Problem, at_most
 from tightframe.solution import Solution, balanced_factors
 from tightframe.solve import NotConvergedWarning, solve_along, solve_sweep, uses_solver
 from tightframe.solvers.continuation import Continuation

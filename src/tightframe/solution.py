@@ -2,76 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tightframe.checks import MAX_DENSE_CLASSES, require_dense
 from tightframe.geometry.blocks import RANK_TOLERANCE, Array, BlockMatrix, svd, without_rounding
 from tightframe.geometry.dense import Geometry
-from tightframe.problem.problem import MAX_DENSE_CLASSES, Problem, require_dense
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A critical point that a multi-start search compares.
-
-    Attributes
-    ----------
-    name : {"ETF", "zero", "search"}
-        The simplex ETF and the zero solution are closed forms, the others were found.
-    rank : int
-        Rank of the logits.
-    objective : float
-    found : int or None
-        How many starts ended within 1e-4 (relatively) of this objective; None for closed forms.
-    """
-
-    name: str
-    rank: int
-    objective: float
-    found: int | None
-
-
-@dataclass(frozen=True)
-class Search:
-    """What a multi-start search did and found; none of it is a certificate.
-
-    Attributes
-    ----------
-    starts : int
-        Starts run in all, over all widths.
-    seed : int
-    widths : tuple of int
-        Widths of the factors that were started from.
-    candidates : tuple of Candidate
-        The winner first, then by objective; of every rank the best that was found.
-    winner : {"ETF", "low-rank", "full-rank", "zero"}
-        A closed form wins where no found point beats it by more than 1e-9 (relatively).
-        ``"full-rank"`` is the rank that classes and ``dim`` allow, K - 1 for cross-entropy.
-    converged : bool
-        Whether the best point found reached the accuracy of the local solver.
-    relaxed_bound : float or None
-        With one layer: certified lower bound of the problem without ``dim``. It holds here too,
-        but the gap to it need not close.
-    """
-
-    starts: int
-    seed: int
-    widths: tuple[int, ...]
-    candidates: tuple[Candidate, ...]
-    winner: str
-    converged: bool
-    relaxed_bound: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything JSON-ready."""
-        return asdict(self) | {
-            "widths": list(self.widths),
-            "candidates": [asdict(candidate) for candidate in self.candidates],
-        }
+from tightframe.geometry.grouped import GroupedGeometry, GroupedMatrix
+from tightframe.problem.problem import Problem
+from tightframe.solvers.search.record import Search
+from tightframe.theory.certificate import is_convex
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,6 +155,56 @@ class Solution:
         for layer in layers[1:]:
             product = layer @ product
         return Geometry.from_vectors(product, self.class_means, name="predicted")
+
+    @cached_property
+    def grouped_geometry(self) -> GroupedGeometry:
+        """The predicted geometry in compact form, at any number of classes.
+
+        As `GroupedGeometry.from_solution` says; a ValueError where there is no such form.
+        """
+        problem, blocks = self.problem, self.blocks
+        nonnegative = problem.features == "nonnegative"
+        if problem.depth > 1 or not (nonnegative or is_convex(problem)):
+            raise ValueError(
+                f"solution: one of {problem.num_classes} classes has a compact form for one linear "
+                "layer and a wide enough dim only"
+            )
+        p = blocks.partition
+        ratio = np.sqrt(problem.feature_decay / problem.weight_decays[0])
+        groups = p.class_groups
+        logits = GroupedMatrix(
+            groups, blocks.within, blocks.mean - np.diag(blocks.within / p.sizes)
+        )
+        if nonnegative:
+            lengths = blocks.column_norms
+            shares = np.divide(p.counts, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+            across = logits.blocks * shares
+            inner = logits.diagonal * across
+            classifier = GroupedMatrix(
+                groups,
+                ratio * logits.diagonal**2 * shares,
+                ratio * (inner + inner.T + (across * p.sizes) @ logits.blocks.T),
+            )
+            axes = np.zeros((p.num_groups, p.num_groups))
+            means = GroupedMatrix(groups, lengths / p.counts / ratio, axes)
+            return GroupedGeometry("predicted", classifier, means, logits)
+        left, values, right = blocks.decomposition
+        values = without_rounding(values)
+        # Sqrt of Sigma goes to either side; the ratio of the decays shares it out.
+        within = np.where(p.sizes > 1, np.sqrt(p.counts) * np.abs(blocks.within), 0.0)
+        root = np.sqrt(p.sizes)
+
+        def gram(frame: Array, inner: Array, scale: Array) -> GroupedMatrix:
+            mean = (frame * values) @ frame.T / np.outer(root * scale, root * scale)
+            inner = inner / scale**2
+            return GroupedMatrix(groups, inner, mean - np.diag(inner / p.sizes))
+
+        return GroupedGeometry(
+            "predicted",
+            gram(left, within, np.full(p.num_groups, 1 / np.sqrt(ratio))),
+            gram(right.T, within, np.sqrt(p.counts * ratio)),
+            logits,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the summary that the command prints, JSON-ready."""

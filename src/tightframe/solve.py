@@ -7,8 +7,9 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tightframe.checks import positive_float, whole_number
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition
-from tightframe.problem.problem import Problem, positive_float, whole_number
+from tightframe.problem.problem import Problem
 from tightframe.solution import Solution
 from tightframe.solvers.continuation import Continuation
 from tightframe.solvers.search import multistart

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import tightframe as tf
 from tightframe.advice.advise import MAX_TEMPERATURE
 from tightframe.advice.prediction import STATES, describe, group_margins, outlook
-from tightframe.problem.problem import parse_counts
+from tightframe.problem.counts import parse_counts
 
 STEP = tf.Problem("500x5,100x5", weight_decay=1e-2, feature_decay=2e-3)
 

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tightframe.data import Dataset, load, scaling, standardize
-from tightframe.data.scaling import as_rows
+from tightframe.data import Dataset, load, standardize
+from tightframe.data import rows as rows_module
+from tightframe.data.rows import as_rows
 
 
 def dataset(train, test, shape):
@@ -63,7 +64,7 @@ def test_standardize_against_two_passes_in_float64(shape, offset, block, seed):
     test = (offset + scale * rng.standard_normal((5, *shape))).astype(np.float32)
     before = train.copy()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scaling, "_CHUNK_VALUES", block)
+        patch.setattr(rows_module, "_CHUNK_VALUES", block)
         ours = standardize(dataset(train, test, shape))
     axes = (0, *range(2, len(shape) + 1))
     mean = train.astype(np.float64).mean(axis=axes, keepdims=True)

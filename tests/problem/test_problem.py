@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tightframe as tf
-from tightframe.problem.problem import Group, format_counts, parse_counts
+from tightframe.problem.counts import Group, format_counts, parse_counts
 from tightframe.theory.certificate import factored_objective
 
 DECAYS = {"weight_decay": 5e-3, "feature_decay": 1e-3}

@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.advice.prediction import Outlook, describe, group_margins, outlook
+from tightframe.checks import positive_float
 from tightframe.geometry.blocks import Array, Partition
 from tightframe.path import path
-from tightframe.problem.problem import Problem, format_counts, parse_counts, positive_float
+from tightframe.problem.counts import format_counts, parse_counts
+from tightframe.problem.problem import Problem
 from tightframe.solve import solve
 from tightframe.theory.certificate import is_convex, require_covered
 from tightframe.theory.thresholds import thresholds

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tightframe.checks import MAX_DENSE_CLASSES
 from tightframe.geometry.blocks import Array
 from tightframe.geometry.dense import Geometry
-from tightframe.problem.problem import MAX_DENSE_CLASSES, Problem
+from tightframe.problem.problem import Problem
 from tightframe.solution import Solution
 from tightframe.solve import solve
 from tightframe.theory.certificate import SAMPLE_CHUNK, is_convex

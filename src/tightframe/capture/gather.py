@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from tightframe.capture.hooks import Head
 from tightframe.data.batches import Reduction, sample_rows
+from tightframe.heads.find import Head
 from tightframe.metrics.decisions import Decisions
 from tightframe.metrics.moments import ClassMoments, plain_tensors
 from tightframe.metrics.report import CollapseReport

@@ -10,12 +10,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from tightframe.capture.gather import NonFiniteFeatures
-from tightframe.capture.hooks import find_head, unwrapped
 from tightframe.capture.layers import collapse_report, layer_scalars
+from tightframe.checks import whole_number
 from tightframe.data.batches import Batch, LabelsLike, Reduction, sample_rows, split_batch
+from tightframe.heads.find import find_head, unwrapped
 from tightframe.metrics import CollapseReport
 from tightframe.metrics.targets import Target
-from tightframe.problem.problem import whole_number
 
 try:
     from transformers import TrainerCallback

@@ -15,14 +15,8 @@ from torch import Tensor, nn
 
 from tightframe.capture.distributed import with_own
 from tightframe.capture.gather import LayerMoments, Mismatch, share_error
-from tightframe.capture.hooks import (
-    Head,
-    Recorder,
-    evaluating,
-    find_head,
-    preserved_rng,
-    unwrapped,
-)
+from tightframe.capture.hooks import Recorder, evaluating, preserved_rng
+from tightframe.checks import whole_number
 from tightframe.data.batches import (
     Batch,
     LabelsLike,
@@ -30,10 +24,11 @@ from tightframe.data.batches import (
     split_batch,
     to_device,
 )
+from tightframe.heads.find import Head, find_head, unwrapped
 from tightframe.metrics.moments import ClassMoments
 from tightframe.metrics.report import CollapseReport
 from tightframe.metrics.targets import Target
-from tightframe.problem.problem import Problem, whole_number
+from tightframe.problem.problem import Problem
 
 #: What the rows of a report say about a classifier, so in a hidden layer about its probe.
 _PROBE_PARTS = ("classifier", "logits", "centered_logits")

@@ -13,10 +13,10 @@ from tightframe.capture.distributed import own_samples
 from tightframe.capture.gather import NonFiniteFeatures, share_error
 from tightframe.capture.layers import Forward, collapse_report, layer_scalars
 from tightframe.capture.watch import Watch
+from tightframe.checks import whole_number
 from tightframe.data.batches import LabelsLike, Reduction, split_batch
 from tightframe.metrics import CollapseReport
 from tightframe.metrics.targets import Target
-from tightframe.problem.problem import whole_number
 
 _LOADERS = ("validation", "train")
 

@@ -9,13 +9,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from tightframe.capture.gather import LayerMoments, Mismatch
-from tightframe.capture.hooks import Recorder, find_head
+from tightframe.capture.hooks import Recorder
 from tightframe.capture.layers import layer_scalars
-from tightframe.data.batches import Reduction
-from tightframe.metrics.moments import ClassMoments, as_tensor
+from tightframe.checks import whole_number
+from tightframe.data.batches import Reduction, as_tensor
+from tightframe.heads.find import find_head
+from tightframe.metrics.moments import ClassMoments
 from tightframe.metrics.report import CollapseReport
 from tightframe.metrics.targets import Target
-from tightframe.problem.problem import Problem, whole_number
+from tightframe.problem.problem import Problem
 
 
 class Watch:

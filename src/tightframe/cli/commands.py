@@ -36,9 +36,10 @@ from tightframe.geometry.dense import Geometry
 from tightframe.path import RankChange, rank_changes
 from tightframe.problem.problem import BIASES, FEATURES, LOSSES, Problem, with_loss_terms
 from tightframe.problem.scripts import REDUCTIONS, described_problem
-from tightframe.solution import Search, Solution
+from tightframe.solution import Solution
 from tightframe.solve import solve as solve_problem
 from tightframe.solvers.search.multistart import STARTS
+from tightframe.solvers.search.record import Search
 from tightframe.theory.certificate import Certificate
 from tightframe.theory.certificate import certify as certify_candidate
 from tightframe.theory.thresholds import Thresholds

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
-
-from tightframe.metrics.moments import as_tensor
 
 #: Keys under which a batch that is a mapping may hold its labels, in the order tried.
 LABEL_KEYS = ("labels", "label", "targets", "target", "y")
@@ -21,6 +20,27 @@ LabelsLike = str | int | Callable[[Any], Any] | None
 
 #: A name of `REDUCTIONS`, or a function of features and mask that returns rows.
 Reduction = str | Callable[[Tensor, Tensor | None], Tensor]
+
+
+def as_tensor(name: str, value: Any) -> Tensor:
+    """Return a tensor without graph from a tensor, array or nested list of real numbers.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be read as one; the message names the argument.
+    """
+    if isinstance(value, Tensor):
+        return value.detach()
+    try:
+        array = np.asarray(value)
+        # Torch refuses foreign byte orders and negative strides, and warns of read-only memory.
+        native = array.dtype.newbyteorder("=")
+        return torch.from_numpy(np.require(array, native, requirements=["C", "W"]))
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{name}: got {type(value).__name__}, need a tensor or an array of real numbers"
+        ) from None
 
 
 class Batch(NamedTuple):

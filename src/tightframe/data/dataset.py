@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tightframe.data.scaling import as_rows
-from tightframe.problem.problem import whole_number
+from tightframe.checks import whole_number
+from tightframe.data.rows import as_rows
 
 
 @dataclass(frozen=True, eq=False)

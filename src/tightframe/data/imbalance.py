@@ -10,8 +10,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tightframe.checks import whole_number
 from tightframe.data.dataset import Dataset, pick
-from tightframe.problem.problem import CountsLike, parse_counts, whole_number
+from tightframe.problem.counts import CountsLike, parse_counts
 
 
 def step_counts(

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from tightframe.checks import whole_number
 from tightframe.data.arrays import load_arrays
 from tightframe.data.dataset import Dataset, Samples, pool_dataset
 from tightframe.data.images import IMAGE_SOURCES
 from tightframe.data.synthetic import gaussian_mixture
-from tightframe.problem.problem import whole_number
 
 _NAMES = ("digits", *IMAGE_SOURCES, "gaussian_mixture")
 

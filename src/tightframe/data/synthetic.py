@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tightframe.checks import whole_number
 from tightframe.data.dataset import Dataset
-from tightframe.problem.problem import whole_number
 
 
 def gaussian_mixture(

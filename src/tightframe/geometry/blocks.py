@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.problem.problem import Problem, require_dense
+from tightframe.checks import require_dense
+from tightframe.problem.problem import Problem
 
 Array = NDArray[np.float64]
 

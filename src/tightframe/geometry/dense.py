@@ -9,7 +9,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tightframe.problem.problem import CountsLike, parse_counts, require_dense, whole_number
+from tightframe.checks import require_dense, whole_number
+from tightframe.problem.counts import CountsLike, parse_counts
 
 #: The matrices of a Geometry that can be compared, in the order reports show them.
 PARTS = ("classifier", "means", "centered_means", "logits")

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.geometry.blocks import Array, without_rounding
+from tightframe.checks import require_dense
+from tightframe.geometry.blocks import Array
 from tightframe.geometry.dense import Geometry
-from tightframe.problem.problem import require_dense
-from tightframe.solution import Solution
-from tightframe.theory.certificate import is_convex
+
+if TYPE_CHECKING:
+    from tightframe.solution import Solution
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,46 +160,4 @@ class GroupedGeometry:
         ValueError
             For any other solution.
         """
-        problem, blocks = solution.problem, solution.blocks
-        nonnegative = problem.features == "nonnegative"
-        if problem.depth > 1 or not (nonnegative or is_convex(problem)):
-            raise ValueError(
-                f"solution: one of {problem.num_classes} classes has a compact form for one linear "
-                "layer and a wide enough dim only"
-            )
-        p = blocks.partition
-        ratio = np.sqrt(problem.feature_decay / problem.weight_decays[0])
-        groups = p.class_groups
-        logits = GroupedMatrix(
-            groups, blocks.within, blocks.mean - np.diag(blocks.within / p.sizes)
-        )
-        if nonnegative:
-            lengths = blocks.column_norms
-            shares = np.divide(p.counts, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-            across = logits.blocks * shares
-            inner = logits.diagonal * across
-            classifier = GroupedMatrix(
-                groups,
-                ratio * logits.diagonal**2 * shares,
-                ratio * (inner + inner.T + (across * p.sizes) @ logits.blocks.T),
-            )
-            axes = np.zeros((p.num_groups, p.num_groups))
-            means = GroupedMatrix(groups, lengths / p.counts / ratio, axes)
-            return cls("predicted", classifier, means, logits)
-        left, values, right = blocks.decomposition
-        values = without_rounding(values)
-        # Sqrt of Sigma goes to either side; the ratio of the decays shares it out.
-        within = np.where(p.sizes > 1, np.sqrt(p.counts) * np.abs(blocks.within), 0.0)
-        root = np.sqrt(p.sizes)
-
-        def gram(frame: Array, inner: Array, scale: Array) -> GroupedMatrix:
-            mean = (frame * values) @ frame.T / np.outer(root * scale, root * scale)
-            inner = inner / scale**2
-            return GroupedMatrix(groups, inner, mean - np.diag(inner / p.sizes))
-
-        return cls(
-            "predicted",
-            gram(left, within, np.full(p.num_groups, 1 / np.sqrt(ratio))),
-            gram(right.T, within, np.sqrt(p.counts * ratio)),
-            logits,
-        )
+        return solution.grouped_geometry

@@ -16,10 +16,9 @@ if TYPE_CHECKING:
         FixedHead,
         freeze_to_etf,
         freeze_to_frame,
-        narrow_last_block,
-        project_features,
         replace_module,
     )
+    from tightframe.heads.narrow import narrow_last_block, project_features
     from tightframe.heads.savings import Savings, parameter_savings, savings_table
 
 __all__ = [
@@ -45,10 +44,9 @@ __getattr__ = handed_on(
             "FixedHead",
             "freeze_to_etf",
             "freeze_to_frame",
-            "narrow_last_block",
-            "project_features",
             "replace_module",
         ),
+        "tightframe.heads.narrow": ("narrow_last_block", "project_features"),
         "tightframe.heads.savings": ("Savings", "parameter_savings", "savings_table"),
     },
 )

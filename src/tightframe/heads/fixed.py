@@ -10,16 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tightframe.capture.hooks import find_head, find_module
+from tightframe.checks import positive_float, whole_number
 from tightframe.geometry.dense import Geometry
-from tightframe.problem.problem import positive_float, whole_number
+from tightframe.heads.find import find_head, find_module
+from tightframe.heads.vectors import contrasts, gram_factor, orthonormal_columns
 from tightframe.solution import Solution
-
-#: Eigenvalues of a Gram matrix below this share of the largest are rounding.
-GRAM_TOLERANCE = 1e-12
 
 
 class FixedHead(nn.Module):
@@ -180,7 +177,7 @@ class FixedETF(FixedHead):
             frame = np.zeros((k, d))
             frame[:, :k] = factor * (np.eye(k) - 1 / k)
         else:
-            frame = factor * _contrasts(k) @ _orthonormal(d, k - 1, seed).T
+            frame = factor * contrasts(k) @ orthonormal_columns(d, k - 1, seed).T
         super().__init__(
             frame,
             bool(bias),
@@ -245,7 +242,7 @@ class FixedFrame(FixedHead):
             )
         d = whole_number("in_features", in_features)
         predicted = geometry.geometry if isinstance(geometry, Solution) else geometry
-        rows = _factor(predicted.classifier)
+        rows = gram_factor(predicted.classifier)
         rank = rows.shape[1]
         if d < rank:
             raise ValueError(
@@ -255,7 +252,7 @@ class FixedFrame(FixedHead):
             frame = np.zeros((len(rows), d))
             frame[:, :rank] = rows
         else:
-            frame = rows @ _orthonormal(d, rank, seed).T
+            frame = rows @ orthonormal_columns(d, rank, seed).T
         start = geometry.bias if isinstance(geometry, Solution) and bias else bool(bias)
         super().__init__(
             frame,
@@ -323,7 +320,7 @@ def freeze_to_etf(
     ValueError
         If there is no such classifier or its features are narrower than K - 1.
     """
-    name, old, kind = _single_linear(model, head)
+    name, old, kind = single_linear(model, head)
     new = FixedETF(
         old.in_features,
         old.out_features,
@@ -333,7 +330,7 @@ def freeze_to_etf(
         learnable_scale=learnable_scale,
         **kind,
     )
-    _take_place(model, name, old, new)
+    take_place(model, name, old, new)
     return new
 
 
@@ -355,7 +352,7 @@ def freeze_to_frame(
     ValueError
         If there is no such classifier, or its classes or width do not fit the geometry.
     """
-    name, old, kind = _single_linear(model, head)
+    name, old, kind = single_linear(model, head)
     new = FixedFrame(
         geometry,
         old.in_features,
@@ -370,134 +367,15 @@ def freeze_to_frame(
             f"geometry: got {new.out_features} classes, the classifier {name!r} has "
             f"{old.out_features}"
         )
-    _take_place(model, name, old, new)
-    return new
-
-
-def project_features(
-    model: nn.Module, head: str | None = None, *, fixed: bool = True, seed: int | None = None
-) -> nn.Sequential:
-    """Give any model features of width d = K: a linear projection, then the classifier, in place.
-
-    The old classifier becomes ``Sequential(projection, classifier)``: a trained projection from
-    the model's width to K without bias, and a K x K classifier, which is the last module. It
-    works for every architecture but saves no parameters; `narrow_last_block` does, in ResNets.
-
-    Parameters
-    ----------
-    model : nn.Module
-    head : str, optional
-        Name of the classifier, as in `freeze_to_etf`.
-    fixed : bool
-        Whether the K x K classifier is a `FixedETF` or learned.
-    seed : int or None
-        Of the `FixedETF`; None is the axis-aligned frame of Zhu et al. (2021).
-
-    Returns
-    -------
-    nn.Sequential
-        The new head. ``tightframe.metrics`` measures the narrow features under the name of its
-        last module, ``f"{head}.1"``.
-    """
-    name, old, kind = _single_linear(model, head)
-    k = old.out_features
-    classifier = _square_head(k, old, fixed, seed, kind)
-    projection = nn.Linear(old.in_features, k, bias=False, **kind)
-    new = nn.Sequential(projection, classifier)
-    new.train(old.training)
-    replace_module(model, name, new)
-    return new
-
-
-def narrow_last_block(
-    model: nn.Module,
-    head: str | None = None,
-    *,
-    block: str | None = None,
-    fixed: bool = True,
-    seed: int | None = None,
-) -> nn.Module:
-    """Narrow a ResNet's features to d = K as Zhu et al. (2021) do, in place.
-
-    The last block's last convolution and batch norm get K channels and new weights, its shortcut
-    becomes a 1 x 1 convolution with batch norm to K channels, and the classifier is K x K. With 10
-    classes and a fixed ETF this saves 20.70 % of ResNet-18's parameters and 4.45 % of ResNet-50's
-    (`tightframe.heads.savings.parameter_savings`).
-
-    Parameters
-    ----------
-    model : nn.Module
-        With basic or bottleneck blocks as torchvision, timm and the common CIFAR code write them:
-        ``conv1``, ``bn1``, ..., and a shortcut named ``downsample`` or ``shortcut``.
-    head : str, optional
-        Name of the classifier, as in `freeze_to_etf`.
-    block : str, optional
-        Name of the last block; None takes the last one with such convolutions.
-    fixed : bool
-        Whether the classifier is a `FixedETF` or learned.
-    seed : int or None
-        Of the `FixedETF`; None is the paper's axis-aligned frame.
-
-    Returns
-    -------
-    nn.Module
-        The new classifier.
-
-    Raises
-    ------
-    ValueError
-        If there is no such block, or its features are not those of the classifier.
-    """
-    name, old, kind = _single_linear(model, head)
-    k = old.out_features
-    if block is None:
-        blocks = [n for n, module in model.named_modules() if n and _shortcut(module)]
-        if not blocks:
-            raise ValueError(
-                "model: has no block with conv1, bn1 and a shortcut named downsample or "
-                "shortcut; use project_features"
-            )
-        block = blocks[-1]
-    part: Any = find_module(model, block)
-    shortcut = _shortcut(part)
-    if shortcut is None:
-        raise ValueError(
-            f"block: {block!r} has no conv1, bn1 and shortcut, so it is no ResNet block"
-        )
-    convolutions = {i: getattr(part, f"conv{i}", None) for i in (1, 2, 3)}
-    last = max(i for i, conv in convolutions.items() if isinstance(conv, nn.Conv2d))
-    conv = getattr(part, f"conv{last}")
-    if conv.out_channels != old.in_features:
-        raise ValueError(
-            f"block: {block!r} gives {conv.out_channels} channels, the classifier {name!r} takes "
-            f"{old.in_features}; name the block before it"
-        )
-    strides = [c.stride for c in convolutions.values() if isinstance(c, nn.Conv2d)]
-    stride = tuple(math.prod(s) for s in zip(*strides, strict=True))
-    narrow = nn.Conv2d(
-        conv.in_channels,
-        k,
-        conv.kernel_size,
-        conv.stride,
-        conv.padding,
-        bias=conv.bias is not None,
-        **kind,
-    )
-    side = nn.Conv2d(part.conv1.in_channels, k, 1, stride, bias=False, **kind)
-    norm = type(getattr(part, f"bn{last}"))
-    setattr(part, f"conv{last}", narrow)
-    setattr(part, f"bn{last}", norm(k, **kind))
-    setattr(part, shortcut, nn.Sequential(side, norm(k, **kind)))
-    part.train(part.training)
-    new: nn.Module = _square_head(k, old, fixed, seed, kind)
-    replace_module(model, name, new)
+    take_place(model, name, old, new)
     return new
 
 
 # -- inside --------------------------------------------------------------------------------------
 
 
-def _single_linear(model: nn.Module, head: str | None) -> tuple[str, Any, dict[str, Any]]:
+def single_linear(model: nn.Module, head: str | None) -> tuple[str, Any, dict[str, Any]]:
+    """Return the name of a classifier of one linear layer, that layer, and its device and type."""
     found = find_head(model, head)
     if len(found.layers) > 1:
         raise ValueError(
@@ -509,54 +387,10 @@ def _single_linear(model: nn.Module, head: str | None) -> tuple[str, Any, dict[s
     return name, old, {"device": old.weight.device, "dtype": old.weight.dtype}
 
 
-def _take_place(model: nn.Module, name: str, old: Any, new: FixedHead) -> None:
+def take_place(model: nn.Module, name: str, old: Any, new: FixedHead) -> None:
+    """Put a fixed classifier in the place of a layer, with the bias that the layer has."""
     if new.bias is not None:
         with torch.no_grad():
             new.bias.copy_(old.bias)
     new.train(old.training)
     replace_module(model, name, new)
-
-
-def _square_head(k: int, old: Any, fixed: bool, seed: int | None, kind: dict[str, Any]) -> Any:
-    bias = old.bias is not None
-    return FixedETF(k, k, bias, seed, **kind) if fixed else nn.Linear(k, k, bias=bias, **kind)
-
-
-def _shortcut(module: nn.Module) -> str | None:
-    """Return the name of a ResNet block's shortcut, or None if it is no such block."""
-    if not all(hasattr(module, name) for name in ("conv1", "conv2", "bn1", "bn2")):
-        return None
-    return next((name for name in ("downsample", "shortcut") if hasattr(module, name)), None)
-
-
-def _contrasts(k: int) -> NDArray[np.float64]:
-    """Return an orthonormal basis of the vectors that sum to zero, shape (K, K - 1) (Helmert)."""
-    basis = np.zeros((k, k - 1))
-    for j in range(k - 1):
-        basis[: j + 1, j] = 1.0
-        basis[j + 1, j] = -(j + 1.0)
-        basis[: j + 2, j] /= math.sqrt((j + 1.0) * (j + 2.0))
-    return basis
-
-
-def _orthonormal(d: int, rank: int, seed: int) -> NDArray[np.float64]:
-    """Return a random matrix with orthonormal columns, shape (d, rank), by QR."""
-    rng = np.random.default_rng(whole_number("seed", seed, 0))
-    q, r = np.linalg.qr(rng.standard_normal((d, rank)))
-    # LAPACK leaves the signs open; positive diagonals make the rotation uniform and repeatable.
-    signed: NDArray[np.float64] = q * np.where(np.diagonal(r) < 0, -1.0, 1.0)
-    return signed
-
-
-def _factor(gram: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return rows of shape (K, rank) with a given Gram matrix."""
-    values, vectors = np.linalg.eigh((gram + gram.T) / 2)
-    top = values[-1]
-    if not np.isfinite(values).all() or top <= 0 or values[0] < -1e-8 * top:
-        raise ValueError(
-            "geometry: its classifier is zero or no Gram matrix of real vectors "
-            f"(eigenvalues from {values[0]:.3g} to {top:.3g})"
-        )
-    kept = values > GRAM_TOLERANCE * top
-    rows: NDArray[np.float64] = vectors[:, kept] * np.sqrt(values[kept])
-    return rows

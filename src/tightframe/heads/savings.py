@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from tightframe.problem.problem import positive_float, whole_number
+from tightframe.checks import positive_float, whole_number
 
 if TYPE_CHECKING:
     from rich.table import Table

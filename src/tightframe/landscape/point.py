@@ -38,9 +38,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tightframe.checks import positive_float
 from tightframe.geometry.blocks import Array, Partition
 from tightframe.losses.datafits import make_datafit
-from tightframe.problem.problem import Problem, positive_float
+from tightframe.problem.problem import Problem
 from tightframe.solve import NotConvergedWarning
 from tightframe.theory.certificate import Certificate, certify
 

@@ -15,6 +15,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from tightframe.checks import require_dense
+from tightframe.data.batches import as_tensor
 from tightframe.metrics.inputs import (
     Array,
     as_array,
@@ -25,7 +27,7 @@ from tightframe.metrics.inputs import (
     vectors_of,
     warn,
 )
-from tightframe.metrics.moments import ClassMoments, as_tensor, plain_tensors
+from tightframe.metrics.moments import ClassMoments, plain_tensors
 from tightframe.metrics.rows import Rows
 from tightframe.metrics.tiles import (
     Spread,
@@ -34,7 +36,6 @@ from tightframe.metrics.tiles import (
     pair_distances,
     pair_values,
 )
-from tightframe.problem.problem import require_dense
 
 #: Kernels of `uniformity`.
 KERNELS = ("log", "distance", "riesz")

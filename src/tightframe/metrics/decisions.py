@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tightframe.data.batches import as_tensor
 from tightframe.metrics.inputs import (
     as_array,
     classifier,
@@ -17,12 +18,7 @@ from tightframe.metrics.inputs import (
     usable,
     warn,
 )
-from tightframe.metrics.moments import (
-    ClassMoments,
-    as_tensor,
-    checked_features,
-    plain_tensors,
-)
+from tightframe.metrics.moments import ClassMoments, checked_features, plain_tensors
 from tightframe.metrics.tiles import row_blocks
 from tightframe.problem.problem import Problem
 from tightframe.theory.certificate import certify

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tightframe.checks import require_dense
 from tightframe.geometry.dense import Geometry, normalized_distance
 from tightframe.geometry.grouped import GroupedGeometry, GroupedMatrix
 from tightframe.metrics.inputs import (
@@ -43,7 +44,6 @@ from tightframe.metrics.targets import (
     restrict,
 )
 from tightframe.metrics.tiles import row_blocks
-from tightframe.problem.problem import require_dense
 from tightframe.solution import Solution
 
 _EPS = torch.finfo(torch.float64).eps

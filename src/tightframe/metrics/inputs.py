@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tightframe.metrics.moments import ClassMoments, as_tensor, describe_classes
+from tightframe.checks import require_dense
+from tightframe.data.batches import as_tensor
+from tightframe.metrics.moments import ClassMoments, describe_classes
 from tightframe.metrics.rows import Rows, largest_entry
 from tightframe.metrics.snapshot import Snapshot
-from tightframe.problem.problem import require_dense
 
 Array = NDArray[np.float64]
 

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tightframe.problem.problem import whole_number
+from tightframe.checks import whole_number
+from tightframe.data.batches import as_tensor
 
 if TYPE_CHECKING:
     from tightframe.metrics.snapshot import Snapshot
@@ -803,27 +804,6 @@ class ClassMoments:
                 f"{what}: {describe_classes(self.missing)} without samples; "
                 "every class needs one, or use present()"
             )
-
-
-def as_tensor(name: str, value: Any) -> Tensor:
-    """Return a tensor without graph from a tensor, array or nested list of real numbers.
-
-    Raises
-    ------
-    ValueError
-        If it cannot be read as one; the message names the argument.
-    """
-    if isinstance(value, Tensor):
-        return value.detach()
-    try:
-        array = np.asarray(value)
-        # Torch refuses foreign byte orders and negative strides, and warns of read-only memory.
-        native = array.dtype.newbyteorder("=")
-        return torch.from_numpy(np.require(array, native, requirements=["C", "W"]))
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"{name}: got {type(value).__name__}, need a tensor or an array of real numbers"
-        ) from None
 
 
 def feature_rows(features: Any, dim: int | None) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from tightframe.checks import MAX_DENSE_CLASSES, require_dense
 from tightframe.files import format_json, replacing
 from tightframe.geometry.dense import PARTS, Geometry
 from tightframe.geometry.grouped import GroupedGeometry
@@ -57,7 +58,7 @@ from tightframe.metrics.targets import (
     target_name,
 )
 from tightframe.metrics.variability import cdnv, nc1_details, nc1_quotient
-from tightframe.problem.problem import MAX_DENSE_CLASSES, Problem, require_dense, with_loss_terms
+from tightframe.problem.problem import Problem, with_loss_terms
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tightframe.checks import MAX_DENSE_CLASSES, whole_number
 from tightframe.geometry.dense import Geometry, orthogonal_frame, simplex_etf
 from tightframe.geometry.grouped import GroupedGeometry, GroupedMatrix
-from tightframe.problem.problem import MAX_DENSE_CLASSES, whole_number
 from tightframe.solution import Solution
 
 #: Frames that can be asked for by name, at any number of classes.

@@ -13,16 +13,11 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from tightframe.data.batches import as_tensor
 from tightframe.metrics.angles import equiangularity, equinorm
 from tightframe.metrics.decisions import bias_alignment
 from tightframe.metrics.frames import nc2, nc3, self_duality
-from tightframe.metrics.moments import (
-    ClassMoments,
-    as_tensor,
-    describe_classes,
-    float64_device,
-    plain_tensors,
-)
+from tightframe.metrics.moments import ClassMoments, describe_classes, float64_device, plain_tensors
 from tightframe.metrics.targets import Target, as_target
 from tightframe.metrics.variability import cdnv, nc1, nc1_quotient
 

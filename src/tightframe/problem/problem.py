@@ -17,20 +17,31 @@ from __future__ import annotations
 import math
 import numbers
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from tightframe.checks import choice, positive_float, shortened, whole_number
+from tightframe.problem.counts import (
+    CountsLike,
+    Group,
+    PerClass,
+    Runs,
+    format_counts,
+    format_runs,
+    parse_counts,
+    parse_per_class,
+    spread,
+)
 
 LOSSES = ("cross_entropy", "mse")
 BIASES = ("none", "free", "decayed")
 FEATURES = ("real", "nonnegative")
 
-#: Above this many classes a K x K array is refused (4096^2 doubles are 128 MiB).
-MAX_DENSE_CLASSES = 4096
 
 #: Decays outside this range would under- or overflow when multiplied.
 DECAY_RANGE = (1e-100, 1e100)
@@ -44,112 +55,6 @@ MAX_DEPTH = 1000
 
 #: Two sides of a collapse threshold this close, relatively, are equal but for rounding.
 THRESHOLD_ROUNDING = 1e-14
-
-#: What ``counts`` may be: one integer a class, or the compact text ``"500x5,100x5"``.
-CountsLike = str | Iterable[int]
-
-#: What may be said of every class: one number a class, the compact text ``"1x5,5x5"``, or a rule's
-#: name.
-PerClass = str | Iterable[float]
-
-#: Numbers in class order, run-length encoded: pairs of a value and how many classes have it.
-Runs = tuple[tuple[float, int], ...]
-
-
-class Group(NamedTuple):
-    """Classes that are interchangeable: of equal sample count (and weight and adjustment).
-
-    Attributes
-    ----------
-    count : int
-        Samples in each of these classes.
-    classes : int
-        How many classes have that count.
-    """
-
-    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
-    classes: int
-
-
-def parse_counts(counts: CountsLike) -> tuple[Group, ...]:
-    """Read class counts into runs of equal counts, in class order.
-
-    Parameters
-    ----------
-    counts : str or iterable of int
-        Samples per class: ``[500, 500, 100]`` or compactly ``"500x2,100"``.
-
-    Returns
-    -------
-    tuple of Group
-        Run-length form; neighbouring equal counts are joined.
-
-    Raises
-    ------
-    ValueError
-        If a count is not a positive integer, or there are fewer than two classes.
-    """
-    if isinstance(counts, tuple) and counts and isinstance(counts[0], Group):
-        return counts  # read before
-    pairs = _parse_text(counts) if isinstance(counts, str) else _parse_sequence(counts)
-    runs: list[Group] = []
-    for count, classes in pairs:
-        if runs and runs[-1].count == count:
-            runs[-1] = Group(count, runs[-1].classes + classes)
-        else:
-            runs.append(Group(count, classes))
-    total = sum(run.classes for run in runs)
-    if total < 2:
-        raise ValueError(f"counts: got {total} class{'es' if total != 1 else ''}, need at least 2")
-    if sum(run.count * run.classes for run in runs) > 2**53:
-        raise ValueError("counts: more than 2**53 samples in all, which float64 cannot count")
-    return tuple(runs)
-
-
-def _parse_text(text: str) -> list[tuple[int, int]]:
-    pairs = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,18})\s*(?:[x*]\s*(\d{1,18})\s*)?", part, re.ASCII)
-        if match is None:
-            raise ValueError(
-                f"counts: cannot read {part.strip()!r} in {_shorten(text)!r}; "
-                "write COUNT or COUNTxCLASSES with positive whole numbers, as in '500x5,100x5'"
-            )
-        count, classes = int(match[1]), int(match[2] or 1)
-        if count < 1 or classes < 1:
-            raise ValueError(f"counts: {part.strip()!r} has a zero; both numbers must be positive")
-        pairs.append((count, classes))
-    return pairs
-
-
-def _parse_sequence(counts: Iterable[int]) -> list[tuple[int, int]]:
-    if isinstance(counts, (bytes, bytearray)):
-        raise ValueError(f"counts: got bytes, {_shorten(repr(counts))}; need text or integers")
-    try:
-        array = np.asarray(counts if isinstance(counts, np.ndarray) else list(counts))
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(
-            f"counts: got {_shorten(repr(counts))}; give one positive integer a class, "
-            "or text such as '500x5,100x5'"
-        ) from None
-    if array.ndim != 1 or array.size == 0:
-        raise ValueError(
-            f"counts: got an array of shape {array.shape}; need one positive integer a class"
-        )
-    if array.dtype.kind not in "iuf":
-        raise ValueError(f"counts: entries of type {array.dtype} are not positive integers")
-    bad = ~np.isfinite(array) | (array < 1) | (array != np.floor(array)) | (array > 2**53)
-    if bad.any():
-        k = int(np.argmax(bad))
-        raise ValueError(f"counts: class {k} has count {array[k]}; counts are positive integers")
-    return [(int(count), classes) for count, classes in _run_lengths(array)]
-
-
-def _run_lengths(array: NDArray[Any]) -> Runs:
-    # By comparison with the previous entry: one pass, no Python loop over classes.
-    starts = np.flatnonzero(np.r_[True, array[1:] != array[:-1]])
-    lengths = np.diff(np.r_[starts, array.size])
-    return tuple(zip(array[starts].tolist(), lengths.tolist(), strict=True))
 
 
 @dataclass(frozen=True, init=False)
@@ -232,12 +137,12 @@ class Problem:
             raise ValueError(f"depth: got {depth}, need at most {MAX_DEPTH}")
         set_field = object.__setattr__  # the class is frozen
         set_field(self, "runs", parse_counts(counts))
-        set_field(self, "loss", _choice("loss", loss, LOSSES))
+        set_field(self, "loss", choice("loss", loss, LOSSES))
         set_field(self, "weight_decays", _layer_decays(weight_decay, depth))
         set_field(self, "feature_decay", _decay("feature_decay", feature_decay))
-        set_field(self, "bias", _choice("bias", bias, BIASES))
+        set_field(self, "bias", choice("bias", bias, BIASES))
         set_field(self, "bias_decay", _bias_decay(bias, bias_decay))
-        set_field(self, "features", _choice("features", features, FEATURES))
+        set_field(self, "features", choice("features", features, FEATURES))
         set_field(self, "depth", depth)
         set_field(self, "dim", None if dim is None else whole_number("dim", dim))
         set_field(self, "weight_runs", ())
@@ -444,12 +349,12 @@ class Problem:
     @property
     def class_weights(self) -> NDArray[np.float64]:
         """Factor of the loss of every class, shape (K,); ones where none were given."""
-        return _spread(self.weight_runs or ((1.0, self.num_classes),))
+        return spread(self.weight_runs or ((1.0, self.num_classes),))
 
     @property
     def logit_adjustment(self) -> NDArray[np.float64]:
         """What is added to the logits inside the loss, shape (K,); zeros where none was given."""
-        return _spread(self.adjustment_runs or ((0.0, self.num_classes),))
+        return spread(self.adjustment_runs or ((0.0, self.num_classes),))
 
     @property
     def is_plain(self) -> bool:
@@ -521,19 +426,7 @@ class Problem:
             "dim": self.dim,
         }
         terms = {"class_weights": self.weight_runs, "logit_adjustment": self.adjustment_runs}
-        return values | {name: _format_runs(runs) for name, runs in terms.items() if runs}
-
-
-def format_counts(runs: Iterable[Group]) -> str:
-    """Write runs of counts as compact text, the inverse of `parse_counts`."""
-    return ",".join(
-        str(run.count) if run.classes == 1 else f"{run.count}x{run.classes}" for run in runs
-    )
-
-
-def _format_runs(runs: Runs) -> str:
-    """Write numbers as compact text that gives exactly these again."""
-    return ",".join(repr(v) if n == 1 else f"{v!r}x{n}" for v, n in runs)
+        return values | {name: format_runs(runs) for name, runs in terms.items() if runs}
 
 
 def loss_terms(class_weight: float, logit_adjustment: float) -> list[str]:
@@ -546,51 +439,6 @@ def with_loss_terms(name: str, class_weight: float, logit_adjustment: float) -> 
     """Return a group's name with its `loss_terms`: ``"5 classes of 100 with weight 5"``."""
     terms = loss_terms(class_weight, logit_adjustment)
     return f"{name} with {' and '.join(terms)}" if terms else name
-
-
-def _spread(runs: Runs) -> NDArray[np.float64]:
-    return np.repeat([float(value) for value, _ in runs], [classes for _, classes in runs])
-
-
-def require_dense(num_classes: int, what: str) -> None:
-    """Refuse a K x K array that would not fit comfortably in memory.
-
-    Raises
-    ------
-    ValueError
-        If ``num_classes`` exceeds `MAX_DENSE_CLASSES`.
-    """
-    if num_classes > MAX_DENSE_CLASSES:
-        raise ValueError(
-            f"{what}: {num_classes} classes would need a {num_classes} x {num_classes} array; "
-            f"at most {MAX_DENSE_CLASSES} classes are written out (use the blocks instead)"
-        )
-
-
-def positive_float(name: str, value: Any) -> float:
-    """Return ``value`` as a float, or raise a ValueError that names the argument."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise ValueError(f"{name}: got {_shorten(repr(value))}, need a positive number")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number) or number <= 0:
-        raise ValueError(f"{name}: got {_shorten(str(value))}, need a finite number above 0")
-    return number
-
-
-def whole_number(name: str, value: Any, least: int = 1) -> int:
-    """Return ``value`` as an int of at least ``least``, or raise a ValueError that names it."""
-    if (
-        isinstance(value, (bool, np.bool_))
-        or not isinstance(value, numbers.Integral)
-        or value < least
-    ):
-        raise ValueError(
-            f"{name}: got {_shorten(repr(value))}, need a whole number, at least {least}"
-        )
-    return int(value)
 
 
 def at_most(a: float | NDArray[np.float64], b: float | NDArray[np.float64]) -> Any:
@@ -640,7 +488,7 @@ def _class_weights(value: PerClass | None, counts: tuple[Group, ...]) -> Runs:
         total = sum(run.count * run.classes for run in counts)
         return tuple((total / (classes * run.count), run.classes) for run in counts)
     low, high = WEIGHT_RANGE
-    return _per_class(
+    return parse_per_class(
         "class_weights",
         value,
         counts,
@@ -660,74 +508,16 @@ def _logit_adjustment(value: PerClass | None, counts: tuple[Group, ...]) -> Runs
         except ValueError:
             factor = math.nan
         if not abs(factor) <= MAX_ADJUSTMENT:
-            raise ValueError(f"logit_adjustment: got {_shorten(repr(value))}, need {allowed}")
+            raise ValueError(f"logit_adjustment: got {shortened(repr(value))}, need {allowed}")
         total = sum(run.count * run.classes for run in counts)
         return tuple((factor * math.log(run.count / total), run.classes) for run in counts)
-    return _per_class(
+    return parse_per_class(
         "logit_adjustment",
         value,
         counts,
         lambda numbers: np.abs(numbers) <= MAX_ADJUSTMENT,
         allowed,
     )
-
-
-def _per_class(
-    name: str,
-    value: PerClass | None,
-    counts: tuple[Group, ...],
-    is_allowed: Callable[[NDArray[np.float64]], NDArray[np.bool_]],
-    allowed: str,
-) -> Runs:
-    """Read one number a class, or compact text, into runs of equal numbers."""
-    if value is None:
-        return ()
-    if isinstance(value, tuple) and value and isinstance(value[0], tuple):
-        runs: Runs = value  # read before
-    elif isinstance(value, str):
-        runs = _join(_number_and_classes(name, part, allowed) for part in value.split(","))
-    else:
-        try:
-            array = np.asarray(value if isinstance(value, (np.ndarray, bytes)) else list(value))
-        except (TypeError, ValueError):
-            array = np.array("")
-        if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iuf":
-            raise ValueError(
-                f"{name}: got {_shorten(repr(value))}, need one number a class or compact text "
-                f"such as '1x5,5x5': {allowed}"
-            )
-        runs = _run_lengths(array.astype(np.float64))
-    bad = np.flatnonzero(~is_allowed(np.array([number for number, _ in runs])))
-    if len(bad):
-        raise ValueError(f"{name}: got {runs[bad[0]][0]:g}, need {allowed}")
-    classes = sum(run.classes for run in counts)
-    if (given := sum(number for _, number in runs)) != classes:
-        raise ValueError(f"{name}: got {given} numbers for {classes} classes")
-    return runs
-
-
-def _number_and_classes(name: str, part: str, allowed: str) -> tuple[float, int]:
-    number, _, classes = part.replace("*", "x").partition("x")
-    try:
-        pair = float(number), int(classes or 1)
-    except ValueError:
-        pair = math.nan, 1
-    if not math.isfinite(pair[0]) or pair[1] < 1:
-        raise ValueError(
-            f"{name}: cannot read {_shorten(part.strip())!r}; write NUMBER or NUMBERxCLASSES, as "
-            f"in '1x5,5x5': {allowed}"
-        )
-    return pair
-
-
-def _join(pairs: Iterable[tuple[float, int]]) -> Runs:
-    runs: list[tuple[float, int]] = []
-    for value, classes in pairs:
-        if runs and runs[-1][0] == value:
-            runs[-1] = value, runs[-1][1] + classes
-        else:
-            runs.append((value, classes))
-    return tuple(runs)
 
 
 def _bias_decay(bias: str, bias_decay: Any) -> float:
@@ -738,13 +528,3 @@ def _bias_decay(bias: str, bias_decay: Any) -> float:
     if bias_decay is not None:
         raise ValueError(f"bias_decay: got {bias_decay} with bias={bias!r}; use bias='decayed'")
     return 0.0
-
-
-def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
-    if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"{name}: got {_shorten(repr(value))}, allowed are {', '.join(allowed)}")
-    return value
-
-
-def _shorten(text: str, limit: int = 60) -> str:
-    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -16,14 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tightframe.checks import positive_float, whole_number
 from tightframe.files import read_npz
-from tightframe.problem.problem import (
-    Problem,
-    format_counts,
-    parse_counts,
-    positive_float,
-    whole_number,
-)
+from tightframe.problem.counts import format_counts, parse_counts
+from tightframe.problem.problem import Problem
 
 #: Names under which files and batches keep labels, the first that is there is taken.
 LABEL_NAMES = ("labels", "label", "y", "targets", "target")

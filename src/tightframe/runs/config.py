@@ -11,16 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tightframe.checks import positive_float, whole_number
 from tightframe.data.registry import check_name
-from tightframe.problem.problem import (
-    CountsLike,
-    PerClass,
-    Problem,
-    format_counts,
-    parse_counts,
-    positive_float,
-    whole_number,
-)
+from tightframe.problem.counts import CountsLike, PerClass, format_counts, parse_counts
+from tightframe.problem.problem import Problem
 from tightframe.training.options import (
     check_milestones,
     check_network,

@@ -22,16 +22,11 @@ from typing import Any
 
 import numpy as np
 
+from tightframe.checks import positive_float, whole_number
 from tightframe.files import read_json, replacing, to_plain, write_json
 from tightframe.path import path
-from tightframe.problem.problem import (
-    CountsLike,
-    Problem,
-    format_counts,
-    parse_counts,
-    positive_float,
-    whole_number,
-)
+from tightframe.problem.counts import CountsLike, format_counts, parse_counts
+from tightframe.problem.problem import Problem
 from tightframe.solution import Solution
 from tightframe.solve import NotConvergedWarning, solve
 from tightframe.theory.thresholds import overall_decay, thresholds

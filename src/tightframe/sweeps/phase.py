@@ -10,15 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tightframe.checks import positive_float, whole_number
 from tightframe.data.imbalance import step_counts
 from tightframe.files import to_plain
-from tightframe.problem.problem import (
-    Problem,
-    format_counts,
-    parse_counts,
-    positive_float,
-    whole_number,
-)
+from tightframe.problem.counts import format_counts, parse_counts
+from tightframe.problem.problem import Problem
 from tightframe.sweeps.grid import Grid, run_grid
 from tightframe.theory.thresholds import overall_decay
 

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tightframe.geometry.blocks import RANK_TOLERANCE, Array, BlockMatrix, Partition, svd
-from tightframe.problem.problem import CountsLike, Problem
+from tightframe.problem.counts import CountsLike
+from tightframe.problem.problem import Problem
 from tightframe.theory.certificate import Certificate, finite_array
 from tightframe.theory.closed_form import relu
 

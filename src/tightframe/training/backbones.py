@@ -15,9 +15,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tightframe.capture.hooks import find_head
-from tightframe.heads.fixed import narrow_last_block, replace_module
-from tightframe.problem.problem import whole_number
+from tightframe.checks import whole_number
+from tightframe.heads.find import find_head
+from tightframe.heads.fixed import replace_module
+from tightframe.heads.narrow import narrow_last_block
 from tightframe.training.networks import MLP, ends_in_relu
 from tightframe.training.options import check_network, package_model
 

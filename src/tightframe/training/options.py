@@ -9,7 +9,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tightframe.problem.problem import FEATURES, positive_float, whole_number
+from tightframe.checks import positive_float, whole_number
+from tightframe.problem.problem import FEATURES
 
 OPTIMIZERS = ("adam", "sgd", "lbfgs")
 SCHEDULES = ("cosine", "step", "constant", "milestones")

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from tightframe.files import read_arrays
 from tightframe.pages.explore.margins import Margins, of_logits
-from tightframe.problem.problem import Problem, format_counts, parse_counts
+from tightframe.problem.counts import format_counts, parse_counts
+from tightframe.problem.problem import Problem
 
 if TYPE_CHECKING:
     from tightframe.metrics import CollapseReport

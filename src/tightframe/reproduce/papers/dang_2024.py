@@ -27,7 +27,8 @@ from tightframe.figures.model import (
     block_borders,
 )
 from tightframe.geometry.dense import Geometry, cosines
-from tightframe.problem.problem import Problem, parse_counts
+from tightframe.problem.counts import parse_counts
+from tightframe.problem.problem import Problem
 from tightframe.reproduce.spec import Figure, Paper, Results, Task, Verdict, verdict
 from tightframe.runs.verdicts import COLLAPSE_TOLERANCE as COLLAPSED
 from tightframe.solve import solve

@@ -23,7 +23,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from tightframe.figures.model import Chart, Curve, Mark, Panel, Table
 from tightframe.geometry.dense import Geometry, cosines, seli, simplex_etf
-from tightframe.problem.problem import Problem, parse_counts
+from tightframe.problem.counts import parse_counts
+from tightframe.problem.problem import Problem
 from tightframe.reproduce.spec import Figure, Paper, Results, Task, Verdict, verdict
 from tightframe.solve import solve
 from tightframe.theory.svm import certify_svm

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition, svd
 from tightframe.losses.datafits import make_datafit
 from tightframe.problem.problem import Problem
-from tightframe.solution import Candidate, Search
 from tightframe.solvers.search.lbfgs import MEMORY, lbfgs
+from tightframe.solvers.search.record import Candidate, Search
 from tightframe.theory.certificate import best_bias, objective, without_constant
 
 #: More classes than this are refused: no symmetry is used, and the work grows with their cube.

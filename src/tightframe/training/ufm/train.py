@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from tightframe.checks import positive_float, whole_number
 from tightframe.geometry.dense import normalized_distance, seli
 from tightframe.metrics.moments import plain_tensors
-from tightframe.problem.problem import CountsLike, Problem, positive_float, whole_number
+from tightframe.problem.counts import CountsLike
+from tightframe.problem.problem import Problem
 from tightframe.solution import Solution
 from tightframe.solve import solve
 from tightframe.theory.certificate import certify, finite_array, is_covered, uncovered

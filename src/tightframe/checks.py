@@ -1,0 +1,65 @@
+"""Checks of arguments: a ValueError that names the argument, what came and what is allowed."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+import numpy as np
+
+#: Above this many classes a K x K array is refused (4096^2 doubles are 128 MiB).
+MAX_DENSE_CLASSES = 4096
+
+
+def require_dense(num_classes: int, what: str) -> None:
+    """Refuse a K x K array that would not fit comfortably in memory.
+
+    Raises
+    ------
+    ValueError
+        If ``num_classes`` exceeds `MAX_DENSE_CLASSES`.
+    """
+    if num_classes > MAX_DENSE_CLASSES:
+        raise ValueError(
+            f"{what}: {num_classes} classes would need a {num_classes} x {num_classes} array; "
+            f"at most {MAX_DENSE_CLASSES} classes are written out (use the blocks instead)"
+        )
+
+
+def positive_float(name: str, value: Any) -> float:
+    """Return ``value`` as a float, or raise a ValueError that names the argument."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise ValueError(f"{name}: got {shortened(repr(value))}, need a positive number")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number) or number <= 0:
+        raise ValueError(f"{name}: got {shortened(str(value))}, need a finite number above 0")
+    return number
+
+
+def whole_number(name: str, value: Any, least: int = 1) -> int:
+    """Return ``value`` as an int of at least ``least``, or raise a ValueError that names it."""
+    if (
+        isinstance(value, (bool, np.bool_))
+        or not isinstance(value, numbers.Integral)
+        or value < least
+    ):
+        raise ValueError(
+            f"{name}: got {shortened(repr(value))}, need a whole number, at least {least}"
+        )
+    return int(value)
+
+
+def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
+    """Return ``value`` if it is one of ``allowed``, or raise a ValueError that names it."""
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name}: got {shortened(repr(value))}, allowed are {', '.join(allowed)}")
+    return value
+
+
+def shortened(text: str, limit: int = 60) -> str:
+    """Return a text, or its beginning with dots where it is longer than ``limit``."""
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,0 +1,66 @@
+"""What a multi-start search did and found."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A critical point that a multi-start search compares.
+
+    Attributes
+    ----------
+    name : {"ETF", "zero", "search"}
+        The simplex ETF and the zero solution are closed forms, the others were found.
+    rank : int
+        Rank of the logits.
+    objective : float
+    found : int or None
+        How many starts ended within 1e-4 (relatively) of this objective; None for closed forms.
+    """
+
+    name: str
+    rank: int
+    objective: float
+    found: int | None
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a multi-start search did and found; none of it is a certificate.
+
+    Attributes
+    ----------
+    starts : int
+        Starts run in all, over all widths.
+    seed : int
+    widths : tuple of int
+        Widths of the factors that were started from.
+    candidates : tuple of Candidate
+        The winner first, then by objective; of every rank the best that was found.
+    winner : {"ETF", "low-rank", "full-rank", "zero"}
+        A closed form wins where no found point beats it by more than 1e-9 (relatively).
+        ``"full-rank"`` is the rank that classes and ``dim`` allow, K - 1 for cross-entropy.
+    converged : bool
+        Whether the best point found reached the accuracy of the local solver.
+    relaxed_bound : float or None
+        With one layer: certified lower bound of the problem without ``dim``. It holds here too,
+        but the gap to it need not close.
+    """
+
+    starts: int
+    seed: int
+    widths: tuple[int, ...]
+    candidates: tuple[Candidate, ...]
+    winner: str
+    converged: bool
+    relaxed_bound: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything JSON-ready."""
+        return asdict(self) | {
+            "widths": list(self.widths),
+            "candidates": [asdict(candidate) for candidate in self.candidates],
+        }
