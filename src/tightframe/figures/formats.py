@@ -196,10 +196,8 @@ def to_latex(table: Table, label: str = "", *, wrapped: int | None = None) -> st
     if wrapped is not None:
         return _long_latex(heads, lines[0], body, caption, name, wrapped)
     columns = "".join("r" if head.align == "right" else "l" for head in heads)
-    tabular = "\n".join(
-        [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *lines, r"\midrule", *body]
-        + [r"\bottomrule", r"\end{tabular}"]
-    )
+    start, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
+    tabular = "\n".join([start, r"\toprule", *lines, r"\midrule", *body, r"\bottomrule", end])
     return "\n".join(
         [
             r"\begin{table}[htbp]",

@@ -647,16 +647,17 @@ def points(chart: Chart, curve: Curve) -> tuple[list[float], list[float]]:
     return [x for x, _ in kept], [y for _, y in kept]
 
 
-def drawn(chart: Chart, curve: Curve) -> tuple[list[float | None], list[float | None]]:
+def drawn(chart: Chart, curve: Curve) -> tuple[list[float | None], list[float | None], list[bool]]:
     """Return a curve as a backend joins it: from its first to its last point, None for gaps.
 
-    A curve without a point keeps its length, so that its axes keep their place.
+    A curve without a point keeps its length, so that its axes keep their place. The third list says
+    of every point whether it is hollow.
     """
     kept = [_can_be_drawn(chart, x, y) for x, y in zip(curve.x, curve.y, strict=True)]
-    first = kept.index(True) if any(kept) else 0
-    last = len(kept) - kept[::-1].index(True) if any(kept) else len(kept)
+    part = slice(kept.index(True), len(kept) - kept[::-1].index(True)) if any(kept) else slice(None)
     y = [value if keep else None for value, keep in zip(curve.y, kept, strict=True)]
-    return list(curve.x[first:last]), y[first:last]
+    hollow = [curve.hollow] * len(y) if isinstance(curve.hollow, bool) else list(curve.hollow)
+    return list(curve.x)[part], y[part], hollow[part]
 
 
 def has_points(curve: Curve, y: Sequence[float | None]) -> bool:
@@ -679,13 +680,6 @@ def band(chart: Chart, curve: Curve) -> list[tuple[float, float, float]]:
         if low is not None and high is not None
         if _can_be_drawn(chart, x, low) and _can_be_drawn(chart, x, high)
     ]
-
-
-def hollow_points(curve: Curve) -> list[bool]:
-    """Return for every point of a curve whether it is hollow."""
-    if isinstance(curve.hollow, bool):
-        return [curve.hollow] * len(curve.x)
-    return list(curve.hollow)
 
 
 def in_words(panel: Panel) -> str:

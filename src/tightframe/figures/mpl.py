@@ -37,7 +37,6 @@ from tightframe.figures.model import (
     band,
     drawn,
     has_points,
-    hollow_points,
 )
 from tightframe.figures.style import LIGHT, Ink, color_of, log_ticks
 from tightframe.files import replacing
@@ -128,6 +127,7 @@ def plot(panel: Panel, ax: Axes | None = None, ink: Ink = LIGHT) -> tuple[Any, A
         _draw_table(axis, panel, ink)
     else:
         _draw_chart(axis, panel, ink)
+        _draw_shades([axis], panel, ink)
     return axis.figure, axis
 
 
@@ -189,7 +189,9 @@ def _draw_block(part: Figure | SubFigure, block: Block, width: float, ink: Ink) 
         elif isinstance(panel, Table):
             _draw_table(part.add_subplot(spec), panel, ink)
         else:
-            _draw_chart(part.add_subplot(spec), panel, ink, width / columns)
+            axis = part.add_subplot(spec)
+            _draw_chart(axis, panel, ink, width / columns)
+            _draw_shades([axis], panel, ink)
     for panel in block.panels:
         if isinstance(panel, HeatMaps) and not panel.empty:
             _colorbar(maps[id(panel)], panel, ink)
@@ -245,7 +247,7 @@ def _draw_chart(axis: Axes, chart: Chart, ink: Ink, width: float = 5.0) -> None:
     for bars in chart.bars:
         draw_bars = axis.barh if bars.across else axis.bar
         values = [math.nan if value is None else value for value in bars.values]
-        look = {"color": color_of(bars.color, ink), "edgecolor": ink.paper}
+        look: dict[str, Any] = {"color": color_of(bars.color, ink), "edgecolor": ink.paper}
         look["hatch"] = "///" if bars.hatched else None
         draw_bars(bars.places, values, bars.width, label=bars.label, **look)
         handles.append(Patch(label=bars.label, **look))
@@ -254,7 +256,7 @@ def _draw_chart(axis: Axes, chart: Chart, ink: Ink, width: float = 5.0) -> None:
         if handle is not None and curve.label and curve.shade is None:
             handles.append(handle)
     handles += _draw_marks(axis, chart, chart.marks, ink)
-    if chart.hollow_label and any(any(hollow_points(curve)) for curve in chart.curves):
+    if chart.hollow_label and any(any(drawn(chart, c)[2]) for c in chart.curves):
         handles.append(
             _entry(chart.hollow_label, ink, marker="o", linestyle="none", fillstyle="none")
         )
@@ -271,18 +273,23 @@ def _draw_chart(axis: Axes, chart: Chart, ink: Ink, width: float = 5.0) -> None:
             bbox={"facecolor": ink.paper, "edgecolor": "none", "alpha": 0.6, "pad": 0},
         )
     _set_scales(axis, chart)
-    if chart.shades is not None:
-        norm = LogNorm(chart.shades.low, max(chart.shades.high, chart.shades.low * 1.001))
-        _scale(axis, ScalarMappable(norm, _SHADES), chart.shades.label, ink, written_out=True)
     _draw_legend(axis, chart, handles, ink, width)
+
+
+def _draw_shades(axes: list[Axes], chart: Chart, ink: Ink) -> None:
+    """Draw the scale of a chart's shades beside all axes of its stack."""
+    if chart.shades is not None and not chart.empty:
+        norm = LogNorm(chart.shades.low, max(chart.shades.high, chart.shades.low * 1.001))
+        mapped = ScalarMappable(norm, _SHADES)
+        _scale(axes, mapped, chart.shades.label, ink, written_out=True)
 
 
 def _draw_curve(axis: Axes, chart: Chart, curve: Curve, ink: Ink) -> Line2D | None:
     """Draw a curve and return its entry in the legend."""
-    x, y = drawn(chart, curve)
+    places, y, hollow = drawn(chart, curve)
     if all(value is None for value in y):
         return None
-    values = [math.nan if value is None else value for value in y]
+    x, values = (np.array(part, dtype=np.float64) for part in (places, y))  # None is NaN
     color: Any = color_of(curve.color, ink)
     if curve.shade is not None and chart.shades is not None:
         color = to_rgba(style.shade_of(chart.shades.fraction(curve.shade)))
@@ -309,8 +316,6 @@ def _draw_curve(axis: Axes, chart: Chart, curve: Curve, ink: Ink) -> Line2D | No
             entry.set_fillstyle("none")
         axis.plot(x, values, label=curve.label or None, **line, **(point if marked else {}))
     else:
-        first = curve.x.index(x[0])
-        hollow = np.array(hollow_points(curve)[first : first + len(x)])
         axis.plot(x, values, label=curve.label or None, **line)
         point |= {"color": color, "linestyle": "none"}
         axis.plot(x, np.where(hollow, math.nan, values), **point)
@@ -321,8 +326,8 @@ def _draw_curve(axis: Axes, chart: Chart, curve: Curve, ink: Ink) -> Line2D | No
         )  # fmt: skip
     ends = band(chart, curve)
     if ends:
-        places, low, high = zip(*ends, strict=True)
-        axis.fill_between(places, low, high, color=color, alpha=0.18, linewidth=0)
+        across, low, high = zip(*ends, strict=True)
+        axis.fill_between(across, low, high, color=color, alpha=0.18, linewidth=0)
     return entry
 
 
@@ -475,15 +480,17 @@ def legend_columns(labels: Sequence[str], width: float) -> int:
 
 def _draw_stack(part: Figure | SubFigure, spec: Any, stack: Stack, ink: Ink) -> None:
     grid = spec.subgridspec(len(stack.charts), 1, height_ratios=stack.heights)
-    top: Axes | None = None
+    axes: list[Axes] = []
     for i, chart in enumerate(stack.charts):
-        axis = part.add_subplot(grid[i, 0], sharex=top)
-        if top is not None and not chart.empty:
+        axis = part.add_subplot(grid[i, 0], sharex=axes[0] if axes else None)
+        if axes and not chart.empty:
             _draw_marks(axis, chart, [_unnamed(mark) for mark in stack.charts[0].marks], ink)
         _draw_chart(axis, chart, ink)
         if i < len(stack.charts) - 1:
             axis.tick_params(which="both", labelbottom=False)
-        top = top or axis
+        axes.append(axis)
+    for chart in stack.charts:
+        _draw_shades(axes, chart, ink)
 
 
 def _unnamed(mark: Mark) -> Mark:

@@ -26,7 +26,6 @@ from tightframe.figures.model import (
     band,
     drawn,
     has_points,
-    hollow_points,
 )
 from tightframe.figures.style import DARK, LIGHT, Ink, color_of, log_ticks
 
@@ -278,13 +277,11 @@ def _traces(chart: Chart, number: int, options: Options) -> list[dict[str, Any]]
 
 
 def _curve(chart: Chart, curve: Curve, group: str, options: Options) -> dict[str, Any]:
-    x, y = drawn(chart, curve)
-    first = curve.x.index(x[0]) if x else 0
-    hollow = hollow_points(curve)[first : first + len(x)]
+    x, y, hollow = drawn(chart, curve)
     marked = has_points(curve, y)
     if options.most_points is not None and len(x) > options.most_points:
         chosen = np.linspace(0, len(x) - 1, options.most_points).round().astype(int).tolist()
-        x, y, hollow = ([part[i] for i in chosen] for part in (x, y, hollow))  # type: ignore[assignment]
+        x, y, hollow = [x[i] for i in chosen], [y[i] for i in chosen], [hollow[i] for i in chosen]
     color = _curve_color(chart, curve, options)
     label = "" if curve.shade is not None and chart.shades is not None else curve.label
     trace: dict[str, Any] = {
@@ -362,7 +359,7 @@ def _seam(chart: Chart, curve: Curve, group: str, options: Options) -> list[dict
     """Return a wider line under a curve that lies on coloured cells."""
     if not curve.seam:
         return []
-    x, y = drawn(chart, curve)
+    x, y, _ = drawn(chart, curve)
     return [
         {
             "type": "scatter",
