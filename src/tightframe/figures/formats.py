@@ -168,23 +168,11 @@ _SUBSCRIPT = re.compile(r"\\_([A-Za-z]{1,2})(?![A-Za-z_])")
 _NUMBER = re.compile(r"([-−]?)(\d[\d.,]*)(?:e([-+]\d+))?")
 
 
-def to_latex(table: Table, label: str = "", *, wrapped: int | None = None) -> str:
-    r"""Return a table for LaTeX with ``booktabs``.
+def to_latex(table: Table) -> str:
+    """Return a table for LaTeX with ``booktabs``; its title becomes the caption.
 
-    Parameters
-    ----------
-    table : Table
-        Its title becomes the caption.
-    label : str
-        Behind ``tab:``.
-    wrapped : int, optional
-        The column that holds sentences: it is broken over lines, and the table (``longtable``) over
-        as many pages as it needs. By default the table is made smaller where it is wider than the
-        page (``graphicx``).
-
-    Returns
-    -------
-    str
+    It is made smaller where it is wider than the page (``graphicx``). A table with a wrapped column
+    is a ``longtable``, over as many pages as it needs.
     """
     heads = table.heads
     lines = [_row_latex([_escaped_latex(head.head) for head in heads])]
@@ -192,9 +180,9 @@ def to_latex(table: Table, label: str = "", *, wrapped: int | None = None) -> st
     for i, row in enumerate(table.texts):
         body += [r"\midrule"] if i in table.sections and i else []
         body.append(_row_latex([_cell_latex(text) for text in row]))
-    caption, name = _escaped_latex(table.title), f"tab:{label}"
-    if wrapped is not None:
-        return _long_latex(heads, lines[0], body, caption, name, wrapped)
+    caption, name = _escaped_latex(table.title), f"tab:{table.name}"
+    if any(head.wrapped for head in heads):
+        return _long_latex(heads, lines[0], body, caption, name)
     columns = "".join("r" if head.align == "right" else "l" for head in heads)
     start, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
     tabular = "\n".join([start, r"\toprule", *lines, r"\midrule", *body, r"\bottomrule", end])
@@ -212,10 +200,8 @@ def to_latex(table: Table, label: str = "", *, wrapped: int | None = None) -> st
     )
 
 
-def _long_latex(
-    heads: list[Column], head: str, body: list[str], caption: str, name: str, wrapped: int
-) -> str:
-    columns = "".join(r"p{0.48\linewidth}" if i == wrapped else "l" for i in range(len(heads)))
+def _long_latex(heads: list[Column], head: str, body: list[str], caption: str, name: str) -> str:
+    columns = "".join(r"p{0.48\linewidth}" if column.wrapped else "l" for column in heads)
     return "\n".join(
         [
             r"{\footnotesize",
@@ -284,14 +270,8 @@ FORMATS = {
 }
 
 
-def render(table: Table, format: str) -> str:
-    """Return a table as text in one of `FORMATS`.
-
-    Raises
-    ------
-    ValueError
-        If the format is unknown.
-    """
-    if format not in FORMATS:
-        raise ValueError(f"format: got {format!r}, allowed are {', '.join(FORMATS)}")
-    return FORMATS[format].write(table)
+def table_format(name: str) -> Format:
+    """Return one of `FORMATS`, or raise a ValueError that names what is allowed."""
+    if name not in FORMATS:
+        raise ValueError(f"format: got {name!r}, allowed are {', '.join(FORMATS)}")
+    return FORMATS[name]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -657,7 +657,8 @@ def drawn(chart: Chart, curve: Curve) -> tuple[list[float | None], list[float | 
     part = slice(kept.index(True), len(kept) - kept[::-1].index(True)) if any(kept) else slice(None)
     y = [value if keep else None for value, keep in zip(curve.y, kept, strict=True)]
     hollow = [curve.hollow] * len(y) if isinstance(curve.hollow, bool) else list(curve.hollow)
-    return list(curve.x)[part], y[part], hollow[part]
+    x: list[float | None] = list(curve.x)
+    return x[part], y[part], hollow[part]
 
 
 def has_points(curve: Curve, y: Sequence[float | None]) -> bool:
@@ -680,6 +681,11 @@ def band(chart: Chart, curve: Curve) -> list[tuple[float, float, float]]:
         if low is not None and high is not None
         if _can_be_drawn(chart, x, low) and _can_be_drawn(chart, x, high)
     ]
+
+
+def single_maps(panel: HeatMaps) -> list[HeatMaps]:
+    """Return a panel for every matrix, all on the scale of all."""
+    return [replace(panel, title=m.title, maps=[m], limit=panel.scale) for m in panel.maps]
 
 
 def in_words(panel: Panel) -> str:

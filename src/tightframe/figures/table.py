@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,8 @@ class Column:
         whole numbers have all their digits and others five.
     suffix : str
         Stands behind every number, as ``" %"``.
+    wrapped : bool
+        Whether it holds sentences, which are broken over lines where they are long.
 
     Raises
     ------
@@ -44,6 +46,7 @@ class Column:
     align: str | None = None
     format: str = ""
     suffix: str = ""
+    wrapped: bool = False
 
     def __post_init__(self) -> None:
         if self.align is not None and self.align not in ALIGNMENTS:
@@ -89,6 +92,8 @@ class Table:
         Stands where there is no value.
     sections : sequence of int
         Rows before which a line is drawn.
+    name : str
+        By which a document refers to it.
 
     Raises
     ------
@@ -111,6 +116,7 @@ class Table:
     note: str = ""
     missing: str = "n/a"
     sections: Sequence[int] = ()
+    name: str = ""
 
     def __post_init__(self) -> None:
         columns = [Column(**c) if isinstance(c, dict) else c for c in self.columns]
@@ -131,7 +137,7 @@ class Table:
         for i, column in enumerate(self.columns):
             own = column if isinstance(column, Column) else Column(column)
             align = own.align or ("right" if self._is_numeric(i) else "left")
-            heads.append(Column(own.name, own.unit, align, own.format, own.suffix))
+            heads.append(replace(own, align=align))
         return heads
 
     @property

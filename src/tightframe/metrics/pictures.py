@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,36 +21,28 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 
-class Row(Protocol):
-    """One metric of a report."""
-
-    @property
-    def metric(self) -> str: ...  # noqa: D102
-    @property
-    def part(self) -> str: ...  # noqa: D102
-    @property
-    def target(self) -> str: ...  # noqa: D102
-    @property
-    def value(self) -> float: ...  # noqa: D102
+#: A number of a report: metric, part, target, value.
+Row = tuple[str, str, str, float]
 
 
 class Report(Protocol):
-    """What a picture reads of `tightframe.metrics.CollapseReport`."""
+    """What is read of a `tightframe.metrics.CollapseReport`, which is made of nothing here."""
 
-    num_samples: int
-    counts: NDArray[np.int64]
-    missing: Any
-    nc1: float
-    cdnv: float
-    nc4: float | None
-    nc5: float | None
-
+    @property
+    def num_samples(self) -> int: ...  # noqa: D102
+    @property
+    def counts(self) -> NDArray[np.int64]: ...  # noqa: D102
+    @property
+    def missing(self) -> tuple[int, ...]: ...  # noqa: D102
     @property
     def rows(self) -> Sequence[Row]: ...  # noqa: D102
     @property
     def logits(self) -> NDArray[np.float64]: ...  # noqa: D102
     def norms(self) -> Mapping[str, NDArray[np.float64]]: ...  # noqa: D102
 
+
+#: Metrics in the title of the picture.
+_HEADLINE = ("nc1", "cdnv", "nc4", "nc5")
 
 #: Logits of more classes than this would be smaller than the picture's dots.
 _MOST_PIXELS = 1000
@@ -71,15 +63,16 @@ def frame_of(report: Report) -> pd.DataFrame:
 
 def rows_of(report: Report) -> Table:
     """Return the rows of a report as a table, in sections of one target or one part."""
+    rows = report.rows
     about = [
-        row.target if row.metric in ("nc2", "nc3") else tuple(row.part.split()[:2])
-        for row in report.rows
+        target if metric in ("nc2", "nc3") else tuple(part.split()[:2])
+        for metric, part, target, _ in rows
     ]
     missing = list(report.missing)
     return Table(
         f"Neural collapse: {report.num_samples} samples, {len(report.counts)} classes",
         ["metric", "part", "target", Column("value", align="right", format=".6g")],
-        [[row.metric, row.part, row.target, float(row.value)] for row in report.rows],
+        [list(row) for row in rows],
         note=f"{describe_classes(missing)} without samples" if missing else "",
         sections=[i for i in range(1, len(about)) if about[i] != about[i - 1]],
     )
@@ -103,33 +96,46 @@ def figure_of(report: Report) -> Figure:
 
 def sheet_of(report: Report) -> Sheet:
     """Return distances to the targets, norms by class, and mean logits."""
-    panels = [_distances(report), _norms(report), _logits(report)]
-    return Sheet(_headline(report), [Block(panels, 3, 4.2, widths=(1.3, 1.1, 1))], 15.0)
+    rows = report.rows
+    panels = [_distances(rows), _norms(report), _logits(report)]
+    return Sheet(_headline(report, rows), [Block(panels, 3, 4.2, widths=(1.3, 1.1, 1))], 15.0)
 
 
 def _missing(what: str, package: str) -> ImportError:
     return ImportError(f"{what} needs {package}: pip install 'tightframe[report]'")
 
 
-def _headline(report: Report) -> str:
-    values = {"NC1": report.nc1, "CDNV": report.cdnv, "NC4": report.nc4, "NC5": report.nc5}
-    shown = [f"{name} {value:.3g}" for name, value in values.items() if value is not None]
+def _headline(report: Report, rows: Sequence[Row]) -> str:
+    shown = [f"{metric.upper()} {v:.3g}" for metric, _, _, v in rows if metric in _HEADLINE]
     return f"{report.num_samples} samples, {len(report.counts)} classes: " + ", ".join(shown)
 
 
-def _distances(report: Report) -> Panel:
-    rows = [row for row in report.rows if row.metric in ("nc2", "nc3")]
-    rows = [row for row in rows if row.part in TARGET_PARTS and math.isfinite(row.value)]
-    targets = list(dict.fromkeys(row.target for row in rows))
+def _distances(rows: Sequence[Row]) -> Panel:
+    # By part and target; those of a deep head's layers have other parts.
+    values = {
+        (part, target): value
+        for metric, part, target, value in rows
+        if metric in ("nc2", "nc3") and part in TARGET_PARTS and math.isfinite(value)
+    }
+    targets = list(dict.fromkeys(target for _, target in values))
     high = 0.8 / max(len(targets), 1)
     bars = []
     for i, target in enumerate(targets):
-        own = [row for row in rows if row.target == target]
-        places = [TARGET_PARTS.index(row.part) + (i + 0.5) * high - 0.4 for row in own]
-        values = [row.value for row in own]
+        own = [(k, part) for k, part in enumerate(TARGET_PARTS) if (part, target) in values]
+        places = [k + (i + 0.5) * high - 0.4 for k, _ in own]
         repeated = i >= len(GROUP_COLORS)
         color = i % len(GROUP_COLORS)
-        bars.append(Bars(target, places, values, color, high, across=True, hatched=repeated))
+        bars.append(
+            Bars(
+                target,
+                places,
+                [values[part, target] for _, part in own],
+                color,
+                high,
+                across=True,
+                hatched=repeated,
+            )
+        )
     names = [(float(i), part.replace("_", " ")) for i, part in enumerate(TARGET_PARTS)]
     return Chart(
         "Normalised distance (0 to 2)",
