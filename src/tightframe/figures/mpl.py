@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -247,7 +248,7 @@ def _draw_chart(axis: Axes, chart: Chart, ink: Ink, width: float = 5.0) -> None:
     for bars in chart.bars:
         draw_bars = axis.barh if bars.across else axis.bar
         values = [math.nan if value is None else value for value in bars.values]
-        look: dict[str, Any] = {"color": color_of(bars.color, ink), "edgecolor": ink.paper}
+        look: dict[str, Any] = {"facecolor": color_of(bars.color, ink), "edgecolor": ink.paper}
         look["hatch"] = "///" if bars.hatched else None
         draw_bars(bars.places, values, bars.width, label=bars.label, **look)
         handles.append(Patch(label=bars.label, **look))
@@ -459,7 +460,7 @@ def _draw_legend(axis: Axes, chart: Chart, handles: Sequence[Any], ink: Ink, wid
     # Below the axes it can cover neither data nor marks.
     figure = axis.get_figure()
     assert figure is not None
-    down = ScaledTranslation(0, -0.42 if chart.x_label else -0.25, figure.dpi_scale_trans)
+    down = ScaledTranslation(0, -0.5 if chart.x_label else -0.28, figure.dpi_scale_trans)
     axis.legend(
         loc="upper center",
         bbox_to_anchor=(0.5, 0),
@@ -484,17 +485,15 @@ def _draw_stack(part: Figure | SubFigure, spec: Any, stack: Stack, ink: Ink) -> 
     for i, chart in enumerate(stack.charts):
         axis = part.add_subplot(grid[i, 0], sharex=axes[0] if axes else None)
         if axes and not chart.empty:
-            _draw_marks(axis, chart, [_unnamed(mark) for mark in stack.charts[0].marks], ink)
+            first = stack.charts[0]
+            lines = [mark for mark in first.marks if mark.style != "triangle"]
+            _draw_marks(axis, first, [replace(mark, label="") for mark in lines], ink)
         _draw_chart(axis, chart, ink)
         if i < len(stack.charts) - 1:
             axis.tick_params(which="both", labelbottom=False)
         axes.append(axis)
     for chart in stack.charts:
         _draw_shades(axes, chart, ink)
-
-
-def _unnamed(mark: Mark) -> Mark:
-    return Mark(mark.value, "", mark.axis, mark.color, mark.style, False, mark.shade)
 
 
 # -- heat maps -------------------------------------------------------------------------------------

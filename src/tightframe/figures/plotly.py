@@ -172,6 +172,8 @@ def _stack(charts: Sequence[Chart], heights: Sequence[float], options: Options) 
         axis = _axis(chart, "y", options)
         layout[f"yaxis{own}"] = axis | ({"domain": domain} if charts[1:] else {})
         traces = _traces(chart, i, options)
+        if chart.legend == "none":
+            traces = [trace | {"showlegend": False} for trace in traces]
         data += [trace | {"yaxis": f"y{own}"} for trace in traces] if own else traces
         named = any(trace.get("showlegend", True) and trace.get("name") for trace in traces)
         for mark in chart.marks:

@@ -168,7 +168,7 @@ def margin_label(loss: str) -> str:
 
 
 #: A log axis of fewer decades is labelled at 1, 2 and 5, of more at the powers of ten.
-FEW_DECADES = 2.0
+FEW_DECADES = 2.2
 
 
 def log_ticks(low: float, high: float) -> list[float] | None:
