@@ -208,6 +208,7 @@ def _long_latex(heads: list[Column], head: str, body: list[str], caption: str, n
             rf"\begin{{longtable}}{{{columns}}}",
             rf"\caption{{{caption}}} \label{{{name}}} \\",
             *[r"\toprule", head, r"\midrule", r"\endfirsthead"],
+            rf"\caption[]{{{caption}}} \\",
             *[r"\toprule", head, r"\midrule", r"\endhead"],
             *[r"\midrule", rf"\multicolumn{{{len(heads)}}}{{r}}{{Continued on next page}} \\"],
             *[r"\midrule", r"\endfoot", r"\bottomrule", r"\endlastfoot"],

@@ -184,8 +184,10 @@ def _draw_block(part: Figure | SubFigure, block: Block, width: float, ink: Ink) 
             _draw_space(part.add_subplot(spec, projection="3d"), panel, ink)
         elif isinstance(panel, HeatMaps):
             axis = part.add_subplot(spec)
-            lowest = place + columns >= len(block.cells)
-            _draw_map(axis, panel, i, ink, lowest=lowest, leftmost=i == 0 or column == 0)
+            # Once a row and a column is enough where the classes have no names.
+            lowest = bool(panel.ticks) or place + columns >= len(block.cells)
+            leftmost = bool(panel.ticks) or i == 0 or column == 0
+            _draw_map(axis, panel, i, ink, lowest=lowest, leftmost=leftmost)
             maps.setdefault(id(panel), []).append(axis)
         elif isinstance(panel, Table):
             _draw_table(part.add_subplot(spec), panel, ink)

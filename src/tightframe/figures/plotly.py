@@ -161,7 +161,7 @@ def _stack(charts: Sequence[Chart], heights: Sequence[float], options: Options) 
     last = charts[-1]
     layout: dict[str, Any] = {
         "xaxis": _axis(last, "x", options) | ({"anchor": f"y{len(charts)}"} if charts[1:] else {}),
-        "margin": {"l": 8, "r": 40, "t": 10, "b": 8},
+        "margin": {"l": 8, "r": 10 if last.cells else 40, "t": 10, "b": 8},
         "hovermode": "closest" if any(c.cells or c.bars for c in charts) else "x unified",
         "shapes": [],
         "annotations": [],

@@ -13,6 +13,9 @@ import numpy as np
 #: Flush left, or flush right as numbers are.
 ALIGNMENTS = ("left", "right")
 
+#: A number as text.
+_WRITTEN = re.compile(r"[-−]?\d[\d.,]*(e[-+]\d+)?( %)?")  # noqa: RUF001
+
 _FORMAT = re.compile(r",?(\.\d+)?[defg%]?")
 
 
@@ -150,9 +153,12 @@ class Table:
         ]
 
     def _is_numeric(self, column: int) -> bool:
-        """Tell whether a column holds numbers and gaps only."""
-        values = [row[column] for row in self.rows if not is_missing(row[column])]
-        return bool(values) and all(is_number(value) for value in values)
+        """Tell whether a column holds numbers and gaps only, be they written already."""
+        entries = [row[column] for row in self.rows]
+        values = [v for v in entries if not is_missing(v) and v not in ("", "n/a", "∞", "-∞")]
+        return bool(values) and all(
+            is_number(v) or (isinstance(v, str) and _WRITTEN.fullmatch(v)) for v in values
+        )
 
 
 def is_number(value: Any) -> bool:
