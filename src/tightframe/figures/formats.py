@@ -21,22 +21,20 @@ if TYPE_CHECKING:
 
 def to_rich(table: Table) -> RichTable:
     """Return a table for Rich, which draws it as wide as the console allows."""
+    from rich.markup import escape as plain
     from rich.table import Table as RichTable
-    from rich.text import Text
 
-    # As `Text`, or Rich would take square brackets for its own markup.
+    # Rich would take square brackets for its own markup.
     drawn = RichTable(
-        title=Text(table.title, "table.title") if table.title else None,
-        caption=Text(table.note, "table.caption") if table.note else None,
-        title_justify="left",
+        title=plain(table.title) or None, caption=plain(table.note) or None, title_justify="left"
     )
     for i, head in enumerate(table.heads):
         # Names are not broken over lines: they could not be copied.
-        drawn.add_column(Text(head.head), justify=_justify(head), no_wrap=i == 0)
+        drawn.add_column(plain(head.head), justify=_justify(head), no_wrap=i == 0)
     for i, row in enumerate(table.texts):
         if i in table.sections:
             drawn.add_section()
-        drawn.add_row(*map(Text, row))
+        drawn.add_row(*map(plain, row))
     return drawn
 
 

@@ -107,7 +107,8 @@ def draw(panel: Panel, options: Options = _PAGE) -> dict[str, Any]:
         layout["height"] = options.height
     if options.ink is not None:
         about = ground(options.ink)
-        figure["layout"] = about["layout"] | layout
+        modebar = about["layout"]["modebar"] | layout.get("modebar", {})
+        figure["layout"] = about["layout"] | layout | {"modebar": modebar}
         for name in [key for key in layout if key[1:].startswith("axis")]:
             axis = layout[name]
             axis |= about["axis"] | {"tickfont": axis["tickfont"] | {"color": options.ink.muted}}
@@ -130,8 +131,6 @@ def ground(ink: Ink) -> dict[str, Any]:
                 "bgcolor": "rgba(0,0,0,0)",
                 "color": ink.muted,
                 "activecolor": ink.text,
-                # Beside the picture: the legend may be as wide as it.
-                "orientation": "v",
             },
         },
         "axis": {"gridcolor": ink.grid, "linecolor": ink.grid, "zerolinecolor": ink.grid},
@@ -162,6 +161,8 @@ def _stack(charts: Sequence[Chart], heights: Sequence[float], options: Options) 
     layout: dict[str, Any] = {
         "xaxis": _axis(last, "x", options) | ({"anchor": f"y{len(charts)}"} if charts[1:] else {}),
         "margin": {"l": 8, "r": 10 if last.cells else 40, "t": 10, "b": 8},
+        # Beside the picture: the legend may be as wide as it.
+        "modebar": {"orientation": "v"},
         "hovermode": "closest" if any(c.cells or c.bars for c in charts) else "x unified",
         "shapes": [],
         "annotations": [],
@@ -501,7 +502,7 @@ def _maps(panel: HeatMaps, options: Options) -> dict[str, Any]:
             "zmax": panel.scale,
             "visible": place == 0,
             "colorscale": _colorscale(style.DIVERGING),
-            "colorbar": {"thickness": 9, "outlinewidth": 0, "len": 0.95, "xpad": 4},
+            "colorbar": {"thickness": 9, "outlinewidth": 0, "len": 0.9, "xpad": 4},
             "hovertemplate": "row %{y}, column %{x}: %{z:.4g}<extra></extra>",
         }
         if panel.classes:
