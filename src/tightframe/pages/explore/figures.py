@@ -344,7 +344,7 @@ def phase(
         text += f" The controls are at R = {place[0]:.4g}, λ = {place[1]:.4g}"
         text += "." if seen else ", outside."
         at = ([place[0]], [place[1]])
-        curves.append(Curve("the controls", *at, "ink", "points", marker="star", size=1.9))
+        curves.append(Curve("the controls", *at, "ink", "points", marker="star", size=1.5))
     panel = Chart(
         "Phase diagram",
         "imbalance ratio R",
