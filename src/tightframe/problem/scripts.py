@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tightframe.checks import positive_float, whole_number
-from tightframe.problem.counts import format_counts, parse_counts
+from tightframe.checks import positive_float
+from tightframe.problem.conventions import Decays, batch_features, batch_of
+from tightframe.problem.counts import CountsLike, lasting, num_samples, parse_counts
 from tightframe.problem.labels import label_counts
 from tightframe.problem.problem import Problem
 
@@ -150,7 +151,7 @@ def _read_config(path: Path) -> Any:
 
 
 def training_problem(
-    counts: Any,
+    counts: CountsLike,
     *,
     weight_decay: float,
     feature_decay: float | None = None,
@@ -194,30 +195,26 @@ def training_problem(
             f"feature_decay, batch_feature_decay: {what}, need one; where features decay only "
             "through the network's weights, fit it to a trained network with calibrate (--from-run)"
         )
-    runs = parse_counts(counts)
-    total = sum(run.count * run.classes for run in runs)
-    scale = 1.0
+    counts = lasting(counts)
+    total = num_samples(parse_counts(counts))
     if batch_size is not None:
-        batch_size = whole_number("batch_size", batch_size)
-        if batch_size > total:
-            raise ValueError(f"batch_size: got {batch_size}, more than the {total} samples")
-    if reduction == "sum" or batch_feature_decay is not None:
-        if batch_size is None:
-            raise ValueError("batch_size: missing; a summed loss or batch_feature_decay needs it")
-        scale = 1 / batch_size if reduction == "sum" else 1.0
-    features = feature_decay or 0.0
+        batch_size = batch_of(batch_size, total)
+    elif reduction == "sum" or batch_feature_decay is not None:
+        raise ValueError("batch_size: missing; a summed loss or batch_feature_decay needs it")
+    share = 1.0
     if batch_feature_decay is not None:
         share = positive_float("batch_feature_decay", batch_feature_decay)
-        features = share * scale * (batch_size or 1) / total
-    if rest.get("bias_decay") is not None:
-        rest["bias_decay"] = scale * positive_float("bias_decay", rest["bias_decay"])
-    make = Problem.from_weighted_mean if weighted_mean else Problem
-    return make(
-        format_counts(runs),
-        weight_decay=scale * positive_float("weight_decay", weight_decay),
-        feature_decay=features,
-        **rest,
+    size = batch_size or 1
+    decays = batch_features(
+        Decays.given(weight_decay, share, rest.pop("bias_decay", None)),
+        total,
+        size,
+        loss_scale=size if reduction == "sum" else 1,
     )
+    if feature_decay is not None:  # of a sample, beside the mean loss: in our units
+        decays = decays._replace(feature_decay=feature_decay)
+    make = Problem.from_weighted_mean if weighted_mean else Problem
+    return make(counts, **decays._asdict(), **rest)
 
 
 def described_problem(
