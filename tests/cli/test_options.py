@@ -9,9 +9,11 @@ import pytest
 import tightframe as tf
 from tightframe.advice.advise import advise
 from tightframe.cli import entry
+from tightframe.figures.mpl import FORMATS
 from tightframe.problem.scripts import described_problem, training_problem
 from tightframe.reproduce.folder import reproduce
 from tightframe.reproduce.spec import SCALES
+from tightframe.runs import config
 from tightframe.runs.config import RunConfig
 from tightframe.solve import solve
 from tightframe.sweeps.grid import Grid, run_grid
@@ -107,9 +109,22 @@ def test_defaults_are_those_of_the_problem(command):
             assert option.default == default, option.name
 
 
-def test_scales_are_those_of_the_library():
-    (scale,) = (option for option in _options("reproduce") if option.name == "scale")
-    assert scale.kind.metavar == "|".join(SCALES)
+@pytest.mark.parametrize(
+    ("command", "name", "words"),
+    [
+        ("run", "labels", config.LABELS),
+        ("run", "head", config.HEADS),
+        ("run", "device", config.DEVICES),
+        ("run", "strategy", config.STRATEGIES),
+        ("reproduce", "device", config.DEVICES),
+        ("reproduce", "scale", SCALES),
+        ("report", "formats", FORMATS),
+    ],
+)
+def test_words_are_those_of_the_library(command, name, words):
+    """The command's help loads too little to ask the library for them."""
+    (option,) = (option for option in _options(command) if option.name == name)
+    assert option.kind.metavar == "|".join(words)
 
 
 def test_several_options_that_set_one_argument_are_all_named(fails, tmp_path):

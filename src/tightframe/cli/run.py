@@ -32,8 +32,6 @@ from tightframe.cli.options import (
 )
 from tightframe.cli.report import write_run_report
 from tightframe.files import format_json
-from tightframe.runs.config import DEVICES as DEVICE_NAMES
-from tightframe.runs.config import HEADS, LABELS, STRATEGIES
 from tightframe.training.options import DECAY_ON, OPTIMIZERS, SCHEDULES
 
 # What is left out has the default of `RunConfig`, or of the stored configuration.
@@ -68,7 +66,7 @@ _PROBLEM = {
         },
     )
 }
-#: All arguments of `RunConfig`.
+#: All arguments of `RunConfig`, whose module would load too much for the help.
 CONFIG = (
     Option("data", TEXT, "Data set, or an .npz file or folder; default digits."),
     DATA_ROOT,
@@ -78,7 +76,7 @@ CONFIG = (
         text("FACTORS|balance"),
         "How often each class's samples are repeated: 1x5,10x5.",
     ),
-    Option("labels", one_of(*LABELS), "Random: permuted."),
+    Option("labels", one_of("true", "random"), "Random: permuted."),
     _PROBLEM["weight_decay"],
     _PROBLEM["feature_decay"],
     _PROBLEM["loss"],
@@ -88,7 +86,7 @@ CONFIG = (
     _PROBLEM["bias_decay"],
     _PROBLEM["features"],
     _PROBLEM["depth"],
-    Option("head", one_of(*HEADS), "fixed_etf: not trained."),
+    Option("head", one_of("linear", "fixed_etf"), "fixed_etf: not trained."),
     Option("network", TEXT, "mlp (default), resnet18, resnet50, vgg11, vgg13, timm:MODEL, ..."),
     Option(
         "network_option",
@@ -112,9 +110,9 @@ CONFIG = (
     Option("measure_every", WHOLE, "Epochs."),
     Option("max_seconds", NUMBER, "A setting; then it ends."),
     Option("seed", WHOLE),
-    Option("device", one_of(*DEVICE_NAMES)),
+    Option("device", one_of("cpu", "gpu", "auto")),
     DEVICES,
-    Option("strategy", one_of(*STRATEGIES), "Of Lightning."),
+    Option("strategy", one_of("auto", "ddp"), "Of Lightning."),
     Option("threads", WHOLE, "CPU threads of PyTorch; default 1. Others round differently."),
 )
 
