@@ -19,7 +19,7 @@ from tightframe.solution import Solution, balanced_factors
 from tightframe.solve import NotConvergedWarning, solve_along, solve_sweep, uses_solver
 from tightframe.solvers.continuation import Continuation
 from tightframe.solvers.search import multistart
-from tightframe.theory.certificate import is_convex
+from tightframe.theory.coverage import require_convex
 from tightframe.theory.thresholds import residual_at_zero, thresholds
 
 #: Certified relative gap at which the rank of a point on a path is judged, and the Newton steps
@@ -209,7 +209,7 @@ def rank_changes(
     ValueError
         If the problem has no convex form, or an argument is out of range.
     """
-    _require_convex(problem, "rank_changes")
+    require_convex(problem, "rank_changes")
     points = whole_number("points", points, 2)
     partition = Partition.coarsest(problem)
     merging = (partition.pull / problem.num_samples).tolist()
@@ -311,7 +311,7 @@ def path_limits(problem: Problem) -> PathLimits:
     ValueError
         If the problem has no convex form.
     """
-    _require_convex(problem, "path_limits")
+    require_convex(problem, "path_limits")
     residual = residual_at_zero(problem)
     p = residual.partition
     norm = residual.operator_norm
@@ -350,13 +350,3 @@ def _orthogonal(problem: Problem) -> Geometry:
     return Geometry(
         "general orthogonal frame", frame.classifier * root, frame.means / root, frame.logits
     )
-
-
-def _require_convex(problem: Any, what: str) -> None:
-    if not isinstance(problem, Problem):
-        raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
-    if not is_convex(problem):
-        raise ValueError(
-            f"problem: {what} needs one layer, real features and dim of at least "
-            f"{problem.loss_object.max_rank(problem.num_classes)}, or none"
-        )

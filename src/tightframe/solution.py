@@ -15,7 +15,7 @@ from tightframe.geometry.dense import Geometry
 from tightframe.geometry.grouped import GroupedGeometry, GroupedMatrix
 from tightframe.problem.problem import Problem
 from tightframe.solvers.search.record import Search
-from tightframe.theory.certificate import is_convex
+from tightframe.theory.coverage import has_compact_form
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +164,7 @@ class Solution:
         """
         problem, blocks = self.problem, self.blocks
         nonnegative = problem.features == "nonnegative"
-        if problem.depth > 1 or not (nonnegative or is_convex(problem)):
+        if not has_compact_form(problem):
             raise ValueError(
                 f"solution: one of {problem.num_classes} classes has a compact form for one linear "
                 "layer and a wide enough dim only"

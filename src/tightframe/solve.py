@@ -14,15 +14,8 @@ from tightframe.solution import Solution
 from tightframe.solvers.continuation import Continuation
 from tightframe.solvers.search import multistart
 from tightframe.solvers.sweep import Sweep
-from tightframe.theory.certificate import (
-    Certificate,
-    certify_blocks,
-    is_convex,
-    is_covered,
-    require_covered,
-    uncovered,
-)
-from tightframe.theory.closed_form import FAMILIES
+from tightframe.theory.certificate import Certificate, certify_blocks
+from tightframe.theory.coverage import Coverage, coverage, is_convex
 
 
 class NotConvergedWarning(UserWarning):
@@ -96,19 +89,21 @@ def solve_along(
 ) -> Solution:
     """Solve the next problem of a sweep; `solve` without the checks, with a memory."""
     start = time.perf_counter()
-    if problem.features == "nonnegative":
-        require_covered(problem)
-    if is_covered(problem):
+    found = coverage(problem)
+    if found.outcome == "refused":
+        raise ValueError(f"problem: {found.reason}")
+    if found.is_certified:
         solution = _certified(problem, tol, max_iterations, continuation)
     else:
-        solution = _best_found(problem, tol, max_iterations, starts, seed)
+        solution = _best_found(found, tol, max_iterations, starts, seed)
     _warn_if_not_converged(solution, tol, max_iterations)
     return replace(solution, seconds=time.perf_counter() - start)
 
 
 def uses_solver(problem: Problem) -> bool:
     """Tell whether a problem has the convex form and no closed form."""
-    return is_convex(problem) and not any(family.applies(problem) for family in FAMILIES)
+    found = coverage(problem)
+    return found.is_certified and found.family is None
 
 
 def solve_sweep(problems: Sequence[Problem], tol: float, max_iterations: int) -> list[Solution]:
@@ -162,10 +157,10 @@ def _solution(
 
 
 def _best_found(
-    problem: Problem, tol: float, max_iterations: int, starts: int, seed: int
+    case: Coverage, tol: float, max_iterations: int, starts: int, seed: int
 ) -> Solution:
     """Search, unless the solution without a width fits into the width: then that is certified."""
-    relaxed = None
+    problem, relaxed = case.problem, None
     if problem.depth == 1:
         relaxed = _certified(problem.replace(dim=None), tol, max_iterations, Continuation())
         if problem.dim is not None and relaxed.rank <= problem.dim:
@@ -190,7 +185,7 @@ def _best_found(
         lower_bound=None,
         method=f"multi-start search: {found.search.winner}",
         status="local" if found.search.converged else "not_converged",
-        note=f"no certificate: {uncovered(problem)}; best of {found.search.starts} starts",
+        note=f"no certificate: {case.reason}; best of {found.search.starts} starts",
         seconds=0.0,
         search=found.search,
     )
@@ -199,11 +194,11 @@ def _best_found(
 def _minimise(
     problem: Problem, tol: float, max_iterations: int, continuation: Continuation
 ) -> tuple[BlockMatrix, Array, Certificate, str]:
-    for family in FAMILIES:
-        if family.applies(problem):
-            logits, bias = family.solve(problem)
-            certificate = certify_blocks(problem, logits, bias)
-            return logits, bias, certificate, f"closed form: {family.NAME}"
+    family = coverage(problem).family
+    if family is not None:
+        logits, bias = family.solve(problem)
+        certificate = certify_blocks(problem, logits, bias)
+        return logits, bias, certificate, f"closed form: {family.NAME}"
     partition = Partition.coarsest(problem)
     result = continuation.minimise(problem, partition, tol, max_iterations)
     return result.logits, result.factors.bias, result.certificate, "grouped Newton"
