@@ -15,11 +15,12 @@ from tightframe.geometry.blocks import Array, BlockMatrix, Partition, singular_v
 from tightframe.geometry.dense import Geometry, orthogonal_frame, seli
 from tightframe.problem.counts import CountsLike, format_counts, parse_counts
 from tightframe.problem.problem import Problem, at_most
-from tightframe.solution import Solution, balanced_factors
+from tightframe.solution import Solution
 from tightframe.solve import NotConvergedWarning, solve_along, solve_sweep, uses_solver
 from tightframe.solvers.continuation import Continuation
 from tightframe.solvers.search import multistart
 from tightframe.theory.coverage import require_convex
+from tightframe.theory.factors import balanced_factors
 from tightframe.theory.thresholds import residual_at_zero, thresholds
 
 #: Certified relative gap at which the rank of a point on a path is judged, and the Newton steps
