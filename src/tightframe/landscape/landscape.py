@@ -84,6 +84,7 @@ class Landscape:
     ``decay - sqrt(n_max) / N``.
 
     >>> import numpy as np
+    >>> from tightframe.landscape import smallest_eigenpair
     >>> problem = Problem("9,4,3", "mse", weight_decay=0.01, feature_decay=0.01)
     >>> landscape = Landscape(problem)
     >>> origin = Point(np.zeros((3, 3)), np.zeros((3, 3)))
