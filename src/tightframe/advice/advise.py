@@ -21,7 +21,7 @@ from tightframe.path import path
 from tightframe.problem.counts import compact_counts
 from tightframe.problem.problem import Problem
 from tightframe.solve import solve
-from tightframe.theory.certificate import is_convex, require_covered
+from tightframe.theory.coverage import has_compact_form, require_covered
 from tightframe.theory.thresholds import thresholds
 
 LIMITS = (
@@ -297,7 +297,7 @@ def advise(
 def _check(problem: Any, margin: Any, angle: Any, feature_decay_of: str) -> Wanted:
     if not isinstance(problem, Problem):
         raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
-    if problem.depth > 1 or not (problem.features == "nonnegative" or is_convex(problem)):
+    if not has_compact_form(problem):
         raise ValueError(
             "problem: advice needs certified solves: one linear layer and a dim that is wide "
             f"enough, got depth {problem.depth} and dim {problem.dim}"
