@@ -36,8 +36,8 @@ from tightframe.figures.model import (
 from tightframe.geometry.dense import PARTS, normalized_distance, orthogonal_frame, simplex_etf
 from tightframe.problem.problem import Problem
 from tightframe.reproduce.spec import Figure, Paper, Results, Task, Verdict, verdict
-from tightframe.solution import balanced_factors
 from tightframe.theory.certificate import factored_objective
+from tightframe.theory.factors import balanced_factors
 
 Array = NDArray[np.float64]
 

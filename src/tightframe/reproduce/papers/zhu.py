@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tightframe.figures.model import PALETTE_SIZE, Chart, Curve, Mark, Panel, Table
 from tightframe.geometry.dense import normalized_distance, simplex_etf
 from tightframe.heads.savings import layer_parameters, parameter_savings
-from tightframe.landscape import point as landscape
+from tightframe.landscape import CriticalPoint, Point, descend
 from tightframe.problem.problem import Problem
 from tightframe.reproduce.spec import Figure, Paper, Results, Task, Verdict, verdict
 
@@ -321,7 +321,7 @@ def _landscape_tasks(scale: str) -> list[Task]:
 
 
 @functools.lru_cache(maxsize=64)
-def _descent(logits: bytes) -> tuple[tuple[landscape.CriticalPoint, ...], bool]:
+def _descent(logits: bytes) -> tuple[tuple[CriticalPoint, ...], bool]:
     """Examine a point with these mean logits and descend from it; its stages, and whether it ends.
 
     The factors are the cheapest ones of the logits, which those of a critical point are.
@@ -334,14 +334,14 @@ def _descent(logits: bytes) -> tuple[tuple[landscape.CriticalPoint, ...], bool]:
     weights, means = np.zeros((_CLASSES, _WIDE)), np.zeros((_WIDE, _CLASSES))
     weights[:, :_CLASSES] = left * np.sqrt(values)
     means[:_CLASSES] = np.sqrt(values)[:, None] * right / root
-    start = landscape.Point(weights, means)
-    descent = landscape.descend(problem, start, tol=_CRITICAL)
+    start = Point(weights, means)
+    descent = descend(problem, start, tol=_CRITICAL)
     return descent.stages, descent.converged
 
 
 def _descents(
     results: Results,
-) -> list[tuple[tuple[landscape.CriticalPoint, ...], bool]]:
+) -> list[tuple[tuple[CriticalPoint, ...], bool]]:
     """Return a descent from the origin and from every narrow run."""
     part = results.select(what="narrow")
     points = [np.zeros((_CLASSES, _CLASSES))]
