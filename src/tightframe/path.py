@@ -12,7 +12,7 @@ import numpy as np
 
 from tightframe.checks import positive_float, whole_number
 from tightframe.geometry.blocks import Array, Partition, singular_values
-from tightframe.problem.counts import CountsLike, format_counts, parse_counts
+from tightframe.problem.counts import CountsLike, compact_counts
 from tightframe.problem.problem import Problem
 from tightframe.solution import Solution
 from tightframe.solve import NotConvergedWarning, solve_along, solve_sweep, uses_solver
@@ -138,7 +138,7 @@ def path(
             "value, all of one length"
         )
     if "counts" in sweep:
-        sweep["counts"] = tuple(format_counts(parse_counts(entry)) for entry in sweep["counts"])
+        sweep["counts"] = tuple(compact_counts(entry) for entry in sweep["counts"])
     problems = [
         problem.replace(**dict(zip(sweep, values, strict=True)))
         for values in zip(*sweep.values(), strict=True)
