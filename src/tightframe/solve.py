@@ -94,7 +94,7 @@ def solve_along(
     if found.outcome == "refused":
         raise ValueError(f"problem: {found.reason}")
     if found.is_certified:
-        solution = _certified(problem, tol, max_iterations, continuation)
+        solution = _certified(found, tol, max_iterations, continuation)
     else:
         solution = _best_found(found, tol, max_iterations, starts, seed)
     _warn_if_not_converged(solution, tol, max_iterations)
@@ -133,9 +133,9 @@ def _warn_if_not_converged(solution: Solution, tol: float, max_iterations: int) 
 
 
 def _certified(
-    problem: Problem, tol: float, max_iterations: int, continuation: Continuation
+    case: Coverage, tol: float, max_iterations: int, continuation: Continuation
 ) -> Solution:
-    return _solution(problem, *_minimise(problem, tol, max_iterations, continuation), tol)
+    return _solution(case.problem, *_minimise(case, tol, max_iterations, continuation), tol)
 
 
 def _solution(
@@ -168,7 +168,8 @@ def _best_found(
     """Search, unless the solution without a width fits into the width: then that is certified."""
     problem, relaxed = case.problem, None
     if problem.depth == 1:
-        relaxed = _certified(problem.replace(dim=None), tol, max_iterations, Continuation())
+        wide = coverage(problem.replace(dim=None))
+        relaxed = _certified(wide, tol, max_iterations, Continuation())
         if problem.dim is not None and relaxed.rank <= problem.dim:
             return replace(
                 relaxed,
@@ -199,9 +200,9 @@ def _best_found(
 
 
 def _minimise(
-    problem: Problem, tol: float, max_iterations: int, continuation: Continuation
+    case: Coverage, tol: float, max_iterations: int, continuation: Continuation
 ) -> tuple[BlockMatrix, Array, Certificate, str, Stats]:
-    family = coverage(problem).family
+    problem, family = case.problem, case.family
     if family is not None:
         logits, bias = family.solve(problem)
         certificate = certify_blocks(problem, logits, bias)

@@ -31,7 +31,7 @@ def expected(loss, bias, features, depth, dim):
 
 @pytest.mark.parametrize(
     ("loss", "bias", "features", "depth", "dim"),
-    product(LOSSES, BIASES, ("real", "nonnegative"), (1, 2), (None, 1, 3)),
+    [*product(LOSSES, BIASES, ("real", "nonnegative"), (1, 2), (None, 1, 3))],
 )
 def test_solve_does_what_the_table_says(loss, bias, features, depth, dim):
     problem = make(loss=loss, bias=bias, features=features, depth=depth, dim=dim)

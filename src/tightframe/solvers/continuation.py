@@ -38,6 +38,9 @@ class ContinuationOptions:
         require_positive_fields(self)
 
 
+DEFAULTS = ContinuationOptions()
+
+
 class Continuation:
     """The last points of a sweep, as long as the factors change smoothly between them.
 
@@ -46,8 +49,8 @@ class Continuation:
     merged groups changes, the path has a kink: what lies before is forgotten.
     """
 
-    def __init__(self, options: ContinuationOptions | None = None) -> None:
-        self.options = options or ContinuationOptions()
+    def __init__(self, options: ContinuationOptions = DEFAULTS) -> None:
+        self.options = options
         self.positions: list[Array] = []
         self.points: list[Factors] = []
 

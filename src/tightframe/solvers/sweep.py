@@ -66,6 +66,8 @@ class SweepOptions:
         require_positive_fields(self)
 
 
+DEFAULTS = SweepOptions()
+
 #: Squares of singular values may be so far apart for eigenvectors to give the singular vectors.
 SAFE_CONDITION = 1e-6
 
@@ -107,10 +109,10 @@ class Sweep:
         problems: Sequence[Problem],
         tol: float,
         max_iterations: int,
-        options: SweepOptions | None = None,
+        options: SweepOptions = DEFAULTS,
     ) -> None:
         self.problems = problems
-        self.options = options or SweepOptions()
+        self.options = options
         self.partition = Partition.coarsest(problems[0])
         self.problem = problems[0]
         self.fit = self.problem.loss_object.datafit(self.partition)
