@@ -24,7 +24,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +34,14 @@ from tightframe.checks import whole_number
 from tightframe.figures.model import Panel, panel_from_dict, panel_to_dict
 from tightframe.files import read_json, read_npz, write_json, write_npz
 from tightframe.parallel import runner
+from tightframe.reproduce.results import FAILED, Results, TaskResult
 from tightframe.reproduce.spec import (
     NOT_REPRODUCED,
     SCALES,
+    UNDECIDED,
     Figure,
     Paper,
-    Results,
     Task,
-    TaskResult,
     Verdict,
     find_figures,
 )
@@ -422,7 +422,7 @@ class _Folder:
             if not failed:
                 error = error or f"drawing failed: {_described(problem)}"
         folder = _figure_folder(self._out, name)
-        rows = _with_provenance(results.all_rows, [stored for _, stored in ended])
+        rows = _with_provenance(results.table, [stored for _, stored in ended])
         write_parquet(folder / "results.parquet", _table_of(rows))
         write_json(folder / "panels.json", plain)
         write_json(
@@ -461,22 +461,26 @@ def _figure_folder(out: Path, name: str) -> Path:
 
 def _failures(results: Results) -> list[dict[str, Any]]:
     return [
-        {"task": results.tasks[int(row["task"])].task.name, "reason": row["reason"]}
-        for row in results.failed.to_dict("records")
+        {"task": result.task.name, "reason": row["reason"]}
+        for result in results.tasks
+        for row in result.rows.to_dict("records")
+        if row["status"] == FAILED
     ]
 
 
 def _not_converged(results: Results) -> list[str]:
-    rows = results.rows
-    bad = rows[rows["status"] == "not_converged"]
-    return [results.tasks[i].task.name for i in dict.fromkeys(bad["task"].astype(int))]
+    return [
+        result.task.name
+        for result in results.tasks
+        if any(run.status == "not_converged" for run in result.runs)
+    ]
 
 
 def _verdicts(
     figure: Figure, results: Results, failed: Sequence[Mapping[str, Any]]
 ) -> tuple[list[Verdict], str | None]:
-    """Judge; where that is not possible say so, and count it as not reproduced."""
-    total = len(results.all_rows)
+    """Judge; where that is not possible say so, and reproduce nothing."""
+    total = len(results.table)
     try:
         verdicts = list(figure.judge(results))
         if not verdicts:
@@ -493,14 +497,16 @@ def _verdicts(
             predicted=None,
             measured=f"{len(failed)} of {total} runs failed",
             tolerance=None,
-            outcome=NOT_REPRODUCED,
+            outcome=UNDECIDED if failed else NOT_REPRODUCED,
             sentence=sentence,
         )
         return [undecided], None if failed else f"judging failed: {reason}"
     if failed:
         runs = "run" if total == 1 else "runs"
         note = f" ({len(failed)} of {total} {runs} of this figure failed.)"
-        verdicts = [Verdict(**{**asdict(v), "sentence": v.sentence + note}) for v in verdicts]
+        verdicts = [
+            v if v.outcome == UNDECIDED else replace(v, sentence=v.sentence + note) for v in verdicts
+        ]
     return verdicts, None
 
 
