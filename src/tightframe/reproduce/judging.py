@@ -183,9 +183,22 @@ def sorted_by(runs: Iterable[Run], key: Callable[[Run], Key]) -> dict[Key, list[
     return found
 
 
+def first_by(runs: Iterable[Run], key: Callable[[Run], Any]) -> list[Run]:
+    """Return the first run of every value of a key, in the order of the runs."""
+    found: dict[Any, Run] = {}
+    for run in runs:
+        found.setdefault(key(run), run)
+    return list(found.values())
+
+
 def certified(runs: Evidence) -> bool:
     """Return whether all that ended are certified minimisers."""
     return all(run.status == "optimal" for run in runs_of(runs) if not run.failed)
+
+
+def relative_gap(run: Run) -> float:
+    """Return the certified gap of a minimiser over its objective."""
+    return run.measured("gap") / run.objective
 
 
 def stopped(runs: Evidence) -> int:
@@ -201,6 +214,11 @@ def unless_early(runs: Evidence, holds: bool, scale: str) -> bool | None:
 def at_minimum(run: Run) -> bool:
     """Return whether a run ended within 1e-4 of the predicted minimum, relatively."""
     return run.excess < 1e-4
+
+
+def number(value: float) -> str:
+    """Return a number for a sentence."""
+    return f"{value:.2g}"
 
 
 def rises(values: Iterable[float]) -> bool:
