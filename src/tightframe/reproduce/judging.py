@@ -91,14 +91,16 @@ def decided(evidence: Evidence, holds: bool | None, *, refuted: bool | None = No
     holds : bool or None
         What the runs that ended say; None: nothing, at this scale.
     refuted : bool, optional
-        Whether they refute it whatever the failed runs would have given. Default: whether it does
-        not hold, which is right for what every run has to fulfil.
+        Whether they refute it whatever failed runs would have given. Default: whether it does not
+        hold, which is right for what every run has to fulfil, but not for means and for the best
+        of several runs.
     """
     runs = runs_of(evidence)
     holds = None if holds is None else bool(holds)
-    if refuted is None:
-        refuted = holds is False and not (runs and all(run.failed for run in runs))
-    return Decision(holds, refuted, runs)
+    failed = sum(run.failed for run in runs)
+    if refuted is None or not failed:
+        refuted = holds is False
+    return Decision(holds, refuted and not (failed and failed == len(runs)), runs)
 
 
 def verdict(
@@ -181,6 +183,17 @@ def sorted_by(runs: Iterable[Run], key: Callable[[Run], Key]) -> dict[Key, list[
     for run in sorted(runs, key=key):  # type: ignore[arg-type]
         found.setdefault(key(run), []).append(run)
     return found
+
+
+def mean_by(
+    runs: Evidence, key: Callable[[Run], Key], measure: Callable[[Run], Any]
+) -> dict[Key, Any]:
+    """Return the mean measure of the runs that ended, by a key and in its order."""
+    done = (run for run in runs_of(runs) if not run.failed)
+    return {
+        value: np.mean([measure(run) for run in own], axis=0)
+        for value, own in sorted_by(done, key).items()
+    }
 
 
 def first_by(runs: Iterable[Run], key: Callable[[Run], Any]) -> list[Run]:

@@ -1,4 +1,4 @@
-"""General orthogonal frames: their lengths by the paper's formula, and the distance of runs to them."""
+"""General orthogonal frames: lengths by the paper's formula, and how far runs are from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Minority collapse along a sweep, of the decays or of the majority's count: tasks, verdicts, panels.
+"""Minority collapse along a sweep, of decays or of counts: tasks, verdicts and panels.
 
 The UFM has the paper's counts and grid, networks at the small scales a grid that stands in the same
 ratio to the threshold.
@@ -70,14 +70,15 @@ class Sweep(ABC):
         for classes in MAJORITY_CLASSES:
             label: dict[str, Any] = {"majority_classes": classes}
             for what in ("UFM", "network"):
-                at = [self.setting(scale, what, classes, v) for v in self.grid(scale, what, classes)]
+                grid = self.grid(scale, what, classes)
+                points = [self.setting(scale, what, classes, value) for value in grid]
                 line = self.dense(scale, what, classes)
                 problems = [problem(*self.setting(scale, what, classes, v)) for v in line]
                 tasks.append(theory(problems, of=what, **label))
                 if what == "UFM":
-                    tasks.append(ufm(scale, [problem(*own) for own in at], **label))
+                    tasks.append(ufm(scale, [problem(*own) for own in points], **label))
                 elif scale != "smoke" or classes == MAJORITY_CLASSES[0]:
-                    tasks += [network(scale, *own, **label) for own in grid_points(scale, at)]
+                    tasks += [network(scale, *own, **label) for own in grid_points(scale, points)]
         return tasks
 
     def _parts(self, results: Results) -> Iterator[tuple[int, str, str, Results]]:
