@@ -505,7 +505,8 @@ def _verdicts(
         runs = "run" if total == 1 else "runs"
         note = f" ({len(failed)} of {total} {runs} of this figure failed.)"
         verdicts = [
-            v if v.outcome == UNDECIDED else replace(v, sentence=v.sentence + note) for v in verdicts
+            v if v.outcome == UNDECIDED else replace(v, sentence=v.sentence + note)
+            for v in verdicts
         ]
     return verdicts, None
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tightframe.problem.problem import at_most
-from tightframe.reproduce.results import Evidence, Run, runs_of
+from tightframe.reproduce.results import Array, Evidence, Run, runs_of
 from tightframe.reproduce.spec import (
     NOT_AT_THIS_SCALE,
     NOT_REPRODUCED,
@@ -169,6 +169,12 @@ def largest(runs: Evidence, measure: Callable[[Run], Any]) -> float:
 def least(runs: Evidence, measure: Callable[[Run], Any]) -> float:
     """Return the least measure of the runs that ended; NaN if one is NaN or there is none."""
     return _extreme(np.min, runs, measure)
+
+
+def largest_each(runs: Evidence, measure: Callable[[Run], Sequence[float] | Array]) -> list[float]:
+    """Return the largest of every entry of a measure, over the runs that ended; NaN as above."""
+    values = [measure(run) for run in runs_of(runs) if not run.failed]
+    return [float(np.max(column)) for column in zip(*values, strict=True)]
 
 
 def _extreme(function: Callable[..., Any], runs: Evidence, measure: Callable[[Run], Any]) -> float:

@@ -200,7 +200,7 @@ class TaskResult:
         lost = [row["reason"] for row in rows.values() if row["status"] == FAILED]
         found = []
         for i in range(len(self.planned)):
-            row = {name: value for name, value in rows.get(i, {}).items() if not _missing(value)}
+            row = {str(key): v for key, v in rows.get(i, {}).items() if not _missing(v)}
             reason = None
             if not row:
                 reason = str(lost[0]) if lost else "its row is missing"
@@ -281,5 +281,3 @@ Evidence = Results | Iterable[Run]
 def runs_of(evidence: Evidence) -> tuple[Run, ...]:
     """Return the runs, failed ones too."""
     return evidence.runs if isinstance(evidence, Results) else tuple(evidence)
-
-

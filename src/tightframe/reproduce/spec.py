@@ -16,7 +16,6 @@ import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from tightframe.figures.model import Panel
@@ -217,21 +216,20 @@ def _check_name(name: str) -> None:
 
 def papers() -> dict[str, Paper]:
     """Return all papers there are, by name, in the order of their addresses: by arXiv number."""
-    from tightframe.reproduce import papers as package
-
-    found: list[Paper] = list(_constants(package, "PAPER"))
+    found: list[Paper] = list(_constants("tightframe.reproduce.papers", "PAPER"))
     return {paper.name: paper for paper in sorted(found, key=lambda paper: paper.url)}
 
 
 def figures_in(package: str) -> list[Figure]:
     """Return the figures of a paper's package, by their place: for its ``PAPER``."""
-    found: list[Figure] = list(_constants(importlib.import_module(package), "FIGURE"))
+    found: list[Figure] = list(_constants(package, "FIGURE"))
     return sorted(found, key=lambda figure: (figure.place, figure.name))
 
 
-def _constants(package: ModuleType, name: str) -> Iterator[Any]:
+def _constants(package: str, name: str) -> Iterator[Any]:
     """Yield a constant of all modules of a package that have it."""
-    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+    places = importlib.import_module(package).__path__
+    for module in pkgutil.iter_modules(places, f"{package}."):
         value = getattr(importlib.import_module(module.name), name, None)
         if value is not None:
             yield value

@@ -1,1 +1,1 @@
-"""A package a paper, a module a figure; `tightframe.reproduce.spec.papers` finds them by looking."""
+"""A package a paper, a module a figure; `tightframe.reproduce.spec.papers` finds them."""

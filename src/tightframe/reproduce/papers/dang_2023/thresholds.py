@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -71,6 +72,10 @@ def _left(run: Run, group: int) -> bool:
     return bool(own_logits(run, group).max() >= VANISHED)
 
 
+def _vanished(group: int, runs: Sequence[Run]) -> bool:
+    return not any(_left(run, group) for run in runs)
+
+
 def _switches(part: Results) -> dict[int, Switch]:
     """Return by count where the classes of all seeds vanish."""
     problem = part.runs[0].problem
@@ -79,7 +84,7 @@ def _switches(part: Results) -> dict[int, Switch]:
             part,
             limit,
             lambda run: run.decay,
-            lambda runs, g=g: not any(_left(run, g) for run in runs),
+            functools.partial(_vanished, g),
         )
         for g, (group, limit) in enumerate(zip(problem.groups, _limits(problem), strict=True))
     }

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tightframe.figures.model import Chart, Curve, HeatMaps, Matrix, Panel
-from tightframe.reproduce.judging import below, decided, largest, number, verdict
+from tightframe.reproduce.judging import below, decided, largest, largest_each, number, verdict
 from tightframe.reproduce.papers.dang_2024.shared import (
     CNN,
     MLP,
@@ -109,13 +109,10 @@ def _judge_theory(part: Results) -> Verdict:
 def _judge_part(
     runs: Sequence[Run], name: str, tolerance: float, *, short: bool = False
 ) -> Verdict:
-    by_frame = {
-        frame: largest(runs, lambda run, i=i: _distances(run)[i])
-        for i, frame in enumerate(_BALANCED)
-    }
-    ends = ", ".join(f"{frame} {number(value)}" for frame, value in by_frame.items())
+    most = largest_each(runs, _distances)
+    ends = ", ".join(f"{frame} {number(v)}" for frame, v in zip(_BALANCED, most, strict=False))
     return below(
-        float(np.max(list(by_frame.values()))),
+        largest(runs, _distances),
         tolerance,
         runs,
         decidable=not short,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -205,7 +206,7 @@ def _draw(results: Results) -> list[Panel]:
                 x, y = [_own_ratio(run) for run in minima], [_angle(run, key) for run in minima]
                 curves.append(Curve(words, x, y, color, "dashed"))
             if points:
-                means = mean_by(points, _own_ratio, lambda run, key=key: _angle(run, key))
+                means = mean_by(points, _own_ratio, functools.partial(_angle, key=key))
                 curves.append(Curve(label, list(means), list(means.values()), color, "points"))
         marks = [Mark(1.0 if key == "wh_minor" else -1 / 9, "simplex ETF", "y", "etf")]
         panels.append(Chart(title, RATIO_AXIS, "cosine", curves, marks, log_x=True))

@@ -159,7 +159,7 @@ def _draw(results: Results) -> list[Panel]:
             found = mean_by(own, ridge_of, from_seli)
             y = [mean[i] for mean in found.values()]
             curves.append(Curve(f"R = {ratio}, UFM", list(found), y, color, "points"))
-        most = largest(balanced, lambda run, i=i: from_seli(run)[i])
+        most = max((float(from_seli(run)[i]) for run in balanced), default=math.nan)
         note = f"R = 1 is below {max(most, 1e-15):.0e} everywhere."
         title = f"Distance of the {words} to SELI"
         panels.append(Chart(title, RIDGE_AXIS, "distance", curves, (), True, True, note))

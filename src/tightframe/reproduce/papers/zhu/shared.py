@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tightframe.figures.model import Chart, Curve, Panel, Table
 from tightframe.geometry.dense import normalized_distance, simplex_etf
 from tightframe.problem.problem import Problem
-from tightframe.reproduce.judging import below, largest, least
+from tightframe.reproduce.judging import below, largest, largest_each, least
 from tightframe.reproduce.results import Results, Run
 from tightframe.reproduce.spec import Task, Verdict
 
@@ -165,9 +165,8 @@ def worst_of(run: Run) -> float:
 
 def judge_collapse(part: Results, who: str, claimed: str) -> Verdict:
     """Judge whether all networks of a part of the results have collapsed."""
-    values = ", ".join(
-        f"{name} {largest(part, lambda run, name=name: metrics(run)[name]):.2g}" for name in METRICS
-    )
+    most = largest_each(part, lambda run: list(metrics(run).values()))
+    values = ", ".join(f"{name} {v:.2g}" for name, v in zip(METRICS, most, strict=False))
     smoke = part.scale == "smoke"
     return below(
         largest(part, worst_of),
