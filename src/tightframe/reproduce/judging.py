@@ -8,6 +8,7 @@ evidence, and not a truth value.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -76,9 +77,9 @@ class Decision:
         why = list(dict.fromkeys(f"{run.task.name}: {run.reason}" for run in failed))
         text = f"{len(failed)} of {len(self.runs)} runs failed ({'; '.join(why[:_REASONS])}"
         text += f"; and {len(why) - _REASONS} more)." if len(why) > _REASONS else ")."
-        if len(failed) == len(self.runs):
-            return f"Nothing to judge: {text}"
-        return f"{sentence} Undecided: {text}"
+        # A number that no run is left for says nothing.
+        known = len(failed) < len(self.runs) and re.search(r"\bnan\b", sentence) is None
+        return f"{sentence} Undecided: {text}" if known else f"Undecided: {text}"
 
 
 def decided(evidence: Evidence, holds: bool | None, *, refuted: bool | None = None) -> Decision:
