@@ -419,8 +419,7 @@ class _Folder:
             plain = [panel_to_dict(panel) for panel in panels]
         except Exception as problem:  # a mistake in one figure does not end the others
             panels, plain = [], []
-            if not failed:
-                error = error or f"drawing failed: {_described(problem)}"
+            error = error or f"drawing failed: {_described(problem)}"
         folder = _figure_folder(self._out, name)
         rows = _with_provenance(results.table, [stored for _, stored in ended])
         write_parquet(folder / "results.parquet", _table_of(rows))
@@ -485,22 +484,18 @@ def _verdicts(
         verdicts = list(figure.judge(results))
         if not verdicts:
             raise ValueError("the figure gives no verdict")
-    except Exception as problem:
+    except Exception as problem:  # a mistake in the paper's module
         reason = _described(problem)
-        if failed:
-            sentence = f"{len(failed)} of {total} runs failed: {failed[0]['reason']}"
-        else:
-            sentence = f"The results could not be judged: {reason}"
-        undecided = Verdict(
-            criterion="the runs that decide it finish",
+        open_ = Verdict(
+            criterion="the runs can be judged",
             claimed=figure.claim,
             predicted=None,
             measured=f"{len(failed)} of {total} runs failed",
             tolerance=None,
             outcome=UNDECIDED if failed else NOT_REPRODUCED,
-            sentence=sentence,
+            sentence=f"The results could not be judged: {reason}",
         )
-        return [undecided], None if failed else f"judging failed: {reason}"
+        return [open_], f"judging failed: {reason}"
     if failed:
         runs = "run" if total == 1 else "runs"
         note = f" ({len(failed)} of {total} {runs} of this figure failed.)"

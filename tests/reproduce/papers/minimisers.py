@@ -164,8 +164,9 @@ def _always(**columns):
     return lambda task, rows: columns
 
 
-def _fixed(**columns):
-    return lambda task: columns
+def _falling(values, names, **times):
+    """Let measurements of these names take the same values over time."""
+    return lambda task: {**times, **{name: list(values) for name in names}}
 
 
 def _zhu(task, rows):
@@ -193,10 +194,11 @@ MINIMISERS = {
     "zhu": Minimisers(
         "zhu",
         _zhu,
-        _fixed(
+        _falling(
+            [1.0, 0.1, 0.01],
+            [*_COLLAPSED, "excess", "logits_to_etf"],
             epoch=[0, 1, 2],
             iteration=[0, 1, 2],
-            **dict.fromkeys([*_COLLAPSED, "excess", "logits_to_etf"], [1.0, 0.1, 0.01]),
         ),
         # Scales of the landscape differ in how many runs there are; its verdicts take seconds.
         quick={"landscape": "smoke"},
@@ -209,14 +211,14 @@ MINIMISERS = {
     "dang-2023": Minimisers(
         "dang-2023",
         _always(seed=0, excess=0.0, test_accuracy=0.9, status="converged", **_ZERO),
-        _fixed(epoch=[0, 9], iteration=[1, 9], **dict.fromkeys(_ZERO, [1.0, 1e-5])),
+        _falling([1.0, 1e-5], _ZERO, epoch=[0, 9], iteration=[1, 9]),
         quick={"deep-ce": "smoke"},
         starts=1,
     ),
     "hong-ling": Minimisers(
         "hong-ling",
         _always(nc1=1e-4, train_accuracy=1.0, test_accuracy=0.9, status="converged"),
-        _fixed(epoch=[0, 9], nc1=[1.0, 1e-4]),
+        _falling([1.0, 1e-4], ["nc1"], epoch=[0, 9]),
     ),
     "dang-2024": Minimisers(
         "dang-2024",
@@ -227,12 +229,11 @@ MINIMISERS = {
             status="converged",
             **dict.fromkeys(_DISTANCES, 1e-9),
         ),
-        _fixed(
+        _falling(
+            [1.0, 0.1, 1e-3],
+            ["nc1", "self_duality_to_predicted", *_DISTANCES, *_GROUPS],
             iteration=[0, 1, 9],
             epoch=[0, 1, 9],
-            **dict.fromkeys(
-                ["nc1", "self_duality_to_predicted", *_DISTANCES, *_GROUPS], [1.0, 0.1, 1e-3]
-            ),
         ),
     ),
 }

@@ -43,9 +43,7 @@ def shifted(rows, arrays):
 
 
 def test_a_late_switch_is_not_reproduced():
-    assert set(judged("minority-lambda", change=shifted)) == {
-        "not reproduced"
-    }
+    assert set(judged("minority-lambda", change=shifted)) == {"not reproduced"}
 
 
 @pytest.mark.slow
@@ -77,9 +75,7 @@ def test_blocks_and_cosines_are_judged_by_what_was_measured():
         for i in range(len(rows)):
             arrays[f"logits_{i}"] = arrays[f"logits_{i}"] + np.diag(np.arange(10.0))
 
-    assert set(judged("block-structure", change=noisy)) == {
-        "not reproduced"
-    }
+    assert set(judged("block-structure", change=noisy)) == {"not reproduced"}
     assert judged("limit", change=noisy) == [
         "reproduced",  # of the minimisers, which are left alone
         "not reproduced",
