@@ -14,7 +14,6 @@ import tightframe as tf
 from tests.reference import ufm
 from tightframe.geometry.blocks import BlockMatrix, Partition
 from tightframe.problem.problem import BIASES, LOSSES
-from tightframe.solvers import continuation
 from tightframe.solvers import newton as factored
 from tightframe.solvers import sweep as sweep_module
 from tightframe.solvers.continuation import Continuation
@@ -352,9 +351,11 @@ def test_predictions_are_good_on_a_smooth_stretch(runs, loss, bias):
     assert len(set(found.rank)) == 1  # smooth: no kink
     assert [warm for warm, _ in runs] == [False] * 2 + [True] * 28  # none was a bad one
     assert all(result.converged for _, result in runs)
-    steps = [result.iterations for _, result in runs]
+    steps = [result.stats.iterations for _, result in runs]
     problems = [problem.replace(counts=entry) for entry in counts]
-    alone = [factored.minimise(p, Partition.coarsest(p), tol=1e-8).iterations for p in problems]
+    alone = [
+        factored.minimise(p, Partition.coarsest(p), tol=1e-8).stats.iterations for p in problems
+    ]
     assert sum(steps) < 0.7 * sum(alone)
     assert max(steps[10:]) <= 2  # and they stay good
 
@@ -378,7 +379,10 @@ def test_a_wild_prediction_does_no_harm(runs, monkeypatch, factor):
         assert sum(warm for warm, _ in runs) >= 4  # all were tried
         failed = [i for i, (warm, result) in enumerate(runs) if warm and not result.converged]
         assert all(not runs[i + 1][0] and runs[i + 1][1].converged for i in failed)
-        assert all(result.iterations <= factored.MAX_WARM_ITERATIONS for warm, result in runs)
+        assert all(
+            result.stats.iterations <= factored.DEFAULTS.max_warm_iterations
+            for warm, result in runs
+        )
         assert failed or factor < 1e6
 
 
@@ -404,7 +408,7 @@ def test_what_lies_before_a_kink_is_forgotten(problems, kinks):
             assert point.left.shape == result.factors.left.shape
             assert ((point.within > 0) == (result.factors.within > 0)).all()
     assert [i for i in range(1, len(problems)) if lengths[i] == 1] == kinks
-    assert max(lengths) <= continuation.MAX_POINTS
+    assert max(lengths) <= memory.options.max_points
 
 
 # -- where the rank changes ------------------------------------------------------------------------

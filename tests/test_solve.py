@@ -182,7 +182,7 @@ def test_certified_from_vanishing_to_total_decay(f, bias):
 
 
 @pytest.mark.parametrize("bias", ["none", "free", "decayed"])
-def test_every_start_ends_at_the_same_minimum(bias, monkeypatch):
+def test_every_start_ends_at_the_same_minimum(bias):
     counts = np.arange(5, 5 + 2 * 40, 2)
     decay = np.sqrt(5) / counts.sum() / 2
     problem = tf.Problem(
@@ -205,8 +205,8 @@ def test_every_start_ends_at_the_same_minimum(bias, monkeypatch):
         assert other.converged
         assert solution.objective == pytest.approx(other.certificate.primal, rel=2e-8)
         assert other.logits.rank == solution.rank
-    monkeypatch.setattr(factored, "DIRECT_GROUPS", 10)
-    pooled = factored.minimise(problem, partition, tol=1e-8)
+    options = factored.NewtonOptions(direct_groups=10)
+    pooled = factored.minimise(problem, partition, tol=1e-8, options=options)
     assert solution.objective == pytest.approx(pooled.certificate.primal, rel=2e-8)
 
 

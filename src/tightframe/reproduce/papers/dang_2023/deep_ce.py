@@ -26,8 +26,8 @@ from tightframe.reproduce.judging import (
 from tightframe.reproduce.papers.dang_2023.shared import BIAS_NAMES, UFM_LIMIT, ufm
 from tightframe.reproduce.results import Array, Results, Run
 from tightframe.reproduce.spec import Figure, Task, Verdict
-from tightframe.solution import balanced_factors
 from tightframe.theory.certificate import factored_objective
+from tightframe.theory.factors import balanced_factors
 
 #: Losses this far apart differ.
 LOSS_TOLERANCE = 1e-5

@@ -11,7 +11,7 @@ import numpy as np
 
 from tightframe.figures.model import PALETTE_SIZE, Chart, Curve, Mark, Panel, Table
 from tightframe.geometry.dense import simplex_etf
-from tightframe.landscape import point as landscape
+from tightframe.landscape import CriticalPoint, Point, descend
 from tightframe.problem.problem import Problem
 from tightframe.reproduce.judging import below, certified, decided, first_by, largest, verdict
 from tightframe.reproduce.papers.zhu.shared import _DECAY, CLASSES, EXACT, problem_of
@@ -83,7 +83,7 @@ def _tasks(scale: str) -> list[Task]:
 
 
 @functools.lru_cache(maxsize=64)
-def _descent(logits: bytes) -> tuple[tuple[landscape.CriticalPoint, ...], bool]:
+def _descent(logits: bytes) -> tuple[tuple[CriticalPoint, ...], bool]:
     """Examine a point with these mean logits and descend from it; its stages, and whether it ends.
 
     The factors are the cheapest ones of the logits, which those of a critical point are.
@@ -96,14 +96,14 @@ def _descent(logits: bytes) -> tuple[tuple[landscape.CriticalPoint, ...], bool]:
     weights, means = np.zeros((CLASSES, _WIDE)), np.zeros((_WIDE, CLASSES))
     weights[:, :CLASSES] = left * np.sqrt(values)
     means[:CLASSES] = np.sqrt(values)[:, None] * right / root
-    start = landscape.Point(weights, means)
-    descent = landscape.descend(problem, start, tol=_CRITICAL)
+    start = Point(weights, means)
+    descent = descend(problem, start, tol=_CRITICAL)
     return descent.stages, descent.converged
 
 
 def _descents(
     results: Results,
-) -> list[tuple[tuple[landscape.CriticalPoint, ...], bool]]:
+) -> list[tuple[tuple[CriticalPoint, ...], bool]]:
     """Return a descent from the origin and from every narrow run."""
     points = [np.zeros((CLASSES, CLASSES))]
     points += [run.array("logits") for run in results.select(what="narrow").done]
