@@ -3,6 +3,7 @@
 import functools
 import json
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -186,7 +187,8 @@ def test_direct_minimisation_finds_nothing_better_anywhere(data):
 def test_more_width_never_costs_more(depth):
     problem = tf.Problem("30x2,6x3", weight_decay=5e-3, feature_decay=5e-4, depth=depth)
     values = [tf.solve(problem.replace(dim=dim)).objective for dim in (1, 2, 3, 4)]
-    assert values == sorted(values, reverse=True)
+    # Beyond the rank, width changes nothing: there the local solver's accuracy is all that differs.
+    assert all(wider <= value * (1 + 1e-9) for value, wider in pairwise(values))
     assert values[0] > values[1] > values[2]
 
 
@@ -372,7 +374,7 @@ def test_extreme_decays_leave_finite_numbers(decay, depth):
 def test_widths_are_thinned_for_many_classes():
     widths = multistart._widths(_deep(100, 2, 1e-3))
     assert (widths[0], widths[-1]) == (1, 99)
-    assert len(widths) <= multistart.MAX_WIDTHS
+    assert len(widths) <= multistart.DEFAULTS.max_widths
     assert multistart._widths(_deep(6, 2, 1e-3, dim=3)) == (1, 2, 3)
 
 

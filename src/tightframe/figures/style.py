@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tightframe.losses.registry import LOSSES
+
 #: Role of a curve to its colour on white, from the palette of Okabe & Ito (2008), which is told
 #: apart with the common colour blindnesses. All have a contrast of at least 3 to white.
 COLORS = {
@@ -164,7 +166,7 @@ def shade_of(fraction: float) -> str:
 
 def margin_label(loss: str) -> str:
     """Return the label of an axis of margins: differences of logits, with cross-entropy in nats."""
-    return "margin (nats)" if loss == "cross_entropy" else "margin (logits)"
+    return f"margin ({LOSSES[loss].unit})"
 
 
 #: A log axis of fewer decades is labelled at 1, 2 and 5, of more at the powers of ten.

@@ -19,7 +19,7 @@ from tightframe.figures.table import format_number
 from tightframe.files import format_json
 from tightframe.pages.page import flatten, render_page, write_page
 from tightframe.reproduce.folder import FigureRecord, Reproduction, load_reproduction
-from tightframe.reproduce.spec import NOT_REPRODUCED, OUTCOMES, REPRODUCED, Verdict
+from tightframe.reproduce.spec import NOT_REPRODUCED, OUTCOMES, REPRODUCED, UNDECIDED, Verdict
 
 #: With more maps than this, one at a time is shown and a slider chooses.
 _MAX_MAPS = 4
@@ -27,7 +27,11 @@ _MAX_MAPS = 4
 _DIGITS = 5  # of a number in a plot; the Parquet tables hold all of them
 _TEXT = 160  # characters of a setting
 
-_BADGES = {REPRODUCED: ("agrees", "✓"), NOT_REPRODUCED: ("differs", "✗")}
+_BADGES = {
+    REPRODUCED: ("agrees", "✓"),
+    NOT_REPRODUCED: ("differs", "✗"),
+    UNDECIDED: ("open", "!"),
+}
 _OPEN = ("open", "?")
 
 

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tightframe.geometry.blocks import Array, BlockMatrix, svd
-from tightframe.losses.datafits import Datafit, make_datafit
+from tightframe.geometry.blocks import Array, BlockMatrix, Partition, svd
+from tightframe.losses.base import Datafit
 from tightframe.problem.problem import Problem
-from tightframe.theory.closed_form import FAMILIES
+from tightframe.theory.coverage import coverage, is_convex
 
 #: Newton steps allowed for the bias of a candidate; more only loosens the bound, never breaks it.
 MAX_BIAS_STEPS = 100
@@ -139,42 +139,6 @@ def finite_array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
     return array.astype(np.float64)
 
 
-def is_convex(problem: Problem) -> bool:
-    """Tell whether the problem has the convex form: one layer, real features, wide enough."""
-    wide = problem.dim is None or problem.dim >= problem.num_classes - (problem.loss != "mse")
-    return problem.depth == 1 and problem.features == "real" and wide
-
-
-def is_covered(problem: Problem) -> bool:
-    """Tell whether the convex form or a closed form covers a problem, so that it is certified."""
-    return is_convex(problem) or any(family.applies(problem) for family in FAMILIES)
-
-
-def require_covered(problem: Problem) -> None:
-    """Refuse a problem whose solution nothing would certify."""
-    if not is_covered(problem):
-        raise ValueError(f"problem: {uncovered(problem)}")
-
-
-def uncovered(problem: Problem) -> str:
-    """Say why neither the convex form nor a closed form covers a problem."""
-    least = problem.num_classes - (problem.loss != "mse")
-    if problem.features == "real" and problem.depth == 1:
-        return (
-            f"dim is {problem.dim}, but {problem.loss} with bias {problem.bias!r} and "
-            f"{problem.num_classes} classes needs dim of at least {least}, or none, to be certified"
-        )
-    if problem.features == "nonnegative" and problem.loss == "cross_entropy":
-        if problem.adjustment_runs:
-            return "non-negative features are solved without a logit adjustment"
-        if problem.depth == 1 and problem.bias == "none":
-            return f"dim is {problem.dim}, too few axes for the classes that do not vanish"
-        return "non-negative features with cross-entropy are solved for depth 1 and bias 'none'"
-    if problem.features == "nonnegative":
-        return "non-negative features with MSE are solved for bias 'none'"
-    return f"depth {problem.depth} is certified for MSE with bias 'none' or 'free' only"
-
-
 def penalty(problem: Problem, logits: BlockMatrix) -> float:
     """Return the least decay cost of factors with these logits.
 
@@ -193,7 +157,7 @@ def penalty(problem: Problem, logits: BlockMatrix) -> float:
 
 def objective(problem: Problem, logits: BlockMatrix, bias: Array) -> float:
     """Return the objective of block logits with their cheapest factors; ``bias`` per group."""
-    fit = make_datafit(problem.loss, logits.partition)
+    fit = problem.loss_object.datafit(logits.partition)
     bias_cost = problem.bias_decay / 2 * float(logits.partition.sizes @ bias**2)
     return (
         fit.value(logits.within, logits.mean + bias[:, None]) + penalty(problem, logits) + bias_cost
@@ -220,17 +184,17 @@ def certify_blocks(
         if primal - dual <= enough * primal:
             break
     if dual == -np.inf:
-        raise ValueError(f"problem: {uncovered(problem)}")
+        raise ValueError(f"problem: {coverage(problem).reason}")
     return Certificate(primal, dual)
 
 
 def _bounds(problem: Problem, logits: BlockMatrix, bias: Array) -> Iterator[float]:
     """Give lower bounds of the minimum; near the minimiser the first ones are the tightest."""
-    for family in FAMILIES:
-        if family.applies(problem) and (bound := family.lower_bound(problem)) is not None:
-            yield bound
+    family = coverage(problem).family
+    if family is not None and (bound := family.lower_bound(problem)) is not None:
+        yield bound
     if is_convex(problem):
-        fit = make_datafit(problem.loss, logits.partition)
+        fit = problem.loss_object.datafit(logits.partition)
         yield 0.0  # no loss and no decay cost is below
         limit = np.asarray(problem.logit_decay * logits.partition.num_samples)
         residual = fit.residual(logits.within, logits.mean + bias[:, None])
@@ -266,7 +230,7 @@ def certify_batch(
         Objectives and lower bounds; the latter may be -inf.
     """
     p = logits.partition
-    fit = make_datafit(problem.loss, p)
+    fit = problem.loss_object.datafit(p)
     scores = logits.mean + bias[..., None]
     values, times = logits.spectrum
     residual = fit.residual(logits.within, scores)
@@ -298,7 +262,7 @@ def _aligned(
     rest = _clip(rest - (rest @ back) @ face, limit)
     reduced = rest - limit[..., None, None] * face
     # X is only nearly orthogonal to what R must be orthogonal to.
-    if problem.loss == "cross_entropy":
+    if problem.loss_object.ignores_constants:
         ones = np.sqrt(p.sizes / p.sizes.sum())
         reduced -= ones[:, None] * (ones @ reduced)[..., None, :]
     if problem.bias == "free":
@@ -381,6 +345,7 @@ def factored_objective(
             f"features, labels: got {h.shape} and {y.shape}, need {problem.num_samples} samples"
         )
     b = np.zeros(problem.num_classes) if bias is None else np.asarray(bias, dtype=np.float64)
+    fit = problem.loss_object.datafit(Partition.coarsest(problem))
     loss = squares = 0.0
     for start in range(0, len(h), SAMPLE_CHUNK):
         rows = np.asarray(h[start : start + SAMPLE_CHUNK], dtype=np.float64)
@@ -388,14 +353,7 @@ def factored_objective(
         for layer in layers:
             rows = rows @ layer.T
         rows = rows + b
-        own = y[start : start + SAMPLE_CHUNK, None]
-        if problem.loss == "cross_entropy":
-            rows = rows + problem.logit_adjustment
-            rows -= np.take_along_axis(rows, own, axis=1)
-            loss += float(np.logaddexp.reduce(rows, axis=1) @ problem.class_weights[own[:, 0]])
-        else:
-            rows[np.arange(len(rows)), own[:, 0]] -= 1
-            loss += float(np.vdot(rows, rows)) / 2
+        loss += fit.sample_sum(rows, y[start : start + SAMPLE_CHUNK])
     decays = zip(problem.weight_decays, layers, strict=True)
     return (
         loss / problem.num_samples
@@ -406,8 +364,8 @@ def factored_objective(
 
 
 def without_constant(problem: Problem, bias: Array, sizes: Array) -> Array:
-    """Fix the constant of a free bias that cross-entropy ignores: the mean over classes is zero."""
-    if problem.bias == "free" and problem.loss == "cross_entropy":
+    """Fix the constant of a free bias that a loss may ignore: the mean over classes is zero."""
+    if problem.bias == "free" and problem.loss_object.ignores_constants:
         return bias - np.average(bias, weights=sizes)
     return bias
 
@@ -431,7 +389,7 @@ def best_bias(
         gradient, hessian = fit.bias_derivatives(logits.within, logits.mean + b[:, None])
         gradient = gradient + problem.bias_decay * sizes * b
         hessian = hessian + np.diag(problem.bias_decay * sizes)
-        if problem.loss == "cross_entropy" and problem.bias_decay == 0:
+        if problem.loss_object.ignores_constants and problem.bias_decay == 0:
             # The bias may move along the constant vector for nothing: pin that direction.
             hessian += np.trace(hessian) / len(b) ** 2
         with np.errstate(all="ignore"):

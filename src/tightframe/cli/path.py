@@ -1,0 +1,230 @@
+"""The command path: one problem along its decays or counts, and grids of several."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+
+from tightframe.cli.console import print_phases, print_row, rows_display
+from tightframe.cli.exit_codes import NOT_CONVERGED
+from tightframe.cli.options import (
+    FLAG,
+    JOBS,
+    JSON,
+    NUMBER,
+    PATH,
+    PROBLEM,
+    SCHEDULER,
+    TEXT,
+    TOL,
+    WHOLE,
+    Option,
+    changed,
+    given,
+    text,
+    with_options,
+)
+from tightframe.files import format_json
+from tightframe.problem.problem import Problem
+
+if TYPE_CHECKING:
+    from tightframe.sweeps.grid import Grid
+
+VALUES = text("NUMBER,..|LOW:HIGH:POINTS")
+
+_PROBLEM = changed(
+    PROBLEM,
+    counts={
+        "kind": TEXT.repeated,
+        "help": "As for solve; every further --counts is a path of its own. With fixed decays, "
+        "the counts are the path.",
+        "default": None,
+    },
+    weight_decay={
+        "kind": VALUES,
+        "help": "lambda_W; W1/W2/.. gives one a layer.",
+        "default": None,
+    },
+    feature_decay={"kind": VALUES, "help": "lambda_H.", "default": None},
+    bias_decay={"kind": VALUES},
+)
+_LAMBDA = Option(
+    "logit_decay",
+    VALUES,
+    "Sets lambda_W = lambda_H = lambda.",
+    flag="--lambda",
+    fills=("weight_decay", "feature_decay"),
+)
+_PHASE = tuple(
+    option.but(panel="Phase diagram")
+    for option in (
+        Option(
+            "ratios",
+            VALUES,
+            "Imbalance ratios of a phase diagram with STEP counts, instead of --counts.",
+        ),
+        Option("classes", WHOLE, "Number of classes."),
+        Option("minority", WHOLE, "Samples of each minority class in all rows; or"),
+        Option("majority", WHOLE, "samples of each majority class in all rows."),
+        Option("fraction", NUMBER, "Part of the classes in the minority.", 0.5),
+    )
+)
+#: What says how the grid is solved and kept, not what it is.
+_PLACE = (
+    JSON,
+    Option("out", PATH, "Folder for every row, a table and a picture."),
+    Option("resume", FLAG, "Keep the finished rows in --out, solve the others.", False),
+    JOBS,
+    SCHEDULER,
+)
+
+
+@with_options(*_PROBLEM[:3], _LAMBDA, *_PROBLEM[3:], *_PHASE, TOL, *_PLACE)
+def path(
+    context: typer.Context,
+    *,
+    json: bool,
+    out: Path | None,
+    resume: bool,
+    jobs: int,
+    scheduler: str | None,
+    **asked: Any,
+) -> None:
+    """Solve along decays or counts; over several counts, or ratios and lambda, as a grid.
+
+    Several swept options go together, value by value. With --resume and no options of the problem,
+    the grid stored in --out is used. A phase diagram: tightframe path --classes 10 --minority 20
+    --ratios 1:50:20 --lambda 1e-4:1e-1:30
+    """
+    from tightframe.sweeps.grid import grid_file, read_grid, run_grid, shortfalls
+    from tightframe.sweeps.phase import PhaseDiagram
+
+    if resume and out is None:
+        raise ValueError("out: missing; --resume goes on with the grid in a folder")
+    started = out is not None and grid_file(out).exists()
+    if resume and not started:
+        print(f"tightframe: nothing to resume in {out}, a new grid starts", file=sys.stderr)
+    place = {option.name for option in _PLACE}
+    if resume and started and out is not None and not set(given(context)) - place:
+        grid = read_grid(out)
+    else:
+        grid = _grid(**asked)
+    console = Console(stderr=json)
+    try:
+        with rows_display(console) as progress:
+            rows = run_grid(
+                grid, out, resume=resume, jobs=jobs, scheduler=scheduler, progress=progress
+            )
+    except KeyboardInterrupt:
+        if out is not None and grid_file(out).exists():
+            hint = f"kept; go on with: tightframe path --out {out} --resume"
+            print(f"tightframe: {hint}", file=sys.stderr)
+        raise
+    diagram = None if grid.ratios is None else PhaseDiagram.from_rows(grid, rows)
+    pictures = [] if out is None else _draw_grid(grid, rows, out)
+    if json:
+        result = {"grid": grid.to_dict(), "rows": rows, "out": out, "pictures": pictures}
+        if diagram is not None:
+            result["phase_diagram"] = diagram.to_dict()
+        print(format_json(result))
+    elif diagram is not None:
+        print_phases(diagram, console)
+    else:
+        for row in rows:
+            print_row(row, console)
+    if not json and out is not None:
+        console.print(f"kept in {out}", highlight=False, soft_wrap=True)
+    problems = shortfalls(rows)
+    for sentence in problems:
+        print(f"tightframe: {sentence}", file=sys.stderr)
+    if problems:
+        raise typer.Exit(NOT_CONVERGED)
+
+
+def _sweeps(
+    weight_decay: str | None,
+    feature_decay: str | None,
+    bias_decay: str | None,
+    logit_decay: str | None,
+) -> dict[str, list[Any]]:
+    """Read the values of every decay."""
+    from tightframe.sweeps.grid import parse_values
+
+    texts = {"weight_decay": weight_decay, "feature_decay": feature_decay}
+    if logit_decay is not None:
+        for name, text in texts.items():
+            if text is not None:
+                raise ValueError(f"{name}: given with --lambda, which sets both decays")
+        values = parse_values("lambda", logit_decay)
+        decays = {"weight_decay": values, "feature_decay": values}
+    else:
+        for name, text in texts.items():
+            if text is None:
+                raise ValueError(f"{name}: missing; give both decays, or --lambda")
+        decays = {name: parse_values(name, str(text)) for name, text in texts.items()}
+    if bias_decay is not None:
+        decays["bias_decay"] = parse_values("bias_decay", bias_decay)
+    return decays
+
+
+def _grid(
+    counts: Sequence[str] | None,
+    weight_decay: str | None,
+    feature_decay: str | None,
+    logit_decay: str | None,
+    bias_decay: str | None,
+    ratios: str | None,
+    classes: int | None,
+    majority: int | None,
+    minority: int | None,
+    fraction: float,
+    tol: float,
+    **rest: Any,
+) -> Grid:
+    """Make the grid that the options ask for; ``rest`` is the same in every problem."""
+    from tightframe.sweeps.grid import Grid, parse_values
+    from tightframe.sweeps.phase import step_rows
+
+    decays = _sweeps(weight_decay, feature_decay, bias_decay, logit_decay)
+    real_ratios = None
+    if ratios is not None:
+        if counts:
+            raise ValueError("counts: given with --ratios, which set them")
+        if classes is None:
+            raise ValueError("classes: missing; --ratios need it")
+        counts, real_ratios = step_rows(
+            classes,
+            parse_values("ratios", ratios),
+            majority=majority,
+            minority=minority,
+            fraction=fraction,
+        )
+    elif not counts:
+        raise ValueError("counts: missing; give --counts, or --ratios and --classes")
+    elif (classes, majority, minority) != (None, None, None):
+        raise ValueError("classes, majority, minority: for phase diagrams; --ratios is missing")
+    for name in ("class_weights", "logit_adjustment"):
+        value = rest[name]
+        if value is not None and (real_ratios is not None or len(counts) > 1):
+            raise ValueError(
+                f"{name}: got {value!r}, which belongs to one --counts, not to several"
+            )
+    problem = Problem(counts[0], **{name: values[0] for name, values in decays.items()}, **rest)
+    sweep = {name: values for name, values in decays.items() if len(values) > 1}
+    if not sweep and real_ratios is None and len(counts) > 1:
+        return Grid(problem, {"counts": counts}, tol=tol)
+    return Grid(problem, sweep or decays, counts, real_ratios, tol=tol)
+
+
+def _draw_grid(grid: Grid, rows: Sequence[Mapping[str, Any]], out: Path) -> list[Path]:
+    try:
+        from tightframe.sweeps.plots import save_grid_plots
+    except ImportError as error:  # the numbers are there without it
+        print(f"tightframe: no picture, {error.name} is not installed", file=sys.stderr)
+        return []
+    return save_grid_plots(grid, rows, out)

@@ -1,0 +1,102 @@
+"""The command reproduce: figures of the papers, with their verdicts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from tightframe.cli.console import print_papers, print_verdicts, tasks_display
+from tightframe.cli.exit_codes import NOT_CONVERGED
+from tightframe.cli.options import (
+    DATA_ROOT,
+    DEVICES,
+    FLAG,
+    JOBS,
+    JSON,
+    PATH,
+    SCHEDULER,
+    WHOLE,
+    Option,
+    one_of,
+    with_options,
+)
+from tightframe.files import format_json
+
+
+@with_options(
+    Option("out", PATH, "Folder for results, pictures and the page."),
+    Option(
+        "scale",
+        one_of("smoke", "cpu", "paper"),
+        "Seconds a figure; minutes; or the original settings, for a GPU.",
+        "smoke",
+    ),
+    Option("seed", WHOLE, "Added to all seeds.", 0),
+    Option("device", one_of("cpu", "gpu", "auto"), "Default: auto at scale paper, else cpu."),
+    JOBS,
+    SCHEDULER,
+    Option("resume", FLAG, "Go on in --out; figures can be added.", False),
+    DATA_ROOT,
+    Option("download", FLAG, "Fetch data sets that are nowhere.", False),
+    DEVICES.but(default=1),
+    Option("list_", FLAG, "List papers and figures.", False, flag="--list"),
+    JSON,
+)
+def reproduce(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PAPER[/FIGURE]|all", help="What to reproduce; see --list."),
+    ] = None,
+    *,
+    out: Path | None,
+    resume: bool,
+    list_: bool,
+    json: bool,
+    **asked: Any,
+) -> None:
+    """Reproduce figures of the papers: claim, prediction, measurement and verdict side by side.
+
+    A claim that is not reproduced is a result, not an error; failed runs give exit code 3.
+    """
+    from tightframe.reproduce.spec import papers
+
+    if list_:
+        print_papers(list(papers().values()), json)
+        return
+    if not names:
+        raise ValueError("names: need a paper, PAPER/FIGURE or all; --list shows what there is")
+    if out is None:
+        raise ValueError("out: name a folder for the results")
+    from tightframe.pages.reproduction import write_reproduction
+    from tightframe.reproduce.folder import reproduce as run_figures
+    from tightframe.reproduce.folder import reproduction_file
+    from tightframe.reproduce.plots import save_figure_plot
+
+    console = Console(stderr=json)
+    try:
+        with tasks_display(console) as progress:
+            records = run_figures(
+                names, out, resume=resume, progress=progress, on_figure=save_figure_plot, **asked
+            )
+        page = write_reproduction(out)
+    except KeyboardInterrupt:
+        if reproduction_file(out).exists():
+            print(
+                "tightframe: kept; go on with the same command and --resume",
+                file=sys.stderr,
+            )
+        raise
+    if json:
+        print(format_json({"figures": [r.to_dict() for r in records], "report": page}))
+    else:
+        print_verdicts(records, console)
+        console.print(f"report: {page}", highlight=False, soft_wrap=True)
+    shortfalls = [sentence for record in records for sentence in record.shortfalls]
+    for sentence in shortfalls:
+        print(f"tightframe: {sentence}", file=sys.stderr)
+    if shortfalls:
+        raise typer.Exit(NOT_CONVERGED)

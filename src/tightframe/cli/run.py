@@ -1,0 +1,182 @@
+"""The command run: predict, train, measure and report on real data."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from tightframe.cli.console import print_run, training_display
+from tightframe.cli.exit_codes import NOT_CONVERGED
+from tightframe.cli.options import (
+    ASSIGNMENT,
+    DATA_ROOT,
+    DEVICES,
+    FLAG,
+    JSON,
+    NUMBER,
+    NUMBERS,
+    PATH,
+    PROBLEM,
+    TEXT,
+    WHOLE,
+    WHOLES,
+    Option,
+    changed,
+    one_of,
+    text,
+    with_options,
+)
+from tightframe.cli.report import write_run_report
+from tightframe.files import format_json
+from tightframe.training.options import DECAY_ON, OPTIMIZERS, SCHEDULES
+
+# What is left out has the default of `RunConfig`, or of the stored configuration.
+_PROBLEM = {
+    option.name: option
+    for option in changed(
+        PROBLEM,
+        counts={"help": "Training samples per class; default 100x5,10x5.", "default": None},
+        weight_decay={
+            "kind": NUMBERS.repeated,
+            "help": "lambda_W, once a setting; default 0.02 and 0.08.",
+            "default": None,
+            "fills": ("weight_decay", "settings"),
+        },
+        feature_decay={
+            "kind": NUMBER.repeated,
+            "help": "lambda_H, once a setting; default 2e-4 and 8e-4.",
+            "default": None,
+            "fills": ("feature_decay", "settings"),
+        },
+        loss={"help": None, "default": None},
+        bias={"help": None, "default": None},
+        features={
+            "help": "nonnegative: ReLU features; give them room, --feature-dim 128.",
+            "default": None,
+        },
+        depth={"help": "Linear layers of the head.", "default": None},
+        dim={
+            "name": "feature_dim",
+            "help": "Width of the features; default 20 for the MLP, else the network's own.",
+            "fills": ("feature_dim", "dim"),
+        },
+    )
+}
+#: All arguments of `RunConfig`, whose module would load too much for the help.
+CONFIG = (
+    Option("data", TEXT, "Data set, or an .npz file or folder; default digits."),
+    DATA_ROOT,
+    _PROBLEM["counts"],
+    Option(
+        "oversample",
+        text("FACTORS|balance"),
+        "How often each class's samples are repeated: 1x5,10x5.",
+    ),
+    Option("labels", one_of("true", "random"), "Random: permuted."),
+    _PROBLEM["weight_decay"],
+    _PROBLEM["feature_decay"],
+    _PROBLEM["loss"],
+    _PROBLEM["class_weights"],
+    _PROBLEM["logit_adjustment"],
+    _PROBLEM["bias"],
+    _PROBLEM["bias_decay"],
+    _PROBLEM["features"],
+    _PROBLEM["depth"],
+    Option("head", one_of("linear", "fixed_etf"), "fixed_etf: not trained."),
+    Option("network", TEXT, "mlp (default), resnet18, resnet50, vgg11, vgg13, timm:MODEL, ..."),
+    Option(
+        "network_option",
+        ASSIGNMENT.repeated,
+        "Of the network: width=16; repeat.",
+        fills=("network_options",),
+    ),
+    Option("hidden", WHOLES, "Widths of the MLP's hidden layers; default 256,256."),
+    _PROBLEM["feature_dim"],
+    Option("optimizer", one_of(*OPTIMIZERS)),
+    Option("lr", NUMBER),
+    Option("momentum", NUMBER, "Of sgd."),
+    Option("schedule", one_of(*SCHEDULES)),
+    Option("milestones", WHOLES, "Epochs from which on lr is a further tenth: 100,150."),
+    Option("decay_on", one_of(*DECAY_ON), "all: decay every parameter instead of the features."),
+    Option("backbone_weight_decay", NUMBER, "Of all layers but the head."),
+    Option("warmup_epochs", WHOLE, "With smaller decays."),
+    Option("warmup_decay_factor", NUMBER, "How much smaller; default 0.1."),
+    Option("epochs", WHOLE),
+    Option("batch_size", WHOLE, "Default: all samples."),
+    Option("measure_every", WHOLE, "Epochs."),
+    Option("max_seconds", NUMBER, "A setting; then it ends."),
+    Option("seed", WHOLE),
+    Option("device", one_of("cpu", "gpu", "auto")),
+    DEVICES,
+    Option("strategy", one_of("auto", "ddp"), "Of Lightning."),
+    Option("threads", WHOLE, "CPU threads of PyTorch; default 1. Others round differently."),
+)
+
+
+@with_options(
+    Option("out", PATH, "Folder for the record and the report.", Path("tightframe-run")),
+    Option("resume", FLAG, "Continue the run in --out, keep what is finished.", False),
+    *CONFIG,
+    JSON,
+)
+def run(
+    *,
+    out: Path,
+    resume: bool,
+    json: bool,
+    weight_decay: list[Any] | None,
+    feature_decay: list[float] | None,
+    network_option: list[Any] | None,
+    **asked: Any,
+) -> None:
+    """Predict, train, measure and report on real data; by default in two settings on digits.
+
+    At the first the minority classes stay distinct, at the second they must merge. With --resume
+    and no other options, the configuration stored in --out is used.
+    """
+    from tightframe.runs.store import read_run_file, run_file
+    from tightframe.runs.train import RunConfig
+    from tightframe.runs.train import run as train
+
+    values = {name: value for name, value in asked.items() if value is not None}
+    if weight_decay or feature_decay:
+        values["settings"] = _settings(weight_decay or [], feature_decay or [])
+    if network_option:
+        values["network_options"] = dict(network_option)
+    started = run_file(out).exists()
+    if resume and not started:
+        print(f"tightframe: nothing to resume in {out}, a new run starts", file=sys.stderr)
+    stored = read_run_file(out)["config"] if resume and started else {}
+    config = RunConfig.from_dict(stored | values)
+    console = Console(stderr=json)
+    try:
+        with training_display(console, config) as (progress, on_prediction):
+            results = train(
+                config, out, resume=resume, progress=progress, on_prediction=on_prediction
+            )
+        page = write_run_report(out)
+    except KeyboardInterrupt:
+        if run_file(out).exists():
+            hint = f"kept; go on with: tightframe run --out {out} --resume"
+            print(f"tightframe: {hint}", file=sys.stderr)
+        raise
+    if json:
+        print(format_json({"results": results, "report": page}))
+    else:
+        print_run(console, out)
+        console.print(f"report: {page}", highlight=False, soft_wrap=True)
+    if any(result["predicted"]["status"] != "optimal" for result in results):
+        raise typer.Exit(NOT_CONVERGED)
+
+
+def _settings(weight_decay: list[Any], feature_decay: list[float]) -> list[tuple[Any, float]]:
+    if len(weight_decay) != len(feature_decay):
+        raise ValueError(
+            f"feature_decay: given {len(feature_decay)} times, weight_decay "
+            f"{len(weight_decay)} times; a setting needs both"
+        )
+    return list(zip(weight_decay, feature_decay, strict=True))

@@ -1,0 +1,137 @@
+"""The commands solve, thresholds and certify: one problem, its minimiser and its bounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from tightframe.cli.console import new_table, print_solution, print_thresholds
+from tightframe.cli.exit_codes import NOT_CONVERGED
+from tightframe.cli.options import (
+    FLAG,
+    JSON,
+    PATH,
+    PROBLEM,
+    TOL,
+    WHOLE,
+    Option,
+    about,
+    changed,
+    with_options,
+)
+from tightframe.files import format_json, read_arrays, write_npz
+from tightframe.geometry.dense import Geometry
+from tightframe.path import rank_changes
+from tightframe.problem.problem import Problem
+from tightframe.solve import solve as solve_problem
+from tightframe.solvers.search.multistart import STARTS
+from tightframe.theory.certificate import Certificate
+from tightframe.theory.certificate import certify as certify_candidate
+from tightframe.theory.thresholds import thresholds as find_thresholds
+
+
+@with_options(
+    *PROBLEM,
+    TOL,
+    Option("starts", WHOLE, "Random starts at every width, where nothing is certified.", STARTS),
+    Option("seed", WHOLE, "Of the random starts.", 0),
+    JSON,
+    Option("out", PATH, "Also write logits, bias, factors and Grams to this .npz."),
+)
+def solve(
+    *, tol: float, starts: int, seed: int, json: bool, out: Path | None, **problem: Any
+) -> None:
+    """Solve for the global minimiser with its certificate; else for the best of many starts."""
+    asked = Problem(**problem)
+    if out is not None and out.suffix != ".npz":
+        raise ValueError(f"out: got {str(out)!r}, need a name that ends in .npz")
+    solution = solve_problem(asked, tol=tol, starts=starts, seed=seed)
+    if out is not None:
+        layers = {f"weight_{m}": layer for m, layer in enumerate(solution.weights, start=1)}
+        write_npz(
+            out,
+            logits=solution.logits,
+            bias=solution.bias,
+            class_means=solution.class_means,
+            classifier_gram=solution.geometry.classifier,
+            means_gram=solution.geometry.means,
+            **layers,
+        )
+    if json:
+        print(format_json(solution.to_dict()))
+    else:
+        print_solution(solution, Console())
+    if solution.status == "not_converged":
+        raise typer.Exit(NOT_CONVERGED)
+
+
+@with_options(
+    *changed(PROBLEM, dim=None),
+    Option("ranks", FLAG, "Also tell where the rank of the logits changes.", False),
+    JSON,
+)
+def thresholds(*, ranks: bool, json: bool, **problem: Any) -> None:
+    """Tell at which decays, totals and counts each class group collapses."""
+    asked = Problem(**problem)
+    result = find_thresholds(asked)
+    changes = rank_changes(asked) if ranks else None
+    if json:
+        values = result.to_dict() | {"problem": asked.to_dict()}
+        if changes is not None:
+            values["rank_changes"] = [change._asdict() for change in changes]
+        print(format_json(values))
+    else:
+        print_thresholds(asked, result, changes)
+
+
+@with_options(*PROBLEM, JSON)
+def certify(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help=".npz or .safetensors with logits (K, K), or weight (K, d) and class_means "
+            "(d, K); and bias (K,) if there is one."
+        ),
+    ],
+    *,
+    json: bool,
+    **problem: Any,
+) -> None:
+    """Bound how far any candidate is from the global minimum."""
+    asked = Problem(**problem)
+    arrays = read_arrays(file)
+    if "logits" in arrays:
+        logits = arrays["logits"]
+    elif {"weight", "class_means"} <= arrays.keys():
+        logits = Geometry.from_vectors(arrays["weight"], arrays["class_means"]).logits
+    else:
+        raise ValueError(
+            f"{file}: need logits, or weight and class_means; it has {', '.join(arrays) or 'none'}"
+        )
+    with about(file, arrays):
+        own = certify_candidate(asked, logits, arrays.get("bias"))
+    solution = solve_problem(asked)
+    bound = own.dual if solution.lower_bound is None else max(own.dual, solution.lower_bound)
+    best = Certificate(own.primal, bound)
+    if json:
+        values = {
+            "primal": best.primal,
+            "lower_bound": best.dual,
+            "gap": best.gap,
+            "own_gap": own.gap,
+            "status": solution.status,
+            "problem": asked.to_dict(),
+        }
+        print(format_json(values))
+    else:
+        table = new_table("", "value")
+        table.add_row("objective of the candidate", f"{best.primal:.12g}")
+        table.add_row("lower bound of the minimum", f"{best.dual:.12g}")
+        table.add_row("gap (certified)", f"{best.gap:.3g}")
+        table.add_row("gap from the candidate alone", f"{own.gap:.3g}")
+        Console().print(table)
+    if solution.status != "optimal":
+        raise typer.Exit(NOT_CONVERGED)
