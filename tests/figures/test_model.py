@@ -23,11 +23,10 @@ from tightframe.figures.model import (
     Stack,
     drawn,
     has_points,
-    in_words,
-    panel_from_dict,
-    panel_to_dict,
     single_maps,
 )
+from tightframe.figures.storage import panel_from_dict, panel_to_dict
+from tightframe.figures.words import in_words
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel.title)

@@ -18,7 +18,7 @@ from tightframe.figures.formats import (
     to_markdown,
     to_rich,
 )
-from tightframe.figures.model import panel_from_dict, panel_to_dict
+from tightframe.figures.storage import panel_from_dict, panel_to_dict
 from tightframe.figures.table import Column, Table
 
 HOSTILE = "<script>alert('x')</script> & | \\ 50 % of #1_a {b} ^~ $x$ [red]*bold*[/red]"
@@ -45,18 +45,22 @@ class Cells(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.tags, self.cells, self.values = [], [], []
+        self.tags, self.cells, self.values, self.inside = [], [], [], False
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
         if tag in ("th", "td"):
             self.cells.append(["", dict(attributes)])
+            self.inside = True
         if tag == "data":
             self.values.append(float(dict(attributes)["value"]))
 
+    def handle_endtag(self, tag):
+        self.inside = self.inside and tag not in ("th", "td")
+
     def handle_data(self, data):
-        if self.cells and data.strip():
+        if self.inside:
             self.cells[-1][0] += data
 
 
@@ -83,6 +87,7 @@ def test_html_shows_hostile_text_and_keeps_every_digit():
     assert page.values == [12345678.5, -1.5, 1e6, -0.0, 1e-300, 7]
     assert [attributes.get("scope") for _, attributes in page.cells[:5]] == [*["col"] * 4, "row"]
     assert page.cells[1][1]["class"] == "n"
+    assert '<p class="note">A note with 100 %.</p>' in to_html(TABLE)
     hostile = to_html(Table('"><img src=x>', ["<b>"], [["</td>"]]))
     assert "<img" not in hostile
     assert "<b>" not in hostile
@@ -90,7 +95,8 @@ def test_html_shows_hostile_text_and_keeps_every_digit():
 
 
 def test_markdown_keeps_its_columns():
-    lines = to_markdown(TABLE).splitlines()
+    title, _, *lines, _, note = to_markdown(TABLE).splitlines()
+    assert (title, note) == ("**All of it**", "A note with 100 %.")
     assert len(lines) == 2 + len(TABLE.rows)
     assert len({len(line) for line in lines}) == 1
     for line, row in zip(lines[2:], TABLE.texts, strict=True):

@@ -87,7 +87,7 @@ def test_other_formats(tmp_path, run_folder):
     shutil.copytree(run_folder, folder)
     markdown = {path.name: path.read_text() for path in write_tables(folder, "markdown")}
     setting = next(s for s in load_run(folder).settings if s.name == FINISHED)
-    lines = markdown[f"{FINISHED}-groups.md"].splitlines()
+    _title, _, *lines = markdown[f"{FINISHED}-groups.md"].splitlines()
     assert len(lines) == 2 + len(group_rows(setting))
     for line, row in zip(lines[2:], group_rows(setting), strict=True):
         assert [cell.strip() for cell in line.split("|")][3] == format_number(row["margin"])

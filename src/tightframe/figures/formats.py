@@ -73,10 +73,11 @@ def to_html(table: Table) -> str:
             for i, (head, value, text) in enumerate(zip(heads, row, texts, strict=True))
         ]
         body.append(f"<tr>{''.join(cells)}</tr>\n")
+    note = f'<p class="note">{escape(table.note)}</p>\n' if table.note else ""
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(table.title)}">\n'
         f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{''.join(body)}</tbody>\n</table>\n"
-        "</div>\n"
+        f"</div>\n{note}"
     )
 
 
@@ -99,7 +100,7 @@ def _cell_html(head: Column, value: Any, text: str, *, first: bool) -> str:
 
 
 def to_markdown(table: Table) -> str:
-    """Return a table in GitHub's Markdown, its columns aligned in the source too."""
+    """Return a table in GitHub's Markdown under its title, aligned in the source too."""
     heads = table.heads
     texts = [[_escaped_markdown(head.head) for head in heads]]
     texts += [[_escaped_markdown(text) for text in row] for row in table.texts]
@@ -117,7 +118,9 @@ def to_markdown(table: Table) -> str:
         for width, head in zip(widths, heads, strict=True)
     ]
     lines = [line(texts[0]), f"|{'|'.join(rule)}|", *map(line, texts[1:])]
-    return "\n".join(lines)
+    above = [f"**{_escaped_markdown(table.title)}**", ""] if table.title else []
+    below = ["", _escaped_markdown(table.note)] if table.note else []
+    return "\n".join([*above, *lines, *below])
 
 
 def _escaped_markdown(text: str) -> str:

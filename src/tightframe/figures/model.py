@@ -8,8 +8,8 @@ alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,6 @@ from numpy.typing import ArrayLike
 
 from tightframe.figures.style import MARKERS, PALETTE, ROLES
 from tightframe.figures.table import Table as Table
-from tightframe.figures.table import format_number
 
 #: How a `Curve` is drawn; steps change half-way between two points.
 STYLES = ("solid", "dashed", "dotted", "dashdot", "points", "line+points", "steps")
@@ -613,25 +612,6 @@ class Sheet:
         return 0.3 * lines + rows + 0.3 * sum(bool(b.title) for b in self.blocks) + 0.1
 
 
-_KINDS: dict[str, Any] = {
-    "chart": Chart,
-    "stack": Stack,
-    "heat_maps": HeatMaps,
-    "space": Space,
-    "table": Table,
-}
-_PARTS: dict[str, Any] = {
-    "charts": Chart,
-    "curves": Curve,
-    "marks": Mark,
-    "bars": Bars,
-    "notes": Note,
-    "maps": Matrix,
-    "spokes": Spokes,
-}
-_PART: dict[str, Any] = {"cells": Cells, "shades": Shades}
-
-
 def block_borders(counts: ArrayLike) -> list[float]:
     """Return where the sample count changes from one class to the next, for `HeatMaps`."""
     return [float(i + 1) for i in np.flatnonzero(np.diff(np.asarray(counts)))]
@@ -686,107 +666,6 @@ def band(chart: Chart, curve: Curve) -> list[tuple[float, float, float]]:
 def single_maps(panel: HeatMaps) -> list[HeatMaps]:
     """Return a panel for every matrix, all on the scale of all."""
     return [replace(panel, title=m.title, maps=[m], limit=panel.scale) for m in panel.maps]
-
-
-def in_words(panel: Panel) -> str:
-    """Return a picture in words, for those who do not see it."""
-    if isinstance(panel, Stack):
-        return " ".join(in_words(chart) for chart in panel.charts)
-    if isinstance(panel, Chart):
-        return _chart_in_words(panel)
-    if isinstance(panel, HeatMaps):
-        return _maps_in_words(panel)
-    if isinstance(panel, Space):
-        return f"{panel.title}: {sum(len(part.points) for part in panel.spokes)} vectors."
-    return f"{panel.title}: a table of {len(panel.rows)} rows."
-
-
-def _chart_in_words(chart: Chart) -> str:
-    if chart.empty:
-        return f"{chart.title}: {chart.nothing}."
-    parts = []
-    for curve in chart.curves:
-        _, y = points(chart, curve)
-        ends = list(dict.fromkeys(format_number(value, 3) for value in (*y[:1], *y[-1:])))
-        if ends and curve.label:
-            parts.append(f"{curve.label} " + (f"from {' to '.join(ends)}" if ends[1:] else ends[0]))
-    for bars in chart.bars:
-        reach = [value for value in bars.values if value is not None]
-        if reach:
-            ends = [format_number(value, 3) for value in (min(reach), max(reach))]
-            parts.append(f"{bars.label} between {ends[0]} and {ends[1]}")
-    parts += [f"{m.label} at {format_number(m.value, 3)}" for m in chart.marks if m.label]
-    about = f"{chart.y_label} over {chart.x_label}"
-    return f"{chart.title}; {about}: {'; '.join(parts)}."
-
-
-def _maps_in_words(panel: HeatMaps) -> str:
-    if panel.empty:
-        return f"{panel.title}: {panel.nothing}."
-    there = [matrix for matrix in panel.maps if matrix.values is not None]
-    if len(there) > 1:
-        names = f"{there[0].title} to {there[-1].title}"
-        return f"{panel.title}: {len(there)} heat maps, {names}."
-    rows, columns = len(there[0].values), len(there[0].values[0])
-    low, high = format_number(-panel.scale, 3), format_number(panel.scale, 3)
-    return f"{there[0].title}: a {rows} by {columns} heat map from {low} to {high}."
-
-
-def panel_to_dict(panel: Panel) -> dict[str, Any]:
-    """Return a panel as JSON-ready values; `panel_from_dict` is the inverse."""
-    kind = next(name for name, cls in _KINDS.items() if isinstance(panel, cls))
-    return {"kind": kind, **_plain(panel)}
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return dict(_stored(value))
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return _finite(value) if isinstance(value, (float, np.floating)) else value
-
-
-#: Fields that were there first; records hold them even where they say nothing.
-_ALWAYS = {
-    *("title", "label", "x", "y", "x_label", "y_label", "color", "style", "low", "high", "note"),
-    *("curves", "marks", "log_x", "log_y", "value", "axis", "values", "maps", "borders", "limit"),
-    *("columns", "rows"),
-}
-
-
-def _stored(part: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the fields of a panel that a record needs."""
-    for own in fields(part):
-        value = getattr(part, own.name)
-        default = () if own.default is MISSING else own.default
-        if own.name in _ALWAYS or _plain(value) != _plain(default):
-            yield own.name, _plain(value)
-
-
-def panel_from_dict(values: Mapping[str, Any]) -> Panel:
-    """Make a panel from what `panel_to_dict` returned.
-
-    Raises
-    ------
-    ValueError
-        If that is not a panel.
-    """
-    try:
-        panel: Panel = _from_dict(_KINDS[values["kind"]], values)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"panel: not one of a figure ({error})") from None
-    return panel
-
-
-def _from_dict(kind: Any, values: Mapping[str, Any]) -> Any:
-    rest = {name: value for name, value in values.items() if name != "kind"}
-    for name, part in _PARTS.items():
-        if name in rest:
-            rest[name] = [_from_dict(part, own) for own in rest[name]]
-    for name, part in _PART.items():
-        if rest.get(name) is not None:
-            rest[name] = _from_dict(part, rest[name])
-    return kind(**rest)
 
 
 def _can_be_drawn(chart: Chart, x: float | None, y: float | None) -> bool:

@@ -106,7 +106,7 @@ class Table:
     Examples
     --------
     >>> from tightframe.figures.formats import to_markdown
-    >>> table = Table("Thresholds", ["classes", Column("from", "λ", format=".3g")], [[5, 0.00575]])
+    >>> table = Table("", ["classes", Column("from", "λ", format=".3g")], [[5, 0.00575]])
     >>> print(to_markdown(table))
     | classes | from (λ) |
     |--------:|---------:|

@@ -13,9 +13,10 @@ from typing import Any
 from markupsafe import Markup
 
 from tightframe.figures.formats import to_html
-from tightframe.figures.model import HeatMaps, Panel, Table, in_words, single_maps
+from tightframe.figures.model import HeatMaps, Panel, Table, single_maps
 from tightframe.figures.plotly import Options, draw
 from tightframe.figures.table import format_number
+from tightframe.figures.words import in_words
 from tightframe.files import format_json
 from tightframe.pages.page import flatten, render_page, write_page
 from tightframe.reproduce.folder import FigureRecord, Reproduction, load_reproduction
@@ -205,7 +206,7 @@ def _shortened(value: Any) -> str:
 def _panel_view(panel: Panel, name: str, plots: dict[str, Any]) -> dict[str, Any]:
     view: dict[str, Any] = {"title": panel.title, "note": panel.note, "kind": "plots", "plots": []}
     if isinstance(panel, Table):
-        return view | {"kind": "table", "table": Markup(to_html(panel))}
+        return view | {"kind": "table", "table": Markup(to_html(panel)), "note": ""}
     if panel.empty:
         return view | {"kind": "empty"}
     parts: Sequence[Panel] = [panel]

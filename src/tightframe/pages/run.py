@@ -12,8 +12,9 @@ from typing import Any
 from markupsafe import Markup
 
 from tightframe.figures.formats import to_html
-from tightframe.figures.model import HeatMaps, Panel, in_words, single_maps
+from tightframe.figures.model import HeatMaps, Panel, single_maps
 from tightframe.figures.plotly import Options, draw
+from tightframe.figures.words import in_words
 from tightframe.pages.page import flatten, render_page, write_page
 from tightframe.problem.problem import Problem
 from tightframe.runs.pictures import (

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.reproduce.papers.minimisers import ALL, MINIMISERS, failed, outcomes, spoilt
-from tightframe.figures.model import panel_to_dict
+from tightframe.figures.storage import panel_to_dict
 from tightframe.problem.problem import Problem
 from tightframe.reproduce.results import Results
 from tightframe.reproduce.spec import NOT_AT_THIS_SCALE, NOT_REPRODUCED, SCALES, UNDECIDED, papers
