@@ -74,6 +74,27 @@ def test_entries_as_text():
     assert [head.align for head in TABLE.heads] == ["left", "right", "right", "right"]
 
 
+@pytest.mark.parametrize(
+    ("format", "value", "text"),
+    [
+        ("", 12.0, "12"),
+        ("", 1_234_567, "1234567"),
+        ("", 10**20, "1" + 20 * "0"),
+        ("", 0.614031234, "0.61403"),
+        (",d", 1_234_567, "1,234,567"),
+        (",d", 1_234_567.0, "1,234,567"),
+        (",d", 0.5, "0.5"),
+        (".3g", 1234567, "1.23e+06"),
+        ("", True, "True"),
+        ("", np.bool_(False), "False"),
+        ("", -math.inf, "-∞"),
+        ("", np.float32("nan"), "none"),
+    ],
+)
+def test_how_a_number_is_written(format, value, text):
+    assert Column("a", format=format).text(value, "none") == text
+
+
 def test_numbers_that_were_written_before_are_numbers():
     table = Table("", ["a", "b", "c"], [["-1.5e-07", "5x", "n/a"], ["20.70 %", "6", ""]])
     assert [head.align for head in table.heads] == ["right", "left", "left"]

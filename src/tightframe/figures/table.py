@@ -68,14 +68,18 @@ class Column:
         """Return an entry of the column as plain text."""
         if is_missing(value):
             return missing
-        if isinstance(value, (str, bool)):
+        if isinstance(value, (str, bool, np.bool_)):
             return str(value)
         if not math.isfinite(value):
             return format_number(value)
-        if isinstance(value, (int, np.integer)) and self.format in ("", ",d", "d", ","):
+        counts = self.format in ("", ",", "d", ",d")
+        whole = isinstance(value, (int, np.integer)) or (
+            self.format.endswith("d") and float(value).is_integer()
+        )
+        if counts and whole:
             return f"{int(value):{self.format}}{self.suffix}"
-        # + 0.0: no negative zero
-        return f"{float(value) + 0.0:{self.format or '.5g'}}{self.suffix}"
+        written = ".5g" if counts else self.format
+        return f"{float(value) + 0.0:{written}}{self.suffix}"  # + 0.0: no negative zero
 
 
 @dataclass(frozen=True)
