@@ -60,7 +60,7 @@ def to_console(table: Table, width: int = 100) -> str:
 def to_html(table: Table) -> str:
     """Return a table as HTML, every text escaped; `pages.page` has the classes' style.
 
-    The first column names the rows. A number has all its digits in ``<data value=...>``.
+    A first column of texts names the rows. A number has all its digits in ``<data value=...>``.
     """
     heads = table.heads
     head = "".join(
@@ -91,8 +91,8 @@ def _cell_html(head: Column, value: Any, text: str, *, first: bool) -> str:
         shown = f'<span class="note">{shown}</span>'
     elif is_number(value):
         shown = f'<data value="{float(value)!r}">{shown}</data>'
-    if first:
-        return f'<th scope="row"{_numbers_class(head)}>{shown}</th>'
+    if first and head.align == "left":
+        return f'<th scope="row">{shown}</th>'
     return f"<td{_numbers_class(head)}>{shown}</td>"
 
 
