@@ -14,8 +14,9 @@ from torch import Tensor
 
 from tightframe.data.batches import Reduction, sample_rows
 from tightframe.heads.find import Head
+from tightframe.metrics.class_moments import ClassMoments
 from tightframe.metrics.decisions import Decisions
-from tightframe.metrics.moments import ClassMoments, plain_tensors
+from tightframe.metrics.plain import plain_tensors
 from tightframe.metrics.report import CollapseReport
 from tightframe.metrics.targets import Target
 from tightframe.problem.problem import Problem

@@ -25,7 +25,7 @@ from tightframe.data.batches import (
     to_device,
 )
 from tightframe.heads.find import Head, find_head, unwrapped
-from tightframe.metrics.moments import ClassMoments
+from tightframe.metrics.class_moments import ClassMoments
 from tightframe.metrics.report import CollapseReport
 from tightframe.metrics.targets import Target
 from tightframe.problem.problem import Problem

@@ -18,6 +18,7 @@ from tightframe.metrics.angles import (
     mutual_coherence,
     uniformity,
 )
+from tightframe.metrics.class_moments import ClassMoments
 from tightframe.metrics.decisions import Decisions, bias_alignment, certificate_gap, nc4, nc5
 from tightframe.metrics.frames import (
     LayerMetrics,
@@ -28,7 +29,7 @@ from tightframe.metrics.frames import (
     nc3,
     self_duality,
 )
-from tightframe.metrics.moments import WEIGHTINGS, ClassMoments
+from tightframe.metrics.moments import WEIGHTINGS
 from tightframe.metrics.report import CollapseReport, MetricRow
 from tightframe.metrics.variability import (
     NC1Details,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tightframe.metrics.moments import describe_classes
+from tightframe.metrics.readings import describe_classes
 from tightframe.metrics.targets import TARGET_PARTS
 
 if TYPE_CHECKING:

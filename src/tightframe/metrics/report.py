@@ -26,6 +26,7 @@ from tightframe.metrics.angles import (
     group_angles,
     uniformity,
 )
+from tightframe.metrics.class_moments import ClassMoments
 from tightframe.metrics.decisions import (
     Decisions,
     certificate_gap,
@@ -46,7 +47,8 @@ from tightframe.metrics.inputs import (
     usable,
     vectors_of,
 )
-from tightframe.metrics.moments import ClassMoments, describe_classes, plain_tensors
+from tightframe.metrics.plain import plain_tensors
+from tightframe.metrics.readings import Readings, describe_classes
 from tightframe.metrics.rows import Rows
 from tightframe.metrics.snapshot import Snapshot
 from tightframe.metrics.targets import (
@@ -168,7 +170,7 @@ class CollapseReport:
     @plain_tensors()
     def measure(
         cls,
-        moments: ClassMoments,
+        moments: Readings,
         weight: Any = None,
         bias: Any = None,
         *,
@@ -309,13 +311,13 @@ class CollapseReport:
             if last is None:
                 raise ValueError("weight: missing; give weight, weights or num_classes")
             num_classes = len(last)
-        moments = ClassMoments(num_classes, scatter=scatter, device=device)
+        gathered = ClassMoments(num_classes, scatter=scatter, device=device)
         for x, y in _pairs(batches, features):
-            moments.update(x, y)
-        if not moments.num_samples:
+            gathered.update(x, y)
+        if not gathered.num_samples:
             raise ValueError("batches: got no samples")
-        _require_classes(moments, options.pop("missing", "raise"))
-        moments = Snapshot.of(moments)
+        _require_classes(gathered, options.pop("missing", "raise"))
+        moments = Snapshot.of(gathered)
         head = _head(moments, weight, bias, options.get("weights"))
         decisions = None
         if nc4:
@@ -518,7 +520,7 @@ class _Source:
     weight: Tensor  # of all classes
     targets: list[Geometry | GroupedGeometry | str]
     groups: NDArray[Any]
-    moments: ClassMoments | None  # for layers only
+    moments: Readings | None  # for layers only
     weights: list[Tensor] | None
     given: list[Target]
 
@@ -624,7 +626,7 @@ class _Source:
 
 
 def _head(
-    moments: ClassMoments, weight: Any, bias: Any, weights: Sequence[Any] | None
+    moments: Readings, weight: Any, bias: Any, weights: Sequence[Any] | None
 ) -> tuple[Tensor, Tensor]:
     """Return classifier and bias; the product of the layers where no classifier is given."""
     if weight is None:
@@ -637,7 +639,7 @@ def _head(
     return classifier(moments, weight, bias)
 
 
-def _require_classes(moments: ClassMoments, missing: str) -> None:
+def _require_classes(moments: Readings, missing: str) -> None:
     if missing not in ("raise", "leave_out"):
         raise ValueError(f"missing: got {missing!r}, allowed are 'raise', 'leave_out'")
     require_moments(moments)
@@ -650,7 +652,7 @@ def _require_classes(moments: ClassMoments, missing: str) -> None:
 
 def _measure(
     cls: type[CollapseReport],
-    moments: ClassMoments,
+    moments: Readings,
     head: tuple[Tensor, Tensor],
     with_bias: bool,
     decisions: Decisions | None,
@@ -733,7 +735,7 @@ def _group_names(problem: Problem) -> NDArray[Any]:
     return np.array(names)[problem.class_groups]
 
 
-def _bias_alignment(own: ClassMoments, weight: Tensor, bias: Tensor) -> float:
+def _bias_alignment(own: Readings, weight: Tensor, bias: Tensor) -> float:
     """Return `bias_alignment` with the rows of classes without samples, too."""
     return float(torch.linalg.vector_norm(bias + weight @ own.global_mean()))
 

@@ -15,14 +15,35 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from tightframe.data.batches import as_tensor
 from tightframe.metrics.angles import equiangularity, equinorm
+from tightframe.metrics.class_moments import ClassMoments, float64_device
 from tightframe.metrics.decisions import bias_alignment
 from tightframe.metrics.frames import nc2, nc3, self_duality
-from tightframe.metrics.moments import ClassMoments, describe_classes, float64_device, plain_tensors
+from tightframe.metrics.moments import Moments
+from tightframe.metrics.plain import plain_tensors
+from tightframe.metrics.readings import describe_classes
 from tightframe.metrics.targets import Target, as_target
 from tightframe.metrics.variability import cdnv, nc1, nc1_quotient
 
-#: State tensors of the metric: those of `ClassMoments.state_dict`, tallies as 0-d tensors.
-_STATES = ("counts", "anchors", "sums", "squares", "products", "ignored", "dropped")
+#: State tensors of the metric.
+_STATES = Moments._fields
+
+
+def _state(name: str) -> Any:
+    """Return a property that reads and replaces one tensor of what was gathered.
+
+    Rows that wait are summed before anything is read: what torchmetrics copies, sends, saves or
+    shares with other metrics of a collection is complete.
+    """
+
+    def get(metric: CollapseMetric) -> Tensor:
+        tensor: Tensor = getattr(metric._gathered.tensors(), name)
+        return tensor
+
+    @plain_tensors()
+    def replace(metric: CollapseMetric, tensor: Tensor) -> None:
+        metric._gathered.adopt(metric._gathered.tensors()._replace(**{name: tensor}))
+
+    return property(get, replace)
 
 
 class CollapseMetric(Metric):
@@ -80,8 +101,10 @@ class CollapseMetric(Metric):
     8 D^2 bytes a process in every process; ``scatter=False`` does without.
 
     State is float64 and int64 for good: ``half()``, ``to(torch.bfloat16)`` and ``set_dtype``
-    change nothing of it. ``forward`` computes everything for every batch; where only the epoch's
-    values are wanted, call ``update``.
+    change nothing of it. Rows wait until there are enough for one large product, as in
+    `ClassMoments`; whatever reads the state sums them first. ``forward`` does so, and computes
+    everything, for every batch: where only the epoch's values are wanted, call ``update``. So does
+    a ``MetricCollection`` that shares the state between several of these.
 
     Examples
     --------
@@ -100,9 +123,13 @@ class CollapseMetric(Metric):
     full_state_update = False
     plot_lower_bound = 0.0
 
-    counts: Tensor
-    ignored: Tensor
-    dropped: Tensor
+    counts = _state("counts")
+    anchors = _state("anchors")
+    sums = _state("sums")
+    squares = _state("squares")
+    products = _state("products")
+    ignored = _state("ignored")
+    dropped = _state("dropped")
 
     def __init__(
         self,
@@ -122,13 +149,14 @@ class CollapseMetric(Metric):
         # would skip the synchronisation that the others wait in.
         super().__init__(**({"compute_with_cache": False} | kwargs))
         self._options: dict[str, Any] = {
+            "num_classes": num_classes,
+            "dim": dim,
             "scatter": scatter,
             "dtype": dtype,
             "ignore_index": ignore_index,
             "nonfinite": nonfinite,
         }
-        empty = ClassMoments(num_classes, dim, **self._options)
-        self._dim = dim
+        self._gathered = self._empty()
         if isinstance(as_target(target, num_classes), str) and centered:
             raise ValueError(
                 f"target: got {target!r}, of which there is none for centred means; "
@@ -139,14 +167,14 @@ class CollapseMetric(Metric):
             _weight_and_bias(classifier)
         # In a tuple, so that torch does not make it a submodule.
         self._classifier = (classifier,)
-        for name, default in _tensors(empty).items():
+        for name, default in self._gathered.tensors()._asdict().items():
             self.add_state(name, default, dist_reduce_fx=None)
 
     @property
     @plain_tensors()
     def moments(self) -> ClassMoments:
         """A copy of what was gathered; of all processes inside ``metric.sync_context()``."""
-        return copy.deepcopy(self._moments())
+        return copy.deepcopy(self._gathered)
 
     def update(self, features: Any, labels: Any) -> None:
         """Add a batch of samples.
@@ -161,7 +189,7 @@ class CollapseMetric(Metric):
         ValueError
             As `ClassMoments.update`.
         """
-        self._store(self._moments().update(features, labels))
+        self._gathered.update(features, labels)
 
     @plain_tensors()
     def compute(self) -> dict[str, Tensor]:
@@ -177,7 +205,8 @@ class CollapseMetric(Metric):
         ValueError
             If the classifier does not fit the features or is not finite.
         """
-        moments = self._moments()
+        # A shell of its own: the tensors may be shared with another metric that went on.
+        moments = self._empty().adopt(self._gathered.tensors())
         classifier = self._classifier[0]
         head = None if classifier is None else _weight_and_bias(classifier)
         present = moments.num_classes - len(moments.missing)
@@ -258,21 +287,24 @@ class CollapseMetric(Metric):
 
     # -- what torchmetrics does with states --------------------------------------------------------
 
+    def reset(self) -> None:
+        """Forget what was gathered, rows that wait without summing them."""
+        self._gathered = self._empty()
+        super().reset()
+
     @plain_tensors()
     def _reduce_states(self, incoming_state: Mapping[str, Any]) -> None:
         """Merge another state into this one, for ``forward`` and ``merge_state``."""
         missing = [name for name in _STATES if name not in incoming_state]
         if missing:
             raise ValueError(f"incoming_state: has no entry {missing[0]!r}")
-        merged = self._moments_of(incoming_state).merge(self._moments())
-        if merged.num_classes != len(self.counts):
-            raise ValueError(
-                f"incoming_state: its num_classes is {merged.num_classes}, "
-                f"need {len(self.counts)} as here"
-            )
-        self._store(merged)
+        classes, own = len(incoming_state["counts"]), self._gathered.num_classes
+        if classes != own:
+            raise ValueError(f"incoming_state: its num_classes is {classes}, need {own} as here")
+        # Into a copy: the incoming tensors stay what they are.
+        self._gathered = self._empty().merge(self._of(incoming_state)).merge(self._gathered)
         self._computed = None
-        self._update_count = max(self._update_count, int(merged.num_samples > 0))
+        self._update_count = max(self._update_count, int(self._gathered.num_samples > 0))
 
     @plain_tensors()
     def _sync_dist(
@@ -282,10 +314,9 @@ class CollapseMetric(Metric):
     ) -> None:
         group = process_group or self.process_group
         gathered = {name: dist_sync_fn(getattr(self, name), group=group) for name in _STATES}
-        total = ClassMoments(len(self.counts), self._dim, **self._options)
+        self._gathered = self._empty()
         for tensors in zip(*gathered.values(), strict=True):
-            total.merge(self._moments_of(dict(zip(_STATES, tensors, strict=True))))
-        self._store(total)
+            self._gathered.merge(self._of(dict(zip(_STATES, tensors, strict=True))))
 
     def _apply(
         self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = ""
@@ -296,7 +327,7 @@ class CollapseMetric(Metric):
         device = float64_device(self.device)
         for name in _STATES:
             self._defaults[name] = torch.as_tensor(self._defaults[name], device=device)
-            setattr(self, name, getattr(self, name).to(device))
+        self._gathered = self._of(self._gathered.tensors()._asdict())
         return moved
 
     def set_dtype(self, dst_type: str | torch.dtype) -> CollapseMetric:
@@ -319,7 +350,7 @@ class CollapseMetric(Metric):
         )
         if not given:
             return
-        fitting = ClassMoments(len(self.counts), self._dim, **self._options)
+        fitting = self._empty()
         entries: dict[str, Any] = dict(fitting.state_dict())
         if "anchors" in given:
             entries["dim"] = given["anchors"].shape[-1]
@@ -329,7 +360,7 @@ class CollapseMetric(Metric):
         except ValueError as error:
             error_msgs.append(str(error))
             return
-        self._store(self._moments_of(_tensors(loaded)))
+        self._gathered = self._of(loaded.tensors()._asdict())
         self._computed = None
         self._update_count = max(self._update_count, int(loaded.num_samples > 0))
 
@@ -344,31 +375,14 @@ class CollapseMetric(Metric):
 
     # -- inside ------------------------------------------------------------------------------------
 
-    def _moments(self) -> ClassMoments:
-        """Return moments on the state's own tensors."""
-        return self._moments_of({name: getattr(self, name) for name in _STATES})
+    def _empty(self) -> ClassMoments:
+        return ClassMoments(**self._options, device=float64_device(self.device))
 
     @plain_tensors()
-    def _moments_of(self, state: Mapping[str, Tensor]) -> ClassMoments:
-        # A reset under inference mode makes tensors that could not be written to outside it.
+    def _of(self, state: Mapping[str, Tensor]) -> ClassMoments:
+        """Return moments of a state's own tensors, on the metric's device."""
         device = float64_device(self.device)
-        *tensors, ignored, dropped = (
-            state[name].clone() if state[name].is_inference() else state[name].to(device)
-            for name in _STATES
-        )
-        moments = ClassMoments(len(state["counts"]), self._dim, device=device, **self._options)
-        return moments.adopt(list(tensors), int(ignored), int(dropped))
-
-    def _store(self, moments: ClassMoments) -> None:
-        for name, tensor in _tensors(moments).items():
-            setattr(self, name, tensor.to(float64_device(self.device)))
-
-
-@plain_tensors()
-def _tensors(moments: ClassMoments) -> dict[str, Tensor]:
-    """Return a metric's states: the moments' own tensors, and their tallies."""
-    tallies = [torch.tensor(n) for n in (moments.num_ignored, moments.num_dropped)]
-    return dict(zip(_STATES, [*moments.tensors(), *tallies], strict=True))
+        return self._empty().adopt(Moments(*(state[name].to(device) for name in _STATES)))
 
 
 def _weight_and_bias(classifier: Any) -> tuple[Tensor, Any]:

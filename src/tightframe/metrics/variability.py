@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tightframe.metrics.inputs import as_array, usable, warn
-from tightframe.metrics.moments import ClassMoments, plain_tensors
+from tightframe.metrics.plain import plain_tensors
+from tightframe.metrics.readings import Readings
 from tightframe.metrics.rows import smaller_gram
 from tightframe.metrics.snapshot import Snapshot
 from tightframe.metrics.tiles import first_equal, pair_distances
@@ -52,7 +53,7 @@ class NC1Details(NamedTuple):
 
 
 @plain_tensors()
-def nc1(moments: ClassMoments, weighting: str = "class", *, rtol: float | None = None) -> float:
+def nc1(moments: Readings, weighting: str = "class", *, rtol: float | None = None) -> float:
     """Return NC1, ``tr(Sigma_W pinv(Sigma_B)) / K``: within-class relative to between-class spread.
 
     Sigma_W averages over samples. Classes without samples are left out, K with them, with a
@@ -104,7 +105,7 @@ def nc1(moments: ClassMoments, weighting: str = "class", *, rtol: float | None =
 
 @plain_tensors()
 def nc1_details(
-    moments: ClassMoments, weighting: str = "class", *, rtol: float | None = None
+    moments: Readings, weighting: str = "class", *, rtol: float | None = None
 ) -> NC1Details:
     """Return `nc1` with the kept rank and the cut-off that decided it.
 
@@ -113,7 +114,7 @@ def nc1_details(
     return _nc1(_nc1_input(moments, rtol), weighting, rtol)
 
 
-def _nc1_input(moments: ClassMoments, rtol: float | None) -> Snapshot:
+def _nc1_input(moments: Readings, rtol: float | None) -> Snapshot:
     if rtol is not None and not 0 <= rtol <= 1:  # NaN fails, too
         raise ValueError(f"rtol: got {rtol}, need a number from 0 to 1")
     return usable(moments, "nc1")
@@ -208,7 +209,7 @@ def _between_directions(
 
 
 @plain_tensors()
-def nc1_quotient(moments: ClassMoments, weighting: str = "class") -> float:
+def nc1_quotient(moments: Readings, weighting: str = "class") -> float:
     """Return ``tr Sigma_W / tr Sigma_B``, which needs no pseudo-inverse and no scatter matrix.
 
     Tirer, Huang, Niles-Weed (2023), https://proceedings.mlr.press/v202/tirer23a. Parameters and
@@ -225,7 +226,7 @@ def nc1_quotient(moments: ClassMoments, weighting: str = "class") -> float:
 
 
 @plain_tensors()
-def class_variability(moments: ClassMoments, weighting: str = "class") -> NDArray[np.float64]:
+def class_variability(moments: Readings, weighting: str = "class") -> NDArray[np.float64]:
     """Return every class's own quotient, ``v_k / ||mu_k - mu||^2``, shape (K,).
 
     v_k is the trace of the class's covariance: which classes have collapsed, and which have not.
@@ -261,7 +262,7 @@ def class_variability(moments: ClassMoments, weighting: str = "class") -> NDArra
 
 
 @plain_tensors()
-def cdnv(moments: ClassMoments, power: float = 1.0) -> float:
+def cdnv(moments: Readings, power: float = 1.0) -> float:
     """Return the class-distance normalised variance.
 
     The mean over pairs i != j of ``(v_i + v_j) / (2 ||mu_i - mu_j||^2)``, v the trace of a class's
