@@ -18,6 +18,7 @@ from tightframe.metrics.inputs import (
     usable,
     warn,
 )
+from tightframe.metrics.moments import EPS
 from tightframe.metrics.plain import plain_tensors
 from tightframe.metrics.readings import Readings
 from tightframe.metrics.samples import checked_features
@@ -25,8 +26,6 @@ from tightframe.metrics.snapshot import Snapshot
 from tightframe.metrics.tiles import row_blocks
 from tightframe.problem.problem import Problem
 from tightframe.theory.certificate import certify
-
-_EPS = torch.finfo(torch.float64).eps
 
 
 @plain_tensors()
@@ -131,7 +130,7 @@ class Decisions:
             raise ValueError("decisions: missing; this object has no classifier to make them")
         given = None if decisions is None else _classes("decisions", decisions, len(x), k)
         longest = float(self._lengths.max())
-        rounding = 8 * _EPS * math.sqrt(x.shape[1])
+        rounding = 8 * EPS * math.sqrt(x.shape[1])
         for block in row_blocks(len(x), max(k, x.shape[1])):
             rows = x[block].to(device).double()
             shifted = (rows - self._origin) - self._middle
@@ -300,7 +299,7 @@ def nc5(moments: Readings, ood: Any, *, centered: bool = True) -> float:
     if centered:
         # Through the origin, near which all means lie: far from zero nothing is lost.
         shares, origin = own.shares(), own.origin
-        blur = 4 * _EPS * float(torch.linalg.vector_norm(origin) + torch.linalg.vector_norm(mean))
+        blur = 4 * EPS * float(torch.linalg.vector_norm(origin) + torch.linalg.vector_norm(mean))
         means, mean = own.resolved_means.given, (mean - origin) - shares @ own.offsets
         errors = errors + errors.square().mean().sqrt()
     else:

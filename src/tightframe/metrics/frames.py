@@ -34,6 +34,7 @@ from tightframe.metrics.inputs import (
     usable,
     warn,
 )
+from tightframe.metrics.moments import EPS
 from tightframe.metrics.plain import plain_tensors
 from tightframe.metrics.readings import Readings
 from tightframe.metrics.rows import Rows
@@ -46,8 +47,6 @@ from tightframe.metrics.targets import (
 )
 from tightframe.metrics.tiles import row_blocks
 from tightframe.solution import Solution
-
-_EPS = torch.finfo(torch.float64).eps
 
 #: Above this squared distance the formula by inner products is exact to 1e-14; below it cancels,
 #: and the difference of the two matrices is formed in blocks of rows.
@@ -394,7 +393,7 @@ def distance(left: Rows, right: Rows, target: Geometry | GroupedGeometry | str, 
     length = (
         _product_norm(left, right) if product is None else float(torch.linalg.matrix_norm(product))
     )
-    if length <= 4 * _EPS * left.norm * right.norm or norm == 0:  # orthogonal up to rounding
+    if length <= 4 * EPS * left.norm * right.norm or norm == 0:  # orthogonal up to rounding
         warn("distance to a zero matrix is undefined")
         return math.nan
     if product is None:

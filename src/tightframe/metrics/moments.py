@@ -197,6 +197,12 @@ def mean_errors(moments: Moments, offsets: Tensor) -> Tensor:
     return 2 * EPS * (moments.squares.sqrt() + lengths)
 
 
+def blur(errors: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return the root mean square of the rows' errors, (..., K): the error of their mean."""
+    squares = errors.square()
+    return (squares.mean(dim=-1) if weights is None else squares @ weights).sqrt()
+
+
 def traces(moments: Moments) -> Tensor:
     """Return every class's mean squared distance to its mean, shape (K,)."""
     n = moments.counts.double()

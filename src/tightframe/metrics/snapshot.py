@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from tightframe.metrics.moments import BLOCK_ENTRIES, Moments, of_present
+from tightframe.metrics.moments import BLOCK_ENTRIES, Moments, blur, of_present
 from tightframe.metrics.readings import Readings
 from tightframe.metrics.rows import Rows
 
@@ -91,9 +91,8 @@ class Snapshot(Readings):
     def blur(self, weighting: str = "class") -> float:
         """Return the rounding error of the global mean, as a length: root mean square of all."""
         if weighting not in self._blur:
-            squares = self.mean_errors.square()
-            mean = squares.mean() if weighting == "class" else self.shares(weighting) @ squares
-            self._blur[weighting] = math.sqrt(float(mean))
+            weights = None if weighting == "class" else self.shares(weighting)
+            self._blur[weighting] = float(blur(self.mean_errors, weights))
         return self._blur[weighting]
 
     @cached_property
