@@ -14,15 +14,14 @@ from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from tightframe.data.batches import as_tensor
-from tightframe.metrics.angles import equiangularity, equinorm
 from tightframe.metrics.class_moments import ClassMoments, float64_device
-from tightframe.metrics.decisions import bias_alignment
-from tightframe.metrics.frames import nc2, nc3, self_duality
+from tightframe.metrics.inputs import classifier, usable
 from tightframe.metrics.moments import Moments
 from tightframe.metrics.plain import plain_tensors
 from tightframe.metrics.readings import describe_classes
+from tightframe.metrics.registry import METRICS, Descriptor, about_classifier
+from tightframe.metrics.source import Source
 from tightframe.metrics.targets import Target, as_target
-from tightframe.metrics.variability import cdnv, nc1, nc1_quotient
 
 #: State tensors of the metric.
 _STATES = Moments._fields
@@ -207,8 +206,9 @@ class CollapseMetric(Metric):
         """
         # A shell of its own: the tensors may be shared with another metric that went on.
         moments = self._empty().adopt(self._gathered.tensors())
-        classifier = self._classifier[0]
-        head = None if classifier is None else _weight_and_bias(classifier)
+        given = self._classifier[0]
+        head = None if given is None else classifier(moments, *_weight_and_bias(given))
+        names = self._names(head is not None)
         present = moments.num_classes - len(moments.missing)
         if present < 2:
             message = (
@@ -216,52 +216,45 @@ class CollapseMetric(Metric):
                 "with fewer than 2 every metric is NaN"
             )
             warnings.warn(message, RuntimeWarning, stacklevel=4)
-            values = dict.fromkeys(self._functions(moments, head), math.nan)
+            values = dict.fromkeys(names, math.nan)
         else:
             if moments.missing:
                 message = f"{describe_classes(moments.missing)} without samples and left out"
                 warnings.warn(f"CollapseMetric: {message}", RuntimeWarning, stacklevel=4)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", ".* without samples and left out", RuntimeWarning)
-                values = {name: f() for name, f in self._functions(moments, head).items()}
+                own = usable(moments, "CollapseMetric")
+                weight, bias = head or (None, None)
+                source = Source(moments, own, weight, bias, ranked=False)
+                values = {name: self._value(source, *names[name]) for name in names}
         device = self.device
         dtype = torch.float64 if float64_device(device) == device else torch.float32
         return {
             name: torch.tensor(value, dtype=dtype, device=device) for name, value in values.items()
         }
 
-    def _functions(
-        self, moments: ClassMoments, head: tuple[Tensor, Any] | None
-    ) -> dict[str, Callable[[], float]]:
-        """Return the metrics by name, none of them computed yet."""
-        target, centered = self._target, self._centered
-        part = "centered_means" if centered else "means"
-        functions: dict[str, Callable[[], float]] = {
-            "nc1": lambda: nc1(moments),
-            "nc1_quotient": lambda: nc1_quotient(moments),
-            "cdnv": lambda: cdnv(moments),
-            "nc2": lambda: nc2(moments, target, part=part),
-            "equinorm": lambda: equinorm(moments),
-            "equiangularity": lambda: equiangularity(moments),
-        }
-        if not moments.scatter:
-            del functions["nc1"]
-        if head is not None:
-            weight, bias = head
+    def _names(self, with_classifier: bool) -> dict[str, tuple[Descriptor, str]]:
+        """Return metrics and their parts by name, those about the classifier last."""
+        alone: dict[str, tuple[Descriptor, str]] = {}
+        about: dict[str, tuple[Descriptor, str]] = {}
+        for metric in METRICS:
+            if not metric.streaming or ("scatter" in metric.needs and not self._options["scatter"]):
+                continue
+            for part in metric.parts or ("",):
+                name = metric.key
+                if part == "classifier":
+                    name = f"{name}_classifier"
+                elif metric.fan == "target" and part.startswith("centered") != self._centered:
+                    continue
+                names = about if about_classifier(metric.key, part) else alone
+                names[name] = metric, part
+        return alone | about if with_classifier else alone
 
-            def duality() -> float:
-                kept = torch.nonzero(moments.counts)[:, 0].to(weight.device)
-                return self_duality(moments.present(), weight[kept])
-
-            functions |= {
-                "nc2_classifier": lambda: nc2(weight, target),
-                "nc3": lambda: nc3(moments, weight, target, centered=centered),
-                "self_duality": duality,
-                "bias_alignment": lambda: bias_alignment(moments, weight, bias),
-                "equinorm_classifier": lambda: equinorm(weight),
-                "equiangularity_classifier": lambda: equiangularity(weight),
-            }
-        return functions
+    def _value(self, source: Source, metric: Descriptor, part: str) -> float:
+        if metric.fan == "target":
+            target = as_target(self._target, source.moments.num_classes)
+            return float(metric.measure(source, part, target))
+        return float(metric.measure(source.vectors.directed(part) if part else source))
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Plot values, one or a sequence of them.
