@@ -194,7 +194,7 @@ class LayerMoments:
                 weight, bias = least_squares_classifier(moments)
             report = CollapseReport.measure(moments, weight, bias, **options)
             shares: dict[str, Any] = {} if mismatch is None else mismatch.shares(name)
-            reports[name] = replace(report, **shares)
+            reports[name] = replace(report, numbers=report.numbers | shares)
         return reports
 
 

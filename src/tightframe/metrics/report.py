@@ -32,7 +32,7 @@ from tightframe.metrics.inputs import (
 )
 from tightframe.metrics.plain import plain_tensors
 from tightframe.metrics.readings import Readings, describe_classes
-from tightframe.metrics.registry import VECTOR_PARTS, Descriptor, of_fan
+from tightframe.metrics.registry import LEADING, VECTOR_PARTS, Descriptor, of_fan
 from tightframe.metrics.snapshot import Snapshot
 from tightframe.metrics.source import Source, Vectors
 from tightframe.metrics.targets import (
@@ -389,6 +389,7 @@ class CollapseReport:
         ``"metrics"``.
         """
         out: dict[str, Any] = {"num_samples": self.num_samples, "counts": self.counts}
+        out |= {metric.key: self.numbers[metric.key] for metric in LEADING}  # these come first
         out |= self.numbers | {"missing": self.missing}
         out |= {"logits": None, "margins": None, "geometry": None}
         if self._dense is not None:
