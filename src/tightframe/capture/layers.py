@@ -85,7 +85,7 @@ def collapse_report(
         How features with more than two axes become rows, see `tightframe.data.batches`. A
         mapping may leave layers out; they are ``"auto"``: (B, C, H, W) is pooled.
     labels : str, int or callable, optional
-        Where a batch has its labels, if not under a usual key or in the last place.
+        Where a batch has its labels, if `tightframe.problem.labels.find_labels` cannot tell.
     forward : callable, optional
         ``forward(model, batch)`` runs the model where ``model(inputs)`` does not do.
     nc4 : bool

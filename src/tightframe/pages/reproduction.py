@@ -17,7 +17,7 @@ from tightframe.files import format_json
 from tightframe.pages.page import flatten, render_page, rounded, write_page
 from tightframe.reproduce.folder import FigureRecord, Reproduction, load_reproduction
 from tightframe.reproduce.plots import curve_color
-from tightframe.reproduce.spec import NOT_REPRODUCED, OUTCOMES, REPRODUCED, Verdict
+from tightframe.reproduce.spec import NOT_REPRODUCED, OUTCOMES, REPRODUCED, UNDECIDED, Verdict
 from tightframe.runs.tables import format_number
 
 #: With more maps than this, one at a time is shown and a slider chooses.
@@ -26,7 +26,11 @@ _MAX_MAPS = 4
 _DIGITS = 5  # of a number in a plot; the Parquet tables hold all of them
 _TEXT = 160  # characters of a setting
 
-_BADGES = {REPRODUCED: ("agrees", "✓"), NOT_REPRODUCED: ("differs", "✗")}
+_BADGES = {
+    REPRODUCED: ("agrees", "✓"),
+    NOT_REPRODUCED: ("differs", "✗"),
+    UNDECIDED: ("open", "!"),
+}
 _OPEN = ("open", "?")
 _DASHES = {"dashed": "dash", "dotted": "dot"}
 

@@ -25,7 +25,8 @@ from tightframe.pages.explore.vectors import principal_vectors, turned_onto
 from tightframe.path import Path
 from tightframe.problem.problem import Problem, with_loss_terms
 from tightframe.solution import Solution
-from tightframe.theory.certificate import certify, is_covered
+from tightframe.theory.certificate import certify
+from tightframe.theory.coverage import coverage
 
 #: Of the geometry view: the matrices and what they are called.
 PARTS = {
@@ -227,7 +228,7 @@ def measured_tables(measured: Measured, solution: Solution | None) -> list[Any]:
         targets.insert(0, solution.geometry)
         verdicts = group_verdicts(solution.problem, solution, report.logits)
         sentences = [html.Li(verdict.sentence) for verdict in verdicts]
-    if solution is not None and is_covered(solution.problem):
+    if solution is not None and coverage(solution.problem).is_certified:
         bound = certify(
             solution.problem,
             report.geometry.logits,

@@ -1,6 +1,5 @@
 """Thrampoulidis et al.'s figures: settings valid at every scale, verdicts that follow the runs."""
 
-import functools
 import json
 import math
 
@@ -12,81 +11,26 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
 import tightframe as tf
+from tests.reproduce.papers.minimisers import MINIMISERS, failed, outcomes
 from tightframe.figures.model import Table, panel_to_dict
 from tightframe.problem.problem import Problem
-from tightframe.reproduce.papers import thrampoulidis as module
-from tightframe.reproduce.spec import SCALES, Results, Task, TaskResult
-from tightframe.reproduce.tasks import failed_row, run_task
+from tightframe.reproduce.papers.thrampoulidis import (
+    certificate,
+    minority_angles,
+    norms_angles,
+    paths,
+    regularisation_path,
+    shared,
+    ufm_step,
+)
+from tightframe.reproduce.results import Results, TaskResult
+from tightframe.reproduce.spec import SCALES, Task
+from tightframe.reproduce.tasks import run_task
 from tightframe.runs.config import RunConfig
 
-FIGURES = {figure.name: figure for figure in module.PAPER.figures}
+OWN = MINIMISERS["thrampoulidis"]
+FIGURES, ideal, judged = OWN.figures, OWN.ideal, OWN.judged
 YES, NO, OPEN = "reproduced", "not reproduced", "not at this scale"
-
-#: What perfect training gives at scale cpu.
-IDEAL = {
-    "ufm-step": [YES] * 4,
-    "networks-step": [YES] * 6,
-    "norms-angles": [YES] * 5,
-    "regularisation-path": [YES] * 4,
-    "certificate": [YES] * 3,
-    "minority-angles": [YES] * 4,
-}
-
-
-@functools.cache
-def run(kind, arguments):
-    return run_task(kind, json.loads(arguments), "")
-
-
-def as_trained(task, change=None):
-    """Give a task of training the certified minimiser as its result, changed where asked for."""
-    if task.kind in ("solve", "path") or change is None:
-        return unchanged(task.kind, json.dumps(task.arguments), json.dumps(task.labels))
-    return doctored(task, change)
-
-
-@functools.cache
-def unchanged(kind, arguments, labels):
-    return doctored(Task(kind, json.loads(arguments), json.loads(labels)), None)
-
-
-def doctored(task, change):
-    seeds = len(task.arguments.get("seeds", [0]))
-    if task.kind in ("solve", "path"):
-        output = run(task.kind, json.dumps(task.arguments))
-    else:
-        problems = task.arguments.get("problems")
-        if task.kind == "network":
-            (problem,) = RunConfig.from_dict(task.arguments["config"]).problems
-            problems = [problem.replace(dim=None).to_dict()]
-        output = run("solve", json.dumps({"problems": problems, "arrays": True}))
-    rows = pd.DataFrame(output.rows)
-    rows = rows.loc[rows.index.repeat(seeds)].reset_index(drop=True)
-    names = ("classifier", "means", "logits")
-    arrays = {f"{n}_{i}": output.arrays[f"{n}_{i // seeds}"] for i in rows.index for n in names}
-    rows["row"] = rows.index
-    history = pd.DataFrame()
-    if task.kind in ("ufm", "network"):
-        rows = rows.assign(status="converged", nc1=1e-6, test_accuracy=0.9)
-        arrived = 10 * task.labels["ratio"]  # slower with R
-        points = [0, 1, arrived, 2 * arrived]
-        columns = {"iteration": points, "epoch": points}
-        for part in (*names, "centered_means"):
-            columns |= {f"{part}_to_predicted": [1.0, 0.5, 1e-3, 1e-6]}
-            columns |= {f"{part}_to_{frame}": [1.0, 0.5, 0.4, 0.4] for frame in ("seli", "etf")}
-        history = pd.concat([pd.DataFrame(columns).assign(row=i) for i in rows.index])
-        if change is not None:
-            change(task, rows, arrays, history)
-    return TaskResult(task, rows, history, lambda: arrays)
-
-
-def ideal(name, scale="cpu", change=None):
-    """The results of a figure if all training ended in the minimiser, then changed."""
-    return Results(scale, tuple(as_trained(t, change) for t in FIGURES[name].tasks(scale)))
-
-
-def judged(name, scale="cpu", change=None):
-    return [verdict.outcome for verdict in FIGURES[name].judge(ideal(name, scale, change))]
 
 
 # -- the settings ----------------------------------------------------------------------------------
@@ -94,7 +38,7 @@ def judged(name, scale="cpu", change=None):
 
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", FIGURES)
-def test_settings_are_valid_at_every_scale(name, scale):
+def test_problems_have_the_papers_ridges(name, scale):
     for task in FIGURES[name].tasks(scale):
         if task.kind == "network":
             config = RunConfig.from_dict(task.arguments["config"])
@@ -112,7 +56,7 @@ def test_settings_are_valid_at_every_scale(name, scale):
             sweep = task.arguments["sweep"]
             problem = Problem(**task.arguments["problem"])
             total = problem.num_samples
-            assert [d * total for d in sweep["weight_decay"]] == pytest.approx(module._PATH_RIDGES)
+            assert [d * total for d in sweep["weight_decay"]] == pytest.approx(paths.PATH_RIDGES)
             assert sweep["weight_decay"] == sweep["feature_decay"]
         else:
             assert all(Problem(**values).num_classes == 10 for values in task.arguments["problems"])
@@ -126,21 +70,6 @@ def test_figures_share_their_runs():
 
 
 # -- the verdicts ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_minimisers_are_judged_as_they_should(name):
-    results = ideal(name)
-    figure = FIGURES[name]
-    verdicts = figure.judge(results)
-    assert [verdict.outcome for verdict in verdicts] == IDEAL[name]
-    for verdict in verdicts:
-        json.dumps(verdict.to_dict(), allow_nan=False)
-        assert verdict.sentence.endswith(".")
-    panels = figure.draw(results)
-    assert panels
-    assert not any(panel.empty for panel in panels)
-    json.dumps([panel_to_dict(panel) for panel in panels], allow_nan=False)
 
 
 def test_the_paper_scale_judges_networks_against_seli_only():
@@ -162,14 +91,10 @@ def test_networks_with_a_relu_are_centred():
     assert NO in judged("networks-step", "cpu", lift)
 
 
-def test_smoke_decides_nothing_about_networks():
-    assert judged("networks-step", "smoke") == [OPEN] * 3
-    assert judged("norms-angles", "smoke")[3:] == [OPEN, OPEN]
-    assert judged("minority-angles", "smoke") == [YES, YES, YES, OPEN]
-
-
 def as_etf(task, rows, arrays, history):
     """The runs have ended in the simplex ETF instead."""
+    if task.kind in ("solve", "path"):
+        return
     for name in arrays:
         arrays[name] = np.eye(10) - 0.1
     if task.labels["ratio"] > 1:
@@ -235,15 +160,11 @@ def test_networks_must_get_worse_with_the_imbalance():
 def test_a_missing_data_set_leaves_the_others_judged():
     results = ideal("networks-step")
 
-    def lost(result):
-        if result.task.labels["data"] != "fashion_mnist":
-            return result
-        rows = pd.DataFrame([failed_row("fashion_mnist: not found")])
-        return TaskResult(result.task, rows, pd.DataFrame(), dict)
-
-    results = Results("cpu", tuple(lost(result) for result in results.tasks))
+    lost = [r for r in results.tasks if r.task.labels["data"] == "fashion_mnist"]
+    tasks = [failed(r, "fashion_mnist: not found") if r in lost else r for r in results.tasks]
+    results = Results("cpu", tuple(tasks))
     verdicts = FIGURES["networks-step"].judge(results)
-    assert [v.outcome for v in verdicts] == [YES, YES, YES, OPEN, OPEN]
+    assert outcomes(verdicts) == [YES] * 3 + ["undecided"] * 3
     assert "not found" in verdicts[-1].sentence
     assert len(FIGURES["networks-step"].draw(results)) == 4
 
@@ -267,13 +188,13 @@ def test_a_path_that_is_seli_itself_contradicts_the_claim():
         rows = result.rows.copy()
         if result.task.labels.get("imbalance") == "R = 10":
             problem = Problem(rows["counts"].iloc[3], weight_decay=1.0, feature_decay=1.0)
-            ridge = module._PATH_RIDGES[3]
-            rows.loc[3, "objective"] *= 1 + module.seli_excess(
+            ridge = paths.PATH_RIDGES[3]
+            rows.loc[3, "objective"] *= 1 + regularisation_path.seli_excess(
                 problem.compact_counts, ridge, rows["objective"].iloc[3]
             )
         tasks.append(TaskResult(result.task, rows, result.history, result.read_arrays))
     found = FIGURES["regularisation-path"].judge(Results("cpu", tuple(tasks)))
-    assert [v.outcome for v in found] == [YES, NO, YES, YES]
+    assert outcomes(found) == [YES, NO, YES, YES]
 
 
 def test_a_path_that_turns_back_or_is_uncertified_is_not_reproduced():
@@ -296,10 +217,10 @@ def test_a_path_that_turns_back_or_is_uncertified_is_not_reproduced():
         return TaskResult(result.task, rows, result.history, result.read_arrays)
 
     judge = FIGURES["regularisation-path"].judge
-    assert [v.outcome for v in judge(changed(turned))] == [NO, YES, YES, YES]
-    assert [v.outcome for v in judge(changed(open_))] == [NO, YES, NO, YES]
+    assert outcomes(judge(changed(turned))) == [NO, YES, YES, YES]
+    assert outcomes(judge(changed(open_))) == [NO, YES, NO, YES]
     judge = FIGURES["certificate"].judge
-    assert [v.outcome for v in judge(changed(turned))] == [YES, NO, YES]
+    assert outcomes(judge(changed(turned))) == [YES, NO, YES]
 
 
 def test_order_counts_also_among_runs_that_are_all_near_their_minimisers():
@@ -335,16 +256,16 @@ def test_order_counts_also_among_runs_that_are_all_near_their_minimisers():
     ("key", "value"), [("w_ratio", 0.9), ("h_ratio", 1.1), ("w_minor", -0.2), ("wh_minor", 0.999)]
 )
 def test_each_of_the_four_orders_counts(key, value):
-    values = module.step_values(10, 10)
-    assert (module.order_margins(values) > 0.03).all()
-    assert (module.order_margins(values | {key: value}) < 0).sum() == 1
+    values = shared.step_values(10, 10)
+    assert (norms_angles.order_margins(values) > 0.03).all()
+    assert (norms_angles.order_margins(values | {key: value}) < 0).sum() == 1
 
 
 @pytest.mark.parametrize(("share", "outcome"), [(0.4, NO), (0.6, YES)])
 def test_orders_hold_by_more_than_half_of_the_minimisers(share, outcome, monkeypatch):
     """A model that is this share of the way from the ETF to its minimiser, in every value."""
-    etf = module._values(tf.simplex_etf(10))
-    original = module._values
+    original = shared.values_of
+    etf = original(tf.simplex_etf(10))
 
     def between(geometry):
         found = original(geometry)
@@ -352,7 +273,7 @@ def test_orders_hold_by_more_than_half_of_the_minimisers(share, outcome, monkeyp
             return found
         return {key: etf[key] + share * (found[key] - etf[key]) for key in found}
 
-    monkeypatch.setattr(module, "_values", between)
+    monkeypatch.setattr(norms_angles, "values_of", between)
     verdicts = FIGURES["norms-angles"].judge(ideal("norms-angles"))
     for found in (verdicts[1], verdicts[3]):
         assert found.outcome == outcome
@@ -361,16 +282,16 @@ def test_orders_hold_by_more_than_half_of_the_minimisers(share, outcome, monkeyp
 
 @pytest.mark.parametrize("wrong", ["entry", "gap"])
 def test_one_imbalance_without_certificate_is_a_counter_example(wrong, monkeypatch):
-    table = module._random_certificates().copy()
+    table = certificate._random_certificates().copy()
     table.loc[17, "largest" if wrong == "entry" else "gap"] = 1e-3
-    monkeypatch.setattr(module, "_random_certificates", lambda: table)
+    monkeypatch.setattr(certificate, "_random_certificates", lambda: table)
     assert judged("certificate")[0] == NO
 
 
 def test_where_the_minority_merges_is_judged_within_one_step():
     tasks = FIGURES["minority-angles"].tasks("cpu")
     (task,) = (task for task in tasks if task.labels.get("of") == "fixed decay")
-    solved = as_trained(task)
+    solved = OWN.result(task)
     last = len(solved.rows) - 1
 
     def moved(steps):
@@ -378,7 +299,7 @@ def test_where_the_minority_merges_is_judged_within_one_step():
         for i in range(last + 1):
             arrays[f"classifier_{i}"] = solved.arrays[f"classifier_{min(max(i - steps, 0), last)}"]
         result = TaskResult(task, solved.rows, solved.history, lambda: arrays)
-        return module._judge_fixed(Results("cpu", (result,))).outcome
+        return minority_angles._judge_fixed(Results("cpu", (result,))).outcome
 
     assert [moved(steps) for steps in (-2, -1, 0, 1, 2)] == [NO, YES, YES, YES, NO]
 
@@ -423,13 +344,13 @@ def naive_values(w, h):
 @settings(max_examples=30, deadline=None)
 def test_closed_forms_are_the_factors_of_the_label_matrix(half, ratio):
     expected = naive_values(*seli_by_svd(2 * half, ratio))
-    assert module.step_values(2 * half, ratio) == pytest.approx(expected, abs=1e-9)
+    assert shared.step_values(2 * half, ratio) == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("num_classes", [2, 5, 0])
 def test_closed_forms_need_pairs_in_both_halves(num_classes):
     with pytest.raises(ValueError, match="num_classes"):
-        module.step_values(num_classes, 10)
+        shared.step_values(num_classes, 10)
 
 
 @given(st.integers(2, 5), st.integers(0, 10**6))
@@ -437,9 +358,9 @@ def test_closed_forms_need_pairs_in_both_halves(num_classes):
 def test_gram_values_are_those_of_the_vectors(half, seed):
     rng = np.random.default_rng(seed)
     w, h = rng.normal(size=(2 * half, 7)), rng.normal(size=(7, 2 * half))
-    found = module.gram_values(w @ w.T, h.T @ h, w @ h)
+    found = shared.gram_values(w @ w.T, h.T @ h, w @ h)
     assert found == pytest.approx(naive_values(w, h), abs=1e-12)
-    assert set(found) == set(module._VALUES)
+    assert set(found) == set(shared.VALUES)
 
 
 @pytest.mark.parametrize("counts", ["1x10", "10x5,1x5", "7,5,2,1", "300x2,4x3"])
@@ -457,7 +378,7 @@ def test_the_excess_of_seli_is_that_of_its_best_multiple(counts, ridge):
     best = minimize_scalar(objective, bounds=(0, 60), method="bounded", options={"xatol": 1e-9})
     best = min(best.fun, objective(0.0))
     solved = tf.solve(problem).objective
-    found = module.seli_excess(counts, ridge, solved)
+    found = regularisation_path.seli_excess(counts, ridge, solved)
     assert found == pytest.approx(best / solved - 1, abs=1e-7)
     assert found > -1e-9
 
@@ -465,7 +386,7 @@ def test_the_excess_of_seli_is_that_of_its_best_multiple(counts, ridge):
 def test_the_excess_is_zero_on_balanced_data_only():
     for counts, positive in (("1x10", False), ("2x5,1x5", True)):
         problem = Problem.from_summed_loss(counts, weight_decay=0.05, feature_decay=0.05)
-        excess = module.seli_excess(counts, 0.05, tf.solve(problem).objective)
+        excess = regularisation_path.seli_excess(counts, 0.05, tf.solve(problem).objective)
         assert (excess > 1e-6) == positive
 
 
@@ -473,18 +394,18 @@ def test_the_excess_is_zero_on_balanced_data_only():
 def test_arrival_is_when_the_distance_stays_small(distances):
     times = list(range(10, 10 + len(distances)))
     stays = [t for i, t in enumerate(times) if all(d < 0.1 for d in distances[i:])]
-    assert module.arrival(times, distances) == (stays[0] if stays else math.inf)
+    assert ufm_step.arrival(times, distances) == (stays[0] if stays else math.inf)
 
 
 def test_the_svm_gap_is_zero_at_seli_and_undefined_without_separation():
-    assert module.svm_gap("5x2,1x2", 3.0 * (np.eye(4) - 0.25)) == pytest.approx(0, abs=1e-12)
-    assert module.svm_gap("5x2,1x2", np.eye(4)) > 1e-3
-    assert math.isnan(module.svm_gap("5x2,1x2", np.zeros((4, 4))))
+    assert certificate.svm_gap("5x2,1x2", 3.0 * (np.eye(4) - 0.25)) == pytest.approx(0, abs=1e-12)
+    assert certificate.svm_gap("5x2,1x2", np.eye(4)) > 1e-3
+    assert math.isnan(certificate.svm_gap("5x2,1x2", np.zeros((4, 4))))
 
 
 def test_random_imbalances_span_what_they_say():
-    table = module._random_certificates()
-    assert len(table) == module._RANDOM
+    table = certificate._random_certificates()
+    assert len(table) == certificate._RANDOM
     assert table["imbalance"].between(1, 1000).all()
     assert table["imbalance"].max() > 300
 
@@ -521,7 +442,7 @@ def test_rows_of_real_runs_have_what_the_figures_read(tmp_path):
     found = {}
     for name, figure in FIGURES.items():
         results = Results("smoke", tuple(result(task) for task in figure.tasks("smoke")))
-        found[name] = [verdict.outcome for verdict in figure.judge(results)]
+        found[name] = outcomes(figure.judge(results))
         panels = figure.draw(results)
         assert panels
         assert not any(panel.empty for panel in panels)
