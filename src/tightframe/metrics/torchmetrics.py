@@ -49,12 +49,11 @@ class CollapseMetric(Metric):
     """Neural-collapse metrics of a stream of features, for any loop that uses torchmetrics.
 
     ``update(features, labels)`` as for `ClassMoments`; ``compute()`` returns a dictionary of
-    scalars. Small is collapsed, for all of them:
-
-    - ``nc1`` (with ``scatter``), ``nc1_quotient``, ``cdnv``: see the functions of these names;
-    - ``nc2``: `nc2` of the class means to the target; ``equinorm``, ``equiangularity``;
-    - with a classifier: ``nc2_classifier``, ``nc3``, ``self_duality``, ``bias_alignment``,
-      ``equinorm_classifier``, ``equiangularity_classifier``.
+    scalars. Small is collapsed, for all of them. They are the metrics of
+    `tightframe.metrics.registry` that moments determine, such as ``nc1`` (with ``scatter``),
+    ``nc1_quotient``, ``nc2`` of the class means to the target and ``equinorm``; with a classifier
+    ``nc3``, ``self_duality``, ``bias_alignment`` too, and under ``nc2_classifier``,
+    ``equinorm_classifier`` and so on what is measured of the classifier alone.
 
     NC4 is not among them: it compares samples with class means that are known only at the end
     (see `CollapseReport.from_loader`).

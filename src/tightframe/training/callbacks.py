@@ -245,7 +245,8 @@ class CollapseCallback(lightning.Callback):
         with warnings.catch_warnings():
             # What has no value (a distance to zero, NC1 of merged means) is NaN or infinite in
             # the row; merging classes are what is looked for here, no reason to warn every time.
-            warnings.filterwarnings("ignore", "(distance to|nc1|cdnv|nc4)", RuntimeWarning)
+            named = "|".join(metric.key for metric in LEADING)
+            warnings.filterwarnings("ignore", f"(distance to|{named})", RuntimeWarning)
             report = CollapseReport.measure(moments, weight, bias, features=features)
             row: Row = {
                 "loss": loss,
