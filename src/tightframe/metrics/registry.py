@@ -210,7 +210,8 @@ METRICS = (
         "nc4",
         "NC4, share unlike nearest mean",
         "share of samples with argmax W h + b != argmin ||h - mu_k||",
-        r"P(\operatorname{argmax}_k (W h + b)_k \ne \operatorname{argmin}_k \lVert h - \mu_k \rVert)",
+        r"P(\operatorname{argmax}_k (W h + b)_k"
+        r" \ne \operatorname{argmin}_k \lVert h - \mu_k \rVert)",
         "share of samples where classifier and nearest centre disagree",
         "0",
         lambda s: s.decisions.nc4,
