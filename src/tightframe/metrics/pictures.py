@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tightframe.figures.model import Bars, Block, Chart, Curve, HeatMaps, Matrix, Panel, Sheet
 from tightframe.figures.style import GROUP_COLORS
 from tightframe.figures.table import Column, Table
-from tightframe.metrics.moments import describe_classes
+from tightframe.metrics.readings import describe_classes
 from tightframe.metrics.targets import TARGET_PARTS
 
 if TYPE_CHECKING:

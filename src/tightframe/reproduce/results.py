@@ -123,11 +123,6 @@ class Run:
         """What the theory gives in their place."""
         return self._of_groups("predicted_margin")
 
-    @property
-    def thresholds(self) -> Array:
-        """Decay from which on each group has collapsed, shape (G,); NaN where none is known."""
-        return self._of_groups("threshold")
-
     def _of_groups(self, name: str) -> Array:
         groups = range(len(self.problem.groups))
         return np.array([self.measured(f"group{g}_{name}") for g in groups])

@@ -12,6 +12,7 @@ import numpy as np
 from tightframe.figures.table import Column, Table
 from tightframe.figures.table import format_number as format_number
 from tightframe.geometry.dense import PARTS
+from tightframe.metrics.registry import METRICS
 from tightframe.problem.problem import Problem, with_loss_terms
 from tightframe.runs.store import RunRecord, SettingRecord
 from tightframe.theory.thresholds import Thresholds, thresholds
@@ -31,14 +32,7 @@ _SCALARS = {
     "test_accuracy": "test accuracy",
 }
 
-METRIC_NAMES = {
-    "nc1": "NC1, tr Σ_W Σ_B⁺ / K",
-    "nc1_quotient": "NC1 quotient, tr Σ_W / tr Σ_B",
-    "cdnv": "CDNV, spread over class distance",
-    "self_duality": "NC3, classifier to centred means",
-    "bias_alignment": "bias alignment, ‖b + W μ‖",
-    "nc4": "NC4, share unlike nearest mean",
-}
+METRIC_NAMES = {metric.key: metric.label for metric in METRICS if metric.place}
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,13 @@ def failed(result, reason="diverged: a reason"):
     return TaskResult(result.task, rows, pd.DataFrame(), dict)
 
 
+def last_failed(result, reason="diverged: a reason"):
+    """The same task, its last run failed."""
+    rows = result.rows.astype({"reason": object})
+    rows.loc[rows.index[-1], ["status", "reason"]] = ["failed", reason]
+    return TaskResult(result.task, rows, result.history, result.read_arrays)
+
+
 def outcomes(verdicts):
     return [verdict.outcome for verdict in verdicts]
 
@@ -242,14 +249,20 @@ MINIMISERS = {
 ALL = [(paper, name) for paper, own in MINIMISERS.items() for name in own.figures]
 
 
-def spoilt(task, rows, arrays, history):
-    """As if a task had given nonsense."""
+def spoilt(task, rows, arrays, history, first=0):
+    """As if a task had given nonsense, from one of its runs on."""
     rng = np.random.default_rng(0)
     for name in rows.columns:
         # What was to be solved stays.
         if rows[name].dtype.kind == "f" and not name.endswith(("_decay", "lambda", "_threshold")):
-            rows[name] = 1e3
+            rows.loc[first:, name] = 1e3
     if task.kind in ("solve", "path"):
-        rows["status"] = "local"
+        rows.loc[first:, "status"] = "local"
     for name, value in arrays.items():
-        arrays[name] = rng.normal(size=np.shape(value)) * 10
+        if int(name.rpartition("_")[2]) >= first:
+            arrays[name] = rng.normal(size=np.shape(value)) * 10
+
+
+def last_spoilt(task, rows, arrays, history):
+    """As if the last run of a task had given nonsense."""
+    spoilt(task, rows, arrays, history, len(rows) - 1)

@@ -15,6 +15,7 @@ from tightframe.problem.problem import Problem
 from tightframe.reproduce.papers.dang_2023 import (
     deep_ce,
     frames,
+    imbalanced_networks,
     rank_deficient,
     shared,
     thresholds,
@@ -65,9 +66,8 @@ def test_network_decays_are_those_of_the_papers_code():
     assert shared.paper_setting("5000x10", 1e-4, 128, 50_000) == pytest.approx(
         [1e-4 * 10, 1e-4 * 10 * 128 / 50_000]
     )
-    assert shared.paper_setting(shared.IMBALANCED_CIFAR, 1e-5, 3000, 3000) == pytest.approx(
-        [1e-4, 1e-4]
-    )
+    counts = imbalanced_networks.IMBALANCED_CIFAR
+    assert shared.paper_setting(counts, 1e-5, 3000, 3000) == pytest.approx([1e-4, 1e-4])
 
 
 @pytest.mark.parametrize("depth", [1, 3, 9])

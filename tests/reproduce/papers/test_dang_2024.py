@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import tightframe as tf
 from tests.reproduce.papers.minimisers import MINIMISERS, of, outcomes
 from tightframe.problem.problem import Problem
-from tightframe.reproduce.papers.dang_2024 import collapse_threshold, norms_angles, shared
+from tightframe.reproduce.papers.dang_2024 import collapse_threshold, norms_angles, shared, ufm
 from tightframe.reproduce.results import Results
 from tightframe.reproduce.spec import SCALES
 from tightframe.reproduce.tasks import run_task
@@ -308,7 +308,7 @@ def test_the_published_margins_are_those_of_the_code(counts):
             1 / 2
         )
         expected.append(math.log((k - 1) * (n ** (1 / 2) / (total * root) - 1)))
-    found = shared.published_margins(problem.counts)
+    found = ufm.published_margins(problem.counts)
     assert found == pytest.approx(np.array(expected), rel=1e-12)
     # They are no minimiser's, by far more than any rounding.
     assert np.abs(found - tf.solve(problem).margins).min() > 0.5

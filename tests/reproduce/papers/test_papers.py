@@ -4,7 +4,15 @@ import json
 
 import pytest
 
-from tests.reproduce.papers.minimisers import ALL, MINIMISERS, failed, outcomes, spoilt
+from tests.reproduce.papers.minimisers import (
+    ALL,
+    MINIMISERS,
+    failed,
+    last_failed,
+    last_spoilt,
+    outcomes,
+    spoilt,
+)
 from tightframe.figures.storage import panel_to_dict
 from tightframe.problem.problem import Problem
 from tightframe.reproduce.results import Results
@@ -94,16 +102,16 @@ def test_a_failed_run_is_no_evidence(paper, name):
     figure, results = own.figures[name], own.ideal(name)
     before = figure.judge(results)
     for tasks in kinds_of_tasks(results):
-        for chosen in (tasks[:1], tasks[-1:], tasks):
-            lost = {id(result): failed(result) for result in chosen}
-            after = Results(
-                results.scale, tuple(lost.get(id(result), result) for result in results.tasks)
-            )
-            nonsense = {id(result): own.result(result.task, spoilt) for result in chosen}
-            told = figure.judge(
-                Results(results.scale, tuple(nonsense.get(id(r), r) for r in results.tasks))
-            )
-            verdicts = figure.judge(after)
+        for chosen, lose, spoil in (
+            (tasks[:1], failed, spoilt),
+            (tasks[-1:], failed, spoilt),
+            (tasks, failed, spoilt),
+            (tasks[-1:], last_failed, last_spoilt),
+        ):
+            lost = replaced(results, {result: lose(result) for result in chosen})
+            nonsense = {result: own.result(result.task, spoil) for result in chosen}
+            told = figure.judge(replaced(results, nonsense))
+            verdicts = figure.judge(lost)
             assert [v.criterion for v in verdicts] == [v.criterion for v in before]
             assert [v.claimed for v in verdicts] == [v.claimed for v in before]
             for verdict, was, spoiled in zip(verdicts, before, told, strict=True):
@@ -115,4 +123,9 @@ def test_a_failed_run_is_no_evidence(paper, name):
                     assert "nan" not in verdict.sentence
                 else:
                     assert verdict.outcome == was.outcome
-            drawn(figure, after)
+            drawn(figure, lost)
+
+
+def replaced(results, new):
+    """The results with other ones of some tasks."""
+    return Results(results.scale, tuple(new.get(result, result) for result in results.tasks))

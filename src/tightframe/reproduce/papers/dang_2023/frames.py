@@ -66,14 +66,6 @@ def lengths(run: Run) -> dict[str, Array]:
     return dict(zip(GRAMS, gof_lengths(problem.counts, problem.depth, *decays), strict=True))
 
 
-def length_error(run: Run) -> float:
-    """Return how far matrices are from the paper's diagonal ones, over the largest entry."""
-    return max(
-        float(np.abs(run.array(name) - np.diag(expected)).max() / expected.max())
-        for name, expected in lengths(run).items()
-    )
-
-
 def length_table(runs: Sequence[Run], title: str) -> Table:
     """Put predicted and measured squared lengths side by side, of the first seed."""
     lines: list[list[Any]] = []

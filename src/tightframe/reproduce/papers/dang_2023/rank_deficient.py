@@ -29,7 +29,6 @@ from tightframe.reproduce.spec import Figure, Task, Verdict
 _RANK_COUNTS = "300,250,200,150,100,50"
 _RANK_DIMS = (2, 4)
 _RANK_DEPTHS = (1, 3)
-_RANK_BALANCED = "100x4"
 _RANK_NETWORK = "140,126,112,98,84,70,56,42,28,14"
 _RANK_NETWORK_DIM = 4
 _RANK_SETTINGS = {1: (1e-2, 1e-4), 3: (2e-3, 2e-5)}

@@ -18,7 +18,7 @@ from tightframe.reproduce.judging import (
     unless_early,
     verdict,
 )
-from tightframe.reproduce.results import Array, Results, Run
+from tightframe.reproduce.results import Results, Run
 from tightframe.reproduce.spec import Task, Verdict
 
 #: Numbers of linear layers M, with balanced and with imbalanced classes.
@@ -27,19 +27,17 @@ IMBALANCED_DEPTHS = (1, 3, 6)
 
 #: What NC1 and the distances (NC2, NC3) must fall below: UFM, networks.
 UFM_LIMIT = 1e-2
-NETWORK_LIMITS = {"nc1": 5e-2, "distance": 1e-1}
+_NETWORK_LIMITS = {"nc1": 5e-2, "distance": 1e-1}
 
 #: A mean logit of its own class below this has vanished; labels are 0 and 1.
 VANISHED = 0.02
 
-#: Losses this far apart differ.
-LOSS_TOLERANCE = 1e-5
 
 BIAS_NAMES = {"none": "no bias", "free": "last-layer bias"}
-NETWORKS = {"smoke": "MLP on digits", "cpu": "MLP on digits", "paper": "networks on CIFAR10"}
+_NETWORKS = {"smoke": "MLP on digits", "cpu": "MLP on digits", "paper": "networks on CIFAR10"}
 
 NC1 = "NC1 = tr(Σ_W Σ_B⁺)/K"
-DISTANCE = "normalised Frobenius distance"
+_DISTANCE = "normalised Frobenius distance"
 
 
 # -- problems and tasks ----------------------------------------------------------------------------
@@ -207,17 +205,16 @@ NETWORK_NOTE = (
 )
 
 
-BALANCED = "100x4"
+_BALANCED = "100x4"
 SYNTHETIC_DECAY = 5e-4
 
-#: Imbalanced counts of the synthetic experiment and of the networks.
+#: Imbalanced counts of the synthetic experiment.
 IMBALANCED = "200,100,50x2"
-IMBALANCED_CIFAR = "100x2,200x2,300x2,400x2,500x2"
 
 
 def balanced_problem(depth: int, bias: str, **rest: Any) -> dict[str, Any]:
     """Return the balanced problem of the paper's synthetic experiment."""
-    return mse(BALANCED, SYNTHETIC_DECAY, depth, bias=bias, **rest)
+    return mse(_BALANCED, SYNTHETIC_DECAY, depth, bias=bias, **rest)
 
 
 def network_problem(
@@ -258,13 +255,13 @@ def _distances(run: Run) -> list[float]:
 
 def title_of(results: Results) -> str:
     """Return what the networks of a scale are."""
-    return NETWORKS[results.scale]
+    return _NETWORKS[results.scale]
 
 
 def judge_collapse(part: Results, what: str, claimed: str, name: str) -> Verdict:
     """Judge whether NC1 and all distances to the predicted geometry end below their limits."""
     network = what == "network"
-    limits = NETWORK_LIMITS if network else {"nc1": UFM_LIMIT, "distance": UFM_LIMIT}
+    limits = _NETWORK_LIMITS if network else {"nc1": UFM_LIMIT, "distance": UFM_LIMIT}
     nc1 = largest(part, lambda run: run.measured("nc1"))
     worst = largest(part, _distances)  # a zero matrix has no direction: NaN
     depths = sorted_by(part.done, lambda run: run.problem.depth)
@@ -319,9 +316,9 @@ def collapse_charts(part: Results, name: str, x: str) -> list[Panel]:
     log_x = x == "iteration"
     metrics = {
         "NC1": ("nc1", NC1),
-        "NC2, classifier W Wᵀ": ("classifier_to_predicted", DISTANCE),
-        "NC2, class means H̄ᵀH̄": ("means_to_predicted", DISTANCE),
-        "NC3, mean logits W H̄": ("logits_to_predicted", DISTANCE),
+        "NC2, classifier W Wᵀ": ("classifier_to_predicted", _DISTANCE),
+        "NC2, class means H̄ᵀH̄": ("means_to_predicted", _DISTANCE),
+        "NC3, mean logits W H̄": ("logits_to_predicted", _DISTANCE),
     }
     return [
         Chart(f"{title}, {name}", x, label, _curves(part, column, x), log_x=log_x, log_y=True)
@@ -349,12 +346,6 @@ def final_table(part: Results, title: str) -> Table:
         "Distances of W Wᵀ, H̄ᵀH̄ and W H̄ to the predicted geometry, each divided by its norm first "
         "(H̄ centred where there is a bias). The largest of the seeds.",
     )
-
-
-def own_logits(run: Run, group: int, name: str = "logits") -> Array:
-    """Return the mean logits of a group's classes on themselves."""
-    own: Array = np.diagonal(run.array(name))[run.problem.class_groups == group]
-    return own
 
 
 def above(runs: Sequence[Run]) -> int:

@@ -18,14 +18,20 @@ from tightframe.reproduce.papers.dang_2023.shared import (
     above,
     mse,
     network,
-    own_logits,
     small,
     theory,
     ufm,
 )
-from tightframe.reproduce.results import Results, Run
+from tightframe.reproduce.results import Array, Results, Run
 from tightframe.reproduce.spec import Figure, Task, Verdict
 from tightframe.theory.thresholds import thresholds
+
+
+def _own_logits(run: Run, group: int, name: str = "logits") -> Array:
+    """Return the mean logits of a group's classes on themselves."""
+    own: Array = np.diagonal(run.array(name))[run.problem.class_groups == group]
+    return own
+
 
 _DEPTHS = (1, 2, 3)
 _DECAYS = [round(float(decay), 6) for decay in np.geomspace(0.01, 0.045, 12)]
@@ -69,7 +75,7 @@ def _limits(problem: Problem) -> list[float]:
 
 def _left(run: Run, group: int) -> bool:
     """Return whether a class of a group is left."""
-    return bool(own_logits(run, group).max() >= VANISHED)
+    return bool(_own_logits(run, group).max() >= VANISHED)
 
 
 def _vanished(group: int, runs: Sequence[Run]) -> bool:
@@ -121,7 +127,7 @@ def _judge(results: Results) -> list[Verdict]:
 
 def _judge_certified_switch(theory: Results) -> Verdict:
     wrong = [
-        bool(own_logits(run, g).mean() > 0) == bool(at_most(limit, run.decay))
+        bool(_own_logits(run, g).mean() > 0) == bool(at_most(limit, run.decay))
         for run in theory.done
         for g, limit in enumerate(_limits(run.problem))
     ]
@@ -172,11 +178,11 @@ def _chart(theory: Sequence[Run], measured: Sequence[Run], title: str, name: str
         if line:
             limit = _limits(line[0].problem)[g]
             marks.append(Mark(limit, f"n = {group.count}", color=g))
-            y = [float(own_logits(run, g, name).mean()) for run in line]
+            y = [float(_own_logits(run, g, name).mean()) for run in line]
             x = [run.decay for run in line]
             curves.append(Curve(f"n = {group.count}", x, y, g, "dashed"))
         if found:
-            y = [float(own_logits(run, g).mean()) for run in found]
+            y = [float(_own_logits(run, g).mean()) for run in found]
             curves.append(Curve("", [run.decay for run in found], y, g, "points"))
     label = "geometric mean of the decays"
     note = "Dashed: the certified minimiser. Points: trained. Vertical: the predicted threshold."

@@ -22,7 +22,6 @@ from tightframe.reproduce.judging import Switch, at_minimum, decided, sorted_by,
 from tightframe.reproduce.papers.dang_2024.shared import (
     COUNTS,
     DIGITS,
-    LAMBDA,
     MLP,
     PAPER_NETWORKS,
     PAPER_TRAINING,
@@ -35,6 +34,9 @@ from tightframe.reproduce.results import Results, Run
 from tightframe.reproduce.spec import Figure, Task, Verdict
 from tightframe.runs.verdicts import COLLAPSE_TOLERANCE as COLLAPSED
 from tightframe.theory.thresholds import thresholds
+
+LAMBDA = "λ = √(weight decay · feature decay)"
+
 
 #: lambda in units of the smallest class's threshold: at least two points between two thresholds,
 #: which are at 1, sqrt(2), ..., sqrt(5), and beyond the last, so that a switch two steps off shows.

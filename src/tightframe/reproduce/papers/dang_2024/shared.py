@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from tightframe.figures.model import Curve, HeatMaps, Matrix, block_borders
 from tightframe.problem.counts import parse_counts
 from tightframe.problem.problem import Problem
-from tightframe.reproduce.results import Array, Run
+from tightframe.reproduce.results import Run
 from tightframe.reproduce.spec import Task
 
 #: The paper's metrics and the columns that they are; NC2_W needs more than one Gram (`nc2_w`).
@@ -42,8 +42,6 @@ _FASHION = "20x2,40x2,60x2,80x2,100x2"
 
 #: N lambda over the root of the smallest count, of these UFMs and networks.
 STRENGTH = {"UFM": 0.15, "network": 0.3}
-
-LAMBDA = "λ = √(weight decay · feature decay)"
 
 
 # -- problems and tasks ----------------------------------------------------------------------------
@@ -205,29 +203,6 @@ def nc2_w(counts: ArrayLike, logits: ArrayLike, classifier: ArrayLike, means: Ar
         return math.nan
     inner = float((shape * z).sum()) / math.sqrt(squares[0]) / math.sqrt(squares[1])
     return math.sqrt(max(2 - 2 * inner, 0.0))
-
-
-def published_margins(counts: ArrayLike) -> Array:
-    """Return the margins M_k as the paper's published code computes them.
-
-    Its ``compute_M_array`` divides by ``sqrt(lH/2 lW/2) sqrt((K-1)/K lW/lH)``, from which the
-    feature decay cancels, where the minimiser has ``sqrt(lW lH (K-1)/K)``.
-
-    Parameters
-    ----------
-    counts : array_like, shape (K,)
-
-    Returns
-    -------
-    ndarray, shape (K,), float64
-        In nats; 0 where the argument of the logarithm is below 1.
-    """
-    n = np.asarray(counts, dtype=np.float64)
-    k = len(n)
-    decay = math.sqrt(_FEATURE_DECAY / 2 * _WEIGHT_DECAY / 2)
-    decay *= math.sqrt((k - 1) / k * _WEIGHT_DECAY / _FEATURE_DECAY)
-    inside: Array = (k - 1) * (np.sqrt(n) / (n.sum() * decay) - 1)
-    return np.log(np.maximum(inside, 1.0))
 
 
 def metrics(run: Run) -> dict[str, float]:

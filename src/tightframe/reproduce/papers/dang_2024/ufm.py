@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tightframe.figures.model import Chart, Curve, Panel, Table
 from tightframe.reproduce.judging import (
@@ -19,6 +21,8 @@ from tightframe.reproduce.judging import (
     verdict,
 )
 from tightframe.reproduce.papers.dang_2024.shared import (
+    _FEATURE_DECAY,
+    _WEIGHT_DECAY,
     COUNTS,
     METRICS,
     SAMPLES,
@@ -27,14 +31,37 @@ from tightframe.reproduce.papers.dang_2024.shared import (
     metrics,
     paper_problem,
     problem_of,
-    published_margins,
     sampled,
     ufm,
     visible,
 )
-from tightframe.reproduce.results import Results, Run
+from tightframe.reproduce.results import Array, Results, Run
 from tightframe.reproduce.spec import Figure, Task, Verdict
 from tightframe.solve import solve
+
+
+def published_margins(counts: ArrayLike) -> Array:
+    """Return the margins M_k as the paper's published code computes them.
+
+    Its ``compute_M_array`` divides by ``sqrt(lH/2 lW/2) sqrt((K-1)/K lW/lH)``, from which the
+    feature decay cancels, where the minimiser has ``sqrt(lW lH (K-1)/K)``.
+
+    Parameters
+    ----------
+    counts : array_like, shape (K,)
+
+    Returns
+    -------
+    ndarray, shape (K,), float64
+        In nats; 0 where the argument of the logarithm is below 1.
+    """
+    n = np.asarray(counts, dtype=np.float64)
+    k = len(n)
+    decay = math.sqrt(_FEATURE_DECAY / 2 * _WEIGHT_DECAY / 2)
+    decay *= math.sqrt((k - 1) / k * _WEIGHT_DECAY / _FEATURE_DECAY)
+    inside: Array = (k - 1) * (np.sqrt(n) / (n.sum() * decay) - 1)
+    return np.log(np.maximum(inside, 1.0))
+
 
 #: Iterations at which NC2_W is measured: the history has no vectors to compute it from.
 _SNAPSHOTS = (1, 3, 10, 30, 60, 100, 200)

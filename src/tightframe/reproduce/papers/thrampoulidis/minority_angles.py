@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,11 +19,10 @@ from tightframe.reproduce.papers.thrampoulidis.shared import (
     NETWORK_NOTE,
     NETWORK_RIDGE,
     NETWORKS,
-    RATIO_AXIS,
+    RATIOS,
     RIDGE,
     SHORT,
     UFM_NOTE,
-    _minimisers,
     check_ratios,
     measured,
     network_counts,
@@ -30,7 +30,6 @@ from tightframe.reproduce.papers.thrampoulidis.shared import (
     networks_of,
     problem,
     ratio_of,
-    ratios_of,
     step,
     step_values,
     ufm,
@@ -39,6 +38,19 @@ from tightframe.reproduce.papers.thrampoulidis.shared import (
 )
 from tightframe.reproduce.results import Results, Run
 from tightframe.reproduce.spec import Figure, Task, Verdict
+
+RATIO_AXIS = "imbalance R"
+
+
+def _ratios_of(scale: str) -> tuple[int, ...]:
+    """Return the imbalances of curves over R."""
+    return RATIOS if scale == "smoke" else MORE_RATIOS
+
+
+def _minimisers(problems: Sequence[Mapping[str, Any]], of: str) -> Task:
+    options = {"problems": list(problems), "arrays": True}
+    return Task("solve", options, {"what": "theory", "of": of})
+
 
 _DENSE_RATIOS = (1, 2, 3, 5, 7, 10, 14, 20, 30, 50, 70, 100, 200, 300, 1000, 10_000)
 _FAR_RATIOS = (10**5, 10**6, 10**8, 10**10, 10**12)
@@ -65,8 +77,8 @@ def _tasks(scale: str) -> list[Task]:
     if scale != "paper":
         problems = [problem(network_counts(scale, r), NETWORK_RIDGE) for r in MORE_RATIOS]
         tasks.append(_minimisers(problems, "network"))
-    tasks += [ufm(scale, ratio) for ratio in ratios_of(scale)]
-    return tasks + [network_task(scale, ratio, data, network) for ratio in ratios_of(scale)]
+    tasks += [ufm(scale, ratio) for ratio in _ratios_of(scale)]
+    return tasks + [network_task(scale, ratio, data, network) for ratio in _ratios_of(scale)]
 
 
 def _own_ratio(run: Run) -> float:
@@ -122,11 +134,11 @@ def _judge_models(
     short: bool = False,
 ) -> Verdict:
     """Judge models of all R; without ``theory`` there is nothing but the order to compare."""
-    check_ratios(name, runs, ratios_of(scale))
+    check_ratios(name, runs, _ratios_of(scale))
     found = {float(ratio): float(v) for ratio, v in mean_by(runs, ratio_of, _angle).items()}
     ends = list(found.items()) or [(math.nan, math.nan)]
     (low, first), (high, last) = ends[0], ends[-1]
-    formula = step_values(CLASSES, max(ratios_of(scale)))["w_minor"]
+    formula = step_values(CLASSES, max(_ratios_of(scale)))["w_minor"]
     predicted, near, off = formula, True, math.nan
     if theory is not None:
         minima = {_own_ratio(run): _angle(run) for run in theory if not run.failed}

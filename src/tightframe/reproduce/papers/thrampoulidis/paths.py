@@ -19,7 +19,7 @@ from tightframe.reproduce.papers.thrampoulidis.shared import (
 from tightframe.reproduce.results import Results, Run
 from tightframe.reproduce.spec import Task
 
-PATH_COUNTS = {"R = 1": step(1), "R = 10": step(10), "R = 100": step(100)}
+_PATH_COUNTS = {"R = 1": step(1), "R = 10": step(10), "R = 100": step(100)}
 LONG_TAIL = "100,60,36,22,13,8,5,3,2,1"
 PATH_RIDGES = (0.5, *(10.0**-power for power in range(1, 21)))
 
@@ -32,14 +32,14 @@ def _path(name: str, counts: str) -> Task:
     return Task("path", options, {"what": "path", "imbalance": name})
 
 
-def path_counts(scale: str) -> dict[str, str]:
+def _path_counts(scale: str) -> dict[str, str]:
     """Return counts by the name of the imbalance."""
-    return PATH_COUNTS if scale == "smoke" else {**PATH_COUNTS, "long tail": LONG_TAIL}
+    return _PATH_COUNTS if scale == "smoke" else {**_PATH_COUNTS, "long tail": LONG_TAIL}
 
 
 def path_tasks(scale: str) -> list[Task]:
     """Return the paths, and the UFM to compare with."""
-    paths = [_path(name, counts) for name, counts in path_counts(scale).items()]
+    paths = [_path(name, counts) for name, counts in _path_counts(scale).items()]
     return [*paths, *ufm_tasks(scale)]
 
 

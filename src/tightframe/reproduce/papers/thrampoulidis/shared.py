@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
@@ -29,7 +29,7 @@ RIDGE, NO_RIDGE = 0.01, 1e-8
 
 #: Ridge of the networks at the small scales. At scale paper all parameters decay, and what that
 #: amounts to in the UFM is unknown: the prediction there is that of almost no ridge.
-NETWORK_RIDGE, VANISHING_RIDGE = 0.1, 1e-6
+NETWORK_RIDGE, _VANISHING_RIDGE = 0.1, 1e-6
 
 #: Parts of the geometry that are compared.
 PARTS = {"classifier": "classifier", "means": "class means", "logits": "logits"}
@@ -38,7 +38,6 @@ PARTS = {"classifier": "classifier", "means": "class means", "logits": "logits"}
 NEAR = 0.1
 
 RIDGE_AXIS = "ridge N √(λ_W λ_H)"
-RATIO_AXIS = "imbalance R"
 
 
 # -- problems and tasks ----------------------------------------------------------------------------
@@ -54,11 +53,6 @@ def step(ratio: int, majority: int | None = None) -> str:
 def problem(counts: str, ridge: float) -> dict[str, Any]:
     """Return a problem of the paper, with equal decays, for `Task`."""
     return Problem.from_summed_loss(counts, weight_decay=ridge, feature_decay=ridge).to_dict()
-
-
-def ratios_of(scale: str) -> tuple[int, ...]:
-    """Return the imbalances of curves over R."""
-    return RATIOS if scale == "smoke" else MORE_RATIOS
 
 
 def ufm(scale: str, ratio: int) -> Task:
@@ -101,7 +95,7 @@ NETWORKS = {
         for network in ("resnet18", "vgg13")
     ],
 }
-NAMES = {
+_NAMES = {
     "digits": "digits",
     "mnist": "MNIST",
     "fashion_mnist": "Fashion-MNIST",
@@ -114,7 +108,7 @@ NAMES = {
 
 def network_ridge(scale: str) -> float:
     """Return the ridge of the networks."""
-    return VANISHING_RIDGE if scale == "paper" else NETWORK_RIDGE
+    return _VANISHING_RIDGE if scale == "paper" else NETWORK_RIDGE
 
 
 def network_counts(scale: str, ratio: int) -> str:
@@ -127,7 +121,7 @@ def network_task(scale: str, ratio: int, data: str, network: str) -> Task:
     counts = network_counts(scale, ratio)
     config: dict[str, Any] = {"data": data, "counts": counts, **_TRAINING[scale]}
     if scale == "paper":
-        ridge = VANISHING_RIDGE / Problem(counts, weight_decay=1.0, feature_decay=1.0).num_samples
+        ridge = _VANISHING_RIDGE / Problem(counts, weight_decay=1.0, feature_decay=1.0).num_samples
         config |= {"settings": [[5e-4, ridge**2 / 5e-4]], "network": network}
         config["network_options"] = {"last_relu": True}
     else:
@@ -138,16 +132,11 @@ def network_task(scale: str, ratio: int, data: str, network: str) -> Task:
     return Task("network", {"config": config, "arrays": True}, labels)
 
 
-def _minimisers(problems: Sequence[Mapping[str, Any]], of: str) -> Task:
-    options = {"problems": list(problems), "arrays": True}
-    return Task("solve", options, {"what": "theory", "of": of})
-
-
 NETWORK_NOTE = (
     "At scales smoke and cpu the networks are MLPs trained by Adam with 100 samples of each "
     "majority class, the decays on features and head only; at scale paper ResNet18 and VGG13, SGD, "
     "decay 5e-4 on all parameters. There the UFM's ridge is unknown; the minimiser drawn is that "
-    f"of ridge {VANISHING_RIDGE:g}, close to SELI. During training networks are measured against "
+    f"of ridge {_VANISHING_RIDGE:g}, close to SELI. During training networks are measured against "
     "the minimiser and the ETF, against SELI at the end."
 )
 UFM_NOTE = (
@@ -355,7 +344,7 @@ def networks_of(results: Results) -> Iterator[tuple[str, Results]]:
     for data, network in NETWORKS[results.scale]:
         part = results.select(what="network", data=data, network=network)
         if part.tasks:
-            yield f"{NAMES[network]} on {NAMES[data]}", part
+            yield f"{_NAMES[network]} on {_NAMES[data]}", part
 
 
 def check_ratios(name: str, runs: Iterable[Run], ratios: Iterable[int]) -> None:
@@ -365,18 +354,18 @@ def check_ratios(name: str, runs: Iterable[Run], ratios: Iterable[int]) -> None:
 
 
 #: What is measured against, in tables.
-TARGETS = {"seli": "SELI", "etf": "ETF", "minimiser": "min."}
+_TARGETS = {"seli": "SELI", "etf": "ETF", "minimiser": "min."}
 
 
 def distance_row(run: Run) -> list[float]:
     """Return the distances of a run to all targets, for a table."""
-    return [float(v) for v in np.transpose([away(run, target) for target in TARGETS]).ravel()]
+    return [float(v) for v in np.transpose([away(run, target) for target in _TARGETS]).ravel()]
 
 
 def distance_titles() -> list[str]:
     """Return the columns of `distance_row`."""
     short = {"classifier": "W", "means": "H", "logits": "Z"}
-    return [f"{short[part]}, {name}" for part in PARTS for name in TARGETS.values()]
+    return [f"{short[part]}, {name}" for part in PARTS for name in _TARGETS.values()]
 
 
 #: How a sentence about networks of a smoke run ends.

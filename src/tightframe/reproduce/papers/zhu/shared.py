@@ -22,14 +22,6 @@ COLLAPSED = 0.1
 #: How far a test accuracy may be below another where the paper calls them similar.
 SIMILAR = 0.01
 
-#: Share of the training labels from which on a network fits them.
-FITS = 0.99
-
-#: How far from one in K the test accuracy may be after training on random labels.
-CHANCE = 0.05
-
-#: Distances between the trained UFM and what the theorem says count as zero below this.
-EXACT = 1e-3
 
 CLASSES = 10
 
@@ -61,7 +53,7 @@ _BACKBONES: dict[str, dict[str, Any]] = {
     },
 }
 
-EPOCHS = {"smoke": 30, "cpu": 1200, "paper": 200}
+_EPOCHS = {"smoke": 30, "cpu": 1200, "paper": 200}
 DECAYS = {"smoke": 1e-2, "cpu": 1e-2, "paper": 5e-4}
 
 NAMES = {"digits": "digits", "fashion_mnist": "Fashion-MNIST", "mnist": "MNIST"}
@@ -91,7 +83,7 @@ def network_task(scale: str, data: str, config: Mapping[str, Any], **labels: Any
         "settings": [[DECAYS[scale], FEATURE_DECAY]],
         "bias": "free",
         "decay_on": "all",
-        "epochs": EPOCHS[scale],
+        "epochs": _EPOCHS[scale],
         **({} if "network" in config else _BACKBONES[scale]),
         **config,
     }
@@ -113,10 +105,10 @@ def network_task(scale: str, data: str, config: Mapping[str, Any], **labels: Any
 
 
 _COUNTS = "20x10"
-_DECAY = 5e-3  # threshold: 1 / (K sqrt(n)) = 0.0224
+DECAY = 5e-3  # threshold: 1 / (K sqrt(n)) = 0.0224
 
 
-def problem_of(dim: int | None = None, decay: float = _DECAY, **more: Any) -> dict[str, Any]:
+def problem_of(dim: int | None = None, decay: float = DECAY, **more: Any) -> dict[str, Any]:
     """Return the UFM of the theorems with equal decays."""
     values: dict[str, Any] = {"weight_decay": decay, "feature_decay": decay, **more}
     return Problem(_COUNTS, dim=dim, **values).to_dict()
