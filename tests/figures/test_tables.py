@@ -142,6 +142,13 @@ def test_the_console_shows_brackets_as_they_are():
     assert [row.end_section for row in sections.rows] == [True, False, False]
 
 
+def test_names_stay_whole_in_a_narrow_console_and_sentences_are_broken():
+    names = Table("", ["metric", "text"], [["group_cosine_minimum", "many words " * 9]])
+    assert "group_cosine_minimum" in to_console(names, width=40)
+    sentences = Table("", ["what", "n"], [["a long description of a number", 1.23456]])
+    assert "1.2346" in to_console(sentences, width=30)
+
+
 def test_what_is_special_to_latex_is_escaped():
     table = Table(
         "100 % of _all_",

@@ -28,9 +28,10 @@ def to_rich(table: Table) -> RichTable:
     drawn = RichTable(
         title=plain(table.title) or None, caption=plain(table.note) or None, title_justify="left"
     )
+    # A name without spaces that is broken over lines could not be copied.
+    kept = not any(" " in row[0] for row in table.texts)
     for i, head in enumerate(table.heads):
-        # Names are not broken over lines: they could not be copied.
-        drawn.add_column(plain(head.head), justify=_justify(head), no_wrap=i == 0)
+        drawn.add_column(plain(head.head), justify=_justify(head), no_wrap=kept and i == 0)
     for i, row in enumerate(table.texts):
         if i in table.sections:
             drawn.add_section()
