@@ -17,7 +17,7 @@ from tightframe.capture.watch import watch
 from tightframe.data.batches import sample_rows
 from tightframe.heads import FixedETF
 from tightframe.heads.find import find_head, find_module
-from tightframe.metrics.moments import ClassMoments
+from tightframe.metrics.class_moments import ClassMoments
 
 pytestmark = pytest.mark.filterwarnings("error")
 

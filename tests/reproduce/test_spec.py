@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.reproduce.toy_paper import BAD, single
 from tightframe.figures import model as charts
+from tightframe.figures import storage
 from tightframe.figures.model import Chart, Curve, HeatMaps, Mark, Matrix, Table
 from tightframe.reproduce import papers as package
 from tightframe.reproduce import spec
@@ -120,9 +121,9 @@ def test_panels_survive_storage(values, log_x, log_y):
     maps = HeatMaps("h", [Matrix("a", [[1.0, math.nan], [0.0, -3.0]])], borders=[1.0])
     table = Table("t", ["a", "b"], [["x", 1.5], [None, 2]])
     for panel in (chart, maps, table):
-        text = json.dumps(charts.panel_to_dict(panel), allow_nan=False)
-        again = charts.panel_from_dict(json.loads(text))
-        assert charts.panel_to_dict(again) == charts.panel_to_dict(panel)
+        text = json.dumps(storage.panel_to_dict(panel), allow_nan=False)
+        again = storage.panel_from_dict(json.loads(text))
+        assert storage.panel_to_dict(again) == storage.panel_to_dict(panel)
         assert type(again) is type(panel)
     drawn = [
         (a, b)
@@ -157,8 +158,8 @@ def test_borders_lie_where_the_count_changes():
         (lambda: Mark(1.0, "m", "z"), "axis: got 'z'"),
         (lambda: Matrix("m", [1.0]), r"values: got shape \(1,\)"),
         (lambda: Table("t", ["a"], [[1, 2]]), "rows: got 2 entries for 1 columns"),
-        (lambda: charts.panel_from_dict({"kind": "pie"}), "panel: not one of a figure"),
-        (lambda: charts.panel_from_dict({"kind": "chart", "x": 1}), "panel: not one of a figure"),
+        (lambda: storage.panel_from_dict({"kind": "pie"}), "panel: not one of a figure"),
+        (lambda: storage.panel_from_dict({"kind": "chart", "x": 1}), "panel: not one of a figure"),
     ],
 )
 def test_panels_refuse_what_cannot_be_drawn(make, message):

@@ -31,7 +31,8 @@ from typing import Any
 import pandas as pd
 
 from tightframe.checks import whole_number
-from tightframe.figures.model import Panel, panel_from_dict, panel_to_dict
+from tightframe.figures.model import Panel
+from tightframe.figures.storage import panel_from_dict, panel_to_dict
 from tightframe.files import read_json, read_npz, write_json, write_npz
 from tightframe.parallel import runner
 from tightframe.reproduce.results import FAILED, Results, TaskResult

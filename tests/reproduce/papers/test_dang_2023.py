@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 import tightframe as tf
 from tests.reproduce.papers.minimisers import MINIMISERS, outcomes, trained
-from tightframe.figures.model import Table, panel_to_dict
+from tightframe.figures.model import Table
+from tightframe.figures.storage import panel_to_dict
 from tightframe.problem.problem import Problem
 from tightframe.reproduce.papers.dang_2023 import (
     deep_ce,

@@ -13,7 +13,7 @@ from tests.reproduce.papers.minimisers import (
     outcomes,
     spoilt,
 )
-from tightframe.figures.model import panel_to_dict
+from tightframe.figures.storage import panel_to_dict
 from tightframe.problem.problem import Problem
 from tightframe.reproduce.results import Results
 from tightframe.reproduce.spec import NOT_AT_THIS_SCALE, NOT_REPRODUCED, SCALES, UNDECIDED, papers

@@ -12,7 +12,8 @@ from scipy.optimize import minimize_scalar
 
 import tightframe as tf
 from tests.reproduce.papers.minimisers import MINIMISERS, failed, outcomes
-from tightframe.figures.model import Table, panel_to_dict
+from tightframe.figures.model import Table
+from tightframe.figures.storage import panel_to_dict
 from tightframe.problem.problem import Problem
 from tightframe.reproduce.papers.thrampoulidis import (
     certificate,

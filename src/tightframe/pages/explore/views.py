@@ -15,6 +15,7 @@ from tightframe.advice.advise import Proposal
 from tightframe.advice.prediction import describe
 from tightframe.figures.style import Ink
 from tightframe.geometry.dense import orthogonal_frame, seli, simplex_etf
+from tightframe.metrics.registry import METRICS
 from tightframe.pages.explore import compute, figures
 from tightframe.pages.explore.figures import Picture, group_names
 from tightframe.pages.explore.margins import predicted as predicted_margins
@@ -215,15 +216,10 @@ def measured_tables(measured: Measured, solution: Solution | None) -> list[Any]:
 
     report = measured.report
     scalars = [
-        [label, "-" if value is None else f"{value:.5g}"]
-        for label, value in (
-            ("NC1, within over between", report.nc1),
-            ("NC1, quotient of traces", report.nc1_quotient),
-            ("CDNV", report.cdnv),
-            ("NC3, self-duality", report.self_duality),
-            ("NC4, nearest centre disagrees", report.nc4),
-            ("bias alignment", report.bias_alignment),
-        )
+        [metric.label, "-" if value is None else f"{value:.5g}"]
+        for metric in METRICS
+        if metric.place
+        for value in (report.numbers[metric.key],)
     ]
     targets = [simplex_etf(len(report.counts)), orthogonal_frame(len(report.counts))]
     targets.append(seli(report.counts))

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tightframe.checks import positive_float, whole_number
 from tightframe.geometry.dense import normalized_distance, seli
-from tightframe.metrics.moments import plain_tensors
+from tightframe.metrics.plain import plain_tensors
 from tightframe.problem.counts import CountsLike
 from tightframe.problem.problem import Problem
 from tightframe.solution import Solution

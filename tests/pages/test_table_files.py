@@ -1,18 +1,16 @@
-"""LaTeX tables: the numbers of the page, and nothing that LaTeX takes for something else."""
+"""Tables as files: the numbers of the page, and nothing that LaTeX takes for something else."""
 
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from tests.pages.conftest import FINISHED
-from tightframe.pages.latex import to_latex, write_tables
-from tightframe.pages.run import group_rows
+from tightframe.pages.tables import write_tables
 from tightframe.runs.store import load_run
-from tightframe.runs.tables import format_number, metric_rows
+from tightframe.runs.tables import format_number, group_rows, metric_rows
 
 GALLERY = Path(__file__).parents[2] / "reproductions"
 
@@ -56,30 +54,6 @@ def test_tables_of_a_reproduction_can_be_set(tmp_path, name):
         assert not set("%#") & set(plain)
 
 
-def test_what_is_special_to_latex_is_escaped():
-    table = pd.DataFrame(
-        {"a_bcd": ["50 %", "x & y", r"\alpha^{2} ~ #1 $"], "λ": ["‖W‖²", "-", "±1"]}
-    )
-    text = to_latex(table, "100 % of _all_", "t")
-    assert r"\caption{100 \% of \_all\_}" in text
-    assert r"a\_bcd & $\lambda$" in text
-    assert r"50 \% & $\|$W$\|$$^2$" in text
-    assert r"\textbackslash{}alpha\textasciicircum{}\{2\} \textasciitilde{} \#1 \$" in text
-
-
-def test_mathematics_is_set_as_such():
-    table = pd.DataFrame(
-        {"number": ["-0.5", "1.5e-07", "n/a"], "text": ["Σ_W", "NC2_WWᵀ", "M >= 2"]}
-    )
-    rows = to_latex(table, "", "t").partition("\\midrule\n")[2].splitlines()
-    assert rows[:3] == [
-        r"$-0.5$ & $\Sigma$$_{W}$ \\",
-        r"$1.5 \cdot 10^{-7}$ & NC2$_{WW}$$^\top$ \\",
-        r"n/a & M $\geq$ 2 \\",
-    ]
-    assert r"\begin{tabular}{rl}" in to_latex(table, "", "t")
-
-
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdfLaTeX")
 @pytest.mark.skipif(not GALLERY.exists(), reason="needs the sources' records")
 def test_tables_are_set_by_pdflatex(tmp_path, run_folder):
@@ -106,6 +80,19 @@ def test_tables_are_set_by_pdflatex(tmp_path, run_folder):
     assert done.returncode == 0, log[-2000:]
     assert "Overfull" not in log
     assert "Missing" not in log
+
+
+def test_other_formats(tmp_path, run_folder):
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder)
+    markdown = {path.name: path.read_text() for path in write_tables(folder, "markdown")}
+    setting = next(s for s in load_run(folder).settings if s.name == FINISHED)
+    _title, _, *lines = markdown[f"{FINISHED}-groups.md"].splitlines()
+    assert len(lines) == 2 + len(group_rows(setting))
+    for line, row in zip(lines[2:], group_rows(setting), strict=True):
+        assert [cell.strip() for cell in line.split("|")][3] == format_number(row["margin"])
+    with pytest.raises(ValueError, match="format: got 'pdf', allowed are console, html, latex"):
+        write_tables(folder, "pdf")
 
 
 def test_other_folders_are_refused(tmp_path):
