@@ -107,13 +107,17 @@ def planned(task: Task) -> list[Planned]:
     """Return the runs that a task is to give, in the order of its rows."""
     arguments = task.arguments
     if task.kind == "network":
-        return [
-            Planned(partial(_network_problem, arguments["config"], i), _seed_of(arguments))
-            for i in range(len(arguments["config"].get("settings", [()])))
-        ]
+        from tightframe.runs.config import RunConfig
+
+        config = arguments["config"]
+        settings = config.get("settings", RunConfig.settings)
+        seed = config.get("seed", RunConfig.seed)
+        return [Planned(partial(_network_problem, config, i), seed) for i in range(len(settings))]
     if task.kind == "path":
-        points = [dict(zip(arguments["sweep"], p, strict=True)) for p in _points(arguments)]
-        return [Planned(partial(Problem, **{**arguments["problem"], **p})) for p in points]
+        sweep = arguments["sweep"]
+        points = zip(*sweep.values(), strict=True)
+        given = [arguments["problem"] | dict(zip(sweep, point, strict=True)) for point in points]
+        return [Planned(partial(Problem, **problem)) for problem in given]
     seeds = arguments.get("seeds", [0]) if task.kind == "ufm" else [arguments.get("seed", 0)]
     return [Planned(partial(Problem, **p), s) for p in arguments["problems"] for s in seeds]
 
@@ -122,14 +126,6 @@ def _network_problem(config: Mapping[str, Any], i: int) -> Problem:
     from tightframe.runs.config import RunConfig
 
     return RunConfig.from_dict(dict(config)).problems[i]
-
-
-def _seed_of(arguments: Mapping[str, Any]) -> int:
-    return int(arguments["config"].get("seed", 0))
-
-
-def _points(arguments: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    return zip(*arguments["sweep"].values(), strict=True)
 
 
 def run_task(
