@@ -102,7 +102,9 @@ class States:
         return ClassState(
             k,
             str(self.state[k]),
-            tuple(i for i in np.flatnonzero(self.prediction == self.prediction[k]).tolist() if i != k),
+            tuple(
+                i for i in np.flatnonzero(self.prediction == self.prediction[k]).tolist() if i != k
+            ),
             None if rival < 0 else int(rival),
             float(self.decision_margin[k]),
             None if np.isnan(sibling) else float(sibling),
@@ -204,15 +206,24 @@ def block_states(
     together = several & ((logits.within == 0) | vanished)  # the group's classes share
     prediction = _shared_columns(logits, kinds, vanished)
 
-    scores = logits.mean + bias[:, None]
-    own = np.diagonal(scores) + logits.within * (p.sizes - 1) / p.sizes
-    gaps = own - scores  # [j, i]: own logit of a class of group i minus one of group j
+    gaps = group_gaps(logits, bias)
     shared = prediction[:, None] == prediction
     gaps[shared] = 0.0
     # A sibling's: what is not merged is proven positive, and rounding must not say otherwise.
     sibling = np.where(together, 0.0, np.maximum(logits.within, np.finfo(np.float64).tiny))
     gaps[groups, groups] = np.where(several, sibling, np.inf)
     return _judge(gaps, shared, vanished, kinds, prediction, p.sizes, together)
+
+
+def group_gaps(logits: BlockMatrix, bias: Array) -> Array:
+    """Return ``[j, i]``: own logit of a class of group i minus that of one of group j, (G, G).
+
+    The diagonal says nothing: siblings differ by ``within``.
+    """
+    k = logits.partition.sizes
+    scores = logits.mean + bias[:, None]
+    gaps: Array = np.diagonal(scores) + logits.within * (k - 1) / k - scores
+    return gaps
 
 
 def measured_states(

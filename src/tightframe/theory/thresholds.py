@@ -1,4 +1,4 @@
-"""Thresholds: at which decays, counts and totals the classes of a group merge or vanish."""
+"""Closed forms of the decays, counts and totals at which the classes of a group collapse."""
 
 from __future__ import annotations
 
@@ -36,6 +36,10 @@ class GroupThreshold:
     distinct_counts : tuple of float or None
         Open interval of counts per class for which the group stays distinct at these decays, the
         other groups unchanged; None if there is none.
+    merges, lost, vanishes : float or None
+        From which logit decay on its classes are in that state: the last at which they change to it
+        and stay, until one that is worse. None if they never are, and from the closed forms of this
+        module alone: `tightframe.thresholds` finds them.
     """
 
     count: int
@@ -44,6 +48,9 @@ class GroupThreshold:
     collapsed: bool | None
     total_samples: float | None
     distinct_counts: tuple[float, float] | None
+    merges: float | None = None
+    lost: float | None = None
+    vanishes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -54,16 +61,16 @@ class Thresholds:
     ----------
     kind : {"merge", "vanish"}
         What collapse means: the classes of a group share one mean, or their means are zero.
-    logit_decay : float
+    logit_decay : float or None
         ``sqrt(weight_decay feature_decay)`` of the problem; with several layers the geometric mean
-        of all decays.
+        of all decays. None where none were given.
     total_collapse : float
         From this logit decay on, all class means are zero.
     groups : tuple of GroupThreshold
     """
 
     kind: str
-    logit_decay: float
+    logit_decay: float | None
     total_collapse: float
     groups: tuple[GroupThreshold, ...]
 
@@ -73,7 +80,7 @@ class Thresholds:
 
 
 def thresholds(problem: Problem) -> Thresholds:
-    """Return the decays, totals and counts at which each group collapses.
+    """Return the decays, totals and counts at which each group collapses, by closed forms alone.
 
     One layer, real features: the classes of a group of two or more merge iff ``sqrt(n_i)/N <=
     lambda``, whatever the other groups, the bias and the loss (docs/theory.md section 6; Hong &
