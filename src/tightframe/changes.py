@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -210,13 +211,13 @@ class StateChanges:
 def state_changes(problem: Problem, *, takers: bool = True) -> StateChanges:
     """Follow every class from small decays to total collapse and return where its state changes.
 
-    Merging and, with closed forms, vanishing happen at decays that are known exactly (docs/theory.md
-    section 6). Where another class's logit overtakes the own one, the decay is a root of the
-    decision margin, and where all logits between groups vanish, of the largest singular value: both
-    are found between neighbouring points of a scan, to 1e-9 relative. States may change back; every
-    change between points of the scan (`POINTS_A_DECADE`, and every known threshold) whose states
-    differ is found. Missed are changes that undo each other between two neighbouring points, and
-    what lies below ``lowest``.
+    Merging and, with closed forms, vanishing happen at decays that are known exactly
+    (docs/theory.md section 6). Where another class's logit overtakes the own one, the decay is a
+    root of the decision margin, and where all logits between groups vanish, of the gradient's
+    excess over the decay: both are found between neighbouring points of a scan, to 1e-9 relative.
+    States may change back; wherever they differ between neighbouring points of the scan
+    (`POINTS_A_DECADE`, and every known threshold), all that is between is found. Missed are changes
+    that undo each other between two neighbouring points, and what lies below ``lowest``.
 
     Parameters
     ----------
@@ -253,7 +254,7 @@ def state_changes(problem: Problem, *, takers: bool = True) -> StateChanges:
     edges = [decay * (1 + side * ACCURACY) for decay in known for side in (-1, 1)]
     grid = sorted({*np.geomspace(lowest, top, points)[:-1].tolist(), *edges})
     found: list[tuple[float, _Point, _Point]] = []
-    for low, high in zip(grid, grid[1:], strict=False):
+    for low, high in itertools.pairwise(grid):
         found += line.changes(low, high)
     if line.worst_gap > POOR_GAP:
         warnings.warn(
@@ -448,7 +449,7 @@ class _Line:
     def changes(
         self, low: float, high: float, roots: int = 0
     ) -> list[tuple[float, _Point, _Point]]:
-        """Return every decay between two at which a code changes, with the points on either side."""
+        """Return all decays between two at which a code changes, with the points on both sides."""
         below, above = self.at(low), self.at(high)
         if np.array_equal(below.code, above.code):
             return []
@@ -462,7 +463,7 @@ class _Line:
         places = [low, *(cut for cut in cuts if low < cut < high), high]
         return [
             change
-            for start, end in zip(places, places[1:], strict=False)
+            for start, end in itertools.pairwise(places)
             for change in self.changes(start, end, (roots + 1) % (2 * MAX_ROOTS))
         ]
 
@@ -471,17 +472,19 @@ class _Line:
         from scipy.optimize import toms748
 
         below, above = self.at(low), self.at(high)
+        start, end = math.log(low), math.log(high)
+        # The ends are known already: logarithms must not move them.
+        ends = {start: below, end: above}
+
+        def point(log_decay: float) -> _Point:
+            return ends.get(log_decay) or self.at(math.exp(log_decay))
+
         for group in np.flatnonzero(below.code != above.code).tolist():
             sign = self._sign(group, below.states, above.states)
             if sign is None or not sign(below) * sign(above) < 0:
                 continue
-            ends = {math.log(low): below, math.log(high): above}
-
-            def value(log_decay: float, sign: Callable[[_Point], float] = sign) -> float:
-                # The ends are known already: logarithms must not move them.
-                return sign(ends.get(log_decay) or self.at(math.exp(log_decay)))
-
-            return math.exp(toms748(value, *ends, xtol=ACCURACY / 10, rtol=1e-15))
+            value = partial(_after, sign, point)
+            return math.exp(toms748(value, start, end, xtol=ACCURACY / 10, rtol=1e-15))
         return None
 
     def _excess(self, point: _Point) -> float:
@@ -498,6 +501,10 @@ class _Line:
         if LOST in (before, after):
             return lambda point: point.overtaken(group)
         return None
+
+
+def _after(sign: Callable[[_Point], float], point: Callable[[float], _Point], x: float) -> float:
+    return sign(point(x))
 
 
 def _blocks(partition: Partition, factors: Factors) -> BlockMatrix:

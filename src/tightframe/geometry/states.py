@@ -114,12 +114,13 @@ class States:
     def collapsed(self) -> NDArray[np.bool_]:
         """Whether each entry shares its prediction with other classes, or vanishes, shape (E,).
 
-        Not the same as a state: a group that shares its prediction and is taken for another is lost.
+        Not the same as a state: classes that share a prediction are lost where another takes them.
         """
         numbers, times = np.unique(self.prediction, return_counts=True)
         several = times[np.searchsorted(numbers, self.prediction)] > 1
         together = (self.sizes > 1) & (self.sibling_margin == 0)
-        return several | together | (self.state == VANISHED)
+        collapsed: NDArray[np.bool_] = several | together | (self.state == VANISHED)
+        return collapsed
 
     @property
     def counts(self) -> dict[str, int]:
@@ -327,7 +328,7 @@ def _judge(
 
 
 def _shared_columns(logits: BlockMatrix, kinds: Indices, vanished: NDArray[np.bool_]) -> Indices:
-    """Number the predictions: groups whose columns agree, and all that vanish, have one number."""
+    """Return numbers of predictions: equal for equal columns of a kind, and for all that vanish."""
     p = logits.partition
     prediction = np.arange(p.num_groups)
     # Classes of equal count that the solver kept apart (too narrow features) may still agree.
@@ -343,7 +344,7 @@ def _shared_columns(logits: BlockMatrix, kinds: Indices, vanished: NDArray[np.bo
 
 
 def _near_columns(predictions: Array, kinds: Indices, vanished: NDArray[np.bool_]) -> Indices:
-    """Number the predictions; chains of siblings, each near to the next, have one number."""
+    """Return numbers of predictions: equal along chains of siblings, each near to the next."""
     k = len(kinds)
     prediction = np.arange(k)
     for i in range(k):
