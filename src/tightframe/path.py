@@ -13,7 +13,6 @@ import numpy as np
 from tightframe.checks import positive_float, whole_number
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition, singular_values, svd
 from tightframe.geometry.dense import Geometry, orthogonal_frame, seli
-from tightframe.losses.datafits import make_datafit
 from tightframe.problem.counts import CountsLike, format_counts, parse_counts
 from tightframe.problem.problem import Problem, at_most
 from tightframe.solution import Solution, balanced_factors
@@ -253,7 +252,7 @@ def rank_changes(
 def _excesses(solution: Solution) -> Array:
     """Return ``sigma(X - t G) - t lambda`` between the groups, largest first, shape (G,)."""
     problem, blocks = solution.problem, solution.blocks
-    fit = make_datafit(problem.loss, blocks.partition)
+    fit = problem.loss_object.datafit(blocks.partition)
     residual = fit.residual(blocks.within, blocks.mean + solution.group_bias[:, None])
     size = 1 / fit.smoothness
     target = blocks.reduced - size / problem.num_samples * residual.reduced
@@ -328,8 +327,10 @@ def path_limits(problem: Problem) -> PathLimits:
     layers, means = balanced_factors(problem.replace(dim=None), logits)
     vanishing = None
     if problem.bias != "free":
-        vanishing = seli(problem.compact_counts)
-        if problem.loss == "mse":
+        frame = problem.loss_object.vanishing_frame
+        if frame == "seli":
+            vanishing = seli(problem.compact_counts)
+        elif frame == "orthogonal":
             vanishing = _orthogonal(problem)
     return PathLimits(
         vanishing,
@@ -357,5 +358,5 @@ def _require_convex(problem: Any, what: str) -> None:
     if not is_convex(problem):
         raise ValueError(
             f"problem: {what} needs one layer, real features and dim of at least "
-            f"{problem.num_classes - (problem.loss != 'mse')}, or none"
+            f"{problem.loss_object.max_rank(problem.num_classes)}, or none"
         )

@@ -115,7 +115,7 @@ def test_solve_says_what_nothing_certifies(command):
 
 def test_non_convergence_is_exit_code_3(command, monkeypatch):
     limited = functools.partial(tf.solve, max_iterations=1)
-    monkeypatch.setattr("tightframe.cli.commands.solve_problem", limited)
+    monkeypatch.setattr("tightframe.cli.theory.solve_problem", limited)
     code, out, err = command("solve", "--counts", "60,20,9,4", *DECAYS, "--json")
     assert code == 3
     assert json.loads(out)["status"] == "not_converged"

@@ -8,9 +8,9 @@ import tightframe as tf
 from tests.geometry.test_blocks import GROUPS
 from tests.geometry.test_blocks import _random_blocks as random_blocks
 from tightframe.geometry.blocks import BlockMatrix
-from tightframe.losses.datafits import make_datafit
+from tightframe.losses.registry import LOSSES as KNOWN_LOSSES
 
-LOSSES = st.sampled_from(["cross_entropy", "mse"])
+LOSSES = st.sampled_from(list(KNOWN_LOSSES))
 SEEDS = st.integers(0, 10**6)
 
 
@@ -45,7 +45,7 @@ def _dense_residual(problem, loss, scores):
 def test_value_and_residual_are_those_of_the_dense_loss(loss, groups, seed, scale):
     problem, blocks = _random_blocks(loss, groups, seed)
     blocks = blocks * scale
-    fit = make_datafit(loss, blocks.partition)
+    fit = KNOWN_LOSSES[loss].datafit(blocks.partition)
     dense = blocks.to_dense()
     expected = _dense_value(problem, loss, dense)
     assert fit.value(blocks.within, blocks.mean) == pytest.approx(expected, rel=1e-11, abs=1e-14)
@@ -56,7 +56,7 @@ def test_value_and_residual_are_those_of_the_dense_loss(loss, groups, seed, scal
 @given(LOSSES, GROUPS, SEEDS)
 def test_gradient_and_curvature_are_finite_differences(loss, groups, seed):
     _, blocks = _random_blocks(loss, groups, seed)
-    fit = make_datafit(loss, blocks.partition)
+    fit = KNOWN_LOSSES[loss].datafit(blocks.partition)
     rng = np.random.default_rng(seed + 1)
     d_within = np.where(blocks.partition.sizes > 1, rng.normal(size=len(blocks.within)), 0.0)
     d_mean = rng.normal(size=blocks.mean.shape)
@@ -79,7 +79,7 @@ def test_gradient_and_curvature_are_finite_differences(loss, groups, seed):
 @given(LOSSES, GROUPS, SEEDS)
 def test_bias_derivatives_are_those_along_the_bias(loss, groups, seed):
     _, blocks = _random_blocks(loss, groups, seed)
-    fit = make_datafit(loss, blocks.partition)
+    fit = KNOWN_LOSSES[loss].datafit(blocks.partition)
     derivatives = fit.derivatives(blocks.within, blocks.mean)
     g = blocks.partition.num_groups
     # A batch of directions: one unit of bias a group.
@@ -101,7 +101,7 @@ def test_bias_derivatives_are_those_along_the_bias(loss, groups, seed):
 def test_smoothness_bounds_the_curvature(loss, groups, seed):
     _, blocks = _random_blocks(loss, groups, seed)
     p = blocks.partition
-    fit = make_datafit(loss, p)
+    fit = KNOWN_LOSSES[loss].datafit(p)
     curvature = fit.derivatives(blocks.within, blocks.mean).curvature
     step = np.random.default_rng(seed).normal(size=blocks.mean.shape)  # in X = Z D^{1/2}
     change = curvature(np.zeros(p.num_groups), step / p.scale)[1] / p.scale
@@ -113,7 +113,7 @@ def test_fenchel_young(loss, groups, seed, other_seed):
     """f(Z) + f*(G) >= <G, Z> for any Z and dual G, with equality where G is the gradient."""
     problem, blocks = _random_blocks(loss, groups, seed)
     _, other = _random_blocks(loss, groups, other_seed)
-    fit = make_datafit(loss, blocks.partition)
+    fit = KNOWN_LOSSES[loss].datafit(blocks.partition)
     residual = fit.residual(blocks.within, blocks.mean)
 
     def excess(z):
@@ -128,7 +128,7 @@ def test_fenchel_young(loss, groups, seed, other_seed):
 @given(GROUPS, SEEDS)
 def test_entropy_is_minus_infinity_outside_the_simplex(groups, seed):
     _, blocks = _random_blocks("cross_entropy", groups, seed)
-    fit = make_datafit("cross_entropy", blocks.partition)
+    fit = KNOWN_LOSSES["cross_entropy"].datafit(blocks.partition)
     residual = fit.residual(blocks.within, blocks.mean)
     outside = BlockMatrix(residual.partition, residual.within, residual.mean.copy())
     outside.mean[0, 1] -= blocks.partition.weights[1]
@@ -138,7 +138,7 @@ def test_entropy_is_minus_infinity_outside_the_simplex(groups, seed):
 @given(LOSSES, GROUPS, SEEDS)
 def test_repair_makes_the_dual_point_feasible_for_a_free_bias(loss, groups, seed):
     problem, blocks = _random_blocks(loss, groups, seed)
-    fit = make_datafit(loss, blocks.partition)
+    fit = KNOWN_LOSSES[loss].datafit(blocks.partition)
     repaired = fit.repair(fit.residual(blocks.within, blocks.mean))
     assert np.allclose(repaired.to_dense() @ problem.counts, 0, atol=1e-12 * problem.num_samples)
     if loss == "cross_entropy":
@@ -150,7 +150,7 @@ def test_repair_makes_the_dual_point_feasible_for_a_free_bias(loss, groups, seed
 def test_losses_near_zero_keep_their_digits():
     problem = tf.Problem("3x2,5", weight_decay=1e-3, feature_decay=1e-3)
     blocks = BlockMatrix.from_dense(problem, 60 * np.eye(3))
-    fit = make_datafit("cross_entropy", blocks.partition)
+    fit = KNOWN_LOSSES["cross_entropy"].datafit(blocks.partition)
     assert fit.value(blocks.within, blocks.mean) == pytest.approx(2 * np.exp(-60), rel=1e-12)
 
 
@@ -159,7 +159,7 @@ def test_restrict_returns_to_the_simplex(groups, seed):
     problem, blocks = _random_blocks(
         "cross_entropy", groups, seed
     )  # any matrix: entries of both signs
-    restricted = make_datafit("cross_entropy", blocks.partition).restrict(blocks)
+    restricted = KNOWN_LOSSES["cross_entropy"].datafit(blocks.partition).restrict(blocks)
     probabilities = restricted.to_dense() / problem.class_weights + np.eye(problem.num_classes)
     others = ~np.eye(problem.num_classes, dtype=bool)
     assert probabilities[others].min() >= -1e-15

@@ -3,6 +3,7 @@
 import functools
 import json
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -186,7 +187,8 @@ def test_direct_minimisation_finds_nothing_better_anywhere(data):
 def test_more_width_never_costs_more(depth):
     problem = tf.Problem("30x2,6x3", weight_decay=5e-3, feature_decay=5e-4, depth=depth)
     values = [tf.solve(problem.replace(dim=dim)).objective for dim in (1, 2, 3, 4)]
-    assert values == sorted(values, reverse=True)
+    # Beyond the rank, width changes nothing: there the local solver's accuracy is all that differs.
+    assert all(wider <= value * (1 + 1e-9) for value, wider in pairwise(values))
     assert values[0] > values[1] > values[2]
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 import tightframe as tf
 from tests.reference import ufm
 from tightframe.geometry.blocks import Partition
-from tightframe.losses.datafits import make_datafit
+from tightframe.losses.registry import LOSSES
 from tightframe.theory.certificate import factored_objective
 
 COUNTS = st.lists(st.integers(1, 40), min_size=2, max_size=6)
@@ -157,7 +157,7 @@ def test_clipping_tightens_the_bound_near_the_optimum():
     best = tf.solve(problem, tol=1e-12)
     noise = np.random.default_rng(0).normal(size=best.logits.shape)
     logits = best.logits + 1e-3 * (noise - noise.mean(axis=0))
-    fit = make_datafit("cross_entropy", Partition.singletons(problem))
+    fit = LOSSES["cross_entropy"].datafit(Partition.singletons(problem))
     residual = fit.residual(np.zeros(len(counts)), logits)
     scaled = residual * (decay * counts.sum() / residual.operator_norm)
     lost_by_scaling = best.objective - fit.dual_value(scaled)

@@ -275,7 +275,7 @@ def advise(
     search = _Search(problem, wanted, feature_decay_of, positive_float("tol", tol))
     safety = search.safety()
     kinds = [search.decay, search.oversampling]
-    if problem.loss == "cross_entropy":
+    if problem.loss_object.takes_class_terms:
         kinds += [search.class_weights, search.logit_adjustment]
     proposals = () if wanted.met(search.now) else tuple(propose() for propose in kinds)
     more = tuple(
@@ -310,10 +310,12 @@ def _check(problem: Any, margin: Any, angle: Any, feature_decay_of: str) -> Want
             f"feature_decay_of: got {feature_decay_of!r}, allowed are {', '.join(FEATURE_DECAY_OF)}"
         )
     if angle is None:
-        mse = problem.loss == "mse"
-        wanted = positive_float("margin", (0.5 if mse else 1.0) if margin is None else margin)
-        if mse and wanted >= 1:
-            raise ValueError(f"margin: got {wanted:g}, MSE needs less than 1")
+        loss = problem.loss_object
+        wanted = positive_float("margin", loss.default_margin if margin is None else margin)
+        if loss.margin_limit is not None and wanted >= loss.margin_limit:
+            raise ValueError(
+                f"margin: got {wanted:g}, {loss.title} needs less than {loss.margin_limit:g}"
+            )
         return Wanted(wanted, None)
     degrees = positive_float("angle", angle)
     if degrees >= 90:
@@ -511,7 +513,7 @@ class _Search:
         repeated = self.with_counts(np.full_like(counts, counts.max()))
         text = "All classes oversampled to the largest count."
         found = [self._proposal("balanced_oversampling", text, {"oversample": "balance"}, repeated)]
-        if self.problem.loss == "cross_entropy":
+        if self.problem.loss_object.takes_class_terms:
             text = "Balanced class weights, N / (K n_k)."
             weighted = self.problem.replace(class_weights="balanced")
             changes = {"class_weights": "balanced"}

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tightframe.checks import MAX_DENSE_CLASSES
-from tightframe.geometry.blocks import Array
+from tightframe.geometry.blocks import Array, Partition
 from tightframe.geometry.dense import Geometry
 from tightframe.problem.problem import Problem
 from tightframe.solution import Solution
@@ -118,13 +118,13 @@ def calibrate(
     w, h, y, b = _checked(problem, weight, features, labels, bias)
     pull, by_weight, squares = 0.0, np.zeros_like(w), 0.0
     force_squares, means = 0.0, np.zeros((k, w.shape[1]))
-    factors = problem.class_weights / problem.num_samples
+    fit = problem.loss_object.datafit(Partition.coarsest(problem))
     for start in range(0, len(h), SAMPLE_CHUNK):
         rows, own = (
             h[start : start + SAMPLE_CHUNK].astype(np.float64),
             y[start : start + SAMPLE_CHUNK],
         )
-        residual = _residual(problem, rows @ w.T + b, own) * factors[own, None]
+        residual = fit.sample_residuals(rows @ w.T + b, own) * (1 / problem.num_samples)
         force = residual @ w  # gradient of the mean loss by the features
         pull -= float(np.vdot(force, rows))
         by_weight += residual.T @ rows
@@ -181,14 +181,3 @@ def _checked(
     if not np.array_equal(np.bincount(y, minlength=k), problem.counts):
         raise ValueError(f"labels: their counts are not the problem's, {problem.compact_counts}")
     return w.astype(np.float64), h, y, b.astype(np.float64)
-
-
-def _residual(problem: Problem, logits: Array, labels: Any) -> Array:
-    """Return the loss's derivative by the logits, one row a sample."""
-    if problem.loss == "cross_entropy":
-        logits = logits + problem.logit_adjustment
-        logits -= logits.max(axis=1, keepdims=True)
-        np.exp(logits, out=logits)
-        logits /= logits.sum(axis=1, keepdims=True)
-    logits[np.arange(len(logits)), labels] -= 1
-    return logits

@@ -1,5 +1,5 @@
 """The command."""
 
-from tightframe.cli.commands import app, main, run_command
+from tightframe.cli.entry import app, main, run_command
 
 __all__ = ["app", "main", "run_command"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tightframe.losses.registry import LOSSES
+
 #: Role of a curve to its colour on white, from the palette of Okabe & Ito (2008), which is told
 #: apart with the common colour blindnesses. All have a contrast of at least 3 to white.
 COLORS = {
@@ -53,7 +55,7 @@ class Ink:
 
 def margin_label(loss: str) -> str:
     """Return the label of an axis of margins: differences of logits, with cross-entropy in nats."""
-    return "margin (nats)" if loss == "cross_entropy" else "margin (logits)"
+    return f"margin ({LOSSES[loss].unit})"
 
 
 LIGHT = Ink("#1c2128", "#57606a", "#d8dee4", "#ffffff")

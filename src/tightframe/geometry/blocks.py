@@ -78,6 +78,10 @@ class Partition:
             problem.logit_adjustment,
         )
 
+    def matrix(self, within: Array, mean: Array) -> BlockMatrix:
+        """Return the block matrix with these entries."""
+        return BlockMatrix(self, within, mean)
+
     @property
     def num_groups(self) -> int:
         """Number of groups G."""

@@ -40,7 +40,6 @@ from numpy.typing import ArrayLike
 
 from tightframe.checks import positive_float
 from tightframe.geometry.blocks import Array, Partition
-from tightframe.losses.datafits import make_datafit
 from tightframe.problem.problem import Problem
 from tightframe.solve import NotConvergedWarning
 from tightframe.theory.certificate import Certificate, certify
@@ -562,7 +561,7 @@ class _Landscape:
 
     def __init__(self, problem: Problem, dim: int) -> None:
         self.problem, self.dim = problem, dim
-        self.fit = make_datafit(problem.loss, Partition.singletons(problem))
+        self.fit = problem.loss_object.datafit(Partition.singletons(problem))
         self.root = np.sqrt(problem.counts)
         self.decay = problem.logit_decay
         self.decays = (problem.weight_decays[0], problem.feature_decay, problem.bias_decay)

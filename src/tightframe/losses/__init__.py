@@ -1,1 +1,1 @@
-"""The losses."""
+"""Losses: what is known about each, and how it is computed."""

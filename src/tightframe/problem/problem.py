@@ -26,6 +26,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tightframe.checks import choice, positive_float, shortened, whole_number
+from tightframe.losses.base import Loss
+from tightframe.losses.registry import LOSSES as KNOWN_LOSSES
 from tightframe.problem.counts import (
     CountsLike,
     Group,
@@ -38,7 +40,7 @@ from tightframe.problem.counts import (
     spread,
 )
 
-LOSSES = ("cross_entropy", "mse")
+LOSSES = tuple(KNOWN_LOSSES)
 BIASES = ("none", "free", "decayed")
 FEATURES = ("real", "nonnegative")
 
@@ -160,10 +162,11 @@ class Problem:
             object.__setattr__(self, "weight_runs", weights)
         if len(adjustment) > 1:
             object.__setattr__(self, "adjustment_runs", adjustment)
-        if self.loss != "cross_entropy" and not self.is_plain:
+        if not (self.loss_object.takes_class_terms or self.is_plain):
             name = "class_weights" if self.weight_runs else "logit_adjustment"
+            able = [repr(loss.name) for loss in KNOWN_LOSSES.values() if loss.takes_class_terms]
             raise ValueError(
-                f"{name}: got numbers with loss {self.loss!r}, need loss 'cross_entropy'"
+                f"{name}: got numbers with loss {self.loss!r}, need loss {' or '.join(able)}"
             )
 
     # -- named constructors: other conventions, converted ------------------------------------
@@ -296,6 +299,11 @@ class Problem:
         )
 
     # -- derived quantities --------------------------------------------------------------------
+
+    @property
+    def loss_object(self) -> Loss:
+        """The loss itself, with all that is known about it."""
+        return KNOWN_LOSSES[self.loss]
 
     @cached_property
     def _cells(self) -> list[tuple[int, float, float, int]]:

@@ -17,7 +17,6 @@ from typing import NamedTuple
 import numpy as np
 
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition, singular_values, svd
-from tightframe.losses.datafits import make_datafit
 from tightframe.problem.problem import Problem, at_most
 from tightframe.solvers.starts import Factors, first_guess
 from tightframe.theory.certificate import Certificate, certify_blocks, without_constant
@@ -99,7 +98,7 @@ class FactoredProblem:
     def __init__(self, problem: Problem, partition: Partition) -> None:
         self.problem = problem
         self.partition = partition
-        self.fit = make_datafit(problem.loss, partition)
+        self.fit = problem.loss_object.datafit(partition)
         self.decay = problem.logit_decay
         self.step_size = 1 / self.fit.smoothness
         # A proximal step of that size drops no singular value above this.
@@ -368,7 +367,7 @@ def _may_hide_rank(f: FactoredProblem, x: Vector, logits: BlockMatrix, reached: 
     rank = f.rank(x)
     if rank and values[rank - 1] < RANK_SLACK * max(values[0], f.safe_value):
         return True
-    if rank >= f.partition.num_groups - (f.problem.loss == "cross_entropy"):
+    if rank >= f.problem.loss_object.max_rank(f.partition.num_groups):
         return False
     _, _, within, bias = f.unpack(x)
     residual = f.fit.residual(within, logits.mean + bias[:, None]).reduced

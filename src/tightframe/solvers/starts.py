@@ -47,12 +47,15 @@ class Factors(NamedTuple):
 def first_guess(problem: Problem, partition: Partition) -> Factors:
     """Return a point near the minimiser.
 
-    For cross-entropy without bias those are the logits with ReLU features: known in closed form,
-    and within a percent or so of the objective with real ones.
+    For a softmax loss without bias those are the logits with ReLU features: known in closed form,
+    and within a percent or so of the objective with real ones. Where nothing is known it is zero,
+    from which proximal steps find the rank.
     """
-    if problem.loss == "mse":
-        return _mse_guess(problem, partition)
     bias = np.zeros(partition.num_groups)
+    if problem.loss_object.is_quadratic:
+        return _quadratic_guess(problem, partition)
+    if not problem.loss_object.is_softmax:
+        return Factors.balanced(partition.matrix(bias, np.diag(bias)), bias)
     logits = relu.logits(partition, relu.margins(problem, partition))
     if problem.bias == "none":
         return Factors.balanced(logits, bias)
@@ -74,7 +77,7 @@ def first_guess(problem: Problem, partition: Partition) -> Factors:
     return Factors.balanced(*points[0])
 
 
-def _mse_guess(problem: Problem, partition: Partition) -> Factors:
+def _quadratic_guess(problem: Problem, partition: Partition) -> Factors:
     """Return the best of the exact minimisers for a few biases between zero and the class shares.
 
     For a given bias the targets' singular values are soft-thresholded (docs/theory.md section 5).

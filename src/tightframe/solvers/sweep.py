@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition, svd
-from tightframe.losses.datafits import make_datafit
 from tightframe.problem.problem import Problem
 from tightframe.solvers.interpolation import lagrange
 from tightframe.solvers.newton import minimise_from, polish
@@ -82,7 +81,7 @@ class Sweep:
         self.problems = problems
         self.partition = Partition.coarsest(problems[0])
         self.problem = problems[0]
-        self.fit = make_datafit(self.problem.loss, self.partition)
+        self.fit = self.problem.loss_object.datafit(self.partition)
         self.tol, self.max_iterations = tol, max_iterations
         self.decays = np.array([problem.logit_decay for problem in problems])
         self.bias_decays = np.array([problem.bias_decay for problem in problems])

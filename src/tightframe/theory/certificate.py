@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tightframe.geometry.blocks import Array, BlockMatrix, svd
-from tightframe.losses.datafits import Datafit, make_datafit
+from tightframe.geometry.blocks import Array, BlockMatrix, Partition, svd
+from tightframe.losses.base import Datafit
 from tightframe.problem.problem import Problem
 from tightframe.theory.closed_form import FAMILIES
 
@@ -193,7 +193,7 @@ def penalty(problem: Problem, logits: BlockMatrix) -> float:
 
 def objective(problem: Problem, logits: BlockMatrix, bias: Array) -> float:
     """Return the objective of block logits with their cheapest factors; ``bias`` per group."""
-    fit = make_datafit(problem.loss, logits.partition)
+    fit = problem.loss_object.datafit(logits.partition)
     bias_cost = problem.bias_decay / 2 * float(logits.partition.sizes @ bias**2)
     return (
         fit.value(logits.within, logits.mean + bias[:, None]) + penalty(problem, logits) + bias_cost
@@ -230,7 +230,7 @@ def _bounds(problem: Problem, logits: BlockMatrix, bias: Array) -> Iterator[floa
         if family.applies(problem) and (bound := family.lower_bound(problem)) is not None:
             yield bound
     if is_convex(problem):
-        fit = make_datafit(problem.loss, logits.partition)
+        fit = problem.loss_object.datafit(logits.partition)
         yield 0.0  # no loss and no decay cost is below
         limit = np.asarray(problem.logit_decay * logits.partition.num_samples)
         residual = fit.residual(logits.within, logits.mean + bias[:, None])
@@ -266,7 +266,7 @@ def certify_batch(
         Objectives and lower bounds; the latter may be -inf.
     """
     p = logits.partition
-    fit = make_datafit(problem.loss, p)
+    fit = problem.loss_object.datafit(p)
     scores = logits.mean + bias[..., None]
     values, times = logits.spectrum
     residual = fit.residual(logits.within, scores)
@@ -298,7 +298,7 @@ def _aligned(
     rest = _clip(rest - (rest @ back) @ face, limit)
     reduced = rest - limit[..., None, None] * face
     # X is only nearly orthogonal to what R must be orthogonal to.
-    if problem.loss == "cross_entropy":
+    if problem.loss_object.ignores_constants:
         ones = np.sqrt(p.sizes / p.sizes.sum())
         reduced -= ones[:, None] * (ones @ reduced)[..., None, :]
     if problem.bias == "free":
@@ -381,6 +381,7 @@ def factored_objective(
             f"features, labels: got {h.shape} and {y.shape}, need {problem.num_samples} samples"
         )
     b = np.zeros(problem.num_classes) if bias is None else np.asarray(bias, dtype=np.float64)
+    fit = problem.loss_object.datafit(Partition.coarsest(problem))
     loss = squares = 0.0
     for start in range(0, len(h), SAMPLE_CHUNK):
         rows = np.asarray(h[start : start + SAMPLE_CHUNK], dtype=np.float64)
@@ -388,14 +389,7 @@ def factored_objective(
         for layer in layers:
             rows = rows @ layer.T
         rows = rows + b
-        own = y[start : start + SAMPLE_CHUNK, None]
-        if problem.loss == "cross_entropy":
-            rows = rows + problem.logit_adjustment
-            rows -= np.take_along_axis(rows, own, axis=1)
-            loss += float(np.logaddexp.reduce(rows, axis=1) @ problem.class_weights[own[:, 0]])
-        else:
-            rows[np.arange(len(rows)), own[:, 0]] -= 1
-            loss += float(np.vdot(rows, rows)) / 2
+        loss += fit.sample_sum(rows, y[start : start + SAMPLE_CHUNK])
     decays = zip(problem.weight_decays, layers, strict=True)
     return (
         loss / problem.num_samples
@@ -406,8 +400,8 @@ def factored_objective(
 
 
 def without_constant(problem: Problem, bias: Array, sizes: Array) -> Array:
-    """Fix the constant of a free bias that cross-entropy ignores: the mean over classes is zero."""
-    if problem.bias == "free" and problem.loss == "cross_entropy":
+    """Fix the constant of a free bias that a loss may ignore: the mean over classes is zero."""
+    if problem.bias == "free" and problem.loss_object.ignores_constants:
         return bias - np.average(bias, weights=sizes)
     return bias
 
@@ -431,7 +425,7 @@ def best_bias(
         gradient, hessian = fit.bias_derivatives(logits.within, logits.mean + b[:, None])
         gradient = gradient + problem.bias_decay * sizes * b
         hessian = hessian + np.diag(problem.bias_decay * sizes)
-        if problem.loss == "cross_entropy" and problem.bias_decay == 0:
+        if problem.loss_object.ignores_constants and problem.bias_decay == 0:
             # The bias may move along the constant vector for nothing: pin that direction.
             hessian += np.trace(hessian) / len(b) ** 2
         with np.errstate(all="ignore"):

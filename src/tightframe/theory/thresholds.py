@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from tightframe.geometry.blocks import BlockMatrix, Partition
-from tightframe.losses.datafits import make_datafit
 from tightframe.problem.problem import Problem, at_most
 from tightframe.theory.certificate import best_bias
 from tightframe.theory.closed_form import deep_linear
@@ -101,13 +100,14 @@ def thresholds(problem: Problem) -> Thresholds:
         raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
     if problem.features == "nonnegative" and problem.bias != "none":
         raise ValueError("bias: thresholds for non-negative features are known for bias 'none'")
-    if problem.depth > 1 and (problem.loss != "mse" or problem.bias == "decayed"):
+    loss = problem.loss_object
+    if problem.depth > 1 and (not loss.is_quadratic or problem.bias == "decayed"):
         raise ValueError(
             f"depth: got {problem.depth}; thresholds with several layers are known for MSE with "
             "bias 'none' or 'free'"
         )
-    relu = problem.features == "nonnegative" and problem.loss == "cross_entropy"
-    vanish = relu or (problem.loss == "mse" and problem.bias == "none")
+    relu = problem.features == "nonnegative" and loss.is_softmax
+    vanish = relu or (loss.is_quadratic and problem.bias == "none")
     factor = deep_linear.collapse_factor(problem.depth)
     if relu:
         factor = math.sqrt((problem.num_classes - 1) / problem.num_classes)
@@ -176,7 +176,8 @@ def _crossing(function: Callable[[float], float], below: float, above: float) ->
 
 def _total_collapse(problem: Problem, factor: float) -> float:
     """Return the decay from which on all logits are zero."""
-    if problem.features == "nonnegative" or (problem.loss == "mse" and problem.bias != "decayed"):
+    quadratic = problem.loss_object.is_quadratic
+    if problem.features == "nonnegative" or (quadratic and problem.bias != "decayed"):
         # The largest target: the largest pull, less what a free bias takes.
         if problem.features == "nonnegative":
             largest = float(Partition.coarsest(problem).pull.max())
@@ -193,7 +194,7 @@ def residual_at_zero(problem: Problem) -> BlockMatrix:
     ``R D^{1/2} / N`` is the gradient there (docs/theory.md section 2).
     """
     partition = Partition.coarsest(problem)
-    fit = make_datafit(problem.loss, partition)
+    fit = problem.loss_object.datafit(partition)
     g = partition.num_groups
     zero = BlockMatrix(partition, np.zeros(g), np.zeros((g, g)))
     bias = np.zeros(g)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from tightframe.problem.problem import Problem
 from tightframe.training.networks import head_bias, head_layers
@@ -87,15 +86,12 @@ class UFMLoss(nn.Module):
         Class weights multiply the samples' losses, whose sum is divided by B; the logit adjustment
         is added here, so ``logits`` come as the network predicts by them.
         """
-        if self.problem.loss == "mse":
-            targets = functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
-            return 0.5 * (logits - targets).square().sum() / len(labels)
-        if self.problem.adjustment_runs:
-            logits = logits + self._per_class("logit_adjustment", logits)
-        if not self.problem.weight_runs:
-            return functional.cross_entropy(logits, labels)
-        losses = functional.cross_entropy(logits, labels, reduction="none")
-        return (losses * self._per_class("class_weights", logits)[labels]).mean()
+        problem = self.problem
+        weights = self._per_class("class_weights", logits) if problem.weight_runs else None
+        adjustment = (
+            self._per_class("logit_adjustment", logits) if problem.adjustment_runs else None
+        )
+        return problem.loss_object.batch_mean(logits, labels, weights, adjustment)
 
     def _per_class(self, name: str, logits: Tensor) -> Tensor:
         """Return one number a class; for float64, which is for measuring, to all digits."""

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from tightframe.problem.problem import Problem
+from tightframe.problem.problem import LOSSES, Problem
 
 #: What the page can show, and what its tabs are called.
 VIEWS = {
@@ -102,7 +102,7 @@ class State:
                 raise ValueError(f"{name}: got {len(text)} characters, allowed are {MAX_TEXT}")
         decays = tuple(_number("weight_decay", part) for part in self.weight_decay.split(","))
         given: dict[str, Any] = {"counts": self.counts.strip()}
-        if self.loss != "cross_entropy":
+        if self.loss != LOSSES[0]:
             given["loss"] = self.loss
         given["weight_decay"] = decays if len(decays) > 1 else decays[0]
         given["feature_decay"] = _number("feature_decay", self.feature_decay)

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition, svd
-from tightframe.losses.datafits import make_datafit
 from tightframe.problem.problem import Problem
 from tightframe.solvers.search.lbfgs import MEMORY, lbfgs
 from tightframe.solvers.search.record import Candidate, Search
@@ -140,9 +139,9 @@ def search(
 
 
 def _full_rank(problem: Problem) -> int:
-    """Return the highest rank a solution can have: cross-entropy ignores the mean of a column."""
+    """Return the highest rank a solution can have."""
     k = problem.num_classes
-    return min(k - (problem.loss != "mse"), problem.dim or k)
+    return min(problem.loss_object.max_rank(k), problem.dim or k)
 
 
 def _widths(problem: Problem) -> tuple[int, ...]:
@@ -175,7 +174,7 @@ class Factors:
         counts = problem.counts.astype(np.float64)
         self.root, self.shares = np.sqrt(counts), counts / counts.sum()
         self.slope_scale = self.root / counts.sum()  # d(mean loss)/dX = residual times this
-        self.weights, self.adjustment = problem.class_weights, problem.logit_adjustment
+        self.fit = problem.loss_object.datafit(Partition.singletons(problem))
         self.middle_scale = math.sqrt(max(self.depth - 1, 1))
         self.bias_scale = 1 / math.sqrt(1 + problem.bias_decay)
         sizes = (k * width, k * width, width * (self.depth > 1), k * (problem.bias != "none"))
@@ -239,7 +238,7 @@ class Factors:
         m, mu = self.depth, self.decay
         strength = c ** (m - 1)
         product = (u * strength[:, None]) @ v.transpose(0, 2, 1)
-        values, residual = self.loss(product / self.root + bias[:, :, None])
+        values, residual = self.fit.values_and_residuals(product / self.root + bias[:, :, None])
         slope = residual * self.slope_scale
         by_left = slope @ v
         gradients = [
@@ -258,34 +257,13 @@ class Factors:
             values += bias_decay / 2 * np.einsum("bk,bk->b", bias, bias)
         return values, np.concatenate(gradients, axis=1)
 
-    def loss(self, scores: Array) -> tuple[Array, Array]:
-        """Return the mean loss (B,) of scores (B, K, K) and the residual (B, K, K) behind it."""
-        own = np.arange(self.num_classes)
-        if self.problem.loss == "mse":
-            residual = scores.copy()
-            residual[:, own, own] -= 1
-            return np.einsum("bjk,bjk,k->b", residual, residual, self.shares) / 2, residual
-        if self.adjustment.any():
-            scores = scores + self.adjustment[:, None]
-        # Relative to the own class, whose term is kept apart: a loss near zero keeps its digits.
-        others = scores - scores[:, own, own][:, None]
-        others[:, own, own] = -np.inf
-        top = np.maximum(others.max(axis=1), 0.0)
-        odds = np.exp(others - top[:, None])
-        wrong = odds.sum(axis=1)
-        total = wrong + np.exp(-top)
-        losses = np.where(top > 0, top + np.log(total), np.log1p(wrong))
-        residual = odds / total[:, None]
-        residual[:, own, own] = -wrong / total
-        return losses @ (self.shares * self.weights), residual * self.weights
-
     def objective(self, x: Array) -> float:
         """Return the objective of the logits of one point (1, P) with their cheapest factors."""
         _, values, _, bias = self.decompose(x)
         m, scores = self.depth, self.products(x) / self.root + bias[:, :, None]
         cost = (m + 1) / 2 * self.decay * float((values ** (2 / (m + 1))).sum())
         bias_cost = self.problem.bias_decay / 2 * float((bias**2).sum())
-        return float(self.loss(scores)[0][0]) + cost + bias_cost
+        return float(self.fit.values_and_residuals(scores)[0][0]) + cost + bias_cost
 
 
 class FixedRank:
@@ -331,7 +309,7 @@ class FixedRank:
         f, power = self.f, 2 / (self.f.depth + 1)
         u, v, bias = self._split(y)
         product = self.scale * (u @ v.transpose(0, 2, 1))
-        values, residual = f.loss(product / f.root + bias[:, :, None])
+        values, residual = f.fit.values_and_residuals(product / f.root + bias[:, :, None])
         left, sigma, right = _thin_svd(u, v)
         sigma = self.scale * sigma
         slope = residual * f.slope_scale
@@ -367,7 +345,7 @@ def _thin_svd(u: Array, v: Array) -> tuple[Array, Array, Array]:
 def _guesses(f: Factors, starts: int, rng: np.random.Generator) -> Array:
     """Return directions of X to start from, shape (S, K, K), of any scale."""
     k, width = f.num_classes, f.width
-    center = np.eye(k) - (f.problem.loss != "mse") / k
+    center = np.eye(k) - f.problem.loss_object.ignores_constants / k
     guesses = []
     for i in range(starts):
         codes = rng.standard_normal((k, width))
@@ -412,7 +390,7 @@ def _scaled(f: Factors, guesses: Array) -> Array:
     values = values[:, :r] / np.maximum(values[:, :1], 1e-300)
     values = np.maximum(values, 0.01)  # a zero would stay zero
     margin = 1.0
-    if f.problem.loss != "mse":  # where softmax and decays balance
+    if not f.problem.loss_object.attains_zero:  # logits where the loss's slope balances the decays
         mean_count = f.problem.num_samples / f.num_classes
         margin = max(1.0, -math.log(f.decay) - math.log(mean_count) / (f.depth + 1))
     scales = margin * f.root.max() * 2.0 ** np.arange(-3, 7)
@@ -543,11 +521,11 @@ def _closed_forms(problem: Problem) -> list[_Entry]:
     zero = BlockMatrix(partition, np.zeros(g), np.zeros((g, g)))
     bias = np.zeros(g)
     if problem.bias != "none":
-        bias = best_bias(problem, make_datafit(problem.loss, partition), zero, bias)
+        bias = best_bias(problem, problem.loss_object.datafit(partition), zero, bias)
     bias = without_constant(problem, bias, partition.sizes)
     points = [("zero", zero, bias)]
-    balanced = problem.loss == "cross_entropy" and problem.depth > 1 and g == 1
-    wide = problem.dim is None or problem.dim >= problem.num_classes - 1
+    balanced = problem.loss_object.is_softmax and problem.depth > 1 and g == 1
+    wide = problem.dim is None or problem.dim >= problem.loss_object.max_rank(problem.num_classes)
     if balanced and wide and (margin := etf_margin(problem)) is not None:
         points.append(("ETF", BlockMatrix(partition, np.array([margin]), zero.mean), np.zeros(g)))
     return [

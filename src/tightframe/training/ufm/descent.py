@@ -91,7 +91,7 @@ class Descent:
         problem = problems[0]
         _require_alike(problems)
         self.num_classes, self.num_samples = problem.num_classes, problem.num_samples
-        self._mse = problem.loss == "mse"
+        self._loss = problem.loss_object
         self._project = problem.features == "nonnegative" and nonnegative == "projection"
         self._relu = problem.features == "nonnegative" and nonnegative == "relu"
         counts = torch.as_tensor(problem.counts, device=device)
@@ -228,13 +228,9 @@ class Descent:
         own = self._own(z)
         # The sum first: where all are right, that is exactly one.
         right = (own >= z.amax(dim=1)).double() @ self.weights.double() / self.num_samples
-        if self._mse:
-            losses = (z - self._targets.double()).square().sum(dim=1) / 2
-        elif self._adjustment is None:
-            losses = torch.logsumexp(z, dim=1) - own
-        else:
+        if self._adjustment is not None:
             z += self._adjustment
-            losses = torch.logsumexp(z, dim=1) - self._own(z)
+        losses = self._loss.column_values(z, self._targets.double())
         loss = losses @ (weights if self._loss_weights is None else weights * self._loss_weights)
 
         decays = [*self._weight_decays, self._feature_decay]
@@ -274,12 +270,10 @@ class Descent:
     def _forward(self, features: Tensor) -> tuple[list[Tensor], Tensor]:
         """Return the products ``W_M ... W_m`` and a sample's ``c (p - y) / N``, shape (R, K, C)."""
         suffixes = _suffixes(self.layers)
-        residual = self._scores(suffixes[0], features)
+        scores = self._scores(suffixes[0], features)
         if self._adjustment is not None:
-            residual += self._adjustment
-        if not self._mse:
-            residual = torch.softmax(residual, dim=1)
-        residual.sub_(self._targets).mul_(1 / self.num_samples)
+            scores += self._adjustment
+        residual = self._loss.column_residuals(scores, self._targets).mul_(1 / self.num_samples)
         if self._loss_weights is not None:
             residual *= self._loss_weights
         return suffixes, residual

@@ -1,122 +1,65 @@
-"""Data fits (cross-entropy, MSE) on block matrices: value, residual, curvature, dual value.
-
-For both losses the gradient of the mean loss with respect to ``X = Z D^{1/2}`` is
-``R D^{1/2} / N`` with a residual matrix R: ``R = P - I`` for cross-entropy (P the softmax
-probabilities as columns; columns times class weights), ``R = Z + b 1^T - I`` for MSE. R is also the
-dual variable, so the certificate needs nothing else.
-
-``within`` and ``scores`` describe the logits: ``scores[j, i] = mean[j, i] + bias[j]``.
-"""
+"""Softmax cross-entropy: R = P - I, P the probabilities as columns, times the class weights."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tightframe.geometry.blocks import Array, BlockMatrix, Partition
+from tightframe.losses.base import Array, Datafit, Derivatives, Loss
 
-#: Maps a change of (within, scores) to the change of the gradient with respect to both; leading
-#: axes are a batch.
-Curvature = Callable[[Array, Array], tuple[Array, Array]]
+if TYPE_CHECKING:
+    from torch import Tensor
 
-
-class Derivatives(NamedTuple):
-    """First and second derivatives of a data fit at one point.
-
-    Attributes
-    ----------
-    by_margin, by_score : ndarray, shapes (G,) and (G, G)
-        Gradient with respect to ``within`` and ``scores``.
-    curvature : callable
-        The Hessian.
-    margin_diagonal, score_diagonal : ndarray, shapes (G,) and (G, G)
-        Second derivatives in each ``within[i]`` and each ``scores[j, i]`` alone. Row sums of the
-        latter are those in the bias of each group.
-    """
-
-    by_margin: Array
-    by_score: Array
-    curvature: Curvature
-    margin_diagonal: Array
-    score_diagonal: Array
+    from tightframe.geometry.blocks import BlockMatrix, Partition
 
 
-class Datafit(ABC):
-    """Mean loss ``f(Z + b 1^T)`` of block logits over a partition.
+class CrossEntropy(Loss):
+    """Softmax cross-entropy ``-log p_y`` in nats, with class weights and a logit adjustment."""
 
-    `values`, `values_at`, `residual`, `scores` and `dual_values` take batches, on leading axes.
-    """
+    name = "cross_entropy"
+    title = "cross-entropy"
+    unit = "nats"
+    ignores_constants = True
+    takes_class_terms = True
+    is_softmax = True
+    attains_zero = False
+    vanishing_frame = "seli"
+    default_margin = 1.0
+
+    def datafit(self, partition: Partition) -> Datafit:
+        return CrossEntropyFit(partition)
+
+    def batch_mean(
+        self, logits: Tensor, labels: Tensor, weights: Tensor | None, adjustment: Tensor | None
+    ) -> Tensor:
+        from torch.nn import functional
+
+        if adjustment is not None:
+            logits = logits + adjustment
+        if weights is None:
+            return functional.cross_entropy(logits, labels)
+        losses = functional.cross_entropy(logits, labels, reduction="none")
+        return (losses * weights[labels]).mean()
+
+    def column_values(self, scores: Tensor, targets: Tensor) -> Tensor:
+        # Where a run has diverged, zero times infinity must not enter the sum.
+        own = (scores * targets).where(targets > 0, 0.0).sum(dim=1)
+        return scores.logsumexp(dim=1) - own
+
+    def column_residuals(self, scores: Tensor, targets: Tensor) -> Tensor:
+        return scores.softmax(dim=1).sub_(targets)
+
+
+class CrossEntropyFit(Datafit):
+    """Softmax cross-entropy; R = (P - I) times the class weights, P that of adjusted logits."""
 
     def __init__(self, partition: Partition) -> None:
-        self.partition = partition
-        self.groups = np.arange(partition.num_groups)
-        # Told once: most problems have neither, and sweeps call these functions thousands of times.
+        super().__init__(partition)
+        # Most problems have neither, and sweeps call these functions thousands of times.
         self.weighted = bool((partition.weights != 1).any())
         self.adjusted = bool(partition.adjustment.any())
-
-    def value(self, within: Array, scores: Array) -> float:
-        """Return the mean loss over all samples (cross-entropy in nats)."""
-        return float(self.values(within, scores))
-
-    @abstractmethod
-    def values(self, within: Array, scores: Array) -> Array:
-        """Return `value` of a batch."""
-
-    @abstractmethod
-    def residual(self, within: Array, scores: Array) -> BlockMatrix:
-        """Return R, so that ``R D^{1/2} / N`` is the gradient in ``X``."""
-
-    @abstractmethod
-    def scores(self, residual: BlockMatrix) -> tuple[Array, Array]:
-        """Return (within, scores) that have a residual, the inverse of `residual`.
-
-        For cross-entropy up to a constant a column, chosen so that columns sum to zero.
-        """
-
-    @abstractmethod
-    def values_at(self, residual: BlockMatrix) -> Array:
-        """Return `values` of the logits that have these residuals; cheaper, given those."""
-
-    @abstractmethod
-    def derivatives(self, within: Array, scores: Array) -> Derivatives:
-        """Return gradient and Hessian of `value` in (within, scores)."""
-
-    @property
-    @abstractmethod
-    def smoothness(self) -> float:
-        """Bound of the Hessian's largest eigenvalue in ``X = Z D^{1/2}``."""
-
-    def dual_value(self, residual: BlockMatrix) -> float:
-        """Return ``-f*`` at ``R D^{1/2} / N``: a lower bound's data part."""
-        return float(self.dual_values(residual))
-
-    @abstractmethod
-    def dual_values(self, residual: BlockMatrix) -> Array:
-        """Return `dual_value` of a batch."""
-
-    @abstractmethod
-    def restrict(self, residual: BlockMatrix) -> BlockMatrix:
-        """Return a nearby residual in the domain of the conjugate, where it left that."""
-
-    @abstractmethod
-    def repair(self, residual: BlockMatrix) -> BlockMatrix:
-        """Return a nearby residual with ``R n = 0``, as a free bias demands of a dual point."""
-
-    @abstractmethod
-    def bias_derivatives(self, within: Array, scores: Array) -> tuple[Array, Array]:
-        """Return gradient (G,) and Hessian (G, G) of `value` in the bias of each group."""
-
-    def _gradient(self, residual: BlockMatrix) -> tuple[Array, Array]:
-        p = self.partition
-        by_margin = p.shares * residual.within * (p.sizes - 1) / p.sizes
-        return by_margin, residual.mean * p.shares * p.sizes[:, None]
-
-
-class CrossEntropy(Datafit):
-    """Softmax cross-entropy; R = (P - I) times the class weights, P that of adjusted logits."""
 
     def _log_own(self, within: Array) -> Array:
         """Log-sum-exp of a group's logits about their mean, less log(size), shape (G,)."""
@@ -174,7 +117,7 @@ class CrossEntropy(Datafit):
         within = np.where(k > 1, -(leak + k * sibling), 0.0)
         if self.weighted:
             within, mean = within * p.weights, mean * p.weights
-        return BlockMatrix(p, within, mean)
+        return p.matrix(within, mean)
 
     def scores(self, residual: BlockMatrix) -> tuple[Array, Array]:
         k = self.partition.sizes
@@ -300,7 +243,7 @@ class CrossEntropy(Datafit):
         leak = k @ mean
         mean[np.diag_indices_from(mean)] = -leak / k
         within = np.where(k > 1, -(leak + k * sibling), 0.0)
-        return BlockMatrix(self.partition, within, mean)
+        return self.partition.matrix(within, mean)
 
     def repair(self, residual: BlockMatrix) -> BlockMatrix:
         """Shift rows to averages of zero, after mixing in what keeps P non-negative.
@@ -315,70 +258,39 @@ class CrossEntropy(Datafit):
         mean = (1 - mix) * (residual.mean - excess[:, None])
         mean += mix * (prior[:, None] - np.diag(1 / p.sizes)) * p.weights
         within = np.where(p.sizes > 1, (1 - mix) * residual.within - mix * p.weights, 0.0)
-        return BlockMatrix(p, within, mean)
+        return p.matrix(within, mean)
 
+    def values_and_residuals(self, scores: Array) -> tuple[Array, Array]:
+        p, own = self.partition, self.groups
+        scores = self._adjusted(scores)
+        # Relative to the own class, whose term is kept apart: a loss near zero keeps its digits.
+        others = scores - scores[:, own, own][:, None]
+        others[:, own, own] = -np.inf
+        top = np.maximum(others.max(axis=1), 0.0)
+        odds = np.exp(others - top[:, None])
+        wrong = odds.sum(axis=1)
+        total = wrong + np.exp(-top)
+        losses = np.where(top > 0, top + np.log(total), np.log1p(wrong))
+        residual = odds / total[:, None]
+        residual[:, own, own] = -wrong / total
+        return losses @ p.loss_shares, residual * p.weights
 
-class MeanSquaredError(Datafit):
-    """Squared error ``0.5 ||z + b - e_y||^2``; R = Z + b 1^T - I."""
-
-    def values(self, within: Array, scores: Array) -> Array:
-        return self.values_at(self.residual(within, scores))
-
-    def residual(self, within: Array, scores: Array) -> BlockMatrix:
+    def sample_sum(self, logits: Array, labels: NDArray[np.intp]) -> float:
         p = self.partition
-        return BlockMatrix(p, np.where(p.sizes > 1, within - 1, 0.0), scores - np.diag(1 / p.sizes))
+        logits = logits + p.adjustment[p.class_groups]
+        logits -= np.take_along_axis(logits, labels[:, None], axis=1)
+        losses = np.logaddexp.reduce(logits, axis=1)
+        return float(losses @ p.weights[p.class_groups[labels]])
 
-    def values_at(self, residual: BlockMatrix) -> Array:
-        mean: Array = self._squares(residual) @ self.partition.shares / 2
-        return mean
-
-    def scores(self, residual: BlockMatrix) -> tuple[Array, Array]:
+    def sample_residuals(self, logits: Array, labels: NDArray[np.intp]) -> Array:
         p = self.partition
-        within = np.where(p.sizes > 1, residual.within + 1, 0.0)
-        return within, residual.mean + np.diag(1 / p.sizes)
-
-    def derivatives(self, within: Array, scores: Array) -> Derivatives:
-        p = self.partition
-        margin_diagonal = p.shares * (p.sizes - 1) / p.sizes
-        by_score = p.sizes[:, None] * p.shares
-
-        def apply(d_within: Array, d_scores: Array) -> tuple[Array, Array]:
-            return margin_diagonal * d_within, by_score * d_scores
-
-        gradient = self._gradient(self.residual(within, scores))
-        return Derivatives(*gradient, apply, margin_diagonal, by_score)
-
-    @property
-    def smoothness(self) -> float:
-        return 1 / self.partition.num_samples
-
-    def bias_derivatives(self, within: Array, scores: Array) -> tuple[Array, Array]:
-        sizes = self.partition.sizes
-        return sizes * self.residual(within, scores).row_average, np.diag(sizes)
-
-    def dual_values(self, residual: BlockMatrix) -> Array:
-        """Return the mean of ``-||r||^2 / 2 - r_own``."""
-        k = self.partition.sizes
-        own = residual.mean[..., self.groups, self.groups] + residual.within * (k - 1) / k
-        mean: Array = (-self._squares(residual) / 2 - own) @ self.partition.shares
-        return mean
-
-    def restrict(self, residual: BlockMatrix) -> BlockMatrix:
-        """Return the residual itself: the conjugate is finite everywhere."""
-        return residual
-
-    def repair(self, residual: BlockMatrix) -> BlockMatrix:
-        """Subtract the row averages."""
-        excess = residual.row_average
-        return BlockMatrix(self.partition, residual.within, residual.mean - excess[:, None])
-
-    def _squares(self, r: BlockMatrix) -> Array:
-        return r.column_norms**2 / self.partition.counts
-
-
-def make_datafit(loss: str, partition: Partition) -> Datafit:
-    """Return the data fit of a `Problem.loss` over a partition."""
-    return {"cross_entropy": CrossEntropy, "mse": MeanSquaredError}[loss](partition)
+        logits = logits + p.adjustment[p.class_groups]
+        logits -= logits.max(axis=1, keepdims=True)
+        np.exp(logits, out=logits)
+        logits /= logits.sum(axis=1, keepdims=True)
+        logits[np.arange(len(logits)), labels] -= 1
+        logits *= p.weights[p.class_groups[labels], None]
+        return logits
 
 
 def _xlogx(x: Array) -> Array:

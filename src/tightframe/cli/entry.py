@@ -1,0 +1,107 @@
+"""The command as a whole: its subcommands, and what becomes of an error.
+
+Every failure is one line on stderr and an exit code, no traceback.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import warnings
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.exceptions import TyperException
+
+from tightframe.cli.advise import advise
+from tightframe.cli.exit_codes import BAD_INPUT, INTERRUPTED
+from tightframe.cli.explore import explore
+from tightframe.cli.measure import measure
+from tightframe.cli.path import path
+from tightframe.cli.report import report
+from tightframe.cli.reproduce import reproduce
+from tightframe.cli.run import run
+from tightframe.cli.theory import certify, solve, thresholds
+from tightframe.version import __version__
+
+app = typer.Typer(
+    help="Predict, measure and steer the geometry of a classifier's last layer.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Predict, measure and steer the geometry of a classifier's last layer."""
+
+
+for _command in (
+    solve,
+    thresholds,
+    path,
+    certify,
+    advise,
+    measure,
+    run,
+    reproduce,
+    report,
+    explore,
+):
+    app.command()(_command)
+
+
+def main() -> NoReturn:
+    """Run the command; every failure is one line on stderr and an exit code, no traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without Greek letters is no failure
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: list[str]) -> int:
+    """Run the command with arguments and return its exit code."""
+    warnings.showwarning = _show_warning
+    try:
+        code = int(app(arguments, standalone_mode=False) or 0)
+    except TyperException as error:
+        message = error.format_message()
+        return _fail(message) if message else BAD_INPUT  # without arguments: the help was printed
+    except typer.Abort:
+        return _fail("aborted")
+    except MemoryError:
+        return _fail("out of memory")
+    except ImportError as error:
+        return _fail(f"{error.name}: not installed; pip install 'tightframe[all]'")
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}")
+    except ValueError as error:
+        return _fail(str(error))
+    if code == INTERRUPTED:  # Typer turns KeyboardInterrupt into this code
+        print("tightframe: interrupted", file=sys.stderr)
+    return code
+
+
+def _fail(message: str) -> int:
+    print("tightframe: " + " ".join(message.split()), file=sys.stderr)
+    return BAD_INPUT
+
+
+def _show_warning(message: Warning | str, *rest: Any, **options: Any) -> None:
+    print(f"tightframe: warning: {message}", file=sys.stderr)

@@ -1,0 +1,53 @@
+"""The command report: the page, plots and tables of a finished folder, written again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    folder: Annotated[
+        Path, typer.Argument(help="What 'run' or 'reproduce' wrote; may be unfinished.")
+    ],
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format", metavar="png|svg|pdf", help="Of the plots; may be given several times."
+        ),
+    ] = None,
+    latex: Annotated[
+        bool, typer.Option("--latex", help="Also write the tables for LaTeX.")
+    ] = False,
+) -> None:
+    """Write report.html, plots and, if asked for, LaTeX tables of a run or a reproduction again."""
+    # By its name, not by the module that knows it: a run's report needs nothing of that.
+    write = write_run_report
+    if (folder / "reproduce.json").exists():
+        write = write_reproduction_report
+    print(write(folder, formats or ["png"]))
+    if latex:
+        from tightframe.report import write_tables
+
+        for path in write_tables(folder):
+            print(path)
+
+
+def write_run_report(folder: Path, formats: Sequence[str] = ("png",)) -> Path:
+    """Write the page and the plots of a run."""
+    from tightframe.report import save_plots, write_report
+    from tightframe.runs.store import load_run
+
+    save_plots(load_run(folder), folder / "plots", formats)
+    return write_report(folder)
+
+
+def write_reproduction_report(folder: Path, formats: Sequence[str] = ("png",)) -> Path:
+    """Write the page and the plots of a reproduction."""
+    from tightframe.report import save_reproduction_plots, write_reproduction
+
+    save_reproduction_plots(folder, formats)
+    return write_reproduction(folder)

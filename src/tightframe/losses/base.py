@@ -1,0 +1,231 @@
+"""What a loss is: its facts, its values on block matrices, on samples and on tensors.
+
+A `Loss` says once what the rest of tightframe needs to know about a loss; nothing else asks for its
+name. Its `Datafit` is the mean loss over a `Partition`, which carries all that depends on the
+labels (counts, class weights, logit adjustment).
+
+For every loss the gradient of the mean loss with respect to ``X = Z D^{1/2}`` is ``R D^{1/2} / N``
+with a residual matrix R, the derivatives by the logits. R is also the dual variable, so the
+certificate needs nothing else.
+
+``within`` and ``scores`` describe the logits: ``scores[j, i] = mean[j, i] + bias[j]``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tightframe.geometry.blocks import BlockMatrix, Partition
+
+Array = NDArray[np.float64]
+
+#: Maps a change of (within, scores) to the change of the gradient with respect to both; leading
+#: axes are a batch.
+Curvature = Callable[[Array, Array], tuple[Array, Array]]
+
+
+class Loss(ABC):
+    """A loss: facts about it, and where its values come from.
+
+    A theorem, a start or a picture that holds for some losses asks for the fact behind it.
+
+    Attributes
+    ----------
+    name : str
+        As `Problem` takes it.
+    title : str
+        As sentences and tables say it.
+    unit : str
+        Of a difference of logits, in words: ``"nats"`` where it is a logarithm of odds.
+    ignores_constants : bool
+        Whether a constant added to all logits changes nothing, as softmax does not see it. Then
+        columns of the logits have a mean of zero, and their rank is at most K - 1.
+    takes_class_terms : bool
+        Whether it may have class weights and a logit adjustment.
+    is_softmax : bool
+        Whether the loss is the negative logarithm of the own class's softmax probability, for
+        which the closed forms with ``log`` margins are known.
+    is_quadratic : bool
+        Whether the loss is half the squared distance from the one-hot label. Then the singular
+        values of ``Z D^{1/2}`` decouple, at any depth.
+    attains_zero : bool
+        Whether finite logits have loss zero. Otherwise they grow like the logarithm of 1/decay.
+    vanishing_frame : {"seli", "orthogonal"} or None
+        What the logits without bias tend to as the decays vanish, as far as that is known.
+    default_margin : float
+        Margin that advice aims at if not told otherwise, in `unit`.
+    margin_limit : float or None
+        Margins of minimisers stay below this; None: they may be of any size.
+    """
+
+    name: str
+    title: str
+    unit: str
+    ignores_constants: bool
+    takes_class_terms: bool = False
+    is_softmax: bool = False
+    is_quadratic: bool = False
+    attains_zero: bool
+    vanishing_frame: str | None = None
+    default_margin: float
+    margin_limit: float | None = None
+
+    def max_rank(self, num_classes: int) -> int:
+        """Return the largest rank that the logits of a minimiser can have."""
+        return num_classes - self.ignores_constants
+
+    @abstractmethod
+    def datafit(self, partition: Partition) -> Datafit:
+        """Return the mean loss of block logits over a partition."""
+
+    # -- tensors: torch is loaded by whoever has some ----------------------------------------------
+
+    @abstractmethod
+    def batch_mean(
+        self, logits: Tensor, labels: Tensor, weights: Tensor | None, adjustment: Tensor | None
+    ) -> Tensor:
+        """Return the mean loss of a batch, for training by autograd.
+
+        Parameters
+        ----------
+        logits : Tensor, shape (B, K)
+        labels : Tensor, shape (B,), int64
+        weights, adjustment : Tensor, shape (K,), or None
+            Class weights and logit adjustment; None where there are none.
+        """
+
+    @abstractmethod
+    def column_values(self, scores: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of every column, before class weights, shape (R, C).
+
+        Parameters
+        ----------
+        scores : Tensor, shape (R, K, C)
+            Logits with bias and adjustment; one column a sample, or a class.
+        targets : Tensor, shape (K, C)
+            Label distribution of every column.
+        """
+
+    @abstractmethod
+    def column_residuals(self, scores: Tensor, targets: Tensor) -> Tensor:
+        """Return the derivatives of `column_values`, shape (R, K, C); may overwrite ``scores``."""
+
+
+class Derivatives(NamedTuple):
+    """First and second derivatives of a data fit at one point.
+
+    Attributes
+    ----------
+    by_margin, by_score : ndarray, shapes (G,) and (G, G)
+        Gradient with respect to ``within`` and ``scores``.
+    curvature : callable
+        The Hessian.
+    margin_diagonal, score_diagonal : ndarray, shapes (G,) and (G, G)
+        Second derivatives in each ``within[i]`` and each ``scores[j, i]`` alone. Row sums of the
+        latter are those in the bias of each group.
+    """
+
+    by_margin: Array
+    by_score: Array
+    curvature: Curvature
+    margin_diagonal: Array
+    score_diagonal: Array
+
+
+class Datafit(ABC):
+    """Mean loss ``f(Z + b 1^T)`` of block logits over a partition.
+
+    `values`, `values_at`, `residual`, `scores` and `dual_values` take batches, on leading axes.
+    """
+
+    def __init__(self, partition: Partition) -> None:
+        self.partition = partition
+        self.groups = np.arange(partition.num_groups)
+
+    def value(self, within: Array, scores: Array) -> float:
+        """Return the mean loss over all samples (cross-entropy in nats)."""
+        return float(self.values(within, scores))
+
+    @abstractmethod
+    def values(self, within: Array, scores: Array) -> Array:
+        """Return `value` of a batch."""
+
+    @abstractmethod
+    def residual(self, within: Array, scores: Array) -> BlockMatrix:
+        """Return R, so that ``R D^{1/2} / N`` is the gradient in ``X``."""
+
+    def values_and_residuals(self, scores: Array) -> tuple[Array, Array]:
+        """Return the values (B,) of a batch of K x K scores and their residuals (B, K, K).
+
+        Of a partition in which every class stands alone; for searches, which ask for both at once.
+        """
+        within = np.zeros(scores.shape[:-1])
+        return self.values(within, scores), self.residual(within, scores).mean
+
+    @abstractmethod
+    def scores(self, residual: BlockMatrix) -> tuple[Array, Array]:
+        """Return (within, scores) that have a residual, the inverse of `residual`.
+
+        For a loss that ignores constants up to one a column, chosen so that columns sum to zero.
+        """
+
+    @abstractmethod
+    def values_at(self, residual: BlockMatrix) -> Array:
+        """Return `values` of the logits that have these residuals; cheaper, given those."""
+
+    @abstractmethod
+    def derivatives(self, within: Array, scores: Array) -> Derivatives:
+        """Return gradient and Hessian of `value` in (within, scores)."""
+
+    @property
+    @abstractmethod
+    def smoothness(self) -> float:
+        """Bound of the Hessian's largest eigenvalue in ``X = Z D^{1/2}``."""
+
+    def dual_value(self, residual: BlockMatrix) -> float:
+        """Return ``-f*`` at ``R D^{1/2} / N``: a lower bound's data part."""
+        return float(self.dual_values(residual))
+
+    @abstractmethod
+    def dual_values(self, residual: BlockMatrix) -> Array:
+        """Return `dual_value` of a batch."""
+
+    @abstractmethod
+    def restrict(self, residual: BlockMatrix) -> BlockMatrix:
+        """Return a nearby residual in the domain of the conjugate, where it left that."""
+
+    @abstractmethod
+    def repair(self, residual: BlockMatrix) -> BlockMatrix:
+        """Return a nearby residual with ``R n = 0``, as a free bias demands of a dual point."""
+
+    @abstractmethod
+    def bias_derivatives(self, within: Array, scores: Array) -> tuple[Array, Array]:
+        """Return gradient (G,) and Hessian (G, G) of `value` in the bias of each group."""
+
+    @abstractmethod
+    def sample_sum(self, logits: Array, labels: NDArray[np.intp]) -> float:
+        """Return the summed loss of single samples, class weights included.
+
+        Parameters
+        ----------
+        logits : ndarray, shape (S, K)
+            With bias, before the adjustment; may be overwritten.
+        labels : ndarray, shape (S,)
+        """
+
+    @abstractmethod
+    def sample_residuals(self, logits: Array, labels: NDArray[np.intp]) -> Array:
+        """Return the derivatives of `sample_sum` by the logits, shape (S, K); parameters alike."""
+
+    def _gradient(self, residual: BlockMatrix) -> tuple[Array, Array]:
+        p = self.partition
+        by_margin = p.shares * residual.within * (p.sizes - 1) / p.sizes
+        return by_margin, residual.mean * p.shares * p.sizes[:, None]
