@@ -25,7 +25,7 @@ from tightframe.geometry.states import (
     block_states,
     group_gaps,
 )
-from tightframe.losses.datafits import make_datafit
+from tightframe.path import rank_excesses
 from tightframe.problem.counts import CountsLike
 from tightframe.problem.problem import Problem
 from tightframe.solve import NotConvergedWarning, solve, uses_solver
@@ -387,15 +387,18 @@ class _Line:
         if not self.numeric:
             solution = solve(problem)
             return solution.blocks, solution.group_bias, None
-        nearest, start, alike = self._neighbours(decay)
+        nearest, start = self._neighbours(decay)
         if nearest is None or nearest.left.shape[1] <= 1:
             factors, excess = self.unranked(problem, nearest)
             if excess <= 0:
                 return _blocks(self.partition, factors), factors.bias, factors
-        if start is not None and alike:
+        if start is not None:
             polished = polish(start, problem, self.partition, GAP, STEPS)
             if polished is not None:
-                return _blocks(self.partition, polished), polished.bias, polished
+                blocks = _blocks(self.partition, polished)
+                rank = (rank_excesses(problem, blocks, polished.bias) > 0).sum()
+                if rank == polished.left.shape[1]:
+                    return blocks, polished.bias, polished
         result = minimise_from(start, problem, self.partition, RANK_GAP, STEPS)
         self.worst_gap = max(self.worst_gap, result.certificate.gap / result.certificate.primal)
         factors = polish(result.factors, problem, self.partition, GAP, STEPS) or result.factors
@@ -415,36 +418,30 @@ class _Line:
         factors = polish(start, problem, self.partition, GAP, STEPS)
         if factors is None:
             factors = minimise_from(start, problem, self.partition, GAP, 0).factors
-        fit = make_datafit(problem.loss, self.partition)
+        fit = problem.loss_object.datafit(self.partition)
         scores = np.zeros((g, g)) + factors.bias[:, None]
         residual = fit.residual(factors.within, scores)
         return factors, float(
             singular_values(residual.reduced)[0]
         ) / problem.num_samples - problem.logit_decay
 
-    def _neighbours(self, decay: float) -> tuple[Factors | None, Factors | None, bool]:
-        """Return the nearest known factors, a start, and whether both sides are of one rank."""
+    def _neighbours(self, decay: float) -> tuple[Factors | None, Factors | None]:
+        """Return the nearest known factors, and a start: between two where they are alike."""
         place = bisect.bisect(self.known, decay)
         around = self.known[max(place - 1, 0) : place + 1]
-        near = sorted(
-            (abs(math.log(known / decay)), known)
-            for known in around
-            if abs(math.log(known / decay)) < NEAR
-        )
-        if not near:
-            return None, None, False
-        one, *rest = (self.points[known].factors for _, known in near)
+        near = sorted((abs(math.log(known / decay)), known) for known in around)
+        factors = [self.points[known].factors for distance, known in near if distance < NEAR]
+        if len(factors) < 2:
+            return (factors[0], factors[0]) if factors else (None, None)
+        one, other = factors
         assert one is not None
-        if rest:
-            (other,) = rest
-            assert other is not None
-            if one.left.shape == other.left.shape and np.array_equal(
-                one.within > 0, other.within > 0
-            ):
-                share = near[0][0] / (near[0][0] + near[1][0])
-                parts = zip(one, turned(other, one), strict=True)
-                return one, Factors(*((1 - share) * a + share * b for a, b in parts)), True
-        return one, one, False
+        assert other is not None
+        shown = np.array_equal(one.within > 0, other.within > 0)
+        if one.left.shape != other.left.shape or not shown:
+            return one, one
+        share = near[0][0] / (near[0][0] + near[1][0])
+        parts = zip(one, turned(other, one), strict=True)
+        return one, Factors(*((1 - share) * a + share * b for a, b in parts))
 
     def changes(
         self, low: float, high: float, roots: int = 0
@@ -484,7 +481,7 @@ class _Line:
             if sign is None or not sign(below) * sign(above) < 0:
                 continue
             value = partial(_after, sign, point)
-            return math.exp(toms748(value, start, end, xtol=ACCURACY / 10, rtol=1e-15))
+            return math.exp(toms748(value, start, end, xtol=ACCURACY / 4, rtol=1e-15))
         return None
 
     def _excess(self, point: _Point) -> float:

@@ -7,7 +7,6 @@ it is taken for that one), **merged** (it shares one prediction with others) or 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tightframe.geometry.blocks import RANK_TOLERANCE, Array, BlockMatrix
+from tightframe.problem.problem import Problem
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -227,64 +227,48 @@ def group_gaps(logits: BlockMatrix, bias: Array) -> Array:
     return gaps
 
 
-def measured_states(
-    logits: ArrayLike,
-    *,
-    kinds: ArrayLike,
-    bias: ArrayLike | None = None,
-    shares: ArrayLike | None = None,
-    predict: Callable[[Array], Array] | None = None,
-) -> States:
+def measured_states(problem: Problem, logits: ArrayLike, bias: ArrayLike | None = None) -> States:
     """Return the states of a network's classes, by the same rules with one tolerance.
 
     Vanished: the prediction of ``W h_k`` without the bias is nearer than `SAME_PREDICTION` to the
-    uniform one, in total variation. Classes of the same count whose predictions are nearer than
-    that to each other share one.
+    uniform one, in total variation; with a free bias ``W h_k`` less its sample-weighted mean.
+    Classes of the same count whose predictions are nearer than that to each other share one.
 
     Parameters
     ----------
+    problem : Problem
+        Says which classes are siblings, and what the loss reads in logits.
     logits : array_like, shape (K, K)
         Mean logits ``W h_k`` without bias; column k holds the samples of class k.
-    kinds : array_like of int, shape (K,)
-        Classes of one kind are siblings: `Problem.class_groups`.
     bias : array_like, shape (K,), optional
-    shares : array_like, shape (K,), optional
-        Share of the samples in each class, where the bias is free: ``W h_k`` is centred with them.
-    predict : callable, optional
-        Makes predictions, columns that sum to one, of logits; by default the softmax.
 
     Raises
     ------
     ValueError
         If a shape is wrong or an entry is not finite.
     """
+    k = problem.num_classes
     z = np.asarray(logits, dtype=np.float64)
-    if z.ndim != 2 or z.shape[0] != z.shape[1] or len(z) < 2:
-        raise ValueError(f"logits: got shape {z.shape}, need (K, K) with K of at least 2")
-    b = np.zeros(len(z)) if bias is None else np.asarray(bias, dtype=np.float64)
-    if b.shape != (len(z),):
-        raise ValueError(f"bias: got shape {b.shape}, need ({len(z)},)")
-    if not (np.isfinite(z).all() and np.isfinite(b).all()):
-        raise ValueError("logits: got entries that are not finite numbers")
-    groups = np.asarray(kinds)
-    predict = softmax if predict is None else predict
-
-    opinions = z if shares is None else z - (z @ np.asarray(shares))[:, None]
-    vanished = total_variation(predict(opinions), 1 / len(z)) < SAME_PREDICTION
-    prediction = _near_columns(predict(z + b[:, None]), groups, vanished)
+    b = np.zeros(k) if bias is None else np.asarray(bias, dtype=np.float64)
+    if z.shape != (k, k):
+        raise ValueError(f"logits: got shape {z.shape}, need ({k}, {k})")
+    if b.shape != (k,):
+        raise ValueError(f"bias: got shape {b.shape}, need ({k},)")
+    for name, values in (("logits", z), ("bias", b)):
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name}: got entries that are not finite, need numbers")
+    opinions = z
+    if problem.bias == "free":
+        opinions = z - (z @ problem.counts / problem.num_samples)[:, None]
+    predict, kinds = problem.loss_object.predictions, problem.class_groups
+    vanished = total_variation(predict(opinions), 1 / k) < SAME_PREDICTION
     scores = z + b[:, None]
+    prediction = _near_columns(predict(scores), kinds, vanished)
     gaps = np.diagonal(scores) - scores
     np.fill_diagonal(gaps, np.inf)
     shared = prediction[:, None] == prediction
-    ones = np.ones(len(z))
-    return _judge(gaps, shared, vanished, groups, prediction, ones, np.zeros(len(z), dtype=bool))
-
-
-def softmax(logits: Array) -> Array:
-    """Return the softmax of every column."""
-    shifted = np.exp(logits - logits.max(axis=0))
-    result: Array = shifted / shifted.sum(axis=0)
-    return result
+    none = np.zeros(k, dtype=bool)
+    return _judge(gaps, shared, vanished, kinds, prediction, np.ones(k), none)
 
 
 def total_variation(a: Array, b: Array | float) -> Array:
