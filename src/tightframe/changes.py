@@ -329,12 +329,10 @@ def thresholds(problem: Problem | CountsLike, **rest: Any) -> closed.Thresholds:
     changes = state_changes(problem, takers=False)
     groups = []
     for i, group in enumerate(limits.groups):
-        if not own:
-            group = replace(group, collapsed=None, total_samples=None, distinct_counts=None)
         merges, lost, vanishes = (changes.from_decay(i, s) for s in (MERGED, LOST, VANISHED))
         groups.append(replace(group, merges=merges, lost=lost, vanishes=vanishes))
-    logit_decay = limits.logit_decay if own else None
-    return replace(limits, logit_decay=logit_decay, groups=tuple(groups))
+    found = replace(limits, groups=tuple(groups))
+    return found if own else found.without_decays()
 
 
 class _Point(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from tightframe.changes import thresholds as find_thresholds
 from tightframe.cli.console import new_table, print_solution, print_thresholds
 from tightframe.cli.exit_codes import NOT_CONVERGED
 from tightframe.cli.options import (
@@ -34,7 +35,6 @@ from tightframe.solve import solve as solve_problem
 from tightframe.solvers.search.multistart import STARTS
 from tightframe.theory.certificate import Certificate
 from tightframe.theory.certificate import certify as certify_candidate
-from tightframe.theory.thresholds import thresholds as find_thresholds
 
 
 def solve(
@@ -104,8 +104,8 @@ def solve(
 
 def thresholds(
     counts: Counts,
-    weight_decay: WeightDecay,
-    feature_decay: FeatureDecay,
+    weight_decay: WeightDecay = None,
+    feature_decay: FeatureDecay = None,
     loss: Loss = "cross_entropy",
     bias: Bias = "none",
     bias_decay: BiasDecay = None,
@@ -118,12 +118,15 @@ def thresholds(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Tell at which decays, totals and counts each class group collapses."""
+    """Tell from which lambda on each class group merges, is lost and vanishes.
+
+    That needs no decays. With both, also at which totals and counts the groups collapse.
+    """
     problem = Problem(
         counts,
         loss,
-        weight_decay=weight_decay,
-        feature_decay=feature_decay,
+        weight_decay=1.0 if weight_decay is None else weight_decay,
+        feature_decay=1.0 if feature_decay is None else feature_decay,
         bias=bias,
         bias_decay=bias_decay,
         features=features,
@@ -132,6 +135,8 @@ def thresholds(
         logit_adjustment=logit_adjustment,
     )
     result = find_thresholds(problem)
+    if weight_decay is None or feature_decay is None:
+        result = result.without_decays()
     changes = rank_changes(problem) if ranks else None
     if json:
         values = result.to_dict() | {"problem": problem.to_dict()}

@@ -95,7 +95,8 @@ def metric_rows(setting: SettingRecord) -> list[MetricRow]:
     for i, group in enumerate(predicted_groups(setting)):
         key = f"group{i}_margin"
         distance = _difference(last.get(key), group.get("margin"))
-        rows.append(_row(key, f"margin, {group_name(group)}", first, last, distance))
+        name = "sibling margin" if group["classes"] > 1 else "decision margin"
+        rows.append(_row(key, f"{name}, {group_name(group)}", first, last, distance))
     targets = predicted_metrics(setting)
     for key, label in METRIC_NAMES.items():
         distance = _difference(last.get(key), targets.get(key))
@@ -168,12 +169,11 @@ def setting_title(setting: SettingRecord) -> str:
 
 
 def predicted_states(setting: SettingRecord) -> str:
-    """Return what the theory says of every group: ``"5 classes of 10 collapse, ..."``."""
+    """Return what the theory says of every group: ``"5 classes of 10 merged, ..."``."""
     states = []
     for group in predicted_groups(setting):
-        one = group["classes"] == 1
-        verb = ("collapses" if one else "collapse") if group["collapsed"] else "distinct"
-        states.append(f"{group_name(group)} {verb}")
+        before = "collapsed" if group["collapsed"] else "distinct"  # records of earlier versions
+        states.append(f"{group_name(group)} {group.get('state', before)}")
     return ", ".join(states)
 
 

@@ -32,7 +32,7 @@ from tightframe.heads.fixed import FixedETF
 from tightframe.runs import store
 from tightframe.runs.config import RunConfig
 from tightframe.runs.folder import environment, open_folder
-from tightframe.runs.verdicts import Verdict, described, group_verdicts
+from tightframe.runs.verdicts import Verdict, described, group_verdicts, state_of
 from tightframe.solution import Solution
 from tightframe.solve import solve
 from tightframe.theory.certificate import require_covered
@@ -287,6 +287,7 @@ def _bias(final: Measured) -> NDArray[np.float64]:
 def _write_prediction(paths: store.SettingPaths, name: str, solution: Solution) -> dict[str, Any]:
     problem = solution.problem
     margins = group_margins(problem, solution.logits + solution.bias[:, None])
+    states = solution.states
     groups = []
     for i, group in enumerate(problem.groups):
         members = np.flatnonzero(problem.class_groups == i)
@@ -297,6 +298,9 @@ def _write_prediction(paths: store.SettingPaths, name: str, solution: Solution) 
                 "class_weight": problem.group_weights[i],
                 "logit_adjustment": problem.group_adjustment[i],
                 "members": members,
+                "state": state_of(states, members),
+                "decision_margin": states.decision_margin[members].mean(),
+                "sibling_margin": states.sibling_margin[members].mean(),
                 "margin": margins[i],
                 "collapsed": bool(solution.collapsed[members].all()),
             }

@@ -159,8 +159,8 @@ def group_verdicts(
                     members=members.tolist(),
                     predicted_margin=float(expected[i]),
                     measured_margin=float(found[i]),
-                    predicted=_common(predicted, members),
-                    measured=_common(states, members),
+                    predicted=state_of(predicted, members),
+                    measured=state_of(states, members),
                     agrees=None,
                     sentence="",
                     class_weight=weights[i],
@@ -192,7 +192,7 @@ def _distances(
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-def _common(states: States, members: Any) -> str:
+def state_of(states: States, members: Any) -> str:
     """Return the state that all members share, or `MIXED`."""
     found = set(states.state[members].tolist())
     return found.pop() if len(found) == 1 else MIXED

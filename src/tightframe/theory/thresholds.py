@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from tightframe.geometry.blocks import BlockMatrix, Partition
+from tightframe.geometry.states import DISTINCT, LOST, MERGED, VANISHED
 from tightframe.problem.problem import Problem, at_most
 from tightframe.theory.certificate import best_bias
 from tightframe.theory.closed_form import deep_linear
@@ -51,6 +52,15 @@ class GroupThreshold:
     lost: float | None = None
     vanishes: float | None = None
 
+    def state_at(self, logit_decay: float) -> str:
+        """Return the state at a decay: the one that is reached last, worst at a tie."""
+        reached = {MERGED: self.merges, LOST: self.lost, VANISHED: self.vanishes}
+        state, last = DISTINCT, 0.0
+        for name, place in reached.items():
+            if place is not None and bool(at_most(place, logit_decay)) and place >= last:
+                state, last = name, place
+        return state
+
 
 @dataclass(frozen=True)
 class Thresholds:
@@ -72,6 +82,12 @@ class Thresholds:
     logit_decay: float | None
     total_collapse: float
     groups: tuple[GroupThreshold, ...]
+
+    def without_decays(self) -> Thresholds:
+        """Return these without what belongs to the problem's own decays."""
+        none: dict[str, Any] = dict.fromkeys(("collapsed", "total_samples", "distinct_counts"))
+        groups = tuple(replace(group, **none) for group in self.groups)
+        return replace(self, logit_decay=None, groups=groups)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything JSON-ready."""
