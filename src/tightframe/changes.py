@@ -26,7 +26,6 @@ from tightframe.geometry.states import (
     group_gaps,
 )
 from tightframe.path import rank_excesses
-from tightframe.problem.counts import CountsLike
 from tightframe.problem.problem import Problem
 from tightframe.solve import NotConvergedWarning, solve, uses_solver
 from tightframe.solvers.continuation import turned
@@ -280,7 +279,7 @@ def _known_decays(line: _Line, limits: closed.Thresholds) -> list[float]:
     return sorted(known)
 
 
-def thresholds(problem: Problem | CountsLike, **rest: Any) -> closed.Thresholds:
+def thresholds(problem: Problem | None = None, **rest: Any) -> closed.Thresholds:
     """Return from which decays on the classes of each group merge, are lost and vanish.
 
     ``merges``, ``lost`` and ``vanishes`` of every group follow from `state_changes`. The other
@@ -299,12 +298,11 @@ def thresholds(problem: Problem | CountsLike, **rest: Any) -> closed.Thresholds:
 
     Parameters
     ----------
-    problem : Problem or counts
-        Counts, for thresholds alone, where no decays are at hand.
+    problem : Problem, optional
     **rest
-        With counts: arguments of `Problem`. With either decay left out, ``logit_decay`` of the
-        result is None, and so are ``collapsed``, ``total_samples`` and ``distinct_counts`` of its
-        groups, which are those at the problem's own decays.
+        Instead of a problem: its arguments, ``counts`` among them. Decays may be left out; then
+        ``logit_decay`` of the result is None, and so are ``collapsed``, ``total_samples`` and
+        ``distinct_counts`` of its groups, which are those at the problem's own decays.
 
     Raises
     ------
@@ -314,15 +312,17 @@ def thresholds(problem: Problem | CountsLike, **rest: Any) -> closed.Thresholds:
 
     Examples
     --------
-    >>> found = thresholds("100x5,10x5").groups[1]
+    >>> found = thresholds(counts="100x5,10x5").groups[1]
     >>> round(found.merges, 5), found.lost, round(found.vanishes, 5)
     (0.00575, None, 0.00903)
     """
     own = True
-    if not isinstance(problem, Problem):
-        own = {"weight_decay", "feature_decay"} <= {k for k, v in rest.items() if v is not None}
-        decays = {} if own else {"weight_decay": 1.0, "feature_decay": 1.0}
-        problem = Problem(problem, **(rest | decays))
+    if problem is None:
+        given = {name: value for name, value in rest.items() if value is not None}
+        if "counts" not in given:
+            raise ValueError("counts: missing; give a problem, or counts")
+        own = {"weight_decay", "feature_decay"} <= given.keys()
+        problem = Problem(**({"weight_decay": 1.0, "feature_decay": 1.0} | given))
     elif rest:
         raise ValueError(f"{next(iter(rest))}: given with a problem, which has it already")
     limits = closed.thresholds(problem)

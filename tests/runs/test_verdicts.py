@@ -18,11 +18,12 @@ def test_agreement():
     problem, solution = solved(8e-3)
     large, small = group_verdicts(problem, solution, solution.logits)
     assert (large.predicted, large.measured, large.agrees) == ("distinct", "distinct", True)
-    assert (small.predicted, small.measured, small.agrees) == ("collapsed", "collapsed", True)
+    assert (small.predicted, small.measured, small.agrees) == ("merged", "merged", True)
     assert small.members == [5, 6, 7, 8, 9]
     assert small.sentence == (
-        "The 5 classes with 10 samples each have collapsed together, as the theory predicts "
-        "(margin 0.000, predicted 0.000)."
+        "The 5 classes with 10 samples each have merged, as the theory predicts (sibling margin "
+        "0.000, predicted 0.000; decision margin 0.000, predicted 0.000; logits 0 from the "
+        "prediction)."
     )
     json.dumps(small.to_dict(), allow_nan=False)
 
@@ -30,11 +31,11 @@ def test_agreement():
 def test_disagreement():
     problem, solution = solved(8e-3)
     large, small = group_verdicts(problem, solution, np.eye(10) * 0.0)
-    assert (large.agrees, small.agrees) == (False, True)
-    assert "have collapsed together, but the theory predicts them distinct" in large.sentence
+    assert (large.agrees, small.agrees) == (False, False)
+    assert "have vanished, but the theory predicts them distinct" in large.sentence
     _, small = group_verdicts(problem, solution, np.eye(10))
     assert small.agrees is False
-    assert "are distinct, but the theory predicts them collapsed" in small.sentence
+    assert "are distinct, but the theory predicts them merged" in small.sentence
 
 
 def test_too_close_to_the_threshold_to_tell():
@@ -51,7 +52,7 @@ def test_too_close_to_the_threshold_to_tell():
 def test_classes_sent_to_zero_count_as_collapsed(kwargs):
     problem, solution = solved(8e-3, **kwargs)
     verdicts = group_verdicts(problem, solution, solution.logits)
-    assert [v.predicted for v in verdicts] == ["distinct", "collapsed"]
+    assert [v.predicted for v in verdicts] == ["distinct", "vanished"]
     assert all(v.agrees for v in verdicts)
 
 
@@ -59,7 +60,7 @@ def test_class_alone_in_its_group():
     problem, solution = solved(1e-3, counts="50x3,10")
     alone = group_verdicts(problem, solution, solution.logits)[1]
     assert alone.agrees is True
-    assert alone.sentence.startswith("The class with 10 samples stands out from the others")
+    assert alone.sentence.startswith("The class with 10 samples is distinct, as the theory predicts")
     assert dataclasses.replace(alone, agrees=None).agrees is None
 
 

@@ -181,23 +181,32 @@ def print_thresholds(
     if problem.depth > 1:
         decay = "geometric mean of all decays"
     own = result.logit_decay
-    here = () if own is None else ("now", "from N", "distinct for counts in")
-    columns = ("samples each", "merged from", "lost from", "vanished from", *here)
     title = f"lambda = {decay}" + ("" if own is None else f" = {own:.6g}")
+    columns = ("samples each", "merge from", "lost from", "vanish from")
+    names = [
+        with_loss_terms(str(group.count), *terms)
+        for group, *terms in zip(
+            result.groups, problem.group_weights, problem.group_adjustment, strict=True
+        )
+    ]
     table = new_table("classes", *columns, title=title)
-    terms = zip(problem.group_weights, problem.group_adjustment, strict=True)
-    for group, own_terms in zip(result.groups, terms, strict=True):
-        cells = [_optional(place) for place in (group.merges, group.lost, group.vanishes)]
-        if own is not None:
-            interval = group.distinct_counts
-            cells += [
+    for group, name in zip(result.groups, names, strict=True):
+        places = (group.merges, group.lost, group.vanishes)
+        table.add_row(str(group.classes), name, *(_optional(place) for place in places))
+    console.print(table)
+    if own is not None:
+        columns = ("samples each", "now", f"{result.kind} from N", "distinct for counts in")
+        table = new_table("classes", *columns, title=f"At lambda = {own:.6g}")
+        for group, name in zip(result.groups, names, strict=True):
+            between = group.distinct_counts
+            table.add_row(
+                str(group.classes),
+                name,
                 group.state_at(own),
                 _optional(group.total_samples),
-                "-" if interval is None else f"({interval[0]:.4g}, {interval[1]:.4g})",
-            ]
-        count = with_loss_terms(str(group.count), *own_terms)
-        table.add_row(str(group.classes), count, *cells)
-    console.print(table)
+                "-" if between is None else f"({between[0]:.4g}, {between[1]:.4g})",
+            )
+        console.print(table)
     console.print(f"all class means are zero from lambda = {result.total_collapse:.6g}")
     if changes is not None:
         table = new_table("lambda", "rank above", "rank below", title="Where the rank changes")

@@ -146,14 +146,15 @@ class States:
         rival = np.where(rival_group == class_groups, own, first[rival_group])
         prediction = self.prediction[class_groups]
         # Classes of a group that stay apart have predictions of their own.
-        apart = self.state[class_groups] == DISTINCT
-        apart |= (self.state[class_groups] == LOST) & (self.sibling_margin[class_groups] != 0)
+        apart = (self.sizes > 1) & (
+            (self.state == DISTINCT) | ((self.state == LOST) & (self.sibling_margin != 0))
+        )
         return States(
             self.state[class_groups],
             self.decision_margin[class_groups],
             self.sibling_margin[class_groups],
             np.where(rival_group < 0, -1, rival),
-            np.where(apart, len(self) + classes, prediction),
+            np.where(apart[class_groups], len(self) + classes, prediction),
             np.ones(len(class_groups), dtype=np.intp),
         )
 
@@ -209,7 +210,6 @@ def block_states(
 
     gaps = group_gaps(logits, bias)
     shared = prediction[:, None] == prediction
-    gaps[shared] = 0.0
     # A sibling's: what is not merged is proven positive, and rounding must not say otherwise.
     sibling = np.where(together, 0.0, np.maximum(logits.within, np.finfo(np.float64).tiny))
     gaps[groups, groups] = np.where(several, sibling, np.inf)

@@ -9,10 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from tightframe.changes import thresholds
 from tightframe.geometry.dense import PARTS
 from tightframe.problem.problem import Problem, with_loss_terms
 from tightframe.runs.store import RunRecord, SettingRecord
-from tightframe.theory.thresholds import Thresholds, thresholds
+from tightframe.theory.thresholds import Thresholds
+from tightframe.theory.thresholds import thresholds as closed_forms
+
+#: Of more groups the closed forms are shown alone: to follow all states takes long.
+MAX_FOLLOWED = 30
 
 #: Parts of a `tightframe.Geometry` in words.
 PART_NAMES = {
@@ -247,7 +252,8 @@ def setting_thresholds(setting: SettingRecord) -> Thresholds | None:
     if setting.problem is None:
         return None
     try:
-        return thresholds(setting.problem)
+        few = len(setting.problem.groups) <= MAX_FOLLOWED
+        return (thresholds if few else closed_forms)(setting.problem)
     except ValueError:
         return None
 

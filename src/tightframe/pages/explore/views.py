@@ -206,7 +206,8 @@ def _proposal(proposal: Proposal, state: State) -> Any:
     after = replace(after, feature_decay_of=state.feature_decay_of)
     return html.Li(
         [
-            f"{proposal.text} Smallest decision margin then: {proposal.after.decision_margin:.4g}. ",
+            f"{proposal.text} Smallest decision margin then: "
+            f"{proposal.after.decision_margin:.4g}. ",
             html.A("Show this", href=f"/?{after.query()}"),
         ]
     )
