@@ -62,7 +62,9 @@ def test_an_outlook_is_what_the_dense_solution_says(problem):
     solution = tf.solve(problem)
     found = outlook(solution)
     margins = dense_margins(solution)
-    assert np.allclose(solution.group_states.decision_margin[problem.class_groups], margins, atol=1e-9)
+    assert np.allclose(
+        solution.group_states.decision_margin[problem.class_groups], margins, atol=1e-9
+    )
     assert found.margin == pytest.approx(margins.min(), abs=1e-9)
     # Half an arc cosine's digits are lost near zero.
     assert found.angle == pytest.approx(dense_angle(solution), abs=1e-4)
