@@ -29,7 +29,7 @@ from tightframe.path import rank_excesses
 from tightframe.problem.problem import Problem
 from tightframe.solve import NotConvergedWarning, solve, uses_solver
 from tightframe.solvers.continuation import turned
-from tightframe.solvers.newton import minimise_from, polish
+from tightframe.solvers.newton import FactoredProblem, minimise_from, polish
 from tightframe.solvers.starts import Factors
 from tightframe.theory import thresholds as closed
 from tightframe.theory.closed_form import deep_linear
@@ -48,8 +48,9 @@ POINTS_A_DECADE = 25
 #: distinct there, down to a share of `LEAST`.
 LOWEST, LEAST = 0.05, 1e-6
 
-#: Certified relative gap at which the rank is judged. Then Newton steps go on at that rank to what
-#: a gap of `GAP` needs, if it could be certified: a margin's error is about the root of the gap.
+#: Certified relative gap to which a solve goes first; where it has the minimiser's rank by then,
+#: Newton steps go on to what a gap of `GAP` needs, if it could be certified: a margin's error is
+#: about the root of the gap. Otherwise the solve itself goes on.
 RANK_GAP = 1e-12
 GAP = 1e-20
 STEPS = 200
@@ -392,15 +393,24 @@ class _Line:
                 return _blocks(self.partition, factors), factors.bias, factors
         if start is not None:
             polished = polish(start, problem, self.partition, GAP, STEPS)
-            if polished is not None:
-                blocks = _blocks(self.partition, polished)
-                rank = (rank_excesses(problem, blocks, polished.bias) > 0).sum()
-                if rank == polished.left.shape[1]:
-                    return blocks, polished.bias, polished
-        result = minimise_from(start, problem, self.partition, RANK_GAP, STEPS)
+            if polished is not None and self._has_its_rank(problem, polished):
+                return _blocks(self.partition, polished), polished.bias, polished
+        for gap in (RANK_GAP, GAP):
+            result = minimise_from(start, problem, self.partition, gap, STEPS)
+            factors = polish(result.factors, problem, self.partition, GAP, STEPS) or result.factors
+            if self._has_its_rank(problem, factors):
+                break
         self.worst_gap = max(self.worst_gap, result.certificate.gap / result.certificate.primal)
-        factors = polish(result.factors, problem, self.partition, GAP, STEPS) or result.factors
+        if not factors.left.shape[1]:
+            # Not zero, as is known by now, but too near to it for Newton steps to leave it.
+            f = FactoredProblem(problem, self.partition)
+            factors = f.proximal_step(f.enter(factors), f.step_size)
         return _blocks(self.partition, factors), factors.bias, factors
+
+    def _has_its_rank(self, problem: Problem, factors: Factors) -> bool:
+        """Tell whether factors have the minimiser's rank; a tiny gap does not say so."""
+        excesses = rank_excesses(problem, _blocks(self.partition, factors), factors.bias)
+        return int((excesses > 0).sum()) == factors.left.shape[1]
 
     def unranked(self, problem: Problem, near: Factors | None) -> tuple[Factors, float]:
         """Return the best factors of rank zero, and how much the gradient exceeds the decay there.
