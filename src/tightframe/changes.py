@@ -410,7 +410,7 @@ class _Line:
     def _has_its_rank(self, problem: Problem, factors: Factors) -> bool:
         """Tell whether factors have the minimiser's rank; a tiny gap does not say so."""
         excesses = rank_excesses(problem, _blocks(self.partition, factors), factors.bias)
-        return int((excesses > 0).sum()) == factors.left.shape[1]
+        return bool((excesses > 0).sum() == factors.left.shape[1])
 
     def unranked(self, problem: Problem, near: Factors | None) -> tuple[Factors, float]:
         """Return the best factors of rank zero, and how much the gradient exceeds the decay there.
