@@ -261,14 +261,18 @@ def margins_text(verdict: Verdict) -> str:
     parts = []
     if verdict.classes > 1:
         parts.append(
-            f"sibling margin {verdict.measured_margin:.3f}, "
-            f"predicted {verdict.predicted_margin:.3f}"
+            f"sibling margin {_fixed(verdict.measured_margin)}, "
+            f"predicted {_fixed(verdict.predicted_margin)}"
         )
     parts.append(
-        f"decision margin {verdict.measured_decision_margin:.3f}, "
-        f"predicted {verdict.predicted_decision_margin:.3f}"
+        f"decision margin {_fixed(verdict.measured_decision_margin)}, "
+        f"predicted {_fixed(verdict.predicted_decision_margin)}"
     )
     return "; ".join(parts)
+
+
+def _fixed(value: float) -> str:
+    return f"{round(value, 3) + 0.0:.3f}"  # no negative zero
 
 
 def _sentence(verdict: Verdict, taker: int | None) -> str:
