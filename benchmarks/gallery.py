@@ -19,14 +19,14 @@ from PIL import Image
 
 from tightframe.files import read_json, replacing, write_json
 from tightframe.reproduce.folder import FigureRecord, Reproduction, load_reproduction
-from tightframe.reproduce.spec import NOT_REPRODUCED, OUTCOMES, REPRODUCED, papers
+from tightframe.reproduce.spec import NOT_REPRODUCED, OUTCOMES, REPRODUCED, UNDECIDED, papers
 from tightframe.runs.folder import cores, processor
 
 HOME = Path(__file__).parent.parent / "reproductions"
 
 #: Colours of a stored picture: a third of the bytes, and no difference to be seen.
 _COLORS = 128
-_SIGNS = {REPRODUCED: "✓", NOT_REPRODUCED: "✗"}
+_SIGNS = {REPRODUCED: "✓", NOT_REPRODUCED: "✗", UNDECIDED: "!"}
 
 _HEAD = """\
 # The five papers, reproduced

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tightframe.files import read_json, replacing
+from tightframe.figures.mpl import label_axis, new_figure, save_figure, style_axis
+from tightframe.figures.style import LIGHT, PALETTE
+from tightframe.files import read_json
 
-#: Okabe & Ito (2008): told apart with the common colour blindnesses.
-OURS, GROUPED, SCS, CLARABEL, SVD = "#0072b2", "#009e73", "#d55e00", "#cc79a7", "#57606a"
+OURS, SCS, GROUPED, CLARABEL, SVD = *PALETTE[:4], LIGHT.muted
 
 Row = dict[str, Any]
 
@@ -27,8 +27,7 @@ Row = dict[str, Any]
 def figure(results: dict[str, Any]) -> Figure:
     """Return the figure: seconds against K on the left, against G on the right."""
     rows, about = results["rows"], results["environment"]
-    drawing = Figure(figsize=(10, 4.4), layout="constrained")
-    FigureCanvasAgg(drawing)
+    drawing = new_figure(10, 4.4)
     left, right = drawing.subplots(1, 2, sharey=True)
     distinct = _series(rows, "distinct counts")
 
@@ -50,21 +49,19 @@ def figure(results: dict[str, Any]) -> Figure:
                 color=color,
                 label=f"{name} not done in {limit:g} s",
             )
-    left.set_xlabel("classes K")
-    left.set_ylabel("seconds")
+    label_axis(left, "", "classes K", "seconds")
 
     many = _series(rows, "K = 21,841")
     _line(right, distinct, "groups", "seconds", "o-", OURS, "tightframe, distinct counts (G = K)")
     _line(right, many, "groups", "seconds", "s-", GROUPED, "tightframe, K = 21,841 in G groups")
     both = sorted(distinct + many, key=lambda r: r["groups"])
     _line(right, both, "groups", "svd_seconds", ":", SVD, "one G x G SVD (NumPy)")
-    right.set_xlabel("distinct counts G")
+    label_axis(right, "", "distinct counts G")
 
     for axes in (left, right):
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.grid(True, which="major", color="#d8dee4")
-        axes.set_axisbelow(True)
+        style_axis(axes)
         if axes.lines:
             axes.legend(fontsize=8)
     drawing.suptitle(
@@ -103,8 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
     drawing = figure(results)
-    with replacing(target) as temporary:
-        drawing.savefig(temporary, format="png", dpi=150)
+    save_figure(drawing, target)
     print(target)
 
 

@@ -35,6 +35,7 @@ import numpy as np
 
 import tightframe as tf
 from tightframe.files import replacing, write_json
+from tightframe.problem.counts import format_runs
 from tightframe.runs.folder import cores, processor
 
 Message = dict[str, Any]
@@ -154,8 +155,7 @@ def distinct_counts(classes: int, low: int = 5, high: int = 1280) -> list[int]:
 def grouped_counts(classes: int, groups: int) -> str:
     """Return compact counts: `distinct_counts` for the groups, classes spread evenly."""
     each, rest = divmod(classes, groups)
-    parts = (f"{n}x{each + (i < rest)}" for i, n in enumerate(distinct_counts(groups)))
-    return ",".join(parts)
+    return format_runs((n, each + (i < rest)) for i, n in enumerate(distinct_counts(groups)))
 
 
 def half_threshold(counts: Any) -> tf.Problem:

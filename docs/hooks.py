@@ -13,7 +13,12 @@ ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "reproductions"
 
 #: How the gallery marks its verdicts.
-VERDICTS = {"✓": "reproduced", "✗": "not reproduced", "?": "not at this scale"}
+VERDICTS = {
+    "✓": "reproduced",
+    "✗": "not reproduced",
+    "?": "not at this scale",
+    "!": "undecided",
+}
 
 #: How the bars of norms and absolute values stand.
 BAR = 'stretchy="false" lspace="0" rspace="0"'
@@ -53,7 +58,7 @@ def gallery_pages(text: str) -> dict[str, str]:
     overview, *papers = re.split(r"^## ", text, flags=re.MULTILINE)
     rows = [
         "| paper | figures | " + " | ".join(VERDICTS.values()) + " |",
-        "|---|---|---|---|---|",
+        "|---" * (2 + len(VERDICTS)) + "|",
     ]
     pages = {}
     for paper in papers:

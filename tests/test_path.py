@@ -14,7 +14,6 @@ import tightframe as tf
 from tests.reference import ufm
 from tightframe.geometry.blocks import BlockMatrix, Partition
 from tightframe.problem.problem import BIASES, LOSSES
-from tightframe.solvers import continuation
 from tightframe.solvers import newton as factored
 from tightframe.solvers import sweep as sweep_module
 from tightframe.solvers.continuation import Continuation
@@ -352,9 +351,11 @@ def test_predictions_are_good_on_a_smooth_stretch(runs, loss, bias):
     assert len(set(found.rank)) == 1  # smooth: no kink
     assert [warm for warm, _ in runs] == [False] * 2 + [True] * 28  # none was a bad one
     assert all(result.converged for _, result in runs)
-    steps = [result.iterations for _, result in runs]
+    steps = [result.stats.iterations for _, result in runs]
     problems = [problem.replace(counts=entry) for entry in counts]
-    alone = [factored.minimise(p, Partition.coarsest(p), tol=1e-8).iterations for p in problems]
+    alone = [
+        factored.minimise(p, Partition.coarsest(p), tol=1e-8).stats.iterations for p in problems
+    ]
     assert sum(steps) < 0.7 * sum(alone)
     assert max(steps[10:]) <= 2  # and they stay good
 
@@ -378,7 +379,10 @@ def test_a_wild_prediction_does_no_harm(runs, monkeypatch, factor):
         assert sum(warm for warm, _ in runs) >= 4  # all were tried
         failed = [i for i, (warm, result) in enumerate(runs) if warm and not result.converged]
         assert all(not runs[i + 1][0] and runs[i + 1][1].converged for i in failed)
-        assert all(result.iterations <= factored.MAX_WARM_ITERATIONS for warm, result in runs)
+        assert all(
+            result.stats.iterations <= factored.DEFAULTS.max_warm_iterations
+            for warm, result in runs
+        )
         assert failed or factor < 1e6
 
 
@@ -404,7 +408,7 @@ def test_what_lies_before_a_kink_is_forgotten(problems, kinks):
             assert point.left.shape == result.factors.left.shape
             assert ((point.within > 0) == (result.factors.within > 0)).all()
     assert [i for i in range(1, len(problems)) if lengths[i] == 1] == kinks
-    assert max(lengths) <= continuation.MAX_POINTS
+    assert max(lengths) <= memory.options.max_points
 
 
 # -- where the rank changes ------------------------------------------------------------------------
@@ -521,77 +525,3 @@ def test_only_changes_above_the_lowest_decay_are_returned():
 def test_bad_arguments_of_rank_changes(changes, options, message):
     with pytest.raises(ValueError, match=message):
         tf.rank_changes(make(**changes), **options)
-
-
-# -- the ends of the path --------------------------------------------------------------------------
-
-PARTS = ("classifier", "means", "centered_means", "logits")
-ENDED = [
-    make("60,20,9,4"),
-    make("60x2,20x3,9"),
-    make("60,20x3", bias="free"),
-    make("60x2,20x3,9", bias="free"),
-    make("60,20x3", bias="decayed"),
-    make("60x3,20x3,9", "mse", bias="decayed"),
-    make("60,20x3", "mse", bias="decayed"),
-    make("60x2,20x3,9", "mse"),
-    make("60,20,9,4", "mse", bias="free"),
-    make("9x5"),
-    make("9x5", "mse"),
-]
-
-
-@pytest.mark.parametrize("problem", ENDED, ids=changing)
-def test_what_is_left_last_is_the_limit_at_total_collapse(problem):
-    limits = tf.path_limits(problem)
-    assert limits.total_collapse == pytest.approx(tf.thresholds(problem).total_collapse, rel=1e-12)
-    distances = []
-    for nearness in (1e-1, 1e-2, 1e-3):
-        decay = limits.total_collapse * (1 - nearness)
-        solution = tf.solve(at(problem, decay), 1e-13)
-        distances.append([solution.geometry.distance(limits.collapse, part) for part in PARTS])
-    for further, nearer in itertools.pairwise(distances):
-        assert all(b < max(0.2 * a, 1e-6) for a, b in zip(further, nearer, strict=True))
-    assert max(distances[-1]) < 1e-2
-    assert np.linalg.matrix_rank(limits.collapse.logits, 1e-9) == solution.rank
-
-
-@pytest.mark.parametrize("problem", ENDED, ids=changing)
-def test_what_the_path_tends_to_as_the_decays_vanish(problem):
-    limits = tf.path_limits(problem)
-    if problem.bias == "free":
-        assert limits.vanishing is None
-        return
-    distances = []
-    for nearness in (1e-1, 1e-3, 1e-5, 1e-7):
-        solution = tf.solve(at(problem, limits.total_collapse * nearness))
-        assert solution.status == "optimal"
-        distances.append([solution.geometry.distance(limits.vanishing, part) for part in PARTS])
-    for further, nearer in itertools.pairwise(distances):
-        assert all(b < max(0.9 * a, 1e-6) for a, b in zip(further, nearer, strict=True))
-    assert max(distances[-1]) < (1e-5 if problem.loss == "mse" else 0.1)
-
-
-def test_limits_of_balanced_problems_are_the_frames_of_the_field():
-    for bias in ("none", "free", "decayed"):
-        collapse = tf.path_limits(make("9x5", bias=bias)).collapse
-        assert max(collapse.distance(tf.simplex_etf(5), part) for part in PARTS) < 1e-12
-    limits = tf.path_limits(make("9x5", "mse"))
-    for geometry in (limits.collapse, limits.vanishing):
-        distances = [geometry.distance(tf.orthogonal_frame(5), part) for part in PARTS]
-        assert max(distances) < 1e-12
-
-
-@pytest.mark.parametrize(
-    ("changes", "least"),
-    [
-        ({"features": "nonnegative"}, 5),
-        ({"loss": "mse", "depth": 2}, 6),
-        ({"depth": 2}, 5),
-        ({"dim": 4}, 5),
-    ],
-)
-def test_what_has_no_known_limits_is_said(changes, least):
-    message = f"path_limits needs one layer, real features and dim of at least {least}, or none"
-    with pytest.raises(ValueError, match=message):
-        tf.path_limits(make(**changes))

@@ -1,3 +1,4 @@
+import json
 import warnings
 
 import numpy as np
@@ -10,8 +11,10 @@ from tests.reference import ufm
 from tests.theory.test_certificate import convex_problems
 from tightframe.geometry.blocks import Partition
 from tightframe.solvers import newton as factored
+from tightframe.solvers.continuation import ContinuationOptions
 from tightframe.solvers.search import multistart
 from tightframe.solvers.starts import Factors
+from tightframe.solvers.sweep import SweepOptions
 
 
 @settings(max_examples=25)
@@ -182,7 +185,7 @@ def test_certified_from_vanishing_to_total_decay(f, bias):
 
 
 @pytest.mark.parametrize("bias", ["none", "free", "decayed"])
-def test_every_start_ends_at_the_same_minimum(bias, monkeypatch):
+def test_every_start_ends_at_the_same_minimum(bias):
     counts = np.arange(5, 5 + 2 * 40, 2)
     decay = np.sqrt(5) / counts.sum() / 2
     problem = tf.Problem(
@@ -205,8 +208,8 @@ def test_every_start_ends_at_the_same_minimum(bias, monkeypatch):
         assert other.converged
         assert solution.objective == pytest.approx(other.certificate.primal, rel=2e-8)
         assert other.logits.rank == solution.rank
-    monkeypatch.setattr(factored, "DIRECT_GROUPS", 10)
-    pooled = factored.minimise(problem, partition, tol=1e-8)
+    options = factored.NewtonOptions(direct_groups=10)
+    pooled = factored.minimise(problem, partition, tol=1e-8, options=options)
     assert solution.objective == pytest.approx(pooled.certificate.primal, rel=2e-8)
 
 
@@ -347,3 +350,54 @@ def test_factors_of_absurd_width_are_refused():
     problem = tf.Problem("5x2,3", weight_decay=1e-2, feature_decay=1e-2, dim=10**9)
     with pytest.raises(ValueError, match="dim is 1000000000"):
         _ = tf.solve(problem).weights
+
+
+# -- the record ------------------------------------------------------------------------------------
+
+
+def test_status_is_a_word_with_a_message():
+    problem = tf.Problem("9,5x2", weight_decay=2e-3, feature_decay=1e-3)
+    certified = tf.solve(problem)
+    found = tf.solve(problem.replace(depth=2), starts=1)
+    with pytest.warns(tf.NotConvergedWarning):
+        stopped = tf.solve(problem, 1e-15, max_iterations=1)
+    for solution, word in ((certified, "optimal"), (found, "local"), (stopped, "not_converged")):
+        assert solution.status == word
+        assert f"{solution.status}" == json.loads(json.dumps(solution.status)) == word
+        assert type(solution.to_dict()["status"]) is str
+    messages = [solution.status.message for solution in (certified, found, stopped)]
+    assert len(set(messages)) == 3
+    assert "certified" in messages[0]
+    assert "nothing certifies" in messages[1]
+    assert "stopped" in messages[2]
+
+
+def test_stats_tell_what_the_solver_did():
+    problem = tf.Problem("60,20,9,4", weight_decay=0.042, feature_decay=0.042)
+    solution = tf.solve(problem, 1e-12)
+    stats = solution.stats
+    assert stats.starts == 1
+    assert stats.rank_adaptations >= 1  # of the rank's changes to that of the minimiser
+    last = stats.history[-1]
+    assert last == (stats.iterations, solution.objective, solution.lower_bound, solution.rank)
+    iterations = [step.iteration for step in stats.history]
+    assert iterations == sorted(iterations)
+    assert all(step.dual <= solution.objective for step in stats.history)
+    assert tf.solve(problem.replace(counts="9x4")).stats.iterations == 0  # a closed form
+    found = tf.solve(problem.replace(depth=2), starts=3)
+    assert found.stats.starts == found.search.starts > 3
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        (factored.NewtonOptions, "shift"),
+        (factored.NewtonOptions, "pool"),
+        (SweepOptions, "power"),
+        (ContinuationOptions, "max_points"),
+        (multistart.SearchOptions, "batch_numbers"),
+    ],
+)
+def test_options_out_of_range_are_named(options, name):
+    with pytest.raises(ValueError, match=f"^{name}: got 0, need"):
+        options(**{name: 0})

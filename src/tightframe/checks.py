@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import numbers
 from typing import Any
@@ -63,3 +64,14 @@ def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
 def shortened(text: str, limit: int = 60) -> str:
     """Return a text, or its beginning with dots where it is longer than ``limit``."""
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def require_positive_fields(options: Any) -> None:
+    """Refuse a dataclass of options with a field that is no positive number of its type.
+
+    Whole where the field is declared ``int``, any positive number where it is ``float``.
+    """
+    for field in dataclasses.fields(options):
+        check = {"int": whole_number, "float": positive_float}.get(str(field.type))
+        if check is not None:
+            check(field.name, getattr(options, field.name))

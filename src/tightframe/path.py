@@ -1,4 +1,4 @@
-"""Paths: solutions along a sweep of decays or counts, where the rank changes, and both ends."""
+"""Paths: solutions along a sweep of decays or counts, and where the rank changes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tightframe.checks import positive_float, whole_number
-from tightframe.geometry.blocks import Array, BlockMatrix, Partition, singular_values, svd
-from tightframe.geometry.dense import Geometry, orthogonal_frame, seli
-from tightframe.problem.counts import CountsLike, format_counts, parse_counts
-from tightframe.problem.problem import Problem, at_most
-from tightframe.solution import Solution, balanced_factors
+from tightframe.geometry.blocks import Array, BlockMatrix, Partition, singular_values
+from tightframe.problem.counts import CountsLike, compact_counts
+from tightframe.problem.problem import Problem
+from tightframe.solution import Solution
 from tightframe.solve import NotConvergedWarning, solve_along, solve_sweep, uses_solver
 from tightframe.solvers.continuation import Continuation
 from tightframe.solvers.search import multistart
-from tightframe.theory.certificate import is_convex
-from tightframe.theory.thresholds import residual_at_zero, thresholds
+from tightframe.theory.coverage import require_convex
+from tightframe.theory.thresholds import thresholds
 
 #: Certified relative gap at which the rank of a point on a path is judged, and the Newton steps
 #: allowed: next to a change of the rank the last digits come slowly and are not needed.
@@ -139,7 +138,7 @@ def path(
             "value, all of one length"
         )
     if "counts" in sweep:
-        sweep["counts"] = tuple(format_counts(parse_counts(entry)) for entry in sweep["counts"])
+        sweep["counts"] = tuple(compact_counts(entry) for entry in sweep["counts"])
     problems = [
         problem.replace(**dict(zip(sweep, values, strict=True)))
         for values in zip(*sweep.values(), strict=True)
@@ -209,7 +208,7 @@ def rank_changes(
     ValueError
         If the problem has no convex form, or an argument is out of range.
     """
-    _require_convex(problem, "rank_changes")
+    require_convex(problem, "rank_changes")
     points = whole_number("points", points, 2)
     partition = Partition.coarsest(problem)
     merging = (partition.pull / problem.num_samples).tolist()
@@ -276,90 +275,3 @@ def _bisect(
     if ends[0] * ends[1] >= 0:  # zero at one end but for rounding, such as total collapse itself
         return low if abs(ends[0]) < abs(ends[1]) else high
     return math.exp(brentq(value, math.log(low), math.log(high), xtol=RANK_ACCURACY))
-
-
-# -- the ends of the path --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class PathLimits:
-    """Geometry at both ends of the regularisation path, up to scale.
-
-    Attributes
-    ----------
-    vanishing : Geometry or None
-        As the decays vanish: SELI for cross-entropy; orthogonal class means and classifier rows for
-        MSE. None where it is not known: with a free bias.
-    collapse : Geometry
-        Just below `total_collapse`: what is left last.
-    total_collapse : float
-        From this ``sqrt(weight_decay feature_decay)`` on everything is zero.
-    """
-
-    vanishing: Geometry | None
-    collapse: Geometry
-    total_collapse: float
-
-
-def path_limits(problem: Problem) -> PathLimits:
-    """Return the geometry at both ends of the regularisation path.
-
-    Small decays: Thrampoulidis et al. (2022) for cross-entropy; a decayed bias vanishes, because
-    its cost grows with the square of the logits' size and the saving does not. Near total collapse
-    the logits lie in the top singular space of the gradient at zero: the contrasts among the
-    classes with most samples, or the top pair if there is one such class.
-
-    Raises
-    ------
-    ValueError
-        If the problem has no convex form.
-    """
-    _require_convex(problem, "path_limits")
-    residual = residual_at_zero(problem)
-    p = residual.partition
-    norm = residual.operator_norm
-    left, values, right = svd(residual.reduced)
-    top = at_most(norm, values * (1 + TIE)).astype(np.float64)
-    reduced = (left * -top) @ right
-    contrasts = np.where(
-        (p.sizes > 1) & at_most(norm, np.sqrt(p.counts) * np.abs(residual.within) * (1 + TIE)),
-        1 / np.sqrt(p.counts),
-        0.0,
-    )
-    logits = BlockMatrix(p, contrasts, reduced / p.scale).to_dense()
-    layers, means = balanced_factors(problem.replace(dim=None), logits)
-    vanishing = None
-    if problem.bias != "free":
-        frame = problem.loss_object.vanishing_frame
-        if frame == "seli":
-            vanishing = seli(problem.compact_counts)
-        elif frame == "orthogonal":
-            vanishing = _orthogonal(problem)
-    return PathLimits(
-        vanishing,
-        Geometry.from_vectors(layers[0], means, name="total collapse"),
-        norm / problem.num_samples,
-    )
-
-
-#: Singular values this close, relatively, count as the same.
-TIE = 1e-9
-
-
-def _orthogonal(problem: Problem) -> Geometry:
-    """Return the orthogonal frame with the lengths of vanishing decay (Dang et al. 2023)."""
-    root = np.sqrt(problem.counts)
-    frame = orthogonal_frame(problem.num_classes)
-    return Geometry(
-        "general orthogonal frame", frame.classifier * root, frame.means / root, frame.logits
-    )
-
-
-def _require_convex(problem: Any, what: str) -> None:
-    if not isinstance(problem, Problem):
-        raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
-    if not is_convex(problem):
-        raise ValueError(
-            f"problem: {what} needs one layer, real features and dim of at least "
-            f"{problem.loss_object.max_rank(problem.num_classes)}, or none"
-        )

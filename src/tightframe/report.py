@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from tightframe.lazy import handed_on
 
 if TYPE_CHECKING:
-    from tightframe.pages.latex import write_tables
     from tightframe.pages.reproduction import write_reproduction
     from tightframe.pages.run import write_report
+    from tightframe.pages.tables import write_tables
     from tightframe.reproduce.plots import save_reproduction_plots
     from tightframe.runs.plots import save_plots
     from tightframe.sweeps.plots import save_grid_plots
@@ -30,7 +30,7 @@ __all__ = [
 __getattr__ = handed_on(
     __name__,
     {
-        "tightframe.pages.latex": ("write_tables",),
+        "tightframe.pages.tables": ("write_tables",),
         "tightframe.pages.reproduction": ("write_reproduction",),
         "tightframe.pages.run": ("write_report",),
         "tightframe.reproduce.plots": ("save_reproduction_plots",),

@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.checks import MAX_DENSE_CLASSES, require_dense
-from tightframe.geometry.blocks import Array, BlockMatrix, svd, without_rounding
+from tightframe.geometry.blocks import Array, BlockMatrix
 from tightframe.geometry.dense import Geometry
-from tightframe.geometry.grouped import GroupedGeometry, GroupedMatrix
+from tightframe.geometry.grouped import GroupedGeometry
 from tightframe.geometry.states import States, block_states
 from tightframe.problem.problem import Problem
 from tightframe.solvers.search.record import Search
-from tightframe.theory.certificate import is_convex
+from tightframe.solvers.stats import Stats
+from tightframe.theory.factors import cheapest_factors, grouped_geometry
+
+
+class Status(StrEnum):
+    """How a solve ended: equal to its word, and with a sentence in `message`."""
+
+    OPTIMAL = "optimal", "a global minimum, certified to the tolerance asked for"
+    LOCAL = "local", "a local minimum, the best that a search found; nothing certifies it"
+    NOT_CONVERGED = "not_converged", "stopped before the tolerance or a local minimum was reached"
+
+    message: str
+
+    def __new__(cls, value: str, message: str) -> Status:
+        """Make a member out of its word and its sentence."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.message = message
+        return member
+
+    def __repr__(self) -> str:
+        return repr(self.value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +57,8 @@ class Solution:
         Certified lower bound of the global minimum, by duality or by a theorem.
     method : str
         What produced the point, for example ``"closed form: balanced cross-entropy"``.
-    status : {"optimal", "local", "not_converged"}
+    status : Status
+        ``"optimal"``, ``"local"`` or ``"not_converged"``; ``status.message`` says what it means.
         ``"optimal"`` iff the gap is within the tolerance asked for. ``"local"``: the best point of
         a multi-start search, converged to a local minimum; nothing certifies it.
     note : str
@@ -45,6 +67,8 @@ class Solution:
         Wall time of the solve.
     search : Search or None
         What was searched and found, where nothing is certified.
+    stats : Stats
+        What the solver did on its way.
     """
 
     problem: Problem
@@ -53,10 +77,11 @@ class Solution:
     objective: float
     lower_bound: float | None
     method: str
-    status: str
+    status: Status
     note: str
     seconds: float
     search: Search | None = None
+    stats: Stats = field(default_factory=Stats)
 
     @property
     def gap(self) -> float | None:
@@ -130,14 +155,7 @@ class Solution:
 
     @cached_property
     def _factors(self) -> tuple[list[Array], Array]:
-        require_dense(self.problem.num_classes, "weights, class_means")
-        if (self.problem.dim or 0) > MAX_DENSE_CLASSES:
-            raise ValueError(
-                f"weights, class_means: dim is {self.problem.dim}; "
-                f"factors are written out up to {MAX_DENSE_CLASSES}"
-            )
-        nonnegative = self.problem.features == "nonnegative"
-        return (orthant_factors if nonnegative else balanced_factors)(self.problem, self.logits)
+        return cheapest_factors(self.problem, self.logits)
 
     @property
     def weights(self) -> list[Array]:
@@ -167,49 +185,7 @@ class Solution:
 
         As `GroupedGeometry.from_solution` says; a ValueError where there is no such form.
         """
-        problem, blocks = self.problem, self.blocks
-        nonnegative = problem.features == "nonnegative"
-        if problem.depth > 1 or not (nonnegative or is_convex(problem)):
-            raise ValueError(
-                f"solution: one of {problem.num_classes} classes has a compact form for one linear "
-                "layer and a wide enough dim only"
-            )
-        p = blocks.partition
-        ratio = np.sqrt(problem.feature_decay / problem.weight_decays[0])
-        groups = p.class_groups
-        logits = GroupedMatrix(
-            groups, blocks.within, blocks.mean - np.diag(blocks.within / p.sizes)
-        )
-        if nonnegative:
-            lengths = blocks.column_norms
-            shares = np.divide(p.counts, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-            across = logits.blocks * shares
-            inner = logits.diagonal * across
-            classifier = GroupedMatrix(
-                groups,
-                ratio * logits.diagonal**2 * shares,
-                ratio * (inner + inner.T + (across * p.sizes) @ logits.blocks.T),
-            )
-            axes = np.zeros((p.num_groups, p.num_groups))
-            means = GroupedMatrix(groups, lengths / p.counts / ratio, axes)
-            return GroupedGeometry("predicted", classifier, means, logits)
-        left, values, right = blocks.decomposition
-        values = without_rounding(values)
-        # Sqrt of Sigma goes to either side; the ratio of the decays shares it out.
-        within = np.where(p.sizes > 1, np.sqrt(p.counts) * np.abs(blocks.within), 0.0)
-        root = np.sqrt(p.sizes)
-
-        def gram(frame: Array, inner: Array, scale: Array) -> GroupedMatrix:
-            mean = (frame * values) @ frame.T / np.outer(root * scale, root * scale)
-            inner = inner / scale**2
-            return GroupedMatrix(groups, inner, mean - np.diag(inner / p.sizes))
-
-        return GroupedGeometry(
-            "predicted",
-            gram(left, within, np.full(p.num_groups, 1 / np.sqrt(ratio))),
-            gram(right.T, within, np.sqrt(p.counts * ratio)),
-            logits,
-        )
+        return grouped_geometry(self.problem, self.blocks)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the summary that the command prints, JSON-ready."""
@@ -234,7 +210,7 @@ class Solution:
             "objective": self.objective,
             "gap": self.gap,
             "lower_bound": self.lower_bound,
-            "status": self.status,
+            "status": self.status.value,
             "method": self.method,
             "note": self.note,
             "groups": groups,
@@ -244,62 +220,3 @@ class Solution:
             "search": None if self.search is None else self.search.to_dict(),
             "problem": self.problem.to_dict(),
         }
-
-
-def balanced_factors(problem: Problem, logits: Array) -> tuple[list[Array], Array]:
-    """Return the cheapest layers and class means with given logits (real features).
-
-    From the SVD of ``Z D^{1/2}``: every layer carries the same decay cost in every direction
-    (docs/theory.md section 2; several layers by the same balance).
-    """
-    root = np.sqrt(problem.counts)
-    left, values, right = svd(logits * root)
-    values = without_rounding(values)
-    width = problem.dim or problem.num_classes
-    kept = min(width, len(values))
-    to_layer, to_features = _layer_lengths(problem, values[:kept])
-    means = np.zeros((width, problem.num_classes))
-    means[:kept] = to_features[:, None] * right[:kept] / root
-    weights = []
-    for m, lengths in enumerate(to_layer, start=1):
-        if m == problem.depth:
-            layer = np.zeros((problem.num_classes, width))
-            layer[:, :kept] = left[:, :kept] * lengths
-        else:
-            layer = np.zeros((width, width))
-            layer[np.arange(kept), np.arange(kept)] = lengths
-        weights.append(layer)
-    return weights, means
-
-
-def orthant_factors(problem: Problem, logits: Array) -> tuple[list[Array], Array]:
-    """Return layers and non-negative, orthogonal class means with given logits.
-
-    One axis a class: the columns of ``Z D^{1/2}`` take the place of its singular vectors.
-    """
-    root = np.sqrt(problem.counts)
-    scaled = logits * root
-    values = without_rounding(np.linalg.norm(scaled, axis=0))
-    active = np.flatnonzero(values > 0)
-    width = problem.dim or problem.num_classes
-    to_layer, to_features = _layer_lengths(problem, values[active])
-    axes = np.arange(len(active))
-    means = np.zeros((width, problem.num_classes))
-    means[axes, active] = to_features / root[active]
-    weights = []
-    for m, lengths in enumerate(to_layer, start=1):
-        if m == problem.depth:
-            layer = np.zeros((problem.num_classes, width))
-            layer[:, axes] = scaled[:, active] / values[active] * lengths
-        else:
-            layer = np.zeros((width, width))
-            layer[axes, axes] = lengths
-        weights.append(layer)
-    return weights, means
-
-
-def _layer_lengths(problem: Problem, values: Array) -> tuple[list[Array], Array]:
-    """Split singular values over layers and features so that all carry equal decay cost."""
-    decays = problem.weight_decays
-    cost = problem.mean_decay * values ** (2 / (problem.depth + 1))
-    return [np.sqrt(cost / decay) for decay in decays], np.sqrt(cost / problem.feature_decay)

@@ -10,19 +10,13 @@ from dataclasses import replace
 from tightframe.checks import positive_float, whole_number
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition
 from tightframe.problem.problem import Problem
-from tightframe.solution import Solution
+from tightframe.solution import Solution, Status
 from tightframe.solvers.continuation import Continuation
 from tightframe.solvers.search import multistart
+from tightframe.solvers.stats import Stats
 from tightframe.solvers.sweep import Sweep
-from tightframe.theory.certificate import (
-    Certificate,
-    certify_blocks,
-    is_convex,
-    is_covered,
-    require_covered,
-    uncovered,
-)
-from tightframe.theory.closed_form import FAMILIES
+from tightframe.theory.certificate import Certificate, certify_blocks
+from tightframe.theory.coverage import Coverage, coverage, is_convex
 
 
 class NotConvergedWarning(UserWarning):
@@ -96,19 +90,21 @@ def solve_along(
 ) -> Solution:
     """Solve the next problem of a sweep; `solve` without the checks, with a memory."""
     start = time.perf_counter()
-    if problem.features == "nonnegative":
-        require_covered(problem)
-    if is_covered(problem):
-        solution = _certified(problem, tol, max_iterations, continuation)
+    found = coverage(problem)
+    if found.outcome == "refused":
+        raise ValueError(f"problem: {found.reason}")
+    if found.is_certified:
+        solution = _certified(found, tol, max_iterations, continuation)
     else:
-        solution = _best_found(problem, tol, max_iterations, starts, seed)
+        solution = _best_found(found, tol, max_iterations, starts, seed)
     _warn_if_not_converged(solution, tol, max_iterations)
     return replace(solution, seconds=time.perf_counter() - start)
 
 
 def uses_solver(problem: Problem) -> bool:
     """Tell whether a problem has the convex form and no closed form."""
-    return is_convex(problem) and not any(family.applies(problem) for family in FAMILIES)
+    found = coverage(problem)
+    return found.is_certified and found.family is None
 
 
 def solve_sweep(problems: Sequence[Problem], tol: float, max_iterations: int) -> list[Solution]:
@@ -119,14 +115,16 @@ def solve_sweep(problems: Sequence[Problem], tol: float, max_iterations: int) ->
     solutions = []
     for problem, point in zip(problems, points, strict=True):
         method = "grouped Newton" if point.solved else "interpolation along the sweep"
-        solution = _solution(problem, point.logits, point.bias, point.certificate, method, tol)
+        solution = _solution(
+            problem, point.logits, point.bias, point.certificate, method, point.stats, tol
+        )
         _warn_if_not_converged(solution, tol, max_iterations)
         solutions.append(replace(solution, seconds=seconds))
     return solutions
 
 
 def _warn_if_not_converged(solution: Solution, tol: float, max_iterations: int) -> None:
-    if solution.status == "not_converged":
+    if solution.status is Status.NOT_CONVERGED:
         where = f"before a local minimum, after {max_iterations} iterations"
         if solution.gap is not None:
             gap = solution.gap / solution.objective
@@ -135,9 +133,9 @@ def _warn_if_not_converged(solution: Solution, tol: float, max_iterations: int) 
 
 
 def _certified(
-    problem: Problem, tol: float, max_iterations: int, continuation: Continuation
+    case: Coverage, tol: float, max_iterations: int, continuation: Continuation
 ) -> Solution:
-    return _solution(problem, *_minimise(problem, tol, max_iterations, continuation), tol)
+    return _solution(case.problem, *_minimise(case, tol, max_iterations, continuation), tol)
 
 
 def _solution(
@@ -146,8 +144,10 @@ def _solution(
     bias: Array,
     certificate: Certificate,
     method: str,
+    stats: Stats,
     tol: float,
 ) -> Solution:
+    converged = certificate.gap <= tol * certificate.primal
     return Solution(
         problem=problem,
         blocks=logits,
@@ -155,19 +155,21 @@ def _solution(
         objective=certificate.primal,
         lower_bound=certificate.dual,
         method=method,
-        status="optimal" if certificate.gap <= tol * certificate.primal else "not_converged",
+        status=Status.OPTIMAL if converged else Status.NOT_CONVERGED,
         note="duality gap" if is_convex(problem) else "gap to the theorem's lower bound",
         seconds=0.0,
+        stats=stats,
     )
 
 
 def _best_found(
-    problem: Problem, tol: float, max_iterations: int, starts: int, seed: int
+    case: Coverage, tol: float, max_iterations: int, starts: int, seed: int
 ) -> Solution:
     """Search, unless the solution without a width fits into the width: then that is certified."""
-    relaxed = None
+    problem, relaxed = case.problem, None
     if problem.depth == 1:
-        relaxed = _certified(problem.replace(dim=None), tol, max_iterations, Continuation())
+        wide = coverage(problem.replace(dim=None))
+        relaxed = _certified(wide, tol, max_iterations, Continuation())
         if problem.dim is not None and relaxed.rank <= problem.dim:
             return replace(
                 relaxed,
@@ -189,21 +191,22 @@ def _best_found(
         objective=found.objective,
         lower_bound=None,
         method=f"multi-start search: {found.search.winner}",
-        status="local" if found.search.converged else "not_converged",
-        note=f"no certificate: {uncovered(problem)}; best of {found.search.starts} starts",
+        status=Status.LOCAL if found.search.converged else Status.NOT_CONVERGED,
+        note=f"no certificate: {case.reason}; best of {found.search.starts} starts",
         seconds=0.0,
         search=found.search,
+        stats=Stats(starts=found.search.starts),
     )
 
 
 def _minimise(
-    problem: Problem, tol: float, max_iterations: int, continuation: Continuation
-) -> tuple[BlockMatrix, Array, Certificate, str]:
-    for family in FAMILIES:
-        if family.applies(problem):
-            logits, bias = family.solve(problem)
-            certificate = certify_blocks(problem, logits, bias)
-            return logits, bias, certificate, f"closed form: {family.NAME}"
+    case: Coverage, tol: float, max_iterations: int, continuation: Continuation
+) -> tuple[BlockMatrix, Array, Certificate, str, Stats]:
+    problem, family = case.problem, case.family
+    if family is not None:
+        logits, bias = family.solve(problem)
+        certificate = certify_blocks(problem, logits, bias)
+        return logits, bias, certificate, f"closed form: {family.NAME}", Stats()
     partition = Partition.coarsest(problem)
     result = continuation.minimise(problem, partition, tol, max_iterations)
-    return result.logits, result.factors.bias, result.certificate, "grouped Newton"
+    return result.logits, result.factors.bias, result.certificate, "grouped Newton", result.stats

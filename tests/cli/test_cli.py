@@ -125,24 +125,24 @@ def test_non_convergence_is_exit_code_3(command, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--counts", "500,-3"], "counts: cannot read '-3'"),
-        (["--counts", "500,2.5"], "counts: cannot read '2.5'"),
-        (["--counts", "500"], "counts: got 1 class"),
-        (["--weight-decay", "nan"], "weight_decay: got nan"),
-        (["--weight-decay", "-1"], "weight_decay: got -1"),
+        (["--counts", "500,-3"], "--counts: cannot read '-3'"),
+        (["--counts", "500,2.5"], "--counts: cannot read '2.5'"),
+        (["--counts", "500"], "--counts: got 1 class"),
+        (["--weight-decay", "nan"], "--weight-decay: got nan"),
+        (["--weight-decay", "-1"], "--weight-decay: got -1"),
         (["--weight-decay", "much"], "'--weight-decay': got 'much', need a number"),
-        (["--feature-decay", "inf"], "feature_decay: got inf"),
-        (["--loss", "hinge"], "loss: got 'hinge', allowed are cross_entropy, mse"),
-        (["--bias", "decayed"], "bias_decay: missing"),
-        (["--bias-decay", "0.1"], "bias_decay: got 0.1 with bias='none'"),
-        (["--features", "relu"], "features: got 'relu', allowed are real, nonnegative"),
+        (["--feature-decay", "inf"], "--feature-decay: got inf"),
+        (["--loss", "hinge"], "--loss: got 'hinge', allowed are cross_entropy, mse"),
+        (["--bias", "decayed"], "--bias-decay: missing"),
+        (["--bias-decay", "0.1"], "--bias-decay: got 0.1 with bias='none'"),
+        (["--features", "relu"], "--features: got 'relu', allowed are real, nonnegative"),
         (["--dim", "2.5"], "'--dim': got '2.5', need a whole number"),
-        (["--depth", "0"], "depth: got 0"),
-        (["--starts", "0"], "starts: got 0, need a whole number, at least 1"),
-        (["--seed", "-1"], "seed: got -1, need a whole number, at least 0"),
+        (["--depth", "0"], "--depth: got 0"),
+        (["--starts", "0"], "--starts: got 0, need a whole number, at least 1"),
+        (["--seed", "-1"], "--seed: got -1, need a whole number, at least 0"),
         (["--features", "nonnegative", "--depth", "2"], "are solved for depth 1 and bias 'none'"),
-        (["--tol", "0"], "tol: got 0"),
-        (["--out", "x.txt"], "out: got 'x.txt', need a name that ends in .npz"),
+        (["--tol", "0"], "--tol: got 0"),
+        (["--out", "x.txt"], "--out: got 'x.txt', need a name that ends in .npz"),
         (["--nonsense"], "--nonsense"),
     ],
 )
@@ -227,13 +227,13 @@ def test_thresholds_with_ranks(command):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--depth", "2"], "depth: got 2; thresholds with several layers are known for MSE"),
-        ([*DEEP, "--bias", "decayed", "--bias-decay", "1"], "depth: got 2; thresholds with"),
+        (["--depth", "2"], "--depth: got 2; thresholds with several layers are known for MSE"),
+        ([*DEEP, "--bias", "decayed", "--bias-decay", "1"], "--depth: got 2; thresholds with"),
         ([*DEEP, "--ranks"], "problem: rank_changes needs one layer"),
-        ([*DEEP, "--depth", "3"], "weight_decay: got 2 numbers for depth 3"),
-        (["--weight-decay", "1e-3,4e-3"], "weight_decay: got 2 numbers for depth 1"),
+        ([*DEEP, "--depth", "3"], "--weight-decay: got 2 numbers for depth 3"),
+        (["--weight-decay", "1e-3,4e-3"], "--weight-decay: got 2 numbers for depth 1"),
         (["--weight-decay", "1e-3,x"], "'--weight-decay': got 'x', need a number"),
-        (["--depth", "0"], "depth: got 0, need a whole number, at least 1"),
+        (["--depth", "0"], "--depth: got 0, need a whole number, at least 1"),
         (["--depth", "two"], "'--depth': got 'two', need a whole number"),
         (["--features", "nonnegative", "--ranks"], "problem: rank_changes needs one layer, real"),
         (["--ranks", "yes"], "yes"),
@@ -359,8 +359,8 @@ def test_measure_names_what_is_wrong(fails, tmp_path, arrays, message):
 
 def test_measure_checks_its_options(fails, tmp_path):
     np.savez(tmp_path / "x.npz", **_network())
-    assert "feature_decay: missing" in fails("measure", tmp_path / "x.npz", "--weight-decay", "1")
-    assert "features: smallest entry is -" in fails(
+    assert "--feature-decay: missing" in fails("measure", tmp_path / "x.npz", "--weight-decay", "1")
+    assert "--features: smallest entry is -" in fails(
         "measure", tmp_path / "x.npz", *DECAYS, "--features", "nonnegative"
     )
     np.savez(tmp_path / "narrow.npz", **_network(counts=(3, 3, 3, 3), dim=2))
@@ -421,7 +421,7 @@ def test_damaged_runs_are_named_or_mended(command, fails, tmp_path, unrendered):
 def test_no_device_no_folder(fails, tmp_path):
     if torch.accelerator.is_available():
         pytest.skip("this machine has an accelerator")
-    assert "device: got 'gpu'" in fails("run", "--out", tmp_path / "run", "--device", "gpu")
+    assert "--device: got 'gpu'" in fails("run", "--out", tmp_path / "run", "--device", "gpu")
     assert not (tmp_path / "run").exists()
 
 
@@ -441,15 +441,15 @@ def test_interrupted_before_anything_is_kept(command, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--data", "imagenet"], "data: got 'imagenet'"),
+        (["--data", "imagenet"], "--data: got 'imagenet'"),
         (["--counts", "100x5"], "counts"),
         (["--counts", "5000x10"], "5000"),
-        (["--optimizer", "newton"], "optimizer: got 'newton'"),
+        (["--optimizer", "newton"], "--optimizer: got 'newton'"),
         (["--lr", "-1"], "lr"),
-        (["--epochs", "0"], "epochs: got 0"),
-        (["--batch-size", "9999"], "batch_size: got 9999"),
+        (["--epochs", "0"], "--epochs: got 0"),
+        (["--batch-size", "9999"], "--batch-size: got 9999"),
         (["--hidden", "16,x"], "got 'x', need a whole number"),
-        (["--weight-decay", "0.1"], "feature_decay: given 0 times, weight_decay 1 times"),
+        (["--weight-decay", "0.1"], "--feature-decay: given 0 times, weight_decay 1 times"),
         (["--feature-dim", "3"], "dim is 3"),
     ],
 )

@@ -120,11 +120,11 @@ def test_class_weights_and_logit_adjustment(result, command, fails, tmp_path):
     assert table.class_weight.tolist() == [1.0, 4.0] * 6
     assert table.logit_adjustment.tolist() == [0.0] * 12
     more = ["--counts", "60x5,20x5"]
-    assert "class_weights: got '1x5,4x5', which belongs to one --counts" in fails(
+    assert "--class-weights: got '1x5,4x5', which belongs to one --counts" in fails(
         *PATH, *more, *terms
     )
     line = fails(*PHASES, *terms[2:])
-    assert "logit_adjustment: got '0.5*prior', which belongs to one --counts" in line
+    assert "--logit-adjustment: got '0.5*prior', which belongs to one --counts" in line
 
 
 def test_every_counts_is_a_row_or_with_fixed_decays_a_point(result):
@@ -223,45 +223,48 @@ def test_a_failed_row_is_exit_code_3_with_its_reason(command, tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--lambda", "1e-3"], "counts: missing; give --counts, or --ratios and --classes"),
-        (COUNTS, "weight_decay: missing; give both decays, or --lambda"),
-        ([*COUNTS, "--weight-decay", "1"], "feature_decay: missing"),
+        (["--lambda", "1e-3"], "--counts: missing; give --counts, or --ratios and --classes"),
+        (COUNTS, "--weight-decay: missing; give both decays, or --lambda"),
+        ([*COUNTS, "--weight-decay", "1"], "--feature-decay: missing"),
         (
             [*COUNTS, "--lambda", "1", "--feature-decay", "1"],
-            "feature_decay: given with --lambda, which sets both decays",
+            "--feature-decay: given with --lambda, which sets both decays",
         ),
-        ([*COUNTS, "--lambda", "much"], "lambda: got 'much', need a number"),
-        ([*COUNTS, "--lambda", "1:2"], "lambda: got '1:2', need LOW:HIGH:POINTS"),
-        ([*COUNTS, "--lambda", "1:2:1"], "lambda: got '1' points"),
-        ([*COUNTS, "--lambda", "-1,2"], "weight_decay: got -1.0"),
-        ([*COUNTS, "--lambda", "1/2"], "weight_decay: got 2 numbers for depth 1"),
+        ([*COUNTS, "--lambda", "much"], "--lambda: got 'much', need a number"),
+        ([*COUNTS, "--lambda", "1:2"], "--lambda: got '1:2', need LOW:HIGH:POINTS"),
+        ([*COUNTS, "--lambda", "1:2:1"], "--lambda: got '1' points"),
+        ([*COUNTS, "--lambda", "-1,2"], "--lambda: got -1.0"),
+        ([*COUNTS, "--lambda", "1/2"], "--lambda: got 2 numbers for depth 1"),
         (
             [*COUNTS, "--weight-decay", "1,2,3", "--feature-decay", "1,2"],
             "sweep: got 3 of weight_decay, 2 of feature_decay",
         ),
-        ([*COUNTS, "--lambda", "1", "--bias-decay", "1"], "bias_decay: got 1.0 with bias='none'"),
-        ([*COUNTS, "--lambda", "1", "--bias", "decayed"], "bias_decay: missing"),
-        ([*COUNTS, "--lambda", "1", "--loss", "hinge"], "loss: got 'hinge'"),
-        ([*COUNTS, "--lambda", "1", "--depth", "0"], "depth: got 0"),
-        ([*COUNTS, "--lambda", "1", "--tol", "0"], "tol: got 0"),
-        ([*COUNTS, "--counts", "5", "--lambda", "1"], "counts: got 1 class"),
-        ([*COUNTS, "--lambda", "1", "--jobs", "0"], "jobs: got 0"),
+        ([*COUNTS, "--lambda", "1", "--bias-decay", "1"], "--bias-decay: got 1.0 with bias='none'"),
+        ([*COUNTS, "--lambda", "1", "--bias", "decayed"], "--bias-decay: missing"),
+        ([*COUNTS, "--lambda", "1", "--loss", "hinge"], "--loss: got 'hinge'"),
+        ([*COUNTS, "--lambda", "1", "--depth", "0"], "--depth: got 0"),
+        ([*COUNTS, "--lambda", "1", "--tol", "0"], "--tol: got 0"),
+        ([*COUNTS, "--counts", "5", "--lambda", "1"], "--counts: got 1 class"),
+        ([*COUNTS, "--lambda", "1", "--jobs", "0"], "--jobs: got 0"),
         ([*COUNTS, "--lambda", "1", "--jobs", "x"], "'--jobs': got 'x', need a whole number"),
         (
             [*COUNTS, "--lambda", "1", "--jobs", "2", "--scheduler", "tcp://127.0.0.1:1"],
-            "jobs: got 2 with a scheduler",
+            "--jobs: got 2 with a scheduler",
         ),
         (
             [*COUNTS, "--lambda", "1", "--scheduler", "tcp://127.0.0.1:1"],
-            "scheduler: no Dask scheduler answers at 'tcp://127.0.0.1:1'",
+            "--scheduler: no Dask scheduler answers at 'tcp://127.0.0.1:1'",
         ),
-        ([*COUNTS, "--lambda", "1", "--scheduler", "here"], "scheduler: no Dask scheduler"),
+        ([*COUNTS, "--lambda", "1", "--scheduler", "here"], "--scheduler: no Dask scheduler"),
         ([*COUNTS, "--lambda", "1", "--classes", "4"], "--ratios is missing"),
-        ([*COUNTS, "--lambda", "1", "--ratios", "2"], "counts: given with --ratios"),
-        (["--lambda", "1", "--ratios", "2"], "classes: missing; --ratios need it"),
-        (["--lambda", "1", "--ratios", "2", "--classes", "4"], "majority, minority: give exactly"),
+        ([*COUNTS, "--lambda", "1", "--ratios", "2"], "--counts: given with --ratios"),
+        (["--lambda", "1", "--ratios", "2"], "--classes: missing; --ratios need it"),
+        (
+            ["--lambda", "1", "--ratios", "2", "--classes", "4"],
+            "--majority, --minority: give exactly",
+        ),
         ([*PHASES[1:], "--ratios", "0.5"], "ratio: got 0.5"),
-        ([*PHASES[1:], "--fraction", "2"], "fraction: got 2.0"),
+        ([*PHASES[1:], "--fraction", "2"], "--fraction: got 2.0"),
         (
             [*COUNTS, "--lambda", "1", "--features", "nonnegative", "--bias", "free"],
             "problem: non-negative features",
@@ -283,14 +286,14 @@ def test_folders_of_something_else_are_refused(fails, command, tmp_path):
     assert "another configuration (tol is " in fails(
         *PATH, "--out", out, "--resume", "--tol", "1e-5"
     )
-    assert "out: missing" in fails(*PATH, "--resume")
+    assert "--out: missing" in fails(*PATH, "--resume")
     (tmp_path / "file").write_text("")
     assert "not an empty folder" in fails(*PATH, "--out", tmp_path / "file")
     assert "file" in fails(*PATH, "--out", tmp_path / "file" / "x")
     code, _, err = command("path", "--out", tmp_path / "new", "--resume")
     assert code == 2
     assert "nothing to resume" in err
-    assert "counts: missing" in err or "weight_decay: missing" in err
+    assert "--counts: missing" in err or "--weight-decay: missing" in err
     code, _, err = command(*PATH, "--out", tmp_path / "new", "--resume")
     assert code == 0
     assert "nothing to resume" in err

@@ -40,6 +40,8 @@ OPTIONS = {
     "seed": ("3", 3),
     "device": ("cpu", "cpu"),
     "devices": ("2", 2),
+    "strategy": ("ddp", "ddp"),
+    "threads": ("2", 2),
 }
 
 
@@ -94,18 +96,18 @@ def test_class_weights_and_logit_adjustment(configured, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--class-weights", "1x5"], ["class_weights", "5 numbers", "10 classes"]),
-        (["--class-weights", "1x9,-2"], ["class_weights", "-2", "numbers from"]),
-        (["--class-weights", "balanced", "--loss", "mse"], ["class_weights", "'cross_entropy'"]),
-        (["--logit-adjustment", "priors"], ["logit_adjustment", "'priors'", "NUMBERxCLASSES"]),
+        (["--class-weights", "1x5"], ["--class-weights", "5 numbers", "10 classes"]),
+        (["--class-weights", "1x9,-2"], ["--class-weights", "-2", "numbers from"]),
+        (["--class-weights", "balanced", "--loss", "mse"], ["--class-weights", "'cross_entropy'"]),
+        (["--logit-adjustment", "priors"], ["--logit-adjustment", "'priors'", "NUMBERxCLASSES"]),
         (["--logit-adjustment=prior", "--features=nonnegative"], ["logit adjustment"]),
         (["--network-option", "width"], ["--network-option", "'width'", "NAME=VALUE"]),
-        (["--network-option", "depth=3"], ["network_options", "'depth'", "batch_norm"]),
-        (["--network", "alexnet"], ["network", "'alexnet'", "resnet18"]),
+        (["--network-option", "depth=3"], ["--network-option", "'depth'", "batch_norm"]),
+        (["--network", "alexnet"], ["--network:", "'alexnet'", "resnet18"]),
         (["--milestones", "3,x"], ["--milestones", "'x'", "whole number"]),
         (["--hidden", "a"], ["--hidden", "'a'", "whole number"]),
-        (["--optimizer", "adagrad"], ["optimizer", "'adagrad'", "lbfgs"]),
-        (["--network", "timm:resnet18"], ["feature_dim", "timm:resnet18"]),
+        (["--optimizer", "adagrad"], ["--optimizer:", "'adagrad'", "lbfgs"]),
+        (["--network", "timm:resnet18"], ["--feature-dim", "timm:resnet18"]),
     ],
 )
 def test_bad_options_are_one_line(flags, words, tmp_path, capsys):

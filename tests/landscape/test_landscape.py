@@ -11,8 +11,11 @@ import tightframe as tf
 from tests.reference import ufm
 from tests.theory.test_certificate import per_class
 from tightframe.landscape import (
+    DescentOptions,
+    Landscape,
     Point,
     critical_point,
+    curvature,
     descend,
     descent_direction,
     gauss_newton,
@@ -22,7 +25,6 @@ from tightframe.landscape import (
     saddle,
     smallest_eigenpair,
 )
-from tightframe.landscape import point as point_module
 
 DECAYED = {"bias": "decayed", "bias_decay": 0.02}
 
@@ -267,7 +269,7 @@ def test_lanczos_agrees_with_dense(monkeypatch, kind):
     operator = (gauss_newton if kind == "gauss_newton" else hessian)(problem, *point)
     values = np.linalg.eigvalsh(_written_out(operator))
     dense = smallest_eigenpair(operator)
-    monkeypatch.setattr(point_module, "DENSE_SIZE", 0)
+    monkeypatch.setattr(curvature, "DENSE_SIZE", 0)
     lanczos = smallest_eigenpair(operator, seed=4)
     again = smallest_eigenpair(operator, seed=4)
     for pair in (dense, lanczos):
@@ -501,11 +503,11 @@ def test_descends_from_anywhere():
     assert at_rest.converged
 
 
-def test_large_operators_take_the_iterative_way(monkeypatch):
+def test_large_operators_take_the_iterative_way():
     problem = tf.Problem("30x2,5x2", weight_decay=1e-2, feature_decay=1e-3, bias="free")
     expected = descend(problem, saddle(problem, 1, 6))
-    monkeypatch.setattr(point_module, "DENSE_SIZE", 0)
-    result = descend(problem, saddle(problem, 1, 6))
+    landscape = Landscape(problem, 6, DescentOptions(dense_size=1))
+    result = landscape.descend(landscape.saddle(1))
     assert result.converged
     assert result.stages[-1].objective == pytest.approx(expected.stages[-1].objective, rel=1e-10)
 
@@ -519,12 +521,31 @@ def test_too_few_stages_is_said():
     assert len(result.stages) == 2
 
 
-def test_an_unfinished_saddle_is_said(monkeypatch):
-    monkeypatch.setattr(point_module, "MAX_TRUST_STEPS", 1)
-    monkeypatch.setattr(point_module, "MAX_NEWTON_STEPS", 0)
+def test_an_unfinished_saddle_is_said():
     problem = tf.Problem("60,20,9,4", weight_decay=1e-2, feature_decay=2e-3)
     with pytest.warns(tf.NotConvergedWarning, match="saddle stopped at a gradient"):
-        saddle(problem, 2)
+        Landscape(problem, options=DescentOptions(max_trust_steps=1, max_newton_steps=1)).saddle(2)
+
+
+def test_a_bound_landscape_checks_shapes_in_and_out():
+    problem = tf.Problem("9,4,3", bias="free", weight_decay=1e-2, feature_decay=2e-3)
+    landscape = Landscape(problem, 2)
+    point = _random_point(problem, 2, 0)
+    assert (landscape.dim, landscape.size) == (2, 15)
+    assert landscape.gradient(point).shape == (15,)
+    assert np.array_equal(landscape.gradient(tuple(point)), gradient(problem, *point))
+    for operator in (landscape.hessian(point), landscape.gauss_newton(point)):
+        assert operator.shape == (15, 15)
+        with pytest.raises(ValueError, match="dimension mismatch"):
+            operator @ np.zeros(14)
+    wide = _random_point(problem, 3, 0)
+    for method in (landscape.objective, landscape.gradient, landscape.hessian, landscape.descend):
+        with pytest.raises(ValueError, match=r"weights: got shape \(3, 3\), need .* \(3, 2\)"):
+            method(wide)
+    with pytest.raises(ValueError, match="dim: got 3, but the problem's is 2"):
+        Landscape(problem.replace(dim=2), 3)
+    with pytest.raises(ValueError, match="accuracy: got 0, need"):
+        DescentOptions(accuracy=0)
 
 
 # -- bad input -------------------------------------------------------------------------------------

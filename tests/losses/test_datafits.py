@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
@@ -7,7 +8,7 @@ from scipy.special import log_softmax, softmax
 import tightframe as tf
 from tests.geometry.test_blocks import GROUPS
 from tests.geometry.test_blocks import _random_blocks as random_blocks
-from tightframe.geometry.blocks import BlockMatrix
+from tightframe.geometry.blocks import BlockMatrix, Partition
 from tightframe.losses.registry import LOSSES as KNOWN_LOSSES
 
 LOSSES = st.sampled_from(list(KNOWN_LOSSES))
@@ -15,30 +16,35 @@ SEEDS = st.integers(0, 10**6)
 
 
 def _random_blocks(loss, groups, seed):
-    """Draw blocks; every other cross-entropy has class weights and a logit adjustment."""
+    """Draw blocks; every other loss that may has class weights and a logit adjustment."""
     rng, options = np.random.default_rng(seed + 2), {}
-    if loss == "cross_entropy" and seed % 2:
+    if KNOWN_LOSSES[loss].takes_class_terms and seed % 2:
         sizes = [classes for _, classes in groups]
         options = {
             "class_weights": np.repeat(10 ** rng.uniform(-1, 1, len(groups)), sizes),
             "logit_adjustment": np.repeat(rng.normal(size=len(groups)), sizes),
         }
-    return random_blocks(groups, seed, **options)
+    return random_blocks(groups, seed, loss=loss, **options)
 
 
-def _dense_value(problem, loss, scores):
+def _cross_entropy(scores):
+    return -np.diagonal(log_softmax(scores, axis=0)), softmax(scores, axis=0) - np.eye(len(scores))
+
+
+def _mse(scores):
+    residual = scores - np.eye(len(scores))
+    return 0.5 * (residual**2).sum(axis=0), residual
+
+
+#: Loss of one sample of every class and its derivatives, from the definition.
+DENSE = {"cross_entropy": _cross_entropy, "mse": _mse}
+
+
+def _dense(problem, loss, scores):
+    """Return the mean loss and the residual of K x K scores."""
+    losses, residual = DENSE[loss](scores + problem.logit_adjustment[:, None])
     weights = problem.counts / problem.num_samples * problem.class_weights
-    if loss == "mse":
-        return weights @ (0.5 * ((scores - np.eye(len(weights))) ** 2).sum(axis=0))
-    scores = scores + problem.logit_adjustment[:, None]
-    return weights @ -np.diagonal(log_softmax(scores, axis=0))
-
-
-def _dense_residual(problem, loss, scores):
-    if loss == "mse":
-        return scores - np.eye(len(scores))
-    probabilities = softmax(scores + problem.logit_adjustment[:, None], axis=0)
-    return (probabilities - np.eye(len(scores))) * problem.class_weights
+    return weights @ losses, residual * problem.class_weights
 
 
 @given(LOSSES, GROUPS, SEEDS, st.sampled_from([0.1, 1.0, 30.0]))
@@ -47,10 +53,67 @@ def test_value_and_residual_are_those_of_the_dense_loss(loss, groups, seed, scal
     blocks = blocks * scale
     fit = KNOWN_LOSSES[loss].datafit(blocks.partition)
     dense = blocks.to_dense()
-    expected = _dense_value(problem, loss, dense)
-    assert fit.value(blocks.within, blocks.mean) == pytest.approx(expected, rel=1e-11, abs=1e-14)
+    value, expected = _dense(problem, loss, dense)
+    assert fit.value(blocks.within, blocks.mean) == pytest.approx(value, rel=1e-11, abs=1e-14)
     residual = fit.residual(blocks.within, blocks.mean).to_dense()
-    assert np.allclose(residual, _dense_residual(problem, loss, dense), atol=1e-12 * scale)
+    assert np.allclose(residual, expected, atol=1e-12 * scale)
+
+
+@given(LOSSES, GROUPS, SEEDS, st.sampled_from([0.1, 1.0, 30.0]))
+def test_batches_of_a_search_are_dense_losses(loss, groups, seed, scale):
+    problem, blocks = _random_blocks(loss, groups, seed)
+    scores = scale * blocks.to_dense()
+    fit = KNOWN_LOSSES[loss].datafit(Partition.singletons(problem))
+    values, residuals = fit.values_and_residuals(np.stack([scores, 0 * scores]))
+    for i, expected in enumerate(_dense(problem, loss, part * scores) for part in (1, 0)):
+        assert values[i] == pytest.approx(expected[0], rel=1e-11, abs=1e-14)
+        assert np.allclose(residuals[i], expected[1], atol=1e-12 * scale)
+
+
+@given(LOSSES, GROUPS, SEEDS)
+def test_samples_at_their_class_means_have_the_dense_loss(loss, groups, seed):
+    problem, blocks = _random_blocks(loss, groups, seed)
+    fit = KNOWN_LOSSES[loss].datafit(blocks.partition)
+    labels = np.repeat(np.arange(problem.num_classes), problem.counts)
+    value, residual = _dense(problem, loss, blocks.to_dense())
+    logits = blocks.to_dense().T[labels]
+    total = fit.sample_sum(logits.copy(), labels)
+    assert total / problem.num_samples == pytest.approx(value, rel=1e-11)
+    assert np.allclose(fit.sample_residuals(logits, labels), residual.T[labels], atol=1e-12)
+
+
+@given(LOSSES, GROUPS, SEEDS)
+def test_tensors_give_the_dense_loss(loss, groups, seed):
+    problem, blocks = _random_blocks(loss, groups, seed)
+    known, k = KNOWN_LOSSES[loss], problem.num_classes
+    dense = torch.tensor(blocks.to_dense())
+    adjustment, weights = map(torch.tensor, (problem.logit_adjustment, problem.class_weights))
+    losses, residual = DENSE[loss]((dense + adjustment[:, None]).numpy())
+    scores, targets = (dense + adjustment[:, None])[None], torch.eye(k, dtype=torch.float64)
+    assert np.allclose(known.column_values(scores.clone(), targets)[0], losses, atol=1e-12)
+    assert np.allclose(known.column_residuals(scores.clone(), targets)[0], residual, atol=1e-12)
+    terms = (weights, adjustment) if known.takes_class_terms else (None, None)
+    mean = known.batch_mean(dense.T, torch.arange(k), *terms)
+    assert mean.item() == pytest.approx(problem.class_weights @ losses / k, rel=1e-11)
+
+
+@given(LOSSES, GROUPS, SEEDS)
+def test_siblings_are_torn_apart_by_their_class_weight(loss, groups, seed):
+    """Where siblings agree: what thresholds of merging, `Partition.pull`, rest on."""
+    _, blocks = _random_blocks(loss, groups, seed)
+    p = blocks.partition
+    residual = KNOWN_LOSSES[loss].datafit(p).residual(0 * blocks.within, blocks.mean)
+    assert np.allclose(residual.within, np.where(p.sizes > 1, -p.weights, 0.0), atol=1e-12)
+
+
+@given(LOSSES, GROUPS, SEEDS)
+def test_constants_are_ignored_where_that_is_said(loss, groups, seed):
+    _, blocks = _random_blocks(loss, groups, seed)
+    fit = KNOWN_LOSSES[loss].datafit(blocks.partition)
+    shift = np.random.default_rng(seed).uniform(1, 2, size=len(blocks.within))
+    moved = fit.value(blocks.within, blocks.mean + shift)
+    same = moved == pytest.approx(fit.value(blocks.within, blocks.mean), rel=1e-12)
+    assert same == KNOWN_LOSSES[loss].ignores_constants
 
 
 @given(LOSSES, GROUPS, SEEDS)

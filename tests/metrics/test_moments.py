@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from torch.overrides import TorchFunctionMode
 
 from tests.reference import two_pass
-from tightframe.metrics import ClassMoments
-from tightframe.metrics import moments as moments_module
+from tightframe.metrics import ClassMoments, class_moments
+from tightframe.metrics import panels as panels_module
 
 pytestmark = pytest.mark.filterwarnings("error")
 quick = settings(deadline=None, max_examples=25)
@@ -95,7 +95,7 @@ class TestStreaming:
     def test_long_batches_are_taken_in_pieces(self, stream, block):
         x, y, k = stream
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(moments_module, "BLOCK_ENTRIES", block)
+            patch.setattr(class_moments, "BLOCK_ENTRIES", block)
             assert_same(gather(x, y, k), x, y, k)
 
     @quick
@@ -149,7 +149,7 @@ class TestStreaming:
     def test_products_by_panels(self, stream, panel):
         x, y, k = stream
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(moments_module, "_PANEL", panel)
+            patch.setattr(panels_module, "_PANEL", panel)
             moments = gather(x, y, k, cuts=[len(y) // 2])
             assert_same(moments, x, y, k)
             assert_same(ClassMoments(k).merge(moments).merge(moments), np.r_[x, x], np.r_[y, y], k)
@@ -194,7 +194,7 @@ class TestStreaming:
 
     def test_no_array_larger_than_needed(self, monkeypatch):
         # Neither one-hot labels (B, K) nor per-sample outer products (B, D, D).
-        monkeypatch.setattr(moments_module, "BLOCK_ENTRIES", 1000)
+        monkeypatch.setattr(class_moments, "BLOCK_ENTRIES", 1000)
         sizes = []
 
         class Sizes(TorchFunctionMode):
@@ -380,7 +380,7 @@ class TestInputs:
         features = Double.apply(torch.randn(6, 3, requires_grad=True))
         tokens.clear()
         moments = ClassMoments(2).update(features, torch.arange(6) % 2)
-        assert not any(t.requires_grad for t in moments._state())
+        assert not any(t.requires_grad for t in moments.tensors())
         assert watcher() is not None  # the graph holds it
         del features
         gc.collect()

@@ -11,12 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics import MetricCollection
 
 import tightframe as tf
 from tests.metrics.test_moments import streams
 from tests.reference import two_pass
-from tightframe.metrics import CollapseReport
+from tightframe.metrics import ClassMoments, CollapseReport, nc1, nc2
 from tightframe.metrics.torchmetrics import CollapseMetric
 
 matplotlib.use("Agg")
@@ -326,6 +327,93 @@ class TestStates:
         metric = CollapseMetric(4, classifier=layer)
         values = metric(torch.from_numpy(x).requires_grad_(), torch.from_numpy(y))
         assert not any(value.requires_grad for value in values.values())
+
+
+class Products(TorchDispatchMode):
+    """Counts the D x D products that are added: one panel of each has all D columns."""
+
+    def __init__(self, dim):
+        super().__init__()
+        self.dim, self.count = dim, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket in (torch.ops.aten.addmm, torch.ops.aten.addmm_):
+            self.count += args[0].shape[-1] == self.dim
+        return function(*args, **(kwargs or {}))
+
+
+class TestBuffer:
+    """Rows wait for one large product, and nothing can be read before they are summed."""
+
+    def batches(self, number=150, size=32, dim=512):
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(number):
+            yield torch.randn(size, dim, generator=generator), torch.arange(size) % 4
+
+    def test_many_small_updates_cost_few_products(self):
+        spent = []
+        for gathering in (CollapseMetric(4), ClassMoments(4)):
+            with Products(512) as products:
+                for batch in self.batches():
+                    gathering.update(*batch)
+            spent.append(products.count)
+        assert spent == [4, 4]
+
+    def test_so_they_do_in_a_collection(self):
+        collection = MetricCollection([CollapseMetric(4)])
+        with Products(512) as products:
+            for batch in self.batches(40):
+                collection.update(*batch)
+        assert products.count == 1
+
+    def test_metrics_of_a_collection_share_complete_states(self):
+        metrics = {"centered": CollapseMetric(4), "raw": CollapseMetric(4, centered=False)}
+        collection = MetricCollection(metrics)
+        moments = ClassMoments(4)
+        for x, y in self.batches(3, dim=6):
+            collection.update(x, y)
+            moments.update(x, y)
+            raw = numbers(collection["raw"].compute())
+            assert raw["nc2"] == pytest.approx(nc2(moments, part="means"), rel=1e-10)
+        assert len(collection.compute_groups) == 1
+        found = numbers(collection.compute())
+        assert found["centered_nc2"] == pytest.approx(nc2(moments), rel=1e-10)
+        assert found["raw_nc1"] == pytest.approx(nc1(moments), rel=1e-10)
+        collection.reset()
+        assert collection["raw"].moments.num_samples == 0
+
+    @pytest.mark.parametrize(
+        "read",
+        [
+            lambda m: m.sums,
+            lambda m: m.metric_state["sums"],
+            lambda m: m.clone().sums,
+            lambda m: pickle.loads(pickle.dumps(m)).sums,
+            lambda m: (m.persistent(True), m.state_dict()["sums"])[1],
+            lambda m: m.moments.tensors().sums,
+        ],
+    )
+    def test_states_are_complete_wherever_they_are_read(self, read):
+        metric = filled(30)  # all of them still wait
+        x, y = samples(30)
+        sums = np.stack([(x[y == k] - x[k]).sum(axis=0) for k in range(4)])
+        np.testing.assert_allclose(read(metric), sums, atol=1e-13)
+
+    def test_reset_forgets_the_rows_that_wait(self):
+        metric = filled()
+        with Products(6) as products:
+            metric.reset()
+        assert products.count == 0
+        metric.update(*samples(20, seed=1))
+        fresh = CollapseMetric(4)
+        fresh.update(*samples(20, seed=1))
+        assert numbers(metric.compute()) == numbers(fresh.compute())
+
+    def test_a_merged_state_is_left_as_it_was(self):
+        metric, empty = filled(), CollapseMetric(4)
+        empty.merge_state(metric.metric_state)
+        empty.update(*samples(20, seed=1))
+        assert numbers(metric.compute()) == numbers(filled().compute())
 
 
 class TestDegenerate:

@@ -7,15 +7,33 @@ import numpy as np
 import pytest
 from matplotlib import rcParams
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from PIL import Image
 
 import tightframe as tf
 from tests.pages.conftest import DECAYS, FINISHED, MISSING, UNFINISHED, write_run, write_setting
-from tightframe.figures.mpl import save_figure
+from tightframe.figures.model import HeatMaps
+from tightframe.figures.mpl import draw, save_figure
 from tightframe.figures.style import COLORS
 from tightframe.runs import plots
-from tightframe.runs.pictures import MAX_MARGIN_PANELS, heat_maps, margin_panels
+from tightframe.runs.pictures import (
+    MAX_MARGIN_PANELS,
+    heat_maps,
+    margin_charts,
+    setting_sheets,
+    summary_sheet,
+)
 from tightframe.runs.store import RunRecord, SettingRecord, load_run
+
+
+def picture(record: SettingRecord, name: str) -> Figure:
+    return draw(setting_sheets(record)[name])
+
+
+def maps_of(record: SettingRecord, max_classes: int = 256) -> HeatMaps:
+    maps = heat_maps(record, max_classes)
+    assert maps is not None
+    return maps
 
 
 def setting(run: RunRecord, name: str) -> SettingRecord:
@@ -49,7 +67,7 @@ def test_every_format_has_the_same_bytes_again(run: RunRecord, tmp_path: Path) -
 
 
 def test_letters_of_an_svg_stay_letters(run: RunRecord, tmp_path: Path) -> None:
-    figure = plots.loss_figure(setting(run, FINISHED))
+    figure = picture(setting(run, FINISHED), "loss")
     assert "certified bound" in save_figure(figure, tmp_path / "loss.svg").read_text()
 
 
@@ -66,18 +84,15 @@ def test_summary_is_1600_pixels_wide(saved: list[Path]) -> None:
 
 def test_same_record_same_bytes(run: RunRecord, saved: list[Path], tmp_path: Path) -> None:
     record = setting(run, FINISHED)
-    again = save_figure(plots.loss_figure(record), tmp_path / "loss.png")
+    again = save_figure(picture(record, "loss"), tmp_path / "loss.png")
     first = next(path for path in saved if path.name == f"{FINISHED}-loss.png")
     assert again.read_bytes() == first.read_bytes()
 
 
-@pytest.mark.parametrize(
-    "draw",
-    [plots.loss_figure, plots.distance_figure, plots.collapse_figure, plots.margin_figure],
-)
+@pytest.mark.parametrize("what", ["loss", "distance", "collapse", "margin"])
 @pytest.mark.parametrize("name", [FINISHED, UNFINISHED])
-def test_axes_have_labels(draw, name: str, run: RunRecord) -> None:
-    figure = draw(setting(run, name))
+def test_axes_have_labels(what: str, name: str, run: RunRecord) -> None:
+    figure = picture(setting(run, name), what)
     drawn = [axis for axis in figure.axes if axis.lines]
     assert drawn
     for axis in drawn:
@@ -88,7 +103,7 @@ def test_axes_have_labels(draw, name: str, run: RunRecord) -> None:
 
 
 def test_heat_maps_have_labels_and_one_scale(run: RunRecord) -> None:
-    figure = plots.logits_figure(setting(run, FINISHED))
+    figure = picture(setting(run, FINISHED), "logits")
     maps = [axis for axis in figure.axes if axis.images]
     assert len(maps) == 3
     assert len({axis.images[0].get_clim() for axis in maps}) == 1
@@ -104,13 +119,13 @@ def test_lines_are_the_records_numbers_in_their_colours(run: RunRecord) -> None:
     record = setting(run, FINISHED)
     assert record.history is not None
     assert record.prediction is not None
-    objective = plots.loss_figure(record).axes[0]
+    objective = picture(record, "loss").axes[0]
     measured, bound = objective.lines
     np.testing.assert_array_equal(measured.get_ydata(), record.history["objective"])
     assert set(bound.get_ydata()) == {record.prediction["lower_bound"]}
     assert to_hex(measured.get_color()) == COLORS["measured"]
     assert to_hex(bound.get_color()) == COLORS["bound"]
-    predicted, etf = plots.distance_figure(record).axes[0].lines
+    predicted, etf = picture(record, "distance").axes[0].lines
     np.testing.assert_array_equal(predicted.get_ydata(), record.history["logits_to_predicted"])
     assert (predicted.get_linestyle(), etf.get_linestyle()) == ("-", "--")
     assert to_hex(predicted.get_color()) == COLORS["predicted"]
@@ -121,7 +136,7 @@ def test_heat_maps_are_the_records_numbers(run: RunRecord) -> None:
     record = setting(run, FINISHED)
     assert record.final is not None
     assert record.prediction_arrays is not None
-    predicted, measured, difference = heat_maps(record)
+    predicted, measured, difference = maps_of(record).maps
     np.testing.assert_array_equal(predicted.values, record.prediction_arrays["logits"])
     np.testing.assert_array_equal(measured.values, record.final["logits"])
     assert difference.values is not None
@@ -132,13 +147,14 @@ def test_heat_maps_sort_the_classes_by_group(tmp_path: Path) -> None:
     solution = tf.solve(tf.Problem("9,4,9,4", weight_decay=0.01, feature_decay=0.001))
     write_run(tmp_path, ["x"])
     write_setting(tmp_path, "x", solution)
-    (predicted, *_) = heat_maps(load_run(tmp_path).settings[0])
-    assert predicted.classes == [0, 2, 1, 3]
-    assert predicted.borders == [1.5]
+    record = load_run(tmp_path).settings[0]
+    maps = maps_of(record)
+    assert maps.classes == [0, 2, 1, 3]
+    assert maps.lines == [1.5]
     order = [0, 2, 1, 3]
-    np.testing.assert_allclose(predicted.values, solution.logits[np.ix_(order, order)], atol=1e-12)
-    (fewer, *_) = heat_maps(load_run(tmp_path).settings[0], max_classes=2)
-    assert fewer.classes == [0, 3]
+    drawn = maps.maps[0].values
+    np.testing.assert_allclose(drawn, solution.logits[np.ix_(order, order)], atol=1e-12)
+    assert maps_of(record, max_classes=2).classes == [0, 3]
 
 
 def test_groups_of_equal_count_have_their_own_labels(tmp_path: Path) -> None:
@@ -150,20 +166,20 @@ def test_groups_of_equal_count_have_their_own_labels(tmp_path: Path) -> None:
     write_run(tmp_path, ["x"])
     write_setting(tmp_path, "x", solution)
     record = load_run(tmp_path).settings[0]
-    (predicted, *_) = heat_maps(record)
+    predicted = maps_of(record)
     assert predicted.classes[:4] == [0, 2, 1, 3]
     assert [name for _, name in predicted.ticks][:3] == [
         "2 of 9",
         "2 of 9 with weight 2",
         "9 with weight 3",
     ]
-    (panel,) = margin_panels(record)
-    assert [name for _, name in panel.ticks or ()][:3] == [
+    (panel,) = margin_charts(record).values()
+    assert [name for _, name in panel.x_ticks or ()][:3] == [
         "9",
         "9 with weight 2",
         "9 with weight 3",
     ]
-    assert panel.lines[0].y == pytest.approx(solution.group_margins.tolist())
+    assert panel.curves[0].y == pytest.approx(solution.group_margins.tolist())
 
 
 def test_many_groups_share_one_margin_panel(tmp_path: Path) -> None:
@@ -172,27 +188,27 @@ def test_many_groups_share_one_margin_panel(tmp_path: Path) -> None:
     write_run(tmp_path, ["x"])
     write_setting(tmp_path, "x", solution)
     record = load_run(tmp_path).settings[0]
-    (panel,) = margin_panels(record)
+    (panel,) = margin_charts(record).values()
     assert panel.x_label == "samples per class"
-    assert panel.lines[0].y == pytest.approx(solution.group_margins.tolist())
-    axis = plots.margin_figure(record).axes[0]
+    assert panel.curves[0].y == pytest.approx(solution.group_margins.tolist())
+    axis = picture(record, "margin").axes[0]
     assert [text.get_text() for text in axis.get_xticklabels()] == [str(n) for n in counts]
 
 
 def test_a_setting_that_was_not_started_is_drawn_as_such(run: RunRecord) -> None:
-    figure = plots.summary_figure(run)
+    figure = draw(summary_sheet(run))
     assert len(figure.subfigs) == len(DECAYS)
     titles = [part.get_suptitle() for part in figure.subfigs]
     assert [("[unfinished]" in title) for title in titles] == [False, False, True, True]
-    for draw in plots._FIGURES.values():
-        draw(setting(run, MISSING)).canvas.draw()
+    for sheet in setting_sheets(setting(run, MISSING)).values():
+        draw(sheet).canvas.draw()
 
 
 def test_global_state_is_left_alone(run: RunRecord) -> None:
     import matplotlib
 
     before = dict(rcParams)
-    plots.loss_figure(setting(run, FINISHED))
+    picture(setting(run, FINISHED), "loss")
     assert dict(rcParams) == before
     pyplot = matplotlib.__dict__.get("pyplot")
     assert pyplot is None or not pyplot.get_fignums()

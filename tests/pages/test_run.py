@@ -19,9 +19,9 @@ from tests.pages.conftest import (
     write_run,
     write_setting,
 )
-from tightframe.pages.run import group_rows, write_report
+from tightframe.pages.run import write_report
 from tightframe.runs.store import RunRecord, load_run
-from tightframe.runs.tables import format_number, metric_rows
+from tightframe.runs.tables import format_number, group_rows, metric_rows
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 #: Attributes that make a browser ask for something.

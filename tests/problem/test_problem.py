@@ -1,3 +1,4 @@
+import collections
 import math
 
 import numpy as np
@@ -6,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tightframe as tf
-from tightframe.problem.counts import Group, format_counts, parse_counts
+from tightframe.problem import conventions
+from tightframe.problem.counts import Group, format_runs, parse_counts
 from tightframe.theory.certificate import factored_objective
 
 DECAYS = {"weight_decay": 5e-3, "feature_decay": 1e-3}
@@ -201,7 +203,7 @@ def test_conventions_check_their_arguments():
 
 
 def test_counts_are_written_compactly():
-    assert format_counts([Group(5, 1), Group(3, 2)]) == "5,3x2"
+    assert format_runs([Group(5, 1), Group(3, 2)]) == "5,3x2"
 
 
 # -- class weights and logit adjustment ------------------------------------------------------------
@@ -311,3 +313,110 @@ def test_a_million_weighted_classes_stay_compact():
     problem = tf.Problem("1000x400000,10x600000", class_weights="1x500000,4x500000", **DECAYS)
     assert problem.groups == (Group(1000, 400000), Group(10, 100000), Group(10, 500000))
     assert problem.group_weights.tolist() == [1, 1, 4]
+
+
+# -- by label --------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(1, 9), min_size=2, max_size=20), st.randoms())
+def test_a_mapping_is_read_by_its_keys(counts, random):
+    order = list(range(len(counts)))
+    random.shuffle(order)
+    weights = [1.0 + k for k in range(len(counts))]
+    given_by_label = tf.Problem(
+        {k: counts[k] for k in order},
+        class_weights={np.int64(k): weights[k] for k in order[::-1]},
+        logit_adjustment={k: -weights[k] for k in order},
+        **DECAYS,
+    )
+    in_order = tf.Problem(
+        counts, class_weights=weights, logit_adjustment=[-w for w in weights], **DECAYS
+    )
+    assert given_by_label == in_order
+    assert tf.Problem({str(k): counts[k] for k in order}, **DECAYS) == in_order.replace(
+        class_weights=None, logit_adjustment=None
+    )
+
+
+def test_other_mappings_of_counts():
+    import pandas as pd
+
+    labels = [1, 2, 2, 0, 2, 1]
+    for counts in (pd.Series(labels).value_counts(), collections.Counter(labels)):
+        assert tf.Problem(counts, **DECAYS).counts.tolist() == [1, 2, 3]
+    by_text = {str(k): k + 1 for k in range(11)}  # as JSON writes them; "10" is not before "2"
+    assert tf.Problem(by_text, **DECAYS).counts.tolist() == list(range(1, 12))
+    assert parse_counts({1: 5, 0: 5}) == (Group(5, 2),)
+
+
+def test_classes_with_names_are_in_the_order_of_the_alphabet():
+    counts, weights = {"dog": 7, "cat": 9, "eel": 2}, {"eel": 3.0, "dog": 2.0, "cat": 1.0}
+    problem = tf.Problem(counts, class_weights=weights, **DECAYS)
+    assert problem == tf.Problem([9, 7, 2], class_weights=[1, 2, 3], **DECAYS)
+    made = tf.Problem.from_weighted_mean(counts, class_weights=weights, **DECAYS)
+    assert made == tf.Problem.from_weighted_mean([9, 7, 2], class_weights=[1, 2, 3], **DECAYS)
+    made = tf.Problem.from_summed_loss(counts, class_weights=weights, **DECAYS)
+    assert made == tf.Problem.from_summed_loss([9, 7, 2], class_weights=[1, 2, 3], **DECAYS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"counts": {0: 5, 2: 5}}, "counts: class 1 is missing; .* whole number from 0 to 1"),
+        ({"counts": {1: 5, 2: 5}}, "counts: class 0 is missing"),
+        ({"counts": {0: 5, -1: 5}}, "counts: class 1 is missing"),
+        ({"counts": {"1": 5, "2": 5}}, "counts: class 0 is missing"),
+        ({"counts": {"0": 5, "1": 5, "01": 5}}, "counts: class 2 is missing"),
+        ({"counts": {0: 5, "1": 5}}, "counts: got int and str keys"),
+        ({"counts": {0.0: 5, 1.0: 5}}, "counts: got float keys"),
+        ({"counts": {False: 5, True: 5}}, "counts: got bool keys"),
+        ({"counts": {}}, "counts: "),
+        ({"counts": {0: 5, 1: -5}}, "counts: class 1 has count -5"),
+        ({"counts": {0: 5, 1: "x"}}, "counts: "),
+        ({"class_weights": {0: 1, 1: 2}}, "class_weights: class 2 is missing"),
+        ({"class_weights": {0: 1, 1: 2, 2: 3, 3: 1}}, "class_weights: got the key 3"),
+        ({"class_weights": {"a": 1, "b": 2, "c": 3}}, "class_weights: got str keys"),
+        ({"class_weights": {0: 1, 1: 2, 2: 0}}, "class_weights: got 0, need numbers"),
+        ({"logit_adjustment": {}}, "logit_adjustment: "),
+        (
+            {"counts": {"a": 5, "b": 5}, "class_weights": {"a": 1, "c": 5}},
+            "class_weights: class 'b' is missing; .*the names a, b",
+        ),
+        ({"counts": {"a": 5, "b": 5}, "class_weights": {0: 1, 1: 5}}, "need the names a, b"),
+    ],
+)
+def test_bad_mappings_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        tf.Problem(**({"counts": "5x3"} | DECAYS | changes))
+
+
+def test_text_of_numbers_is_read_like_text_of_counts():
+    """`1x` has no number of classes, in weights as in counts; blanks and * are allowed in both."""
+    for text in ("1x", "1xx4", "x4", "1x4,", "1 2x4"):
+        with pytest.raises(ValueError, match="class_weights: cannot read"):
+            tf.Problem("5x4", class_weights=text, **DECAYS)
+        with pytest.raises(ValueError, match="counts: cannot read"):
+            tf.Problem(text, **DECAYS)
+    problem = tf.Problem(" 5 * 2 , 7 x 2 ", class_weights=" 1e-1 x 2 , 2.5 * 2 ", **DECAYS)
+    assert problem.compact_counts == "5x2,7x2"
+    assert problem.to_dict()["class_weights"] == "0.1x2,2.5x2"
+
+
+# -- conventions -----------------------------------------------------------------------------------
+
+
+def test_conventions_are_functions_of_numbers():
+    """Against the objective that each names, times what divides it, at a point."""
+    w, h, loss, n, batch = 3.0, 5.0, 0.7, 12, 4  # ||W||^2, the mean of ||h_i||^2, the mean loss
+    theirs = conventions.Decays.given(0.2, 0.6, 0.1)
+
+    def ours(decays):
+        return loss + decays.weight_decay / 2 * w + decays.feature_decay / 2 * n * h
+
+    assert ours(conventions.no_half(theirs)) == pytest.approx(loss + 0.2 * w + 0.6 * n * h)
+    summed = n * loss + 0.1 * w + 0.3 * n * h
+    assert n * ours(conventions.summed_loss(theirs, n)) == pytest.approx(summed)
+    step = 0.5 * loss + 0.1 * w + 0.3 * batch * h
+    assert 0.5 * ours(conventions.batch_features(theirs, n, batch, 0.5)) == pytest.approx(step)
+    assert conventions.summed_loss(theirs, n).bias_decay == pytest.approx(0.1 / 12)
+    assert conventions.no_half(theirs._replace(bias_decay=None)).bias_decay is None

@@ -1,99 +1,18 @@
-"""Label counts and training settings: conversions against a batch's objective written out."""
+"""Training settings: conversions against a batch's objective written out."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import tightframe as tf
 from tightframe.problem.scripts import (
     TrainingSettings,
     described_problem,
-    label_counts,
     training_problem,
     training_settings,
 )
 from tightframe.theory.certificate import factored_objective
 
 LABELS = np.array([0, 1, 1, 2, 2, 2])
-
-
-# -- label counts ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("ending", ["npy", "npz", "txt", "csv", "parquet"])
-def test_labels_from_files(tmp_path, ending):
-    path = tmp_path / f"labels.{ending}"
-    table = pd.DataFrame({"image": list("abcdef"), "label": LABELS})
-    if ending == "npy":
-        np.save(path, LABELS)
-    elif ending == "npz":
-        np.savez(path, y=LABELS, features=np.ones(3))
-    elif ending == "txt":
-        np.savetxt(path, LABELS, fmt="%d")
-    elif ending == "csv":
-        table.to_csv(path)
-    else:
-        table.to_parquet(path)
-    assert label_counts(path).tolist() == [1, 2, 3]
-    assert label_counts(str(path)).tolist() == [1, 2, 3]
-
-
-def test_labels_from_arrays_and_loaders():
-    torch = pytest.importorskip("torch")
-    assert label_counts(LABELS).tolist() == [1, 2, 3]
-    assert label_counts(LABELS.astype(float).tolist()).tolist() == [1, 2, 3]
-    assert label_counts(torch.tensor(LABELS)).tolist() == [1, 2, 3]
-    data = torch.utils.data.TensorDataset(torch.ones(6, 2), torch.tensor(LABELS))
-    assert label_counts(torch.utils.data.DataLoader(data, 4)).tolist() == [1, 2, 3]
-    batches = [{"input_ids": 0, "labels": LABELS[:2]}, {"input_ids": 0, "labels": LABELS[2:]}]
-    assert label_counts(batch for batch in batches).tolist() == [1, 2, 3]
-
-
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        ([], "labels: got"),
-        ([[0, 1]], "labels: got"),
-        (["a", "b"], "labels: got"),
-        ([0, -1], "labels: sample 1 has -1"),
-        ([0, 0.5], r"labels: sample 1 has 0\.5"),
-        ([0, np.nan], "labels: sample 1 has nan"),
-        ([0, 10**9], "labels: sample 1 has 1000000000"),
-        ([0, 2], "labels: class 1 has no samples"),
-        (7, "labels: got int"),
-        ("nowhere.npy", "labels: nowhere.npy is no file"),
-        (iter([1, 2]), "labels: got a batch of type int"),
-        (iter([{"x": 1}]), "labels: a batch has x; need one of labels"),
-    ],
-)
-def test_bad_labels_are_named(source, message):
-    with pytest.raises(ValueError, match=message):
-        label_counts(source)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.npy", b"nonsense", "a.npy"),
-        ("a.npz", b"nonsense", "not an .npz file"),
-        ("a.csv", b"x,y2\n1,2\n", "a.csv has x, y2; need one of labels"),
-        ("a.csv", b"", "a.csv"),
-        ("a.parquet", b"nonsense", "a.parquet"),
-        ("a.txt", b"one two\n", "a.txt"),
-        ("a.txt", b"", "labels: got"),
-        ("a.json", b"[0, 1]", "ends in '.json'"),
-    ],
-)
-def test_bad_label_files_are_named(tmp_path, name, content, message):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=message):
-        label_counts(tmp_path / name)
-
-
-def test_pickled_labels_are_refused(tmp_path):
-    np.save(tmp_path / "a.npy", np.array([{}, {}]), allow_pickle=True)
-    with pytest.raises(ValueError, match=r"a\.npy"):
-        label_counts(tmp_path / "a.npy")
 
 
 # -- settings --------------------------------------------------------------------------------------

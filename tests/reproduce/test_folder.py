@@ -213,18 +213,32 @@ def test_failures_are_rows_and_verdicts_say_so(tmp_path, monkeypatch, calls):
     assert [call["arguments"]["problems"][0]["feature_decay"] for call in calls] == [-1.0]
 
 
-def test_a_judge_without_its_runs_is_not_flattered(tmp_path, monkeypatch):
+def test_without_its_runs_a_claim_is_undecided(tmp_path, monkeypatch):
     def crash(**task):
         raise MemoryError("no room")
 
     monkeypatch.setattr(module, "run_task", crash)
-    (record,) = reproduce("toy/rank", tmp_path / "out")
+    (record,) = reproduce("toy/again", tmp_path / "out")
     (found,) = record.verdicts
-    assert found.outcome == "not reproduced"
-    assert found.measured == "2 of 2 runs failed"
-    assert "MemoryError: no room" in found.sentence
+    assert found.outcome == "undecided"
+    assert found.sentence == (
+        "Undecided: 6 of 6 runs failed (solve (what all): MemoryError: no room)."
+    )
+    assert found.to_dict()["measured"] is None
     assert record.error is None
-    assert len(record.failed) == 2
+    assert len(record.failed) == 1
+
+
+def test_a_mistake_beside_failed_runs_is_told(tmp_path, monkeypatch):
+    def crash(**task):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(module, "run_task", crash)
+    monkeypatch.setattr(spec, "papers", lambda: BAD)
+    (record,) = reproduce("toy/mistaken", tmp_path / "out")
+    assert [v.outcome for v in record.verdicts] == ["undecided"]
+    assert record.error == "judging failed: RuntimeError: a mistake in the module"
+    assert len(record.failed) == 1
 
 
 def test_an_interrupted_folder_tells_how_far_it_came(tmp_path, calls):

@@ -3,17 +3,17 @@
 import json
 import math
 
-import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.reproduce.toy_paper import BAD, single
 from tightframe.figures import model as charts
+from tightframe.figures import storage
 from tightframe.figures.model import Chart, Curve, HeatMaps, Mark, Matrix, Table
+from tightframe.reproduce import papers as package
 from tightframe.reproduce import spec
-from tightframe.reproduce.spec import Results, Task, TaskResult, Verdict, verdict
+from tightframe.reproduce.spec import Task, Verdict
 
 FACTS = {
     "criterion": "c",
@@ -23,12 +23,6 @@ FACTS = {
     "tolerance": None,
     "sentence": "s",
 }
-
-
-def result(rows, labels, history=(), arrays=None, kind="solve"):
-    task = Task(kind, {"n": len(rows)}, labels)
-    table = pd.DataFrame(history or {"row": []})
-    return TaskResult(task, pd.DataFrame(rows), table, lambda: arrays or {})
 
 
 def test_a_task_is_its_kind_and_arguments_not_its_labels():
@@ -53,9 +47,31 @@ def test_a_task_is_plain_data(arguments, message):
         Task(*arguments)
 
 
-def test_an_unwritten_paper_is_absent(monkeypatch):
-    monkeypatch.setattr(spec, "PAPERS", {"hong-ling": "hong_ling", "later": "not_written_yet"})
-    assert list(spec.papers()) == ["hong-ling"]
+PAPER_FILE = """
+from tightframe.reproduce.spec import Paper, figures_in
+PAPER = Paper("{name}", "citation", "https://arxiv.org/abs/{number}", figures_in(__name__))
+"""
+FIGURE_FILE = """
+from tightframe.reproduce.spec import Figure
+FIGURE = Figure("{name}", "", "", "", "", tasks=list, judge=list, draw=list, place={place})
+"""
+
+
+def test_papers_and_figures_are_found_by_looking(monkeypatch, tmp_path):
+    """A new figure is one file; papers stand by their numbers, figures by their places."""
+    for name, number in (("first_one", "1001.1"), ("second", "2999.1")):
+        folder = tmp_path / name
+        folder.mkdir()
+        text = PAPER_FILE.format(name=name.replace("_", "-"), number=number)
+        (folder / "__init__.py").write_text(text)
+        (folder / "shared.py").write_text("NO_FIGURE = None")
+        for figure, place in (("a", 2), ("b", 1), ("c", 3)):
+            text = FIGURE_FILE.format(name=f"{figure}-x", place=place)
+            (folder / f"{figure}.py").write_text(text)
+    monkeypatch.setattr(package, "__path__", [str(tmp_path)])
+    found = spec.papers()
+    assert list(found) == ["first-one", "second"]
+    assert [figure.name for figure in found["second"].figures] == ["b-x", "a-x", "c-x"]
 
 
 def test_names_find_figures_once_and_in_order(monkeypatch):
@@ -80,48 +96,13 @@ def test_figures_and_papers_need_plain_and_different_names():
         spec.Paper("../x", "", "", [])
 
 
-def test_the_outcome_follows_from_what_holds():
-    outcomes = [verdict(holds, **FACTS).outcome for holds in (True, False, None)]
-    assert outcomes == ["reproduced", "not reproduced", "not at this scale"]
-    assert verdict(np.bool_(False), **FACTS).outcome == "not reproduced"
-    stored = json.loads(json.dumps(verdict(True, **FACTS).to_dict()))
-    assert Verdict(**stored) == verdict(True, **FACTS)
-
-
 def test_nan_reproduces_nothing():
+    facts = {**FACTS, "measured": math.nan}
     with pytest.raises(ValueError, match="reproduces nothing"):
-        verdict(True, **{**FACTS, "measured": math.nan})
-    assert verdict(False, **{**FACTS, "measured": math.nan}).to_dict()["measured"] is None
+        Verdict(**facts, outcome="reproduced")
+    assert Verdict(**facts, outcome="not reproduced").to_dict()["measured"] is None
     with pytest.raises(ValueError, match="outcome: got 'maybe'"):
         Verdict(**FACTS, outcome="maybe")
-
-
-def test_results_join_rows_with_their_labels():
-    done = {"status": "done", "reason": None}
-    a = result(
-        [{"row": 0, "x": 1.5, **done}, {"row": 1, "x": 2.5, **done}],
-        {"what": "a"},
-        [{"row": 0, "epoch": 3}],
-        {"logits_1": np.eye(2)},
-    )
-    b = result([{"row": 0, "y": "text", **done}], {"what": "b", "n": 4}, kind="path")
-    bad = result([{"row": 0, "status": "failed", "reason": "why"}], {"what": "a"})
-    results = Results("smoke", (b, a, bad))
-    assert results.rows["what"].tolist() == ["b", "a", "a"]
-    assert results.rows["task"].tolist() == [0, 1, 1]
-    assert results.rows["x"].tolist()[1:] == [1.5, 2.5]
-    assert results.failed["reason"].tolist() == ["why"]
-    assert len(results.all_rows) == 4
-    assert results.history[["what", "row", "epoch"]].values.tolist() == [["a", 0, 3]]
-    part = results.select(what="a")
-    assert part.rows["task"].tolist() == [0, 0]  # numbered within the part
-    assert (part.array(part.rows.iloc[1], "logits") == np.eye(2)).all()
-    assert (results.array(results.rows.iloc[2], "logits") == np.eye(2)).all()
-    assert results.select("path", n=4).rows["y"].tolist() == ["text"]
-    assert len(results.select(what="c").rows) == 0
-    assert len(results.select(what="c").history) == 0
-    with pytest.raises(KeyError):
-        results.array(results.rows.iloc[0], "logits")
 
 
 # -- panels ----------------------------------------------------------------------------------------
@@ -140,9 +121,9 @@ def test_panels_survive_storage(values, log_x, log_y):
     maps = HeatMaps("h", [Matrix("a", [[1.0, math.nan], [0.0, -3.0]])], borders=[1.0])
     table = Table("t", ["a", "b"], [["x", 1.5], [None, 2]])
     for panel in (chart, maps, table):
-        text = json.dumps(charts.panel_to_dict(panel), allow_nan=False)
-        again = charts.panel_from_dict(json.loads(text))
-        assert charts.panel_to_dict(again) == charts.panel_to_dict(panel)
+        text = json.dumps(storage.panel_to_dict(panel), allow_nan=False)
+        again = storage.panel_from_dict(json.loads(text))
+        assert storage.panel_to_dict(again) == storage.panel_to_dict(panel)
         assert type(again) is type(panel)
     drawn = [
         (a, b)
@@ -177,8 +158,8 @@ def test_borders_lie_where_the_count_changes():
         (lambda: Mark(1.0, "m", "z"), "axis: got 'z'"),
         (lambda: Matrix("m", [1.0]), r"values: got shape \(1,\)"),
         (lambda: Table("t", ["a"], [[1, 2]]), "rows: got 2 entries for 1 columns"),
-        (lambda: charts.panel_from_dict({"kind": "pie"}), "panel: not one of a figure"),
-        (lambda: charts.panel_from_dict({"kind": "chart", "x": 1}), "panel: not one of a figure"),
+        (lambda: storage.panel_from_dict({"kind": "pie"}), "panel: not one of a figure"),
+        (lambda: storage.panel_from_dict({"kind": "chart", "x": 1}), "panel: not one of a figure"),
     ],
 )
 def test_panels_refuse_what_cannot_be_drawn(make, message):

@@ -10,7 +10,8 @@ from tightframe.figures.model import (
     block_borders,
 )
 from tightframe.problem.problem import Problem
-from tightframe.reproduce.spec import Figure, Paper, Task, verdict
+from tightframe.reproduce.judging import decided, largest, verdict
+from tightframe.reproduce.spec import Figure, Paper, Task
 
 COUNTS = "50x3,5x2"
 DECAYS = (1e-3, 5e-3, 8e-3, 1e-2, 1.2e-2, 2e-2)
@@ -29,11 +30,11 @@ def single(decay):
 
 
 def judge_rank(results):
-    rows = results.select(what="all").rows
-    measured = float(rows["rank"].max())
+    part = results.select(what="all")
+    measured = largest(part, lambda run: run.measured("rank"))
     return [
         verdict(
-            measured == 4,
+            decided(part, measured == 4),
             criterion="the rank is K - 1 somewhere",
             claimed="rank 4",
             predicted=4.0,
@@ -45,17 +46,16 @@ def judge_rank(results):
 
 
 def draw(results):
-    part = results.select(what="all")
-    rows = part.rows
-    maps = [Matrix(f"λ = {r['lambda']:g}", part.array(r, "logits")) for _, r in rows.iterrows()]
-    x, y = list(rows["lambda"]), list(rows["group1_margin"])
+    runs = results.select(what="all").done
+    maps = [Matrix(f"λ = {run.decay:g}", run.array("logits")) for run in runs]
+    x, y = [run.decay for run in runs], [run.margins[1] for run in runs]
     return [
         Chart(
             "Margins",
             "λ",
             "margin",
             [Curve("minority", x, y, 0, "line+points", [v / 2 for v in y], y)],
-            [Mark(rows["group1_threshold"].iloc[0], "threshold"), Mark(1e-3, "level", "y")],
+            [Mark(runs[0].measured("group1_threshold"), "threshold"), Mark(1e-3, "level", "y")],
             log_x=True,
             log_y=True,
         ),
@@ -64,15 +64,15 @@ def draw(results):
         Table(
             "Ranks",
             ["λ", "rank"],
-            [[float(a), int(b)] for a, b in zip(x, rows["rank"], strict=True)],
+            [[run.decay, int(run.measured("rank"))] for run in runs],
         ),
         Chart("Nothing", "x", "y", [Curve("none", [1.0], [None])]),
     ]
 
 
 def draw_table(results):
-    rows = results.rows
-    return [Table("Ranks", ["λ", "rank"], rows[["lambda", "rank"]].values.tolist())]
+    rows = [[run.decay, run.measured("rank")] for run in results.done]
+    return [Table("Ranks", ["λ", "rank"], rows)]
 
 
 def refuse(results):
@@ -85,14 +85,14 @@ def broken_tasks(scale):
 
 
 def judge_both(results):
-    rows = results.rows
+    part = results.select(what="one")
     return [
         verdict(
-            True,
+            decided(part, True),
             criterion="something ran",
             claimed="it runs",
             predicted=None,
-            measured=float(len(rows)),
+            measured=float(len(part.done)),
             tolerance=None,
             sentence="It ran.",
         )

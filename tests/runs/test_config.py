@@ -318,3 +318,15 @@ def test_configuration_loads_no_torch():
 
     code = "import sys, tightframe.runs.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_mappings_are_read_by_their_labels():
+    order = [3, 9, 0, 1, 2, 8, 7, 6, 5, 4]
+    by_label = RunConfig(
+        counts={k: 40 if k < 5 else 8 for k in order},
+        oversample={k: 1 if k < 5 else 5 for k in order},
+        class_weights={k: 1 if k < 5 else 2 for k in order},
+    )
+    assert by_label == RunConfig(counts="40x5,8x5", oversample="1x5,5x5", class_weights="1x5,2x5")
+    with pytest.raises(ValueError, match="oversample: class 3 is missing"):
+        RunConfig(oversample=dict.fromkeys(order[1:], 1))

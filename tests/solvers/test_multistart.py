@@ -374,7 +374,7 @@ def test_extreme_decays_leave_finite_numbers(decay, depth):
 def test_widths_are_thinned_for_many_classes():
     widths = multistart._widths(_deep(100, 2, 1e-3))
     assert (widths[0], widths[-1]) == (1, 99)
-    assert len(widths) <= multistart.MAX_WIDTHS
+    assert len(widths) <= multistart.DEFAULTS.max_widths
     assert multistart._widths(_deep(6, 2, 1e-3, dim=3)) == (1, 2, 3)
 
 

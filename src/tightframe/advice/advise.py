@@ -19,10 +19,10 @@ from tightframe.checks import positive_float
 from tightframe.geometry.blocks import Array, Partition
 from tightframe.geometry.states import DISTINCT, LOST, MERGED, VANISHED
 from tightframe.path import path
-from tightframe.problem.counts import format_counts, parse_counts
+from tightframe.problem.counts import compact_counts
 from tightframe.problem.problem import Problem
 from tightframe.solve import solve
-from tightframe.theory.certificate import is_convex, require_covered
+from tightframe.theory.coverage import has_compact_form, require_covered
 from tightframe.theory.thresholds import thresholds
 
 LIMITS = (
@@ -298,7 +298,7 @@ def advise(
 def _check(problem: Any, margin: Any, angle: Any, feature_decay_of: str) -> Wanted:
     if not isinstance(problem, Problem):
         raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
-    if problem.depth > 1 or not (problem.features == "nonnegative" or is_convex(problem)):
+    if not has_compact_form(problem):
         raise ValueError(
             "problem: advice needs certified solves: one linear layer and a dim that is wide "
             f"enough, got depth {problem.depth} and dim {problem.dim}"
@@ -431,7 +431,7 @@ class _Search:
             return Proposal("oversampling", text, {}, None, None)
         factors = self._trimmed(self._up_to(level))
         each = factors[self.problem.class_groups]
-        changes = {"oversample": format_counts(parse_counts(each.astype(np.int64)))}
+        changes = {"oversample": compact_counts(each.astype(np.int64))}
         text = f"Repeat the samples of every class so many times: {changes['oversample']}."
         return self._proposal("oversampling", text, changes, self._repeated(factors))
 

@@ -19,7 +19,8 @@ from tightframe.geometry.dense import Geometry
 from tightframe.problem.problem import Problem
 from tightframe.solution import Solution
 from tightframe.solve import solve
-from tightframe.theory.certificate import SAMPLE_CHUNK, is_convex
+from tightframe.theory.certificate import SAMPLE_CHUNK
+from tightframe.theory.coverage import is_convex
 
 
 @dataclass(frozen=True, eq=False)

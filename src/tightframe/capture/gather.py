@@ -14,8 +14,9 @@ from torch import Tensor
 
 from tightframe.data.batches import Reduction, sample_rows
 from tightframe.heads.find import Head
+from tightframe.metrics.class_moments import ClassMoments
 from tightframe.metrics.decisions import Decisions
-from tightframe.metrics.moments import ClassMoments, plain_tensors
+from tightframe.metrics.plain import plain_tensors
 from tightframe.metrics.report import CollapseReport
 from tightframe.metrics.targets import Target
 from tightframe.problem.problem import Problem
@@ -193,7 +194,7 @@ class LayerMoments:
                 weight, bias = least_squares_classifier(moments)
             report = CollapseReport.measure(moments, weight, bias, **options)
             shares: dict[str, Any] = {} if mismatch is None else mismatch.shares(name)
-            reports[name] = replace(report, **shares)
+            reports[name] = replace(report, numbers=report.numbers | shares)
         return reports
 
 

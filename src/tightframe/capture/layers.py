@@ -25,14 +25,11 @@ from tightframe.data.batches import (
     to_device,
 )
 from tightframe.heads.find import Head, find_head, unwrapped
-from tightframe.metrics.moments import ClassMoments
+from tightframe.metrics.class_moments import ClassMoments
+from tightframe.metrics.registry import BY_KEY, about_classifier
 from tightframe.metrics.report import CollapseReport
 from tightframe.metrics.targets import Target
 from tightframe.problem.problem import Problem
-
-#: What the rows of a report say about a classifier, so in a hidden layer about its probe.
-_PROBE_PARTS = ("classifier", "logits", "centered_logits")
-_PROBE_METRICS = ("self_duality", "bias_alignment", "alignment_mean", "alignment_min")
 
 #: Runs a model on a batch in a way of one's own; what it returns is not used.
 Forward = Callable[[nn.Module, Any], Any]
@@ -88,7 +85,7 @@ def collapse_report(
         How features with more than two axes become rows, see `tightframe.data.batches`. A
         mapping may leave layers out; they are ``"auto"``: (B, C, H, W) is pooled.
     labels : str, int or callable, optional
-        Where a batch has its labels, if not under a usual key or in the last place.
+        Where a batch has its labels, if `tightframe.problem.labels.find_labels` cannot tell.
     forward : callable, optional
         ``forward(model, batch)`` runs the model where ``model(inputs)`` does not do.
     nc4 : bool
@@ -225,12 +222,13 @@ def report_scalars(report: CollapseReport, *, probe: bool = False) -> dict[str, 
     """
     scalars = {}
     for row in report.rows:
-        if row.metric.startswith("group_"):
+        fan = BY_KEY[row.metric].fan
+        if fan in ("groups", "group_pairs"):
             continue  # as many as there are pairs of groups
-        if probe and (row.part in _PROBE_PARTS or row.metric in _PROBE_METRICS):
+        if probe and about_classifier(row.metric, row.part):
             continue
         name = f"{row.metric}_{row.part}" if row.part else row.metric
-        if row.metric in ("nc2", "nc3"):
+        if fan == "target":
             name = f"{row.part}_to_{row.target}"
         scalars[name.lower().replace(" ", "_")] = row.value
     return scalars

@@ -14,7 +14,7 @@ from tightframe.capture.layers import layer_scalars
 from tightframe.checks import whole_number
 from tightframe.data.batches import Reduction, as_tensor
 from tightframe.heads.find import find_head
-from tightframe.metrics.moments import ClassMoments
+from tightframe.metrics.class_moments import ClassMoments
 from tightframe.metrics.report import CollapseReport
 from tightframe.metrics.targets import Target
 from tightframe.problem.problem import Problem

@@ -23,6 +23,7 @@ from tightframe.advice.calibrate import Calibration
 from tightframe.advice.prediction import Outlook, describe
 from tightframe.files import format_json
 from tightframe.geometry.states import DISTINCT
+from tightframe.metrics.registry import LEADING
 from tightframe.path import RankChange
 from tightframe.problem.problem import Problem, with_loss_terms
 from tightframe.solution import Solution
@@ -337,9 +338,9 @@ def print_measurement(result: Any) -> None:
     console = Console()
     report = result.report
     table = new_table("metric", "value", title=f"{report.num_samples} samples")
-    for name in ("nc1", "nc1_quotient", "cdnv", "nc4", "self_duality", "bias_alignment"):
-        value = getattr(report, name)
-        table.add_row(name, "-" if value is None else f"{value:.6g}")
+    for metric in LEADING:
+        value = report.numbers[metric.key]
+        table.add_row(metric.key, "-" if value is None else f"{value:.6g}")
     console.print(table)
     parts = ("classifier", "means", "centered_means", "logits")
     table = new_table("distance to", *parts, title="Normalised Frobenius distance (0 to 2)")

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from tightframe.cli.options import FLAG, WHOLE, Option, with_options
 
-import typer
 
-from tightframe.cli.options import (
-    whole,
+@with_options(
+    Option("port", WHOLE, "0: any free one.", 8050),
+    Option("open_", FLAG, "Whether to open it in the browser.", True, flag="--open/--no-open"),
 )
-
-
-def explore(
-    port: Annotated[
-        Any, typer.Option(parser=whole, metavar="INTEGER", help="0: any free one.")
-    ] = 8050,
-    open_: Annotated[
-        bool, typer.Option("--open/--no-open", help="Whether to open it in the browser.")
-    ] = True,
-) -> None:
+def explore(*, port: int, open_: bool) -> None:
     """Show predictions on a web page of this computer (127.0.0.1) until Ctrl-C.
 
     Counts, decays, loss, bias, features and depth as controls; a features file can be laid over.

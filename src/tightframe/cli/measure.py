@@ -9,18 +9,21 @@ import typer
 
 from tightframe.cli.console import print_measurement
 from tightframe.cli.exit_codes import NOT_CONVERGED
-from tightframe.cli.options import (
-    Bias,
-    BiasDecay,
-    FeatureDecay,
-    Features,
-    Json,
-    Loss,
-    WeightDecay,
-)
+from tightframe.cli.options import ARRAYS, JSON, PROBLEM, about, changed, with_options
 from tightframe.files import format_json, read_arrays
 
 
+@with_options(
+    *changed(
+        PROBLEM,
+        counts=None,
+        weight_decay={"default": None},
+        feature_decay={"default": None},
+        depth=None,
+        dim=None,
+    ),
+    JSON,
+)
 def measure(
     file: Annotated[
         Path,
@@ -28,13 +31,9 @@ def measure(
             help=".npz or .safetensors with features (N, D), labels (N,), weight (K, D), bias (K,)."
         ),
     ],
-    weight_decay: WeightDecay = None,
-    feature_decay: FeatureDecay = None,
-    loss: Loss = "cross_entropy",
-    bias: Bias = "none",
-    bias_decay: BiasDecay = None,
-    features: Features = "real",
-    json: Json = False,
+    *,
+    json: bool,
+    **options: Any,
 ) -> None:
     """Measure saved features against every known geometry, with the gap of their class means.
 
@@ -42,20 +41,13 @@ def measure(
     """
     from tightframe.runs.measure import measure as measure_arrays
 
-    if (weight_decay is None) != (feature_decay is None):
+    weight_decay = options["weight_decay"]
+    if (weight_decay is None) != (options["feature_decay"] is None):
         missing = "weight_decay" if weight_decay is None else "feature_decay"
         raise ValueError(f"{missing}: missing; give both decays or neither")
-    decays: dict[str, Any] = {}
-    if weight_decay is not None:
-        decays = {
-            "weight_decay": weight_decay,
-            "feature_decay": feature_decay,
-            "loss": loss,
-            "bias": bias,
-            "bias_decay": bias_decay,
-            "features": features,
-        }
-    result = measure_arrays(read_arrays(file), **decays)
+    arrays = read_arrays(file)
+    with about(file, ARRAYS, **options):
+        result = measure_arrays(arrays, **({} if weight_decay is None else options))
     if json:
         print(format_json(result.to_dict()))
     else:

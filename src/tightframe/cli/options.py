@@ -1,44 +1,55 @@
-"""Options that several commands share, and how the text of an option is read."""
+"""Options of the command as data: one description each, from which Typer's signatures are made.
+
+A command function names the options it takes (`with_options`), whole tables of them (`PROBLEM`)
+among them, and gets their values by keyword. What an option fills in the library stands in its
+description, so that a test can tell which argument has no option, and an error of the library
+can name the option as it was typed.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import inspect
 import json
-from typing import Annotated, Any
+from collections.abc import Callable, Container, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from tightframe.problem.problem import BIASES, FEATURES, LOSSES
 
+# -- how the text of an option is read -------------------------------------------------------------
 
-def number(text: str | float) -> float:
-    """Read one number."""
+
+def _number(text: str | float) -> float:
     try:
         return float(text)
     except ValueError:
         raise typer.BadParameter(f"got {text!r}, need a number") from None
 
 
-def numbers(text: str | float) -> Any:
+def _numbers(text: str | float) -> Any:
     """Read one number, or several with commas between (one a layer)."""
     if isinstance(text, str) and "," in text:
-        return tuple(number(part) for part in text.split(","))
-    return number(text)
+        return tuple(_number(part) for part in text.split(","))
+    return _number(text)
 
 
-def whole(text: str | int) -> int:
-    """Read one whole number."""
+def _whole(text: str | int) -> int:
     try:
         return int(text)
     except ValueError:
         raise typer.BadParameter(f"got {text!r}, need a whole number") from None
 
 
-def wholes(text: str | tuple[int, ...]) -> tuple[int, ...]:
-    """Read whole numbers with commas between."""
-    return tuple(whole(part) for part in text.split(",")) if isinstance(text, str) else text
+def _wholes(text: str | tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(_whole(part) for part in text.split(",")) if isinstance(text, str) else text
 
 
-def assignment(text: str | tuple[str, Any]) -> tuple[str, Any]:
+def _assignment(text: str | tuple[str, Any]) -> tuple[str, Any]:
     """Read NAME=VALUE; the value is JSON, or else text."""
     if not isinstance(text, str):
         return text
@@ -51,60 +62,236 @@ def assignment(text: str | tuple[str, Any]) -> tuple[str, Any]:
         return name, value
 
 
-def choices(values: tuple[str, ...]) -> str:
-    """Return the metavar of an option that takes one of these words."""
-    return "|".join(values)
+class Kind(NamedTuple):
+    """What an option takes: its type, the word for it in the help, and how its text is read."""
+
+    type: Any
+    metavar: str | None = None
+    parser: Callable[[Any], Any] | None = None
+    is_list: bool = False
+
+    @property
+    def repeated(self) -> Kind:
+        """The same for an option that may be given several times, and gives a list."""
+        return self._replace(is_list=True)
 
 
-Counts = Annotated[
-    str, typer.Option(help="Samples per class: 500,100,100 or, compactly, 500x5,100x5.")
-]
-WeightDecay = Annotated[
-    Any,
-    typer.Option(
-        parser=numbers, metavar="NUMBER", help="lambda_W in (lambda_W/2)||W||^2; W1,W2,.. a layer."
+TEXT = Kind(str)
+PATH = Kind(Path)
+FLAG = Kind(bool)
+NUMBER = Kind(Any, "NUMBER", _number)
+NUMBERS = Kind(Any, "NUMBER", _numbers)
+WHOLE = Kind(Any, "INTEGER", _whole)
+WHOLES = Kind(Any, "INTEGERS", _wholes)
+ASSIGNMENT = Kind(Any, "NAME=VALUE", _assignment)
+
+
+def text(metavar: str) -> Kind:
+    """Return the kind of an option whose text the library reads."""
+    return Kind(str, metavar)
+
+
+def one_of(*words: str) -> Kind:
+    """Return the kind of an option that takes one of some words, which the library checks."""
+    return Kind(str, "|".join(words))
+
+
+# -- what an option is -----------------------------------------------------------------------------
+
+#: Default of an option that has to be given.
+REQUIRED: Any = inspect.Parameter.empty
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of the command.
+
+    Parameters
+    ----------
+    name : str
+        Of the keyword under which a command function gets the value.
+    kind : Kind
+    help : str, optional
+    default
+        `REQUIRED` if it has to be given.
+    flag : str, optional
+        How it is typed, where that is not ``--name``.
+    fills : tuple of str
+        The arguments of the library that it sets, where that is not ``name``.
+    panel : str, optional
+        Of the help.
+    """
+
+    name: str
+    kind: Kind
+    help: str | None = None
+    default: Any = None
+    flag: str | None = None
+    fills: tuple[str, ...] = ()
+    panel: str | None = None
+
+    def but(self, **changes: Any) -> Option:
+        """Return the option with some of its description changed, for another command."""
+        return replace(self, **changes)
+
+    @property
+    def typed(self) -> str:
+        """How it is typed, ``--weight-decay``."""
+        return (self.flag or f"--{self.name.replace('_', '-')}").partition("/")[0]
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The arguments of the library that it sets."""
+        return self.fills or (self.name,)
+
+    @property
+    def parameter(self) -> inspect.Parameter:
+        """What Typer makes the option from."""
+        flags = [self.flag or self.typed] if self.flag or self.kind is FLAG else []
+        details = typer.Option(
+            *flags,
+            help=self.help,
+            metavar=self.kind.metavar,
+            parser=self.kind.parser,
+            rich_help_panel=self.panel,
+        )
+        annotation = list[self.kind.type] if self.kind.is_list else self.kind.type  # type: ignore[name-defined]
+        if self.default is None:
+            annotation = annotation | None if annotation is not Any else Any
+        return inspect.Parameter(
+            self.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=self.default,
+            annotation=Annotated[annotation, details],
+        )
+
+
+def changed(table: tuple[Option, ...], **changes: dict[str, Any] | None) -> tuple[Option, ...]:
+    """Return a table of options with some of them changed, or without them (None)."""
+    options = []
+    for option in table:
+        change = changes.pop(option.name, {})
+        if change is not None:
+            options.append(option.but(**change))
+    if changes:
+        raise KeyError(f"no such options: {', '.join(changes)}")
+    return tuple(options)
+
+
+# -- commands that take options --------------------------------------------------------------------
+
+
+def with_options(*options: Option) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a function a command that takes these options, in the order of the help.
+
+    The function gets their values by keyword. Parameters that it annotates for Typer itself (a
+    file to read, the context) stay. A ValueError that begins with the name of an argument which an
+    option fills names the option instead.
+    """
+    parameters = [option.parameter for option in options]
+    names = {option.name for option in options}
+
+    def decorated(function: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(function, eval_str=True).parameters
+        kept = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for parameter in own.values()
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+            and parameter.name not in {*names, "context"}
+        ]
+
+        @functools.wraps(function)
+        def command(context: typer.Context, **values: Any) -> None:
+            if "context" in own:
+                values["context"] = context
+            try:
+                function(**values)
+            except ValueError as error:
+                raise ValueError(_as_typed(str(error), options, given(context))) from error
+
+        context = inspect.Parameter(
+            "context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context
+        )
+        every = [context, *kept, *parameters]
+        command.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
+        command.options = options  # type: ignore[attr-defined]
+        return command
+
+    return decorated
+
+
+def given(context: typer.Context) -> list[str]:
+    """Return the names of the options that are on the command line."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return [
+        name
+        for name, source in sources.items()
+        if source is not None and source.name == "COMMANDLINE"
+    ]
+
+
+def _as_typed(message: str, options: tuple[Option, ...], typed: list[str]) -> str:
+    """Return ``"weight_decay: got ..."`` as ``"--weight-decay: got ..."``."""
+    names, colon, rest = message.partition(":")
+    found: list[str] = []
+    for name in names.split(", "):
+        own = [o for o in options if name in (o.name, o.typed[2:], *o.arguments)]
+        if not own:
+            return message
+        # Its own option, or else those that were typed.
+        own.sort(key=lambda option: option.name != name)
+        there = [o.typed for o in own if o.name in typed]
+        found += there[:1] if name in typed else there or [own[0].typed]
+    return ", ".join(dict.fromkeys(found)) + colon + rest
+
+
+#: What a file of features holds, see `about`.
+ARRAYS = ("features", "labels", "weight", "bias")
+
+
+@contextlib.contextmanager
+def about(file: Path, arrays: Container[str], **options: Any) -> Iterator[None]:
+    """Put a file's name before an error about one of its arrays.
+
+    Otherwise ``"bias: got shape (2,)"`` would be taken for the option of that name. An error that
+    quotes the option's value is about the option.
+    """
+    try:
+        yield
+    except ValueError as error:
+        name = str(error).partition(":")[0]
+        if name not in arrays or repr(options.get(name)) in str(error):
+            raise
+        raise ValueError(f"{file}: {error}") from error
+
+
+# -- options that several commands share -----------------------------------------------------------
+
+COUNTS = Option(
+    "counts", TEXT, "Samples per class: 500,100,100 or, compactly, 500x5,100x5.", REQUIRED
+)
+#: All arguments of `Problem`.
+PROBLEM = (
+    COUNTS,
+    Option("weight_decay", NUMBERS, "lambda_W in (lambda_W/2)||W||^2; W1,W2,.. a layer.", REQUIRED),
+    Option("feature_decay", NUMBER, "lambda_H in (lambda_H/2) sum_i ||h_i||^2.", REQUIRED),
+    Option("loss", one_of(*LOSSES), "Averaged over the samples.", "cross_entropy"),
+    Option("bias", one_of(*BIASES), "Bias of the classifier.", "none"),
+    Option("bias_decay", NUMBER, "With --bias decayed."),
+    Option("features", one_of(*FEATURES), "nonnegative: ReLU features.", "real"),
+    Option("depth", WHOLE, "Linear layers after the features.", 1),
+    Option("dim", WHOLE, "Width of the features; default: as needed."),
+    Option("class_weights", text("WEIGHTS|balanced"), "Factor of each class's loss: 1x5,10x5."),
+    Option(
+        "logit_adjustment",
+        text("NUMBERS|prior"),
+        "Added to the logits inside the loss only; also 0.5*prior.",
     ),
-]
-FeatureDecay = Annotated[
-    Any,
-    typer.Option(parser=number, metavar="NUMBER", help="lambda_H in (lambda_H/2) sum_i ||h_i||^2."),
-]
-Loss = Annotated[str, typer.Option(metavar=choices(LOSSES), help="Averaged over the samples.")]
-Bias = Annotated[str, typer.Option(metavar=choices(BIASES), help="Bias of the classifier.")]
-BiasDecay = Annotated[
-    Any, typer.Option(parser=number, metavar="NUMBER", help="With --bias decayed.")
-]
-Features = Annotated[
-    str, typer.Option(metavar=choices(FEATURES), help="nonnegative: ReLU features.")
-]
-Depth = Annotated[
-    Any, typer.Option(parser=whole, metavar="INTEGER", help="Linear layers after the features.")
-]
-Dim = Annotated[
-    Any,
-    typer.Option(
-        parser=whole, metavar="INTEGER", help="Width of the features; default: as needed."
-    ),
-]
-ClassWeights = Annotated[
-    str | None,
-    typer.Option(metavar="WEIGHTS|balanced", help="Factor of each class's loss: 1x5,10x5."),
-]
-LogitAdjustment = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NUMBERS|prior", help="Added to the logits inside the loss only; also 0.5*prior."
-    ),
-]
-Tol = Annotated[
-    Any, typer.Option(parser=number, metavar="NUMBER", help="Certified relative gap wanted.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-Jobs = Annotated[
-    Any,
-    typer.Option(parser=whole, metavar="INTEGER", help="Processes here; -1: one for every core."),
-]
-Scheduler = Annotated[
-    str | None,
-    typer.Option(metavar="tcp://HOST:PORT", help="Run on the Dask cluster there instead."),
-]
+)
+TOL = Option("tol", NUMBER, "Certified relative gap wanted.", 1e-8)
+JSON = Option("json", FLAG, "Print one JSON object and nothing else.", False)
+JOBS = Option("jobs", WHOLE, "Processes here; -1: one for every core.", 1)
+SCHEDULER = Option("scheduler", text("tcp://HOST:PORT"), "Run on the Dask cluster there instead.")
+DATA_ROOT = Option("data_root", PATH, "Folder with data sets.")
+DEVICES = Option("devices", WHOLE, "Processes (DDP), one a device.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -13,19 +13,21 @@ from rich.console import Console
 from tightframe.cli.console import print_phases, print_row, rows_display
 from tightframe.cli.exit_codes import NOT_CONVERGED
 from tightframe.cli.options import (
-    Bias,
-    ClassWeights,
-    Depth,
-    Dim,
-    Features,
-    Jobs,
-    Json,
-    LogitAdjustment,
-    Loss,
-    Scheduler,
-    Tol,
-    number,
-    whole,
+    FLAG,
+    JOBS,
+    JSON,
+    NUMBER,
+    PATH,
+    PROBLEM,
+    SCHEDULER,
+    TEXT,
+    TOL,
+    WHOLE,
+    Option,
+    changed,
+    given,
+    text,
+    with_options,
 )
 from tightframe.files import format_json
 from tightframe.problem.problem import Problem
@@ -33,89 +35,65 @@ from tightframe.problem.problem import Problem
 if TYPE_CHECKING:
     from tightframe.sweeps.grid import Grid
 
-#: Panel of the help.
-PHASE = "Phase diagram"
-VALUES = "NUMBER,..|LOW:HIGH:POINTS"
+VALUES = text("NUMBER,..|LOW:HIGH:POINTS")
+
+_PROBLEM = changed(
+    PROBLEM,
+    counts={
+        "kind": TEXT.repeated,
+        "help": "As for solve; every further --counts is a path of its own. With fixed decays, "
+        "the counts are the path.",
+        "default": None,
+    },
+    weight_decay={
+        "kind": VALUES,
+        "help": "lambda_W; W1/W2/.. gives one a layer.",
+        "default": None,
+    },
+    feature_decay={"kind": VALUES, "help": "lambda_H.", "default": None},
+    bias_decay={"kind": VALUES},
+)
+_LAMBDA = Option(
+    "logit_decay",
+    VALUES,
+    "Sets lambda_W = lambda_H = lambda.",
+    flag="--lambda",
+    fills=("weight_decay", "feature_decay"),
+)
+_PHASE = tuple(
+    option.but(panel="Phase diagram")
+    for option in (
+        Option(
+            "ratios",
+            VALUES,
+            "Imbalance ratios of a phase diagram with STEP counts, instead of --counts.",
+        ),
+        Option("classes", WHOLE, "Number of classes."),
+        Option("minority", WHOLE, "Samples of each minority class in all rows; or"),
+        Option("majority", WHOLE, "samples of each majority class in all rows."),
+        Option("fraction", NUMBER, "Part of the classes in the minority.", 0.5),
+    )
+)
+#: What says how the grid is solved and kept, not what it is.
+_PLACE = (
+    JSON,
+    Option("out", PATH, "Folder for every row, a table and a picture."),
+    Option("resume", FLAG, "Keep the finished rows in --out, solve the others.", False),
+    JOBS,
+    SCHEDULER,
+)
 
 
+@with_options(*_PROBLEM[:3], _LAMBDA, *_PROBLEM[3:], *_PHASE, TOL, *_PLACE)
 def path(
     context: typer.Context,
-    counts: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="As for solve; every further --counts is a path of its own. With fixed decays, "
-            "the counts are the path."
-        ),
-    ] = None,
-    weight_decay: Annotated[
-        str | None, typer.Option(metavar=VALUES, help="lambda_W; W1/W2/.. gives one a layer.")
-    ] = None,
-    feature_decay: Annotated[str | None, typer.Option(metavar=VALUES, help="lambda_H.")] = None,
-    logit_decay: Annotated[
-        str | None,
-        typer.Option("--lambda", metavar=VALUES, help="Sets lambda_W = lambda_H = lambda."),
-    ] = None,
-    loss: Loss = "cross_entropy",
-    bias: Bias = "none",
-    bias_decay: Annotated[
-        str | None, typer.Option(metavar=VALUES, help="With --bias decayed.")
-    ] = None,
-    features: Features = "real",
-    depth: Depth = 1,
-    dim: Dim = None,
-    class_weights: ClassWeights = None,
-    logit_adjustment: LogitAdjustment = None,
-    ratios: Annotated[
-        str | None,
-        typer.Option(
-            metavar=VALUES,
-            help="Imbalance ratios of a phase diagram with STEP counts, instead of --counts.",
-            rich_help_panel=PHASE,
-        ),
-    ] = None,
-    classes: Annotated[
-        Any,
-        typer.Option(
-            parser=whole, metavar="INTEGER", help="Number of classes.", rich_help_panel=PHASE
-        ),
-    ] = None,
-    minority: Annotated[
-        Any,
-        typer.Option(
-            parser=whole,
-            metavar="INTEGER",
-            help="Samples of each minority class in all rows; or",
-            rich_help_panel=PHASE,
-        ),
-    ] = None,
-    majority: Annotated[
-        Any,
-        typer.Option(
-            parser=whole,
-            metavar="INTEGER",
-            help="samples of each majority class in all rows.",
-            rich_help_panel=PHASE,
-        ),
-    ] = None,
-    fraction: Annotated[
-        Any,
-        typer.Option(
-            parser=number,
-            metavar="NUMBER",
-            help="Part of the classes in the minority.",
-            rich_help_panel=PHASE,
-        ),
-    ] = 0.5,
-    tol: Tol = 1e-8,
-    json: Json = False,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for every row, a table and a picture.")
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Keep the finished rows in --out, solve the others.")
-    ] = False,
-    jobs: Jobs = 1,
-    scheduler: Scheduler = None,
+    *,
+    json: bool,
+    out: Path | None,
+    resume: bool,
+    jobs: int,
+    scheduler: str | None,
+    **asked: Any,
 ) -> None:
     """Solve along decays or counts; over several counts, or ratios and lambda, as a grid.
 
@@ -131,13 +109,11 @@ def path(
     started = out is not None and grid_file(out).exists()
     if resume and not started:
         print(f"tightframe: nothing to resume in {out}, a new grid starts", file=sys.stderr)
-    if resume and started and out is not None and not _given(context):
+    place = {option.name for option in _PLACE}
+    if resume and started and out is not None and not set(given(context)) - place:
         grid = read_grid(out)
     else:
-        decays = _sweeps(weight_decay, feature_decay, bias_decay, logit_decay)
-        step = (classes, ratios, majority, minority, fraction)
-        terms = {"class_weights": class_weights, "logit_adjustment": logit_adjustment}
-        grid = _grid(counts, step, decays, loss, bias, features, depth, dim, terms, tol)
+        grid = _grid(**asked)
     console = Console(stderr=json)
     try:
         with rows_display(console) as progress:
@@ -170,17 +146,6 @@ def path(
         raise typer.Exit(NOT_CONVERGED)
 
 
-def _given(context: typer.Context) -> list[str]:
-    """Return which options that define the grid are on the command line."""
-    others = ("out", "resume", "jobs", "scheduler", "json")
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    return [
-        name
-        for name, source in sources.items()
-        if name not in others and source is not None and source.name == "COMMANDLINE"
-    ]
-
-
 def _sweeps(
     weight_decay: str | None,
     feature_decay: str | None,
@@ -209,20 +174,23 @@ def _sweeps(
 
 def _grid(
     counts: Sequence[str] | None,
-    step: tuple[Any, ...],
-    decays: Mapping[str, Sequence[Any]],
-    loss: str,
-    bias: str,
-    features: str,
-    depth: int,
-    dim: int | None,
-    terms: Mapping[str, Any],
+    weight_decay: str | None,
+    feature_decay: str | None,
+    logit_decay: str | None,
+    bias_decay: str | None,
+    ratios: str | None,
+    classes: int | None,
+    majority: int | None,
+    minority: int | None,
+    fraction: float,
     tol: float,
+    **rest: Any,
 ) -> Grid:
+    """Make the grid that the options ask for; ``rest`` is the same in every problem."""
     from tightframe.sweeps.grid import Grid, parse_values
     from tightframe.sweeps.phase import step_rows
 
-    classes, ratios, majority, minority, fraction = step
+    decays = _sweeps(weight_decay, feature_decay, bias_decay, logit_decay)
     real_ratios = None
     if ratios is not None:
         if counts:
@@ -240,19 +208,13 @@ def _grid(
         raise ValueError("counts: missing; give --counts, or --ratios and --classes")
     elif (classes, majority, minority) != (None, None, None):
         raise ValueError("classes, majority, minority: for phase diagrams; --ratios is missing")
-    for name, text in terms.items():
-        if text is not None and (real_ratios is not None or len(counts) > 1):
-            raise ValueError(f"{name}: got {text!r}, which belongs to one --counts, not to several")
-    problem = Problem(
-        counts[0],
-        loss,
-        **{name: values[0] for name, values in decays.items()},
-        bias=bias,
-        features=features,
-        depth=depth,
-        dim=dim,
-        **terms,
-    )
+    for name in ("class_weights", "logit_adjustment"):
+        value = rest[name]
+        if value is not None and (real_ratios is not None or len(counts) > 1):
+            raise ValueError(
+                f"{name}: got {value!r}, which belongs to one --counts, not to several"
+            )
+    problem = Problem(counts[0], **{name: values[0] for name, values in decays.items()}, **rest)
     sweep = {name: values for name, values in decays.items() if len(values) > 1}
     if not sweep and real_ratios is None and len(counts) > 1:
         return Grid(problem, {"counts": counts}, tol=tol)

@@ -8,20 +8,25 @@ from typing import Annotated
 
 import typer
 
+from tightframe.cli.options import FLAG, Option, one_of, with_options
 
+
+@with_options(
+    Option(
+        "formats",
+        one_of("png", "svg", "pdf").repeated,
+        "Of the plots; may be given several times.",
+        flag="--format",
+    ),
+    Option("latex", FLAG, "Also write the tables for LaTeX.", False),
+)
 def report(
     folder: Annotated[
         Path, typer.Argument(help="What 'run' or 'reproduce' wrote; may be unfinished.")
     ],
-    formats: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--format", metavar="png|svg|pdf", help="Of the plots; may be given several times."
-        ),
-    ] = None,
-    latex: Annotated[
-        bool, typer.Option("--latex", help="Also write the tables for LaTeX.")
-    ] = False,
+    *,
+    formats: list[str] | None,
+    latex: bool,
 ) -> None:
     """Write report.html, plots and, if asked for, LaTeX tables of a run or a reproduction again."""
     # By its name, not by the module that knows it: a run's report needs nothing of that.

@@ -12,50 +12,51 @@ from rich.console import Console
 from tightframe.cli.console import print_papers, print_verdicts, tasks_display
 from tightframe.cli.exit_codes import NOT_CONVERGED
 from tightframe.cli.options import (
-    Jobs,
-    Json,
-    Scheduler,
-    whole,
+    DATA_ROOT,
+    DEVICES,
+    FLAG,
+    JOBS,
+    JSON,
+    PATH,
+    SCHEDULER,
+    WHOLE,
+    Option,
+    one_of,
+    with_options,
 )
 from tightframe.files import format_json
 
 
+@with_options(
+    Option("out", PATH, "Folder for results, pictures and the page."),
+    Option(
+        "scale",
+        one_of("smoke", "cpu", "paper"),
+        "Seconds a figure; minutes; or the original settings, for a GPU.",
+        "smoke",
+    ),
+    Option("seed", WHOLE, "Added to all seeds.", 0),
+    Option("device", one_of("cpu", "gpu", "auto"), "Default: auto at scale paper, else cpu."),
+    JOBS,
+    SCHEDULER,
+    Option("resume", FLAG, "Go on in --out; figures can be added.", False),
+    DATA_ROOT,
+    Option("download", FLAG, "Fetch data sets that are nowhere.", False),
+    DEVICES.but(default=1),
+    Option("list_", FLAG, "List papers and figures.", False, flag="--list"),
+    JSON,
+)
 def reproduce(
     names: Annotated[
         list[str] | None,
         typer.Argument(metavar="PAPER[/FIGURE]|all", help="What to reproduce; see --list."),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for results, pictures and the page.")
-    ] = None,
-    scale: Annotated[
-        str,
-        typer.Option(
-            metavar="smoke|cpu|paper",
-            help="Seconds a figure; minutes; or the original settings, for a GPU.",
-        ),
-    ] = "smoke",
-    seed: Annotated[
-        Any, typer.Option(parser=whole, metavar="INTEGER", help="Added to all seeds.")
-    ] = 0,
-    device: Annotated[
-        str | None,
-        typer.Option(metavar="cpu|gpu|auto", help="Default: auto at scale paper, else cpu."),
-    ] = None,
-    jobs: Jobs = 1,
-    scheduler: Scheduler = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on in --out; figures can be added.")
-    ] = False,
-    data_root: Annotated[Path | None, typer.Option(help="Folder with data sets.")] = None,
-    download: Annotated[
-        bool, typer.Option("--download", help="Fetch data sets that are nowhere.")
-    ] = False,
-    devices: Annotated[
-        Any, typer.Option(parser=whole, metavar="INTEGER", help="Processes (DDP), one a device.")
-    ] = 1,
-    list_: Annotated[bool, typer.Option("--list", help="List papers and figures.")] = False,
-    json: Json = False,
+    *,
+    out: Path | None,
+    resume: bool,
+    list_: bool,
+    json: bool,
+    **asked: Any,
 ) -> None:
     """Reproduce figures of the papers: claim, prediction, measurement and verdict side by side.
 
@@ -79,19 +80,7 @@ def reproduce(
     try:
         with tasks_display(console) as progress:
             records = run_figures(
-                names,
-                out,
-                scale=scale,
-                seed=seed,
-                device=device,
-                jobs=jobs,
-                scheduler=scheduler,
-                resume=resume,
-                data_root=data_root,
-                download=download,
-                devices=devices,
-                progress=progress,
-                on_figure=save_figure_plot,
+                names, out, resume=resume, progress=progress, on_figure=save_figure_plot, **asked
             )
         page = write_reproduction(out)
     except KeyboardInterrupt:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -12,151 +12,126 @@ from rich.console import Console
 from tightframe.cli.console import print_run, training_display
 from tightframe.cli.exit_codes import NOT_CONVERGED
 from tightframe.cli.options import (
-    BiasDecay,
-    ClassWeights,
-    Json,
-    LogitAdjustment,
-    assignment,
-    choices,
-    number,
-    numbers,
-    whole,
-    wholes,
+    ASSIGNMENT,
+    DATA_ROOT,
+    DEVICES,
+    FLAG,
+    JSON,
+    NUMBER,
+    NUMBERS,
+    PATH,
+    PROBLEM,
+    TEXT,
+    WHOLE,
+    WHOLES,
+    Option,
+    changed,
+    one_of,
+    text,
+    with_options,
 )
 from tightframe.cli.report import write_run_report
 from tightframe.files import format_json
-from tightframe.problem.problem import BIASES, FEATURES, LOSSES
 from tightframe.training.options import DECAY_ON, OPTIMIZERS, SCHEDULES
 
-
-def run(
-    out: Annotated[Path, typer.Option(help="Folder for the record and the report.")] = Path(
-        "tightframe-run"
+# What is left out has the default of `RunConfig`, or of the stored configuration.
+_PROBLEM = {
+    option.name: option
+    for option in changed(
+        PROBLEM,
+        counts={"help": "Training samples per class; default 100x5,10x5.", "default": None},
+        weight_decay={
+            "kind": NUMBERS.repeated,
+            "help": "lambda_W, once a setting; default 0.02 and 0.08.",
+            "default": None,
+            "fills": ("weight_decay", "settings"),
+        },
+        feature_decay={
+            "kind": NUMBER.repeated,
+            "help": "lambda_H, once a setting; default 2e-4 and 8e-4.",
+            "default": None,
+            "fills": ("feature_decay", "settings"),
+        },
+        loss={"help": None, "default": None},
+        bias={"help": None, "default": None},
+        features={
+            "help": "nonnegative: ReLU features; give them room, --feature-dim 128.",
+            "default": None,
+        },
+        depth={"help": "Linear layers of the head.", "default": None},
+        dim={
+            "name": "feature_dim",
+            "help": "Width of the features; default 20 for the MLP, else the network's own.",
+            "fills": ("feature_dim", "dim"),
+        },
+    )
+}
+#: All arguments of `RunConfig`, whose module would load too much for the help.
+CONFIG = (
+    Option("data", TEXT, "Data set, or an .npz file or folder; default digits."),
+    DATA_ROOT,
+    _PROBLEM["counts"],
+    Option(
+        "oversample",
+        text("FACTORS|balance"),
+        "How often each class's samples are repeated: 1x5,10x5.",
     ),
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in --out, keep what is finished.")
-    ] = False,
-    data: Annotated[
-        str | None, typer.Option(help="Data set, or an .npz file or folder; default digits.")
-    ] = None,
-    data_root: Annotated[Path | None, typer.Option(help="Folder with data sets.")] = None,
-    counts: Annotated[
-        str | None, typer.Option(help="Training samples per class; default 100x5,10x5.")
-    ] = None,
-    oversample: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FACTORS|balance", help="How often each class's samples are repeated: 1x5,10x5."
-        ),
-    ] = None,
-    labels: Annotated[
-        str | None, typer.Option(metavar="true|random", help="Random: permuted.")
-    ] = None,
-    weight_decay: Annotated[
-        list[Any] | None,
-        typer.Option(
-            parser=numbers,
-            metavar="NUMBER",
-            help="lambda_W, once a setting; default 0.02 and 0.08.",
-        ),
-    ] = None,
-    feature_decay: Annotated[
-        list[Any] | None,
-        typer.Option(
-            parser=number,
-            metavar="NUMBER",
-            help="lambda_H, once a setting; default 2e-4 and 8e-4.",
-        ),
-    ] = None,
-    loss: Annotated[str | None, typer.Option(metavar=choices(LOSSES))] = None,
-    class_weights: ClassWeights = None,
-    logit_adjustment: LogitAdjustment = None,
-    bias: Annotated[str | None, typer.Option(metavar=choices(BIASES))] = None,
-    bias_decay: BiasDecay = None,
-    features: Annotated[
-        str | None,
-        typer.Option(
-            metavar=choices(FEATURES),
-            help="nonnegative: ReLU features; give them room, --feature-dim 128.",
-        ),
-    ] = None,
-    depth: Annotated[
-        Any, typer.Option(parser=whole, metavar="INTEGER", help="Linear layers of the head.")
-    ] = None,
-    head: Annotated[
-        str | None, typer.Option(metavar="linear|fixed_etf", help="fixed_etf: not trained.")
-    ] = None,
-    network: Annotated[
-        str | None,
-        typer.Option(help="mlp (default), resnet18, resnet50, vgg11, vgg13, timm:MODEL, ..."),
-    ] = None,
-    network_option: Annotated[
-        list[Any] | None,
-        typer.Option(
-            parser=assignment,
-            metavar="NAME=VALUE",
-            help="Of the network: width=16; repeat.",
-        ),
-    ] = None,
-    hidden: Annotated[
-        Any,
-        typer.Option(
-            parser=wholes,
-            metavar="INTEGERS",
-            help="Widths of the MLP's hidden layers; default 256,256.",
-        ),
-    ] = None,
-    feature_dim: Annotated[
-        Any,
-        typer.Option(
-            parser=whole,
-            metavar="INTEGER",
-            help="Width of the features; default 20 for the MLP, else the network's own.",
-        ),
-    ] = None,
-    optimizer: Annotated[str | None, typer.Option(metavar=choices(OPTIMIZERS))] = None,
-    lr: Annotated[Any, typer.Option(parser=number, metavar="NUMBER")] = None,
-    momentum: Annotated[Any, typer.Option(parser=number, metavar="NUMBER", help="Of sgd.")] = None,
-    schedule: Annotated[str | None, typer.Option(metavar=choices(SCHEDULES))] = None,
-    milestones: Annotated[
-        Any,
-        typer.Option(
-            parser=wholes,
-            metavar="INTEGERS",
-            help="Epochs from which on lr is a further tenth: 100,150.",
-        ),
-    ] = None,
-    decay_on: Annotated[
-        str | None,
-        typer.Option(
-            metavar=choices(DECAY_ON), help="all: decay every parameter instead of the features."
-        ),
-    ] = None,
-    backbone_weight_decay: Annotated[
-        Any, typer.Option(parser=number, metavar="NUMBER", help="Of all layers but the head.")
-    ] = None,
-    warmup_epochs: Annotated[
-        Any, typer.Option(parser=whole, metavar="INTEGER", help="With smaller decays.")
-    ] = None,
-    warmup_decay_factor: Annotated[
-        Any, typer.Option(parser=number, metavar="NUMBER", help="How much smaller; default 0.1.")
-    ] = None,
-    epochs: Annotated[Any, typer.Option(parser=whole, metavar="INTEGER")] = None,
-    batch_size: Annotated[
-        Any, typer.Option(parser=whole, metavar="INTEGER", help="Default: all samples.")
-    ] = None,
-    measure_every: Annotated[
-        Any, typer.Option(parser=whole, metavar="INTEGER", help="Epochs.")
-    ] = None,
-    max_seconds: Annotated[
-        Any, typer.Option(parser=number, metavar="NUMBER", help="A setting; then it ends.")
-    ] = None,
-    seed: Annotated[Any, typer.Option(parser=whole, metavar="INTEGER")] = None,
-    device: Annotated[str | None, typer.Option(metavar="cpu|gpu|auto")] = None,
-    devices: Annotated[
-        Any, typer.Option(parser=whole, metavar="INTEGER", help="Processes (DDP), one a device.")
-    ] = None,
-    json: Json = False,
+    Option("labels", one_of("true", "random"), "Random: permuted."),
+    _PROBLEM["weight_decay"],
+    _PROBLEM["feature_decay"],
+    _PROBLEM["loss"],
+    _PROBLEM["class_weights"],
+    _PROBLEM["logit_adjustment"],
+    _PROBLEM["bias"],
+    _PROBLEM["bias_decay"],
+    _PROBLEM["features"],
+    _PROBLEM["depth"],
+    Option("head", one_of("linear", "fixed_etf"), "fixed_etf: not trained."),
+    Option("network", TEXT, "mlp (default), resnet18, resnet50, vgg11, vgg13, timm:MODEL, ..."),
+    Option(
+        "network_option",
+        ASSIGNMENT.repeated,
+        "Of the network: width=16; repeat.",
+        fills=("network_options",),
+    ),
+    Option("hidden", WHOLES, "Widths of the MLP's hidden layers; default 256,256."),
+    _PROBLEM["feature_dim"],
+    Option("optimizer", one_of(*OPTIMIZERS)),
+    Option("lr", NUMBER),
+    Option("momentum", NUMBER, "Of sgd."),
+    Option("schedule", one_of(*SCHEDULES)),
+    Option("milestones", WHOLES, "Epochs from which on lr is a further tenth: 100,150."),
+    Option("decay_on", one_of(*DECAY_ON), "all: decay every parameter instead of the features."),
+    Option("backbone_weight_decay", NUMBER, "Of all layers but the head."),
+    Option("warmup_epochs", WHOLE, "With smaller decays."),
+    Option("warmup_decay_factor", NUMBER, "How much smaller; default 0.1."),
+    Option("epochs", WHOLE),
+    Option("batch_size", WHOLE, "Default: all samples."),
+    Option("measure_every", WHOLE, "Epochs."),
+    Option("max_seconds", NUMBER, "A setting; then it ends."),
+    Option("seed", WHOLE),
+    Option("device", one_of("cpu", "gpu", "auto")),
+    DEVICES,
+    Option("strategy", one_of("auto", "ddp"), "Of Lightning."),
+    Option("threads", WHOLE, "CPU threads of PyTorch; default 1. Others round differently."),
+)
+
+
+@with_options(
+    Option("out", PATH, "Folder for the record and the report.", Path("tightframe-run")),
+    Option("resume", FLAG, "Continue the run in --out, keep what is finished.", False),
+    *CONFIG,
+    JSON,
+)
+def run(
+    *,
+    out: Path,
+    resume: bool,
+    json: bool,
+    weight_decay: list[Any] | None,
+    feature_decay: list[float] | None,
+    network_option: list[Any] | None,
+    **asked: Any,
 ) -> None:
     """Predict, train, measure and report on real data; by default in two settings on digits.
 
@@ -167,47 +142,16 @@ def run(
     from tightframe.runs.train import RunConfig
     from tightframe.runs.train import run as train
 
-    given: dict[str, Any] = {
-        "data": data,
-        "data_root": data_root,
-        "counts": counts,
-        "oversample": oversample,
-        "labels": labels,
-        "settings": _settings(weight_decay, feature_decay),
-        "loss": loss,
-        "class_weights": class_weights,
-        "logit_adjustment": logit_adjustment,
-        "bias": bias,
-        "bias_decay": bias_decay,
-        "features": features,
-        "depth": depth,
-        "head": head,
-        "network": network,
-        "network_options": dict(network_option) if network_option else None,
-        "hidden": hidden,
-        "feature_dim": feature_dim,
-        "optimizer": optimizer,
-        "lr": lr,
-        "momentum": momentum,
-        "schedule": schedule,
-        "milestones": milestones,
-        "decay_on": decay_on,
-        "backbone_weight_decay": backbone_weight_decay,
-        "warmup_epochs": warmup_epochs,
-        "warmup_decay_factor": warmup_decay_factor,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "measure_every": measure_every,
-        "max_seconds": max_seconds,
-        "seed": seed,
-        "device": device,
-        "devices": devices,
-    }
+    values = {name: value for name, value in asked.items() if value is not None}
+    if weight_decay or feature_decay:
+        values["settings"] = _settings(weight_decay or [], feature_decay or [])
+    if network_option:
+        values["network_options"] = dict(network_option)
     started = run_file(out).exists()
     if resume and not started:
         print(f"tightframe: nothing to resume in {out}, a new run starts", file=sys.stderr)
     stored = read_run_file(out)["config"] if resume and started else {}
-    config = RunConfig.from_dict(stored | {k: v for k, v in given.items() if v is not None})
+    config = RunConfig.from_dict(stored | values)
     console = Console(stderr=json)
     try:
         with training_display(console, config) as (progress, on_prediction):
@@ -229,12 +173,10 @@ def run(
         raise typer.Exit(NOT_CONVERGED)
 
 
-def _settings(weight_decay: Any, feature_decay: Any) -> list[tuple[Any, float]] | None:
-    if not weight_decay and not feature_decay:
-        return None
-    if len(weight_decay or ()) != len(feature_decay or ()):
+def _settings(weight_decay: list[Any], feature_decay: list[float]) -> list[tuple[Any, float]]:
+    if len(weight_decay) != len(feature_decay):
         raise ValueError(
-            f"feature_decay: given {len(feature_decay or ())} times, weight_decay "
-            f"{len(weight_decay or ())} times; a setting needs both"
+            f"feature_decay: given {len(feature_decay)} times, weight_decay "
+            f"{len(weight_decay)} times; a setting needs both"
         )
     return list(zip(weight_decay, feature_decay, strict=True))

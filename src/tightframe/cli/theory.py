@@ -12,20 +12,16 @@ from tightframe.changes import thresholds as find_thresholds
 from tightframe.cli.console import new_table, print_solution, print_thresholds
 from tightframe.cli.exit_codes import NOT_CONVERGED
 from tightframe.cli.options import (
-    Bias,
-    BiasDecay,
-    ClassWeights,
-    Counts,
-    Depth,
-    Dim,
-    FeatureDecay,
-    Features,
-    Json,
-    LogitAdjustment,
-    Loss,
-    Tol,
-    WeightDecay,
-    whole,
+    FLAG,
+    JSON,
+    PATH,
+    PROBLEM,
+    TOL,
+    WHOLE,
+    Option,
+    about,
+    changed,
+    with_options,
 )
 from tightframe.files import format_json, read_arrays, write_npz
 from tightframe.geometry.dense import Geometry
@@ -36,53 +32,26 @@ from tightframe.solvers.search.multistart import STARTS
 from tightframe.theory.certificate import Certificate
 from tightframe.theory.certificate import certify as certify_candidate
 
+#: Decays of a command that can do without.
+NEEDLESS: dict[str, Any] = {"default": None}
 
+
+@with_options(
+    *PROBLEM,
+    TOL,
+    Option("starts", WHOLE, "Random starts at every width, where nothing is certified.", STARTS),
+    Option("seed", WHOLE, "Of the random starts.", 0),
+    JSON,
+    Option("out", PATH, "Also write logits, bias, factors and Grams to this .npz."),
+)
 def solve(
-    counts: Counts,
-    weight_decay: WeightDecay,
-    feature_decay: FeatureDecay,
-    loss: Loss = "cross_entropy",
-    bias: Bias = "none",
-    bias_decay: BiasDecay = None,
-    features: Features = "real",
-    depth: Depth = 1,
-    dim: Dim = None,
-    class_weights: ClassWeights = None,
-    logit_adjustment: LogitAdjustment = None,
-    tol: Tol = 1e-8,
-    starts: Annotated[
-        Any,
-        typer.Option(
-            parser=whole,
-            metavar="INTEGER",
-            help="Random starts at every width, where nothing is certified.",
-        ),
-    ] = STARTS,
-    seed: Annotated[
-        Any, typer.Option(parser=whole, metavar="INTEGER", help="Of the random starts.")
-    ] = 0,
-    json: Json = False,
-    out: Annotated[
-        Path | None, typer.Option(help="Also write logits, bias, factors and Grams to this .npz.")
-    ] = None,
+    *, tol: float, starts: int, seed: int, json: bool, out: Path | None, **problem: Any
 ) -> None:
     """Solve for the global minimiser with its certificate; else for the best of many starts."""
-    problem = Problem(
-        counts,
-        loss,
-        weight_decay=weight_decay,
-        feature_decay=feature_decay,
-        bias=bias,
-        bias_decay=bias_decay,
-        features=features,
-        depth=depth,
-        dim=dim,
-        class_weights=class_weights,
-        logit_adjustment=logit_adjustment,
-    )
+    asked = Problem(**problem)
     if out is not None and out.suffix != ".npz":
         raise ValueError(f"out: got {str(out)!r}, need a name that ends in .npz")
-    solution = solve_problem(problem, tol=tol, starts=starts, seed=seed)
+    solution = solve_problem(asked, tol=tol, starts=starts, seed=seed)
     if out is not None:
         layers = {f"weight_{m}": layer for m, layer in enumerate(solution.weights, start=1)}
         write_npz(
@@ -102,51 +71,33 @@ def solve(
         raise typer.Exit(NOT_CONVERGED)
 
 
-def thresholds(
-    counts: Counts,
-    weight_decay: WeightDecay = None,
-    feature_decay: FeatureDecay = None,
-    loss: Loss = "cross_entropy",
-    bias: Bias = "none",
-    bias_decay: BiasDecay = None,
-    features: Features = "real",
-    depth: Depth = 1,
-    class_weights: ClassWeights = None,
-    logit_adjustment: LogitAdjustment = None,
-    ranks: Annotated[
-        bool, typer.Option("--ranks", help="Also tell where the rank of the logits changes.")
-    ] = False,
-    json: Json = False,
-) -> None:
+@with_options(
+    *changed(PROBLEM, dim=None, weight_decay=NEEDLESS, feature_decay=NEEDLESS),
+    Option("ranks", FLAG, "Also tell where the rank of the logits changes.", False),
+    JSON,
+)
+def thresholds(*, ranks: bool, json: bool, **problem: Any) -> None:
     """Tell from which lambda on each class group merges, is lost and vanishes.
 
     That needs no decays. With both, also at which totals and counts the groups collapse.
     """
-    problem = Problem(
-        counts,
-        loss,
-        weight_decay=1.0 if weight_decay is None else weight_decay,
-        feature_decay=1.0 if feature_decay is None else feature_decay,
-        bias=bias,
-        bias_decay=bias_decay,
-        features=features,
-        depth=depth,
-        class_weights=class_weights,
-        logit_adjustment=logit_adjustment,
-    )
-    result = find_thresholds(problem)
-    if weight_decay is None or feature_decay is None:
+    decays = ("weight_decay", "feature_decay")
+    given = all(problem[name] is not None for name in decays)
+    asked = Problem(**(problem | {n: 1.0 for n in decays if problem[n] is None}))
+    result = find_thresholds(asked)
+    if not given:
         result = result.without_decays()
-    changes = rank_changes(problem) if ranks else None
+    changes = rank_changes(asked) if ranks else None
     if json:
-        values = result.to_dict() | {"problem": problem.to_dict()}
+        values = result.to_dict() | {"problem": asked.to_dict()}
         if changes is not None:
             values["rank_changes"] = [change._asdict() for change in changes]
         print(format_json(values))
     else:
-        print_thresholds(problem, result, changes)
+        print_thresholds(asked, result, changes)
 
 
+@with_options(*PROBLEM, JSON)
 def certify(
     file: Annotated[
         Path,
@@ -155,33 +106,12 @@ def certify(
             "(d, K); and bias (K,) if there is one."
         ),
     ],
-    counts: Counts,
-    weight_decay: WeightDecay,
-    feature_decay: FeatureDecay,
-    loss: Loss = "cross_entropy",
-    bias: Bias = "none",
-    bias_decay: BiasDecay = None,
-    features: Features = "real",
-    depth: Depth = 1,
-    dim: Dim = None,
-    class_weights: ClassWeights = None,
-    logit_adjustment: LogitAdjustment = None,
-    json: Json = False,
+    *,
+    json: bool,
+    **problem: Any,
 ) -> None:
     """Bound how far any candidate is from the global minimum."""
-    problem = Problem(
-        counts,
-        loss,
-        weight_decay=weight_decay,
-        feature_decay=feature_decay,
-        bias=bias,
-        bias_decay=bias_decay,
-        features=features,
-        depth=depth,
-        dim=dim,
-        class_weights=class_weights,
-        logit_adjustment=logit_adjustment,
-    )
+    asked = Problem(**problem)
     arrays = read_arrays(file)
     if "logits" in arrays:
         logits = arrays["logits"]
@@ -191,8 +121,9 @@ def certify(
         raise ValueError(
             f"{file}: need logits, or weight and class_means; it has {', '.join(arrays) or 'none'}"
         )
-    own = certify_candidate(problem, logits, arrays.get("bias"))
-    solution = solve_problem(problem)
+    with about(file, arrays):
+        own = certify_candidate(asked, logits, arrays.get("bias"))
+    solution = solve_problem(asked)
     bound = own.dual if solution.lower_bound is None else max(own.dual, solution.lower_bound)
     best = Certificate(own.primal, bound)
     if json:
@@ -202,7 +133,7 @@ def certify(
             "gap": best.gap,
             "own_gap": own.gap,
             "status": solution.status,
-            "problem": problem.to_dict(),
+            "problem": asked.to_dict(),
         }
         print(format_json(values))
     else:

@@ -9,14 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-#: Keys under which a batch that is a mapping may hold its labels, in the order tried.
-LABEL_KEYS = ("labels", "label", "targets", "target", "y")
+from tightframe.problem.labels import LabelsLike as LabelsLike
+from tightframe.problem.labels import find_labels
 
 #: How features with more than two axes become rows, see `sample_rows`.
 REDUCTIONS = ("auto", "pool", "flatten", "first", "last", "mean", "tokens", "next_token")
-
-#: Labels are a key, a position in a tuple, or a function of the batch.
-LabelsLike = str | int | Callable[[Any], Any] | None
 
 #: A name of `REDUCTIONS`, or a function of features and mask that returns rows.
 Reduction = str | Callable[[Tensor, Tensor | None], Tensor]
@@ -69,55 +66,22 @@ def split_batch(batch: Any, labels: LabelsLike = None) -> Batch:
     Parameters
     ----------
     batch : mapping, tuple or list
-        A mapping, as from a Hugging Face collator: the labels are one entry, the others are the
-        model's named inputs. A tuple or list: the last entry are the labels and the others the
-        model's inputs; a mapping before the labels gives named inputs.
+        `find_labels` says where its labels are. What is left are the model's inputs: named ones of
+        a mapping, also of a mapping that is the only other entry of a tuple.
     labels : str, int or callable, optional
         Where the labels are: a key, a position, or a function of the whole batch (which the model
-        then gets without change). None tries `LABEL_KEYS`, or takes the last entry.
+        then gets without change).
 
     Raises
     ------
     ValueError
-        If the batch has another form or no labels.
+        If the batch has another form, no labels, or several entries that could be its labels.
     """
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any] = {}
-    if isinstance(batch, Mapping):
-        kwargs = dict(batch)
-        args = ()
-        if callable(labels):
-            found = labels(batch)
-        else:
-            keys = LABEL_KEYS if labels is None else (labels,)
-            key = next((key for key in keys if key in kwargs), None)
-            if key is None:
-                raise ValueError(
-                    f"labels: the batch has no {' or '.join(map(repr, keys))}, its keys are "
-                    f"{', '.join(map(str, kwargs))}"
-                )
-            found = kwargs.pop(str(key))
-    elif isinstance(batch, tuple | list) and (callable(labels) or len(batch) > 1):
-        entries = list(batch)
-        if callable(labels):
-            found = labels(batch)
-        else:
-            place = -1 if labels is None else labels
-            if not isinstance(place, int) or not -len(entries) <= place < len(entries):
-                raise ValueError(
-                    f"labels: got {labels!r}, need a position in a batch of {len(entries)} entries"
-                )
-            found = entries.pop(place)
-        args = tuple(entries)
-        if len(entries) == 1 and isinstance(entries[0], Mapping):
-            args, kwargs = (), dict(entries[0])
-    else:
-        raise ValueError(
-            f"loader: a batch is {_described(batch)}, need (inputs, labels) or a mapping with "
-            "labels; other forms through the arguments labels and forward"
-        )
-    mask = kwargs.get("attention_mask")
-    return Batch(args, kwargs, as_tensor("labels", found), mask)
+    found, rest = find_labels(batch, labels)
+    inputs = list(rest) if isinstance(rest, (tuple, list)) else [rest]
+    named = inputs.pop() if len(inputs) == 1 and isinstance(inputs[0], Mapping) else {}
+    mask = named.get("attention_mask")
+    return Batch(tuple(inputs), dict(named), as_tensor("labels", found), mask)
 
 
 def to_device(value: Any, device: torch.device) -> Any:
@@ -281,11 +245,3 @@ def _without_ignored(
 def _wide(features: Tensor) -> Tensor:
     # Averages of 16-bit features are taken in 32 bits.
     return features.float() if features.element_size() < 4 else features
-
-
-def _described(batch: Any) -> str:
-    if isinstance(batch, Tensor):
-        return f"a tensor of shape {tuple(batch.shape)}"
-    if isinstance(batch, tuple | list):
-        return f"a {type(batch).__name__} of {len(batch)}"
-    return f"a {type(batch).__name__}"

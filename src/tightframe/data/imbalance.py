@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tightframe.checks import whole_number
 from tightframe.data.dataset import Dataset, pick
-from tightframe.problem.counts import CountsLike, parse_counts
+from tightframe.problem.counts import CountsLike, counts_array, num_classes, parse_counts
 
 
 def step_counts(
@@ -118,13 +118,7 @@ def subset(dataset: Dataset, counts: CountsLike, seed: int = 0) -> Dataset:
         If there are not as many counts as classes, or a class has too few training samples; the
         message names the class, what was wanted and what there is.
     """
-    runs = parse_counts(counts)
-    num_classes = sum(run.classes for run in runs)
-    if num_classes != dataset.num_classes:
-        raise ValueError(
-            f"counts: got {num_classes} classes, {dataset.name} has {dataset.num_classes}"
-        )
-    wanted = np.repeat([run.count for run in runs], [run.classes for run in runs])
+    wanted = _per_class("counts", counts, dataset)
     available = dataset.train_counts
     short = wanted > available
     if short.any():
@@ -187,7 +181,7 @@ def oversample(
         times = whole[labels]
         times[pick(labels, rest, seed)] += 1
     else:
-        times = _per_class(factors, dataset)[labels]
+        times = _per_class("factors", factors, dataset)[labels]
     return _take(dataset, np.repeat(np.arange(len(labels)), times))
 
 
@@ -216,18 +210,12 @@ def random_labels(dataset: Dataset, seed: int = 0) -> Dataset:
     return dataclasses.replace(dataset, train_labels=generator.permutation(dataset.train_labels))
 
 
-def _per_class(factors: CountsLike, dataset: Dataset) -> NDArray[np.int64]:
-    try:
-        runs = parse_counts(factors)
-    except ValueError as error:
-        # Factors are written as counts are; the message must name what the caller passed.
-        raise ValueError(str(error).replace("counts:", "factors:", 1)) from None
-    num_classes = sum(run.classes for run in runs)
-    if num_classes != dataset.num_classes:
-        raise ValueError(
-            f"factors: got {num_classes} classes, {dataset.name} has {dataset.num_classes}"
-        )
-    return np.repeat([run.count for run in runs], [run.classes for run in runs])
+def _per_class(name: str, numbers: CountsLike, dataset: Dataset) -> NDArray[np.int64]:
+    runs = parse_counts(numbers, name)
+    classes = num_classes(runs)
+    if classes != dataset.num_classes:
+        raise ValueError(f"{name}: got {classes} classes, {dataset.name} has {dataset.num_classes}")
+    return counts_array(runs)
 
 
 def _take(dataset: Dataset, chosen: NDArray[np.intp]) -> Dataset:

@@ -1,28 +1,61 @@
-"""What a figure shows, as plain data: charts, heat maps and tables, for any plotting library.
+"""What a picture shows, as plain data: charts, heat maps and tables, for any plotting library.
 
-A figure declares these once; `tightframe.report` draws them on the page and as pictures. They are
-stored as JSON, so a page can be made again from the folder alone.
+A picture is declared once; the backends `figures.mpl` and `figures.plotly` draw it, and only they
+know a plotting library. Panels are stored as JSON, so a page can be made again from the folder
+alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-#: How a `Curve` is drawn.
-STYLES = ("solid", "dashed", "dotted", "points", "line+points")
+from tightframe.figures.style import MARKERS, PALETTE, ROLES
+from tightframe.figures.table import Table as Table
 
-#: Roles a `Curve` may name as its colour (see `tightframe.figures.style`); an integer takes the
-#: palette's colour of that number instead, for series that have no role.
-ROLES = ("predicted", "measured", "etf", "bound")
+#: How a `Curve` is drawn; steps change half-way between two points.
+STYLES = ("solid", "dashed", "dotted", "dashdot", "points", "line+points", "steps")
+
+#: How a `Mark` is drawn; a triangle stands on the axis where lines would hide the curves.
+MARK_STYLES = ("solid", "dashed", "dotted", "triangle")
+
+#: Where a `Chart` has its legend.
+LEGENDS = ("below", "inside", "none")
 
 #: More series than this share no panel that can be read.
-PALETTE_SIZE = 8
+PALETTE_SIZE = len(PALETTE)
+
+#: A place on an axis and what stands there.
+Tick = tuple[float, str]
+
+_NOTHING = "nothing to draw"
+
+
+@dataclass(frozen=True)
+class Shades:
+    """A logarithmic scale of colours for many curves, drawn beside the chart.
+
+    Parameters
+    ----------
+    label : str
+    low, high : float
+        Its ends, both above 0.
+    """
+
+    label: str
+    low: float
+    high: float
+
+    def fraction(self, value: float) -> float:
+        """Return where a value is on the scale, from 0 to 1."""
+        reach = math.log(self.high / self.low)
+        place = math.log(value / self.low) / reach if reach > 0 else 0.0
+        return min(max(place, 0.0), 1.0)
 
 
 @dataclass(frozen=True)
@@ -36,10 +69,21 @@ class Curve:
     x, y : sequence of float
         Equally many. None, NaN and infinity (on a log axis also what is not positive) are gaps.
     color : str or int
-        A role of `ROLES`, or the number of a palette colour (taken modulo its length).
-    style : {"solid", "dashed", "dotted", "points", "line+points"}
+        A role of `figures.style.ROLES`, or the number of a palette colour (taken modulo its
+        length), for series that have no role.
+    style : {"solid", "dashed", "dotted", "dashdot", "points", "line+points", "steps"}
     low, high : sequence of float, optional
         A band around the curve, for example the range over seeds.
+    marker : str
+        Shape of its points, of `figures.style.MARKERS`.
+    hollow : bool or sequence of bool
+        Whether the points are outlines; one truth value a point says which are.
+    size, width : float
+        Of points and line, as factors of the usual ones.
+    shade : float, optional
+        A value on the chart's `Shades`, which gives the colour instead.
+    seam : bool
+        Whether the line has a seam in the colour of the ground, to be seen on coloured cells.
 
     Raises
     ------
@@ -54,15 +98,20 @@ class Curve:
     style: str = "solid"
     low: Sequence[float | None] | None = None
     high: Sequence[float | None] | None = None
+    marker: str = "circle"
+    hollow: bool | Sequence[bool] = False
+    size: float = 1.0
+    width: float = 1.0
+    shade: float | None = None
+    seam: bool = False
 
     def __post_init__(self) -> None:
         """Store plain lists of numbers."""
-        if self.style not in STYLES:
-            raise ValueError(f"style: got {self.style!r}, allowed are {', '.join(STYLES)}")
-        if isinstance(self.color, str) and self.color not in ROLES:
-            raise ValueError(
-                f"color: got {self.color!r}, allowed are {', '.join(ROLES)} and whole numbers"
-            )
+        _check_name("style", self.style, STYLES)
+        _check_name("marker", self.marker, MARKERS)
+        _check_color(self.color)
+        if not isinstance(self.hollow, bool):
+            object.__setattr__(self, "hollow", [bool(value) for value in self.hollow])
         if (self.low is None) != (self.high is None):
             raise ValueError("low, high: a band needs both")
         for name in ("x", "y", "low", "high"):
@@ -73,6 +122,18 @@ class Curve:
             if len(plain) != len(self.x):
                 raise ValueError(f"{name}: got {len(plain)} values for {len(self.x)} of x")
             object.__setattr__(self, name, plain)
+        if not isinstance(self.hollow, bool) and len(self.hollow) != len(self.x):
+            raise ValueError(f"hollow: got {len(self.hollow)} values for {len(self.x)} of x")
+
+    @property
+    def has_line(self) -> bool:
+        """Whether its points are joined."""
+        return self.style != "points"
+
+    @property
+    def dash(self) -> str:
+        """How its line is broken."""
+        return self.style if self.style in ("dashed", "dotted", "dashdot") else "solid"
 
 
 @dataclass(frozen=True)
@@ -87,23 +148,148 @@ class Mark:
         The axis that the value is on: ``"x"`` draws a vertical line.
     color : str or int
         As of a `Curve`.
+    style : {"dotted", "dashed", "solid", "triangle"}
+    in_legend : bool
+        Whether the label stands in the legend instead of along the line; marks with one label and
+        one style share an entry.
+    shade : float, optional
+        As of a `Curve`.
     """
 
     value: float
     label: str
     axis: str = "x"
     color: str | int = "predicted"
+    style: str = "dotted"
+    in_legend: bool = False
+    shade: float | None = None
 
     def __post_init__(self) -> None:
-        if self.axis not in ("x", "y"):
-            raise ValueError(f"axis: got {self.axis!r}, allowed are x, y")
+        _check_name("axis", self.axis, ("x", "y"))
+        _check_name("style", self.style, MARK_STYLES)
+        _check_color(self.color)
         if not math.isfinite(self.value):
             raise ValueError(f"value: got {self.value}, need a finite number")
 
 
 @dataclass(frozen=True)
+class Bars:
+    """Bars of one series of a `Chart`, from zero to each value.
+
+    Parameters
+    ----------
+    label : str
+        In the legend.
+    places, values : sequence of float
+        Middles of the bars on their axis, and how far they reach.
+    color : str or int
+        As of a `Curve`.
+    width : float
+        Of a bar, in units of the places.
+    across : bool
+        Whether they run from left to right instead of upwards.
+    hatched : bool
+    """
+
+    label: str
+    places: Sequence[float]
+    values: Sequence[float | None]
+    color: str | int = 0
+    width: float = 0.8
+    across: bool = False
+    hatched: bool = False
+
+    def __post_init__(self) -> None:
+        _check_color(self.color)
+        for name in ("places", "values"):
+            object.__setattr__(self, name, [_finite(value) for value in getattr(self, name)])
+        if len(self.values) != len(self.places):
+            raise ValueError(f"values: got {len(self.values)} for {len(self.places)} places")
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Coloured cells behind the curves of a `Chart`: values over both axes.
+
+    Parameters
+    ----------
+    x, y : sequence of float
+        Middles of the cells, ascending; on a log axis the borders lie half-way in logarithms.
+    values : array_like, shape (len(y), len(x))
+        None and NaN: no colour, so that the ground is seen.
+    label : str
+        Of the colour scale.
+    covered : array_like of bool, optional
+        Cells that have no value because something else is true of them; grey.
+    covered_label : str
+        What is true of them; in the legend.
+    missing_label : str
+        Of cells with neither; in the legend if there are any.
+    """
+
+    x: Sequence[float]
+    y: Sequence[float]
+    values: Any
+    label: str
+    covered: Any = None
+    covered_label: str = ""
+    missing_label: str = ""
+
+    def __post_init__(self) -> None:
+        shape = (len(self.y), len(self.x))
+        for name in ("values", "covered"):
+            given = getattr(self, name)
+            if given is None and name == "covered":
+                continue
+            grid = np.asarray(given, dtype=np.float64 if name == "values" else bool)
+            if grid.shape != shape:
+                raise ValueError(f"{name}: got shape {grid.shape}, need {shape}")
+            plain = [[_finite(v) for v in row] for row in grid] if name == "values" else grid
+            object.__setattr__(self, name, plain if name == "values" else grid.tolist())
+        for name in ("x", "y"):
+            object.__setattr__(self, name, [float(value) for value in getattr(self, name)])
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Ends of the colour scale: from zero, or below it, to the largest value."""
+        drawn = [v for row in self.values for v in row if v is not None]
+        return min(0.0, *drawn) if drawn else 0.0, max(drawn, default=1.0) or 1.0
+
+    @property
+    def missing(self) -> bool:
+        """Whether a cell has no value and is not covered."""
+        covered = self.covered or [[False] * len(self.x)] * len(self.y)
+        return any(
+            v is None and not c
+            for row, flags in zip(self.values, covered, strict=True)
+            for v, c in zip(row, flags, strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class Note:
+    """A few words at a place of a `Chart`.
+
+    Parameters
+    ----------
+    x, y : float
+    text : str
+    color : str or int
+        As of a `Curve`.
+    """
+
+    x: float
+    y: float
+    text: str
+    color: str | int = "ink"
+
+    def __post_init__(self) -> None:
+        _check_color(self.color)
+
+
+@dataclass(frozen=True)
 class Chart:
-    """One pair of axes with curves and marks.
+    """One pair of axes with curves, bars, cells and marks.
 
     Parameters
     ----------
@@ -113,6 +299,29 @@ class Chart:
     log_x, log_y : bool
     note : str
         A sentence under the chart.
+    bars : sequence of Bars
+    cells : Cells, optional
+    notes : sequence of Note
+    shades : Shades, optional
+        Of the curves that have a shade.
+    x_ticks, y_ticks : sequence of (place, name), optional
+        Where an axis is no number line.
+    x_range, y_range : pair of float or None, optional
+        Ends of an axis; None leaves an end to the data.
+    whole : sequence of {"x", "y"}
+        Axes that count: only whole numbers are written on them.
+    downwards : bool
+        Whether the y axis starts at the top.
+    legend : {"below", "inside", "none"}
+    hollow_label : str
+        What hollow points mean; in the legend if there are any.
+    nothing : str
+        Stands in place of a chart that has nothing to draw.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown.
     """
 
     title: str
@@ -123,11 +332,80 @@ class Chart:
     log_x: bool = False
     log_y: bool = False
     note: str = ""
+    bars: Sequence[Bars] = ()
+    cells: Cells | None = None
+    notes: Sequence[Note] = ()
+    shades: Shades | None = None
+    x_ticks: Sequence[Tick] | None = None
+    y_ticks: Sequence[Tick] | None = None
+    x_range: tuple[float | None, float | None] = (None, None)
+    y_range: tuple[float | None, float | None] = (None, None)
+    whole: Sequence[str] = ()
+    downwards: bool = False
+    legend: str = "below"
+    hollow_label: str = ""
+    nothing: str = _NOTHING
+
+    def __post_init__(self) -> None:
+        _check_name("legend", self.legend, LEGENDS)
+        for axis in self.whole:
+            _check_name("whole", axis, ("x", "y"))
 
     @property
     def empty(self) -> bool:
-        """Whether no curve has a point to draw."""
-        return not any(points(self, curve)[0] for curve in self.curves)
+        """Whether there is nothing to draw."""
+        drawn = any(points(self, curve)[0] for curve in self.curves)
+        return not (drawn or self.bars or self.cells is not None)
+
+    def span(self, axis: str) -> tuple[float, float]:
+        """Return the smallest and the largest number that is drawn on an axis, as it is shown.
+
+        Parameters
+        ----------
+        axis : {"x", "y"}
+        """
+        values: list[float] = []
+        for curve in self.curves:
+            values += points(self, curve)[axis == "y"]
+            if axis == "y" and curve.low is not None and curve.high is not None:
+                values += [v for _, *ends in band(self, curve) for v in ends]
+        for bars in self.bars:
+            reach = [v for v in bars.values if v is not None]
+            values += reach if bars.across == (axis == "x") else list(bars.places)
+        if self.cells is not None:
+            values += getattr(self.cells, axis)
+        low, high = self.x_range if axis == "x" else self.y_range
+        ends = [min(values, default=1.0), max(values, default=1.0)]
+        return (ends[0] if low is None else low, ends[1] if high is None else high)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Charts over one x axis, the first and largest on top, whose marks run through all.
+
+    Parameters
+    ----------
+    title : str
+    charts : sequence of Chart
+        The x axis is that of the last.
+    heights : sequence of float
+        Of the charts, relative to each other.
+    note : str
+    """
+
+    title: str
+    charts: Sequence[Chart]
+    heights: Sequence[float]
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.heights) != len(self.charts) or not self.charts:
+            raise ValueError(f"heights: got {len(self.heights)} for {len(self.charts)} charts")
+
+    @property
+    def empty(self) -> bool:
+        """Whether no chart has anything to draw."""
+        return all(chart.empty for chart in self.charts)
 
 
 @dataclass(frozen=True)
@@ -137,13 +415,16 @@ class Matrix:
     Parameters
     ----------
     title : str
-    values : array_like, shape (K, K)
+    values : array_like, shape (K, K), or None
+        None if it is not there yet.
     """
 
     title: str
     values: Any
 
     def __post_init__(self) -> None:
+        if self.values is None:
+            return
         values = np.asarray(self.values, dtype=np.float64)
         if values.ndim != 2 or not values.size:
             raise ValueError(f"values: got shape {values.shape}, need a matrix")
@@ -164,6 +445,16 @@ class HeatMaps:
     limit : float, optional
         The scale runs from minus to plus this; default: the largest entry.
     note : str
+    ticks : sequence of (place, name)
+        Of rows and columns alike: 0 is the middle of the first; without: none are named.
+    names_below : bool
+        Whether the columns are named too.
+    classes : sequence of int
+        Which classes the rows and columns are, for those who point at an entry.
+    scale_label : str
+        Of the colour scale.
+    nothing : str
+        Stands in place of a matrix that is not there.
     """
 
     title: str
@@ -173,55 +464,152 @@ class HeatMaps:
     borders: Sequence[float] = ()
     limit: float | None = None
     note: str = ""
+    ticks: Sequence[Tick] = ()
+    names_below: bool = True
+    classes: Sequence[int] = ()
+    scale_label: str = ""
+    nothing: str = _NOTHING
 
     @property
     def empty(self) -> bool:
         """Whether there is no matrix."""
-        return not self.maps
+        return not any(matrix.values is not None for matrix in self.maps)
+
+    @property
+    def lines(self) -> list[float]:
+        """Where the borders are drawn, in the units of the ticks; none if they hid the entries."""
+        size = max((len(m.values) for m in self.maps if m.values is not None), default=0)
+        return [b - 0.5 for b in self.borders] if len(self.borders) <= size // 2 else []
 
     @property
     def scale(self) -> float:
         """Where the colour scale ends."""
         if self.limit is not None:
             return self.limit
-        entries = [abs(v) for m in self.maps for row in m.values for v in row if v is not None]
+        there = [matrix.values for matrix in self.maps if matrix.values is not None]
+        entries = [abs(v) for values in there for row in values for v in row if v is not None]
         return max(entries, default=0.0) or 1.0
 
 
 @dataclass(frozen=True)
-class Table:
-    """Numbers side by side.
+class Spokes:
+    """Vectors from the origin of a `Space`.
+
+    Parameters
+    ----------
+    label : str
+        In the legend.
+    points : array_like, shape (n, 3)
+        Their ends.
+    colors : sequence of (str or int)
+        Of each, as of a `Curve`.
+    marker : str
+        Of the ends, of `figures.style.MARKERS`.
+    hollow : bool
+    width : float
+    group : str
+        Entries of one group are hidden and shown together.
+    """
+
+    label: str
+    points: Any
+    colors: Sequence[str | int]
+    marker: str = "circle"
+    hollow: bool = False
+    width: float = 1.0
+    group: str = ""
+
+    def __post_init__(self) -> None:
+        _check_name("marker", self.marker, MARKERS)
+        for color in self.colors:
+            _check_color(color)
+        points = np.asarray(self.points, dtype=np.float64)
+        if points.shape != (len(self.colors), 3):
+            raise ValueError(f"points: got shape {points.shape}, need {(len(self.colors), 3)}")
+        object.__setattr__(self, "points", points.tolist())
+
+
+@dataclass(frozen=True)
+class Space:
+    """Vectors in three dimensions, all of length one at most.
 
     Parameters
     ----------
     title : str
-    columns : sequence of str
-    rows : sequence of sequence
-        Texts, numbers, None; one entry a column.
+    spokes : sequence of Spokes
     note : str
+    legend : bool
     """
 
     title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Any]]
+    spokes: Sequence[Spokes]
     note: str = ""
-
-    def __post_init__(self) -> None:
-        for row in self.rows:
-            if len(row) != len(self.columns):
-                raise ValueError(f"rows: got {len(row)} entries for {len(self.columns)} columns")
+    legend: bool = True
 
     @property
     def empty(self) -> bool:
-        """Whether there is no row."""
-        return not self.rows
+        """Whether there is no vector."""
+        return not any(len(part.points) for part in self.spokes)
 
 
-#: What `Figure.draw` returns a list of.
-Panel = Chart | HeatMaps | Table
+#: What a picture is made of.
+Panel = Chart | Stack | HeatMaps | Space | Table
 
-_KINDS: dict[str, Any] = {"chart": Chart, "heat_maps": HeatMaps, "table": Table}
-_PARTS: dict[str, Any] = {"curves": Curve, "marks": Mark, "maps": Matrix}
+
+@dataclass(frozen=True)
+class Block:
+    """Small multiples of a `Sheet`: panels in a grid, row by row.
+
+    Parameters
+    ----------
+    panels : sequence of Panel
+        Every matrix of `HeatMaps` takes one place of the grid.
+    columns : int
+    height : float
+        Of a row, in inches.
+    title : str
+    widths : sequence of float
+        Of the columns, relative to each other; empty: all the same.
+    """
+
+    panels: Sequence[Panel]
+    columns: int
+    height: float
+    title: str = ""
+    widths: Sequence[float] = ()
+
+    @property
+    def cells(self) -> list[tuple[Panel, int]]:
+        """A panel for every place of the grid, with the number of its matrix."""
+        return [
+            (panel, i)
+            for panel in self.panels
+            for i in range(len(panel.maps) if isinstance(panel, HeatMaps) else 1)
+        ]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A whole picture: blocks of panels under each other.
+
+    Parameters
+    ----------
+    title : str
+    blocks : sequence of Block
+    width : float
+        In inches.
+    """
+
+    title: str
+    blocks: Sequence[Block]
+    width: float
+
+    @property
+    def height(self) -> float:
+        """In inches."""
+        lines = self.title.count("\n") + 1 if self.title else 0
+        rows = sum(-(-len(b.cells) // b.columns) * b.height for b in self.blocks)
+        return 0.3 * lines + rows + 0.3 * sum(bool(b.title) for b in self.blocks) + 0.1
 
 
 def block_borders(counts: ArrayLike) -> list[float]:
@@ -231,48 +619,72 @@ def block_borders(counts: ArrayLike) -> list[float]:
 
 def points(chart: Chart, curve: Curve) -> tuple[list[float], list[float]]:
     """Return the points of a curve that can be drawn on the chart's axes."""
-    drawn = [
+    kept = [
         (x, y)
         for x, y in zip(curve.x, curve.y, strict=True)
-        if x is not None
+        if y is not None and _can_be_drawn(chart, x, y)
+    ]
+    return [x for x, _ in kept], [y for _, y in kept]
+
+
+def drawn(chart: Chart, curve: Curve) -> tuple[list[float | None], list[float | None], list[bool]]:
+    """Return a curve as a backend joins it: from its first to its last point, None for gaps.
+
+    A curve without a point keeps its length, so that its axes keep their place. The third list says
+    of every point whether it is hollow.
+    """
+    kept = [_can_be_drawn(chart, x, y) for x, y in zip(curve.x, curve.y, strict=True)]
+    part = slice(kept.index(True), len(kept) - kept[::-1].index(True)) if any(kept) else slice(None)
+    y = [value if keep else None for value, keep in zip(curve.y, kept, strict=True)]
+    hollow = [curve.hollow] * len(y) if isinstance(curve.hollow, bool) else list(curve.hollow)
+    x: list[float | None] = list(curve.x)
+    return x[part], y[part], hollow[part]
+
+
+def has_points(curve: Curve, y: Sequence[float | None]) -> bool:
+    """Tell whether markers are drawn: also where a line alone would not show a lone value."""
+    padded = [None, *y, None]
+    alone = any(
+        b is not None and a is None and c is None
+        for a, b, c in zip(padded, padded[1:], padded[2:], strict=False)
+    )
+    return "points" in curve.style or alone
+
+
+def band(chart: Chart, curve: Curve) -> list[tuple[float, float, float]]:
+    """Return x, low and high of a curve's band where all can be drawn."""
+    if curve.low is None or curve.high is None:
+        return []
+    return [
+        (x, low, high)
+        for x, low, high in zip(curve.x, curve.low, curve.high, strict=True)
+        if low is not None and high is not None
+        if _can_be_drawn(chart, x, low) and _can_be_drawn(chart, x, high)
+    ]
+
+
+def single_maps(panel: HeatMaps) -> list[HeatMaps]:
+    """Return a panel for every matrix, all on the scale of all."""
+    return [replace(panel, title=m.title, maps=[m], limit=panel.scale) for m in panel.maps]
+
+
+def _can_be_drawn(chart: Chart, x: float | None, y: float | None) -> bool:
+    return (
+        x is not None
         and y is not None
         and (x > 0 or not chart.log_x)
         and (y > 0 or not chart.log_y)
-    ]
-    return [x for x, _ in drawn], [y for _, y in drawn]
+    )
 
 
-def panel_to_dict(panel: Panel) -> dict[str, Any]:
-    """Return a panel as JSON-ready values; `panel_from_dict` is the inverse."""
-    kind = next(name for name, cls in _KINDS.items() if isinstance(panel, cls))
-    return {"kind": kind, **_plain(panel)}
+def _check_name(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}: got {value!r}, allowed are {', '.join(allowed)}")
 
 
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return _finite(value) if isinstance(value, (float, np.floating)) else value
-
-
-def panel_from_dict(values: Mapping[str, Any]) -> Panel:
-    """Make a panel from what `panel_to_dict` returned.
-
-    Raises
-    ------
-    ValueError
-        If that is not a panel.
-    """
-    try:
-        rest = {name: value for name, value in values.items() if name != "kind"}
-        for name, cls in _PARTS.items():
-            if name in rest:
-                rest[name] = [cls(**part) for part in rest[name]]
-        panel: Panel = _KINDS[values["kind"]](**rest)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"panel: not one of a figure ({error})") from None
-    return panel
+def _check_color(color: str | int) -> None:
+    if isinstance(color, str) and color not in ROLES:
+        raise ValueError(f"color: got {color!r}, allowed are {', '.join(ROLES)} and whole numbers")
 
 
 def _finite(value: Any) -> float | None:

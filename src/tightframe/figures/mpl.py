@@ -1,18 +1,45 @@
-"""What all Matplotlib pictures share; without pyplot and its global state."""
+"""The Matplotlib backend: draws every panel of `figures.model`, without pyplot's global state."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, ListedColormap, LogNorm, Normalize, to_rgba
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.transforms import ScaledTranslation
 
-from tightframe.figures.style import LIGHT
+from tightframe.figures import style
+from tightframe.figures.model import (
+    Block,
+    Cells,
+    Chart,
+    Curve,
+    HeatMaps,
+    Mark,
+    Panel,
+    Sheet,
+    Space,
+    Stack,
+    Table,
+    band,
+    drawn,
+    has_points,
+)
+from tightframe.figures.style import LIGHT, Ink, color_of, log_ticks
 from tightframe.files import replacing
 
 _DPI = 150
@@ -26,11 +53,89 @@ _METADATA: dict[str, dict[str, Any]] = {
 }
 FORMATS = tuple(_METADATA)
 
+_DIVERGING = LinearSegmentedColormap.from_list("tightframe", style.DIVERGING)
+_SEQUENTIAL = LinearSegmentedColormap.from_list("cividis", style.SEQUENTIAL)
+_SHADES = ListedColormap([style.shade_of(i / 255) for i in range(256)])
 
-def new_figure(width: float, height: float, *, layout: bool = True) -> Figure:
-    """Return a figure of a size in inches; without ``layout`` the caller makes the room."""
-    engine = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08) if layout else None
-    figure = Figure(figsize=(width, height), layout=engine, facecolor=LIGHT.paper)
+_DASHES = {"solid": "-", "dashed": "--", "dotted": ":", "dashdot": "-."}
+_MARKERS = {
+    "circle": "o",
+    "square": "s",
+    "diamond": "D",
+    "up": "^",
+    "right": ">",
+    "cross": "x",
+    "star": "*",
+    "half": "o",
+}
+
+#: At most so many rows are in a drawn table, and so many letters side by side in a legend.
+_TABLE_ROWS = 24
+_LEGEND_LETTERS = 15  # an inch
+
+
+# -- whole pictures --------------------------------------------------------------------------------
+
+
+def draw(sheet: Sheet, ink: Ink = LIGHT) -> Figure:
+    """Return a picture as a Matplotlib figure."""
+    figure = new_figure(sheet.width, sheet.height, ink=ink)
+    if sheet.title:
+        figure.suptitle(sheet.title, fontsize=style.SHEET_TITLE, color=ink.text)
+    blocks = sheet.blocks
+    if len(blocks) == 1 and not blocks[0].title:
+        _draw_block(figure, blocks[0], sheet.width, ink)
+        return figure
+    heights = [_rows(block) * block.height + 0.3 * bool(block.title) for block in blocks]
+    parts = figure.subfigures(len(blocks), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for part, block in zip(parts, blocks, strict=True):
+        part.set_facecolor(ink.paper)
+        if block.title:
+            part.suptitle(
+                block.title, fontsize=style.TITLE + 0.5, color=ink.text, weight="bold",
+                x=0.01, ha="left",
+            )  # fmt: skip
+        _draw_block(part, block, sheet.width, ink)
+    return figure
+
+
+def plot(panel: Panel, ax: Axes | None = None, ink: Ink = LIGHT) -> tuple[Any, Axes]:
+    """Draw a panel with one pair of axes into given ones, or into a figure of its own.
+
+    Parameters
+    ----------
+    panel : Panel
+        A `Chart`, a `Table`, or `HeatMaps` of one matrix.
+    ax : matplotlib.axes.Axes, optional
+    ink : Ink
+
+    Returns
+    -------
+    fig, ax
+
+    Raises
+    ------
+    ValueError
+        If the panel needs more than one pair of axes.
+    """
+    if isinstance(panel, (Stack, Space)) or (isinstance(panel, HeatMaps) and len(panel.maps) != 1):
+        raise ValueError(f"panel: got a {type(panel).__name__}, which needs axes of its own")
+    axis = new_figure(6.0, 4.2, ink=ink).subplots() if ax is None else ax
+    if isinstance(panel, HeatMaps):
+        _draw_map(axis, panel, 0, ink, lowest=True, leftmost=True)
+        _colorbar([axis], panel, ink)
+    elif isinstance(panel, Table):
+        _draw_table(axis, panel, ink)
+    else:
+        _draw_chart(axis, panel, ink)
+        _draw_shades([axis], panel, ink)
+    return axis.figure, axis
+
+
+def new_figure(width: float, height: float, *, ink: Ink = LIGHT) -> Figure:
+    """Return an empty figure of a size in inches."""
+    engine = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08)
+    figure = Figure(figsize=(width, height), layout=engine, facecolor=ink.paper)
     FigureCanvasAgg(figure)
     return figure
 
@@ -62,25 +167,419 @@ def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(formats))
 
 
-def label_axis(axis: Axes, title: str, x_label: str = "", y_label: str = "") -> None:
+def _rows(block: Block) -> int:
+    return max(-(-len(block.cells) // block.columns), 1)
+
+
+def _draw_block(part: Figure | SubFigure, block: Block, width: float, ink: Ink) -> None:
+    rows, columns = _rows(block), block.columns
+    grid = part.add_gridspec(rows, columns, width_ratios=block.widths or [1] * columns)
+    maps: dict[int, list[Axes]] = {}
+    for place, (panel, i) in enumerate(block.cells):
+        row, column = divmod(place, columns)
+        spec = grid[row, column]
+        if isinstance(panel, Stack):
+            _draw_stack(part, spec, panel, ink)
+        elif isinstance(panel, Space):
+            _draw_space(part.add_subplot(spec, projection="3d"), panel, ink)
+        elif isinstance(panel, HeatMaps):
+            axis = part.add_subplot(spec)
+            # Once a row and a column is enough where the classes have no names.
+            lowest = bool(panel.ticks) or place + columns >= len(block.cells)
+            leftmost = bool(panel.ticks) or i == 0 or column == 0
+            _draw_map(axis, panel, i, ink, lowest=lowest, leftmost=leftmost)
+            maps.setdefault(id(panel), []).append(axis)
+        elif isinstance(panel, Table):
+            _draw_table(part.add_subplot(spec), panel, ink)
+        else:
+            axis = part.add_subplot(spec)
+            _draw_chart(axis, panel, ink, width / columns)
+            _draw_shades([axis], panel, ink)
+    for panel in block.panels:
+        if isinstance(panel, HeatMaps) and not panel.empty:
+            _colorbar(maps[id(panel)], panel, ink)
+
+
+# -- axes ------------------------------------------------------------------------------------------
+
+
+def label_axis(
+    axis: Axes, title: str, x_label: str = "", y_label: str = "", ink: Ink = LIGHT
+) -> None:
     """Set the title, and those axis labels that are given."""
-    axis.set_title(title, fontsize=10.5, color=LIGHT.text, loc="left")
+    axis.set_title(title, fontsize=style.TITLE, color=ink.text, loc="left")
     if x_label:
-        axis.set_xlabel(x_label, fontsize=9.5, color=LIGHT.muted)
+        axis.set_xlabel(x_label, fontsize=style.LABEL, color=ink.muted)
     if y_label:
-        axis.set_ylabel(y_label, fontsize=9.5, color=LIGHT.muted)
+        axis.set_ylabel(y_label, fontsize=style.LABEL, color=ink.muted)
 
 
-def style_axis(axis: Axes) -> None:
+def style_axis(axis: Axes, ink: Ink = LIGHT) -> None:
     """Draw ticks, spines and grid so that the data stand out."""
-    axis.tick_params(which="both", labelsize=9, colors=LIGHT.muted)
+    axis.set_facecolor(ink.paper)
+    axis.tick_params(which="both", labelsize=style.TICK, colors=ink.muted)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.spines[["left", "bottom"]].set_color(LIGHT.grid)
-    axis.grid(True, color=LIGHT.grid, linewidth=0.6)
+    axis.spines[["left", "bottom"]].set_color(ink.grid)
+    axis.grid(True, color=ink.grid, linewidth=0.6)
     axis.set_axisbelow(True)
 
 
-def empty_axis(axis: Axes, text: str) -> None:
+def _empty_axis(axis: Axes, text: str, ink: Ink) -> None:
     """Write a text where there is nothing to draw."""
     axis.set_axis_off()
-    axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", color=LIGHT.muted)
+    axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", color=ink.muted)
+
+
+# -- charts ----------------------------------------------------------------------------------------
+
+
+def _draw_chart(axis: Axes, chart: Chart, ink: Ink, width: float = 5.0) -> None:
+    """Draw a chart; its width in inches says how many entries of a legend stand side by side."""
+    label_axis(axis, chart.title, chart.x_label, chart.y_label, ink)
+    if chart.empty:
+        _empty_axis(axis, chart.nothing, ink)
+        return
+    style_axis(axis, ink)
+    if chart.log_x:
+        axis.set_xscale("log")
+    if chart.log_y:
+        axis.set_yscale("log")
+    handles: list[Any] = []
+    if chart.cells is not None:
+        handles += _draw_cells(axis, chart, chart.cells, ink)
+    for bars in chart.bars:
+        draw_bars = axis.barh if bars.across else axis.bar
+        values = [math.nan if value is None else value for value in bars.values]
+        look: dict[str, Any] = {"facecolor": color_of(bars.color, ink), "edgecolor": ink.paper}
+        look["hatch"] = "///" if bars.hatched else None
+        draw_bars(bars.places, values, bars.width, label=bars.label, **look)
+        handles.append(Patch(label=bars.label, **look))
+    for curve in chart.curves:
+        handle = _draw_curve(axis, chart, curve, ink)
+        if handle is not None and curve.label and curve.shade is None:
+            handles.append(handle)
+    handles += _draw_marks(axis, chart, chart.marks, ink)
+    if chart.hollow_label and any(any(drawn(chart, c)[2]) for c in chart.curves):
+        handles.append(
+            _entry(chart.hollow_label, ink, marker="o", linestyle="none", fillstyle="none")
+        )
+    for note in chart.notes:
+        axis.annotate(
+            note.text,
+            (note.x, note.y),
+            xytext=(0, 7),
+            textcoords="offset points",
+            ha="right",
+            fontsize=10,
+            fontweight="bold",
+            color=color_of(note.color, ink),
+            bbox={"facecolor": ink.paper, "edgecolor": "none", "alpha": 0.6, "pad": 0},
+        )
+    _set_scales(axis, chart)
+    _draw_legend(axis, chart, handles, ink, width)
+
+
+def _draw_shades(axes: list[Axes], chart: Chart, ink: Ink) -> None:
+    """Draw the scale of a chart's shades beside all axes of its stack."""
+    if chart.shades is not None and not chart.empty:
+        norm = LogNorm(chart.shades.low, max(chart.shades.high, chart.shades.low * 1.001))
+        mapped = ScalarMappable(norm, _SHADES)
+        _scale(axes, mapped, chart.shades.label, ink, written_out=True)
+
+
+def _draw_curve(axis: Axes, chart: Chart, curve: Curve, ink: Ink) -> Line2D | None:
+    """Draw a curve and return its entry in the legend."""
+    places, y, hollow = drawn(chart, curve)
+    if all(value is None for value in y):
+        return None
+    x, values = (np.array(part, dtype=np.float64) for part in (places, y))  # None is NaN
+    color: Any = color_of(curve.color, ink)
+    if curve.shade is not None and chart.shades is not None:
+        color = to_rgba(style.shade_of(chart.shades.fraction(curve.shade)))
+    marked = has_points(curve, y)
+    line: dict[str, Any] = {
+        "color": color,
+        "linestyle": _DASHES[curve.dash] if curve.has_line else "none",
+        "linewidth": style.LINE * curve.width,
+    }
+    if curve.style == "steps":
+        line["drawstyle"] = "steps-mid"
+    if curve.seam:
+        # A seam, so that the line is seen on dark colours.
+        line["path_effects"] = [withStroke(linewidth=4 * curve.width, foreground=ink.paper)]
+    point: dict[str, Any] = {
+        "marker": _MARKERS[curve.marker],
+        "markersize": style.POINT * curve.size,
+        "fillstyle": {"half": "left"}.get(curve.marker, "full"),
+    }
+    entry = _entry(curve.label, ink, **line, **(point if marked else {}))
+    if isinstance(curve.hollow, bool):
+        if curve.hollow:
+            point["fillstyle"] = "none"
+            entry.set_fillstyle("none")
+        axis.plot(x, values, label=curve.label or None, **line, **(point if marked else {}))
+    else:
+        axis.plot(x, values, label=curve.label or None, **line)
+        point |= {"color": color, "linestyle": "none"}
+        axis.plot(x, np.where(hollow, math.nan, values), **point)
+        # Not cut off at the edge, where points that vanished lie.
+        axis.plot(
+            x, np.where(hollow, values, math.nan), zorder=3, clip_on=False,
+            **(point | {"fillstyle": "none"}),
+        )  # fmt: skip
+    ends = band(chart, curve)
+    if ends:
+        across, low, high = zip(*ends, strict=True)
+        axis.fill_between(across, low, high, color=color, alpha=0.18, linewidth=0)
+    return entry
+
+
+def _entry(label: str, ink: Ink, **look: Any) -> Line2D:
+    return Line2D([], [], label=label, **({"color": ink.muted} | look))
+
+
+def _draw_marks(axis: Axes, chart: Chart, marks: Sequence[Mark], ink: Ink) -> list[Line2D]:
+    """Draw marks with the labels that stand along them; return the others' entries."""
+    entries: dict[tuple[str, str], Line2D] = {}
+    for mark in marks:
+        upright = mark.axis == "x"
+        color: Any = color_of(mark.color, ink)
+        if mark.shade is not None and chart.shades is not None:
+            color = to_rgba(style.shade_of(chart.shades.fraction(mark.shade)))
+        along = axis.get_xaxis_transform() if upright else axis.get_yaxis_transform()
+        look: dict[str, Any] = {"marker": "^" if upright else ">", "linestyle": "none"}
+        if mark.style == "triangle":
+            place = ([mark.value], [0]) if upright else ([0], [mark.value])
+            axis.plot(*place, transform=along, color=color, clip_on=False, zorder=4, **look)
+        else:
+            look = {"linestyle": _DASHES[mark.style], "linewidth": 1.4}
+            (axis.axvline if upright else axis.axhline)(mark.value, color=color, **look)
+        if mark.label and mark.in_legend:
+            entries.setdefault((mark.label, mark.style), _entry(mark.label, ink, **look))
+        elif mark.label:
+            axis.annotate(
+                mark.label,
+                (mark.value, 0.97) if upright else (0.99, mark.value),
+                xycoords=along,
+                xytext=(-3, 0) if upright else (0, 3),
+                textcoords="offset points",
+                rotation=90 if upright else 0,
+                ha="right",
+                va="top" if upright else "bottom",
+                fontsize=style.SMALL,
+                color=color,
+            )
+    return list(entries.values())
+
+
+def _draw_cells(axis: Axes, chart: Chart, cells: Cells, ink: Ink) -> list[Patch]:
+    """Draw coloured cells with their scale; return the legend's entries of those without value."""
+    edges = _edges(cells.x, chart.log_x), _edges(cells.y, chart.log_y)
+    values = np.ma.masked_invalid(np.array(cells.values, dtype=np.float64))
+    mesh = axis.pcolormesh(*edges, values, cmap=_SEQUENTIAL, norm=Normalize(*cells.limits))
+    entries = []
+    if cells.covered is not None:
+        covered = np.ma.masked_where(~np.array(cells.covered), np.zeros(values.shape))
+        axis.pcolormesh(*edges, covered, cmap=ListedColormap([ink.grid]))
+        if np.any(cells.covered) and cells.covered_label:
+            entries.append(Patch(facecolor=ink.grid, label=cells.covered_label))
+    if cells.missing and cells.missing_label:
+        entries.append(Patch(facecolor=ink.paper, edgecolor=ink.muted, label=cells.missing_label))
+    axis.set_xlim(edges[0][0], edges[0][-1])
+    axis.set_ylim(edges[1][0], edges[1][-1])
+    axis.grid(False)
+    _scale(axis, mesh, cells.label, ink)
+    return entries
+
+
+def _edges(middles: Sequence[float], log: bool) -> list[float]:
+    """Return the borders of cells around their middles."""
+    places = np.log(middles) if log else np.asarray(middles)
+    if len(places) == 1:
+        half = 0.05 if log else 0.5
+        edges = np.array([places[0] - half, places[0] + half])
+    else:
+        between = (places[1:] + places[:-1]) / 2
+        edges = np.r_[2 * places[0] - between[0], between, 2 * places[-1] - between[-1]]
+    return (np.exp(edges) if log else edges).tolist()  # type: ignore[no-any-return]
+
+
+def _scale(
+    axis: Axes | list[Axes], mapped: Any, label: str, ink: Ink, *, written_out: bool = False
+) -> None:
+    """Draw a scale of colours beside axes."""
+    first = axis[0] if isinstance(axis, list) else axis
+    figure = first.get_figure(root=False)
+    assert figure is not None
+    bar = figure.colorbar(mapped, ax=axis, aspect=28, shrink=0.9, pad=0.02)
+    bar.set_label(label, fontsize=style.LABEL, color=ink.muted)
+    bar.ax.tick_params(which="both", labelsize=style.TICK, colors=ink.muted)
+    bar.outline.set_edgecolor(ink.grid)  # type: ignore[operator,unused-ignore]
+    if written_out:
+        _set_log_ticks(bar.ax.yaxis, *bar.ax.get_ylim())
+
+
+def _set_scales(axis: Axes, chart: Chart) -> None:
+    """Set limits and ticks; after everything is drawn, since they may depend on it."""
+    for name, ticks, limits, log in (
+        ("x", chart.x_ticks, chart.x_range, chart.log_x),
+        ("y", chart.y_ticks, chart.y_range, chart.log_y),
+    ):
+        own: Any = getattr(axis, f"{name}axis")
+        if any(end is not None for end in limits):
+            getattr(axis, f"set_{name}lim")(*limits)
+        if ticks is not None:
+            own.set_ticks([place for place, _ in ticks], [text for _, text in ticks])
+            own.set_minor_locator(NullLocator())
+            if name == "x" and max((len(text) for _, text in ticks), default=0) > 6:
+                own.set_tick_params(rotation=20)
+                for label in own.get_ticklabels():
+                    label.set_horizontalalignment("right")
+        elif log:
+            _set_log_ticks(own, *getattr(axis, f"get_{name}lim")())
+        elif name in chart.whole:
+            own.set_major_locator(MaxNLocator(5, integer=True))
+    if chart.downwards:
+        axis.invert_yaxis()
+
+
+def _set_log_ticks(own: Any, low: float, high: float) -> None:
+    # Matplotlib would label none or too many, and lay out minor ticks for a third of the time.
+    own.set_minor_locator(NullLocator())
+    places = log_ticks(low, high)
+    if places is not None:
+        own.set_major_locator(FixedLocator(places))
+        own.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.12g}"))
+
+
+def _draw_legend(axis: Axes, chart: Chart, handles: Sequence[Any], ink: Ink, width: float) -> None:
+    if not handles or chart.legend == "none":
+        return
+    look: dict[str, Any] = {"handles": handles, "labelcolor": ink.text, "fontsize": style.LEGEND}
+    if chart.legend == "inside":
+        axis.legend(facecolor=ink.paper, edgecolor="none", framealpha=0.8, **look)
+        return
+    # Below the axes it can cover neither data nor marks.
+    figure = axis.get_figure()
+    assert figure is not None
+    down = ScaledTranslation(0, -0.5 if chart.x_label else -0.28, figure.dpi_scale_trans)
+    axis.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0),
+        bbox_transform=axis.transAxes + down,
+        ncols=legend_columns([handle.get_label() for handle in handles], width),
+        frameon=False,
+        borderaxespad=0.0,
+        **look,
+    )
+
+
+def legend_columns(labels: Sequence[str], width: float) -> int:
+    """Return how many columns a legend has: as many as fit below a chart of so many inches."""
+    most = int(_LEGEND_LETTERS * width) // (max(map(len, labels), default=0) + 7)
+    most = max(1, min(4, most))
+    return math.ceil(len(labels) / math.ceil(len(labels) / most)) if labels else 1
+
+
+def _draw_stack(part: Figure | SubFigure, spec: Any, stack: Stack, ink: Ink) -> None:
+    grid = spec.subgridspec(len(stack.charts), 1, height_ratios=stack.heights)
+    axes: list[Axes] = []
+    for i, chart in enumerate(stack.charts):
+        axis = part.add_subplot(grid[i, 0], sharex=axes[0] if axes else None)
+        if axes and not chart.empty:
+            first = stack.charts[0]
+            lines = [mark for mark in first.marks if mark.style != "triangle"]
+            _draw_marks(axis, first, [replace(mark, label="") for mark in lines], ink)
+        _draw_chart(axis, chart, ink)
+        if i < len(stack.charts) - 1:
+            axis.tick_params(which="both", labelbottom=False)
+        axes.append(axis)
+    for chart in stack.charts:
+        _draw_shades(axes, chart, ink)
+
+
+# -- heat maps -------------------------------------------------------------------------------------
+
+
+def _draw_map(
+    axis: Axes, panel: HeatMaps, i: int, ink: Ink, *, lowest: bool, leftmost: bool
+) -> None:
+    matrix = panel.maps[i]
+    x_label, y_label = panel.x_label if lowest else "", panel.y_label if leftmost else ""
+    label_axis(axis, matrix.title, x_label, y_label, ink)
+    if matrix.values is None:
+        _empty_axis(axis, panel.nothing, ink)
+        return
+    values = [[math.nan if v is None else v for v in row] for row in matrix.values]
+    norm = Normalize(-panel.scale, panel.scale)
+    axis.imshow(values, cmap=_DIVERGING, norm=norm, interpolation="nearest")
+    places, names = [x for x, _ in panel.ticks], [text for _, text in panel.ticks]
+    few = len(names) <= 4 and max(map(len, names), default=0) > 2
+    below = names if panel.names_below else [""] * len(names)
+    axis.set_xticks(places, below, rotation=0 if few or _are_short(names) else 90)
+    axis.set_yticks(places, names, rotation=90 if few else 0, va="center")
+    axis.tick_params(length=0, labelsize=style.TICK, colors=ink.muted)
+    for place in panel.lines:
+        axis.axhline(place, color=ink.muted, linewidth=0.8)
+        axis.axvline(place, color=ink.muted, linewidth=0.8)
+    for spine in axis.spines.values():
+        spine.set_color(ink.grid)
+
+
+def _are_short(names: Sequence[str]) -> bool:
+    return max(map(len, names), default=0) <= 2
+
+
+def _colorbar(axes: list[Axes], panel: HeatMaps, ink: Ink) -> None:
+    mapped = ScalarMappable(Normalize(-panel.scale, panel.scale), _DIVERGING)
+    _scale(axes, mapped, panel.scale_label, ink)
+
+
+# -- space and tables ------------------------------------------------------------------------------
+
+
+def _draw_space(axis: Any, panel: Space, ink: Ink) -> None:
+    axis.set_title(panel.title, fontsize=style.TITLE, color=ink.text, loc="left")
+    axis.set_facecolor(ink.paper)
+    for part in panel.spokes:
+        for i, (point, color) in enumerate(zip(part.points, part.colors, strict=True)):
+            axis.plot(
+                *([0.0, end] for end in point),
+                color=color_of(color, ink),
+                linewidth=style.LINE * part.width,
+                marker=_MARKERS[part.marker],
+                markevery=[1],
+                markersize=style.POINT,
+                fillstyle="none" if part.hollow else "full",
+                label=part.label if i == 0 and panel.legend else None,
+            )
+    for name in "xyz":
+        getattr(axis, f"set_{name}lim")(-1.15, 1.15)
+        getattr(axis, f"set_{name}ticklabels")([])
+    if panel.legend:
+        axis.legend(fontsize=style.LEGEND, frameon=False, labelcolor=ink.text)
+
+
+def _draw_table(axis: Axes, panel: Table, ink: Ink) -> None:
+    title = panel.title
+    if len(panel.rows) > _TABLE_ROWS:
+        title += f" (the first {_TABLE_ROWS} of {len(panel.rows)} rows)"
+    label_axis(axis, title, ink=ink)
+    axis.set_axis_off()
+    heads = panel.heads
+    table = axis.table(
+        panel.texts[:_TABLE_ROWS] or [[""] * len(heads)],
+        colLabels=[head.head for head in heads],
+        loc="upper center",
+        edges="horizontal",
+    )
+    table.auto_set_font_size(False)
+    table.set_fontsize(style.TICK)
+    for cell in table.get_celld().values():
+        cell.set_edgecolor(ink.grid)
+        cell.get_text().set_color(ink.text)
+
+
+def table_height(panel: Table) -> float:
+    """Return how high a table is drawn, in inches."""
+    return 0.5 + 0.2 * (min(len(panel.rows), _TABLE_ROWS) + 1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tightframe.losses.registry import LOSSES
 
@@ -18,7 +20,11 @@ COLORS = {
 #: Of class groups, largest first, in pictures of predictions alone; same palette, same contrast.
 GROUP_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 
-#: Colours of `COLORS` that are too dark on a dark page, and what replaces them there.
+#: Of numbered curves: those of the class groups, then more with a contrast of at least 3 to white
+#: and to the dark page.
+PALETTE = (*GROUP_COLORS, "#7a68c8", "#a06a00", "#c4493f", "#7d848e")
+
+#: Colours that are too dark on a dark page, and what replaces them there.
 DARK_COLORS = {COLORS["predicted"]: "#56b4e9"}
 
 #: ColorBrewer's RdBu from blue (negative) over white (zero) to red (positive).
@@ -35,6 +41,41 @@ DIVERGING = (
     "#b2182b",
     "#67001f",
 )
+
+#: Cividis: dark blue to yellow, told apart with every colour blindness and in print (Nunez et al.
+#: 2018).
+SEQUENTIAL = (
+    "#00224e",
+    "#123570",
+    "#3b496c",
+    "#575d6d",
+    "#707173",
+    "#8a8678",
+    "#a59c74",
+    "#c3b369",
+    "#e1cc55",
+    "#fee838",
+)
+
+#: Shades of curves end here, before yellow, which is hard to see on white.
+SHADE_END = 0.8
+
+#: Shapes of points.
+MARKERS = ("circle", "square", "diamond", "up", "right", "cross", "star", "half")
+
+#: Shapes of the points of class groups, in turn, like their colours.
+GROUP_MARKERS = ("circle", "square", "diamond", "up")
+
+#: Dashes of class groups, in turn, where there are more than colours.
+GROUP_DASHES = ("solid", "dashed", "dotted", "dashdot")
+
+#: Of a line, a point (mean of its axes) and letters, in points of 1/72 inch.
+LINE, POINT = 1.8, 6.0
+TITLE, LABEL, TICK, LEGEND, SMALL = 10.5, 9.5, 9.0, 9.0, 8.5
+SHEET_TITLE = 12.0
+
+#: A page's letters.
+FAMILY = "system-ui, sans-serif"
 
 
 @dataclass(frozen=True)
@@ -53,10 +94,95 @@ class Ink:
     paper: str
 
 
+LIGHT = Ink("#1c2128", "#57606a", "#d8dee4", "#ffffff")
+DARK = Ink("#e6edf3", "#9da7b3", "#3a424c", "#161b22")
+
+
+class StateLook(NamedTuple):
+    """How a state of a class is shown, in every picture and in the command.
+
+    Attributes
+    ----------
+    light, dark : str
+        Colours of its mark on a light and on a dark ground; contrast at least 3 on both.
+    marker : str
+        Of `MARKERS`: colour is never alone.
+    sign, ascii : str
+        The mark in the command's output, and where only ASCII can be written.
+    hatch : str
+        Of an area in pictures, in Matplotlib's letters; empty: none.
+    area : str
+        Ground of that area.
+    """
+
+    light: str
+    dark: str
+    marker: str
+    sign: str
+    ascii: str
+    hatch: str
+    area: str
+
+
+#: State of a class to its look. "weak" is said of accuracies alone.
+STATES = {
+    "distinct": StateLook("#0072b2", "#56b4e9", "circle", "●", "o", "", ""),
+    "merged": StateLook("#d55e00", "#ff8f4a", "diamond", "◆", "=", "//", "#f7d9c4"),
+    "lost": StateLook("#8a2560", "#ffc4ea", "right", "▶", ">", "\\\\", "#ead0e0"),
+    "vanished": StateLook("#818a93", "#7d8590", "cross", "✕", "x", "xx", "#e3e6e9"),
+    "weak": StateLook("#0072b2", "#56b4e9", "half", "◐", "~", "", ""),
+}
+
+#: What a part of a picture may name as its colour: what it is, the ink, or a state.
+ROLES = (*COLORS, "ink", "muted", *STATES)
+
+
+def color_of(color: str | int, ink: Ink = LIGHT) -> str:
+    """Return the colour of a role, or of a number of the palette, on a ground.
+
+    Parameters
+    ----------
+    color : str or int
+        One of `ROLES`; a number is taken modulo the length of `PALETTE`.
+    ink : Ink
+    """
+    if color in STATES:
+        look = STATES[str(color)]
+        return look.dark if ink is DARK else look.light
+    if color in ("ink", "muted"):
+        return ink.text if color == "ink" else ink.muted
+    plain = COLORS[color] if isinstance(color, str) else PALETTE[color % len(PALETTE)]
+    return DARK_COLORS.get(plain, plain) if ink is DARK else plain
+
+
+def shade_of(fraction: float) -> str:
+    """Return the colour of a curve at a fraction of a scale of shades."""
+    place = min(max(fraction, 0.0), 1.0) * SHADE_END * (len(SEQUENTIAL) - 1)
+    i = min(int(place), len(SEQUENTIAL) - 2)
+    ends = [[int(SEQUENTIAL[k][c : c + 2], 16) for c in (1, 3, 5)] for k in (i, i + 1)]
+    mixed = [round(a + (place - i) * (b - a)) for a, b in zip(*ends, strict=True)]
+    return "#" + "".join(f"{part:02x}" for part in mixed)
+
+
 def margin_label(loss: str) -> str:
     """Return the label of an axis of margins: differences of logits, with cross-entropy in nats."""
     return f"margin ({LOSSES[loss].unit})"
 
 
-LIGHT = Ink("#1c2128", "#57606a", "#d8dee4", "#ffffff")
-DARK = Ink("#e6edf3", "#9da7b3", "#3a424c", "#161b22")
+#: A log axis of fewer decades is labelled at 1, 2 and 5, of more at the powers of ten.
+FEW_DECADES = 2.2
+
+
+def log_ticks(low: float, high: float) -> list[float] | None:
+    """Return where a log axis has labels, written out; None for labels at the powers of ten."""
+    if not 0 < low < high or math.log10(high / low) > FEW_DECADES:
+        return None
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    places = [float(f"{m}e{e}") for e in range(first, last + 1) for m in (1, 2, 5)]
+    inside = [place for place in places if low <= place <= high]
+    if len(inside) >= 3:
+        return inside
+    step = 10.0 ** math.floor(math.log10((high - low) / 2))
+    step *= max(m for m in (1, 2, 5) if m * step <= (high - low) / 2)
+    count = math.floor(high / step) - math.ceil(low / step) + 1
+    return [float(f"{(math.ceil(low / step) + i) * step:.12g}") for i in range(count)]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tightframe.checks import require_dense, whole_number
-from tightframe.problem.counts import CountsLike, parse_counts
+from tightframe.problem.counts import CountsLike, counts_array
 
 #: The matrices of a Geometry that can be compared, in the order reports show them.
 PARTS = ("classifier", "means", "centered_means", "logits")
@@ -286,10 +286,8 @@ def seli(counts: CountsLike) -> Geometry:
     counts : str or iterable of int
         Samples per class.
     """
-    runs = parse_counts(counts)
-    num_classes = sum(run.classes for run in runs)
-    frame = _projection(num_classes)
-    root = np.sqrt(np.repeat([run.count for run in runs], [run.classes for run in runs]))
+    root = np.sqrt(counts_array(counts))
+    frame = _projection(len(root))
     v, length, ut = np.linalg.svd(frame * root)
     length[-1] = 0.0  # the frame has rank K - 1; the last value is rounding
     means = (ut.T * length) @ ut / np.outer(root, root)

@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from tightframe.checks import positive_float, whole_number
+from tightframe.figures.table import Column, Table
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.table import Table as RichTable
 
 #: Numbers that an optimiser keeps for every parameter.
 OPTIMIZER_STATES = {"sgd": 0, "sgd_momentum": 1, "adam": 2, "adamw": 2}
@@ -175,7 +176,7 @@ def savings_table(
         ("vit_b_16", 100),
     ),
     **options: Any,
-) -> Table:
+) -> RichTable:
     """Return a Rich table of savings: fixed ETF at full width, and fixed ETF with d = K.
 
     Parameters
@@ -184,13 +185,19 @@ def savings_table(
     **options
         ``optimizer`` and ``bytes_per_number`` of `parameter_savings`.
     """
-    from rich.table import Table
+    from tightframe.figures.formats import to_rich
 
-    table = Table(title="Fixed simplex ETF classifier: what it saves")
-    for column in ("architecture", "classifier"):
-        table.add_column(column)
-    for column in ("K", "d", "parameters", "saved", "of all", "trained", "memory MiB", "saved"):
-        table.add_column(column, justify="right")
+    columns: list[str | Column] = ["architecture", "classifier", "K"]
+    columns += [
+        Column("d", align="right"),
+        Column("parameters", format=",d"),
+        Column("saved", format=",d"),
+        Column("of all", format=".2f", suffix=" %"),
+        Column("trained", format=",d"),
+        Column("memory", "MiB", format=".1f"),
+        Column("saved", format=".2f", suffix=" %"),
+    ]
+    rows: list[list[Any]] = []
     for architecture, k in cases:
         for name, width in (("fixed", None), ("fixed, d = K", k)):
             try:
@@ -198,21 +205,12 @@ def savings_table(
             except ValueError as error:
                 if not str(error).startswith("width:"):
                     raise
-                table.add_row(architecture, name, str(k), *["no ETF fits", *["-"] * 6])
+                rows.append([architecture, name, k, "no ETF fits", *[None] * 6])
                 continue
-            table.add_row(
-                architecture,
-                name,
-                str(k),
-                str(s.width_after),
-                f"{s.parameters_after:,}",
-                f"{s.saved:,}",
-                f"{s.percent:.2f} %",
-                f"{s.trainable_after:,}",
-                f"{s.memory_after / 2**20:.1f}",
-                f"{s.memory_percent:.2f} %",
-            )
-    return table
+            row = [s.width_after, s.parameters_after, s.saved, s.percent, s.trainable_after]
+            rows.append([architecture, name, k, *row, s.memory_after / 2**20, s.memory_percent])
+    title = "Fixed simplex ETF classifier: what it saves"
+    return to_rich(Table(title, columns, rows, missing="-"))
 
 
 def layer_parameters(

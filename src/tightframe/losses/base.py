@@ -148,6 +148,9 @@ class Datafit(ABC):
     """Mean loss ``f(Z + b 1^T)`` of block logits over a partition.
 
     `values`, `values_at`, `residual`, `scores` and `dual_values` take batches, on leading axes.
+
+    Where siblings share their logits, the own less a sibling's residual is minus the class weight,
+    whatever the others do: thresholds of merging (`Partition.pull`) rest on that.
     """
 
     def __init__(self, partition: Partition) -> None:

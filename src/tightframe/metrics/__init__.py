@@ -1,43 +1,14 @@
-"""Collapse metrics of a network: streaming class moments and what is measured from them."""
+"""Collapse metrics of a network: streaming class moments and what is measured from them.
+
+The names below are loaded on first use: torch takes a second, torchmetrics several, and the list
+of all metrics (`tightframe.metrics.registry`) needs neither.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tightframe.geometry.grouped import GroupedGeometry, GroupedMatrix
 from tightframe.lazy import handed_on
-from tightframe.metrics.angles import (
-    CosineStatistics,
-    GroupAngles,
-    KernelStatistics,
-    alignment,
-    cosine_statistics,
-    equiangularity,
-    equinorm,
-    group_angles,
-    mutual_coherence,
-    uniformity,
-)
-from tightframe.metrics.decisions import Decisions, bias_alignment, certificate_gap, nc4, nc5
-from tightframe.metrics.frames import (
-    LayerMetrics,
-    layer_metrics,
-    margins,
-    measured_geometry,
-    nc2,
-    nc3,
-    self_duality,
-)
-from tightframe.metrics.moments import WEIGHTINGS, ClassMoments
-from tightframe.metrics.report import CollapseReport, MetricRow
-from tightframe.metrics.variability import (
-    NC1Details,
-    cdnv,
-    class_variability,
-    nc1,
-    nc1_details,
-    nc1_quotient,
-)
 
 if TYPE_CHECKING:
     from tightframe.capture.gather import least_squares_classifier
@@ -48,7 +19,41 @@ if TYPE_CHECKING:
         report_scalars,
     )
     from tightframe.capture.watch import Watch, watch
+    from tightframe.geometry.grouped import GroupedGeometry, GroupedMatrix
+    from tightframe.metrics.angles import (
+        CosineStatistics,
+        GroupAngles,
+        KernelStatistics,
+        alignment,
+        cosine_statistics,
+        equiangularity,
+        equinorm,
+        group_angles,
+        mutual_coherence,
+        uniformity,
+    )
+    from tightframe.metrics.class_moments import ClassMoments
+    from tightframe.metrics.decisions import Decisions, bias_alignment, certificate_gap, nc4, nc5
+    from tightframe.metrics.frames import (
+        LayerMetrics,
+        layer_metrics,
+        margins,
+        measured_geometry,
+        nc2,
+        nc3,
+        self_duality,
+    )
+    from tightframe.metrics.moments import WEIGHTINGS
+    from tightframe.metrics.report import CollapseReport, MetricRow
     from tightframe.metrics.torchmetrics import CollapseMetric
+    from tightframe.metrics.variability import (
+        NC1Details,
+        cdnv,
+        class_variability,
+        nc1,
+        nc1_details,
+        nc1_quotient,
+    )
 
 __all__ = [
     "WEIGHTINGS",
@@ -95,7 +100,6 @@ __all__ = [
     "watch",
 ]
 
-# Loaded on first use: what reads networks stands above the metrics, torchmetrics takes seconds.
 __getattr__ = handed_on(
     __name__,
     {
@@ -106,7 +110,60 @@ __getattr__ = handed_on(
             "layer_scalars",
             "report_scalars",
         ),
-        "tightframe.capture.watch": ("Watch", "watch"),
+        "tightframe.capture.watch": (
+            "Watch",
+            "watch",
+        ),
+        "tightframe.geometry.grouped": (
+            "GroupedGeometry",
+            "GroupedMatrix",
+        ),
+        "tightframe.metrics.angles": (
+            "CosineStatistics",
+            "GroupAngles",
+            "KernelStatistics",
+            "alignment",
+            "cosine_statistics",
+            "equiangularity",
+            "equinorm",
+            "group_angles",
+            "mutual_coherence",
+            "uniformity",
+        ),
+        "tightframe.metrics.class_moments": ("ClassMoments",),
+        "tightframe.metrics.decisions": (
+            "Decisions",
+            "bias_alignment",
+            "certificate_gap",
+            "nc4",
+            "nc5",
+        ),
+        "tightframe.metrics.frames": (
+            "LayerMetrics",
+            "layer_metrics",
+            "margins",
+            "measured_geometry",
+            "nc2",
+            "nc3",
+            "self_duality",
+        ),
+        "tightframe.metrics.moments": ("WEIGHTINGS",),
+        "tightframe.metrics.report": (
+            "CollapseReport",
+            "MetricRow",
+        ),
         "tightframe.metrics.torchmetrics": ("CollapseMetric",),
+        "tightframe.metrics.variability": (
+            "NC1Details",
+            "cdnv",
+            "class_variability",
+            "nc1",
+            "nc1_details",
+            "nc1_quotient",
+        ),
     },
 )
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -27,7 +27,8 @@ from tightframe.metrics.inputs import (
     vectors_of,
     warn,
 )
-from tightframe.metrics.moments import ClassMoments, plain_tensors
+from tightframe.metrics.plain import plain_tensors
+from tightframe.metrics.readings import Readings
 from tightframe.metrics.rows import Rows
 from tightframe.metrics.tiles import (
     Spread,
@@ -153,7 +154,7 @@ def mutual_coherence(vectors: Any) -> float:
 
 @plain_tensors()
 def alignment(
-    moments: ClassMoments, weight: Any, *, centered: bool = True, cosine: bool = True
+    moments: Readings, weight: Any, *, centered: bool = True, cosine: bool = True
 ) -> NDArray[np.float64]:
     """Return how well each classifier row points to its class mean, ``cos(w_k, mu_k - mu)``.
 
@@ -307,7 +308,7 @@ def _starts(places: NDArray[np.intp]) -> NDArray[np.intp]:
 
 
 def _group_values(vectors: Any, groups: ArrayLike | None) -> NDArray[Any]:
-    if isinstance(vectors, ClassMoments):
+    if isinstance(vectors, Readings):
         kept = as_array(torch.nonzero(vectors.counts)[:, 0]).astype(np.intp)
         size = vectors.num_classes
         if groups is None:

@@ -18,16 +18,18 @@ from tightframe.metrics.inputs import (
     usable,
     warn,
 )
-from tightframe.metrics.moments import ClassMoments, checked_features, plain_tensors
+from tightframe.metrics.moments import EPS
+from tightframe.metrics.plain import plain_tensors
+from tightframe.metrics.readings import Readings
+from tightframe.metrics.samples import checked_features
+from tightframe.metrics.snapshot import Snapshot
 from tightframe.metrics.tiles import row_blocks
 from tightframe.problem.problem import Problem
 from tightframe.theory.certificate import certify
 
-_EPS = torch.finfo(torch.float64).eps
-
 
 @plain_tensors()
-def nc4(features: Any, moments: ClassMoments, weight: Any, bias: Any = None) -> float:
+def nc4(features: Any, moments: Readings, weight: Any, bias: Any = None) -> float:
     """Return NC4, the share of samples on which classifier and nearest class centre differ.
 
     Parameters
@@ -84,7 +86,7 @@ class Decisions:
     """
 
     @plain_tensors()
-    def __init__(self, moments: ClassMoments, weight: Any = None, bias: Any = None) -> None:
+    def __init__(self, moments: Readings, weight: Any = None, bias: Any = None) -> None:
         given = None if weight is None else classifier(moments, weight, bias)
         self._classifier = given
         self._kept = torch.nonzero(moments.counts)[:, 0]
@@ -128,7 +130,7 @@ class Decisions:
             raise ValueError("decisions: missing; this object has no classifier to make them")
         given = None if decisions is None else _classes("decisions", decisions, len(x), k)
         longest = float(self._lengths.max())
-        rounding = 8 * _EPS * math.sqrt(x.shape[1])
+        rounding = 8 * EPS * math.sqrt(x.shape[1])
         for block in row_blocks(len(x), max(k, x.shape[1])):
             rows = x[block].to(device).double()
             shifted = (rows - self._origin) - self._middle
@@ -237,7 +239,7 @@ def _classes(name: str, values: Any, batch: int, num_classes: int) -> Tensor:
 
 @plain_tensors()
 def bias_alignment(
-    moments: ClassMoments, weight: Any, bias: Any = None, weighting: str = "class"
+    moments: Readings, weight: Any, bias: Any = None, weighting: str = "class"
 ) -> float:
     """Return ``||b + W mu||_2``: 0 when the bias only undoes the global mean mu.
 
@@ -264,7 +266,7 @@ def bias_alignment(
 
 
 @plain_tensors()
-def nc5(moments: ClassMoments, ood: Any, *, centered: bool = True) -> float:
+def nc5(moments: Readings, ood: Any, *, centered: bool = True) -> float:
     """Return NC5, how far the mean of foreign data is from orthogonal to the class means.
 
     The mean over classes of ``|cos(mu_k, mu_OOD)|``: 0 when out-of-distribution (OOD) samples
@@ -297,7 +299,7 @@ def nc5(moments: ClassMoments, ood: Any, *, centered: bool = True) -> float:
     if centered:
         # Through the origin, near which all means lie: far from zero nothing is lost.
         shares, origin = own.shares(), own.origin
-        blur = 4 * _EPS * float(torch.linalg.vector_norm(origin) + torch.linalg.vector_norm(mean))
+        blur = 4 * EPS * float(torch.linalg.vector_norm(origin) + torch.linalg.vector_norm(mean))
         means, mean = own.resolved_means.given, (mean - origin) - shares @ own.offsets
         errors = errors + errors.square().mean().sqrt()
     else:
@@ -317,12 +319,12 @@ def nc5(moments: ClassMoments, ood: Any, *, centered: bool = True) -> float:
     return float(cosines.abs().clamp(max=1.0).mean())
 
 
-def _ood_mean(moments: ClassMoments, ood: Any) -> Tensor:
+def _ood_mean(moments: Readings, ood: Any) -> Tensor:
     """Return the mean of the OOD samples, shape (D,), on the moments' device."""
-    if isinstance(ood, ClassMoments):
+    if isinstance(ood, Readings):
         if not ood.num_samples:
             raise ValueError("ood: got no samples, NC5 needs at least one")
-        mean = ood.present().global_mean("sample")
+        mean: Tensor = Snapshot.of(ood).present().global_mean("sample")
         if len(mean) != moments.dim:
             raise ValueError(f"ood: got {len(mean)} columns, need {moments.dim}")
     else:
@@ -343,7 +345,7 @@ def _ood_mean(moments: ClassMoments, ood: Any) -> Tensor:
 @plain_tensors()
 def certificate_gap(
     problem: Problem,
-    moments: ClassMoments,
+    moments: Readings,
     weight: Any,
     bias: Any = None,
     *,

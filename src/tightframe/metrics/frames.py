@@ -34,7 +34,9 @@ from tightframe.metrics.inputs import (
     usable,
     warn,
 )
-from tightframe.metrics.moments import ClassMoments, plain_tensors
+from tightframe.metrics.moments import EPS
+from tightframe.metrics.plain import plain_tensors
+from tightframe.metrics.readings import Readings
 from tightframe.metrics.rows import Rows
 from tightframe.metrics.snapshot import Snapshot
 from tightframe.metrics.targets import (
@@ -45,8 +47,6 @@ from tightframe.metrics.targets import (
 )
 from tightframe.metrics.tiles import row_blocks
 from tightframe.solution import Solution
-
-_EPS = torch.finfo(torch.float64).eps
 
 #: Above this squared distance the formula by inner products is exact to 1e-14; below it cancels,
 #: and the difference of the two matrices is formed in blocks of rows.
@@ -63,7 +63,7 @@ _QR_WORK = 4
 
 
 @plain_tensors()
-def measured_geometry(moments: ClassMoments, weight: Any) -> Geometry:
+def measured_geometry(moments: Readings, weight: Any) -> Geometry:
     """Return the network's geometry: Grams of classifier and class means, mean logits W H.
 
     Parameters
@@ -87,7 +87,7 @@ def measured_geometry(moments: ClassMoments, weight: Any) -> Geometry:
 
 
 @plain_tensors()
-def margins(moments: ClassMoments, weight: Any) -> NDArray[np.float64]:
+def margins(moments: Readings, weight: Any) -> NDArray[np.float64]:
     """Return the margins without bias, shape (K, K).
 
     Entry (j, k) is the mean over the samples of class k of logit k less logit j; it is 0 on the
@@ -133,12 +133,12 @@ def nc2(vectors: Any, target: Target = "etf", *, part: str | None = None) -> flo
     ValueError
         If an argument has a wrong shape, type or name, or fewer than two classes are left.
     """
-    allowed = TARGET_PARTS[1:3] if isinstance(vectors, ClassMoments) else TARGET_PARTS[:3]
+    allowed = TARGET_PARTS[1:3] if isinstance(vectors, Readings) else TARGET_PARTS[:3]
     if part is None:
-        part = allowed[-1] if isinstance(vectors, ClassMoments) else "classifier"
+        part = allowed[-1] if isinstance(vectors, Readings) else "classifier"
     if part not in allowed:
         raise ValueError(f"part: got {part!r}, allowed are {', '.join(allowed)}")
-    if isinstance(vectors, ClassMoments):
+    if isinstance(vectors, Readings):
         goal = as_target(target, vectors.num_classes)
         own = usable(vectors, "nc2")
         rows = Rows(own.means) if part == "means" else own.resolved_means
@@ -154,9 +154,7 @@ def nc2(vectors: Any, target: Target = "etf", *, part: str | None = None) -> flo
 
 
 @plain_tensors()
-def nc3(
-    moments: ClassMoments, weight: Any, target: Target = "etf", *, centered: bool = True
-) -> float:
+def nc3(moments: Readings, weight: Any, target: Target = "etf", *, centered: bool = True) -> float:
     """Return NC3: the distance of the mean logits ``W H`` to those of a frame or prediction.
 
     Zhu et al. (2021) centre the class means by their class average, ``W (H - mu 1^T)``; Dang et
@@ -194,7 +192,7 @@ def nc3(
 
 
 @plain_tensors()
-def self_duality(moments: ClassMoments, weight: Any, target: Target | None = None) -> float:
+def self_duality(moments: Readings, weight: Any, target: Target | None = None) -> float:
     """Return the classical NC3, ``|| W/||W|| - M/||M|| ||_F`` with M the centred class means.
 
     M holds the class means less their class-averaged mean as rows, shape (K, D) (Papyan et al.
@@ -274,7 +272,7 @@ class LayerMetrics(NamedTuple):
 
 @plain_tensors()
 def layer_metrics(
-    moments: ClassMoments, weights: Sequence[Any], target: Target = "etf"
+    moments: Readings, weights: Sequence[Any], target: Target = "etf"
 ) -> list[LayerMetrics]:
     """Return NC2 and NC3 for every partial product of a deep linear head.
 
@@ -395,7 +393,7 @@ def distance(left: Rows, right: Rows, target: Geometry | GroupedGeometry | str, 
     length = (
         _product_norm(left, right) if product is None else float(torch.linalg.matrix_norm(product))
     )
-    if length <= 4 * _EPS * left.norm * right.norm or norm == 0:  # orthogonal up to rounding
+    if length <= 4 * EPS * left.norm * right.norm or norm == 0:  # orthogonal up to rounding
         warn("distance to a zero matrix is undefined")
         return math.nan
     if product is None:

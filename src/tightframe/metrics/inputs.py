@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tightframe.checks import require_dense
 from tightframe.data.batches import as_tensor
-from tightframe.metrics.moments import ClassMoments, describe_classes
+from tightframe.metrics.readings import Readings, describe_classes
 from tightframe.metrics.rows import Rows, largest_entry
 from tightframe.metrics.snapshot import Snapshot
 
@@ -28,11 +28,11 @@ def warn(message: str, stacklevel: int = 4) -> None:
 
 def require_moments(moments: Any) -> None:
     """Refuse what is no `ClassMoments`."""
-    if not isinstance(moments, ClassMoments):
+    if not isinstance(moments, Readings):
         raise ValueError(f"moments: got {type(moments).__name__}, need a ClassMoments")
 
 
-def usable(moments: ClassMoments, what: str) -> Snapshot:
+def usable(moments: Readings, what: str) -> Snapshot:
     """Return the moments of the classes with samples, at least two, and warn of the others."""
     require_moments(moments)
     moments = Snapshot.of(moments)
@@ -45,10 +45,10 @@ def usable(moments: ClassMoments, what: str) -> Snapshot:
     if not missing:
         return moments
     warn(f"{what}: {describe_classes(missing)} without samples and left out", 5)
-    return Snapshot.of(moments.present())
+    return Snapshot.of(moments).present()
 
 
-def require_complete(moments: ClassMoments, *, dense: bool = True) -> None:
+def require_complete(moments: Readings, *, dense: bool = True) -> None:
     """Refuse moments with a missing class, and, for K x K results, too many classes."""
     if dense:
         require_dense(moments.num_classes, "moments")
@@ -74,7 +74,7 @@ def real_rows(name: str, value: Any, device: torch.device | None = None) -> Rows
     return Rows(*_real(name, tensor, device or tensor.device))
 
 
-def classifier(moments: ClassMoments, weight: Any, bias: Any = None) -> tuple[Tensor, Tensor]:
+def classifier(moments: Readings, weight: Any, bias: Any = None) -> tuple[Tensor, Tensor]:
     """Return weight (K, D) and bias (K,), zero if None, in float64 on the moments' device."""
     w = classifier_rows(moments, weight).given
     if bias is None:
@@ -85,7 +85,7 @@ def classifier(moments: ClassMoments, weight: Any, bias: Any = None) -> tuple[Te
     return w, _real("bias", b, moments.device)[0]
 
 
-def classifier_rows(moments: ClassMoments, weight: Any) -> Rows:
+def classifier_rows(moments: Readings, weight: Any) -> Rows:
     """Return the weight (K, D) alone."""
     require_moments(moments)
     k, d = moments.num_classes, moments.dim
@@ -111,7 +111,7 @@ def _real(name: str, tensor: Tensor, device: torch.device) -> tuple[Tensor, None
     return tensor, None, largest
 
 
-def layer_list(moments: ClassMoments, weights: Sequence[Any]) -> list[Tensor]:
+def layer_list(moments: Readings, weights: Sequence[Any]) -> list[Tensor]:
     """Return the linear layers W_1 (D -> d_1) to W_M (d_{M-1} -> K), checked, in float64."""
     if not isinstance(weights, Sequence):  # one tensor or array is not
         raise ValueError(
@@ -138,7 +138,7 @@ def vectors_of(value: Any, what: str) -> Rows:
     """Return the rows of a matrix, or the centred class means of moments, at least two."""
     if isinstance(value, Rows):
         return value
-    if isinstance(value, ClassMoments):
+    if isinstance(value, Readings):
         return usable(value, what).centered_vectors
     rows = real_rows("vectors", value)
     if len(rows.given) < 2:

@@ -1,25 +1,57 @@
-"""A `CollapseReport` as a DataFrame, a Rich table and a Matplotlib figure, loaded on request."""
+"""A collapse report as a DataFrame, a table and a picture; each is loaded on request."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tightframe.metrics.moments import describe_classes
+from tightframe.figures.model import Bars, Block, Chart, Curve, HeatMaps, Matrix, Panel, Sheet
+from tightframe.figures.style import GROUP_COLORS
+from tightframe.figures.table import Column, Table
+from tightframe.metrics.readings import describe_classes
 from tightframe.metrics.targets import TARGET_PARTS
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from rich.table import Table
-
-    from tightframe.metrics.report import CollapseReport
+    from rich.table import Table as RichTable
 
 
-def frame_of(report: CollapseReport) -> pd.DataFrame:
+#: A number of a report: metric, part, target, value.
+Row = tuple[str, str, str, float]
+
+
+class Report(Protocol):
+    """What is read of a `tightframe.metrics.CollapseReport`, which is made of nothing here."""
+
+    @property
+    def num_samples(self) -> int: ...  # noqa: D102
+    @property
+    def counts(self) -> NDArray[np.int64]: ...  # noqa: D102
+    @property
+    def missing(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def rows(self) -> Sequence[Row]: ...  # noqa: D102
+    @property
+    def logits(self) -> NDArray[np.float64]: ...  # noqa: D102
+    def norms(self) -> Mapping[str, NDArray[np.float64]]: ...  # noqa: D102
+
+
+#: Metrics in the title of the picture.
+_HEADLINE = ("nc1", "cdnv", "nc4", "nc5")
+
+#: Logits of more classes than this would be smaller than the picture's dots.
+_MOST_PIXELS = 1000
+
+#: With more classes than this, points on a line would be a thicker line.
+_MOST_POINTS = 100
+
+
+def frame_of(report: Report) -> pd.DataFrame:
     """Return the rows of a report as a DataFrame: metric, part, target, value."""
     try:
         import pandas as pd
@@ -29,137 +61,120 @@ def frame_of(report: CollapseReport) -> pd.DataFrame:
     return frame.astype({"value": "float64"})
 
 
-def table_of(report: CollapseReport) -> Table:
-    """Return the rows of a report as a Rich table."""
-    from rich.table import Table
-
-    title = f"Neural collapse: {report.num_samples} samples, {len(report.counts)} classes"
+def rows_of(report: Report) -> Table:
+    """Return the rows of a report as a table, in sections of one target or one part."""
+    rows = report.rows
+    about = [
+        target if metric in ("nc2", "nc3") else tuple(part.split()[:2])
+        for metric, part, target, _ in rows
+    ]
     missing = list(report.missing)
-    caption = f"{describe_classes(missing)} without samples" if missing else None
-    table = Table(title=title, caption=caption, title_justify="left")
-    table.add_column("metric", no_wrap=True)
-    table.add_column("part")
-    table.add_column("target")
-    table.add_column("value", justify="right")
-    previous = None
-    for row in report.rows:
-        about = row.target if row.metric in ("nc2", "nc3") else row.part.split()[:2]
-        if previous is not None and about != previous:
-            table.add_section()
-        table.add_row(row.metric, row.part, row.target, f"{row.value:.6g}")
-        previous = about
-    return table
+    return Table(
+        f"Neural collapse: {report.num_samples} samples, {len(report.counts)} classes",
+        ["metric", "part", "target", Column("value", align="right", format=".6g")],
+        [list(row) for row in rows],
+        note=f"{describe_classes(missing)} without samples" if missing else "",
+        sections=[i for i in range(1, len(about)) if about[i] != about[i - 1]],
+    )
 
 
-def figure_of(report: CollapseReport) -> Figure:
+def table_of(report: Report) -> RichTable:
+    """Return the rows of a report as a Rich table."""
+    from tightframe.figures.formats import to_rich
+
+    return to_rich(rows_of(report))
+
+
+def figure_of(report: Report) -> Figure:
     """Draw distances to the targets, norms by class, and mean logits."""
     try:
-        from tightframe.figures.mpl import empty_axis, label_axis, new_figure
-        from tightframe.figures.style import LIGHT
+        from tightframe.figures.mpl import draw
     except ImportError as error:
         raise _missing("plot", "matplotlib") from error
-    figure = new_figure(15.0, 4.6)
-    figure.suptitle(_headline(report), fontsize=12, color=LIGHT.text)
-    distances, norms, logits = figure.subplots(1, 3, width_ratios=[1.3, 1.1, 1])
-    label_axis(distances, "Normalised distance (0 to 2)")
-    label_axis(norms, "Norms, over their mean", "class", "norm / mean norm")
-    label_axis(logits, "Mean logits", "class of the samples", "logit of class")
-    _draw_distances(distances, report)
-    _draw_norms(norms, report)
-    if report.missing or len(report.counts) > _MOST_PIXELS:
-        empty_axis(logits, "a class is missing" if report.missing else "too many classes to draw")
-    else:
-        _draw_logits(figure, logits, report.logits)
-    return figure
+    return draw(sheet_of(report))
 
 
-#: Logits of more classes than this would be smaller than the picture's dots.
-_MOST_PIXELS = 1000
+def sheet_of(report: Report) -> Sheet:
+    """Return distances to the targets, norms by class, and mean logits."""
+    rows = report.rows
+    panels = [_distances(rows), _norms(report), _logits(report)]
+    return Sheet(_headline(report, rows), [Block(panels, 3, 4.2, widths=(1.3, 1.1, 1))], 15.0)
 
 
 def _missing(what: str, package: str) -> ImportError:
     return ImportError(f"{what} needs {package}: pip install 'tightframe[report]'")
 
 
-def _headline(report: CollapseReport) -> str:
-    values = {"NC1": report.nc1, "CDNV": report.cdnv, "NC4": report.nc4, "NC5": report.nc5}
-    shown = [f"{name} {value:.3g}" for name, value in values.items() if value is not None]
+def _headline(report: Report, rows: Sequence[Row]) -> str:
+    shown = [f"{metric.upper()} {v:.3g}" for metric, _, _, v in rows if metric in _HEADLINE]
     return f"{report.num_samples} samples, {len(report.counts)} classes: " + ", ".join(shown)
 
 
-def _draw_distances(axis: Axes, report: CollapseReport) -> None:
-    from tightframe.figures.mpl import empty_axis, style_axis
-    from tightframe.figures.style import GROUP_COLORS, LIGHT
-
-    rows = [row for row in report.rows if row.metric in ("nc2", "nc3")]
-    rows = [row for row in rows if row.part in TARGET_PARTS and math.isfinite(row.value)]
-    if not rows:
-        empty_axis(axis, "no distance is defined")
-        return
-    style_axis(axis)
-    targets = list(dict.fromkeys(row.target for row in rows))
-    high = 0.8 / len(targets)
+def _distances(rows: Sequence[Row]) -> Panel:
+    # By part and target; those of a deep head's layers have other parts.
+    values = {
+        (part, target): value
+        for metric, part, target, value in rows
+        if metric in ("nc2", "nc3") and part in TARGET_PARTS and math.isfinite(value)
+    }
+    targets = list(dict.fromkeys(target for _, target in values))
+    high = 0.8 / max(len(targets), 1)
+    bars = []
     for i, target in enumerate(targets):
-        own = [row for row in rows if row.target == target]
-        places = [TARGET_PARTS.index(row.part) + i * high for row in own]
-        color = GROUP_COLORS[i % len(GROUP_COLORS)]
-        hatch = "///" if i >= len(GROUP_COLORS) else None
-        values = [row.value for row in own]
-        axis.barh(places, values, high, color=color, label=target, hatch=hatch, edgecolor="white")
-    middle = 0.4 - high / 2
-    names = [part.replace("_", " ") for part in TARGET_PARTS]
-    axis.set_yticks([place + middle for place in range(len(names))], names)
-    axis.invert_yaxis()
-    axis.legend(
-        loc="upper left",
-        bbox_to_anchor=(0, -0.1),
-        ncols=2,
-        fontsize=9,
-        frameon=False,
-        labelcolor=LIGHT.text,
+        own = [(k, part) for k, part in enumerate(TARGET_PARTS) if (part, target) in values]
+        places = [k + (i + 0.5) * high - 0.4 for k, _ in own]
+        repeated = i >= len(GROUP_COLORS)
+        color = i % len(GROUP_COLORS)
+        bars.append(
+            Bars(
+                target,
+                places,
+                [values[part, target] for _, part in own],
+                color,
+                high,
+                across=True,
+                hatched=repeated,
+            )
+        )
+    names = [(float(i), part.replace("_", " ")) for i, part in enumerate(TARGET_PARTS)]
+    return Chart(
+        "Normalised distance (0 to 2)",
+        "",
+        "",
+        [],
+        bars=bars,
+        y_ticks=names,
+        downwards=True,
+        nothing="no distance is defined",
     )
 
 
-def _draw_norms(axis: Axes, report: CollapseReport) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    from tightframe.figures.mpl import empty_axis, style_axis
-    from tightframe.figures.style import GROUP_COLORS, LIGHT
-
-    drawn = False
-    for color, (part, values) in zip(GROUP_COLORS, report.norms().items(), strict=False):
-        mean = np.nanmean(values)
-        if mean > 0:
-            drawn = True
-            axis.plot(
-                np.arange(len(values)),
-                values / mean,
-                color=color,
-                marker="o" if len(values) <= 100 else None,
-                markersize=5,
-                linewidth=1.5,
-                label=part.replace("_", " "),
-            )
-    if not drawn:
-        empty_axis(axis, "all vectors are zero")
-        return
-    style_axis(axis)
-    axis.set_ylim(bottom=0)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.legend(fontsize=9, frameon=False, labelcolor=LIGHT.text)
+def _norms(report: Report) -> Panel:
+    curves = []
+    for color, (part, values) in enumerate(report.norms().items()):
+        mean = float(np.nanmean(values))
+        if mean > 0 and color < len(GROUP_COLORS):
+            places = [float(k) for k in range(len(values))]
+            style = "line+points" if len(values) <= _MOST_POINTS else "solid"
+            name = part.replace("_", " ")
+            curves.append(Curve(name, places, (values / mean).tolist(), color, style))
+    return Chart(
+        "Norms, over their mean",
+        "class",
+        "norm / mean norm",
+        curves,
+        y_range=(0, None),
+        whole=("x",),
+        legend="inside",
+        nothing="all vectors are zero",
+    )
 
 
-def _draw_logits(figure: Figure, axis: Axes, logits: Any) -> None:
-    from matplotlib.colors import LinearSegmentedColormap, Normalize
-    from matplotlib.ticker import MaxNLocator
-
-    from tightframe.figures.style import DIVERGING, LIGHT
-
-    limit = float(np.abs(logits).max()) or 1.0
-    colors = LinearSegmentedColormap.from_list("tightframe", DIVERGING)
-    image = axis.imshow(logits, cmap=colors, norm=Normalize(-limit, limit), interpolation="nearest")
-    axis.tick_params(length=0, labelsize=9, colors=LIGHT.muted)
-    for ticks in (axis.xaxis, axis.yaxis):
-        ticks.set_major_locator(MaxNLocator(integer=True))
-    bar = figure.colorbar(image, ax=axis, shrink=0.85)
-    bar.ax.tick_params(labelsize=9, colors=LIGHT.muted)
+def _logits(report: Report) -> Panel:
+    k = len(report.counts)
+    nothing = "a class is missing" if report.missing else "too many classes to draw"
+    if report.missing or k > _MOST_PIXELS:
+        return Chart("Mean logits", "", "", [], nothing=nothing)
+    step = -(-k // 10)
+    ticks = [(float(i), str(i)) for i in range(0, k, step)]
+    return HeatMaps("", [Matrix("Mean logits", report.logits)], ticks=ticks, scale_label="logit")

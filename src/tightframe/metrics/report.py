@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,45 +19,29 @@ from tightframe.checks import MAX_DENSE_CLASSES, require_dense
 from tightframe.files import format_json, replacing
 from tightframe.geometry.dense import PARTS, Geometry
 from tightframe.geometry.grouped import GroupedGeometry
-from tightframe.metrics.angles import (
-    GroupAngles,
-    cosine_statistics,
-    equinorm,
-    group_angles,
-    uniformity,
-)
-from tightframe.metrics.decisions import (
-    Decisions,
-    certificate_gap,
-    nc5,
-)
-from tightframe.metrics.frames import (
-    LayerMetrics,
-    distance,
-    layer_metrics,
-    measured_geometry,
-    self_duality,
-)
+from tightframe.metrics.angles import GroupAngles, group_angles
+from tightframe.metrics.class_moments import ClassMoments
+from tightframe.metrics.decisions import Decisions
+from tightframe.metrics.frames import LayerMetrics, layer_metrics, measured_geometry
 from tightframe.metrics.inputs import (
     as_array,
     classifier,
     layer_list,
     require_moments,
     usable,
-    vectors_of,
 )
-from tightframe.metrics.moments import ClassMoments, describe_classes, plain_tensors
-from tightframe.metrics.rows import Rows
+from tightframe.metrics.plain import plain_tensors
+from tightframe.metrics.readings import Readings, describe_classes
+from tightframe.metrics.registry import LEADING, VECTOR_PARTS, Descriptor, of_fan
 from tightframe.metrics.snapshot import Snapshot
+from tightframe.metrics.source import Source, Vectors
 from tightframe.metrics.targets import (
     TARGET_PARTS,
     Target,
     as_target,
-    restrict,
     target_list,
     target_name,
 )
-from tightframe.metrics.variability import cdnv, nc1_details, nc1_quotient
 from tightframe.problem.problem import Problem, with_loss_terms
 
 if TYPE_CHECKING:
@@ -67,21 +51,6 @@ if TYPE_CHECKING:
 
 #: More groups than this are not listed in the rows of a report.
 MAX_LISTED_GROUPS = 8
-
-#: Fields of the report that are one number each, in the order they are shown.
-_SCALARS = (
-    "nc1",
-    "nc1_rank",
-    "nc1_quotient",
-    "cdnv",
-    "self_duality",
-    "bias_alignment",
-    "nc4",
-    "accuracy",
-    "nearest_center_accuracy",
-    "nc5",
-    "certificate_gap",
-)
 
 _NO_PART = ""
 
@@ -110,10 +79,14 @@ class MetricRow(NamedTuple):
 class CollapseReport:
     """What one pass over a network's features says about its collapse; see `measure`.
 
-    The fields are measured at once. Everything else (`rows`, `group_angles`, tables and pictures)
+    The numbers are measured at once. Everything else (`rows`, `group_angles`, tables and pictures)
     is computed from the report's own copy of class means and classifier when it is first asked
     for, and warns then. Where classes are missing, everything but the classifier's own norms and
     angles is about the classes that have samples.
+
+    Every metric of `tightframe.metrics.registry` that is measured once is an attribute under its
+    key, None where something that it needs was not given: ``report.nc1``, ``report.cdnv``,
+    ``report.nc4``, ``report.accuracy`` and so on.
 
     Attributes
     ----------
@@ -121,46 +94,23 @@ class CollapseReport:
         Samples N behind the moments.
     counts : ndarray, shape (K,), int64
         Samples of every class.
-    nc1 : float or None
-        `nc1`; None if the moments have no scatter matrix.
-    nc1_rank : int or None
-        Directions of Sigma_B behind it, see `nc1_details`.
-    nc1_quotient : float
-        `nc1_quotient`.
-    cdnv : float
-        `cdnv`.
-    nc4 : float or None
-        `nc4`; None if no features were given.
-    self_duality : float
-        `self_duality`, the classical NC3.
-    bias_alignment : float
-        `bias_alignment`, ``||b + W mu||_2`` (NC4 of Zhu et al. 2021). Without bias, b = 0.
-    accuracy, nearest_center_accuracy : float or None
-        Of classifier and nearest class centre; None without features and labels.
-    nc5 : float or None
-        `nc5`; None if no OOD samples were given.
-    certificate_gap : float or None
-        `certificate_gap`; None if no problem was given.
+    numbers : dict of str to float, int or None
+        All those metrics by key.
     missing : tuple of int
         Classes without samples.
     """
 
     num_samples: int
     counts: NDArray[np.int64]
-    nc1: float | None
-    nc1_quotient: float
-    cdnv: float
-    nc4: float | None
-    self_duality: float
-    bias_alignment: float
-    nc1_rank: int | None = None
-    accuracy: float | None = None
-    nearest_center_accuracy: float | None = None
-    nc5: float | None = None
-    certificate_gap: float | None = None
+    numbers: dict[str, Any]
     missing: tuple[int, ...] = ()
     _dense: tuple[Geometry, Tensor] | None = field(default=None, repr=False)
     _source: _Source | None = field(default=None, repr=False)
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Return a metric that is measured once."""
 
     # -- measuring ---------------------------------------------------------------------------------
 
@@ -168,7 +118,7 @@ class CollapseReport:
     @plain_tensors()
     def measure(
         cls,
-        moments: ClassMoments,
+        moments: Readings,
         weight: Any = None,
         bias: Any = None,
         *,
@@ -309,13 +259,13 @@ class CollapseReport:
             if last is None:
                 raise ValueError("weight: missing; give weight, weights or num_classes")
             num_classes = len(last)
-        moments = ClassMoments(num_classes, scatter=scatter, device=device)
+        gathered = ClassMoments(num_classes, scatter=scatter, device=device)
         for x, y in _pairs(batches, features):
-            moments.update(x, y)
-        if not moments.num_samples:
+            gathered.update(x, y)
+        if not gathered.num_samples:
             raise ValueError("batches: got no samples")
-        _require_classes(moments, options.pop("missing", "raise"))
-        moments = Snapshot.of(moments)
+        _require_classes(gathered, options.pop("missing", "raise"))
+        moments = Snapshot.of(gathered)
         head = _head(moments, weight, bias, options.get("weights"))
         decisions = None
         if nc4:
@@ -405,9 +355,9 @@ class CollapseReport:
         have ``layer <m>`` before the part.
         """
         rows = [
-            MetricRow(name, _NO_PART, "", float(value))
-            for name in _SCALARS
-            if (value := getattr(self, name)) is not None
+            MetricRow(key, _NO_PART, "", float(value))
+            for key, value in self.numbers.items()
+            if value is not None
         ]
         if self._source is not None:
             # One degenerate vector shows in many metrics: every reason is given once.
@@ -438,7 +388,9 @@ class CollapseReport:
         K x K matrices are None where a class is missing or K is above 4096. `rows` stand under
         ``"metrics"``.
         """
-        out = {f.name: getattr(self, f.name) for f in fields(self) if not f.name.startswith("_")}
+        out: dict[str, Any] = {"num_samples": self.num_samples, "counts": self.counts}
+        out |= {metric.key: self.numbers[metric.key] for metric in LEADING}  # these come first
+        out |= self.numbers | {"missing": self.missing}
         out |= {"logits": None, "margins": None, "geometry": None}
         if self._dense is not None:
             out["logits"], out["margins"] = self.logits, self.margins
@@ -512,27 +464,28 @@ class CollapseReport:
 class _Source:
     """What the rows of a report are computed from."""
 
-    kept: NDArray[np.intp]
-    means: Tensor  # of the classes kept, uncentred
-    centered: Rows  # of the classes kept
-    weight: Tensor  # of all classes
+    vectors: Vectors
     targets: list[Geometry | GroupedGeometry | str]
     groups: NDArray[Any]
-    moments: ClassMoments | None  # for layers only
+    moments: Readings | None  # for layers only
     weights: list[Tensor] | None
     given: list[Target]
 
     def norms(self) -> dict[str, NDArray[np.float64]]:
-        means = np.full(len(self.weight), np.nan)
-        means[self.kept] = as_array(self.centered.lengths * self.centered.scale)
-        rows = as_array(torch.linalg.vector_norm(self.weight, dim=1))
+        weight, centered = self.vectors.weight, self.vectors.centered
+        assert weight is not None
+        means = np.full(len(weight), np.nan)
+        means[as_array(self.vectors.kept)] = as_array(centered.lengths * centered.scale)
+        rows = as_array(torch.linalg.vector_norm(weight, dim=1))
         return {"classifier": rows, "centered_means": means}
 
     @cached_property
     def group_angles(self) -> dict[str, GroupAngles]:
         return {
-            "classifier": group_angles(self.weight, self.groups),
-            "centered_means": group_angles(self.centered, self.groups[self.kept]),
+            "classifier": group_angles(self.vectors.weight, self.groups),
+            "centered_means": group_angles(
+                self.vectors.centered, self.groups[as_array(self.vectors.kept)]
+            ),
         }
 
     @cached_property
@@ -549,82 +502,68 @@ class _Source:
         return [*self._distances(), *self._layers(), *self._angles(), *self._groups()]
 
     def _distances(self) -> Iterator[MetricRow]:
-        every = Rows(self.weight)
-        weight, means, centered = every, Rows(self.means), self.centered
-        if len(self.kept) < len(self.weight):
-            weight = Rows(self.weight[torch.as_tensor(self.kept, device=self.weight.device)])
-        pairs = {
-            "classifier": ("nc2", every, every),
-            "means": ("nc2", means, means),
-            "centered_means": ("nc2", centered, centered),
-            "logits": ("nc3", weight, means),
-            "centered_logits": ("nc3", weight, centered),
-        }
         for target in self.targets:
-            own = restrict(target, self.kept)
-            for part in TARGET_PARTS:
-                if isinstance(target, str) and part.startswith("centered"):
-                    continue  # there is no centred general orthogonal frame
-                metric, left, right = pairs[part]
-                goal = target if part == "classifier" else own
-                value = distance(left, right, goal, part)
-                yield MetricRow(metric, part, target_name(target), value)
+            for metric in of_fan("target"):
+                for part in metric.parts:
+                    if isinstance(target, str) and part.startswith("centered"):
+                        continue  # there is no centred general orthogonal frame
+                    value = metric.measure(self, part, target)
+                    yield MetricRow(metric.key, part, target_name(target), value)
 
     def _layers(self) -> Iterator[MetricRow]:
+        metric_of = {part: metric.key for metric in of_fan("target") for part in metric.parts}
         for target, layers in self.layers.items():
             for layer in layers:
                 for part in (*TARGET_PARTS, "self_duality"):
-                    metric = "nc3" if "logits" in part else "nc2"
-                    metric = part if part == "self_duality" else metric
                     value = getattr(layer, part)
                     if not (math.isnan(value) and part.startswith("centered")):
+                        metric = metric_of.get(part, part)
                         yield MetricRow(metric, f"layer {layer.layer} {part}", target, value)
 
     def _angles(self) -> Iterator[MetricRow]:
-        parts: tuple[tuple[str, Any], ...] = (
-            ("classifier", self.weight),
-            ("centered_means", self.centered),
-        )
-        for part, vectors in parts:
-            yield MetricRow("equinorm", part, "", equinorm(vectors))
-            cosines = cosine_statistics(vectors)
-            yield MetricRow("equiangularity", part, "", cosines.std)
-            yield MetricRow("cosine_mean", part, "", cosines.mean)
-            yield MetricRow("etf_deviation", part, "simplex ETF", cosines.etf_deviation)
-            yield MetricRow("coherence", part, "", cosines.coherence)
-            uniform = uniformity(vectors)
-            yield MetricRow("uniformity_log_mean", part, "", uniform.mean)
-            yield MetricRow("uniformity_log_cov", part, "", uniform.cov)
-        values = self._alignment()
-        if len(values):
-            yield MetricRow("alignment_mean", _NO_PART, "", float(values.mean()))
-            yield MetricRow("alignment_min", _NO_PART, "", float(values.min()))
-
-    def _alignment(self) -> NDArray[np.float64]:
-        """Return cos(w_k, mu_k - mu) of the classes where both have a direction."""
-        weight = self.weight[torch.as_tensor(self.kept, device=self.weight.device)]
-        cosines = torch.cosine_similarity(weight, self.centered.given, dim=1, eps=0.0)
-        return as_array(cosines[torch.isfinite(cosines)])
+        for part in VECTOR_PARTS:
+            directed = self.vectors.directed(part)
+            for metric in of_fan("vectors"):
+                value = float(metric.measure(directed))
+                yield MetricRow(metric.key, part, metric.target, value)
+        if len(self.vectors.alignment):
+            for metric in of_fan("pairs"):
+                value = float(metric.measure(self.vectors.alignment))
+                yield MetricRow(metric.key, _NO_PART, metric.target, value)
 
     def _groups(self) -> Iterator[MetricRow]:
         for part, angles in self.group_angles.items():
             if len(angles.groups) > MAX_LISTED_GROUPS:
                 continue
             for i, name in enumerate(angles.groups):
-                yield MetricRow("group_norm", part, f"group {name}", float(angles.norms[i]))
+                for metric in of_fan("groups"):
+                    value = float(metric.measure(angles, i))
+                    yield MetricRow(metric.key, part, f"group {name}", value)
                 for j in range(i, len(angles.groups)):
                     if math.isnan(angles.mean[i, j]):
                         continue
                     pair = f"group {name}"
                     if i != j:
                         pair = f"groups {name} and {angles.groups[j]}"
-                    for what in ("minimum", "mean", "maximum"):
-                        value = float(getattr(angles, what)[i, j])
-                        yield MetricRow(f"group_cosine_{what}", part, pair, value)
+                    for metric in of_fan("group_pairs"):
+                        value = float(metric.measure(angles, i, j))
+                        yield MetricRow(metric.key, part, pair, value)
+
+
+def _number(metric: Descriptor) -> property:
+    def value(report: CollapseReport) -> Any:
+        return report.numbers[metric.key]
+
+    value.__doc__ = f"{metric.label}: {metric.says}."
+    return property(value)
+
+
+for _metric in of_fan("once"):
+    setattr(CollapseReport, _metric.key, _number(_metric))
 
 
 def _head(
-    moments: ClassMoments, weight: Any, bias: Any, weights: Sequence[Any] | None
+    moments: Readings, weight: Any, bias: Any, weights: Sequence[Any] | None
 ) -> tuple[Tensor, Tensor]:
     """Return classifier and bias; the product of the layers where no classifier is given."""
     if weight is None:
@@ -637,7 +576,7 @@ def _head(
     return classifier(moments, weight, bias)
 
 
-def _require_classes(moments: ClassMoments, missing: str) -> None:
+def _require_classes(moments: Readings, missing: str) -> None:
     if missing not in ("raise", "leave_out"):
         raise ValueError(f"missing: got {missing!r}, allowed are 'raise', 'leave_out'")
     require_moments(moments)
@@ -650,7 +589,7 @@ def _require_classes(moments: ClassMoments, missing: str) -> None:
 
 def _measure(
     cls: type[CollapseReport],
-    moments: ClassMoments,
+    moments: Readings,
     head: tuple[Tensor, Tensor],
     with_bias: bool,
     decisions: Decisions | None,
@@ -680,38 +619,29 @@ def _measure(
     if values.shape != (k,):
         raise ValueError(f"groups: got shape {values.shape}, need one number a class, ({k},)")
 
-    kept = torch.nonzero(moments.counts)[:, 0]
-    details = nc1_details(own) if own.scatter else None
+    source = Source(
+        moments,
+        own,
+        w.clone(),
+        b,
+        with_bias=with_bias,
+        decisions=decisions,
+        problem=problem,
+        lower_bound=lower_bound,
+        ood=ood,
+    )
     dense = k <= MAX_DENSE_CLASSES and not missing
-    labelled = decisions is not None and not math.isnan(decisions.accuracy)
-    gap = None
-    if problem is not None:
-        gap = certificate_gap(
-            problem, moments, w, b if with_bias else None, lower_bound=lower_bound
-        )
     return cls(
         num_samples=moments.num_samples,
         counts=moments.counts.cpu().numpy(),
-        nc1=None if details is None else details.value,
-        nc1_rank=None if details is None else details.rank,
-        nc1_quotient=nc1_quotient(own),
-        cdnv=cdnv(own),
-        nc4=None if decisions is None else decisions.nc4,
-        self_duality=self_duality(own, w[kept]),
-        bias_alignment=_bias_alignment(own, w, b),
-        accuracy=decisions.accuracy if decisions is not None and labelled else None,
-        nearest_center_accuracy=decisions.nearest_center_accuracy
-        if decisions is not None and labelled
-        else None,
-        nc5=None if ood is None else nc5(own, ood),
-        certificate_gap=gap,
+        numbers={
+            metric.key: metric.measure(source) if source.has(metric) else None
+            for metric in of_fan("once")
+        },
         missing=tuple(missing),
         _dense=(measured_geometry(moments, w), b) if dense else None,
         _source=_Source(
-            kept=as_array(kept).astype(np.intp),
-            means=own.means,
-            centered=vectors_of(own, "report"),
-            weight=w.clone(),
+            vectors=source.vectors,
             targets=goals,
             groups=values,
             moments=own.present() if layers is not None else None,
@@ -731,11 +661,6 @@ def _group_names(problem: Problem) -> NDArray[Any]:
     kinds = zip(problem.groups, problem.group_weights, problem.group_adjustment, strict=True)
     names = [with_loss_terms(str(group.count), *terms) for group, *terms in kinds]
     return np.array(names)[problem.class_groups]
-
-
-def _bias_alignment(own: ClassMoments, weight: Tensor, bias: Tensor) -> float:
-    """Return `bias_alignment` with the rows of classes without samples, too."""
-    return float(torch.linalg.vector_norm(bias + weight @ own.global_mean()))
 
 
 def _pairs(

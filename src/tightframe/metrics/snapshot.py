@@ -8,19 +8,25 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from tightframe.metrics.moments import BLOCK_ENTRIES, ClassMoments
+from tightframe.metrics.moments import BLOCK_ENTRIES, Moments, blur, of_present
+from tightframe.metrics.readings import Readings
 from tightframe.metrics.rows import Rows
 
 
-class Snapshot(ClassMoments):
-    """Class moments as they are now, which remember the K x D matrices derived from them.
+class Snapshot(Readings):
+    """Moments as they are now, which remember the K x D matrices derived from them.
 
     Its tensors are those of the original, not copies: it is of no use after the next update. What
     it returns is not to be changed in place.
     """
 
+    def __init__(self, moments: Moments, scatter: bool) -> None:
+        self._moments, self._scatter = moments, scatter
+        self._centered: dict[str, Tensor] = {}
+        self._blur: dict[str, float] = {}
+
     @classmethod
-    def of(cls, moments: ClassMoments) -> Snapshot:
+    def of(cls, moments: Readings) -> Snapshot:
         """Return the snapshot of moments; of a snapshot itself.
 
         Moments keep theirs until they change, for the next metric, if each of its matrices takes
@@ -30,22 +36,19 @@ class Snapshot(ClassMoments):
             return moments
         if moments._snapshot is not None:
             return moments._snapshot
-        out = cls.__new__(cls)
-        out.__dict__.update(
-            moments.__getstate__(), _centered={}, _blur={}, _missing=moments.missing
-        )
+        out = cls(moments.tensors(), moments.scatter)
         if moments.num_classes * (moments.dim or 0) <= BLOCK_ENTRIES:
             moments._snapshot = out
         return out
 
-    _centered: dict[str, Tensor]
-    _blur: dict[str, float]
-    _missing: list[int]
+    def present(self) -> Snapshot:
+        """Return the snapshot of a copy of the classes that have samples."""
+        return Snapshot(of_present(self._moments), self._scatter)
 
-    @property
+    @cached_property
     def missing(self) -> list[int]:
         """`ClassMoments.missing`."""
-        return self._missing
+        return super().missing
 
     @cached_property
     def num_samples(self) -> int:
@@ -88,9 +91,8 @@ class Snapshot(ClassMoments):
     def blur(self, weighting: str = "class") -> float:
         """Return the rounding error of the global mean, as a length: root mean square of all."""
         if weighting not in self._blur:
-            squares = self.mean_errors.square()
-            mean = squares.mean() if weighting == "class" else self.shares(weighting) @ squares
-            self._blur[weighting] = math.sqrt(float(mean))
+            weights = None if weighting == "class" else self.shares(weighting)
+            self._blur[weighting] = float(blur(self.mean_errors, weights))
         return self._blur[weighting]
 
     @cached_property

@@ -14,27 +14,46 @@ from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from tightframe.data.batches import as_tensor
-from tightframe.metrics.angles import equiangularity, equinorm
-from tightframe.metrics.decisions import bias_alignment
-from tightframe.metrics.frames import nc2, nc3, self_duality
-from tightframe.metrics.moments import ClassMoments, describe_classes, float64_device, plain_tensors
+from tightframe.metrics.class_moments import ClassMoments, float64_device
+from tightframe.metrics.inputs import classifier, usable
+from tightframe.metrics.moments import Moments
+from tightframe.metrics.plain import plain_tensors
+from tightframe.metrics.readings import describe_classes
+from tightframe.metrics.registry import METRICS, Descriptor, about_classifier
+from tightframe.metrics.source import Source
 from tightframe.metrics.targets import Target, as_target
-from tightframe.metrics.variability import cdnv, nc1, nc1_quotient
 
-#: State tensors of the metric: those of `ClassMoments.state_dict`, tallies as 0-d tensors.
-_STATES = ("counts", "anchors", "sums", "squares", "products", "ignored", "dropped")
+#: State tensors of the metric.
+_STATES = Moments._fields
+
+
+def _state(name: str) -> Any:
+    """Return a property that reads and replaces one tensor of what was gathered.
+
+    Rows that wait are summed before anything is read: what torchmetrics copies, sends, saves or
+    shares with other metrics of a collection is complete.
+    """
+
+    def get(metric: CollapseMetric) -> Tensor:
+        tensor: Tensor = getattr(metric._gathered.tensors(), name)
+        return tensor
+
+    @plain_tensors()
+    def replace(metric: CollapseMetric, tensor: Tensor) -> None:
+        metric._gathered.adopt(metric._gathered.tensors()._replace(**{name: tensor}))
+
+    return property(get, replace)
 
 
 class CollapseMetric(Metric):
     """Neural-collapse metrics of a stream of features, for any loop that uses torchmetrics.
 
     ``update(features, labels)`` as for `ClassMoments`; ``compute()`` returns a dictionary of
-    scalars. Small is collapsed, for all of them:
-
-    - ``nc1`` (with ``scatter``), ``nc1_quotient``, ``cdnv``: see the functions of these names;
-    - ``nc2``: `nc2` of the class means to the target; ``equinorm``, ``equiangularity``;
-    - with a classifier: ``nc2_classifier``, ``nc3``, ``self_duality``, ``bias_alignment``,
-      ``equinorm_classifier``, ``equiangularity_classifier``.
+    scalars. Small is collapsed, for all of them. They are the metrics of
+    `tightframe.metrics.registry` that moments determine, such as ``nc1`` (with ``scatter``),
+    ``nc1_quotient``, ``nc2`` of the class means to the target and ``equinorm``; with a classifier
+    ``nc3``, ``self_duality``, ``bias_alignment`` too, and under ``nc2_classifier``,
+    ``equinorm_classifier`` and so on what is measured of the classifier alone.
 
     NC4 is not among them: it compares samples with class means that are known only at the end
     (see `CollapseReport.from_loader`).
@@ -80,8 +99,10 @@ class CollapseMetric(Metric):
     8 D^2 bytes a process in every process; ``scatter=False`` does without.
 
     State is float64 and int64 for good: ``half()``, ``to(torch.bfloat16)`` and ``set_dtype``
-    change nothing of it. ``forward`` computes everything for every batch; where only the epoch's
-    values are wanted, call ``update``.
+    change nothing of it. Rows wait until there are enough for one large product, as in
+    `ClassMoments`; whatever reads the state sums them first. ``forward`` does so, and computes
+    everything, for every batch: where only the epoch's values are wanted, call ``update``. So does
+    a ``MetricCollection`` that shares the state between several of these.
 
     Examples
     --------
@@ -100,9 +121,13 @@ class CollapseMetric(Metric):
     full_state_update = False
     plot_lower_bound = 0.0
 
-    counts: Tensor
-    ignored: Tensor
-    dropped: Tensor
+    counts = _state("counts")
+    anchors = _state("anchors")
+    sums = _state("sums")
+    squares = _state("squares")
+    products = _state("products")
+    ignored = _state("ignored")
+    dropped = _state("dropped")
 
     def __init__(
         self,
@@ -122,13 +147,14 @@ class CollapseMetric(Metric):
         # would skip the synchronisation that the others wait in.
         super().__init__(**({"compute_with_cache": False} | kwargs))
         self._options: dict[str, Any] = {
+            "num_classes": num_classes,
+            "dim": dim,
             "scatter": scatter,
             "dtype": dtype,
             "ignore_index": ignore_index,
             "nonfinite": nonfinite,
         }
-        empty = ClassMoments(num_classes, dim, **self._options)
-        self._dim = dim
+        self._gathered = self._empty()
         if isinstance(as_target(target, num_classes), str) and centered:
             raise ValueError(
                 f"target: got {target!r}, of which there is none for centred means; "
@@ -139,14 +165,14 @@ class CollapseMetric(Metric):
             _weight_and_bias(classifier)
         # In a tuple, so that torch does not make it a submodule.
         self._classifier = (classifier,)
-        for name, default in _tensors(empty).items():
+        for name, default in self._gathered.tensors()._asdict().items():
             self.add_state(name, default, dist_reduce_fx=None)
 
     @property
     @plain_tensors()
     def moments(self) -> ClassMoments:
         """A copy of what was gathered; of all processes inside ``metric.sync_context()``."""
-        return copy.deepcopy(self._moments())
+        return copy.deepcopy(self._gathered)
 
     def update(self, features: Any, labels: Any) -> None:
         """Add a batch of samples.
@@ -161,7 +187,7 @@ class CollapseMetric(Metric):
         ValueError
             As `ClassMoments.update`.
         """
-        self._store(self._moments().update(features, labels))
+        self._gathered.update(features, labels)
 
     @plain_tensors()
     def compute(self) -> dict[str, Tensor]:
@@ -177,9 +203,11 @@ class CollapseMetric(Metric):
         ValueError
             If the classifier does not fit the features or is not finite.
         """
-        moments = self._moments()
-        classifier = self._classifier[0]
-        head = None if classifier is None else _weight_and_bias(classifier)
+        # A shell of its own: the tensors may be shared with another metric that went on.
+        moments = self._empty().adopt(self._gathered.tensors())
+        given = self._classifier[0]
+        head = None if given is None else classifier(moments, *_weight_and_bias(given))
+        names = self._names(head is not None)
         present = moments.num_classes - len(moments.missing)
         if present < 2:
             message = (
@@ -187,52 +215,45 @@ class CollapseMetric(Metric):
                 "with fewer than 2 every metric is NaN"
             )
             warnings.warn(message, RuntimeWarning, stacklevel=4)
-            values = dict.fromkeys(self._functions(moments, head), math.nan)
+            values = dict.fromkeys(names, math.nan)
         else:
             if moments.missing:
                 message = f"{describe_classes(moments.missing)} without samples and left out"
                 warnings.warn(f"CollapseMetric: {message}", RuntimeWarning, stacklevel=4)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", ".* without samples and left out", RuntimeWarning)
-                values = {name: f() for name, f in self._functions(moments, head).items()}
+                own = usable(moments, "CollapseMetric")
+                weight, bias = head or (None, None)
+                source = Source(moments, own, weight, bias, ranked=False)
+                values = {name: self._value(source, *names[name]) for name in names}
         device = self.device
         dtype = torch.float64 if float64_device(device) == device else torch.float32
         return {
             name: torch.tensor(value, dtype=dtype, device=device) for name, value in values.items()
         }
 
-    def _functions(
-        self, moments: ClassMoments, head: tuple[Tensor, Any] | None
-    ) -> dict[str, Callable[[], float]]:
-        """Return the metrics by name, none of them computed yet."""
-        target, centered = self._target, self._centered
-        part = "centered_means" if centered else "means"
-        functions: dict[str, Callable[[], float]] = {
-            "nc1": lambda: nc1(moments),
-            "nc1_quotient": lambda: nc1_quotient(moments),
-            "cdnv": lambda: cdnv(moments),
-            "nc2": lambda: nc2(moments, target, part=part),
-            "equinorm": lambda: equinorm(moments),
-            "equiangularity": lambda: equiangularity(moments),
-        }
-        if not moments.scatter:
-            del functions["nc1"]
-        if head is not None:
-            weight, bias = head
+    def _names(self, with_classifier: bool) -> dict[str, tuple[Descriptor, str]]:
+        """Return metrics and their parts by name, those about the classifier last."""
+        alone: dict[str, tuple[Descriptor, str]] = {}
+        about: dict[str, tuple[Descriptor, str]] = {}
+        for metric in METRICS:
+            if not metric.streaming or ("scatter" in metric.needs and not self._options["scatter"]):
+                continue
+            for part in metric.parts or ("",):
+                name = metric.key
+                if part == "classifier":
+                    name = f"{name}_classifier"
+                elif metric.fan == "target" and part.startswith("centered") != self._centered:
+                    continue
+                names = about if about_classifier(metric.key, part) else alone
+                names[name] = metric, part
+        return alone | about if with_classifier else alone
 
-            def duality() -> float:
-                kept = torch.nonzero(moments.counts)[:, 0].to(weight.device)
-                return self_duality(moments.present(), weight[kept])
-
-            functions |= {
-                "nc2_classifier": lambda: nc2(weight, target),
-                "nc3": lambda: nc3(moments, weight, target, centered=centered),
-                "self_duality": duality,
-                "bias_alignment": lambda: bias_alignment(moments, weight, bias),
-                "equinorm_classifier": lambda: equinorm(weight),
-                "equiangularity_classifier": lambda: equiangularity(weight),
-            }
-        return functions
+    def _value(self, source: Source, metric: Descriptor, part: str) -> float:
+        if metric.fan == "target":
+            target = as_target(self._target, source.moments.num_classes)
+            return float(metric.measure(source, part, target))
+        return float(metric.measure(source.vectors.directed(part) if part else source))
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Plot values, one or a sequence of them.
@@ -258,21 +279,24 @@ class CollapseMetric(Metric):
 
     # -- what torchmetrics does with states --------------------------------------------------------
 
+    def reset(self) -> None:
+        """Forget what was gathered, rows that wait without summing them."""
+        self._gathered = self._empty()
+        super().reset()
+
     @plain_tensors()
     def _reduce_states(self, incoming_state: Mapping[str, Any]) -> None:
         """Merge another state into this one, for ``forward`` and ``merge_state``."""
         missing = [name for name in _STATES if name not in incoming_state]
         if missing:
             raise ValueError(f"incoming_state: has no entry {missing[0]!r}")
-        merged = self._moments_of(incoming_state).merge(self._moments())
-        if merged.num_classes != len(self.counts):
-            raise ValueError(
-                f"incoming_state: its num_classes is {merged.num_classes}, "
-                f"need {len(self.counts)} as here"
-            )
-        self._store(merged)
+        classes, own = len(incoming_state["counts"]), self._gathered.num_classes
+        if classes != own:
+            raise ValueError(f"incoming_state: its num_classes is {classes}, need {own} as here")
+        # Into a copy: the incoming tensors stay what they are.
+        self._gathered = self._empty().merge(self._of(incoming_state)).merge(self._gathered)
         self._computed = None
-        self._update_count = max(self._update_count, int(merged.num_samples > 0))
+        self._update_count = max(self._update_count, int(self._gathered.num_samples > 0))
 
     @plain_tensors()
     def _sync_dist(
@@ -282,10 +306,9 @@ class CollapseMetric(Metric):
     ) -> None:
         group = process_group or self.process_group
         gathered = {name: dist_sync_fn(getattr(self, name), group=group) for name in _STATES}
-        total = ClassMoments(len(self.counts), self._dim, **self._options)
+        self._gathered = self._empty()
         for tensors in zip(*gathered.values(), strict=True):
-            total.merge(self._moments_of(dict(zip(_STATES, tensors, strict=True))))
-        self._store(total)
+            self._gathered.merge(self._of(dict(zip(_STATES, tensors, strict=True))))
 
     def _apply(
         self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = ""
@@ -296,7 +319,7 @@ class CollapseMetric(Metric):
         device = float64_device(self.device)
         for name in _STATES:
             self._defaults[name] = torch.as_tensor(self._defaults[name], device=device)
-            setattr(self, name, getattr(self, name).to(device))
+        self._gathered = self._of(self._gathered.tensors()._asdict())
         return moved
 
     def set_dtype(self, dst_type: str | torch.dtype) -> CollapseMetric:
@@ -319,7 +342,7 @@ class CollapseMetric(Metric):
         )
         if not given:
             return
-        fitting = ClassMoments(len(self.counts), self._dim, **self._options)
+        fitting = self._empty()
         entries: dict[str, Any] = dict(fitting.state_dict())
         if "anchors" in given:
             entries["dim"] = given["anchors"].shape[-1]
@@ -329,7 +352,7 @@ class CollapseMetric(Metric):
         except ValueError as error:
             error_msgs.append(str(error))
             return
-        self._store(self._moments_of(_tensors(loaded)))
+        self._gathered = self._of(loaded.tensors()._asdict())
         self._computed = None
         self._update_count = max(self._update_count, int(loaded.num_samples > 0))
 
@@ -344,31 +367,14 @@ class CollapseMetric(Metric):
 
     # -- inside ------------------------------------------------------------------------------------
 
-    def _moments(self) -> ClassMoments:
-        """Return moments on the state's own tensors."""
-        return self._moments_of({name: getattr(self, name) for name in _STATES})
+    def _empty(self) -> ClassMoments:
+        return ClassMoments(**self._options, device=float64_device(self.device))
 
     @plain_tensors()
-    def _moments_of(self, state: Mapping[str, Tensor]) -> ClassMoments:
-        # A reset under inference mode makes tensors that could not be written to outside it.
+    def _of(self, state: Mapping[str, Tensor]) -> ClassMoments:
+        """Return moments of a state's own tensors, on the metric's device."""
         device = float64_device(self.device)
-        *tensors, ignored, dropped = (
-            state[name].clone() if state[name].is_inference() else state[name].to(device)
-            for name in _STATES
-        )
-        moments = ClassMoments(len(state["counts"]), self._dim, device=device, **self._options)
-        return moments.adopt(list(tensors), int(ignored), int(dropped))
-
-    def _store(self, moments: ClassMoments) -> None:
-        for name, tensor in _tensors(moments).items():
-            setattr(self, name, tensor.to(float64_device(self.device)))
-
-
-@plain_tensors()
-def _tensors(moments: ClassMoments) -> dict[str, Tensor]:
-    """Return a metric's states: the moments' own tensors, and their tallies."""
-    tallies = [torch.tensor(n) for n in (moments.num_ignored, moments.num_dropped)]
-    return dict(zip(_STATES, [*moments.tensors(), *tallies], strict=True))
+        return self._empty().adopt(Moments(*(state[name].to(device) for name in _STATES)))
 
 
 def _weight_and_bias(classifier: Any) -> tuple[Tensor, Any]:

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tightframe.metrics.inputs import as_array, usable, warn
-from tightframe.metrics.moments import ClassMoments, plain_tensors
+from tightframe.metrics.moments import EPS
+from tightframe.metrics.plain import plain_tensors
+from tightframe.metrics.readings import Readings
 from tightframe.metrics.rows import smaller_gram
 from tightframe.metrics.snapshot import Snapshot
 from tightframe.metrics.tiles import first_equal, pair_distances
-
-_EPS = torch.finfo(torch.float64).eps
 
 #: The Gram matrix is used while its smallest eigenvalue kept is above this share of the largest:
 #: the relative error is then about eps / 1e-6 = 2e-10 at most.
@@ -52,7 +52,7 @@ class NC1Details(NamedTuple):
 
 
 @plain_tensors()
-def nc1(moments: ClassMoments, weighting: str = "class", *, rtol: float | None = None) -> float:
+def nc1(moments: Readings, weighting: str = "class", *, rtol: float | None = None) -> float:
     """Return NC1, ``tr(Sigma_W pinv(Sigma_B)) / K``: within-class relative to between-class spread.
 
     Sigma_W averages over samples. Classes without samples are left out, K with them, with a
@@ -104,7 +104,7 @@ def nc1(moments: ClassMoments, weighting: str = "class", *, rtol: float | None =
 
 @plain_tensors()
 def nc1_details(
-    moments: ClassMoments, weighting: str = "class", *, rtol: float | None = None
+    moments: Readings, weighting: str = "class", *, rtol: float | None = None
 ) -> NC1Details:
     """Return `nc1` with the kept rank and the cut-off that decided it.
 
@@ -113,18 +113,19 @@ def nc1_details(
     return _nc1(_nc1_input(moments, rtol), weighting, rtol)
 
 
-def _nc1_input(moments: ClassMoments, rtol: float | None) -> Snapshot:
+def _nc1_input(moments: Readings, rtol: float | None) -> Snapshot:
     if rtol is not None and not 0 <= rtol <= 1:  # NaN fails, too
         raise ValueError(f"rtol: got {rtol}, need a number from 0 to 1")
     return usable(moments, "nc1")
 
 
 def _nc1(moments: Snapshot, weighting: str, rtol: float | None) -> NC1Details:
-    rows = _between_root(moments, weighting)
-    gram, floor = _between_gram(moments, weighting), moments.blur(weighting)
+    rows, floor = _between_root(moments, weighting), moments.blur(weighting)
     limit = min(rows.shape[0] - 1, rows.shape[1])
-    directions, squares, cut = _between_directions(rows, gram, floor, rtol or 0.0)
-    rank = len(squares)
+    between = _regular_directions(rows, _between_gram(moments, weighting), floor, rtol or 0.0)
+    if between is None:
+        between = between_directions(rows, rows.new_tensor(floor), rtol or 0.0)
+    rank, cut = int(between.real.sum()), float(between.cutoff)
     if not rank:
         warn("nc1: all class means are equal, NC1 is infinite", 5)
         return NC1Details(math.inf, 0, limit, cut)
@@ -134,8 +135,48 @@ def _nc1(moments: Snapshot, weighting: str, rtol: float | None) -> NC1Details:
             "classes outside those is not counted",
             5,
         )
-    spread = moments.within_along(directions).clamp(min=0.0)
-    return NC1Details(float((spread / squares).sum()) / moments.num_classes, rank, limit, cut)
+    spread = moments.within_along(between.vectors).clamp(min=0.0)
+    return NC1Details(float(nc1_along(between, spread)), rank, limit, cut)
+
+
+class Directions(NamedTuple):
+    """Directions between class means, for any leading axes; see `nc1` for which are real."""
+
+    vectors: Tensor  # (..., D, R), as columns
+    squares: Tensor  # (..., R), Sigma_B's eigenvalues
+    real: Tensor  # (..., R), bool: above the cut-off
+    cutoff: Tensor  # (...), of the eigenvalues' square roots
+    num_classes: int
+
+
+def between_directions(rows: Tensor, floor: Tensor, rtol: float = 0.0) -> Directions:
+    """Return the directions of Sigma_B = A^T A, for any leading axes.
+
+    Parameters
+    ----------
+    rows : Tensor, shape (..., K, D), float64
+        A.
+    floor : Tensor, shape (...)
+        Rounding error of its rows.
+    rtol : float
+        As for `nc1`.
+    """
+    k, d = rows.shape[-2:]
+    _, values, directions = torch.linalg.svd(rows, full_matrices=False)
+    values, directions = values[..., : min(k - 1, d)], directions[..., : min(k - 1, d), :]
+    top = values[..., 0]
+    rounding = EPS * max(k, d) * top + floor
+    cut = torch.maximum(rounding, rtol * top)
+    real = values > cut[..., None]
+    real[..., 0] |= top > rounding  # with rtol = 1, too
+    return Directions(directions.mT, values.square(), real, cut, k)
+
+
+def nc1_along(between: Directions, spread: Tensor) -> Tensor:
+    """Return NC1 from the variance within classes along directions, (..., R); infinite without."""
+    ratios = torch.where(between.real, spread / between.squares, 0.0)
+    value = ratios.sum(dim=-1) / between.num_classes
+    return torch.where(between.real.any(dim=-1), value, math.inf)
 
 
 def _between_root(moments: Snapshot, weighting: str) -> Tensor:
@@ -170,7 +211,7 @@ def _regular_nc1(moments: Snapshot, weighting: str) -> float | None:
     inverse = torch.cholesky_inverse(factor)
     # Frobenius norms bound the largest eigenvalue, and the reciprocal of the smallest.
     largest, reciprocal = (float(torch.linalg.matrix_norm(a)) for a in (gram, inverse))
-    cut = _EPS * max(k, d) * math.sqrt(largest) + moments.blur(weighting)
+    cut = EPS * max(k, d) * math.sqrt(largest) + moments.blur(weighting)
     if not 0 < reciprocal * max(_SAFE_CONDITION * largest, cut**2) < 1:
         return None
     if k <= d:
@@ -182,33 +223,23 @@ def _regular_nc1(moments: Snapshot, weighting: str) -> float | None:
     return float(spread) / k
 
 
-def _between_directions(
-    rows: Tensor, gram: Tensor, floor: float, rtol: float
-) -> tuple[Tensor, Tensor, float]:
-    """Return real directions of A as columns (D, R), their squared singular values, the cut-off.
-
-    The rule for R is that of `nc1`. ``gram`` is the smaller one of A.
-    """
+def _regular_directions(rows: Tensor, gram: Tensor, floor: float, rtol: float) -> Directions | None:
+    """Return `between_directions` from the smaller Gram matrix of A, if well conditioned."""
     k, d = rows.shape
     limit = min(k - 1, d)
     squares, vectors = torch.linalg.eigh(gram)
     squares, vectors = squares[-limit:], vectors[:, -limit:]
-    least, largest = float(squares[0]), float(squares[-1])
-    top = math.sqrt(max(largest, 0.0))
-    cut = max(_EPS * max(k, d) * top + floor, rtol * top)
-    if top <= _EPS * max(k, d) * top + floor:
-        return rows.new_zeros(d, 0), squares[:0], cut
-    if least > max(_SAFE_CONDITION * top**2, cut**2):
-        return (rows.T @ vectors / squares.sqrt() if k <= d else vectors), squares, cut
-    _, values, directions = torch.linalg.svd(rows, full_matrices=False)
-    values = values[:limit]
-    kept = values > cut
-    kept[0] = True  # with rtol = 1, too
-    return directions[:limit][kept].T, values[kept].square(), cut
+    least, top = float(squares[0]), math.sqrt(max(float(squares[-1]), 0.0))
+    cut = max(EPS * max(k, d) * top + floor, rtol * top)
+    if not least > max(_SAFE_CONDITION * top**2, cut**2):
+        return None
+    if k <= d:
+        vectors = rows.T @ vectors / squares.sqrt()
+    return Directions(vectors, squares, squares > 0, squares.new_tensor(cut), k)
 
 
 @plain_tensors()
-def nc1_quotient(moments: ClassMoments, weighting: str = "class") -> float:
+def nc1_quotient(moments: Readings, weighting: str = "class") -> float:
     """Return ``tr Sigma_W / tr Sigma_B``, which needs no pseudo-inverse and no scatter matrix.
 
     Tirer, Huang, Niles-Weed (2023), https://proceedings.mlr.press/v202/tirer23a. Parameters and
@@ -216,16 +247,29 @@ def nc1_quotient(moments: ClassMoments, weighting: str = "class") -> float:
     equal class means give infinity with a RuntimeWarning.
     """
     moments = usable(moments, "nc1_quotient")
-    within = float(moments.shares("sample") @ moments.traces)
-    root = float(torch.linalg.vector_norm(_between_root(moments, weighting)))
-    if root <= moments.blur(weighting):
+    within = moments.shares("sample") @ moments.traces
+    root = torch.linalg.vector_norm(_between_root(moments, weighting))
+    value = float(trace_quotient(within, root, root.new_tensor(moments.blur(weighting))))
+    if value == math.inf:
         warn("nc1_quotient: all class means are equal, the quotient is infinite")
-        return math.inf
-    return within / root**2
+    return value
+
+
+def trace_quotient(within: Tensor, root: Tensor, floor: Tensor) -> Tensor:
+    """Return ``tr Sigma_W / tr Sigma_B`` for any leading axes, infinite where A is rounding.
+
+    Parameters
+    ----------
+    within : Tensor, shape (...)
+        tr Sigma_W.
+    root, floor : Tensor, shape (...)
+        Frobenius norm of A with Sigma_B = A^T A, and its rounding error.
+    """
+    return torch.where(root <= floor, math.inf, within / root.square())
 
 
 @plain_tensors()
-def class_variability(moments: ClassMoments, weighting: str = "class") -> NDArray[np.float64]:
+def class_variability(moments: Readings, weighting: str = "class") -> NDArray[np.float64]:
     """Return every class's own quotient, ``v_k / ||mu_k - mu||^2``, shape (K,).
 
     v_k is the trace of the class's covariance: which classes have collapsed, and which have not.
@@ -261,7 +305,7 @@ def class_variability(moments: ClassMoments, weighting: str = "class") -> NDArra
 
 
 @plain_tensors()
-def cdnv(moments: ClassMoments, power: float = 1.0) -> float:
+def cdnv(moments: Readings, power: float = 1.0) -> float:
     """Return the class-distance normalised variance.
 
     The mean over pairs i != j of ``(v_i + v_j) / (2 ||mu_i - mu_j||^2)``, v the trace of a class's

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import plotly.offline
 from markupsafe import Markup
 
-from tightframe.figures.style import DARK, DARK_COLORS, LIGHT
+from tightframe.figures.plotly import DARKER, ground, script
+from tightframe.figures.style import DARK, LIGHT
 from tightframe.files import replacing, to_plain
 
 
@@ -45,9 +45,10 @@ def render_page(
         values,
         plots=to_plain(plots),
         ink={"light": vars(LIGHT), "dark": vars(DARK)},
-        dark_colors=DARK_COLORS,
+        grounds={"light": ground(LIGHT), "dark": ground(DARK)},
+        darker=DARKER,
         # A local file of the Plotly package, not of the record: the only text not escaped.
-        plotly_js=Markup(plotly.offline.get_plotlyjs()),
+        plotly_js=Markup(script()),
     )
 
 
@@ -69,8 +70,3 @@ def flatten(
         else:
             rows.append((f"{prefix}{key}", "not set" if value is None else show(value)))
     return rows
-
-
-def rounded(value: float | None, digits: int) -> float | None:
-    """Return a number with so many significant digits, enough for a plot."""
-    return None if value is None else float(f"{value:.{digits}g}")

@@ -5,34 +5,33 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 
-from tightframe.figures.style import COLORS, DIVERGING, LIGHT
-from tightframe.pages.page import flatten, render_page, rounded, write_page
+from tightframe.figures.formats import to_html
+from tightframe.figures.model import HeatMaps, Panel, single_maps
+from tightframe.figures.plotly import Options, draw
+from tightframe.figures.words import in_words
+from tightframe.pages.page import flatten, render_page, write_page
 from tightframe.problem.problem import Problem
 from tightframe.runs.pictures import (
-    HeatMap,
-    Line,
-    Panel,
-    collapse_panels,
-    distance_panels,
+    collapse_charts,
+    distance_charts,
     heat_maps,
-    loss_panels,
-    margin_panels,
+    loss_charts,
+    margin_charts,
 )
 from tightframe.runs.store import RunRecord, SettingRecord, load_run
 from tightframe.runs.tables import (
     certified,
     format_number,
-    group_name,
+    group_table,
     headline,
-    metric_rows,
+    metric_table,
     overview,
-    predicted_groups,
     setting_thresholds,
     setting_title,
     verdicts,
@@ -41,7 +40,9 @@ from tightframe.runs.tables import (
 # All numbers of the plots together; with Plotly's 4.8 MB the file stays under 6 MB.
 _MAX_POINTS = 24_000
 _LINES = 24  # of a setting, about
-_DIGITS = 7  # of a number in a plot; the tables hold all of them
+
+#: Heights of a chart and of a heat map, in pixels.
+_CHART, _MAP = 290, 330
 
 
 def write_report(
@@ -92,7 +93,6 @@ def render(run: RunRecord) -> str:
         environment=flatten(run.environment),
         seed=run.config.get("seed"),
         config_hash=run.config_hash,
-        colors=COLORS,
     )
 
 
@@ -106,34 +106,16 @@ def _setting_view(
     per_line = max(budget // (2 * _LINES), 20)
     per_map = max(math.isqrt(budget // 6), 8)
 
-    def section(panels: list[Panel]) -> list[dict[str, str]]:
+    def section(panels: Mapping[str, Panel], height: int = _CHART) -> list[dict[str, str]]:
         views = []
-        for panel in panels:
-            name = f"{anchor}-{panel.key}"
-            if not panel.empty:
-                plots[name] = _panel_plot(panel, per_line)
-            views.append(
-                {
-                    "name": "" if panel.empty else name,
-                    "title": panel.title,
-                    "alt": _panel_text(panel),
-                }
-            )
+        for key, panel in panels.items():
+            name = "" if panel.empty else f"{anchor}-{key}"
+            if name:
+                plots[name] = draw(panel, Options(most_points=per_line, height=height))
+            views.append({"name": name, "title": panel.title, "alt": in_words(panel)})
         return views
 
-    maps = []
-    for heat in heat_maps(setting, per_map):
-        name = f"{anchor}-{heat.key}"
-        if heat.values is not None:
-            plots[name] = _heat_plot(heat)
-        maps.append(
-            {
-                "name": "" if heat.values is None else name,
-                "title": heat.title,
-                "alt": f"{heat.title}: a {len(heat.classes)} by {len(heat.classes)} heat map from "
-                f"{format_number(-heat.limit, 3)} to {format_number(heat.limit, 3)}.",
-            }
-        )
+    maps = _maps(heat_maps(setting, per_map))
     problem = setting.problem
     history = setting.history
     return {
@@ -146,18 +128,28 @@ def _setting_view(
         "prediction": _prediction_facts(setting),
         "predicted": setting.prediction is not None,
         "note": (setting.prediction or {}).get("note"),
-        "groups": group_rows(setting),
+        "groups": Markup(to_html(replace(group_table(setting), title="Class groups"))),
         "verdicts": [_verdict_view(verdict) for verdict in verdicts(setting)],
-        "rows": metric_rows(setting),
-        "loss": section(loss_panels(setting)),
-        "distances": section(distance_panels(setting)),
-        "margins": section(margin_panels(setting)),
-        "collapse": section(collapse_panels(setting)),
-        "maps": maps,
+        "metrics": Markup(
+            to_html(replace(metric_table(setting), title="Metrics at start and end"))
+        ),
+        "loss": section(loss_charts(setting)),
+        "distances": section(distance_charts(setting)),
+        "margins": section(margin_charts(setting)),
+        "collapse": section(collapse_charts(setting)),
+        "maps": section(maps, _MAP),
         "thinned": history is not None and len(history) > per_line,
         "sampled": problem is not None and problem.num_classes > per_map,
         "seconds": (setting.result or {}).get("seconds"),
     }
+
+
+def _maps(panel: HeatMaps | None) -> dict[str, Panel]:
+    """Return every matrix as a panel of its own, by the key of its picture."""
+    if panel is None:
+        return {}
+    names = ("predicted", "measured", "difference")
+    return {f"heat-{n}": p for n, p in zip(names, single_maps(panel), strict=True)}
 
 
 def _prediction_facts(setting: SettingRecord) -> list[tuple[str, Any]]:
@@ -195,27 +187,6 @@ def _prediction_facts(setting: SettingRecord) -> list[tuple[str, Any]]:
     ]
 
 
-def group_rows(setting: SettingRecord) -> list[dict[str, Any]]:
-    """Return the table of a setting's class groups: predicted, measured, verdict."""
-    limits = setting_thresholds(setting)
-    places = [] if limits is None else [group.logit_decay for group in limits.groups]
-    found = verdicts(setting)
-    rows = []
-    for i, group in enumerate(predicted_groups(setting)):
-        verdict = found[i] if i < len(found) else {}
-        rows.append(
-            {
-                "name": group_name(group),
-                "threshold": places[i] if i < len(places) else None,
-                "margin": group.get("margin"),
-                "predicted": "collapsed" if group.get("collapsed") else "distinct",
-                "measured_margin": verdict.get("measured_margin"),
-                "measured": verdict.get("measured"),
-            }
-        )
-    return rows
-
-
 def _verdict_view(verdict: Mapping[str, Any]) -> dict[str, str]:
     agrees = verdict.get("agrees")
     if agrees is None:
@@ -247,125 +218,3 @@ def _number_cell(value: Any) -> Any:
     if value is None or not math.isfinite(value):
         return Markup('<span class="note">{}</span>').format(text)
     return Markup('<data value="{}">{}</data>').format(repr(float(value)), text)
-
-
-# -- plots -----------------------------------------------------------------------------------------
-
-
-def _panel_text(panel: Panel) -> str:
-    """Return a panel in words, for those who do not see it."""
-    if panel.empty:
-        return f"{panel.title}: no finite measurement."
-    parts = []
-    for line in panel.lines:
-        drawn = [value for value in line.y if value is not None]
-        if not drawn:
-            continue
-        if len(drawn) == 1 or drawn[0] == drawn[-1]:
-            parts.append(f"{line.label} {format_number(drawn[-1], 3)}")
-        elif line.markers:
-            low, high = format_number(min(drawn), 3), format_number(max(drawn), 3)
-            parts.append(f"{line.label} between {low} and {high}")
-        else:
-            start, end = format_number(drawn[0], 3), format_number(drawn[-1], 3)
-            parts.append(f"{line.label} from {start} to {end}")
-    return f"{panel.title}: {'; '.join(parts)}."
-
-
-def _panel_plot(panel: Panel, per_line: int) -> dict[str, Any]:
-    """Return a panel as Plotly's data and layout."""
-    x_axis: dict[str, Any] = {"title": _axis_title(panel.x_label), "rangemode": "tozero"}
-    if panel.ticks is not None:
-        places, names = zip(*panel.ticks, strict=True)
-        x_axis |= {"tickvals": places, "ticktext": names, "rangemode": "normal"}
-    y_axis: dict[str, Any] = {"title": _axis_title(panel.y_label)}
-    if panel.log_y:
-        y_axis |= {"type": "log", "exponentformat": "power", "dtick": 1}
-    return {
-        "data": [_trace(line, per_line) for line in panel.lines],
-        "layout": {
-            "xaxis": x_axis,
-            "yaxis": y_axis,
-            "height": 290,
-            "margin": {"l": 62, "r": 12, "t": 28, "b": 42},
-            "legend": {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"},
-            "showlegend": True,
-            "hovermode": "x unified",
-        },
-    }
-
-
-def _trace(line: Line, per_line: int) -> dict[str, Any]:
-    count = min(len(line.x), per_line)
-    chosen = np.linspace(0, len(line.x) - 1, count).round().astype(int).tolist()
-    color = COLORS[line.role]
-    points = line.markers or len(line.x) == 1
-    trace: dict[str, Any] = {
-        "type": "scatter",
-        "name": line.label,
-        "x": [line.x[i] for i in chosen],
-        "y": [rounded(line.y[i], _DIGITS) for i in chosen],
-        "mode": "markers" if points else "lines",
-        "hovertemplate": "%{y:.5g}",
-    }
-    if points:
-        symbol = "square-open" if line.role == "predicted" else "circle"
-        trace["marker"] = {"color": color, "size": 10, "symbol": symbol}
-    else:
-        trace["line"] = {"color": color, "width": 2.5, "dash": "dash" if line.dashed else "solid"}
-    return trace
-
-
-def _heat_plot(heat: HeatMap) -> dict[str, Any]:
-    """Return a matrix as Plotly's data and layout."""
-    assert heat.values is not None
-    last = len(DIVERGING) - 1
-    places = [place for place, _ in heat.ticks]
-    names = [name for _, name in heat.ticks]
-    axis = {"tickvals": places, "ticktext": names, "showgrid": False, "zeroline": False}
-    edge = len(heat.classes) - 0.5
-    lines = heat.borders if len(heat.borders) <= len(heat.classes) // 2 else []
-    stroke = {"color": LIGHT.muted, "width": 1}
-    shapes = []
-    for place in lines:
-        shapes.append(
-            {"type": "line", "x0": place, "x1": place, "y0": -0.5, "y1": edge, "line": stroke}
-        )
-        shapes.append(
-            {"type": "line", "x0": -0.5, "x1": edge, "y0": place, "y1": place, "line": stroke}
-        )
-    return {
-        "data": [
-            {
-                "type": "heatmap",
-                "z": [[rounded(value, _DIGITS) for value in row] for row in heat.values.tolist()],
-                "customdata": [
-                    [f"logit {j} of class {k}" for k in heat.classes] for j in heat.classes
-                ],
-                "zmin": -heat.limit,
-                "zmax": heat.limit,
-                "colorscale": [[i / last, color] for i, color in enumerate(DIVERGING)],
-                "colorbar": {"thickness": 10, "outlinewidth": 0, "len": 0.9},
-                "hovertemplate": "%{customdata}: %{z:.4f}<extra></extra>",
-            }
-        ],
-        "layout": {
-            "xaxis": axis
-            | {"title": _axis_title("class of the samples"), "constrain": "domain", "tickangle": 0},
-            "yaxis": axis
-            | {
-                "title": _axis_title("logit of class"),
-                "autorange": "reversed",
-                "scaleanchor": "x",
-                "constrain": "domain",
-                "tickangle": -90 if len(names) <= 4 else 0,
-            },
-            "height": 330,
-            "margin": {"l": 58, "r": 8, "t": 10, "b": 48},
-            "shapes": shapes,
-        },
-    }
-
-
-def _axis_title(text: str) -> dict[str, Any]:
-    return {"text": text, "standoff": 8}

@@ -1,28 +1,20 @@
-"""One grammar for what is said class by class, ``"500x5,100x5"``: read, written and joined."""
+"""One grammar for what is said class by class, ``"500x5,100x5"``: read, written and joined.
+
+Counts, weights and adjustments are given in class order, as a sequence or as text, or by class, as
+a mapping. Inside they are runs: pairs of a value and how many neighbouring classes have it.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.checks import shortened
-
-#: What ``counts`` may be: one integer a class, or the compact text ``"500x5,100x5"``.
-CountsLike = str | Iterable[int]
-
-
-#: What may be said of every class: one number a class, the compact text ``"1x5,5x5"``, or a rule's
-#: name.
-PerClass = str | Iterable[float]
-
-
-#: Numbers in class order, run-length encoded: pairs of a value and how many classes have it.
-Runs = tuple[tuple[float, int], ...]
 
 
 class Group(NamedTuple):
@@ -40,13 +32,33 @@ class Group(NamedTuple):
     classes: int
 
 
-def parse_counts(counts: CountsLike) -> tuple[Group, ...]:
+#: What ``counts`` may be: one integer a class, the compact text ``"500x5,100x5"``, or the count of
+#: every label.
+CountsLike = str | Iterable[int] | Mapping[int, int] | Mapping[str, int] | tuple[Group, ...]
+
+#: What may be said of every class: one number a class, the compact text ``"1x5,5x5"``, a rule's
+#: name, or the number of every label.
+PerClass = str | Iterable[float] | Mapping[int, float] | Mapping[str, float]
+
+#: Numbers in class order, run-length encoded.
+Runs = tuple[tuple[float, int], ...]
+
+_Value = TypeVar("_Value", int, float)
+
+
+# -- counts ----------------------------------------------------------------------------------------
+
+
+def parse_counts(counts: CountsLike, name: str = "counts") -> tuple[Group, ...]:
     """Read class counts into runs of equal counts, in class order.
 
     Parameters
     ----------
-    counts : str or iterable of int
-        Samples per class: ``[500, 500, 100]`` or compactly ``"500x2,100"``.
+    counts : str, iterable of int, or mapping
+        Samples per class: ``[500, 500, 100]``, or compactly ``"500x2,100"``, or by label
+        ``{0: 500, 1: 500, 2: 100}`` (see `by_class`).
+    name : str
+        Of the argument, for messages.
 
     Returns
     -------
@@ -56,62 +68,210 @@ def parse_counts(counts: CountsLike) -> tuple[Group, ...]:
     Raises
     ------
     ValueError
-        If a count is not a positive integer, or there are fewer than two classes.
+        If a count is not a positive integer, there are fewer than two classes, or a label is
+        missing.
+
+    Examples
+    --------
+    >>> parse_counts({1: 100, 0: 500, 2: 100})
+    (Group(count=500, classes=1), Group(count=100, classes=2))
     """
     if isinstance(counts, tuple) and counts and isinstance(counts[0], Group):
-        return counts  # read before
-    pairs = _parse_text(counts) if isinstance(counts, str) else _parse_sequence(counts)
-    runs: list[Group] = []
-    for count, classes in pairs:
-        if runs and runs[-1].count == count:
-            runs[-1] = Group(count, runs[-1].classes + classes)
-        else:
-            runs.append(Group(count, classes))
-    total = sum(run.classes for run in runs)
+        return cast("tuple[Group, ...]", counts)  # read before
+    if isinstance(counts, str):
+        groups = tuple(Group(*run) for run in _joined(_counts_in(name, counts)))
+    else:
+        runs = _run_lengths(_counts_of(name, counts))
+        groups = tuple(Group(int(count), classes) for count, classes in runs)
+    total = num_classes(groups)
     if total < 2:
-        raise ValueError(f"counts: got {total} class{'es' if total != 1 else ''}, need at least 2")
-    if sum(run.count * run.classes for run in runs) > 2**53:
-        raise ValueError("counts: more than 2**53 samples in all, which float64 cannot count")
-    return tuple(runs)
+        raise ValueError(f"{name}: got {total} class{'es' if total != 1 else ''}, need at least 2")
+    if num_samples(groups) > 2**53:
+        raise ValueError(f"{name}: more than 2**53 samples in all, which float64 cannot count")
+    return groups
 
 
-def _parse_text(text: str) -> list[tuple[int, int]]:
+def compact_counts(counts: CountsLike, name: str = "counts") -> str:
+    """Return counts of any form as compact text, ``"500x5,100x5"``."""
+    return format_runs(parse_counts(counts, name))
+
+
+def lasting(counts: CountsLike) -> CountsLike:
+    """Return counts that can be read more than once."""
+    return list(counts) if isinstance(counts, Iterator) else counts
+
+
+def num_classes(runs: Iterable[tuple[float, int]]) -> int:
+    """Return the number of classes of some runs."""
+    return sum(classes for _, classes in runs)
+
+
+def num_samples(counts: Iterable[Group]) -> int:
+    """Return the number of samples of some counts."""
+    return sum(run.count * run.classes for run in counts)
+
+
+def counts_array(counts: CountsLike, name: str = "counts") -> NDArray[np.int64]:
+    """Return the count of every class, shape (K,)."""
+    runs = parse_counts(counts, name)
+    return np.repeat(
+        np.array([run.count for run in runs], dtype=np.int64), [run.classes for run in runs]
+    )
+
+
+def _counts_in(name: str, text: str) -> list[tuple[int, int]]:
     pairs = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,18})\s*(?:[x*]\s*(\d{1,18})\s*)?", part, re.ASCII)
-        if match is None:
+    for part, count, classes in _parts(text):
+        if count is None or re.fullmatch(r"\d{1,18}", count, re.ASCII) is None:
             raise ValueError(
-                f"counts: cannot read {part.strip()!r} in {shortened(text)!r}; "
+                f"{name}: cannot read {part!r} in {shortened(text)!r}; "
                 "write COUNT or COUNTxCLASSES with positive whole numbers, as in '500x5,100x5'"
             )
-        count, classes = int(match[1]), int(match[2] or 1)
-        if count < 1 or classes < 1:
-            raise ValueError(f"counts: {part.strip()!r} has a zero; both numbers must be positive")
-        pairs.append((count, classes))
+        if int(count) < 1 or classes < 1:
+            raise ValueError(f"{name}: {part!r} has a zero; both numbers must be positive")
+        pairs.append((int(count), classes))
     return pairs
 
 
-def _parse_sequence(counts: Iterable[int]) -> list[tuple[int, int]]:
+def _counts_of(name: str, counts: Any) -> NDArray[Any]:
     if isinstance(counts, (bytes, bytearray)):
-        raise ValueError(f"counts: got bytes, {shortened(repr(counts))}; need text or integers")
+        raise ValueError(f"{name}: got bytes, {shortened(repr(counts))}; need text or integers")
+    if is_by_class(counts):
+        counts = by_class(name, counts)
     try:
         array = np.asarray(counts if isinstance(counts, np.ndarray) else list(counts))
     except (TypeError, ValueError, OverflowError):
         raise ValueError(
-            f"counts: got {shortened(repr(counts))}; give one positive integer a class, "
+            f"{name}: got {shortened(repr(counts))}; give one positive integer a class, "
             "or text such as '500x5,100x5'"
         ) from None
     if array.ndim != 1 or array.size == 0:
         raise ValueError(
-            f"counts: got an array of shape {array.shape}; need one positive integer a class"
+            f"{name}: got an array of shape {array.shape}; need one positive integer a class"
         )
     if array.dtype.kind not in "iuf":
-        raise ValueError(f"counts: entries of type {array.dtype} are not positive integers")
+        raise ValueError(f"{name}: entries of type {array.dtype} are not positive integers")
     bad = ~np.isfinite(array) | (array < 1) | (array != np.floor(array)) | (array > 2**53)
     if bad.any():
         k = int(np.argmax(bad))
-        raise ValueError(f"counts: class {k} has count {array[k]}; counts are positive integers")
-    return [(int(count), classes) for count, classes in _run_lengths(array)]
+        raise ValueError(f"{name}: class {k} has count {array[k]}; counts are positive integers")
+    return array
+
+
+# -- numbers ---------------------------------------------------------------------------------------
+
+
+def parse_per_class(
+    name: str,
+    value: PerClass | None,
+    counts: tuple[Group, ...],
+    is_allowed: Callable[[NDArray[np.float64]], NDArray[np.bool_]],
+    allowed: str,
+    names: Sequence[str] = (),
+) -> Runs:
+    """Read one number a class into runs of equal numbers.
+
+    Parameters
+    ----------
+    name : str
+        Of the argument, for messages.
+    value : str, iterable of float, mapping, or None
+        Compact text, a number a class, or by label (see `by_class`); None gives no runs.
+    counts : tuple of Group
+        They say how many classes there are.
+    is_allowed : callable
+        Tells of an array of numbers which are in range.
+    allowed : str
+        That range in words.
+    names : sequence of str
+        The classes' names in class order, where the counts are by name.
+
+    Raises
+    ------
+    ValueError
+        If the value has another form, a number is out of range or there is not one a class.
+    """
+    if value is None:
+        return ()
+    if isinstance(value, tuple) and value and isinstance(value[0], tuple):
+        runs: Runs = value  # read before
+    elif isinstance(value, str):
+        runs = _joined(_numbers_in(name, value, allowed))
+    else:
+        runs = _run_lengths(_numbers_of(name, value, allowed, num_classes(counts), names))
+    bad = np.flatnonzero(~is_allowed(np.array([number for number, _ in runs])))
+    if len(bad):
+        raise ValueError(f"{name}: got {runs[bad[0]][0]:g}, need {allowed}")
+    classes = num_classes(counts)
+    if (given := num_classes(runs)) != classes:
+        raise ValueError(f"{name}: got {given} numbers for {classes} classes")
+    return runs
+
+
+def spread(runs: Runs) -> NDArray[np.float64]:
+    """Return the number of every class, shape (K,)."""
+    return np.repeat([float(value) for value, _ in runs], [classes for _, classes in runs])
+
+
+def _numbers_in(name: str, text: str, allowed: str) -> list[tuple[float, int]]:
+    pairs = []
+    for part, number, classes in _parts(text):
+        try:
+            value = float(number or "")
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or classes < 1:
+            raise ValueError(
+                f"{name}: cannot read {shortened(part)!r}; write NUMBER or NUMBERxCLASSES, as "
+                f"in '1x5,5x5': {allowed}"
+            )
+        pairs.append((value, classes))
+    return pairs
+
+
+def _numbers_of(
+    name: str, value: Any, allowed: str, classes: int, names: Sequence[str]
+) -> NDArray[np.float64]:
+    if is_by_class(value):
+        value = by_class(name, value, classes, names)
+    try:
+        array = np.asarray(value if isinstance(value, (np.ndarray, bytes)) else list(value))
+    except (TypeError, ValueError):
+        array = np.array("")
+    if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iuf":
+        raise ValueError(
+            f"{name}: got {shortened(repr(value))}, need one number a class or compact text "
+            f"such as '1x5,5x5': {allowed}"
+        )
+    return array.astype(np.float64)
+
+
+# -- the grammar -----------------------------------------------------------------------------------
+
+_PART = re.compile(r"\s*([^\sx*]+)\s*(?:[x*]\s*(\d{1,18})\s*)?", re.ASCII)
+
+
+def _parts(text: str) -> Iterable[tuple[str, str | None, int]]:
+    """Give every part of a compact text, its value and number of classes; no value if it's bad."""
+    for part in text.split(","):
+        match = _PART.fullmatch(part)
+        yield part.strip(), match and match[1], int((match and match[2]) or 1)
+
+
+def format_runs(runs: Iterable[tuple[float, int]]) -> str:
+    """Write runs as compact text that gives exactly these again."""
+    return ",".join(repr(v) if n == 1 else f"{v!r}x{n}" for v, n in runs)
+
+
+def _joined(pairs: Iterable[tuple[_Value, int]]) -> tuple[tuple[_Value, int], ...]:
+    """Join neighbours of equal value."""
+    runs: list[tuple[_Value, int]] = []
+    for value, classes in pairs:
+        if runs and runs[-1][0] == value:
+            runs[-1] = value, runs[-1][1] + classes
+        else:
+            runs.append((value, classes))
+    return tuple(runs)
 
 
 def _run_lengths(array: NDArray[Any]) -> Runs:
@@ -121,76 +281,78 @@ def _run_lengths(array: NDArray[Any]) -> Runs:
     return tuple(zip(array[starts].tolist(), lengths.tolist(), strict=True))
 
 
-def format_counts(runs: Iterable[Group]) -> str:
-    """Write runs of counts as compact text, the inverse of `parse_counts`."""
-    return ",".join(
-        str(run.count) if run.classes == 1 else f"{run.count}x{run.classes}" for run in runs
-    )
+# -- by class --------------------------------------------------------------------------------------
 
 
-def format_runs(runs: Runs) -> str:
-    """Write numbers as compact text that gives exactly these again."""
-    return ",".join(repr(v) if n == 1 else f"{v!r}x{n}" for v, n in runs)
+def is_by_class(value: Any) -> bool:
+    """Tell whether a value is a mapping, or a pandas Series, which is read by its index."""
+    return isinstance(value, Mapping) or (hasattr(value, "items") and hasattr(value, "index"))
 
 
-def spread(runs: Runs) -> NDArray[np.float64]:
-    """Return the number of every class, shape (K,)."""
-    return np.repeat([float(value) for value, _ in runs], [classes for _, classes in runs])
-
-
-def parse_per_class(
-    name: str,
-    value: PerClass | None,
-    counts: tuple[Group, ...],
-    is_allowed: Callable[[NDArray[np.float64]], NDArray[np.bool_]],
-    allowed: str,
-) -> Runs:
-    """Read one number a class, or compact text, into runs of equal numbers."""
-    if value is None:
+def class_names(counts: Any) -> tuple[str, ...]:
+    """Return the sorted names of the classes if counts are by name, else nothing."""
+    if not is_by_class(counts):
         return ()
-    if isinstance(value, tuple) and value and isinstance(value[0], tuple):
-        runs: Runs = value  # read before
-    elif isinstance(value, str):
-        runs = _join(_number_and_classes(name, part, allowed) for part in value.split(","))
+    labels = [label for label, _ in counts.items()]
+    named = all(isinstance(label, str) for label in labels) and not _are_digits(labels)
+    return tuple(sorted(labels)) if named else ()
+
+
+def by_class(
+    name: str, value: Any, classes: int | None = None, names: Sequence[str] = ()
+) -> list[Any]:
+    """Return the values of a mapping in class order, whatever the order of its keys.
+
+    Parameters
+    ----------
+    name : str
+        Of the argument, for messages.
+    value : mapping or Series
+        Keys are the labels: integers from 0, also written as text (as JSON does), or names, whose
+        order is the alphabet's.
+    classes : int, optional
+        How many there are, where that is known.
+    names : sequence of str
+        The names that the classes have, where they have some.
+
+    Raises
+    ------
+    ValueError
+        If a label is missing or there are labels of several kinds.
+
+    Examples
+    --------
+    >>> by_class("counts", {"dog": 7, "cat": 9})
+    [9, 7]
+    """
+    labels = [label for label, _ in value.items()]
+    if all(map(_is_integer, labels)) or _are_digits(labels):
+        labels = [int(label) for label in labels]
+        wanted: Sequence[Any] = () if names else range(len(labels) if classes is None else classes)
+    elif all(isinstance(label, str) for label in labels):
+        wanted = names if classes is not None else sorted(labels)
     else:
-        try:
-            array = np.asarray(value if isinstance(value, (np.ndarray, bytes)) else list(value))
-        except (TypeError, ValueError):
-            array = np.array("")
-        if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iuf":
-            raise ValueError(
-                f"{name}: got {shortened(repr(value))}, need one number a class or compact text "
-                f"such as '1x5,5x5': {allowed}"
-            )
-        runs = _run_lengths(array.astype(np.float64))
-    bad = np.flatnonzero(~is_allowed(np.array([number for number, _ in runs])))
-    if len(bad):
-        raise ValueError(f"{name}: got {runs[bad[0]][0]:g}, need {allowed}")
-    classes = sum(run.classes for run in counts)
-    if (given := sum(number for _, number in runs)) != classes:
-        raise ValueError(f"{name}: got {given} numbers for {classes} classes")
-    return runs
+        wanted = ()
+    need = f"every whole number from 0 to {(classes or len(labels)) - 1}"
+    if names:
+        need = f"the names {shortened(', '.join(names))}"
+    if not wanted:
+        kinds = " and ".join(sorted({type(label).__name__ for label in labels})) or "no"
+        raise ValueError(f"{name}: got {kinds} keys; they are the classes' labels, need {need}")
+    values = dict(zip(labels, (entry for _, entry in value.items()), strict=True))
+    known = set(wanted)
+    wrong = [f"class {label!r} is missing" for label in wanted if label not in values]
+    wrong += [f"got the key {label!r}" for label in labels if label not in known]
+    if len(values) < len(labels):
+        wrong.append("a class is there twice")
+    if wrong:
+        raise ValueError(f"{name}: {wrong[0]}; keys are the classes' labels, need {need}")
+    return [values[label] for label in wanted]
 
 
-def _number_and_classes(name: str, part: str, allowed: str) -> tuple[float, int]:
-    number, _, classes = part.replace("*", "x").partition("x")
-    try:
-        pair = float(number), int(classes or 1)
-    except ValueError:
-        pair = math.nan, 1
-    if not math.isfinite(pair[0]) or pair[1] < 1:
-        raise ValueError(
-            f"{name}: cannot read {shortened(part.strip())!r}; write NUMBER or NUMBERxCLASSES, as "
-            f"in '1x5,5x5': {allowed}"
-        )
-    return pair
+def _are_digits(labels: Sequence[Any]) -> bool:
+    return all(isinstance(label, str) and label.isdecimal() for label in labels)
 
 
-def _join(pairs: Iterable[tuple[float, int]]) -> Runs:
-    runs: list[tuple[float, int]] = []
-    for value, classes in pairs:
-        if runs and runs[-1][0] == value:
-            runs[-1] = value, runs[-1][1] + classes
-        else:
-            runs.append((value, classes))
-    return tuple(runs)
+def _is_integer(label: Any) -> bool:
+    return isinstance(label, (int, np.integer)) and not isinstance(label, bool)

@@ -8,8 +8,8 @@ Everything in tightframe minimises (``N`` samples, ``K`` classes, ``M`` linear l
 
 over the classifier, the bias and the features (the unconstrained feature model, UFM). Cross-entropy
 may weigh the classes and adjust their logits: ``class_weights[y_i] * loss(... + logit_adjustment,
-y_i)``. Papers and training scripts that write it differently are converted here, by the
-``Problem.from_*`` constructors, and nowhere else.
+y_i)``. Papers and training scripts that write it differently are converted by the
+``Problem.from_*`` constructors, see `tightframe.problem.conventions`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import numbers
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -28,13 +28,19 @@ from numpy.typing import ArrayLike, NDArray
 from tightframe.checks import choice, positive_float, shortened, whole_number
 from tightframe.losses.base import Loss
 from tightframe.losses.registry import LOSSES as KNOWN_LOSSES
+from tightframe.problem import conventions
+from tightframe.problem.conventions import Decays
 from tightframe.problem.counts import (
     CountsLike,
     Group,
     PerClass,
     Runs,
-    format_counts,
+    class_names,
+    counts_array,
     format_runs,
+    lasting,
+    num_classes,
+    num_samples,
     parse_counts,
     parse_per_class,
     spread,
@@ -65,8 +71,10 @@ class Problem:
 
     Parameters
     ----------
-    counts : str or iterable of int
-        Samples per class, as a sequence or compactly (``"500x5,100x5"``).
+    counts : str, iterable of int, or mapping
+        Samples per class, as a sequence, compactly (``"500x5,100x5"``), or by label: a mapping (or
+        pandas Series) whose keys are the whole numbers 0 to K - 1, or names, which are taken in
+        alphabetical order.
     loss : {"cross_entropy", "mse"}
         MSE is ``0.5 * ||z - e_y||^2``; both are averaged over the samples.
     weight_decay : float or sequence of float
@@ -84,14 +92,15 @@ class Problem:
         Number M of linear layers after the features.
     dim : int, optional
         Width of the features (and hidden linear layers). ``None`` means as wide as needed.
-    class_weights : str or iterable of float, optional
+    class_weights : str, iterable of float, or mapping, optional
         Factor of the loss of every class's samples, cross-entropy only: a sequence, compact text
-        (``"1x5,5x5"``), or ``"balanced"`` for ``N / (K n_k)``. The sum is still divided by N;
-        PyTorch's weighted mean divides by the samples' weights, see `from_weighted_mean`.
-    logit_adjustment : str or iterable of float, optional
+        (``"1x5,5x5"``), by label like ``counts``, or ``"balanced"`` for ``N / (K n_k)``. The sum
+        is still divided by N; PyTorch's weighted mean divides by the samples' weights, see
+        `from_weighted_mean`.
+    logit_adjustment : str, iterable of float, or mapping, optional
         Added to the logits inside the loss only (Menon et al. 2021), cross-entropy only, in nats:
-        a sequence, compact text, or ``"prior"`` for ``log(n_k / N)``, with a factor in front
-        (``"0.5*prior"``) if wanted. A constant added to all changes nothing.
+        a sequence, compact text, by label, or ``"prior"`` for ``log(n_k / N)``, with a factor in
+        front (``"0.5*prior"``) if wanted. A constant added to all changes nothing.
 
     Raises
     ------
@@ -150,13 +159,16 @@ class Problem:
         set_field(self, "weight_runs", ())
         set_field(self, "adjustment_runs", ())
         if class_weights is not None or logit_adjustment is not None:
-            self._take_loss_terms(class_weights, logit_adjustment)
+            self._take_loss_terms(class_weights, logit_adjustment, class_names(counts))
 
     def _take_loss_terms(
-        self, class_weights: PerClass | None, logit_adjustment: PerClass | None
+        self,
+        class_weights: PerClass | None,
+        logit_adjustment: PerClass | None,
+        names: Sequence[str],
     ) -> None:
-        weights = _class_weights(class_weights, self.runs)
-        adjustment = _logit_adjustment(logit_adjustment, self.runs)
+        weights = _class_weights(class_weights, self.runs, names)
+        adjustment = _logit_adjustment(logit_adjustment, self.runs, names)
         # What changes nothing is not kept: equal problems compare as equal.
         if weights != ((1.0, self.num_classes),):
             object.__setattr__(self, "weight_runs", weights)
@@ -187,8 +199,8 @@ class Problem:
         That is the convention of the Hong & Ling (2023) code: its ``reg_b`` is our
         ``bias_decay / 2``, and so for the others. Parameters are those of `Problem`.
         """
-        decays = _scaled(2.0, 2.0, 2.0, weight_decay, feature_decay, bias_decay)
-        return cls(counts, loss, **decays, **rest)
+        decays = conventions.no_half(Decays.given(weight_decay, feature_decay, bias_decay))
+        return cls(counts, loss, **decays._asdict(), **rest)
 
     @classmethod
     def from_summed_loss(
@@ -206,10 +218,10 @@ class Problem:
         That is the ridge cross-entropy of Thrampoulidis et al. (2022). Dividing the objective by
         N leaves the minimisers alone and divides every decay by N.
         """
-        runs = parse_counts(counts)  # once: counts may be an iterator
-        share = 1 / sum(run.count * run.classes for run in runs)
-        decays = _scaled(share, share, share, weight_decay, feature_decay, bias_decay)
-        return cls(format_counts(runs), loss, **decays, **rest)
+        counts = lasting(counts)
+        given = Decays.given(weight_decay, feature_decay, bias_decay)
+        decays = conventions.summed_loss(given, num_samples(parse_counts(counts)))
+        return cls(counts, loss, **decays._asdict(), **rest)
 
     @classmethod
     def from_batch_features(
@@ -240,15 +252,11 @@ class Problem:
             Factor in front of the mean loss: 1/2 in the Dang et al. codes' cross-entropy, and
             1/K where ``mse_loss / 2`` averages over all N K entries.
         """
-        runs = parse_counts(counts)  # once: counts may be an iterator
-        total = sum(run.count * run.classes for run in runs)
-        batch_size = whole_number("batch_size", batch_size)
-        if batch_size > total:
-            raise ValueError(f"batch_size: got {batch_size}, more than the {total} samples")
-        scale = positive_float("loss_scale", loss_scale)
-        factors = (1 / scale, batch_size / (total * scale), 1 / scale)
-        decays = _scaled(*factors, weight_decay, feature_decay, bias_decay)
-        return cls(format_counts(runs), loss, **decays, **rest)
+        counts = lasting(counts)
+        total = num_samples(parse_counts(counts))
+        given = Decays.given(weight_decay, feature_decay, bias_decay)
+        decays = conventions.batch_features(given, total, batch_size, loss_scale)
+        return cls(counts, loss, **decays._asdict(), **rest)
 
     @classmethod
     def from_weighted_mean(
@@ -260,11 +268,9 @@ class Problem:
         training set; in a batch the divisor varies around that. Other parameters are those of
         `Problem`.
         """
-        runs = parse_counts(counts)  # once: counts may be an iterator
-        counts = format_counts(runs)
         given = cls(counts, class_weights=class_weights, **rest)
-        total = float(given.counts @ given.class_weights)
-        return given.replace(class_weights=given.class_weights * (given.num_samples / total))
+        weights = conventions.weighted_mean(given.class_weights, given.counts)
+        return given.replace(class_weights=weights)
 
     def replace(self, **changes: Any) -> Problem:
         """Return a copy with some arguments of `Problem` changed.
@@ -372,25 +378,22 @@ class Problem:
     @property
     def counts(self) -> NDArray[np.int64]:
         """Samples of every class, shape (K,)."""
-        return np.repeat(
-            np.array([run.count for run in self.runs], dtype=np.int64),
-            [run.classes for run in self.runs],
-        )
+        return counts_array(self.runs)
 
     @property
     def compact_counts(self) -> str:
         """The counts as compact text, ``"500x5,100x5"``."""
-        return format_counts(self.runs)
+        return format_runs(self.runs)
 
     @property
     def num_classes(self) -> int:
         """Number of classes K."""
-        return sum(run.classes for run in self.runs)
+        return num_classes(self.runs)
 
     @property
     def num_samples(self) -> int:
         """Number of samples N."""
-        return sum(run.count * run.classes for run in self.runs)
+        return num_samples(self.runs)
 
     @property
     def weight_decay(self) -> float | tuple[float, ...]:
@@ -462,23 +465,6 @@ def _decay(name: str, value: Any) -> float:
     return number
 
 
-def _scaled(
-    by_weight: float,
-    by_feature: float,
-    by_bias: float,
-    weight_decay: Any,
-    feature_decay: Any,
-    bias_decay: Any,
-) -> dict[str, Any]:
-    return {
-        "weight_decay": by_weight * positive_float("weight_decay", weight_decay),
-        "feature_decay": by_feature * positive_float("feature_decay", feature_decay),
-        "bias_decay": (
-            None if bias_decay is None else by_bias * positive_float("bias_decay", bias_decay)
-        ),
-    }
-
-
 def _layer_decays(value: Any, depth: int) -> tuple[float, ...]:
     if isinstance(value, numbers.Real) or not isinstance(value, Iterable) or isinstance(value, str):
         return (_decay("weight_decay", value),) * depth
@@ -490,10 +476,9 @@ def _layer_decays(value: Any, depth: int) -> tuple[float, ...]:
     return decays
 
 
-def _class_weights(value: PerClass | None, counts: tuple[Group, ...]) -> Runs:
+def _class_weights(value: PerClass | None, counts: tuple[Group, ...], names: Sequence[str]) -> Runs:
     if isinstance(value, str) and value.strip() == "balanced":
-        classes = sum(run.classes for run in counts)
-        total = sum(run.count * run.classes for run in counts)
+        classes, total = num_classes(counts), num_samples(counts)
         return tuple((total / (classes * run.count), run.classes) for run in counts)
     low, high = WEIGHT_RANGE
     return parse_per_class(
@@ -502,13 +487,16 @@ def _class_weights(value: PerClass | None, counts: tuple[Group, ...]) -> Runs:
         counts,
         lambda weights: (weights >= low) & (weights <= high),
         f"numbers from {low:g} to {high:g}, or 'balanced'",
+        names,
     )
 
 
 _PRIOR = re.compile(r"\s*(?:([^*\s]+)\s*\*\s*)?prior\s*")
 
 
-def _logit_adjustment(value: PerClass | None, counts: tuple[Group, ...]) -> Runs:
+def _logit_adjustment(
+    value: PerClass | None, counts: tuple[Group, ...], names: Sequence[str]
+) -> Runs:
     allowed = f"numbers from {-MAX_ADJUSTMENT:g} to {MAX_ADJUSTMENT:g}, 'prior' or 'FACTOR*prior'"
     if isinstance(value, str) and (match := _PRIOR.fullmatch(value)):
         try:
@@ -517,7 +505,7 @@ def _logit_adjustment(value: PerClass | None, counts: tuple[Group, ...]) -> Runs
             factor = math.nan
         if not abs(factor) <= MAX_ADJUSTMENT:
             raise ValueError(f"logit_adjustment: got {shortened(repr(value))}, need {allowed}")
-        total = sum(run.count * run.classes for run in counts)
+        total = num_samples(counts)
         return tuple((factor * math.log(run.count / total), run.classes) for run in counts)
     return parse_per_class(
         "logit_adjustment",
@@ -525,6 +513,7 @@ def _logit_adjustment(value: PerClass | None, counts: tuple[Group, ...]) -> Runs
         counts,
         lambda numbers: np.abs(numbers) <= MAX_ADJUSTMENT,
         allowed,
+        names,
     )
 
 

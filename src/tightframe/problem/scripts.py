@@ -1,4 +1,4 @@
-"""What training scripts know: label counts, and weight decay and batch size of their configs.
+"""What training scripts know: weight decay and batch size of their configurations.
 
 Imports no torch; objects of PyTorch, Lightning and Hugging Face are known by what they have.
 """
@@ -7,135 +7,21 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tightframe.checks import positive_float, whole_number
-from tightframe.files import read_npz
-from tightframe.problem.counts import format_counts, parse_counts
+from tightframe.checks import positive_float
+from tightframe.problem.conventions import Decays, batch_features, batch_of
+from tightframe.problem.counts import CountsLike, lasting, num_samples, parse_counts
+from tightframe.problem.labels import label_counts
 from tightframe.problem.problem import Problem
-
-#: Names under which files and batches keep labels, the first that is there is taken.
-LABEL_NAMES = ("labels", "label", "y", "targets", "target")
-
-#: More classes than this are taken for something else than labels.
-MAX_LABEL = 10_000_000
 
 REDUCTIONS = ("mean", "sum")
 
 #: Files larger than this are refused as configurations.
 _MAX_CONFIG_BYTES = 2**20
-
-
-# -- label counts ----------------------------------------------------------------------------------
-
-
-def label_counts(source: Any) -> NDArray[np.int64]:
-    """Count the labels of a training set, class by class.
-
-    Parameters
-    ----------
-    source : array_like, path-like or iterable of batches
-        The labels, whole numbers from 0; a file of them (``.npy``, ``.npz`` or ``.parquet`` or
-        ``.csv`` with ``labels``, ``.txt`` with one a line); or a ``DataLoader`` (or any iterable)
-        whose batches are pairs (inputs, labels) or mappings with ``labels``, which is read once.
-
-    Returns
-    -------
-    ndarray, shape (K,), int64
-        K is one more than the largest label.
-
-    Raises
-    ------
-    ValueError
-        If there are no labels, one is no whole number from 0, or a class has no samples.
-
-    Examples
-    --------
-    >>> label_counts([0, 1, 1, 0, 2]).tolist()
-    [2, 2, 1]
-    """
-    if isinstance(source, (str, os.PathLike)):
-        return _counted(_file_labels(Path(source)))
-    if isinstance(source, (np.ndarray, list, tuple)) or hasattr(source, "__array__"):
-        return _counted(source)
-    if not isinstance(source, Iterable):
-        raise ValueError(f"labels: got {type(source).__name__}, need labels, a file or batches")
-    parts = [np.asarray(_batch_labels(batch)) for batch in source]
-    return _counted(np.concatenate([part.ravel() for part in parts]) if parts else [])
-
-
-def _counted(labels: Any) -> NDArray[np.int64]:
-    array = np.asarray(labels)
-    if array.ndim != 1 or not array.size or array.dtype.kind not in "iuf":
-        raise ValueError(
-            f"labels: got {array.dtype} of shape {array.shape}, need one whole number a sample"
-        )
-    bad = ~np.isfinite(array) | (array < 0) | (array > MAX_LABEL) | (array != np.floor(array))
-    if bad.any():
-        k = int(np.argmax(bad))
-        raise ValueError(f"labels: sample {k} has {array[k]}, need a whole number from 0")
-    counts = np.bincount(array.astype(np.int64))
-    if not counts.all():
-        raise ValueError(
-            f"labels: class {int(np.argmin(counts))} has no samples; classes are 0 to "
-            f"{len(counts) - 1}"
-        )
-    return counts
-
-
-def _batch_labels(batch: Any) -> Any:
-    if isinstance(batch, Mapping):
-        return batch[_label_name(batch, "labels: a batch")]
-    if isinstance(batch, (tuple, list)) and len(batch) >= 2:
-        return batch[1]
-    raise ValueError(
-        f"labels: got a batch of type {type(batch).__name__}, need (inputs, labels) or a mapping "
-        f"with one of {', '.join(LABEL_NAMES)}"
-    )
-
-
-def _label_name(names: Iterable[Any], what: str) -> str:
-    there = list(names)
-    for name in LABEL_NAMES:
-        if name in there:
-            return name
-    raise ValueError(
-        f"{what} has {', '.join(map(str, there)) or 'nothing'}; need one of "
-        f"{', '.join(LABEL_NAMES)}"
-    )
-
-
-def _file_labels(path: Path) -> Any:
-    if not path.is_file():
-        raise ValueError(f"labels: {path} is no file")
-    try:
-        if path.suffix == ".npy":
-            return np.load(path, allow_pickle=False)
-        if path.suffix == ".npz":
-            arrays = read_npz(path)
-            return arrays[_label_name(arrays, str(path))]
-        if path.suffix == ".txt":
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # of no data, which is refused
-                return np.loadtxt(path, ndmin=1)
-        if path.suffix in (".csv", ".parquet"):
-            import pandas as pd
-
-            table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
-            return table[_label_name(table.columns, str(path))].to_numpy()
-    except (ValueError, EOFError, OSError) as error:
-        text = " ".join(str(error).split())
-        raise ValueError(text if str(path) in text else f"labels: {path}: {text}") from None
-    raise ValueError(
-        f"labels: {path} ends in {path.suffix!r}, need .npy, .npz, .csv, .parquet, .txt"
-    )
 
 
 # -- settings --------------------------------------------------------------------------------------
@@ -265,7 +151,7 @@ def _read_config(path: Path) -> Any:
 
 
 def training_problem(
-    counts: Any,
+    counts: CountsLike,
     *,
     weight_decay: float,
     feature_decay: float | None = None,
@@ -309,30 +195,26 @@ def training_problem(
             f"feature_decay, batch_feature_decay: {what}, need one; where features decay only "
             "through the network's weights, fit it to a trained network with calibrate (--from-run)"
         )
-    runs = parse_counts(counts)
-    total = sum(run.count * run.classes for run in runs)
-    scale = 1.0
+    counts = lasting(counts)
+    total = num_samples(parse_counts(counts))
     if batch_size is not None:
-        batch_size = whole_number("batch_size", batch_size)
-        if batch_size > total:
-            raise ValueError(f"batch_size: got {batch_size}, more than the {total} samples")
-    if reduction == "sum" or batch_feature_decay is not None:
-        if batch_size is None:
-            raise ValueError("batch_size: missing; a summed loss or batch_feature_decay needs it")
-        scale = 1 / batch_size if reduction == "sum" else 1.0
-    features = feature_decay or 0.0
+        batch_size = batch_of(batch_size, total)
+    elif reduction == "sum" or batch_feature_decay is not None:
+        raise ValueError("batch_size: missing; a summed loss or batch_feature_decay needs it")
+    share = 1.0
     if batch_feature_decay is not None:
         share = positive_float("batch_feature_decay", batch_feature_decay)
-        features = share * scale * (batch_size or 1) / total
-    if rest.get("bias_decay") is not None:
-        rest["bias_decay"] = scale * positive_float("bias_decay", rest["bias_decay"])
-    make = Problem.from_weighted_mean if weighted_mean else Problem
-    return make(
-        format_counts(runs),
-        weight_decay=scale * positive_float("weight_decay", weight_decay),
-        feature_decay=features,
-        **rest,
+    size = batch_size or 1
+    decays = batch_features(
+        Decays.given(weight_decay, share, rest.pop("bias_decay", None)),
+        total,
+        size,
+        loss_scale=size if reduction == "sum" else 1,
     )
+    if feature_decay is not None:  # of a sample, beside the mean loss: in our units
+        decays = decays._replace(feature_decay=feature_decay)
+    make = Problem.from_weighted_mean if weighted_mean else Problem
+    return make(counts, **decays._asdict(), **rest)
 
 
 def described_problem(

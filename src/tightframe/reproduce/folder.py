@@ -24,24 +24,25 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from tightframe.checks import whole_number
-from tightframe.figures.model import Panel, panel_from_dict, panel_to_dict
+from tightframe.figures.model import Panel
+from tightframe.figures.storage import panel_from_dict, panel_to_dict
 from tightframe.files import read_json, read_npz, write_json, write_npz
 from tightframe.parallel import runner
+from tightframe.reproduce.results import FAILED, Results, TaskResult
 from tightframe.reproduce.spec import (
     NOT_REPRODUCED,
     SCALES,
+    UNDECIDED,
     Figure,
     Paper,
-    Results,
     Task,
-    TaskResult,
     Verdict,
     find_figures,
 )
@@ -419,10 +420,9 @@ class _Folder:
             plain = [panel_to_dict(panel) for panel in panels]
         except Exception as problem:  # a mistake in one figure does not end the others
             panels, plain = [], []
-            if not failed:
-                error = error or f"drawing failed: {_described(problem)}"
+            error = error or f"drawing failed: {_described(problem)}"
         folder = _figure_folder(self._out, name)
-        rows = _with_provenance(results.all_rows, [stored for _, stored in ended])
+        rows = _with_provenance(results.table, [stored for _, stored in ended])
         write_parquet(folder / "results.parquet", _table_of(rows))
         write_json(folder / "panels.json", plain)
         write_json(
@@ -461,46 +461,49 @@ def _figure_folder(out: Path, name: str) -> Path:
 
 def _failures(results: Results) -> list[dict[str, Any]]:
     return [
-        {"task": results.tasks[int(row["task"])].task.name, "reason": row["reason"]}
-        for row in results.failed.to_dict("records")
+        {"task": result.task.name, "reason": row["reason"]}
+        for result in results.tasks
+        for row in result.rows.to_dict("records")
+        if row["status"] == FAILED
     ]
 
 
 def _not_converged(results: Results) -> list[str]:
-    rows = results.rows
-    bad = rows[rows["status"] == "not_converged"]
-    return [results.tasks[i].task.name for i in dict.fromkeys(bad["task"].astype(int))]
+    return [
+        result.task.name
+        for result in results.tasks
+        if any(run.status == "not_converged" for run in result.runs)
+    ]
 
 
 def _verdicts(
     figure: Figure, results: Results, failed: Sequence[Mapping[str, Any]]
 ) -> tuple[list[Verdict], str | None]:
-    """Judge; where that is not possible say so, and count it as not reproduced."""
-    total = len(results.all_rows)
+    """Judge; where that is not possible say so, and reproduce nothing."""
+    total = len(results.table)
     try:
         verdicts = list(figure.judge(results))
         if not verdicts:
             raise ValueError("the figure gives no verdict")
-    except Exception as problem:
+    except Exception as problem:  # a mistake in the paper's module
         reason = _described(problem)
-        if failed:
-            sentence = f"{len(failed)} of {total} runs failed: {failed[0]['reason']}"
-        else:
-            sentence = f"The results could not be judged: {reason}"
-        undecided = Verdict(
-            criterion="the runs that decide it finish",
+        open_ = Verdict(
+            criterion="the runs can be judged",
             claimed=figure.claim,
             predicted=None,
             measured=f"{len(failed)} of {total} runs failed",
             tolerance=None,
-            outcome=NOT_REPRODUCED,
-            sentence=sentence,
+            outcome=UNDECIDED if failed else NOT_REPRODUCED,
+            sentence=f"The results could not be judged: {reason}",
         )
-        return [undecided], None if failed else f"judging failed: {reason}"
+        return [open_], f"judging failed: {reason}"
     if failed:
         runs = "run" if total == 1 else "runs"
         note = f" ({len(failed)} of {total} {runs} of this figure failed.)"
-        verdicts = [Verdict(**{**asdict(v), "sentence": v.sentence + note}) for v in verdicts]
+        verdicts = [
+            v if v.outcome == UNDECIDED else replace(v, sentence=v.sentence + note)
+            for v in verdicts
+        ]
     return verdicts, None
 
 

@@ -1,31 +1,29 @@
 """What a reproduction consists of: papers, their figures, the tasks behind them, the verdicts.
 
-A paper is one module of this package with a constant ``PAPER`` (see `PAPERS`). A figure says which
-tasks it needs at each scale, what decides whether the claim holds (`Figure.judge`), and what is
-drawn (`Figure.draw`); `tightframe.reproduce.tasks` runs the tasks and
-`tightframe.reproduce.folder` keeps everything in a folder.
+A paper is a package in `tightframe.reproduce.papers` with a constant ``PAPER``, a figure a module
+of it with a constant ``FIGURE``; both are found by looking. A figure says which tasks it needs at
+each scale, what decides whether the claim holds (`Figure.judge`), and what is drawn
+(`Figure.draw`); `tightframe.reproduce.tasks` runs the tasks and `tightframe.reproduce.folder` keeps
+everything in a folder.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import math
+import pkgutil
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
-
-from numpy.typing import NDArray
 
 from tightframe.figures.model import Panel
 from tightframe.files import to_plain
 from tightframe.runs.folder import config_hash
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from tightframe.reproduce.results import Results
 
 #: How much is spent: seconds a figure; at most ten minutes a figure on two cores; the original
 #: settings, for a GPU.
@@ -35,16 +33,11 @@ SCALES = ("smoke", "cpu", "paper")
 KINDS = ("solve", "path", "ufm", "network")
 
 REPRODUCED, NOT_REPRODUCED, NOT_AT_THIS_SCALE = "reproduced", "not reproduced", "not at this scale"
-OUTCOMES = (REPRODUCED, NOT_REPRODUCED, NOT_AT_THIS_SCALE)
 
-#: Name of a paper to its module in this package; one that is not written yet is absent.
-PAPERS = {
-    "zhu": "zhu",
-    "thrampoulidis": "thrampoulidis",
-    "dang-2023": "dang_2023",
-    "hong-ling": "hong_ling",
-    "dang-2024": "dang_2024",
-}
+#: Runs that the criterion rests on have failed, and the others do not refute it.
+UNDECIDED = "undecided"
+
+OUTCOMES = (REPRODUCED, NOT_REPRODUCED, NOT_AT_THIS_SCALE, UNDECIDED)
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
@@ -100,111 +93,6 @@ class Task:
         return f"{self.kind} ({text})" if text else self.kind
 
 
-@dataclass(frozen=True, eq=False)
-class TaskResult:
-    """What one task gave.
-
-    Attributes
-    ----------
-    task : Task
-    rows : DataFrame
-        One row a solution, run or network, numbered by ``row``; columns are in
-        `tightframe.reproduce.tasks`. A task that failed has one row of status ``"failed"``.
-    history : DataFrame
-        Measurements on the way, ``row`` says whose; empty without any.
-    read_arrays : callable
-        Reads the named arrays.
-    """
-
-    task: Task
-    rows: pd.DataFrame
-    history: pd.DataFrame
-    read_arrays: Callable[[], dict[str, NDArray[Any]]]
-
-    @cached_property
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Arrays by ``<name>_<row>``, read when first asked for."""
-        return self.read_arrays()
-
-
-@dataclass(frozen=True, eq=False)
-class Results:
-    """What the tasks of a figure gave: the input of `Figure.judge` and `Figure.draw`.
-
-    Attributes
-    ----------
-    scale : {"smoke", "cpu", "paper"}
-    tasks : tuple of TaskResult
-        In the figure's order.
-    """
-
-    scale: str
-    tasks: tuple[TaskResult, ...]
-
-    @cached_property
-    def all_rows(self) -> pd.DataFrame:
-        """Final rows of all tasks with their labels, ``kind`` and ``task`` (its number)."""
-        return self._joined("rows")
-
-    @property
-    def rows(self) -> pd.DataFrame:
-        """`all_rows` without those that failed; columns that no row has are missing."""
-        return self._of(failed=False)
-
-    @property
-    def failed(self) -> pd.DataFrame:
-        """Rows of `all_rows` with status ``"failed"``; their ``reason`` says why."""
-        return self._of(failed=True)
-
-    @cached_property
-    def history(self) -> pd.DataFrame:
-        """History rows of all tasks with their labels, ``kind``, ``task`` and ``row``."""
-        return self._joined("history")
-
-    def select(self, kind: str | None = None, **labels: Any) -> Results:
-        """Return the results of the tasks of a kind and with these labels; possibly of none."""
-        chosen = tuple(
-            result
-            for result in self.tasks
-            if kind in (None, result.task.kind)
-            and all(result.task.labels.get(name) == value for name, value in labels.items())
-        )
-        return Results(self.scale, chosen)
-
-    def array(self, row: Mapping[str, Any] | pd.Series, name: str) -> NDArray[Any]:
-        """Return the array of a row of this table, for example its ``"logits"``.
-
-        Raises
-        ------
-        KeyError
-            If the task did not keep it (``arrays`` in its arguments).
-        """
-        return self.tasks[int(row["task"])].arrays[f"{name}_{int(row['row'])}"]
-
-    def _of(self, *, failed: bool) -> pd.DataFrame:
-        table: pd.DataFrame = self.all_rows
-        return table[(table["status"] == "failed") == failed].reset_index(drop=True)
-
-    def _joined(self, name: str) -> pd.DataFrame:
-        import pandas as pd
-
-        tables = []
-        for i, result in enumerate(self.tasks):
-            table = getattr(result, name)
-            if len(table):
-                own = {"task": i, "kind": result.task.kind, **result.task.labels}
-                rest = table.drop(columns=[column for column in own if column in table])
-                tables.append(rest.assign(**own)[[*own, *rest.columns]])
-        # Columns without any value would decide the type of the joined ones.
-        tables = [table.dropna(axis="columns", how="all") for table in tables]
-        if not tables:
-            return pd.DataFrame({"task": [], "kind": [], "row": [], "status": []})
-        joined: pd.DataFrame = pd.concat(tables, ignore_index=True)
-        if name == "rows" and "reason" not in joined:
-            joined = joined.copy().assign(reason=None)  # one block again
-        return joined
-
-
 @dataclass(frozen=True)
 class Verdict:
     """Whether one claim holds, and what decides that.
@@ -221,7 +109,7 @@ class Verdict:
         What the runs gave.
     tolerance : float, str or None
         What the criterion allows.
-    outcome : {"reproduced", "not reproduced", "not at this scale"}
+    outcome : {"reproduced", "not reproduced", "not at this scale", "undecided"}
     sentence : str
         The finding in one plain sentence.
     """
@@ -248,21 +136,6 @@ class Verdict:
         return plain
 
 
-def verdict(
-    holds: bool | None,
-    *,
-    criterion: str,
-    claimed: str,
-    predicted: float | str | None,
-    measured: float | str | None,
-    tolerance: float | str | None,
-    sentence: str,
-) -> Verdict:
-    """Make a `Verdict` whose outcome follows from ``holds``; None: not at this scale."""
-    outcome = NOT_AT_THIS_SCALE if holds is None else REPRODUCED if holds else NOT_REPRODUCED
-    return Verdict(criterion, claimed, predicted, measured, tolerance, outcome, sentence)
-
-
 @dataclass(frozen=True)
 class Figure:
     """A figure or table of a paper, as something to run, judge and draw.
@@ -286,6 +159,8 @@ class Figure:
         `Results` to list of `tightframe.figures.model.Panel`.
     note : str
         How this differs from the paper's own figure.
+    place : int
+        Among the figures of its paper, in the paper's order.
     """
 
     name: str
@@ -297,6 +172,7 @@ class Figure:
     judge: Callable[[Results], list[Verdict]]
     draw: Callable[[Results], list[Panel]]
     note: str = ""
+    place: int = 0
 
     def __post_init__(self) -> None:
         _check_name(self.name)
@@ -309,7 +185,7 @@ class Paper:
     Parameters
     ----------
     name : str
-        As in `PAPERS`.
+        As users give it: ``"hong-ling"``.
     citation : str
         Authors, year, title, venue.
     url : str
@@ -335,20 +211,28 @@ def _check_name(name: str) -> None:
         raise ValueError(f"name: got {name!r}, need lower-case words joined by hyphens")
 
 
-# -- the registry ----------------------------------------------------------------------------------
+# -- found by looking ------------------------------------------------------------------------------
 
 
 def papers() -> dict[str, Paper]:
-    """Return all papers there are, by name, in the order of `PAPERS`."""
-    found = {}
-    for name, module in PAPERS.items():
-        full_name = f"tightframe.reproduce.papers.{module}"
-        if importlib.util.find_spec(full_name) is None:
-            continue
-        paper = getattr(importlib.import_module(full_name), "PAPER", None)
-        if paper is not None:
-            found[name] = paper
-    return found
+    """Return all papers there are, by name, in the order of their addresses: by arXiv number."""
+    found: list[Paper] = list(_constants("tightframe.reproduce.papers", "PAPER"))
+    return {paper.name: paper for paper in sorted(found, key=lambda paper: paper.url)}
+
+
+def figures_in(package: str) -> list[Figure]:
+    """Return the figures of a paper's package, by their place: for its ``PAPER``."""
+    found: list[Figure] = list(_constants(package, "FIGURE"))
+    return sorted(found, key=lambda figure: (figure.place, figure.name))
+
+
+def _constants(package: str, name: str) -> Iterator[Any]:
+    """Yield a constant of all modules of a package that have it."""
+    places = importlib.import_module(package).__path__
+    for module in pkgutil.iter_modules(places, f"{package}."):
+        value = getattr(importlib.import_module(module.name), name, None)
+        if value is not None:
+            yield value
 
 
 def find_figures(names: str | Sequence[str]) -> list[tuple[Paper, Figure]]:

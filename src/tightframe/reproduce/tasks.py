@@ -29,6 +29,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,9 @@ from tightframe.theory.thresholds import overall_decay, thresholds
 
 #: One row of a table: column to text, number, truth value or None.
 Row = dict[str, Any]
+
+#: Arrays that are a geometry, in the order of `Geometry`.
+GRAMS = ("classifier", "means", "logits")
 
 
 @dataclass
@@ -82,6 +86,50 @@ def seeded(task: Task, seed: int, device: str | None = None) -> Task:
     elif "seed" in arguments or seed:
         arguments["seed"] = arguments.get("seed", 0) + seed
     return Task(task.kind, arguments, task.labels)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run that a task is to give: its row has the same number.
+
+    Attributes
+    ----------
+    problem : callable
+        Makes the problem; ValueError if the arguments are none.
+    seed : int
+    """
+
+    problem: Callable[[], Problem]
+    seed: int = 0
+
+
+def planned(task: Task) -> list[Planned]:
+    """Return the runs that a task is to give, in the order of its rows."""
+    arguments = task.arguments
+    if task.kind == "network":
+        return [
+            Planned(partial(_network_problem, arguments["config"], i), _seed_of(arguments))
+            for i in range(len(arguments["config"].get("settings", [()])))
+        ]
+    if task.kind == "path":
+        points = [dict(zip(arguments["sweep"], p, strict=True)) for p in _points(arguments)]
+        return [Planned(partial(Problem, **{**arguments["problem"], **p})) for p in points]
+    seeds = arguments.get("seeds", [0]) if task.kind == "ufm" else [arguments.get("seed", 0)]
+    return [Planned(partial(Problem, **p), s) for p in arguments["problems"] for s in seeds]
+
+
+def _network_problem(config: Mapping[str, Any], i: int) -> Problem:
+    from tightframe.runs.config import RunConfig
+
+    return RunConfig.from_dict(dict(config)).problems[i]
+
+
+def _seed_of(arguments: Mapping[str, Any]) -> int:
+    return int(arguments["config"].get("seed", 0))
+
+
+def _points(arguments: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    return zip(*arguments["sweep"].values(), strict=True)
 
 
 def run_task(

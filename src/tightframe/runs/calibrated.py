@@ -10,8 +10,8 @@ import numpy as np
 
 from tightframe.advice.calibrate import Calibration, calibrate
 from tightframe.files import read_arrays
+from tightframe.problem.labels import label_counts
 from tightframe.problem.problem import Problem
-from tightframe.problem.scripts import label_counts
 from tightframe.runs.store import load_run
 
 

@@ -9,11 +9,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tightframe.checks import positive_float, whole_number
 from tightframe.data.registry import check_name
-from tightframe.problem.counts import CountsLike, PerClass, format_counts, parse_counts
+from tightframe.problem.counts import (
+    CountsLike,
+    PerClass,
+    compact_counts,
+    counts_array,
+    format_runs,
+    num_classes,
+    parse_counts,
+)
 from tightframe.problem.problem import Problem
 from tightframe.training.options import (
     check_milestones,
@@ -200,7 +207,7 @@ class RunConfig:
         """Check every argument and store it in one canonical form."""
         self._take_data()
         self._take_settings()
-        self._set("counts", format_counts(parse_counts(self.counts)))
+        self._set("counts", compact_counts(self.counts))
         self._take_oversample()
         for name, least in (("epochs", 1), ("measure_every", 1), ("seed", 0), ("threads", 1)):
             self._set(name, whole_number(name, getattr(self, name), least))
@@ -269,15 +276,12 @@ class RunConfig:
             if len(counts) == 1:
                 self._set("oversample", None)
             return
-        try:
-            factors = parse_counts(self.oversample)
-        except ValueError as error:
-            raise ValueError(str(error).replace("counts:", "oversample:", 1)) from None
-        classes, known = (sum(run.classes for run in runs) for runs in (factors, counts))
+        factors = parse_counts(self.oversample, "oversample")
+        classes, known = num_classes(factors), num_classes(counts)
         if classes != known:
             raise ValueError(f"oversample: got factors of {classes} classes, counts of {known}")
         once = all(run.count == 1 for run in factors)
-        self._set("oversample", None if once else format_counts(factors))
+        self._set("oversample", None if once else format_runs(factors))
 
     def _take_network(self) -> None:
         options = check_network(self.network, self.network_options, self.features)
@@ -357,9 +361,9 @@ class RunConfig:
         """The problem of every setting, with the counts after oversampling."""
         counts: Any = self.counts
         if self.oversample == "balance":
-            counts = np.full_like(_expanded(counts), _expanded(counts).max())
+            counts = np.full_like(counts_array(counts), counts_array(counts).max())
         elif self.oversample is not None:
-            counts = _expanded(counts) * _expanded(self.oversample)
+            counts = counts_array(counts) * counts_array(self.oversample)
         shared = {name: getattr(self, name) for name in _SHARED}
         (weight_decay, feature_decay), *rest = self._pairs
         first = Problem(
@@ -441,12 +445,6 @@ class RunConfig:
 def _default(f: dataclasses.Field[Any]) -> Any:
     made = f.default_factory
     return f.default if made is dataclasses.MISSING else made()
-
-
-def _expanded(counts: CountsLike) -> NDArray[np.int64]:
-    """Return one number a class."""
-    runs = parse_counts(counts)
-    return np.repeat([run.count for run in runs], [run.classes for run in runs])
 
 
 def _is_list(value: Any) -> bool:

@@ -15,12 +15,8 @@ from tightframe.problem.problem import Problem
 from tightframe.runs.verdicts import Verdict, group_verdicts
 from tightframe.solution import Solution
 from tightframe.solve import solve
-from tightframe.theory.certificate import (
-    Certificate,
-    certify,
-    factored_objective,
-    require_covered,
-)
+from tightframe.theory.certificate import Certificate, certify, factored_objective
+from tightframe.theory.coverage import require_covered
 
 #: Arrays that a file must hold.
 REQUIRED = ("features", "labels", "weight")

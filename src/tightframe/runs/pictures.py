@@ -1,17 +1,19 @@
-"""What is drawn, without a plotting library: both backends draw the same panels."""
+"""The pictures of a run as data: panels of a setting, and sheets of them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tightframe.figures.model import Block, Chart, Curve, HeatMaps, Matrix, Note, Panel, Sheet, Tick
 from tightframe.figures.style import margin_label
-from tightframe.runs.store import SettingRecord
+from tightframe.figures.table import format_number
+from tightframe.runs.store import RunRecord, SettingRecord
 from tightframe.runs.tables import (
     METRIC_NAMES,
     PART_NAMES,
@@ -19,186 +21,91 @@ from tightframe.runs.tables import (
     group_name,
     predicted_groups,
     predicted_metrics,
+    predicted_states,
     problem_groups,
+    setting_title,
     with_group_terms,
 )
 
 #: With more groups than this, margins are drawn over the groups, not over training.
 MAX_MARGIN_PANELS = 6
 
-
-@dataclass(frozen=True)
-class Line:
-    """One curve, or a horizontal line across the panel.
-
-    Attributes
-    ----------
-    label : str
-    role : str
-        A key of `tightframe.figures.style.COLORS`.
-    x, y : list of float; None in y where there is nothing to draw
-    markers : bool
-        Points instead of a line.
-    dashed : bool
-    """
-
-    label: str
-    role: str
-    x: list[float]
-    y: list[float | None]
-    markers: bool = False
-    dashed: bool = False
+_NOTHING = "no finite measurement"
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One pair of axes.
-
-    Attributes
-    ----------
-    key : str
-        Unique among the panels of a setting.
-    title, x_label, y_label : str
-    lines : list of Line
-        Empty if nothing was measured.
-    log : bool
-        Whether a log scale is asked for; `log_y` is what is drawn.
-    ticks : list of (position, label) or None
-        Of the x axis, where it is not a number line.
-    """
-
-    key: str
-    title: str
-    x_label: str
-    y_label: str
-    lines: list[Line] = field(default_factory=list)
-    log: bool = False
-    ticks: list[tuple[float, str]] | None = None
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is no point to draw."""
-        return not self._drawn
-
-    @property
-    def log_y(self) -> bool:
-        """Whether the y axis is logarithmic: only from a decade on, else it has no labels."""
-        drawn = self._drawn
-        return self.log and bool(drawn) and max(drawn) >= 10 * min(drawn)
-
-    @property
-    def _drawn(self) -> list[float]:
-        return [value for line in self.lines for value in line.y if value is not None]
+# -- panels, by a key that is unique among those of a setting --------------------------------------
 
 
-@dataclass(frozen=True)
-class HeatMap:
-    """One square matrix on a diverging scale, classes sorted by group.
-
-    Attributes
-    ----------
-    key, title : str
-    values : ndarray, shape (k, k), or None
-        None if it is not there yet.
-    classes : list of int
-        Which classes the rows and columns are.
-    limit : float
-        The scale runs from minus to plus this; the same for all maps of a setting.
-    ticks : list of (position, label)
-        Sample counts (and class weights), one label a group at its middle.
-    borders : list of float
-        Between the groups.
-    """
-
-    key: str
-    title: str
-    values: NDArray[np.float64] | None
-    classes: list[int]
-    limit: float
-    ticks: list[tuple[float, str]]
-    borders: list[float]
-
-
-def loss_panels(setting: SettingRecord) -> list[Panel]:
+def loss_charts(setting: SettingRecord) -> dict[str, Chart]:
     """Return the objective with the certified bound, and the difference on a log scale."""
     bound = (setting.prediction or {}).get("lower_bound")
     objective = _curve(setting, "objective", "measured", "training objective")
-    lines = [objective] if objective else []
+    curves = [objective] if objective else []
     if objective and bound is not None:
         label = "certified lower bound" if certified(setting) else "lower bound (not tight)"
-        lines.append(_level(objective, "bound", label, bound))
+        curves.append(_level(objective, "bound", label, bound))
     excess = _curve(setting, "excess", "measured", "objective minus bound", log=True)
-    return [
-        Panel("objective", "Training objective", "epoch", "objective", lines),
-        Panel(
-            "excess",
-            "Distance left to the bound",
-            "epoch",
-            "objective above bound",
-            [excess] if excess else [],
-            True,
-        ),
-    ]
+    left = "Distance left to the bound"
+    return {
+        "objective": _over_epochs("Training objective", "objective", curves),
+        "excess": _over_epochs(left, "objective above bound", [excess] if excess else [], log=True),
+    }
 
 
-def distance_panels(setting: SettingRecord) -> list[Panel]:
+def distance_charts(setting: SettingRecord) -> dict[str, Chart]:
     """Return the distances of every part to the prediction and to the ETF."""
-    panels = []
+    charts = {}
     for part, name in PART_NAMES.items():
-        lines = [
+        curves = [
             _curve(setting, f"{part}_to_predicted", "predicted", "to predicted", log=True),
-            _curve(setting, f"{part}_to_etf", "etf", "to ETF", log=True, dashed=True),
+            _curve(setting, f"{part}_to_etf", "etf", "to ETF", log=True, style="dashed"),
         ]
-        panels.append(
-            Panel(
-                f"distance-{part}",
-                name.capitalize(),
-                "epoch",
-                "normalised distance",
-                [line for line in lines if line],
-                True,
-            )
+        charts[f"distance-{part}"] = _over_epochs(
+            name.capitalize(), "normalised distance", [c for c in curves if c], log=True
         )
-    return panels
+    return charts
 
 
-def margin_panels(setting: SettingRecord) -> list[Panel]:
-    """Return measured against predicted margins, a panel a group or all groups in one."""
+def margin_charts(setting: SettingRecord) -> dict[str, Chart]:
+    """Return measured against predicted margins, a chart a group or all groups in one."""
     groups = predicted_groups(setting)
     if len(groups) > MAX_MARGIN_PANELS:
-        return [_margins_by_group(setting)]
-    panels = []
+        return {"margin-all": _margins_by_group(setting)}
+    charts = {}
     for i, group in enumerate(groups):
         measured = _curve(setting, f"group{i}_margin", "measured", "measured")
-        lines = []
+        curves = []
         if measured:
-            lines = [measured, _level(measured, "predicted", "predicted", group["margin"])]
+            curves = [measured, _level(measured, "predicted", "predicted", group["margin"])]
         state = "collapse" if group["collapsed"] else "stay distinct"
         title = f"{group_name(group)}: predicted to {state}"
-        panels.append(Panel(f"margin-{i}", title, "epoch", _margin_axis(setting), lines))
-    return panels
+        charts[f"margin-{i}"] = _over_epochs(title, _margin_axis(setting), curves)
+    return charts
 
 
-def _margins_by_group(setting: SettingRecord) -> Panel:
+def _margins_by_group(setting: SettingRecord) -> Chart:
     groups = predicted_groups(setting)
     places = [float(i) for i in range(len(groups))]
-    predicted = [_finite(group["margin"]) for group in groups]
-    lines = [Line("predicted", "predicted", places, predicted, markers=True)]
+    predicted = [group["margin"] for group in groups]
+    curves = [Curve("predicted", places, predicted, "predicted", "points", **_PREDICTED)]
     history = setting.history
     if history is not None and len(history):
-        columns = [f"group{i}_margin" for i in range(len(groups))]
-        last = [_finite(history[column].iloc[-1]) for column in columns]
-        lines.append(Line("measured", "measured", places, last, markers=True))
+        last = [history[f"group{i}_margin"].iloc[-1] for i in range(len(groups))]
+        curves.append(Curve("measured", places, last, "measured", "points", size=1.3))
     names = [with_group_terms(str(group["count"]), group) for group in groups]
-    ticks = list(zip(places, names, strict=True))
-    return Panel(
-        "margin-all",
+    return Chart(
         "Margin of every group at the end",
         "samples per class",
         _margin_axis(setting),
-        lines,
-        ticks=_thinned(ticks),
+        curves,
+        x_ticks=_thinned(list(zip(places, names, strict=True))),
+        legend="inside",
+        nothing=_NOTHING,
     )
+
+
+#: Points of a prediction, so that a measurement inside them is seen.
+_PREDICTED: dict[str, Any] = {"marker": "square", "hollow": True, "size": 1.4}
 
 
 def _margin_axis(setting: SettingRecord) -> str:
@@ -206,24 +113,23 @@ def _margin_axis(setting: SettingRecord) -> str:
     return margin_label(setting.problem.loss)
 
 
-def collapse_panels(setting: SettingRecord) -> list[Panel]:
+def collapse_charts(setting: SettingRecord) -> dict[str, Chart]:
     """Return the collapse metrics over training."""
     targets = predicted_metrics(setting)
-    panels = []
+    charts = {}
     for key, name in METRIC_NAMES.items():
         target = targets.get(key)
         log = key != "nc4" and target is None
-        line = _curve(setting, key, "measured", "measured", log=log)
-        lines = [line] if line else []
-        if line and target is not None:
-            lines.append(_level(line, "predicted", "predicted", target))
+        curve = _curve(setting, key, "measured", "measured", log=log)
+        curves = [curve] if curve else []
+        if curve and target is not None:
+            curves.append(_level(curve, "predicted", "predicted", target))
         title, _, detail = name.partition(", ")
-        title = title[0].upper() + title[1:]
-        panels.append(Panel(key, title, "epoch", detail, lines, log))
-    return panels
+        charts[key] = _over_epochs(title[0].upper() + title[1:], detail, curves, log=log)
+    return charts
 
 
-def heat_maps(setting: SettingRecord, max_classes: int = 256) -> list[HeatMap]:
+def heat_maps(setting: SettingRecord, max_classes: int = 256) -> HeatMaps | None:
     """Return predicted and measured mean logits and their difference, on one scale.
 
     Parameters
@@ -231,39 +137,147 @@ def heat_maps(setting: SettingRecord, max_classes: int = 256) -> list[HeatMap]:
     setting : SettingRecord
     max_classes : int
         With more classes than this, evenly chosen ones are shown.
+
+    Returns
+    -------
+    HeatMaps or None
+        None without a prediction; classes are sorted by group.
     """
     problem, arrays = setting.problem, setting.prediction_arrays
     if problem is None or arrays is None:
-        return []
+        return None
     order = np.argsort(problem.class_groups, kind="stable")
     if len(order) > max_classes:
         order = order[np.linspace(0, len(order) - 1, max_classes).round().astype(np.intp)]
     chosen = np.ix_(order, order)
     predicted = arrays["logits"][chosen]
-    measured = None if setting.final is None else setting.final["logits"][chosen]
-    limit = float(np.abs(predicted).max())
-    difference = None
+    measured = difference = None
     title = "Measured minus predicted"
-    if setting.final is not None and measured is not None:
+    if setting.final is not None:
+        measured = setting.final["logits"][chosen]
         difference = measured - predicted
-        limit = max(limit, float(np.abs(measured).max()))
         largest = np.abs(setting.final["logits"] - arrays["logits"]).max()  # of all classes
         title += f" (largest {largest:.2g})"
+    there = [predicted] if measured is None else [predicted, measured]
     groups = problem.class_groups[order]
-    borders = (np.flatnonzero(np.diff(groups)) + 0.5).tolist()
-    edges = [-0.5, *borders, len(order) - 0.5]
+    borders = [float(i + 1) for i in np.flatnonzero(np.diff(groups))]
     known = problem_groups(problem)
     shown = [known[i] for i in dict.fromkeys(groups.tolist())]
+    edges = [0.0, *borders, float(len(order))]
     ticks = [
-        ((low + high) / 2, _tick_name(group))
-        for low, high, group in zip(edges, edges[1:], shown, strict=False)
+        ((low + high - 1) / 2, _tick_name(group))
+        for (low, high), group in zip(pairwise(edges), shown, strict=True)
     ]
-    shared = ([int(k) for k in order], limit or 1.0, _thinned(ticks), borders)
-    return [
-        HeatMap("heat-predicted", "Predicted logits", predicted, *shared),
-        HeatMap("heat-measured", "Measured logits", measured, *shared),
-        HeatMap("heat-difference", title, difference, *shared),
+    return HeatMaps(
+        "Mean logits",
+        [
+            Matrix("Predicted logits", predicted),
+            Matrix("Measured logits", measured),
+            Matrix(title, difference),
+        ],
+        borders=borders,
+        limit=max(float(np.abs(matrix).max()) for matrix in there) or 1.0,
+        ticks=_thinned(ticks),
+        classes=[int(k) for k in order],
+        scale_label="logit",
+        nothing=_NOTHING,
+    )
+
+
+# -- sheets ----------------------------------------------------------------------------------------
+
+
+def setting_sheets(setting: SettingRecord) -> dict[str, Sheet]:
+    """Return the pictures of a setting by their names in a file."""
+    maps = heat_maps(setting)
+    no_prediction = Chart("", "", "", [], nothing="no prediction yet")
+    return {
+        "loss": _grid(
+            setting, "training objective and certified bound", loss_charts(setting), columns=2
+        ),
+        "distance": _grid(
+            setting, "distance to the prediction and to the ETF", distance_charts(setting), 2
+        ),
+        "margin": _grid(setting, "margins inside the class groups", margin_charts(setting), 2),
+        "collapse": _grid(setting, "collapse metrics", collapse_charts(setting), 3),
+        "logits": Sheet(
+            _title(setting, "mean logits"), [Block([maps or no_prediction], 3 if maps else 1, 4.0)],
+            13.0,
+        ),
+    }  # fmt: skip
+
+
+def summary_sheet(run: RunRecord) -> Sheet:
+    """Return every setting in one row: loss, distances, predicted and measured logits."""
+    none = Block([Chart("", "", "", [], nothing="no setting")], 1, 4.0)
+    return Sheet("", [_summary_row(setting) for setting in run.settings] or [none], 16.0)
+
+
+def _summary_row(setting: SettingRecord) -> Block:
+    few = 0 < len(predicted_groups(setting)) <= 3
+    states = f"predicted {predicted_states(setting)}" if few else ""
+    losses = loss_charts(setting)
+    loss = losses["objective"] if losses["excess"].empty else losses["excess"]
+    maps = heat_maps(setting)
+    panels: list[Panel] = [
+        _with_end_values(replace(loss, title="Objective falls onto the certified bound")),
+        _with_end_values(
+            replace(
+                distance_charts(setting)["distance-logits"],
+                title="Logits: distance to prediction and ETF",
+            )
+        ),
     ]
+    if maps is None:
+        panels += [Chart("", "", "", [], nothing="no prediction yet")] * 2
+    else:
+        panels.append(replace(maps, maps=maps.maps[:2]))
+    return Block(panels, 4, 3.45, _setting_line(setting, states), (1.25, 1.25, 1, 1))
+
+
+def _with_end_values(chart: Chart) -> Chart:
+    """Write the last value of every curve at its end."""
+    notes = [
+        Note(curve.x[-1], last, format_number(last, 2), curve.color)
+        for curve in chart.curves
+        if (last := curve.y[-1]) is not None
+    ]
+    return replace(chart, notes=notes)
+
+
+def _grid(setting: SettingRecord, what: str, charts: Mapping[str, Chart], columns: int) -> Sheet:
+    panels = list(charts.values()) or [Chart("", "", "", [], nothing=_NOTHING)]
+    columns = min(len(panels), columns)
+    return Sheet(_title(setting, what), [Block(panels, columns, 3.0)], 4.75 * columns)
+
+
+def _title(setting: SettingRecord, what: str) -> str:
+    return f"{what[0].upper()}{what[1:]}\n{_setting_line(setting)}"
+
+
+def _setting_line(setting: SettingRecord, states: str = "") -> str:
+    text = ": ".join(part for part in (setting_title(setting), states) if part)
+    return text if setting.finished else f"{text} [unfinished]"
+
+
+# -- what the panels share -------------------------------------------------------------------------
+
+
+def _over_epochs(title: str, y_label: str, curves: Sequence[Curve], *, log: bool = False) -> Chart:
+    drawn = [value for curve in curves for value in curve.y if value is not None]
+    single = all(len(curve.x) == 1 for curve in curves)
+    return Chart(
+        title,
+        "epoch",
+        y_label,
+        curves,
+        # Only from a decade on, or the axis has no labels.
+        log_y=log and bool(drawn) and max(drawn) >= 10 * min(drawn),
+        x_range=(0, 1 if single else None),
+        whole=("x",),
+        legend="inside",
+        nothing=_NOTHING,
+    )
 
 
 def _tick_name(group: Mapping[str, Any]) -> str:
@@ -278,30 +292,26 @@ def _curve(
     label: str,
     *,
     log: bool = False,
-    dashed: bool = False,
-) -> Line | None:
-    """Return a history column as a line; None if there is nothing of it to draw."""
+    style: str = "solid",
+) -> Curve | None:
+    """Return a history column as a curve; None if there is nothing of it to draw."""
     history = setting.history
     if history is None or column not in history:
         return None
-    y = [_finite(value, positive=log) for value in history[column]]
+    y = [value if _is_drawn(value, log) else None for value in history[column]]
     if all(value is None for value in y):
         return None
-    return Line(label, role, [float(x) for x in history["epoch"]], y, dashed=dashed)
+    return Curve(label, [float(x) for x in history["epoch"]], y, role, style)
 
 
-def _level(like: Line, role: str, label: str, value: float | None) -> Line:
+def _level(like: Curve, role: str, label: str, value: float | None) -> Curve:
     """Return a horizontal line as wide as a curve."""
-    level = _finite(value)
-    return Line(label, role, [like.x[0], like.x[-1]], [level, level], dashed=True)
+    return Curve(label, [like.x[0], like.x[-1]], [value, value], role, "dashed")
 
 
-def _finite(value: float | None, *, positive: bool = False) -> float | None:
-    """Return what can be drawn: not NaN, infinity, or on a log axis zero and below."""
-    if value is None or not math.isfinite(value) or (positive and value <= 0):
-        return None
-    return float(value)
+def _is_drawn(value: float | None, positive: bool) -> bool:
+    return value is not None and math.isfinite(value) and (value > 0 or not positive)
 
 
-def _thinned(ticks: list[tuple[float, str]], most: int = 12) -> list[tuple[float, str]]:
+def _thinned(ticks: list[Tick], most: int = 12) -> list[Tick]:
     return ticks[:: -(-len(ticks) // most)] if ticks else ticks

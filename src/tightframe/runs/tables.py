@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 
 from tightframe.changes import thresholds
+from tightframe.figures.table import Column, Table
+from tightframe.figures.table import format_number as format_number
 from tightframe.geometry.dense import PARTS
+from tightframe.metrics.registry import METRICS
 from tightframe.problem.problem import Problem, with_loss_terms
 from tightframe.runs.store import RunRecord, SettingRecord
 from tightframe.theory.thresholds import Thresholds
@@ -34,14 +37,7 @@ _SCALARS = {
     "test_accuracy": "test accuracy",
 }
 
-METRIC_NAMES = {
-    "nc1": "NC1, tr Σ_W Σ_B⁺ / K",
-    "nc1_quotient": "NC1 quotient, tr Σ_W / tr Σ_B",
-    "cdnv": "CDNV, spread over class distance",
-    "self_duality": "NC3, classifier to centred means",
-    "bias_alignment": "bias alignment, ‖b + W μ‖",
-    "nc4": "NC4, share unlike nearest mean",
-}
+METRIC_NAMES = {metric.key: metric.label for metric in METRICS if metric.place}
 
 
 @dataclass(frozen=True)
@@ -109,6 +105,52 @@ def metric_rows(setting: SettingRecord) -> list[MetricRow]:
         etf = _number(last.get(key)) if key == "self_duality" else None
         rows.append(_row(key, label, first, last, distance, etf))
     return rows
+
+
+def metric_table(setting: SettingRecord, digits: int = 5) -> Table:
+    """Return `metric_rows` as a table."""
+    numbers = [
+        Column(name, align="right", format=f".{digits}g")
+        for name in ("start", "end", "to predicted", "to ETF")
+    ]
+    rows = [[r.label, r.start, r.end, r.to_predicted, r.to_etf] for r in metric_rows(setting)]
+    return Table(setting_title(setting), ["metric", *numbers], rows)
+
+
+def group_rows(setting: SettingRecord) -> list[dict[str, Any]]:
+    """Return what is said of a setting's class groups: predicted, measured, verdict."""
+    limits = setting_thresholds(setting)
+    places = [] if limits is None else [group.logit_decay for group in limits.groups]
+    found = verdicts(setting)
+    rows = []
+    for i, group in enumerate(predicted_groups(setting)):
+        verdict = found[i] if i < len(found) else {}
+        rows.append(
+            {
+                "name": group_name(group),
+                "threshold": places[i] if i < len(places) else None,
+                "margin": group.get("margin"),
+                "predicted": "collapsed" if group.get("collapsed") else "distinct",
+                "measured_margin": verdict.get("measured_margin"),
+                "measured": verdict.get("measured"),
+            }
+        )
+    return rows
+
+
+def group_table(setting: SettingRecord) -> Table:
+    """Return `group_rows` as a table."""
+    columns: list[str | Column] = [
+        "class group",
+        Column("collapses from λ", align="right"),
+        Column("predicted margin", align="right"),
+        "predicted",
+        Column("measured margin", align="right"),
+        Column("measured", align="left"),
+    ]
+    names = ("name", "threshold", "margin", "predicted", "measured_margin", "measured")
+    rows = [[row[name] for name in names] for row in group_rows(setting)]
+    return Table(setting_title(setting), columns, rows)
 
 
 def predicted_metrics(setting: SettingRecord) -> dict[str, float | None]:
@@ -268,18 +310,6 @@ def group_name(group: Mapping[str, Any]) -> str:
 def with_group_terms(name: str, group: Mapping[str, Any]) -> str:
     """Add a group's class weight and logit adjustment to its name; old records have none."""
     return with_loss_terms(name, group.get("class_weight", 1), group.get("logit_adjustment", 0))
-
-
-def format_number(value: Any, digits: int = 5) -> str:
-    """Return a number for a table cell: ``"n/a"`` for None and NaN, never those words."""
-    if value is None or isinstance(value, str):
-        return value or "n/a"
-    number = float(value)
-    if math.isnan(number):
-        return "n/a"
-    if math.isinf(number):
-        return "∞" if number > 0 else "-∞"
-    return f"{number + 0.0:.{digits}g}"  # + 0.0: no negative zero
 
 
 def _parts() -> list[str]:

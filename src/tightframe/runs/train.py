@@ -35,7 +35,7 @@ from tightframe.runs.folder import environment, open_folder
 from tightframe.runs.verdicts import Verdict, described, group_verdicts, state_of
 from tightframe.solution import Solution
 from tightframe.solve import solve
-from tightframe.theory.certificate import require_covered
+from tightframe.theory.coverage import require_covered
 from tightframe.training.backbones import build_backbone
 from tightframe.training.callbacks import CollapseCallback, Measured
 from tightframe.training.margins import group_margins

@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from tightframe.checks import require_positive_fields
 from tightframe.geometry.blocks import Array, Partition, svd
 from tightframe.problem.problem import Problem
 from tightframe.solvers.interpolation import lagrange
 from tightframe.solvers.newton import FactoredResult, minimise_from
 from tightframe.solvers.starts import Factors
 
-#: Points an extrapolation goes through, at most.
-MAX_POINTS = 4
 
-#: An extrapolation reaches no further than so many times the last step.
-MAX_REACH = 2.0
+@dataclass(frozen=True)
+class ContinuationOptions:
+    """How far extrapolations go.
+
+    Attributes
+    ----------
+    max_points : int
+        Points an extrapolation goes through, at most.
+    max_reach : float
+        It reaches no further than so many times the last step.
+
+    Raises
+    ------
+    ValueError
+        If one of them is not positive.
+    """
+
+    max_points: int = 4
+    max_reach: float = 2.0
+
+    def __post_init__(self) -> None:
+        require_positive_fields(self)
+
+
+DEFAULTS = ContinuationOptions()
 
 
 class Continuation:
@@ -25,7 +49,8 @@ class Continuation:
     merged groups changes, the path has a kink: what lies before is forgotten.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, options: ContinuationOptions = DEFAULTS) -> None:
+        self.options = options
         self.positions: list[Array] = []
         self.points: list[Factors] = []
 
@@ -46,10 +71,10 @@ class Continuation:
             return None
         chain = np.array([*self.positions, position])
         steps = np.linalg.norm(np.diff(chain, axis=0), axis=1)
-        if not 0 < steps[-1] <= MAX_REACH * steps[-2]:
+        if not 0 < steps[-1] <= self.options.max_reach * steps[-2]:
             return None
         times = np.r_[0.0, np.cumsum(steps)]
-        (weights,) = lagrange(times[:-1], times[-1:], MAX_POINTS)
+        (weights,) = lagrange(times[:-1], times[-1:], self.options.max_points)
         left, right, within, bias = (
             np.tensordot(weights, np.array(parts), axes=1)
             for parts in zip(*self.points, strict=True)
@@ -72,8 +97,8 @@ class Continuation:
                 return
             else:
                 factors = turned(factors, last)
-        self.positions = [*self.positions, position][-MAX_POINTS:]
-        self.points = [*self.points, factors][-MAX_POINTS:]
+        self.positions = [*self.positions, position][-self.options.max_points :]
+        self.points = [*self.points, factors][-self.options.max_points :]
 
 
 def turned(factors: Factors, last: Factors) -> Factors:

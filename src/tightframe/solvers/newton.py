@@ -16,49 +16,77 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tightframe.checks import require_positive_fields
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition, singular_values, svd
 from tightframe.problem.problem import Problem, at_most
 from tightframe.solvers.starts import Factors, first_guess
+from tightframe.solvers.stats import Round, Stats
 from tightframe.theory.certificate import Certificate, certify_blocks, without_constant
 
 Vector = Array
 
-#: More groups than this start from an answer with neighbouring counts pooled, so many to a group,
-#: and solved to a relative gap of `COARSE_TOLERANCE`.
-DIRECT_GROUPS = 300
-POOL = 3
-COARSE_TOLERANCE = 1e-6
-
-#: Up to this many unknowns a Newton step solves with the Hessian written out.
-MAX_DENSE_UNKNOWNS = 80
-
-#: The first radius is at most so many times the scaled gradient: where that is small, long steps go
-#: along directions that turn U and V together, which are of no use.
-FIRST_RADIUS = 300.0
-
-#: A prediction that needs more Newton steps than this was a bad one.
-MAX_WARM_ITERATIONS = 20
-
-#: Conjugate-gradient steps allowed for one Newton step.
-MAX_CG_STEPS = 1000
-
-#: Added to the scaled Hessian's diagonal (about one) before it is factored.
-SHIFT = 1e-9
-
-#: Times that a proximal step into new directions is made four times as long.
-MAX_LONGER_STEPS = 20
-
-#: Newton steps go to this norm of the gradient (see `_newton`) before the rank is looked at. After
-#: that they aim at the tolerance: the certified relative gap is 0.1 to 200 times its square.
-ROUGH_ACCURACY = 1e-2
-
-#: Where a singular value of X is as small as this (relatively), or one of the residual as near its
-#: limit, Newton steps go on to a norm of `SETTLED_ACCURACY`: before, the rank may be another.
-RANK_SLACK = 2e-3
-SETTLED_ACCURACY = 1e-9
-
 #: No round asks for more than this: rounding is above.
 LAST_ACCURACY = 1e-14
+
+
+@dataclass(frozen=True)
+class NewtonOptions:
+    """What the solver's work is spent on; the answer's certificate does not depend on it.
+
+    Attributes
+    ----------
+    direct_groups : int
+        More groups than this start from an answer with neighbouring counts pooled.
+    pool : int
+        Groups that are pooled into one.
+    coarse_tolerance : float
+        Relative gap of the pooled answer.
+    max_dense_unknowns : int
+        Up to so many a Newton step solves with the Hessian written out.
+    first_radius : float
+        The first radius is at most so many times the scaled gradient: where that is small, long
+        steps go along directions that turn U and V together, which are of no use.
+    max_warm_iterations : int
+        A prediction that needs more Newton steps than this was a bad one.
+    max_cg_steps : int
+        Conjugate-gradient steps allowed for one Newton step.
+    shift : float
+        Added to the scaled Hessian's diagonal (about one) before it is factored.
+    max_longer_steps : int
+        Times that a proximal step into new directions is made four times as long.
+    rough_accuracy : float
+        Newton steps go to this norm of the gradient (see `_newton`) before the rank is looked at.
+        After that they aim at the tolerance: the certified relative gap is 0.1 to 200 times its
+        square.
+    rank_slack, settled_accuracy : float
+        Where a singular value of X is as small as the former (relatively), or one of the residual
+        as near its limit, Newton steps go on to a norm of the latter: before, the rank may be
+        another.
+
+    Raises
+    ------
+    ValueError
+        If one of them is not positive.
+    """
+
+    direct_groups: int = 300
+    pool: int = 3
+    coarse_tolerance: float = 1e-6
+    max_dense_unknowns: int = 80
+    first_radius: float = 300.0
+    max_warm_iterations: int = 20
+    max_cg_steps: int = 1000
+    shift: float = 1e-9
+    max_longer_steps: int = 20
+    rough_accuracy: float = 1e-2
+    rank_slack: float = 2e-3
+    settled_accuracy: float = 1e-9
+
+    def __post_init__(self) -> None:
+        require_positive_fields(self)
+
+
+DEFAULTS = NewtonOptions()
 
 
 @dataclass(frozen=True)
@@ -69,7 +97,7 @@ class FactoredResult:
     factors: Factors
     certificate: Certificate
     converged: bool
-    iterations: int
+    stats: Stats
 
 
 class Model(NamedTuple):
@@ -93,10 +121,13 @@ class FactoredProblem:
         Convex form required.
     partition : Partition
         Classes of a group share their logits.
+    options : NewtonOptions
     """
 
-    def __init__(self, problem: Problem, partition: Partition) -> None:
-        self.problem = problem
+    def __init__(
+        self, problem: Problem, partition: Partition, options: NewtonOptions = DEFAULTS
+    ) -> None:
+        self.problem, self.options = problem, options
         self.partition = partition
         self.fit = problem.loss_object.datafit(partition)
         self.decay = problem.logit_decay
@@ -233,6 +264,7 @@ def minimise(
     tol: float,
     max_iterations: int = 5000,
     start: Factors | None = None,
+    options: NewtonOptions = DEFAULTS,
 ) -> FactoredResult:
     """Solve the convex form over block logits to a certified relative gap.
 
@@ -248,20 +280,24 @@ def minimise(
         Newton iterations allowed.
     start : Factors, optional
         Where to start from, over the same partition; by default `first_guess`.
+    options : NewtonOptions
     """
-    f = FactoredProblem(problem, partition)
-    used, radius = 0, math.inf
+    f = FactoredProblem(problem, partition, options)
+    used, adaptations, radius = 0, 0, math.inf
+    history: list[Round] = []
     if start is not None:
         x = f.enter(start)
-    elif partition.num_groups > DIRECT_GROUPS:
-        x = f.enter(_pooled_start(problem, partition, max_iterations))
+    elif partition.num_groups > options.direct_groups:
+        x = f.enter(_pooled_start(f, max_iterations))
     else:
         guess = first_guess(problem, partition)
         x = f.enter(guess)
         if not _is_settled(f, guess):
-            x = _adapt_rank(f, x)
-            x, used, _, _ = _newton(f, x, ROUGH_ACCURACY, radius, max_iterations)
-            x = _adapt_rank(f, x)
+            first = _adapt_rank(f, x)
+            rough, used, _, _ = _newton(f, first, options.rough_accuracy, radius, max_iterations)
+            adaptations += first is not x
+            x = _adapt_rank(f, rough)
+            adaptations += x is not rough
     accuracy = _accuracy(tol)
     while True:
         x, steps, reached, radius = _newton(f, x, accuracy, radius, max_iterations - used)
@@ -269,12 +305,14 @@ def minimise(
         logits, bias = f.blocks(x)
         certificate = certify_blocks(problem, logits, bias, enough=tol)
         converged = certificate.gap <= tol * certificate.primal
+        history.append(Round(used, certificate.primal, certificate.dual, f.rank(x)))
         if used >= max_iterations or accuracy <= LAST_ACCURACY:
             break
         hidden = converged and _may_hide_rank(f, x, logits, reached)
         if not converged or _may_shrink(f, x, logits):
             adapted = _adapt_rank(f, x)
             if adapted is not x:
+                adaptations += 1
                 x, radius = adapted, math.inf
                 accuracy = max(accuracy if steps else 0.1 * accuracy, LAST_ACCURACY)
                 continue
@@ -288,7 +326,8 @@ def minimise(
         accuracy = max(min(reached, accuracy) * min(max(wanted, 1e-2), 0.2), LAST_ACCURACY)
     factors = f.unpack(x)
     factors = factors._replace(bias=without_constant(problem, factors.bias, partition.sizes))
-    return FactoredResult(logits, factors, certificate, converged, used)
+    stats = Stats(used, 1, adaptations, tuple(history))
+    return FactoredResult(logits, factors, certificate, converged, stats)
 
 
 def minimise_from(
@@ -296,7 +335,7 @@ def minimise_from(
 ) -> FactoredResult:
     """Minimise from a prediction, if there is one; afresh where it turns out a bad one."""
     if start is not None:
-        few = min(MAX_WARM_ITERATIONS, max_iterations)
+        few = min(DEFAULTS.max_warm_iterations, max_iterations)
         result = minimise(problem, partition, tol=tol, max_iterations=few, start=start)
         if result.converged:
             return result
@@ -314,23 +353,31 @@ def polish(
 
     Neither rank nor gap are looked at. None if few are not enough.
     """
-    f, few = FactoredProblem(problem, partition), min(MAX_WARM_ITERATIONS, max_iterations)
+    f = FactoredProblem(problem, partition)
+    few = min(f.options.max_warm_iterations, max_iterations)
     x, _, reached, _ = _newton(f, f.enter(start), _accuracy(tol), math.inf, few)
     return f.unpack(x) if reached <= _accuracy(tol) else None
 
 
-def _pooled_start(problem: Problem, partition: Partition, max_iterations: int) -> Factors:
+def _pooled_start(f: FactoredProblem, max_iterations: int) -> Factors:
     """Return the answer for neighbouring groups pooled, spread over them.
 
     The logits vary smoothly with the counts, so that few steps remain to be done.
     """
+    problem, partition, options = f.problem, f.partition, f.options
     parents = np.empty(partition.num_groups, dtype=np.intp)
-    parents[np.argsort(partition.pull)] = np.arange(partition.num_groups) // POOL
+    parents[np.argsort(partition.pull)] = np.arange(partition.num_groups) // options.pool
     sizes = np.bincount(parents, partition.sizes).astype(np.float64)
     parts = (partition.counts, partition.weights, partition.adjustment)
     counts, *rest = (np.bincount(parents, partition.sizes * part) / sizes for part in parts)
     pooled = Partition(counts, sizes, lambda: parents, *rest)
-    coarse = minimise(problem, pooled, tol=COARSE_TOLERANCE, max_iterations=max_iterations)
+    coarse = minimise(
+        problem,
+        pooled,
+        tol=options.coarse_tolerance,
+        max_iterations=max_iterations,
+        options=options,
+    )
     return Factors.balanced(coarse.logits.refine(partition, parents), coarse.factors.bias[parents])
 
 
@@ -361,11 +408,11 @@ def _may_shrink(f: FactoredProblem, x: Vector, logits: BlockMatrix) -> bool:
 
 def _may_hide_rank(f: FactoredProblem, x: Vector, logits: BlockMatrix, reached: float) -> bool:
     """Tell whether the minimiser may have another rank, for all that the gradient says."""
-    if reached <= SETTLED_ACCURACY:
+    if reached <= f.options.settled_accuracy:
         return False
     left, values, right = logits.decomposition
     rank = f.rank(x)
-    if rank and values[rank - 1] < RANK_SLACK * max(values[0], f.safe_value):
+    if rank and values[rank - 1] < f.options.rank_slack * max(values[0], f.safe_value):
         return True
     if rank >= f.problem.loss_object.max_rank(f.partition.num_groups):
         return False
@@ -374,7 +421,8 @@ def _may_hide_rank(f: FactoredProblem, x: Vector, logits: BlockMatrix, reached: 
     residual = f.project(residual.T).T
     rest = residual - left[:, :rank] @ (left[:, :rank].T @ residual)
     rest = rest - (rest @ right[:rank].T) @ right[:rank]
-    return bool(singular_values(rest)[0] > (1 - RANK_SLACK) * f.decay * f.partition.num_samples)
+    limit = (1 - f.options.rank_slack) * f.decay * f.partition.num_samples
+    return bool(singular_values(rest)[0] > limit)
 
 
 def _longer_step(f: FactoredProblem, x: Vector, best: Vector) -> Vector:
@@ -383,7 +431,7 @@ def _longer_step(f: FactoredProblem, x: Vector, best: Vector) -> Vector:
     The bound of the curvature is far too cautious where factors are small, or only begin.
     """
     size, value = f.step_size, f.value(best)
-    for _ in range(MAX_LONGER_STEPS):
+    for _ in range(f.options.max_longer_steps):
         size *= 4
         longer = f.enter(f.proximal_step(x, size))
         longer_value = f.value(longer)
@@ -404,17 +452,17 @@ def _newton(
     value = f.value(x)
     model = f.model(x)
     reached = float(np.linalg.norm(model.gradient / model.weights))
-    radius = min(radius, math.sqrt(2 * value), FIRST_RADIUS * reached)
+    radius = min(radius, math.sqrt(2 * value), f.options.first_radius * reached)
     if not math.isfinite(radius):
         return x, 0, math.inf, math.inf
-    solve = _direct_step if len(x) <= MAX_DENSE_UNKNOWNS else _truncated_step
+    solve = _direct_step if len(x) <= f.options.max_dense_unknowns else _truncated_step
     for iteration in range(max_iterations):
         reached = float(np.linalg.norm(model.gradient / model.weights)) / math.sqrt(value)
         if reached <= accuracy:
             return x, iteration, reached, radius
         # No more exact than superlinear convergence, or the end of the round, asks for.
         exactness = max(0.5 * accuracy, reached * min(0.1, math.sqrt(reached)))
-        step, length = solve(model, radius, reached, exactness * math.sqrt(value))
+        step, length = solve(model, f.options, radius, reached, exactness * math.sqrt(value))
         step = f.feasible(step)
         predicted = -float(model.gradient @ step + step @ model.hessian(step) / 2)
         trial = x + step
@@ -440,7 +488,9 @@ def _newton(
     return x, max_iterations, math.inf, radius
 
 
-def _direct_step(model: Model, radius: float, shift: float, _: float) -> tuple[Vector, float]:
+def _direct_step(
+    model: Model, options: NewtonOptions, radius: float, shift: float, _: float
+) -> tuple[Vector, float]:
     """Minimise the model in the trust region with the Hessian written out.
 
     A small shift makes up for the directions that turn U and V together, where it is singular.
@@ -449,7 +499,7 @@ def _direct_step(model: Model, radius: float, shift: float, _: float) -> tuple[V
     w = model.weights
     matrix = model.hessian(np.eye(len(w))) / w / w[:, None]
     target = -model.gradient / w
-    least, shift, limited = max(SHIFT, shift), SHIFT, False
+    least, shift, limited = max(options.shift, shift), options.shift, False
     while True:
         shifted = matrix + shift * np.eye(len(w))
         try:
@@ -464,7 +514,7 @@ def _direct_step(model: Model, radius: float, shift: float, _: float) -> tuple[V
 
 
 def _truncated_step(
-    model: Model, radius: float, shift: float, accuracy: float
+    model: Model, options: NewtonOptions, radius: float, shift: float, accuracy: float
 ) -> tuple[Vector, float]:
     """Minimise the model in the trust region by Steihaug's truncated conjugate gradients."""
     w = model.weights
@@ -472,7 +522,7 @@ def _truncated_step(
     step = np.zeros_like(residual)
     direction = residual.copy()
     squared = float(residual @ residual)
-    for _ in range(min(2 * len(w), MAX_CG_STEPS)):
+    for _ in range(min(2 * len(w), options.max_cg_steps)):
         product = model.hessian(direction / w) / w + shift * direction
         curvature = float(direction @ product)
         length = squared / curvature if curvature > 0 else math.inf

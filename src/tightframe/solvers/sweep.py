@@ -10,41 +10,66 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tightframe.checks import require_positive_fields
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition, svd
 from tightframe.problem.problem import Problem
 from tightframe.solvers.interpolation import lagrange
 from tightframe.solvers.newton import minimise_from, polish
 from tightframe.solvers.starts import Factors
+from tightframe.solvers.stats import Stats
 from tightframe.theory.certificate import Certificate, certify_batch, without_constant
 
-#: Nodes of one polynomial, at most.
-MAX_NODES = 10
 
-#: Nodes of a stretch: at least, for each factor of ten that the gap must fall, and how many more of
-#: those it takes for each decade of decays. Measured; what they miss is solved. A gap that is more
-#: than `MAX_EXCESS` too large says nothing.
-LEAST_NODES = 1.9
-MAX_EXCESS = 1e8
-NODES_A_DIGIT = 1.0
-MORE_A_DECADE = 0.15
+@dataclass(frozen=True)
+class SweepOptions:
+    """How much of a sweep is solved; what is interpolated is certified to the same tolerance.
 
-#: Polynomials are in a power of the decay, between its logarithm, which small decays ask for, and
-#: itself, which large ones do: this over the decades that are swept.
-POWER = 0.7
+    Attributes
+    ----------
+    max_nodes : int
+        Nodes of one polynomial, at most.
+    least_nodes, nodes_a_digit, more_a_decade : float
+        Nodes of a stretch: at least, for each factor of ten that the gap must fall, and how many
+        more of those it takes for each decade of decays. Measured; what they miss is solved.
+    max_excess : float
+        A gap that is more than this times too large says nothing.
+    power : float
+        Polynomials are in a power of the decay, between its logarithm, which small decays ask for,
+        and itself, which large ones do: this over the decades that are swept.
+    node_tolerance : float
+        Nodes are solved to this share of the tolerance.
+    batch_entries : int
+        Entries of the logits of one batch: what fits into a core's cache.
 
-#: Nodes are solved to this share of the tolerance.
-NODE_TOLERANCE = 0.5
+    Raises
+    ------
+    ValueError
+        If one of them is not positive.
+    """
+
+    max_nodes: int = 10
+    least_nodes: float = 1.9
+    nodes_a_digit: float = 1.0
+    more_a_decade: float = 0.15
+    max_excess: float = 1e8
+    power: float = 0.7
+    node_tolerance: float = 0.5
+    batch_entries: int = 2**16
+
+    def __post_init__(self) -> None:
+        require_positive_fields(self)
+
+
+DEFAULTS = SweepOptions()
 
 #: Squares of singular values may be so far apart for eigenvectors to give the singular vectors.
 SAFE_CONDITION = 1e-6
-
-#: Entries of the logits of one batch: what fits into a core's cache.
-BATCH_ENTRIES = 2**16
 
 
 class Point(NamedTuple):
@@ -54,6 +79,7 @@ class Point(NamedTuple):
     bias: Array
     certificate: Certificate
     solved: bool
+    stats: Stats = Stats()
 
 
 class Node(NamedTuple):
@@ -75,10 +101,18 @@ class Sweep:
         Convex form required; equal but for their decays.
     tol, max_iterations
         As in `minimise`.
+    options : SweepOptions
     """
 
-    def __init__(self, problems: Sequence[Problem], tol: float, max_iterations: int) -> None:
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        tol: float,
+        max_iterations: int,
+        options: SweepOptions = DEFAULTS,
+    ) -> None:
         self.problems = problems
+        self.options = options
         self.partition = Partition.coarsest(problems[0])
         self.problem = problems[0]
         self.fit = self.problem.loss_object.datafit(self.partition)
@@ -87,7 +121,7 @@ class Sweep:
         self.bias_decays = np.array([problem.bias_decay for problem in problems])
         only_bias = np.ptp(self.decays) == 0 and np.ptp(self.bias_decays) > 0
         swept = self.bias_decays if only_bias else self.decays
-        self.power = POWER / max(1.0, math.log10(swept.max() / swept.min()))
+        self.power = self.options.power / max(1.0, math.log10(swept.max() / swept.min()))
         self.times = swept**self.power
         # Of points that occur more than once, the first stands for all.
         same = {pair: i for i, pair in reversed([*enumerate(self._pairs())])}
@@ -134,7 +168,7 @@ class Sweep:
                     if not self._alike(low, place):
                         return [(low, place), (place, high)]
                 nodes = sorted({*nodes, place})
-            size = max(1, BATCH_ENTRIES // self.partition.num_groups**2)
+            size = max(1, self.options.batch_entries // self.partition.num_groups**2)
             batches = [missing[start : start + size] for start in range(0, len(missing), size)]
             accepted = [self._accept(batch, self._predict(batch, nodes)) for batch in batches]
             missing = sorted(set(missing) - set().union(*accepted))
@@ -156,9 +190,10 @@ class Sweep:
         primal, dual = self._certify([middle], self._predict([middle], [low, high]))
         with np.errstate(invalid="ignore"):  # a wild prediction has an infinite objective
             excess = (primal[0] - dual[0]) / (self.tol * primal[0])
-        digits = math.log10(max(excess, 1.0) if excess < MAX_EXCESS else MAX_EXCESS)
+        o = self.options
+        digits = math.log10(max(excess, 1.0) if excess < o.max_excess else o.max_excess)
         decades = math.log10(times[high] / times[low]) / self.power
-        number = round(LEAST_NODES + digits * (NODES_A_DIGIT + MORE_A_DECADE * decades))
+        number = round(o.least_nodes + digits * (o.nodes_a_digit + o.more_a_decade * decades))
         angles = np.pi * np.arange(number) / (number - 1)
         return {nearest(share) for share in (1 - np.cos(angles)) / 2}
 
@@ -174,7 +209,7 @@ class Sweep:
     def _polish(self, place: int, predicted: tuple[BlockMatrix, Array]) -> bool:
         """Make a prediction a node by Newton steps; tell whether few were enough."""
         index = self.order[place]
-        problem, tol = self.problems[index], NODE_TOLERANCE * self.tol
+        problem, tol = self.problems[index], self.options.node_tolerance * self.tol
         start = _factors(predicted)
         factors = polish(start, problem, self.partition, tol, self.max_iterations)
         if factors is not None:
@@ -186,11 +221,13 @@ class Sweep:
         index = self.order[place]
         if index in self.found:
             return
-        problem, tol = self.problems[index], NODE_TOLERANCE * self.tol
+        problem, tol = self.problems[index], self.options.node_tolerance * self.tol
         start = None if predicted is None else _factors(predicted)
         result = minimise_from(start, problem, self.partition, tol, self.max_iterations)
         self._add_node(index, result.factors)
-        self.found[index] = Point(result.logits, result.factors.bias, result.certificate, True)
+        self.found[index] = Point(
+            result.logits, result.factors.bias, result.certificate, True, result.stats
+        )
 
     def _add_node(self, index: int, factors: Factors) -> None:
         left, right, within, bias = factors
@@ -209,7 +246,7 @@ class Sweep:
         p = self.partition
         wanted = [self.order[place] for place in places]
         known = [self.order[node] for node in nodes]
-        weights = lagrange(self.times[known], self.times[wanted], MAX_NODES)
+        weights = lagrange(self.times[known], self.times[wanted], self.options.max_nodes)
         within, mean, bias = (
             np.tensordot(weights, np.array([self.nodes[i][part] for i in known]), axes=1)
             for part in range(3)

@@ -25,7 +25,7 @@ import numpy as np
 from tightframe.checks import positive_float, whole_number
 from tightframe.files import read_json, replacing, to_plain, write_json
 from tightframe.path import path
-from tightframe.problem.counts import CountsLike, format_counts, parse_counts
+from tightframe.problem.counts import CountsLike, compact_counts
 from tightframe.problem.problem import Problem
 from tightframe.solution import Solution
 from tightframe.solve import NotConvergedWarning, solve
@@ -122,11 +122,11 @@ class Grid:
             raise ValueError(f"sweep: got {text}; what is swept together needs equally many values")
         if max(lengths.values()) > MAX_POINTS:
             raise ValueError(f"sweep: got {max(lengths.values())} values, at most {MAX_POINTS}")
-        rows = tuple(format_counts(parse_counts(counts)) for counts in self.rows)
+        rows = tuple(compact_counts(counts) for counts in self.rows)
         if "counts" in sweep:
             if rows:
                 raise ValueError("rows: given with counts to sweep; a grid has one of the two")
-            sweep["counts"] = tuple(format_counts(parse_counts(c)) for c in sweep["counts"])
+            sweep["counts"] = tuple(compact_counts(c) for c in sweep["counts"])
             rows = (sweep["counts"][0],)
         rows = rows or (self.problem.compact_counts,)
         if self.ratios is not None and len(self.ratios) != len(rows):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tightframe.checks import positive_float, whole_number
 from tightframe.data.imbalance import step_counts
 from tightframe.files import to_plain
-from tightframe.problem.counts import format_counts, parse_counts
+from tightframe.problem.counts import compact_counts
 from tightframe.problem.problem import Problem
 from tightframe.sweeps.grid import Grid, run_grid
 from tightframe.theory.thresholds import overall_decay
@@ -155,7 +155,7 @@ def step_rows(
                 raise ValueError(f"ratio: got {ratio!r}, need a number from 1 to {2**53 / small:g}")
             large = round(small * ratio)
             counts = step_counts(num_classes, large, minority=small, fraction=fraction)
-        text = format_counts(parse_counts(counts))
+        text = compact_counts(counts)
         if text in rows:
             raise ValueError(
                 f"ratios: {ratio:.6g} and an earlier one both give counts {text}; "

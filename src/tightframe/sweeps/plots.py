@@ -1,4 +1,4 @@
-"""Matplotlib pictures of grids: margins and rank along paths, and phase diagrams."""
+"""The pictures of grids: margins and rank along paths, and phase diagrams."""
 
 from __future__ import annotations
 
@@ -9,26 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, LogNorm, Normalize
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.patheffects import withStroke
-from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from tightframe.figures.mpl import (
-    check_formats,
-    empty_axis,
-    label_axis,
-    new_figure,
-    save_figures,
-    style_axis,
+from tightframe.figures.model import (
+    Block,
+    Cells,
+    Chart,
+    Curve,
+    Mark,
+    Panel,
+    Shades,
+    Sheet,
+    Stack,
+    Tick,
 )
-from tightframe.figures.style import GROUP_COLORS, LIGHT, margin_label
+from tightframe.figures.mpl import check_formats, draw, save_figures
+from tightframe.figures.style import GROUP_COLORS, GROUP_MARKERS, margin_label
 from tightframe.runs.tables import group_name
 from tightframe.sweeps.grid import Grid
 from tightframe.sweeps.phase import PhaseDiagram
@@ -36,10 +32,6 @@ from tightframe.sweeps.phase import PhaseDiagram
 #: More paths than this are not drawn in one picture; evenly chosen ones are, and the title says so.
 MAX_PATHS = 6
 
-#: Dark blue to yellow, told apart with every colour blindness and in print (Nunez et al. 2018).
-_SEQUENTIAL = "cividis"
-_COLLAPSED = LIGHT.grid
-_MARKERS = "osD^"
 _LAMBDA = "λ = √(weight decay · feature decay)"
 
 
@@ -72,16 +64,16 @@ def save_grid_plots(
     """
     formats = check_formats(formats)
     if grid.ratios is None:
-        return save_figures(path_figure(rows), Path(folder) / "path", formats)
+        return save_figures(draw(path_sheet(rows)), Path(folder) / "path", formats)
     diagram = PhaseDiagram.from_rows(grid, rows)
-    return save_figures(phase_figure(diagram), Path(folder) / "phase", formats)
+    return save_figures(draw(phase_sheet(diagram)), Path(folder) / "phase", formats)
 
 
 # -- paths -----------------------------------------------------------------------------------------
 
 
-def path_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw margins and rank along every row, with the predicted thresholds.
+def path_sheet(rows: Sequence[Mapping[str, Any]]) -> Sheet:
+    """Return margins and rank along every row, with the predicted thresholds.
 
     Collapsed points are hollow and points that did not converge are crossed out.
     """
@@ -89,31 +81,17 @@ def path_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     if len(shown) > MAX_PATHS:
         chosen = np.linspace(0, len(shown) - 1, MAX_PATHS).round().astype(int)
         shown = [shown[i] for i in chosen]
-    columns = min(len(shown), 3)
-    lines = -(-len(shown) // columns)
-    # Room in inches, by hand: a layout engine doubles the time of a plot.
-    wide, high, low = 5.0, 3.2, 0.9
-    cell_width, cell_height = wide + 0.9, high + low + 1.25
-    width, height = columns * cell_width + 0.05, lines * cell_height + 0.3
-    figure = new_figure(width, height, layout=False)
     title = "Predicted margins and rank along the path"
     if len(shown) < len(rows):
         title += f" ({len(shown)} of {len(rows)} rows)"
-    figure.suptitle(title, fontsize=12, color=LIGHT.text, y=1 - 0.1 / height, va="top")
-    for i, row in enumerate(shown):
-        left = (i % columns) * cell_width + 0.75
-        bottom = (lines - 1 - i // columns) * cell_height + 0.7
-        margins = figure.add_axes(
-            (left / width, (bottom + low + 0.2) / height, wide / width, high / height)
-        )
-        rank = figure.add_axes((left / width, bottom / height, wide / width, low / height))
-        if row["status"] == "failed":
-            label_axis(margins, _row_title(row))
-            empty_axis(margins, "failed")
-            rank.set_axis_off()
-        else:
-            _draw_row(figure, margins, rank, row)
-    return figure
+    columns = min(len(shown), 3)
+    panels: list[Panel] = [
+        Chart(_row_title(row), "", "", [], nothing="failed")
+        if row["status"] == "failed"
+        else _row_stack(row)
+        for row in shown
+    ]
+    return Sheet(title, [Block(panels, columns, 5.3)], 5.9 * columns)
 
 
 def _row_title(row: Mapping[str, Any]) -> str:
@@ -153,222 +131,157 @@ def _horizontal(points: Sequence[Mapping[str, Any]]) -> _Horizontal:
     return _Horizontal(label, decays, is_lambda=True)
 
 
-def _draw_row(figure: Figure, top: Axes, bottom: Axes, row: Mapping[str, Any]) -> None:
+def _row_stack(row: Mapping[str, Any]) -> Stack:
+    """Return the margins of a row over its rank."""
     points = row["points"]
     across = _horizontal(points)
     order = np.argsort(across.values, kind="stable")
     points = [points[i] for i in order]
-    x = np.array(across.values)[order]
-    ticks = None if across.ticks is None else [across.ticks[i] for i in order]
+    x = [across.values[i] for i in order]
+    names = None if across.ticks is None else [across.ticks[i] for i in order]
     groups = max(len(point["groups"]) for point in points)
-    colors, bar = _group_colors(points, groups)
-
-    title = "Samples per class vary" if ticks else _row_title(row)
-    label_axis(top, title, "", margin_label(points[0]["problem"]["loss"]))
-    label_axis(bottom, "", across.label, "rank")
-    for axis in (top, bottom):
-        style_axis(axis)
-        if ticks is None:
-            axis.set_xscale("log")
-    markers = _MARKERS if bar is None else "." * groups
-    handles = [_draw_group(top, x, points, g, colors[g], markers[g]) for g in range(groups)]
-    if across.is_lambda:
-        handles += _draw_thresholds(top, bottom, x, points, colors)
-    stopped = np.array([point["status"] == "not_converged" for point in points])
-    if stopped.any():
-        place = np.zeros(int(stopped.sum()))
-        (cross,) = top.plot(x[stopped], place, "x", color=LIGHT.text, label="not converged")
-        handles.append(cross)
-    if any(group["collapsed"] for point in points for group in point["groups"]):
-        handles.append(_entry("collapsed", marker="o", linestyle="none", fillstyle="none"))
-    if bar is not None:
-        handles = handles[groups:]
-        legend = figure.colorbar(bar, ax=[top, bottom], aspect=40)
-        legend.set_label("samples per class", fontsize=9.5, color=LIGHT.muted)
-        legend.ax.tick_params(labelsize=9, colors=LIGHT.muted)
-    if handles:
-        top.legend(handles=handles, fontsize=9, edgecolor="none", labelcolor=LIGHT.text)
-    bottom.plot(x, [point["rank"] for point in points], color=LIGHT.text, marker=".", linewidth=1.5)
-    bottom.set_ylim(-0.5, None)
-    bottom.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    low, high = float(x.min()), float(x.max())
-    room = (high / low) ** 0.03 if ticks is None else 0.03 * (high - low)
-    for axis in (top, bottom):
-        if ticks is not None:
-            chosen = np.linspace(0, len(x) - 1, min(len(x), 6)).round().astype(int)
-            names = [_shortened(ticks[i], 16) for i in chosen]
-            axis.set_xticks(x[chosen], names, rotation=20, ha="right")
-            axis.set_xlim(low - max(room, 0.1), high + max(room, 0.1))
-        else:
-            axis.set_xlim(low / max(room, 1.01), high * max(room, 1.01))
-            _plain_log_ticks(axis, low, high)
-    top.tick_params(which="both", labelbottom=False)
+    shades = _shades(points, groups)
+    curves = [_group_curve(x, points, g, shades) for g in range(groups)]
+    stopped = [place for place, p in zip(x, points, strict=True) if p["status"] == "not_converged"]
+    if stopped:
+        zeros = [0.0] * len(stopped)
+        curves.append(Curve("not converged", stopped, zeros, "ink", "points", marker="cross"))
+    axis: dict[str, Any] = _across(x, names)
+    margins = Chart(
+        "Samples per class vary" if names else _row_title(row),
+        "",
+        margin_label(points[0]["problem"]["loss"]),
+        curves,
+        _thresholds(points, x, shades) if across.is_lambda else [],
+        shades=shades,
+        legend="inside",
+        hollow_label="collapsed",
+        **axis,
+    )
+    rank = Chart(
+        "",
+        across.label,
+        "rank",
+        [Curve("rank", x, [p["rank"] for p in points], "ink", "line+points", size=0.6)],
+        y_range=(-0.5, None),
+        whole=("y",),
+        legend="none",
+        **axis,
+    )
+    return Stack("", [margins, rank], [3.2, 0.9])
 
 
-def _plain_log_ticks(axis: Axes, low: float, high: float) -> None:
-    if high < 20 * low:  # Matplotlib would label no tick, or too many
-        axis.xaxis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(2, 0.7)))
-        axis.tick_params(axis="x", which="minor", labelsize=8)
-    else:
-        axis.xaxis.set_minor_locator(NullLocator())  # they take a third of the time
+def _across(x: Sequence[float], names: Sequence[str] | None) -> dict[str, Any]:
+    """Return what the x axes of margins and rank have in common."""
+    low, high = min(x), max(x)
+    if names is None:
+        room = max((high / low) ** 0.03, 1.01)
+        return {"log_x": True, "x_range": (low / room, high * room)}
+    chosen = np.linspace(0, len(x) - 1, min(len(x), 6)).round().astype(int).tolist()
+    ticks: list[Tick] = [(x[i], _shortened(names[i], 16)) for i in chosen]
+    room = max(0.03 * (high - low), 0.1)
+    return {"x_ticks": ticks, "x_range": (low - room, high + room)}
 
 
-def _group_colors(
-    points: Sequence[Mapping[str, Any]], groups: int
-) -> tuple[list[Any], ScalarMappable | None]:
-    """Return a colour a group; by sample count, with a scale, where there are many."""
+def _shades(points: Sequence[Mapping[str, Any]], groups: int) -> Shades | None:
+    """Return a scale over the sample counts where there are more groups than colours."""
     if groups <= len(GROUP_COLORS):
-        return list(GROUP_COLORS[:groups]), None
+        return None
     counts = [group["count"] for group in points[0]["groups"]]
-    counts += counts[-1:] * (groups - len(counts))  # counts may vary along the path
-    # Not up to yellow, which is hard to see on white.
-    colors = ListedColormap(colormaps[_SEQUENTIAL](np.linspace(0, 0.8, 256)))
-    bar = ScalarMappable(LogNorm(min(counts), max(max(counts), min(counts) + 1)), colors)
-    return list(bar.to_rgba(np.array(counts))), bar
+    return Shades("samples per class", min(counts), max(max(counts), min(counts) + 1))
 
 
-def _draw_group(
-    axis: Axes,
-    x: NDArray[Any],
-    points: Sequence[Mapping[str, Any]],
-    g: int,
-    color: Any,
-    marker: str,
-) -> Line2D:
+def _group_curve(
+    x: Sequence[float], points: Sequence[Mapping[str, Any]], g: int, shades: Shades | None
+) -> Curve:
     groups = [point["groups"][g] if g < len(point["groups"]) else None for point in points]
-    margins = np.array([np.nan if group is None else group["margin"] for group in groups])
-    collapsed = np.array([group is not None and group["collapsed"] for group in groups])
     names = {group_name(group) for group in groups if group is not None}
-    name = names.pop() if len(names) == 1 else f"group {g + 1}"
-    axis.plot(x, margins, color=color, linewidth=1.8)
-    # Later groups in smaller markers: where all are zero, all are seen.
-    size = max(7.0 - 1.2 * g, 3.0)
-    style: dict[str, Any] = {"color": color, "marker": marker, "markersize": size}
-    axis.plot(x, np.where(collapsed, np.nan, margins), linestyle="none", **style)
-    hollow = np.where(collapsed, margins, np.nan)
-    axis.plot(x, hollow, linestyle="none", fillstyle="none", zorder=3, clip_on=False, **style)
-    return _entry(name, linewidth=1.8, **style)
+    counts = [group["count"] for group in points[0]["groups"]]  # may vary along the path
+    return Curve(
+        names.pop() if len(names) == 1 else f"group {g + 1}",
+        x,
+        [None if group is None else group["margin"] for group in groups],
+        g,
+        "line+points",
+        marker="circle" if shades else GROUP_MARKERS[g % len(GROUP_MARKERS)],
+        hollow=[group is not None and group["collapsed"] for group in groups],
+        # Later groups in smaller markers: where all are zero, all are seen.
+        size=0.5 if shades else max(7.0 - 1.2 * g, 3.0) / 6,
+        shade=counts[min(g, len(counts) - 1)] if shades else None,
+    )
 
 
-def _entry(label: str, **style: Any) -> Line2D:
-    return Line2D([], [], label=label, **({"color": LIGHT.muted} | style))
-
-
-def _draw_thresholds(
-    top: Axes,
-    bottom: Axes,
-    x: NDArray[Any],
-    points: Sequence[Mapping[str, Any]],
-    colors: Sequence[Any],
-) -> list[Line2D]:
-    """Draw the predicted thresholds that lie on the path; return their legend entries."""
-    handles = []
-    low, high = float(x.min()), float(x.max())
-    inside = [
-        (group["threshold"], color)
-        for group, color in zip(points[0]["groups"], colors, strict=False)
+def _thresholds(
+    points: Sequence[Mapping[str, Any]], x: Sequence[float], shades: Shades | None
+) -> list[Mark]:
+    """Return the predicted thresholds that lie on the path."""
+    low, high = min(x), max(x)
+    verbs = {"merge": "merges", "vanish": "vanishes"}
+    label = f"group {verbs.get(points[0]['collapse_kind'], 'collapses')} from here"
+    marks = [
+        # With many groups, lines would hide the curves.
+        Mark(group["threshold"], label, "x", g, "triangle", True, group["count"])
+        if shades
+        else Mark(group["threshold"], label, "x", g, "dashed", True)
+        for g, group in enumerate(points[0]["groups"])
         if group["threshold"] is not None and low <= group["threshold"] <= high
     ]
-    many = len(points[0]["groups"]) > len(GROUP_COLORS)
-    for threshold, color in inside:
-        if many:  # lines would hide the curves
-            top.plot([threshold], [0], marker="^", color=color, clip_on=False, zorder=4)
-        else:
-            for axis in (top, bottom):
-                axis.axvline(threshold, color=color, linestyle="--", linewidth=1.2)
-    if inside:
-        verb = {"merge": "merges", "vanish": "vanishes"}.get(
-            points[0]["collapse_kind"], "collapses"
-        )
-        look: dict[str, Any] = (
-            {"marker": "^", "linestyle": "none"} if many else {"linestyle": "--", "linewidth": 1.2}
-        )
-        handles.append(_entry(f"group {verb} from here", **look))
     total = points[0]["total_collapse"]
     same = len({point["total_collapse"] for point in points}) == 1
-    drawn = any(np.isclose(total, threshold) for threshold, _ in inside) if total else True
+    drawn = any(np.isclose(total, mark.value) for mark in marks) if total else True
     if same and not drawn and low <= total <= high:
-        for axis in (top, bottom):
-            axis.axvline(total, color=LIGHT.muted, linestyle=":", linewidth=1.6)
-        handles.append(_entry("all zero from here", linestyle=":", linewidth=1.6))
-    return handles
+        marks.append(Mark(total, "all zero from here", "x", "muted", "dotted", True))
+    return marks
 
 
 # -- phase diagrams --------------------------------------------------------------------------------
 
 
-def phase_figure(diagram: PhaseDiagram) -> Figure:
-    """Draw the minority's margin over (lambda, imbalance ratio) with the closed-form thresholds."""
-    figure = new_figure(8.2, 5.6)
-    axis = figure.subplots()
+def phase_sheet(diagram: PhaseDiagram) -> Sheet:
+    """Return the minority's margin over (lambda, imbalance ratio) with the exact thresholds."""
     along = np.argsort(diagram.logit_decays, kind="stable")
     upward = np.argsort(diagram.ratios, kind="stable")
-    x, y = diagram.logit_decays[along], diagram.ratios[upward]
+    y = diagram.ratios[upward]
     cells = np.ix_(upward, along)
-    margin, collapsed = diagram.minority_margin[cells], diagram.minority_collapsed[cells]
-    missing = np.isnan(margin)
-    edges = (_edges(x), _edges(y))
-    distinct = np.ma.masked_where(collapsed | missing, margin)
-    # From zero, also below it: a lone class may have a negative margin.
-    low = min(0.0, float(distinct.min())) if distinct.count() else 0.0
-    high = float(distinct.max()) if distinct.count() else 1.0
-    mesh = axis.pcolormesh(*edges, distinct, cmap=_SEQUENTIAL, norm=Normalize(low, high))
-    flat = np.ma.masked_where(~collapsed, np.zeros(margin.shape))
-    axis.pcolormesh(*edges, flat, cmap=ListedColormap([_COLLAPSED]))
-    axis.set_xscale("log")
-    axis.set_yscale("log")
-    round_numbers = np.outer(10.0 ** np.arange(17), [1, 2, 5]).ravel()
-    labelled = round_numbers[(round_numbers >= y[0]) & (round_numbers <= y[-1])]
-    if len(labelled) < 3:
-        labelled = y[np.unique(np.linspace(0, len(y) - 1, 8).round().astype(int))]
-    axis.set_yticks(labelled, [f"{ratio:.3g}" for ratio in labelled])
-    axis.yaxis.set_minor_locator(NullLocator())
-    _plain_log_ticks(axis, x[0], x[-1])
-    for spine in axis.spines.values():
-        spine.set_color(LIGHT.grid)
-    axis.tick_params(which="both", labelsize=9, colors=LIGHT.muted)
-    label_axis(
-        axis, _phase_title(diagram), _LAMBDA, "imbalance ratio R = majority / minority count"
-    )
-    handles: list[Any] = []
+    collapsed = diagram.minority_collapsed[cells]
+    curves = []
     for name, limits, style in (
-        ("minority threshold, closed form", diagram.minority_threshold, "-"),
-        ("majority threshold, closed form", diagram.majority_threshold, "--"),
-        ("all class means are zero", diagram.total_collapse, ":"),
+        ("minority threshold, closed form", diagram.minority_threshold, "solid"),
+        ("majority threshold, closed form", diagram.majority_threshold, "dashed"),
+        ("all class means are zero", diagram.total_collapse, "dotted"),
     ):
-        curve = limits[upward]
         drawn = limits is diagram.total_collapse and np.allclose(limits, diagram.majority_threshold)
-        if np.isfinite(curve).any() and not drawn:
-            # A white seam, so that the line is seen on the dark colours.
-            axis.plot(
-                curve,
-                y,
-                style,
-                color=LIGHT.text,
-                linewidth=1.8,
-                marker="o" if len(y) == 1 else None,
-                path_effects=[withStroke(linewidth=4, foreground=LIGHT.paper)],
-            )
-            handles.append(_entry(name, color=LIGHT.text, linestyle=style, linewidth=1.8))
-    if collapsed.any():
-        handles.insert(0, Patch(facecolor=_COLLAPSED, label="minority collapsed"))
-    if missing.any():
-        handles.append(Patch(facecolor=LIGHT.paper, edgecolor=LIGHT.muted, label="failed"))
-    axis.set_xlim(edges[0][0], edges[0][-1])
-    axis.set_ylim(edges[1][0], edges[1][-1])
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=2,
-        fontsize=9,
-        frameon=False,
-        labelcolor=LIGHT.text,
+        if np.isfinite(limits).any() and not drawn:
+            x = limits[upward].tolist()
+            curves.append(Curve(name, x, y.tolist(), "ink", style, seam=True))
+    chart = Chart(
+        _phase_title(diagram),
+        _LAMBDA,
+        "imbalance ratio R = majority / minority count",
+        curves,
+        log_x=True,
+        log_y=True,
+        cells=Cells(
+            diagram.logit_decays[along].tolist(),
+            y.tolist(),
+            np.where(collapsed, np.nan, diagram.minority_margin[cells]),
+            "margin of the minority classes (logits)",
+            collapsed,
+            "minority collapsed",
+            "failed",
+        ),
+        y_ticks=_ratio_ticks(y),
     )
-    bar = figure.colorbar(mesh, ax=axis, aspect=30)
-    bar.set_label("margin of the minority classes (logits)", fontsize=9.5, color=LIGHT.muted)
-    bar.ax.tick_params(labelsize=9, colors=LIGHT.muted)
-    bar.outline.set_edgecolor(LIGHT.grid)
-    return figure
+    return Sheet("", [Block([chart], 1, 5.5)], 8.2)
+
+
+def _ratio_ticks(ratios: NDArray[np.float64]) -> list[Tick]:
+    """Return labels at 1, 2 and 5 of every decade; at the ratios themselves where few are there."""
+    round_numbers = np.outer(10.0 ** np.arange(17), [1, 2, 5]).ravel()
+    places = round_numbers[(round_numbers >= ratios[0]) & (round_numbers <= ratios[-1])]
+    if len(places) < 3:
+        places = ratios[np.unique(np.linspace(0, len(ratios) - 1, 8).round().astype(int))]
+    return [(float(place), f"{place:.3g}") for place in places]
 
 
 def _phase_title(diagram: PhaseDiagram) -> str:
@@ -376,14 +289,3 @@ def _phase_title(diagram: PhaseDiagram) -> str:
         f"Minority margin, counts {_shortened(diagram.counts[0], 30)} to "
         f"{_shortened(diagram.counts[-1], 30)}"
     )
-
-
-def _edges(values: NDArray[Any]) -> NDArray[Any]:
-    """Return the borders of cells around values, in the middle on a log scale."""
-    logs = np.log(values)
-    if len(logs) == 1:
-        half = np.array([0.05])
-        return np.exp(np.r_[logs - half, logs + half])  # type: ignore[no-any-return]
-    middle = (logs[1:] + logs[:-1]) / 2
-    first, last = 2 * logs[0] - middle[0], 2 * logs[-1] - middle[-1]
-    return np.exp(np.r_[first, middle, last])  # type: ignore[no-any-return]

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition, svd
 from tightframe.losses.base import Datafit
 from tightframe.problem.problem import Problem
-from tightframe.theory.closed_form import FAMILIES
+from tightframe.theory.coverage import coverage, is_convex
 
 #: Newton steps allowed for the bias of a candidate; more only loosens the bound, never breaks it.
 MAX_BIAS_STEPS = 100
@@ -139,42 +139,6 @@ def finite_array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
     return array.astype(np.float64)
 
 
-def is_convex(problem: Problem) -> bool:
-    """Tell whether the problem has the convex form: one layer, real features, wide enough."""
-    wide = problem.dim is None or problem.dim >= problem.num_classes - (problem.loss != "mse")
-    return problem.depth == 1 and problem.features == "real" and wide
-
-
-def is_covered(problem: Problem) -> bool:
-    """Tell whether the convex form or a closed form covers a problem, so that it is certified."""
-    return is_convex(problem) or any(family.applies(problem) for family in FAMILIES)
-
-
-def require_covered(problem: Problem) -> None:
-    """Refuse a problem whose solution nothing would certify."""
-    if not is_covered(problem):
-        raise ValueError(f"problem: {uncovered(problem)}")
-
-
-def uncovered(problem: Problem) -> str:
-    """Say why neither the convex form nor a closed form covers a problem."""
-    least = problem.num_classes - (problem.loss != "mse")
-    if problem.features == "real" and problem.depth == 1:
-        return (
-            f"dim is {problem.dim}, but {problem.loss} with bias {problem.bias!r} and "
-            f"{problem.num_classes} classes needs dim of at least {least}, or none, to be certified"
-        )
-    if problem.features == "nonnegative" and problem.loss == "cross_entropy":
-        if problem.adjustment_runs:
-            return "non-negative features are solved without a logit adjustment"
-        if problem.depth == 1 and problem.bias == "none":
-            return f"dim is {problem.dim}, too few axes for the classes that do not vanish"
-        return "non-negative features with cross-entropy are solved for depth 1 and bias 'none'"
-    if problem.features == "nonnegative":
-        return "non-negative features with MSE are solved for bias 'none'"
-    return f"depth {problem.depth} is certified for MSE with bias 'none' or 'free' only"
-
-
 def penalty(problem: Problem, logits: BlockMatrix) -> float:
     """Return the least decay cost of factors with these logits.
 
@@ -220,15 +184,15 @@ def certify_blocks(
         if primal - dual <= enough * primal:
             break
     if dual == -np.inf:
-        raise ValueError(f"problem: {uncovered(problem)}")
+        raise ValueError(f"problem: {coverage(problem).reason}")
     return Certificate(primal, dual)
 
 
 def _bounds(problem: Problem, logits: BlockMatrix, bias: Array) -> Iterator[float]:
     """Give lower bounds of the minimum; near the minimiser the first ones are the tightest."""
-    for family in FAMILIES:
-        if family.applies(problem) and (bound := family.lower_bound(problem)) is not None:
-            yield bound
+    family = coverage(problem).family
+    if family is not None and (bound := family.lower_bound(problem)) is not None:
+        yield bound
     if is_convex(problem):
         fit = problem.loss_object.datafit(logits.partition)
         yield 0.0  # no loss and no decay cost is below

@@ -14,6 +14,7 @@ from tightframe.geometry.states import DISTINCT, LOST, MERGED, VANISHED
 from tightframe.problem.problem import Problem, at_most
 from tightframe.theory.certificate import best_bias
 from tightframe.theory.closed_form import deep_linear
+from tightframe.theory.coverage import require_thresholds
 
 
 @dataclass(frozen=True)
@@ -114,14 +115,8 @@ def thresholds(problem: Problem) -> Thresholds:
     """
     if not isinstance(problem, Problem):
         raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
-    if problem.features == "nonnegative" and problem.bias != "none":
-        raise ValueError("bias: thresholds for non-negative features are known for bias 'none'")
+    require_thresholds(problem)
     loss = problem.loss_object
-    if problem.depth > 1 and (not loss.is_quadratic or problem.bias == "decayed"):
-        raise ValueError(
-            f"depth: got {problem.depth}; thresholds with several layers are known for MSE with "
-            "bias 'none' or 'free'"
-        )
     relu = problem.features == "nonnegative" and loss.is_softmax
     vanish = relu or (loss.is_quadratic and problem.bias == "none")
     factor = deep_linear.collapse_factor(problem.depth)

@@ -17,6 +17,7 @@ from torch import Tensor
 from tightframe.capture.hooks import evaluating
 from tightframe.geometry.dense import PARTS, Geometry, seli, simplex_etf
 from tightframe.metrics import ClassMoments, CollapseReport, self_duality
+from tightframe.metrics.registry import LEADING
 from tightframe.problem.problem import Problem
 from tightframe.training.margins import group_margins
 from tightframe.training.module import CollapseModule
@@ -27,8 +28,6 @@ Row = dict[str, float]
 
 #: Batches of (inputs, labels), iterable any number of times.
 Batches = Iterable[tuple[Tensor, Tensor]]
-
-_METRICS = ("nc1", "nc1_quotient", "cdnv", "nc4", "self_duality", "bias_alignment")
 
 #: What the parts of the geometry are compared with.
 TARGETS = ("predicted", "etf", "seli")
@@ -51,7 +50,7 @@ def history_columns(num_groups: int) -> list[str]:
         "excess",
         "train_accuracy",
         "test_accuracy",
-        *_METRICS,
+        *(metric.key for metric in LEADING),
         "self_duality_to_predicted",
         *(f"{part}_to_{target}" for part in PARTS for target in TARGETS),
         *(f"group{i}_margin" for i in range(num_groups)),
@@ -246,7 +245,8 @@ class CollapseCallback(lightning.Callback):
         with warnings.catch_warnings():
             # What has no value (a distance to zero, NC1 of merged means) is NaN or infinite in
             # the row; merging classes are what is looked for here, no reason to warn every time.
-            warnings.filterwarnings("ignore", "(distance to|nc1|cdnv|nc4)", RuntimeWarning)
+            named = "|".join(metric.key for metric in LEADING)
+            warnings.filterwarnings("ignore", f"(distance to|{named})", RuntimeWarning)
             report = CollapseReport.measure(moments, weight, bias, features=features)
             row: Row = {
                 "loss": loss,
@@ -255,7 +255,7 @@ class CollapseCallback(lightning.Callback):
                 "train_accuracy": _accuracy(logits, labels),
                 "test_accuracy": test_accuracy,
             }
-            row |= {name: float(getattr(report, name)) for name in _METRICS}
+            row |= {metric.key: float(report.numbers[metric.key]) for metric in LEADING}
             duality = self_duality(moments, weight, self._targets["predicted"])
             row["self_duality_to_predicted"] = duality
             for name, target in self._targets.items():

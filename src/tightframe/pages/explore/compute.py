@@ -20,7 +20,7 @@ from tightframe.solution import Solution
 from tightframe.solve import solve as solve_problem
 from tightframe.sweeps.phase import PhaseDiagram
 from tightframe.sweeps.phase import phase_diagram as draw_up_phase_diagram
-from tightframe.theory.certificate import is_convex, is_covered
+from tightframe.theory.coverage import coverage, has_compact_form
 from tightframe.theory.thresholds import Thresholds
 from tightframe.theory.thresholds import thresholds as find_thresholds
 
@@ -65,7 +65,7 @@ def solve(problem: Problem) -> Solution:
             f"counts: got {len(problem.groups)} groups of different classes; this page draws up to "
             f"{MAX_GROUPS} (tightframe solve takes more)"
         )
-    if not is_covered(problem) and problem.num_classes > MAX_SEARCHED:
+    if not coverage(problem).is_certified and problem.num_classes > MAX_SEARCHED:
         raise ValueError(
             f"counts: got {problem.num_classes} classes; nothing certifies this loss, depth and "
             f"dim, and this page searches up to {MAX_SEARCHED} classes (tightframe solve takes "
@@ -98,11 +98,6 @@ def shown_classes(problem: Problem) -> NDArray[np.intp]:
     return np.concatenate(
         [order[start : start + share] for start, share in zip(starts, shares, strict=True)]
     )
-
-
-def has_compact_form(problem: Problem) -> bool:
-    """Tell whether the geometry is known without writing all classes out."""
-    return problem.depth == 1 and (problem.features == "nonnegative" or is_convex(problem))
 
 
 def geometry(solution: Solution) -> Geometry:
@@ -157,7 +152,7 @@ def sweep(problem: Problem) -> Sweep:
         If nothing certifies the problem: searching at every point would take minutes.
     """
     limits = thresholds(problem)
-    if limits is None or not is_covered(problem):
+    if limits is None or not coverage(problem).is_certified:
         raise ValueError(
             "path: needs certified solves; nothing certifies this loss, depth, dim and bias"
         )
@@ -239,7 +234,7 @@ def phases(problem: Problem) -> Phases:
     if not problem.is_plain:
         name = "class_weights" if problem.weight_runs else "logit_adjustment"
         raise ValueError(f"{name}: a phase diagram is drawn without; make the field empty")
-    if not is_covered(problem.replace(dim=None)):
+    if not coverage(problem.replace(dim=None)).is_certified:
         raise ValueError("features: nothing certifies these with this bias; no phase diagram")
     counts = problem.counts
     small = int(counts.min())

@@ -1,38 +1,37 @@
-"""Plotly figures of predictions and measurements: pure functions, each with its text."""
+"""Pictures of predictions and measurements for the explorer, each with its text."""
 
 from __future__ import annotations
 
-import base64
-import math
 import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from tightframe.figures.style import (
-    COLORS,
-    DARK,
-    DARK_COLORS,
-    DIVERGING,
-    GROUP_COLORS,
-    Ink,
-    margin_label,
+from tightframe.figures.model import (
+    Bars,
+    Cells,
+    Chart,
+    Curve,
+    HeatMaps,
+    Mark,
+    Matrix,
+    Panel,
+    Space,
+    Spokes,
+    Stack,
+    block_borders,
 )
+from tightframe.figures.plotly import Options, draw
+from tightframe.figures.style import GROUP_COLORS, GROUP_DASHES, Ink, margin_label
 from tightframe.pages.explore.margins import Margins
 from tightframe.pages.explore.vectors import Vectors
 from tightframe.path import Path
 from tightframe.problem.problem import Problem, with_loss_terms
 from tightframe.sweeps.phase import PhaseDiagram
 from tightframe.theory.thresholds import Thresholds, overall_decay
-
-#: Told apart together with `GROUP_COLORS` where there are more groups.
-_DASHES = ("solid", "dash", "dot", "dashdot")
-
-#: Dark blue to yellow, told apart with every colour blindness (Nunez et al. 2018).
-_SEQUENTIAL = "Cividis"
 
 _LAMBDA = "λ = √(weight decay · feature decay)"
 _MEAN_LAMBDA = "λ, geometric mean of all decays"
@@ -52,6 +51,10 @@ class Picture(NamedTuple):
 
     figure: dict[str, Any]
     text: str
+
+
+def _picture(panel: Panel, text: str, ink: Ink) -> Picture:
+    return Picture(draw(panel, Options(ink=ink, digits=6, packed=True)), text)
 
 
 # -- heat maps -------------------------------------------------------------------------------------
@@ -79,51 +82,22 @@ def heat_map(
     limit : float, optional
         The scale runs from minus to plus this; by default the largest entry.
     """
-    largest = float(np.abs(values).max())
-    reach = limit or largest or 1.0
     groups = problem.class_groups[classes]
-    borders = (np.flatnonzero(np.diff(groups)) + 0.5).tolist()
-    edges = [-0.5, *borders, len(classes) - 0.5]
+    borders = block_borders(groups)
     names = _broken(group_names(problem))
     shown = [names[g] for g in dict.fromkeys(groups.tolist())]
-    places = [(low + high) / 2 for low, high in pairwise(edges)]
-    ticks = _spaced(list(zip(places, shown, strict=True)), 0.07 * len(classes))
-    stroke = {"color": ink.muted, "width": 1}
-    ends = {"0": -0.5, "1": edges[-1]}
-    shapes = [
-        {"type": "line", "line": stroke, f"{a}0": place, f"{a}1": place}
-        | {f"{b}{end}": value for end, value in ends.items()}
-        for place in borders
-        for a, b in ("xy", "yx")
-    ]
-    axis = {
-        "tickvals": [place for place, _ in ticks],
-        "ticktext": [name for _, name in ticks],
-        "constrain": "domain",
-        "automargin": False,  # would draw everything twice
-        "showgrid": False,
-        "zeroline": False,
-    }
-    figure = {
-        "data": [
-            {
-                "type": "heatmap",
-                "z": _packed(values),
-                "zmin": -reach,
-                "zmax": reach,
-                "colorscale": [[i / 10, color] for i, color in enumerate(DIVERGING)],
-                "colorbar": {"thickness": 9, "outlinewidth": 0, "len": 0.95, "xpad": 4},
-                "hovertemplate": "row %{y}, column %{x}: %{z:.4g}<extra></extra>",
-            }
-        ],
-        "layout": _layout(ink)
-        | {
-            "xaxis": _axis(ink) | axis | {"showticklabels": False, "ticks": ""},
-            "yaxis": _axis(ink) | axis | {"autorange": "reversed", "scaleanchor": "x"},
-            "shapes": shapes if len(borders) <= len(classes) // 2 else [],
-            "margin": {"l": 70, "r": 52, "t": 6, "b": 10},
-        },
-    }
+    edges = [0.0, *borders, float(len(classes))]
+    places = [(low + high - 1) / 2 for low, high in pairwise(edges)]
+    panel = HeatMaps(
+        "",
+        [Matrix(title, values)],
+        "",
+        "",
+        borders,
+        limit or float(np.abs(values).max()) or 1.0,
+        ticks=_spaced(list(zip(places, shown, strict=True)), 0.07 * len(classes)),
+        names_below=False,
+    )
     diagonal = np.diagonal(values)
     rest = values[~np.eye(len(values), dtype=bool)]
     text = (
@@ -132,7 +106,7 @@ def heat_map(
     )
     if len(classes) < problem.num_classes:
         text += f"; {len(classes)} of {problem.num_classes} classes"
-    return Picture(figure, text + ".")
+    return _picture(panel, text + ".", ink)
 
 
 # -- class vectors ---------------------------------------------------------------------------------
@@ -149,83 +123,38 @@ def class_vectors(
     groups = problem.class_groups[classes]
     names = group_names(problem)
     present = list(dict.fromkeys(groups.tolist()))
-    # A legend names a few groups; many are drawn as one trace, which is much quicker.
-    parts = [[group] for group in present] if len(present) <= _MAX_LEGEND else [present]
-    data = []
+    few = len(present) <= _MAX_LEGEND
+    # A legend names a few groups; many are drawn as one part, which is much quicker.
+    parts = [[group] for group in present] if few else [present]
+    spokes = []
     for part in parts:
         chosen = np.isin(groups, part)
-        colors = [_group_color(group, ink) for group in groups[chosen].tolist()]
+        colors = [group % len(GROUP_COLORS) for group in groups[chosen].tolist()]
         label = names[part[0]] if len(part) == 1 else "all groups"
-        for kind, points, symbol in (
-            ("means", predicted.means, "circle"),
-            ("classifier", predicted.classifier, "diamond-open"),
-        ):
-            width = 4 if kind == "means" else 2
-            trace = _spokes(_three(points[chosen]), colors, width, symbol)
-            data.append(trace | {"name": f"{label}, {kind}", "legendgroup": label})
+        own = {"means": predicted.means, "classifier": predicted.classifier}
+        for kind, points in own.items():
+            rows = kind == "classifier"
+            marker, width = ("diamond", 1.0) if rows else ("circle", 2.0)
+            ends, name = _three(points[chosen]), f"{label}, {kind}"
+            spokes.append(Spokes(name, ends, colors, marker, rows, width, label))
     if measured is not None:
-        for kind, points, symbol in (
-            ("means", measured.means, "cross"),
-            ("classifier", measured.classifier, "x"),
+        for kind, points, marker in (
+            ("means", measured.means, "square"),
+            ("classifier", measured.classifier, "cross"),
         ):
-            trace = _spokes(_three(points), [ink.text] * len(points), 1, symbol)
-            data.append(trace | {"name": f"measured {kind}"})
-    axis = {
-        "showbackground": False,
-        "gridcolor": ink.grid,
-        "zerolinecolor": ink.muted,
-        "showticklabels": False,
-        "range": [-1.15, 1.15],
-    }
-    scene = {f"{name}axis": axis | {"title": {"text": ""}} for name in "xyz"}
-    figure = {
-        "data": data,
-        "layout": _layout(ink)
-        | {
-            "scene": scene
-            | {
-                "aspectmode": "cube",
-                "bgcolor": ink.paper,
-                "camera": {"eye": {"x": 1.15, "y": 1.15, "z": 0.75}},
-            },
-            "margin": {"l": 0, "r": 0, "t": 0, "b": 0},
-            "showlegend": len(present) <= _MAX_LEGEND,
-            "legend": {"orientation": "h", "x": 0, "y": 0, "yanchor": "top"},
-            "uirevision": "vectors",
-        },
-    }
+            ink_of_all = ["ink"] * len(points)
+            spokes.append(Spokes(f"measured {kind}", _three(points), ink_of_all, marker, width=0.5))
     text = (
         "Class means (filled) and classifier rows (open), either scaled to its longest vector, on "
         f"their first three principal axes, which hold {100 * predicted.share:.3g} % of the "
         "squared lengths."
     )
-    return Picture(figure, text)
+    return _picture(Space("Class vectors", spokes, legend=few), text, ink)
 
 
 def _three(points: NDArray[np.float64]) -> NDArray[np.float64]:
     axes = points[:, :3]
     return np.pad(axes, ((0, 0), (0, 3 - axes.shape[1])))
-
-
-def _spokes(
-    points: NDArray[np.float64], colors: list[str], width: int, symbol: str
-) -> dict[str, Any]:
-    """Return a trace with a line from the origin to every point, in the point's color."""
-    # Origin, point, gap: three entries a spoke.
-    spokes = np.full((3, 3 * len(points)), np.nan)
-    spokes[:, 0::3] = 0.0
-    spokes[:, 1::3] = points.T
-    size = np.tile([0, 6, 0], len(points)).tolist()
-    single = len(set(colors)) == 1
-    color: Any = colors[0] if single else [color for color in colors for _ in range(3)]
-    return {
-        "type": "scatter3d",
-        "mode": "lines+markers",
-        **{name: _rounded(row, 1.0) for name, row in zip("xyz", spokes, strict=True)},
-        "line": {"color": color, "width": width},
-        "marker": {"size": size, "color": color, "symbol": symbol, "opacity": 1},
-        "hoverinfo": "name",
-    }
 
 
 # -- margins ---------------------------------------------------------------------------------------
@@ -248,62 +177,42 @@ def margins(
     ink : Ink
     """
     names = group_names(problem)
-    places = list(range(len(names)))
+    shifted = [np.arange(len(names)) + shift for shift in (-0.2, 0.2)]
     about = ("to a sibling class", "to the nearest class")
-    data: list[dict[str, Any]] = []
-    for label, values, color, shift in zip(
-        about, predicted[:2], (COLORS["predicted"], COLORS["bound"]), (-0.2, 0.2), strict=True
-    ):
-        data.append(
-            {
-                "type": "bar",
-                "name": f"predicted {label}",
-                "x": [place + shift for place in places],
-                "y": _rounded(values, float(np.abs(values).max())),
-                "width": 0.36,
-                "marker": {"color": _ground(color, ink)},
-                "hovertemplate": "%{y:.5g}",
-            }
+    bars = [
+        Bars(f"predicted {label}", places.tolist(), values.tolist(), color, 0.36)
+        for label, places, values, color in zip(
+            about, shifted, predicted[:2], ("predicted", "bound"), strict=True
         )
+    ]
+    curves = []
     if measured is not None:
-        for label, values, symbol, shift in zip(
-            about, measured[:2], ("circle", "diamond"), (-0.2, 0.2), strict=True
-        ):
-            data.append(
-                {
-                    "type": "scatter",
-                    "mode": "markers",
-                    "name": f"measured {label}",
-                    "x": [place + shift for place in places],
-                    "y": _rounded(values, float(np.abs(values).max())),
-                    "marker": {
-                        "color": COLORS["measured"],
-                        "size": 11,
-                        "symbol": symbol,
-                        "line": {"color": ink.paper, "width": 1.5},
-                    },
-                    "hovertemplate": "%{y:.5g}",
-                }
+        curves = [
+            Curve(
+                f"measured {label}", places.tolist(), values.tolist(), "measured", "points",
+                marker=marker, size=1.4,
             )
-    ticks = {"tickvals": _thinned(places), "ticktext": _thinned(_broken(names))}
-    figure = {
-        "data": data,
-        "layout": _layout(ink)
-        | {
-            "xaxis": _axis(ink, "group (classes of samples each)") | ticks | {"showgrid": False},
-            "yaxis": _axis(ink, margin_label(problem.loss)) | {"rangemode": "tozero"},
-            "showlegend": True,
-            "legend": _LEGEND,
-            "bargap": 0.1,
-        },
-    }
+            for label, places, values, marker in zip(
+                about, shifted, measured[:2], ("circle", "diamond"), strict=True
+            )
+        ]  # fmt: skip
+    ticks = list(enumerate(_broken(names)))
+    panel = Chart(
+        "Margins",
+        "group (classes of samples each)",
+        margin_label(problem.loss),
+        curves,
+        bars=bars,
+        x_ticks=[(float(place), name) for place, name in _thinned(ticks)],
+        legend="inside",
+    )
     parts = [
         f"{value:.3g} for {name}" + (" (collapsed)" if collapsed else "")
         for name, value, collapsed in zip(
             names, predicted.sibling, predicted.collapsed, strict=True
         )
     ]
-    return Picture(figure, f"Predicted margin to a sibling class: {_listed(parts)}.")
+    return _picture(panel, f"Predicted margin to a sibling class: {_listed(parts)}.", ink)
 
 
 # -- path ------------------------------------------------------------------------------------------
@@ -333,82 +242,47 @@ def path(
     ink : Ink
     """
     if line is None:
-        values, top = np.full((len(decays), len(problem.groups)), np.nan), 1.0
-        # As many as decays, or Plotly leaves the lower axes out.
+        values = np.full((len(decays), len(problem.groups)), np.nan)
         ranks, rank_text = [None] * len(decays), "Margins follow."
     else:
         values = np.array([point.group_margins for point in line.solutions])
-        top = float(values.max()) or 1.0
         ranks = line.rank.tolist()
         rank_text = f"Rank {line.rank.max()} to {line.rank.min()}."
     here = overall_decay(problem)
     names = group_names(problem)
-    data: list[dict[str, Any]] = []
-    shapes = []
+    x = decays.tolist()
+    curves, marks = [], []
     for g, (name, column, limit) in enumerate(zip(names, values.T, limits.groups, strict=True)):
-        style = {"color": _group_color(g, ink), "width": 2.5}
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "name": name,
-                "x": _significant(decays),
-                "y": _rounded(column, top),
-                "line": style | {"dash": _DASHES[g // len(GROUP_COLORS) % len(_DASHES)]},
-                "hovertemplate": "%{y:.4g}",
-            }
-        )
+        color = g % len(GROUP_COLORS)
+        dash = GROUP_DASHES[g // len(GROUP_COLORS) % len(GROUP_DASHES)]
+        curves.append(Curve(name, x, column.tolist(), color, dash))
         if limit.logit_decay is not None:
-            shapes.append(_upright(limit.logit_decay, style | {"width": 1.5, "dash": "dot"}))
+            marks.append(Mark(limit.logit_decay, "", "x", color, "dotted"))
         if measured is not None:
-            data.append(
-                {
-                    "type": "scatter",
-                    "mode": "markers",
-                    "name": f"{name}, measured",
-                    "x": [here],
-                    "y": [float(measured[g])],
-                    "marker": {"color": style["color"], "size": 11, "symbol": "circle-open"}
-                    | {"line": {"width": 3}},
-                    "hovertemplate": "%{y:.4g}",
-                    "showlegend": False,
-                }
-            )
-    data.append(
-        {
-            "type": "scatter",
-            "mode": "lines",
-            "name": "rank",
-            "x": _significant(decays),
-            "y": ranks,
-            "yaxis": "y2",
-            "line": {"color": ink.muted, "width": 2, "shape": "hvh"},
-            "hovertemplate": "%{y}",
-            "showlegend": False,
-        }
-    )
-    inside = decays[0] <= here <= decays[-1]
+            own = [float(measured[g])]
+            look: dict[str, Any] = {"hollow": True, "size": 1.4}
+            curves.append(Curve(f"{name}, measured", [here], own, color, "points", **look))
+    inside = bool(decays[0] <= here <= decays[-1])
     if inside:
-        shapes.append(_upright(here, {"color": ink.text, "width": 1.5}))
-    title = _LAMBDA if problem.depth == 1 else _MEAN_LAMBDA
-    layout = _layout(ink)
-    figure = {
-        "data": data,
-        "layout": layout
-        | {
-            "xaxis": _axis(ink, title) | _log_axis(decays[0], decays[-1]) | {"anchor": "y2"},
-            "yaxis": _axis(ink, margin_label(problem.loss))
-            | {"domain": [0.34, 1], "rangemode": "tozero"},
-            "yaxis2": _axis(ink, "rank") | {"domain": [0, 0.24], "rangemode": "tozero"},
-            "shapes": shapes,
-            "hovermode": "x unified",
-            "showlegend": len(names) <= 12,
-            "legend": _LEGEND,
-            # Beside the picture: the legend may be as wide as it.
-            "modebar": layout["modebar"] | {"orientation": "v"},
-            "margin": layout["margin"] | {"r": 40},
-        },
-    }
+        marks.append(Mark(here, "", "x", "ink", "solid"))
+    axis: dict[str, Any] = {"log_x": True, "x_range": _with_room(decays)}
+    negative = bool(np.nanmin(values) < 0) if np.isfinite(values).any() else False
+    panel = Stack(
+        "Path",
+        [
+            Chart(
+                "", "", margin_label(problem.loss), curves, marks,
+                y_range=(None if negative else 0, None),
+                legend="inside" if len(names) <= 12 else "none", **axis,
+            ),
+            Chart(
+                "", _LAMBDA if problem.depth == 1 else _MEAN_LAMBDA, "rank",
+                [Curve("rank", x, ranks, "muted", "steps")],
+                y_range=(0, None), whole=("y",), legend="none", **axis,
+            ),
+        ],
+        [0.66, 0.24],
+    )  # fmt: skip
     verb = limits.kind
     parts = [
         f"{name} from {group.logit_decay:.4g}"
@@ -420,7 +294,7 @@ def path(
         f"where classes {verb}: {_listed(parts) or 'none'}. Everything is zero from "
         f"{limits.total_collapse:.4g}. {rank_text}"
     )
-    return Picture(figure, text)
+    return _picture(panel, text, ink)
 
 
 # -- phase diagram ---------------------------------------------------------------------------------
@@ -442,43 +316,16 @@ def phase(
     ink : Ink
     """
     solved = bool((diagram.status != "failed").any())
-    margin = np.where(diagram.minority_collapsed, np.nan, diagram.minority_margin).T
-    top = float(np.nanmax(margin)) if np.isfinite(margin).any() else 1.0
-    ratios = _significant(diagram.ratios)
-    colors = {
-        "type": "heatmap",
-        "x": ratios,
-        "y": _significant(diagram.logit_decays),
-        "z": _rounded(margin, top),
-        "zmin": 0,
-        "zmax": top,
-        "colorscale": _SEQUENTIAL,
-        "showscale": solved,
-        "colorbar": {
-            "title": {"text": f"minority's {margin_label(problem.loss)}", "side": "right"},
-            "thickness": 9,
-            "outlinewidth": 0,
-        },
-        "hovertemplate": "R = %{x:.4g}, λ = %{y:.4g}: margin %{z:.4g}<extra></extra>",
-    }
-    data: list[dict[str, Any]] = [colors]
-    for label, values, dash in (
-        ("minority collapses", diagram.minority_threshold, "solid"),
-        ("majority collapses", diagram.majority_threshold, "dash"),
-        ("everything is zero", diagram.total_collapse, "dot"),
-    ):
-        if np.isfinite(values).any():
-            data.append(
-                {
-                    "type": "scatter",
-                    "mode": "lines",
-                    "name": label,
-                    "x": ratios,
-                    "y": _significant(values),
-                    "line": {"color": COLORS["measured"], "width": 2.5, "dash": dash},
-                    "hovertemplate": f"{label} from %{{y:.4g}}<extra></extra>",
-                }
-            )
+    ratios = diagram.ratios.tolist()
+    curves = [
+        Curve(label, ratios, values.tolist(), "measured", style)
+        for label, values, style in (
+            ("minority collapses", diagram.minority_threshold, "solid"),
+            ("majority collapses", diagram.majority_threshold, "dashed"),
+            ("everything is zero", diagram.total_collapse, "dotted"),
+        )
+        if np.isfinite(values).any()
+    ]
     low, high = float(diagram.logit_decays[0]), float(diagram.logit_decays[-1])
     text = (
         f"{problem.num_classes} classes; R is the largest count over the smallest. "
@@ -496,40 +343,37 @@ def phase(
         seen = low <= place[1] <= high
         text += f" The controls are at R = {place[0]:.4g}, λ = {place[1]:.4g}"
         text += "." if seen else ", outside."
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": "the controls",
-                "x": [place[0]],
-                "y": [place[1]],
-                "marker": {
-                    "symbol": "star",
-                    "size": 15,
-                    "color": "#ffffff",
-                    "line": {"color": "#000000", "width": 1.5},
-                },
-                "hovertemplate": "R = %{x:.4g}, λ = %{y:.4g}<extra>the controls</extra>",
-            }
-        )
-    figure = {
-        "data": data,
-        "layout": _layout(ink)
-        | {
-            "xaxis": _axis(ink, "imbalance ratio R")
-            | _log_axis(diagram.ratios[0], diagram.ratios[-1]),
-            "yaxis": _axis(ink, _LAMBDA) | _log_axis(low, high),
-            "plot_bgcolor": ink.grid if solved else ink.paper,
-            "showlegend": True,
-            "legend": _LEGEND,
-        },
-    }
-    return Picture(figure, text)
+        at = ([place[0]], [place[1]])
+        curves.append(Curve("the controls", *at, "ink", "points", marker="star", size=1.5))
+    panel = Chart(
+        "Phase diagram",
+        "imbalance ratio R",
+        _LAMBDA,
+        curves,
+        log_x=True,
+        log_y=True,
+        cells=Cells(
+            ratios,
+            diagram.logit_decays.tolist(),
+            np.where(diagram.minority_collapsed, np.nan, diagram.minority_margin).T,
+            f"minority's {margin_label(problem.loss)}",
+            diagram.minority_collapsed.T if solved else None,
+        ),
+        x_range=_with_room(diagram.ratios),
+        y_range=_with_room(diagram.logit_decays),
+        legend="inside",
+    )
+    return _picture(panel, text, ink)
 
 
-# -- what the figures share ------------------------------------------------------------------------
+# -- what the pictures share -----------------------------------------------------------------------
 
-_LEGEND = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
+
+def _with_room(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the ends of a log axis, a little wider than its values."""
+    low, high = float(values[0]), float(values[-1])
+    room = (high / low) ** 0.02
+    return low / room, high * room
 
 
 def group_names(problem: Problem) -> list[str]:
@@ -543,94 +387,7 @@ def group_names(problem: Problem) -> list[str]:
 
 def _broken(names: Sequence[str]) -> list[str]:
     """Break names over lines where they would not fit beside or below a picture."""
-    return [
-        re.sub(" (of|with|and) ", r"<br>\1 ", name) if len(name) > 10 else name for name in names
-    ]
-
-
-def blank() -> dict[str, Any]:
-    """Return a figure with nothing in it, on any ground."""
-    hidden, ground = {"visible": False}, "rgba(0,0,0,0)"
-    layout = {"xaxis": hidden, "yaxis": hidden, "paper_bgcolor": ground, "plot_bgcolor": ground}
-    return {"data": [], "layout": layout}
-
-
-def _layout(ink: Ink) -> dict[str, Any]:
-    return {
-        "margin": {"l": 8, "r": 10, "t": 10, "b": 8},
-        "paper_bgcolor": ink.paper,
-        "plot_bgcolor": ink.paper,
-        "font": {"color": ink.text, "size": 12, "family": "system-ui, sans-serif"},
-        "hoverlabel": {"bgcolor": ink.paper, "bordercolor": ink.grid, "font": {"color": ink.text}},
-        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": ink.muted, "activecolor": ink.text},
-    }
-
-
-def _axis(ink: Ink, title: str = "") -> dict[str, Any]:
-    return {
-        "title": {"text": title, "standoff": 6},
-        "gridcolor": ink.grid,
-        "linecolor": ink.grid,
-        "zerolinecolor": ink.grid,
-        "tickfont": {"color": ink.muted, "size": 11},
-        "automargin": True,
-    }
-
-
-def _log_axis(low: float, high: float) -> dict[str, Any]:
-    room = 0.02 * math.log10(high / low)
-    ends = [math.log10(low) - room, math.log10(high) + room]
-    decades = ends[1] - ends[0]
-    # A label a decade, or at 1, 2 and 5 where there are few.
-    return {
-        "type": "log",
-        "range": ends,
-        "dtick": "D2" if decades < 1.5 else 1,
-        "exponentformat": "power",
-    }
-
-
-def _upright(place: float, line: dict[str, Any]) -> dict[str, Any]:
-    ends = {"x0": place, "x1": place, "y0": 0, "y1": 1, "yref": "paper"}
-    return {"type": "line", "line": line} | ends
-
-
-def _group_color(group: int, ink: Ink) -> str:
-    return _ground(GROUP_COLORS[group % len(GROUP_COLORS)], ink)
-
-
-def _ground(color: str, ink: Ink) -> str:
-    return DARK_COLORS.get(color, color) if ink is DARK else color
-
-
-def _packed(values: NDArray[np.float64]) -> dict[str, str]:
-    """Return a matrix as Plotly's packed array, quick to send and to read."""
-    small = np.ascontiguousarray(values, dtype="<f4")
-    shape = ", ".join(map(str, small.shape))
-    return {"dtype": "f4", "bdata": base64.b64encode(small.tobytes()).decode(), "shape": shape}
-
-
-def _rounded(values: NDArray[np.float64], scale: float) -> list[Any]:
-    """Return values to five digits of a scale, for a small message; None where there is none."""
-    digits = 4 - math.floor(math.log10(scale)) if scale > 0 else 0
-    plain: list[Any] = np.round(values, min(max(digits, -300), 300)).tolist()
-    if np.isfinite(values).all():
-        return plain
-    return _without_nan(plain)
-
-
-def _without_nan(values: list[Any]) -> list[Any]:
-    return [
-        _without_nan(value) if isinstance(value, list) else value if math.isfinite(value) else None
-        for value in values
-    ]
-
-
-def _significant(values: ArrayLike) -> list[float | None]:
-    return [
-        float(f"{value:.6g}") if math.isfinite(value) else None
-        for value in np.asarray(values, dtype=float).tolist()
-    ]
+    return [re.sub(" (of|with|and) ", r"\n\1 ", name) if len(name) > 10 else name for name in names]
 
 
 def _spaced(ticks: Sequence[tuple[float, str]], least: float) -> list[tuple[float, str]]:

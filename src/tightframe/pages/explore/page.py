@@ -9,10 +9,11 @@ from typing import Any
 from dash import ClientsideFunction, Dash, Input, Output, dcc, html, no_update
 from dash import State as Held
 
+from tightframe.figures.plotly import blank
 from tightframe.figures.style import DARK, LIGHT, Ink
 from tightframe.pages.explore import compute, views
 from tightframe.pages.explore.code import python_code
-from tightframe.pages.explore.figures import Picture, blank
+from tightframe.pages.explore.figures import Picture
 from tightframe.pages.explore.state import VIEWS, State
 from tightframe.pages.explore.upload import MAX_UPLOAD, Measured, Shelf
 from tightframe.problem.problem import BIASES, FEATURES, LOSSES

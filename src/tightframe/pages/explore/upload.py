@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tightframe.files import read_arrays
 from tightframe.pages.explore.margins import Margins, of_logits
-from tightframe.problem.counts import format_counts, parse_counts
+from tightframe.problem.counts import compact_counts
 from tightframe.problem.problem import Problem
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Measured:
     @property
     def counts(self) -> str:
         """Samples of every class, as compact text."""
-        return format_counts(parse_counts(self.report.counts))
+        return compact_counts(self.report.counts)
 
     def fits(self, problem: Problem) -> bool:
         """Tell whether a problem has as many classes."""

@@ -16,6 +16,7 @@ from tightframe.advice.prediction import describe
 from tightframe.figures.style import Ink
 from tightframe.geometry.dense import orthogonal_frame, seli, simplex_etf
 from tightframe.geometry.states import DISTINCT, STATES
+from tightframe.metrics.registry import METRICS
 from tightframe.pages.explore import compute, figures
 from tightframe.pages.explore.figures import Picture, group_names
 from tightframe.pages.explore.margins import predicted as predicted_margins
@@ -26,7 +27,8 @@ from tightframe.pages.explore.vectors import principal_vectors, turned_onto
 from tightframe.path import Path
 from tightframe.problem.problem import Problem, with_loss_terms
 from tightframe.solution import Solution
-from tightframe.theory.certificate import certify, is_covered
+from tightframe.theory.certificate import certify
+from tightframe.theory.coverage import coverage
 
 #: Of the geometry view: the matrices and what they are called.
 PARTS = {
@@ -222,15 +224,10 @@ def measured_tables(measured: Measured, solution: Solution | None) -> list[Any]:
 
     report = measured.report
     scalars = [
-        [label, "-" if value is None else f"{value:.5g}"]
-        for label, value in (
-            ("NC1, within over between", report.nc1),
-            ("NC1, quotient of traces", report.nc1_quotient),
-            ("CDNV", report.cdnv),
-            ("NC3, self-duality", report.self_duality),
-            ("NC4, nearest centre disagrees", report.nc4),
-            ("bias alignment", report.bias_alignment),
-        )
+        [metric.label, "-" if value is None else f"{value:.5g}"]
+        for metric in METRICS
+        if metric.place
+        for value in (report.numbers[metric.key],)
     ]
     targets = [simplex_etf(len(report.counts)), orthogonal_frame(len(report.counts))]
     targets.append(seli(report.counts))
@@ -240,7 +237,7 @@ def measured_tables(measured: Measured, solution: Solution | None) -> list[Any]:
         verdicts = group_verdicts(solution.problem, solution, report.logits, measured.bias)
         sentences = [html.Li(verdict.sentence) for verdict in verdicts]
         sentences.append(html.Li(CRITERIA))
-    if solution is not None and is_covered(solution.problem):
+    if solution is not None and coverage(solution.problem).is_certified:
         bound = certify(
             solution.problem,
             report.geometry.logits,

@@ -1,1 +1,1 @@
-"""One module a paper."""
+"""A package a paper, a module a figure; `tightframe.reproduce.spec.papers` finds them."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tightframe.checks import require_positive_fields
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition, svd
 from tightframe.problem.problem import Problem
 from tightframe.solvers.search.lbfgs import MEMORY, lbfgs
@@ -30,35 +31,61 @@ MAX_CLASSES = 100
 #: Random starts at every width, if not told otherwise.
 STARTS = 8
 
-#: With several layers a singular value that is zero stays zero in a descent, so every width is
-#: tried; above this many, as many widths in geometric progression.
-MAX_WIDTHS = 16
-
-#: Iterations allowed to a start; the best of each rank then go on until their rank is clear, and
-#: with that rank fixed to convergence.
-EXPLORE_ITERATIONS = 300
-MAX_POLISHED = 12
-REFINE_ITERATIONS = 1000
-
-#: Converged: squared gradient at most this share of ``mu`` times the objective. As curvatures are
-#: of the order of mu, that is the order of the relative distance left to the minimum.
-EXPLORE_ACCURACY = 1e-10
-REFINE_ACCURACY = 1e-13
-POLISH_ACCURACY = 1e-18
-
-#: Relative difference below which two objectives are one: of explored points, of polished ones.
-FOUND_TOLERANCE = 1e-4
-TIE_TOLERANCE = 1e-9
-
 #: Singular values and differences of class means below this share of the largest vanish at the
 #: minimum that a descent approaches.
 VANISHING = 1e-6
 
-#: Numbers held for one batch of points (80 MB).
-BATCH_NUMBERS = 10_000_000
-
 #: Halvings that exhaust float64.
 BISECTIONS = 100
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What a search spends its work on.
+
+    Attributes
+    ----------
+    max_widths : int
+        With several layers a singular value that is zero stays zero in a descent, so every width
+        is tried; above this many, as many widths in geometric progression.
+    explore_iterations : int
+        Iterations allowed to a start.
+    max_polished : int
+        The best of each rank, at most so many, then go on until their rank is clear, and with that
+        rank fixed to convergence.
+    refine_iterations : int
+        Iterations allowed until the rank is clear.
+    explore_accuracy, refine_accuracy, polish_accuracy : float
+        Converged: squared gradient at most this share of ``mu`` times the objective. As curvatures
+        are of the order of mu, that is the order of the relative distance left to the minimum.
+    found_tolerance, tie_tolerance : float
+        Relative difference below which two objectives are one: of explored points, of polished
+        ones.
+    batch_numbers : int
+        Numbers held for one batch of points (10 million are 80 MB).
+
+    Raises
+    ------
+    ValueError
+        If one of them is not positive.
+    """
+
+    max_widths: int = 16
+    explore_iterations: int = 300
+    max_polished: int = 12
+    refine_iterations: int = 1000
+    explore_accuracy: float = 1e-10
+    refine_accuracy: float = 1e-13
+    polish_accuracy: float = 1e-18
+    found_tolerance: float = 1e-4
+    tie_tolerance: float = 1e-9
+    batch_numbers: int = 10_000_000
+
+    def __post_init__(self) -> None:
+        require_positive_fields(self)
+
+
+DEFAULTS = SearchOptions()
 
 
 @dataclass(frozen=True)
@@ -78,6 +105,7 @@ def search(
     seed: int = 0,
     max_iterations: int = 5000,
     relaxed: tuple[BlockMatrix, float | None] | None = None,
+    options: SearchOptions = DEFAULTS,
 ) -> Found:
     """Return the best local minimum that descents from many starts and closed forms reach.
 
@@ -92,9 +120,10 @@ def search(
         Of the random starts. Renaming classes of different counts does not change the answer.
     max_iterations : int
         Quasi-Newton iterations allowed to each of the best points (to every start at most
-        `EXPLORE_ITERATIONS`).
+        ``options.explore_iterations``).
     relaxed : tuple of BlockMatrix and float, optional
         With one layer: solution and lower bound of the problem without ``dim``.
+    options : SearchOptions
 
     Raises
     ------
@@ -110,7 +139,8 @@ def search(
     # One order of the classes, so that the answer does not depend on how they are named.
     order = np.lexsort((problem.logit_adjustment, -problem.class_weights, -problem.counts))
     ordered = problem.reordered(order)
-    widths = _widths(problem)
+    widths = _widths(problem, options.max_widths)
+    steps = min(max_iterations, options.explore_iterations)
     pools = []
     for width in widths:
         f = Factors(ordered, width)
@@ -119,12 +149,15 @@ def search(
         if relaxed is not None:
             dense = relaxed[0].to_dense()[np.ix_(order, order)]
             guesses = np.concatenate([guesses, (dense * f.root)[None]])
-        pools.append((f, *_explore(f, guesses, rng, min(max_iterations, EXPLORE_ITERATIONS))))
+        pools.append((f, *_explore(f, guesses, rng, steps, options)))
     endings = np.concatenate([values for _, _, values in pools])
-    found = [_polish(f, x, max_iterations, endings) for f, x in _best_of_each_rank(pools)]
+    best_ones = _best_of_each_rank(pools)[: options.max_polished]
+    found = [_polish(f, x, max_iterations, endings, options) for f, x in best_ones]
     places = np.argsort(order)
     polished = [entry.renamed(problem, places) for entry in found if entry is not None]
-    winner, entries = _compare(_closed_forms(problem), polished, _full_rank(problem))
+    winner, entries = _compare(
+        _closed_forms(problem), polished, _full_rank(problem), options.tie_tolerance
+    )
     record = Search(
         starts=len(endings),
         seed=seed,
@@ -144,13 +177,13 @@ def _full_rank(problem: Problem) -> int:
     return min(problem.loss_object.max_rank(k), problem.dim or k)
 
 
-def _widths(problem: Problem) -> tuple[int, ...]:
+def _widths(problem: Problem, most: int = DEFAULTS.max_widths) -> tuple[int, ...]:
     full = _full_rank(problem)
     if problem.depth == 1:
         return (full,)  # ranks grow and shrink freely with one layer
-    if full <= MAX_WIDTHS:
+    if full <= most:
         return tuple(range(1, full + 1))
-    return tuple(sorted({round(width) for width in np.geomspace(1, full, MAX_WIDTHS)}))
+    return tuple(sorted({round(width) for width in np.geomspace(1, full, most)}))
 
 
 class Factors:
@@ -362,16 +395,20 @@ def _guesses(f: Factors, starts: int, rng: np.random.Generator) -> Array:
 
 
 def _explore(
-    f: Factors, guesses: Array, rng: np.random.Generator, iterations: int
+    f: Factors,
+    guesses: Array,
+    rng: np.random.Generator,
+    iterations: int,
+    options: SearchOptions,
 ) -> tuple[Array, Array]:
     """Descend from guesses of X; return points (S, P) and values (S,)."""
     # Structured starts are symmetric, and a descent keeps symmetries: a little noise breaks them.
     x = _scaled(f, guesses)
     x = x + 0.01 * np.sqrt((x**2).mean(axis=1, keepdims=True)) * rng.standard_normal(x.shape)
     held = 2 * MEMORY * x.shape[1] + 8 * f.num_classes**2
-    batches = np.array_split(x, -(-len(x) * held // BATCH_NUMBERS))
+    batches = np.array_split(x, -(-len(x) * held // options.batch_numbers))
     ended = [
-        lbfgs(f, batch, lambda v, g: f.is_small(EXPLORE_ACCURACY, v, g), iterations)
+        lbfgs(f, batch, lambda v, g: f.is_small(options.explore_accuracy, v, g), iterations)
         for batch in batches
     ]
     points = np.concatenate([end.x for end in ended])
@@ -439,36 +476,41 @@ def _best_of_each_rank(pools: list[tuple[Factors, Array, Array]]) -> list[tuple[
             if rank not in best or value < best[rank][0]:
                 best[rank] = (value, f, point[None])
     ordered = sorted(best.values(), key=lambda item: item[0])
-    return [(f, point) for _, f, point in ordered[:MAX_POLISHED]]
+    return [(f, point) for _, f, point in ordered]
 
 
-def _polish(f: Factors, x: Array, max_iterations: int, endings: Array) -> _Entry | None:
+def _polish(
+    f: Factors, x: Array, max_iterations: int, endings: Array, options: SearchOptions
+) -> _Entry | None:
     """Descend from an explored point (1, P) to convergence; None where that vanishes."""
     if f.depth > 1:
         f, x = _cut(f, x)
-    steps = min(max_iterations, REFINE_ITERATIONS)
-    x = lbfgs(f, x, lambda v, g: f.is_small(REFINE_ACCURACY, v, g), steps).x
+    steps = min(max_iterations, options.refine_iterations)
+    x = lbfgs(f, x, lambda v, g: f.is_small(options.refine_accuracy, v, g), steps).x
     f, x = _cut(f, x)
     if f.width == 0:
         return None
     fixed = FixedRank(f, float(f.decompose(x)[1].max()))
     end = lbfgs(
-        fixed, fixed.enter(x), lambda v, g: f.is_small(POLISH_ACCURACY, v, g), max_iterations
+        fixed,
+        fixed.enter(x),
+        lambda v, g: f.is_small(options.polish_accuracy, v, g),
+        max_iterations,
     )
     if end.converged[0]:
         x = fixed.leave(end.x)
     else:  # a singular value goes to zero after all
-        end = lbfgs(f, x, lambda v, g: f.is_small(POLISH_ACCURACY, v, g), max_iterations)
+        end = lbfgs(f, x, lambda v, g: f.is_small(options.polish_accuracy, v, g), max_iterations)
         f, x = _cut(f, end.x)
         if f.width == 0:
             return None
-    x, parents = _merged(f, x)
+    x, parents = _merged(f, x, options.tie_tolerance)
     value = f.objective(x)
     # Copies, so that merged classes agree in every bit.
     mean = (f.products(x)[0] / f.root)[np.ix_(parents, parents)]
     bias = f.split(x)[3][0][parents]
     bias = without_constant(f.problem, bias, np.ones(f.num_classes))
-    near = np.abs(endings - value) <= FOUND_TOLERANCE * value
+    near = np.abs(endings - value) <= options.found_tolerance * value
     return _Entry(
         Candidate("search", f.width, value, int(near.sum())),
         BlockMatrix.from_dense(f.problem, mean),
@@ -485,7 +527,7 @@ def _cut(f: Factors, x: Array) -> tuple[Factors, Array]:
     return cut, cut.join(left[:, :, :rank], values[:, :rank], right[:, :, :rank], bias)
 
 
-def _merged(f: Factors, x: Array) -> tuple[Array, NDArray[np.intp]]:
+def _merged(f: Factors, x: Array, tolerance: float) -> tuple[Array, NDArray[np.intp]]:
     """Make equal what a descent can only bring close; also return each class's representative.
 
     Where two classes of equal count share one mean, averaging their logits and biases does not
@@ -509,7 +551,7 @@ def _merged(f: Factors, x: Array) -> tuple[Array, NDArray[np.intp]]:
     ends = f.cuts
     merged[0, : ends[1]] = np.concatenate([u.ravel(), v.ravel()])
     merged[0, ends[2] :] = bias[: ends[3] - ends[2]] / f.bias_scale
-    if f.objective(merged) > f.objective(x) * (1 + TIE_TOLERANCE):
+    if f.objective(merged) > f.objective(x) * (1 + tolerance):
         return x, np.arange(f.num_classes)
     return merged, parents
 
@@ -535,7 +577,7 @@ def _closed_forms(problem: Problem) -> list[_Entry]:
 
 
 def _compare(
-    closed: list[_Entry], polished: list[_Entry], full_rank: int
+    closed: list[_Entry], polished: list[_Entry], full_rank: int, tolerance: float
 ) -> tuple[str, list[_Entry]]:
     """Return who wins, and the winner followed by the others in the order of their objectives."""
     lowest: dict[int, _Entry] = {}
@@ -545,10 +587,12 @@ def _compare(
     entries = closed + [
         entry
         for rank, entry in lowest.items()
-        if not any(form.candidate.rank == rank and _unbeaten(form, entry) for form in closed)
+        if not any(
+            form.candidate.rank == rank and _unbeaten(form, entry, tolerance) for form in closed
+        )
     ]
     best = next(
-        (form for form in closed if all(_unbeaten(form, entry) for entry in entries)),
+        (form for form in closed if all(_unbeaten(form, entry, tolerance) for entry in entries)),
         min(entries, key=_value),
     )
     name = best.candidate.name
@@ -562,8 +606,8 @@ def _value(entry: _Entry) -> float:
     return entry.candidate.objective
 
 
-def _unbeaten(form: _Entry, entry: _Entry) -> bool:
-    return form.candidate.objective <= entry.candidate.objective * (1 + TIE_TOLERANCE)
+def _unbeaten(form: _Entry, entry: _Entry, tolerance: float) -> bool:
+    return form.candidate.objective <= entry.candidate.objective * (1 + tolerance)
 
 
 def etf_margin(problem: Problem) -> float | None:

@@ -12,17 +12,6 @@ from tightframe.problem.problem import Problem, at_most
 NAME = "balanced cross-entropy"
 
 
-def applies(problem: Problem) -> bool:
-    """Tell whether the theorem covers a problem: one group, any bias, width at least K - 1."""
-    return (
-        problem.loss == "cross_entropy"
-        and problem.features == "real"
-        and problem.depth == 1
-        and len(problem.groups) == 1
-        and (problem.dim is None or problem.dim >= problem.num_classes - 1)
-    )
-
-
 def solve(problem: Problem) -> tuple[BlockMatrix, Array]:
     """Return ``Z = m (I - 11^T/K)``, ``m = log(1/(lambda sqrt(n)) - K + 1)``.
 

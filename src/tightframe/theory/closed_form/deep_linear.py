@@ -4,7 +4,8 @@ Without bias the geometry is a general orthogonal frame (Dang et al. 2023). A fr
 minimised out first, which replaces ``D^{1/2}`` by ``A = D^{1/2}(I - u u^T)``, ``u = sqrt(n/N)``.
 By von Neumann's trace inequality the objective is at least
 ``sum_i (sigma_i - a_i)^2 / (2N) + (M+1)/2 mu sigma_i^{2/(M+1)}`` over sorted singular values, with
-equality where logits and A share singular vectors; so each sigma_i solves a scalar problem.
+equality where logits and A share singular vectors; so each sigma_i solves a scalar problem. Without
+bias the minimiser is diagonal and can be built from non-negative features too.
 """
 
 from __future__ import annotations
@@ -15,16 +16,6 @@ from tightframe.geometry.blocks import Array, BlockMatrix, Partition, svd
 from tightframe.problem.problem import Problem, at_most
 
 NAME = "MSE, decoupled singular values"
-
-
-def applies(problem: Problem) -> bool:
-    """Tell whether the theorem covers a problem; any width and depth.
-
-    Without bias the minimiser is diagonal and can be built from non-negative features too.
-    """
-    if problem.loss != "mse" or problem.bias == "decayed":
-        return False
-    return problem.features == "real" or problem.bias == "none"
 
 
 def solve(problem: Problem) -> tuple[BlockMatrix, Array]:

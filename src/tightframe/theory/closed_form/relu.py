@@ -12,23 +12,10 @@ from tightframe.problem.problem import Problem, at_most
 NAME = "cross-entropy with non-negative features"
 
 
-def applies(problem: Problem) -> bool:
-    """Tell whether the theorem covers a problem.
-
-    One layer, no bias, and a width that holds an axis for every class that does not vanish.
-    """
-    covered = (
-        problem.loss == "cross_entropy"
-        and problem.features == "nonnegative"
-        and problem.depth == 1
-        and problem.bias == "none"
-        and not problem.adjustment_runs
-    )
-    if not covered or problem.dim is None:
-        return covered
+def num_axes(problem: Problem) -> int:
+    """Return the number of classes that do not vanish: each needs an axis of its own."""
     positive = margins(problem, Partition.coarsest(problem)) > 0
-    kept = sum(group.classes for group, m in zip(problem.groups, positive, strict=True) if m)
-    return problem.dim >= kept
+    return sum(group.classes for group, m in zip(problem.groups, positive, strict=True) if m)
 
 
 def solve(problem: Problem) -> tuple[BlockMatrix, Array]:

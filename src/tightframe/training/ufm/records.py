@@ -1,7 +1,8 @@
 """What is recorded of a batch of trained unconstrained features models: one row a run.
 
-The definitions are those of `tightframe.metrics` and `tightframe.geometry`, over a leading axis of
-runs: called run by run, those would take longer than the training of a small problem.
+Over a leading axis of runs: one by one, the records would take longer than the training of a small
+problem. NC1 is computed by `tightframe.metrics.variability`; distances and angles are defined as
+there and in `tightframe.geometry`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tightframe.geometry.dense import PARTS, Geometry, orthogonal_frame, seli, simplex_etf
+from tightframe.metrics.moments import EPS, blur
+from tightframe.metrics.variability import between_directions, nc1_along, trace_quotient
 from tightframe.problem.problem import Problem
 from tightframe.solution import Solution
 from tightframe.training.margins import group_margins
@@ -32,8 +35,6 @@ VECTORS = ("classifier", "means", "logits")
 
 #: Singular values of the logits below this share of the largest do not count to their rank.
 RANK_SHARE = 1e-3
-
-_EPS = float(np.finfo(np.float64).eps)
 
 
 def row_columns(num_groups: int) -> list[str]:
@@ -191,35 +192,25 @@ def floor(solution: Solution) -> float:
 
 
 def _variability(descent: Descent, class_means: Array) -> tuple[Array, Array]:
-    """Return NC1 and ``tr Sigma_W / tr Sigma_B``, as `tightframe.metrics.nc1` defines them.
+    """Return NC1 and ``tr Sigma_W / tr Sigma_B`` of every run, as `tightframe.metrics` does.
 
-    NaN with one column a class: there is nothing that could vary. Directions that rounding
-    cannot be told from are left out; equal class means give infinity.
+    NaN with one column a class: there is nothing that could vary.
     """
-    runs, d, k = class_means.shape
+    runs, _, k = class_means.shape
     if descent.collapsed:
         nothing = np.full(runs, np.nan)
         return nothing, nothing
-    centered = _centered(class_means)
-    left, values, _ = np.linalg.svd(centered / math.sqrt(k), full_matrices=False)
-    limit = min(k - 1, d)
+    means = torch.from_numpy(class_means).mT
     # A mean of n features of length r is rounded by about eps sqrt(n) r, if all additions are.
-    lengths = np.linalg.norm(class_means, axis=1)
-    rounding = 2 * _EPS * np.sqrt((lengths**2).mean(axis=1, keepdims=True))
-    cut = _EPS * max(k, d) * values[:, :1] + rounding
-    real = (values > cut)[:, :limit]
+    floor = blur(2 * EPS * torch.linalg.vector_norm(means, dim=2))
+    root = (means - means.mean(dim=1, keepdim=True)) / math.sqrt(k)
+    between = between_directions(root, floor)
     deviations = descent.deviations()
-    directions = torch.as_tensor(left[:, :, :limit], device=deviations.device)
-    along = torch.bmm(directions.mT, deviations).square().sum(dim=2) / descent.num_samples
-    ratio = np.divide(
-        _numpy(along), values[:, :limit] ** 2, out=np.zeros_like(values[:, :limit]), where=real
-    )
-    nc1 = np.where(real.any(axis=1), ratio.sum(axis=1) / k, np.inf)
-    within = _numpy(deviations.square().sum(dim=(1, 2))) / descent.num_samples
-    between = (centered**2).sum(axis=(1, 2)) / k
-    lost = np.sqrt(between) <= rounding[:, 0]
-    quotient = np.divide(within, between, out=np.full(runs, np.inf), where=~lost)
-    return nc1, quotient
+    along = torch.bmm(between.vectors.mT.to(deviations.device), deviations)
+    spread = along.square().sum(dim=2).cpu() / descent.num_samples
+    within = deviations.square().sum(dim=(1, 2)).cpu() / descent.num_samples
+    quotient = trace_quotient(within, torch.linalg.matrix_norm(root), floor)
+    return _numpy(nc1_along(between, spread)), _numpy(quotient)
 
 
 def _centered(columns: Array) -> Array:

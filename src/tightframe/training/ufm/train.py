@@ -16,12 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from tightframe.checks import positive_float, whole_number
 from tightframe.geometry.dense import normalized_distance, seli
-from tightframe.metrics.moments import plain_tensors
+from tightframe.metrics.plain import plain_tensors
 from tightframe.problem.counts import CountsLike
 from tightframe.problem.problem import Problem
 from tightframe.solution import Solution
 from tightframe.solve import solve
-from tightframe.theory.certificate import certify, finite_array, is_covered, uncovered
+from tightframe.theory.certificate import certify, finite_array
+from tightframe.theory.coverage import coverage
 from tightframe.theory.svm import certify_svm
 from tightframe.training.ufm.descent import (
     NONNEGATIVE,
@@ -600,9 +601,7 @@ def _references(problems: list[Problem]) -> list[Solution | None]:
     for problem in problems:
         key = _solvable(problem)
         if key not in known:
-            # Nothing solves non-negative features outside of the theorems.
-            unknown = key.features == "nonnegative" and not is_covered(key)
-            known[key] = None if unknown else solve(key)
+            known[key] = None if coverage(key).outcome == "refused" else solve(key)
             solution = known[key]
             if solution is not None and not solution.logits.any():
                 warnings.warn(
@@ -619,8 +618,9 @@ def _certified_gap(
     problem: Problem, reference: Solution | None, logits: Array, bias: Array
 ) -> tuple[float | None, str]:
     key = _solvable(problem)
-    if not is_covered(key):
-        return None, f"no certificate: {uncovered(key)}"
+    case = coverage(key)
+    if not case.is_certified:
+        return None, f"no certificate: {case.reason}"
     try:
         certificate = certify(
             key,

@@ -1,0 +1,279 @@
+r"""How a `Table` is written: for the console, HTML, LaTeX and Markdown.
+
+A format is a function from a table to text, and its line in `FORMATS`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from html import escape
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tightframe.figures.table import Column, Table, is_missing, is_number
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+
+# -- console ---------------------------------------------------------------------------------------
+
+
+def to_rich(table: Table) -> RichTable:
+    """Return a table for Rich, which draws it as wide as the console allows."""
+    from rich.markup import escape as plain
+    from rich.table import Table as RichTable
+
+    # Rich would take square brackets for its own markup.
+    drawn = RichTable(
+        title=plain(table.title) or None, caption=plain(table.note) or None, title_justify="left"
+    )
+    for i, head in enumerate(table.heads):
+        # Names are not broken over lines: they could not be copied.
+        drawn.add_column(plain(head.head), justify=_justify(head), no_wrap=i == 0)
+    for i, row in enumerate(table.texts):
+        if i in table.sections:
+            drawn.add_section()
+        drawn.add_row(*map(plain, row))
+    return drawn
+
+
+def _justify(head: Column) -> Any:
+    return head.align or "left"
+
+
+def to_console(table: Table, width: int = 100) -> str:
+    """Return a table as plain text, drawn by Rich in so many columns of letters."""
+    import io
+
+    from rich.console import Console
+
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    with console.capture() as capture:
+        console.print(to_rich(table))
+    return capture.get()
+
+
+# -- HTML ------------------------------------------------------------------------------------------
+
+
+def to_html(table: Table) -> str:
+    """Return a table as HTML, every text escaped; `pages.page` has the classes' style.
+
+    A first column of texts names the rows. A number has all its digits in ``<data value=...>``.
+    """
+    heads = table.heads
+    head = "".join(
+        f'<th scope="col"{_numbers_class(head)}>{escape(head.head)}</th>' for head in heads
+    )
+    body = []
+    for row, texts in zip(table.rows, table.texts, strict=True):
+        cells = [
+            _cell_html(head, value, text, first=i == 0)
+            for i, (head, value, text) in enumerate(zip(heads, row, texts, strict=True))
+        ]
+        body.append(f"<tr>{''.join(cells)}</tr>\n")
+    note = f'<p class="note">{escape(table.note)}</p>\n' if table.note else ""
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(table.title)}">\n'
+        f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{''.join(body)}</tbody>\n</table>\n"
+        f"</div>\n{note}"
+    )
+
+
+def _numbers_class(head: Column) -> str:
+    return ' class="n"' if head.align == "right" else ""
+
+
+def _cell_html(head: Column, value: Any, text: str, *, first: bool) -> str:
+    shown = escape(text)
+    if is_missing(value) or text in ("∞", "-∞"):
+        shown = f'<span class="note">{shown}</span>'
+    elif is_number(value):
+        shown = f'<data value="{float(value)!r}">{shown}</data>'
+    if first and head.align == "left":
+        return f'<th scope="row">{shown}</th>'
+    return f"<td{_numbers_class(head)}>{shown}</td>"
+
+
+# -- Markdown --------------------------------------------------------------------------------------
+
+
+def to_markdown(table: Table) -> str:
+    """Return a table in GitHub's Markdown under its title, aligned in the source too."""
+    heads = table.heads
+    texts = [[_escaped_markdown(head.head) for head in heads]]
+    texts += [[_escaped_markdown(text) for text in row] for row in table.texts]
+    widths = [max(3, *(len(row[i]) for row in texts)) for i in range(len(heads))]
+
+    def line(row: list[str]) -> str:
+        cells = [
+            text.rjust(width) if head.align == "right" else text.ljust(width)
+            for text, width, head in zip(row, widths, heads, strict=True)
+        ]
+        return f"| {' | '.join(cells)} |"
+
+    rule = [
+        "-" * (width + 1) + (":" if head.align == "right" else "-")
+        for width, head in zip(widths, heads, strict=True)
+    ]
+    lines = [line(texts[0]), f"|{'|'.join(rule)}|", *map(line, texts[1:])]
+    above = [f"**{_escaped_markdown(table.title)}**", ""] if table.title else []
+    below = ["", _escaped_markdown(table.note)] if table.note else []
+    return "\n".join([*above, *lines, *below])
+
+
+def _escaped_markdown(text: str) -> str:
+    """Escape what would end a cell, be taken for HTML, or for emphasis."""
+    plain = re.sub(r"([\\|*_`\[\]])", r"\\\1", " ".join(text.split()))
+    return plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+# -- LaTeX -----------------------------------------------------------------------------------------
+
+#: What pdfLaTeX cannot set as text.
+_SIGNS = {
+    ">=": r"$\geq$",
+    "<=": r"$\leq$",
+    ">": r"$>$",
+    "<": r"$<$",
+    "|": r"$|$",
+    "λ": r"$\lambda$",
+    "μ": r"$\mu$",
+    "ρ": r"$\rho$",
+    "σ": r"$\sigma$",
+    "Σ": r"$\Sigma$",
+    "Θ": r"$\Theta$",
+    "√": r"$\surd$",
+    "‖": r"$\|$",
+    "·": r"$\cdot$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "→": r"$\to$",
+    "∞": r"$\infty$",
+    "−": r"$-$",
+    "°": r"$^\circ$",
+    "²": r"$^2$",
+    "⁺": r"$^+$",
+    "ᵀ": r"$^\top$",
+    "₀": r"$_0$",
+    "…": r"\dots{}",
+    "H̄": r"$\bar H$",
+}
+
+#: As in NC2_WW; longer ones are names, as test_accuracy.
+_SUBSCRIPT = re.compile(r"\\_([A-Za-z]{1,2})(?![A-Za-z_])")
+
+_NUMBER = re.compile(r"([-−]?)(\d[\d.,]*)(?:e([-+]\d+))?")
+
+
+def to_latex(table: Table) -> str:
+    """Return a table for LaTeX with ``booktabs``; its title becomes the caption.
+
+    It is made smaller where it is wider than the page (``graphicx``). A table with a wrapped column
+    is a ``longtable``, over as many pages as it needs.
+    """
+    heads = table.heads
+    lines = [_row_latex([_escaped_latex(head.head) for head in heads])]
+    body = []
+    for i, row in enumerate(table.texts):
+        body += [r"\midrule"] if i in table.sections and i else []
+        body.append(_row_latex([_cell_latex(text) for text in row]))
+    caption, name = _escaped_latex(table.title), f"tab:{table.name}"
+    if any(head.wrapped for head in heads):
+        return _long_latex(heads, lines[0], body, caption, name)
+    columns = "".join("r" if head.align == "right" else "l" for head in heads)
+    start, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
+    tabular = "\n".join([start, r"\toprule", *lines, r"\midrule", *body, r"\bottomrule", end])
+    return "\n".join(
+        [
+            r"\begin{table}[htbp]",
+            r"\centering",
+            rf"\caption{{{caption}}}",
+            rf"\label{{{name}}}",
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{" + tabular + "}",
+            *([rf"\par\footnotesize {_escaped_latex(table.note)}"] if table.note else []),
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _long_latex(heads: list[Column], head: str, body: list[str], caption: str, name: str) -> str:
+    columns = "".join(r"p{0.48\linewidth}" if column.wrapped else "l" for column in heads)
+    return "\n".join(
+        [
+            r"{\footnotesize",
+            rf"\begin{{longtable}}{{{columns}}}",
+            rf"\caption{{{caption}}} \label{{{name}}} \\",
+            *[r"\toprule", head, r"\midrule", r"\endfirsthead"],
+            rf"\caption[]{{{caption}}} \\",
+            *[r"\toprule", head, r"\midrule", r"\endhead"],
+            *[r"\midrule", rf"\multicolumn{{{len(heads)}}}{{r}}{{Continued on next page}} \\"],
+            *[r"\midrule", r"\endfoot", r"\bottomrule", r"\endlastfoot"],
+            *body,
+            r"\end{longtable}",
+            "}",
+            "",
+        ]
+    )
+
+
+def _row_latex(cells: list[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _cell_latex(text: str) -> str:
+    match = _NUMBER.fullmatch(text)
+    if match is None:
+        return _escaped_latex(text)
+    sign, digits, exponent = match.groups()
+    digits = digits.replace(",", "{,}") if sign or exponent else digits
+    power = "" if exponent is None else rf" \cdot 10^{{{int(exponent)}}}"
+    return f"${'-' if sign else ''}{digits}{power}$" if sign or power else digits
+
+
+def _escaped_latex(text: str) -> str:
+    """Escape what is special to LaTeX, then write signs and subscripts as mathematics."""
+    special = {c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}"}
+    special |= {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}"}
+    plain = "".join(special.get(c, c) for c in " ".join(text.split()))
+    for sign, command in _SIGNS.items():
+        plain = plain.replace(sign, command)
+    return _SUBSCRIPT.sub(r"$_{\1}$", plain)
+
+
+# -- all -------------------------------------------------------------------------------------------
+
+
+class Format(NamedTuple):
+    """One way to write a table.
+
+    Attributes
+    ----------
+    ending : str
+        Of a file that holds such a table.
+    write : callable
+        From a `Table` to text.
+    """
+
+    ending: str
+    write: Callable[[Table], str]
+
+
+#: Name of a format to how a table is written in it.
+FORMATS = {
+    "console": Format("txt", to_console),
+    "html": Format("html", to_html),
+    "latex": Format("tex", to_latex),
+    "markdown": Format("md", to_markdown),
+}
+
+
+def table_format(name: str) -> Format:
+    """Return one of `FORMATS`, or raise a ValueError that names what is allowed."""
+    if name not in FORMATS:
+        raise ValueError(f"format: got {name!r}, allowed are {', '.join(FORMATS)}")
+    return FORMATS[name]

@@ -1,0 +1,277 @@
+"""Local minimisation, saddles by minimising with part of the freedom, and the way out of them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tightframe.checks import require_positive_fields
+from tightframe.geometry.blocks import Array
+from tightframe.landscape.critical import CriticalPoint, Direction, classify
+from tightframe.landscape.curvature import DENSE_SIZE, Objective, Smooth, dense
+from tightframe.landscape.point import Point, is_whole
+from tightframe.problem.problem import Problem
+from tightframe.solve import NotConvergedWarning
+from tightframe.theory.certificate import Certificate
+
+
+@dataclass(frozen=True)
+class DescentOptions:
+    """What a local minimisation may cost, and where it stops.
+
+    Attributes
+    ----------
+    accuracy : float
+        Stop when the gradient is this small in units of lambda.
+    dense_size : int
+        Up to so many unknowns a Newton step solves with the Hessian written out.
+    max_trust_steps, max_newton_steps : int
+        Trust-region steps, and Newton steps after them, allowed.
+
+    Raises
+    ------
+    ValueError
+        If one of them is not positive.
+    """
+
+    accuracy: float = 1e-10
+    dense_size: int = DENSE_SIZE
+    max_trust_steps: int = 1000
+    max_newton_steps: int = 20
+
+    def __post_init__(self) -> None:
+        require_positive_fields(self)
+
+
+DEFAULTS = DescentOptions()
+
+
+@dataclass(frozen=True, eq=False)
+class Descent:
+    """A descent from a start to the certified minimum.
+
+    Attributes
+    ----------
+    stages : tuple of CriticalPoint
+        The start and the end of every local minimisation, in order; objectives do not rise
+        (up to rounding).
+    point : Point
+        The last stage's point.
+    converged : bool
+        Whether the last verdict is ``"global minimum"``.
+    """
+
+    stages: tuple[CriticalPoint, ...]
+    point: Point
+    converged: bool
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """The last stage's certificate."""
+        return self.stages[-1].certificate
+
+
+def restricted_minimiser(
+    f: Objective, keep: int | Iterable[int], seed: int, options: DescentOptions
+) -> Array:
+    """Return a critical point with part of the freedom, see `Landscape.saddle`; a flat vector."""
+    problem, width = f.problem, f.dim
+    rng = np.random.default_rng(seed)
+    if not isinstance(keep, Iterable):
+        if not is_whole(keep) or not 0 <= keep <= width:
+            raise ValueError(
+                f"keep: got {keep!r}, need 0 to {width} directions, or a list of group indices"
+            )
+        r = int(keep)
+        narrow = Objective(problem, r)
+        w, v, b = narrow.split(minimise(narrow, narrow.random(rng), options))
+        w, v = np.pad(w, ((0, 0), (0, width - r))), np.pad(v, ((0, width - r), (0, 0)))
+        x = f.join(w, v, b)
+    else:
+        tied = Tied(f, _cells(problem, keep))
+        x = tied.lift(minimise(tied, tied.drop(f.random(rng)), options))
+    stationarity = f.stationarity(x)
+    if stationarity > 1e-6:
+        warnings.warn(
+            f"saddle stopped at a gradient of {stationarity:.1e} lambda, above 1e-6",
+            NotConvergedWarning,
+            stacklevel=4,
+        )
+    return x
+
+
+def follow_down(
+    f: Objective,
+    x: Array,
+    tol: float,
+    seed: int,
+    max_stages: int | None,
+    options: DescentOptions,
+) -> Descent:
+    """Descend from saddle to saddle, see `Landscape.descend`."""
+    allowed = f.dim + f.problem.num_classes if max_stages is None else max_stages
+    if not is_whole(allowed) or allowed < 1:
+        raise ValueError(f"max_stages: got {max_stages!r}, need a positive whole number")
+    stages = [classify(f, x, tol, seed)]
+    while stages[-1].verdict in ("strict saddle", "not critical") and len(stages) <= allowed:
+        last = stages[-1]
+        moved = x if last.direction is None else _follow(f, x, last.direction)
+        new = minimise(f, moved, options)
+        if f.value(new) > last.objective * (1 + 1e-14):
+            break  # too shallow for float64
+        x = new
+        stages.append(classify(f, x, tol, seed))
+        if last.verdict == stages[-1].verdict == "not critical":
+            break  # the local method is stuck
+    converged = stages[-1].verdict == "global minimum"
+    if not converged:
+        warnings.warn(
+            f"descend stopped at a point with verdict {stages[-1].verdict!r} after "
+            f"{len(stages) - 1} stages",
+            NotConvergedWarning,
+            stacklevel=4,
+        )
+    return Descent(tuple(stages), f.point(x), converged)
+
+
+# -- parts -----------------------------------------------------------------------------------------
+
+
+class Tied:
+    """F on points whose classes of one cell share everything: a fixed subspace of symmetries.
+
+    ``cells`` (K x C) has orthonormal columns, so that lengths agree with those of F.
+    """
+
+    def __init__(self, landscape: Objective, cells: Array) -> None:
+        self.full, self.cells = landscape, cells
+        self.decay = landscape.decay
+        c, d = cells.shape[1], landscape.dim
+        tilt = [np.full(c * d, landscape.c), np.full(c * d, 1 / landscape.c)]
+        self.tilt = np.concatenate([*tilt, np.ones(c if landscape.has_bias else 0)])
+
+    def lift(self, y: Array) -> Array:
+        """Return the point of F."""
+        c, d = self.cells.shape[1], self.full.dim
+        w, v = y[: c * d].reshape(c, d), y[c * d : 2 * c * d].reshape(d, c)
+        b = y[2 * c * d :] if self.full.has_bias else np.zeros(c)
+        return self.full.join(self.cells @ w, v @ self.cells.T, self.cells @ b)
+
+    def drop(self, x: Array) -> Array:
+        """Return the tied part of a point, or of a gradient, of F."""
+        w, v, b = self.full.split(x)
+        tail = self.cells.T @ b if self.full.has_bias else b[:0]
+        return np.concatenate([(self.cells.T @ w).ravel(), (v @ self.cells).ravel(), tail])
+
+    def value(self, y: Array) -> float:
+        """Return F."""
+        return self.full.value(self.lift(y))
+
+    def gradient(self, y: Array) -> Array:
+        """Return the gradient of F by the tied point."""
+        return self.drop(self.full.gradient(self.lift(y)))
+
+    def product(self, y: Array) -> Callable[[Array], Array]:
+        """Return the product of that function's Hessian with a vector."""
+        product = self.full.product(self.lift(y))
+        return lambda d: self.drop(product(self.lift(d)))
+
+
+def _cells(problem: Problem, keep: Iterable[int]) -> Array:
+    """Return normalised indicators of single classes (kept groups) and whole groups (others)."""
+    groups = len(problem.groups)
+    kept = list(keep)
+    for item in kept:
+        if not is_whole(item) or not 0 <= item < groups:
+            raise ValueError(
+                f"keep: got group {item!r}; the {groups} groups are numbered from 0 "
+                "(or give one number of directions)"
+            )
+    index = problem.class_groups
+    columns = []
+    for group in range(groups):
+        members = index == group
+        if group in kept:
+            columns.extend(np.eye(len(index))[members])
+        else:
+            columns.append(members / np.sqrt(members.sum()))
+    return np.column_stack(columns)
+
+
+def _follow(landscape: Objective, x: Array, direction: Direction) -> Array:
+    """Return the best point along a direction, either way, at lengths in a geometric sequence."""
+    w, h, b = direction.step
+    k = landscape.problem.num_classes
+    step = landscape.join(w, h * landscape.root, np.zeros(k) if b is None else b)
+    lengths = 4.0 ** np.arange(-12, 8)
+    return min((x + t * step for t in np.r_[lengths, -lengths]), key=landscape.value)
+
+
+def minimise(f: Smooth, x: Array, options: DescentOptions) -> Array:
+    """Minimise locally: SciPy's trust-region Newton-CG, then Newton steps."""
+    from scipy.optimize import minimize
+
+    if not len(x):
+        return x
+    tilt = f.tilt
+
+    def value_at(y: Any) -> float:
+        return f.value(tilt * y)
+
+    def slope_at(y: Any) -> Any:
+        return tilt * f.gradient(tilt * y)
+
+    result = minimize(
+        value_at,
+        x / tilt,
+        jac=slope_at,
+        hessp=_product_at_last_point(f),
+        method="trust-ncg",
+        options={"gtol": 1e-5 * f.decay, "maxiter": options.max_trust_steps},
+    )
+    # Below rounding of the value only the gradient tells steps apart.
+    y, slope = result.x, slope_at(result.x)
+    for _ in range(options.max_newton_steps):
+        norm = float(np.linalg.norm(slope))
+        if norm <= options.accuracy * f.decay:
+            break
+        trial = y - _solve(f, y, slope, options)
+        trial_slope = slope_at(trial)
+        if not np.linalg.norm(trial_slope) < 0.9 * norm:
+            break
+        y, slope = trial, trial_slope
+    return np.asarray(tilt * y, dtype=np.float64)
+
+
+def _product_at_last_point(f: Smooth) -> Callable[[Any, Any], Any]:
+    """Return ``hessp(y, d)``; the curvature is computed once for all products at one point."""
+    last: list[tuple[Array, Callable[[Array], Array]]] = []
+
+    def hessp(y: Array, d: Array) -> Array:
+        if not last or last[0][0] is not y:
+            last[:] = [(y, f.product(f.tilt * y))]
+        product: Array = f.tilt * last[0][1](f.tilt * d)
+        return product
+
+    return hessp
+
+
+def _solve(f: Smooth, y: Array, slope: Array, options: DescentOptions) -> Array:
+    """Return the least Newton step: rotations of the features cost nothing, so H is singular."""
+    from scipy.sparse.linalg import LinearOperator, minres
+
+    size, product = len(y), f.product(f.tilt * y)
+    operator = LinearOperator(
+        (size, size), matvec=lambda d: f.tilt * product(f.tilt * np.ravel(d)), dtype=np.float64
+    )
+    if size > options.dense_size:
+        step: Array = minres(operator, slope, rtol=1e-10, maxiter=5 * size)[0]
+        return step
+    values, vectors = np.linalg.eigh(dense(operator))
+    kept = np.abs(values) > 1e-11 * np.abs(values).max()
+    part: Array = vectors[:, kept] @ ((vectors[:, kept].T @ slope) / values[kept])
+    return part

@@ -1,0 +1,74 @@
+"""The tables of a run or a reproduction as files, in any format of `figures.formats`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from tightframe.figures.formats import table_format
+from tightframe.figures.table import Column, Table
+from tightframe.files import replacing
+from tightframe.reproduce.folder import load_reproduction, reproduction_file
+from tightframe.runs.store import load_run
+from tightframe.runs.tables import group_table, metric_table
+
+
+def write_tables(folder: str | os.PathLike[str], format: str = "latex") -> list[Path]:
+    r"""Write a folder's tables, each file atomically.
+
+    Those for LaTeX need ``\usepackage{booktabs,graphicx,longtable}``.
+
+    Parameters
+    ----------
+    folder : path-like
+        What ``tightframe run`` or ``tightframe reproduce`` wrote; may be unfinished.
+    format : {"latex", "markdown", "html", "console"}
+
+    Returns
+    -------
+    list of Path
+        Of a run ``tables/<setting>-metrics.tex`` and ``tables/<setting>-groups.tex``; of a
+        reproduction ``tables/<paper>-verdicts.tex`` and the tables of the figures,
+        ``tables/<paper>-<figure>-<number>.tex``; likewise in the other formats.
+
+    Raises
+    ------
+    ValueError
+        If the format is unknown, or the folder holds neither.
+    """
+    ending, write = table_format(format)
+    home = Path(folder)
+    tables = _of_reproduction(home) if reproduction_file(home).exists() else _of_run(home)
+    paths = []
+    for name, table in tables:
+        path = home / "tables" / f"{name}.{ending}"
+        with replacing(path) as temporary:
+            temporary.write_text(write(replace(table, name=name)), encoding="utf-8")
+        paths.append(path)
+    return paths
+
+
+def _of_run(folder: Path) -> Iterator[tuple[str, Table]]:
+    for setting in load_run(folder).settings:
+        if setting.prediction is not None:
+            yield f"{setting.name}-metrics", replace(metric_table(setting), missing="")
+            yield f"{setting.name}-groups", replace(group_table(setting), missing="")
+
+
+def _of_reproduction(folder: Path) -> Iterator[tuple[str, Table]]:
+    figures = load_reproduction(folder).figures
+    for paper in dict.fromkeys(figure.name.partition("/")[0] for figure in figures):
+        own = [figure for figure in figures if figure.name.startswith(f"{paper}/")]
+        rows = [
+            ["" if i else figure.name.partition("/")[2], verdict.sentence, verdict.outcome]
+            for figure in own
+            for i, verdict in enumerate(figure.verdicts)
+        ]
+        columns: list[str | Column] = ["figure", Column("finding", wrapped=True), "verdict"]
+        yield f"{paper}-verdicts", Table(own[0].about["citation"], columns, rows)
+        for figure in own:
+            panels = [panel for panel in figure.panels if isinstance(panel, Table)]
+            for i, panel in enumerate(panels, start=1):
+                yield f"{figure.name.replace('/', '-')}-{i}", replace(panel, missing="")

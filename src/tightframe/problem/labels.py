@@ -1,0 +1,306 @@
+"""Labels: where a batch or a file has them, and how many samples every class has.
+
+`find_labels` decides for everything that reads batches. It imports no torch; tensors are known by
+what they have.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tightframe.files import read_npz
+
+#: Names under which batches and files may have their labels, in the order tried.
+LABEL_NAMES = ("labels", "label", "targets", "target", "y")
+
+#: Labels are a key, a position in a tuple, or a function of the batch; None: look for them.
+LabelsLike = str | int | Callable[[Any], Any] | None
+
+#: More classes than this are taken for something else than labels.
+MAX_LABEL = 10_000_000
+
+
+# -- where they are --------------------------------------------------------------------------------
+
+
+class Found(NamedTuple):
+    """The labels of a batch, and what the batch has beside them.
+
+    Attributes
+    ----------
+    labels : Any
+    rest : Any
+        The other entries of a tuple, or of a mapping. The whole batch where a function found the
+        labels.
+    """
+
+    labels: Any
+    rest: Any
+
+
+def find_labels(batch: Any, labels: LabelsLike = None) -> Found:
+    """Find the labels of a batch.
+
+    Parameters
+    ----------
+    batch : mapping, tuple or list
+        - Pairs ``(inputs, labels)``, as of torchvision: the second entry, whatever the inputs are.
+        - Longer tuples, as of a ``TensorDataset``: the entry after the first that is one whole
+          number a sample, shape (B,) or (B, 1). Float vectors are weights, not labels. If there is
+          none, the entry that is one whole number a token, of the shape (B, T) of the first entry;
+          masks, of zeros and ones, are left out. So ``(inputs, mask, labels)`` and ``(inputs,
+          labels, weights)`` are read, while ``(inputs, labels, index)`` is refused: both could be
+          the labels.
+        - Mappings, as of Hugging Face's collators: the entry under one of `LABEL_NAMES`. If there
+          are several, they have to agree. Named tuples with such a field are read by it.
+        - What Lightning's ``CombinedLoader`` gives, batches in a mapping or a list, needs a
+          function: nothing says which batch is meant.
+    labels : str, int or callable, optional
+        A key of a mapping or field of a named tuple; a position in a tuple; or a function of the
+        batch, which may then have any form.
+
+    Raises
+    ------
+    ValueError
+        If the batch has another form, no labels, or several entries that could be its labels; the
+        message says what to pass as ``labels``.
+
+    Examples
+    --------
+    >>> find_labels(([[0.5], [0.1]], [1, 0], [0.9, 1.2])).labels
+    [1, 0]
+    >>> find_labels({"pixels": [[0.5], [0.1]], "label": [1, 0]}).rest
+    {'pixels': [[0.5], [0.1]]}
+    """
+    if callable(labels):
+        return Found(labels(batch), batch)
+    if isinstance(batch, Mapping):
+        entries = dict(batch)
+        return Found(entries.pop(_label_name(entries, labels, "a batch")), entries)
+    if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+        raise ValueError(
+            f"labels: a batch is {_described(batch)}, need (inputs, labels) or a mapping with one "
+            f"of {', '.join(LABEL_NAMES)}; of other forms pass labels as a function of the batch"
+        )
+    fields = getattr(batch, "_fields", ())
+    if isinstance(labels, str) or (labels is None and set(fields) & set(LABEL_NAMES)):
+        named = dict(zip(fields, batch, strict=False))
+        labels = fields.index(_label_name(named, labels, "a batch"))
+    place = _label_place(batch) if labels is None else labels
+    if not isinstance(place, int) or not -len(batch) <= place < len(batch):
+        raise ValueError(
+            f"labels: got {labels!r}, need a position in a batch of {len(batch)} entries"
+        )
+    rest = list(batch)
+    return Found(rest.pop(place), tuple(rest))
+
+
+def _label_name(entries: Mapping[str, Any], name: Any, what: str) -> str:
+    """Return the name of the labels among named entries."""
+    wanted = LABEL_NAMES if name is None else (name,)
+    there = [known for known in wanted if known in entries]
+    if not there:
+        raise ValueError(
+            f"labels: {what} has {', '.join(map(str, entries)) or 'nothing'}; need one of "
+            f"{', '.join(map(str, wanted))}"
+        )
+    if not all(_agree(entries[there[0]], entries[other]) for other in there[1:]):
+        raise ValueError(
+            f"labels: {what} has {' and '.join(there)}, which differ; pass one of these names as "
+            "labels"
+        )
+    return there[0]
+
+
+def _label_place(entries: tuple[Any, ...] | list[Any]) -> int:
+    """Return the position of the labels in a tuple."""
+    if len(entries) == 2:
+        return 1
+    shape = _shape(_first_array(entries[0]))
+    later = [i for i in range(1, len(entries)) if _is_whole(entries[i])]
+    shapes = {i: _shape(entries[i]) for i in later}
+    places = [i for i in later if _is_vector(shapes[i]) and (not shape or shapes[i][0] == shape[0])]
+    if not places and len(shape) > 1:
+        tokens = [i for i in later if shapes[i] == shape[:2]]
+        places = [i for i in tokens if not _is_mask(entries[i])]
+    if len(places) == 1:
+        return places[0]
+    if places:
+        found = f"entries {' and '.join(map(str, places))} of a batch of {len(entries)} could each"
+    else:
+        found = f"no entry of {_described(entries)} can"
+    raise ValueError(
+        f"labels: {found} be the labels, whole numbers, one a sample; pass their position as "
+        "labels (0 is the first), or a function of the batch"
+    )
+
+
+def _first_array(inputs: Any) -> Any:
+    """Return the first array of nested inputs."""
+    while _holds_arrays(inputs):
+        inputs = next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs[0]
+    return inputs
+
+
+def _holds_arrays(value: Any) -> bool:
+    """Tell whether a value is no array, but a mapping, or a sequence of arrays or mappings."""
+    if isinstance(value, Mapping):
+        return bool(value)
+    return isinstance(value, (tuple, list)) and any(
+        isinstance(entry, Mapping) or bool(getattr(entry, "shape", ())) for entry in value
+    )
+
+
+def _array(value: Any) -> Any:
+    """Return a tensor or array as it is, and a list as an array; None where it is neither."""
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return value
+    if not isinstance(value, (list, tuple)):
+        return None
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError):  # ragged
+        return None
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    array = _array(value)
+    return () if array is None else tuple(array.shape)
+
+
+def _is_vector(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)
+
+
+def _is_whole(value: Any) -> bool:
+    """Tell whether a value is an array of integers; truth values are none."""
+    array = _array(value)
+    if array is None or not tuple(array.shape):
+        return False
+    if isinstance(array.dtype, np.dtype):
+        return array.dtype.kind in "iu"
+    return "int" in str(array.dtype)  # torch.int64, jax's int32
+
+
+def _is_mask(value: Any) -> bool:
+    array = _array(value)
+    return bool(((array == 0) | (array == 1)).all())
+
+
+def _agree(one: Any, other: Any) -> bool:
+    first, second = _array(one), _array(other)
+    if first is None or second is None:
+        return bool(one is other)
+    return _shape(first) == _shape(second) and bool((first == second).all())
+
+
+def _described(batch: Any) -> str:
+    if isinstance(batch, (tuple, list)):
+        return f"a {type(batch).__name__} of {len(batch)}"
+    if hasattr(batch, "shape"):
+        return f"a {type(batch).__name__.lower()} of shape {tuple(batch.shape)}"
+    return f"of type {type(batch).__name__}"
+
+
+# -- how many --------------------------------------------------------------------------------------
+
+
+def label_counts(source: Any, labels: LabelsLike = None) -> NDArray[np.int64]:
+    """Count the labels of a training set, class by class.
+
+    Parameters
+    ----------
+    source : array_like, path-like or iterable of batches
+        The labels, whole numbers from 0; a file of them (``.npy``, ``.npz`` or ``.parquet`` or
+        ``.csv`` with ``labels``, ``.txt`` with one a line); or a ``DataLoader`` (or any iterable)
+        of batches, which is read once.
+    labels : str, int or callable, optional
+        Where a batch has its labels, if `find_labels` cannot tell: a key, a position, or a function
+        of the batch. Of a file: the array's or column's name.
+
+    Returns
+    -------
+    ndarray, shape (K,), int64
+        K is one more than the largest label.
+
+    Raises
+    ------
+    ValueError
+        If there are no labels, one is no whole number from 0, a class has no samples, or it is
+        unclear where a batch has its labels.
+
+    Examples
+    --------
+    >>> label_counts([0, 1, 1, 0, 2]).tolist()
+    [2, 2, 1]
+    >>> inputs, index = [[0.5], [0.1], [0.3]], [7, 2, 5]
+    >>> label_counts(iter([(inputs, [1, 0, 1], index)]), labels=1).tolist()
+    [1, 2]
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return _counted(_file_labels(Path(source), labels))
+    if hasattr(source, "__array__") or (
+        isinstance(source, (list, tuple)) and not (source and _holds_arrays(source[0]))
+    ):
+        if labels is not None:
+            raise ValueError(f"labels: got {labels!r} with labels, need batches or a file")
+        return _counted(source)
+    if not isinstance(source, Iterable):
+        raise ValueError(f"labels: got {type(source).__name__}, need labels, a file or batches")
+    parts = [np.asarray(find_labels(batch, labels).labels) for batch in source]
+    return _counted(np.concatenate([part.ravel() for part in parts]) if parts else [])
+
+
+def _counted(labels: Any) -> NDArray[np.int64]:
+    array = np.asarray(labels)
+    if array.ndim != 1 or not array.size or array.dtype.kind not in "iuf":
+        raise ValueError(
+            f"labels: got {array.dtype} of shape {array.shape}, need one whole number a sample"
+        )
+    bad = ~np.isfinite(array) | (array < 0) | (array > MAX_LABEL) | (array != np.floor(array))
+    if bad.any():
+        k = int(np.argmax(bad))
+        raise ValueError(f"labels: sample {k} has {array[k]}, need a whole number from 0")
+    counts = np.bincount(array.astype(np.int64))
+    if not counts.all():
+        raise ValueError(
+            f"labels: class {int(np.argmin(counts))} has no samples; classes are 0 to "
+            f"{len(counts) - 1}"
+        )
+    return counts
+
+
+def _file_labels(path: Path, labels: LabelsLike) -> Any:
+    if not path.is_file():
+        raise ValueError(f"labels: {path} is no file")
+    try:
+        if labels is not None and path.suffix in (".npy", ".txt"):
+            raise ValueError(f"got {labels!r}, but the file has no names")
+        if path.suffix == ".npy":
+            return np.load(path, allow_pickle=False)
+        if path.suffix == ".npz":
+            arrays = read_npz(path)
+            return arrays[_label_name(arrays, labels, str(path))]
+        if path.suffix == ".txt":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of no data, which is refused
+                return np.loadtxt(path, ndmin=1)
+        if path.suffix in (".csv", ".parquet"):
+            import pandas as pd
+
+            table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+            columns = {str(name): column.to_numpy() for name, column in table.items()}
+            return columns[_label_name(columns, labels, str(path))]
+    except (ValueError, EOFError, OSError) as error:
+        text = " ".join(str(error).split())
+        raise ValueError(text if str(path) in text else f"labels: {path}: {text}") from None
+    raise ValueError(
+        f"labels: {path} ends in {path.suffix!r}, need .npy, .npz, .csv, .parquet, .txt"
+    )

@@ -1,0 +1,323 @@
+"""What is certified, searched or refused, for which problem, and why: one table.
+
+`solve`, `certify`, `advise`, `thresholds`, the explorer, their error messages, the README and the
+docs read it from here. A problem falls under the first rule whose conditions it meets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from tightframe.losses.registry import LOSSES
+from tightframe.problem.problem import BIASES, Problem
+from tightframe.theory.closed_form import balanced, deep_linear, relu
+
+
+def least_dim(problem: Problem) -> int:
+    """Return the width that suffices for real features: the largest rank of a minimiser."""
+    return problem.loss_object.max_rank(problem.num_classes)
+
+
+class Width(NamedTuple):
+    """A condition on ``dim``, as the table says it and as a function of a problem."""
+
+    text: str
+    holds: Callable[[Problem], bool]
+
+
+WIDE = Width("wide", lambda p: p.dim is None or p.dim >= least_dim(p))
+NARROW = Width("narrow", lambda p: not WIDE.holds(p))
+AXES = Width("an axis a class", lambda p: p.dim is None or p.dim >= relu.num_axes(p))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One row of a table: conditions on a problem, and what becomes of those that meet them.
+
+    Attributes
+    ----------
+    outcome : {"certified", "searched", "refused"}
+    how : str
+        What is done, as the README says it.
+    loss : str or None
+        Fact of a `Loss` that holds, such as ``"is_softmax"``; None: any loss.
+    features : str or None
+    layers : {"1", "2 or more"} or None
+    biases : tuple of str
+    width : Width or None
+    equal_counts, without_adjustment : bool
+        Whether all classes must be interchangeable; whether there must be no logit adjustment.
+    family : module or None
+        The closed form that gives the minimiser.
+    reason : str
+        Why nothing certifies such a problem, a format string over the problem ``p``.
+    """
+
+    outcome: str
+    how: str = ""
+    loss: str | None = None
+    features: str | None = None
+    layers: str | None = None
+    biases: tuple[str, ...] = BIASES
+    width: Width | None = None
+    equal_counts: bool = False
+    without_adjustment: bool = False
+    family: ModuleType | None = None
+    reason: str = ""
+
+    def covers(self, problem: Problem) -> bool:
+        """Tell whether a problem meets the conditions."""
+        return (
+            (self.loss is None or getattr(problem.loss_object, self.loss))
+            and (self.features is None or problem.features == self.features)
+            and (self.layers is None or (problem.depth == 1) == (self.layers == "1"))
+            and problem.bias in self.biases
+            and not (self.equal_counts and len(problem.groups) > 1)
+            and not (self.without_adjustment and problem.adjustment_runs)
+            and (self.width is None or self.width.holds(problem))
+        )
+
+
+#: One linear layer, real features, wide enough: a convex problem, whatever the loss.
+CONVEX = Rule(
+    "certified",
+    "certified Newton, by duality",
+    features="real",
+    layers="1",
+    width=WIDE,
+)
+
+#: What `solve` does.
+RULES = (
+    Rule(
+        "certified",
+        "closed form, certified by duality",
+        loss="is_softmax",
+        features="real",
+        layers="1",
+        width=WIDE,
+        equal_counts=True,
+        family=balanced,
+    ),
+    Rule(
+        "certified",
+        "closed form, certified by a lower bound",
+        loss="is_softmax",
+        features="nonnegative",
+        layers="1",
+        biases=("none",),
+        width=AXES,
+        without_adjustment=True,
+        family=relu,
+    ),
+    Rule(
+        "certified",
+        "closed form, certified by duality or a lower bound",
+        loss="is_quadratic",
+        features="real",
+        biases=("none", "free"),
+        family=deep_linear,
+    ),
+    Rule(
+        "certified",
+        "closed form, certified by a lower bound",
+        loss="is_quadratic",
+        features="nonnegative",
+        biases=("none",),
+        family=deep_linear,
+    ),
+    CONVEX,
+    Rule(
+        "searched",
+        "certified where the minimiser without `dim` fits, else best of many starts, "
+        "**not certified**",
+        features="real",
+        layers="1",
+        width=NARROW,
+        reason="dim is {p.dim}, but {p.loss} with bias {p.bias!r} and {p.num_classes} classes "
+        "needs dim of at least {least}, or none, to be certified",
+    ),
+    Rule(
+        "searched",
+        "best of many starts and the closed forms, **not certified**",
+        features="real",
+        layers="2 or more",
+        reason="depth {p.depth} is certified for MSE with bias 'none' or 'free' only",
+    ),
+    Rule(
+        "refused",
+        "refused",
+        loss="is_softmax",
+        features="nonnegative",
+        layers="1",
+        biases=("none",),
+        without_adjustment=True,
+        reason="dim is {p.dim}, too few axes for the classes that do not vanish",
+    ),
+    Rule(
+        "refused",
+        "refused",
+        loss="is_softmax",
+        features="nonnegative",
+        without_adjustment=True,
+        reason="non-negative features with cross-entropy are solved for depth 1 and bias 'none'",
+    ),
+    Rule(
+        "refused",
+        "refused",
+        loss="is_softmax",
+        features="nonnegative",
+        reason="non-negative features are solved without a logit adjustment",
+    ),
+    Rule(
+        "refused",
+        "refused",
+        loss="is_quadratic",
+        features="nonnegative",
+        reason="non-negative features with MSE are solved for bias 'none'",
+    ),
+    Rule(
+        "refused",
+        "refused",
+        features="nonnegative",
+        reason="non-negative features are not solved with loss {p.loss!r}",
+    ),
+)
+
+#: For which problems thresholds are known; ``reason`` begins with the argument that is at fault.
+THRESHOLD_RULES = (
+    Rule(
+        "refused",
+        features="nonnegative",
+        biases=("free", "decayed"),
+        reason="bias: thresholds for non-negative features are known for bias 'none'",
+    ),
+    Rule("certified", features="real", layers="1"),
+    Rule("certified", loss="is_quadratic", biases=("none", "free")),
+    Rule("certified", loss="is_softmax", layers="1"),
+    Rule(
+        "refused",
+        layers="2 or more",
+        reason="depth: got {p.depth}; thresholds with several layers are known for MSE with "
+        "bias 'none' or 'free'",
+    ),
+    Rule(
+        "refused",
+        reason="features: thresholds for non-negative ones are not known with loss {p.loss!r}",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What becomes of one problem: the rule that it falls under."""
+
+    problem: Problem
+    rule: Rule
+
+    @property
+    def outcome(self) -> str:
+        """``"certified"``, ``"searched"`` or ``"refused"``."""
+        return self.rule.outcome
+
+    @property
+    def is_certified(self) -> bool:
+        """Whether the convex form or a closed form certifies the solution."""
+        return self.rule.outcome == "certified"
+
+    @property
+    def family(self) -> Any:
+        """The closed form that gives the minimiser (a module), or None."""
+        return self.rule.family
+
+    @property
+    def reason(self) -> str:
+        """Why nothing certifies the problem; empty where something does."""
+        return self.rule.reason.format(p=self.problem, least=least_dim(self.problem))
+
+
+def coverage(problem: Problem) -> Coverage:
+    """Return what `solve` does with a problem, and why.
+
+    Examples
+    --------
+    >>> found = coverage(Problem("500x5,100x5", depth=2, weight_decay=5e-3, feature_decay=1e-3))
+    >>> found.outcome, found.reason
+    ('searched', "depth 2 is certified for MSE with bias 'none' or 'free' only")
+    """
+    return _first(RULES, problem)
+
+
+def _first(rules: Iterable[Rule], problem: Problem) -> Coverage:
+    return Coverage(problem, next(rule for rule in rules if rule.covers(problem)))
+
+
+def is_convex(problem: Problem) -> bool:
+    """Tell whether the problem has the convex form: one layer, real features, wide enough."""
+    return CONVEX.covers(problem)
+
+
+def has_compact_form(problem: Problem) -> bool:
+    """Tell whether the geometry of a solution is known without writing all classes out.
+
+    One layer, and real features that are wide enough or non-negative ones.
+    """
+    return problem.depth == 1 and (problem.features == "nonnegative" or is_convex(problem))
+
+
+def require_covered(problem: Problem) -> None:
+    """Refuse a problem whose solution nothing would certify."""
+    found = coverage(problem)
+    if not found.is_certified:
+        raise ValueError(f"problem: {found.reason}")
+
+
+def require_convex(problem: Any, what: str) -> None:
+    """Refuse what is no problem of the convex form; ``what`` needs it."""
+    if not isinstance(problem, Problem):
+        raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
+    if not is_convex(problem):
+        raise ValueError(
+            f"problem: {what} needs one layer, real features and dim of at least "
+            f"{least_dim(problem)}, or none"
+        )
+
+
+def require_thresholds(problem: Problem) -> None:
+    """Refuse a problem whose thresholds are not known."""
+    found = _first(THRESHOLD_RULES, problem)
+    if not found.is_certified:
+        raise ValueError(found.reason)
+
+
+# -- for readers -----------------------------------------------------------------------------------
+
+_HEAD = ("loss", "features", "layers", "bias", "`dim`", "counts", "how")
+_FEATURES = {"real": "real", "nonnegative": "non-negative (ReLU)", None: "any"}
+
+
+def coverage_table() -> str:
+    """Return the table of what `solve` does as Markdown; the first row that fits decides.
+
+    The README and docs/guide/solve.md have it, word for word.
+    """
+    rows = [_HEAD, ("---",) * len(_HEAD)]
+    rows += [_cells(rule) for rule in RULES if rule.outcome != "refused"]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _cells(rule: Rule) -> tuple[str, ...]:
+    known = LOSSES.values()
+    losses = [loss.title for loss in known if rule.loss is None or getattr(loss, rule.loss)]
+    return (
+        "any" if rule.loss is None else ", ".join(losses),
+        _FEATURES[rule.features],
+        rule.layers or "any",
+        "any" if rule.biases == BIASES else ", ".join(rule.biases),
+        rule.width.text if rule.width else "any",
+        "equal" if rule.equal_counts else "any",
+        rule.how,
+    )

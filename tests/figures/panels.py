@@ -1,0 +1,114 @@
+"""A panel of every kind, for both backends."""
+
+import numpy as np
+
+from tightframe.figures.model import (
+    Bars,
+    Cells,
+    Chart,
+    Curve,
+    HeatMaps,
+    Mark,
+    Matrix,
+    Note,
+    Shades,
+    Space,
+    Spokes,
+    Stack,
+    Table,
+)
+
+X = [1.0, 10.0, 100.0, 1000.0]
+
+CURVES = Chart(
+    "Curves",
+    "x",
+    "y",
+    [
+        Curve("banded", X, [1, 2, 4, 8], "predicted", "line+points", [0.5, 1, 2, 4], [2, 4, 8, 16]),
+        Curve("gap", X, [8, None, 2, 1], "measured", "dashed"),
+        Curve("open", X, [3, 3, 3, 3], 2, "points", marker="diamond", hollow=True),
+        Curve("partly", X, [5, 5, 0.1, 0.1], 3, "line+points", hollow=[False, False, True, True]),
+        Curve("steps", X, [9, 7, 4, 2], "muted", "steps"),
+    ],
+    [
+        Mark(30.0, "threshold"),
+        Mark(300.0, "named once", "x", "ink", "dashed", True),
+        Mark(500.0, "named once", "x", 1, "dashed", True),
+        Mark(2.5, "limit", "y", "bound"),
+    ],
+    log_x=True,
+    log_y=True,
+    notes=[Note(1000.0, 8.0, "the end", "predicted")],
+    hollow_label="collapsed",
+)
+
+BARS = Chart(
+    "Bars",
+    "",
+    "",
+    [],
+    bars=[
+        Bars("one", [0, 1], [0.5, 2.0], 0, 0.4, across=True),
+        Bars("two", [0.4, 1.4], [1.0, None], 1, 0.4, across=True, hatched=True),
+    ],
+    y_ticks=[(0.2, "first"), (1.2, "second")],
+    downwards=True,
+)
+
+CELLS = Chart(
+    "Cells",
+    "λ = decay",
+    "ratio",
+    [Curve("threshold", [1.0, 10.0, 100.0], [1.0, 3.0, 9.0], "ink", seam=True)],
+    log_x=True,
+    log_y=True,
+    cells=Cells(
+        [1.0, 10.0, 100.0],
+        [1.0, 5.0],
+        [[1.5, 0.5, None], [-1.0, np.nan, 2.5]],
+        "margin",
+        [[False, False, True], [False, False, False]],
+        "collapsed",
+        "failed",
+    ),
+)
+
+SHADES = Chart(
+    "Shades",
+    "x",
+    "y",
+    [Curve(f"n = {n}", X, [n, 2 * n, n, n], "ink", shade=n) for n in (10.0, 100.0, 1000.0)],
+    [Mark(50.0, "from here", "x", "ink", "triangle", True, 100.0)],
+    shades=Shades("samples", 10.0, 1000.0),
+)
+
+STACK = Stack(
+    "Stack",
+    [
+        Chart("Top", "", "margin", [Curve("a", X, [4, 3, 2, 1])], [Mark(20.0, "", "x")]),
+        Chart("", "x", "rank", [Curve("rank", X, [3, 2, 2, 1], "ink")], legend="none"),
+    ],
+    [3.0, 1.0],
+)
+
+MAPS = HeatMaps(
+    "Maps",
+    [Matrix("one", [[1.0, -4.0], [0.0, None]]), Matrix("two", [[2.0, 0.0], [0.0, 2.0]])],
+    borders=[1.0],
+    ticks=[(0.0, "5 of 10"), (1.0, "2 of 3")],
+    classes=[4, 7],
+    scale_label="logit",
+)
+
+SPACE = Space(
+    "Space",
+    [
+        Spokes("means", [[1.0, 0.0, 0.0], [0.0, 0.5, 0.0]], [0, 1], width=2.0),
+        Spokes("rows", [[0.0, 0.0, -1.0]], ["ink"], "diamond", True),
+    ],
+)
+
+TABLE = Table("Table", ["name", "number"], [["a", 1.25], ["b", None]])
+
+PANELS = [CURVES, BARS, CELLS, SHADES, STACK, MAPS, SPACE, TABLE]

@@ -1,0 +1,212 @@
+"""A table is written in every format, whatever its texts hold."""
+
+import json
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from tightframe.figures.formats import (
+    FORMATS,
+    table_format,
+    to_console,
+    to_html,
+    to_latex,
+    to_markdown,
+    to_rich,
+)
+from tightframe.figures.storage import panel_from_dict, panel_to_dict
+from tightframe.figures.table import Column, Table
+
+HOSTILE = "<script>alert('x')</script> & | \\ 50 % of #1_a {b} ^~ $x$ [red]*bold*[/red]"
+
+TABLE = Table(
+    "All of it",
+    [
+        "name",
+        Column("memory", "MiB", format=".1f"),
+        Column("share", format=".2f", suffix=" %"),
+        "n",
+    ],
+    [
+        ["plain", 12345678.5, -1.5, 1_000_000],
+        [HOSTILE, math.inf, math.nan, None],
+        ["tiny", -0.0, 1e-300, np.int64(7)],
+    ],
+    note="A note with 100 %.",
+)
+
+
+class Cells(HTMLParser):
+    """Texts of a table's cells with the attributes of their tags."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.cells, self.values, self.inside = [], [], [], False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        if tag in ("th", "td"):
+            self.cells.append(["", dict(attributes)])
+            self.inside = True
+        if tag == "data":
+            self.values.append(float(dict(attributes)["value"]))
+
+    def handle_endtag(self, tag):
+        self.inside = self.inside and tag not in ("th", "td")
+
+    def handle_data(self, data):
+        if self.inside:
+            self.cells[-1][0] += data
+
+
+def test_entries_as_text():
+    assert TABLE.texts == [
+        ["plain", "12345678.5", "-1.50 %", "1000000"],
+        [HOSTILE, "∞", "n/a", "n/a"],
+        ["tiny", "0.0", "0.00 %", "7"],
+    ]
+    assert [head.head for head in TABLE.heads] == ["name", "memory (MiB)", "share", "n"]
+    assert [head.align for head in TABLE.heads] == ["left", "right", "right", "right"]
+
+
+@pytest.mark.parametrize(
+    ("format", "value", "text"),
+    [
+        ("", 12.0, "12"),
+        ("", 1_234_567, "1234567"),
+        ("", 10**20, "1" + 20 * "0"),
+        ("", 0.614031234, "0.61403"),
+        (",d", 1_234_567, "1,234,567"),
+        (",d", 1_234_567.0, "1,234,567"),
+        (",d", 0.5, "0.5"),
+        (".3g", 1234567, "1.23e+06"),
+        ("", True, "True"),
+        ("", np.bool_(False), "False"),
+        ("", -math.inf, "-∞"),
+        ("", np.float32("nan"), "none"),
+    ],
+)
+def test_how_a_number_is_written(format, value, text):
+    assert Column("a", format=format).text(value, "none") == text
+
+
+def test_numbers_that_were_written_before_are_numbers():
+    table = Table("", ["a", "b", "c"], [["-1.5e-07", "5x", "n/a"], ["20.70 %", "6", ""]])
+    assert [head.align for head in table.heads] == ["right", "left", "left"]
+
+
+def test_html_shows_hostile_text_and_keeps_every_digit():
+    page = Cells(to_html(TABLE))
+    assert "script" not in page.tags
+    texts = [text for text, _ in page.cells]
+    assert texts[4:] == [entry for row in TABLE.texts for entry in row]
+    assert page.values == [12345678.5, -1.5, 1e6, -0.0, 1e-300, 7]
+    assert [attributes.get("scope") for _, attributes in page.cells[:5]] == [*["col"] * 4, "row"]
+    assert page.cells[1][1]["class"] == "n"
+    assert '<p class="note">A note with 100 %.</p>' in to_html(TABLE)
+    hostile = to_html(Table('"><img src=x>', ["<b>"], [["</td>"]]))
+    assert "<img" not in hostile
+    assert "<b>" not in hostile
+    assert hostile.count("</td>") == 0
+
+
+def test_markdown_keeps_its_columns():
+    title, _, *lines, _, note = to_markdown(TABLE).splitlines()
+    assert (title, note) == ("**All of it**", "A note with 100 %.")
+    assert len(lines) == 2 + len(TABLE.rows)
+    assert len({len(line) for line in lines}) == 1
+    for line, row in zip(lines[2:], TABLE.texts, strict=True):
+        cells = re.split(r"(?<!\\)\|", line)[1:-1]
+        assert len(cells) == 4
+        plain = re.sub(r"\\(.)", r"\1", cells[0].strip())
+        assert plain.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&") == row[0]
+        assert [cell.strip() for cell in cells[1:]] == row[1:]
+    assert "<script>" not in lines[3]
+    assert lines[1].split("|")[1:-1][1].endswith(":")
+    assert not lines[1].split("|")[1:-1][0].endswith(":")
+
+
+def test_the_console_shows_brackets_as_they_are():
+    text = to_console(TABLE, width=200)
+    for row in TABLE.texts:
+        for entry in row:
+            assert entry in text
+    assert "All of it" in text
+    assert "A note with 100 %." in text
+    sections = to_rich(Table("t", ["a"], [["x"], ["y"], ["z"]], sections=[1]))
+    assert [row.end_section for row in sections.rows] == [True, False, False]
+
+
+def test_what_is_special_to_latex_is_escaped():
+    table = Table(
+        "100 % of _all_",
+        ["a_bcd", "λ"],
+        [["50 %", "‖W‖²"], ["x & y", "-"], [r"\alpha^{2} ~ #1 $", "±1"]],
+        name="t",
+    )
+    text = to_latex(table)
+    assert r"\caption{100 \% of \_all\_}" in text
+    assert r"\label{tab:t}" in text
+    assert r"a\_bcd & $\lambda$" in text
+    assert r"50 \% & $\|$W$\|$$^2$" in text
+    assert r"\textbackslash{}alpha\textasciicircum{}\{2\} \textasciitilde{} \#1 \$" in text
+
+
+def test_mathematics_is_set_as_such():
+    table = Table("", ["number", "text"], [[-0.5, "Σ_W"], [1.5e-07, "NC2_WWᵀ"], [None, "M >= 2"]])
+    rows = to_latex(table).partition("\\midrule\n")[2].splitlines()
+    assert rows[:3] == [
+        r"$-0.5$ & $\Sigma$$_{W}$ \\",
+        r"$1.5 \cdot 10^{-7}$ & NC2$_{WW}$$^\top$ \\",
+        r"n/a & M $\geq$ 2 \\",
+    ]
+    assert r"\begin{tabular}{rl}" in to_latex(table)
+
+
+def test_latex_of_hostile_text_is_balanced():
+    text = to_latex(Table("t", ["a", "b"], [[HOSTILE, 1_234_567.0], ["∞", -1e-9]], note=HOSTILE))
+    plain = re.sub(r"\\[\\{}%$#_&]", "", text)
+    assert plain.count("{") == plain.count("}")
+    assert plain.count("$") % 2 == 0
+    assert not set("%#") & set(plain)
+    assert text.isascii()
+
+
+def test_sentences_are_broken_over_pages():
+    table = Table("t", ["a", Column("finding", wrapped=True), "c"], [["x", "y " * 90, "z"]])
+    text = to_latex(table)
+    assert r"\begin{longtable}{lp{0.48\linewidth}l}" in text
+    assert text.count("a & finding & c") == 2  # on the first page and on every other
+
+
+def test_every_format_is_found_by_its_name():
+    for name, (ending, write) in FORMATS.items():
+        assert table_format(name).ending == ending
+        assert "plain" in write(TABLE)
+    with pytest.raises(ValueError, match="format: got 'pdf', allowed are console, html, latex"):
+        table_format("pdf")
+
+
+def test_tables_survive_storage():
+    table = replace(TABLE, rows=[TABLE.rows[0], ["b", math.nan, None, 3]], sections=[1], name="n")
+    again = panel_from_dict(json.loads(json.dumps(panel_to_dict(table), allow_nan=False)))
+    assert again.texts == table.texts
+    assert (again.heads, again.sections, again.name) == (table.heads, [1], "n")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Column("a", align="middle"), "align: got 'middle', allowed are left, right"),
+        (lambda: Column("a", format="x"), "format: got 'x', need one of a number"),
+        (lambda: Table("t", ["a"], [[1, 2]]), "rows: got 2 entries for 1 columns"),
+    ],
+)
+def test_what_is_no_table_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

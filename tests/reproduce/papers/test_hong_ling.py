@@ -1,0 +1,146 @@
+"""Hong & Ling's figures: settings of the paper, verdicts that follow the measurements."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tightframe as tf
+from tests.reproduce.papers.minimisers import MINIMISERS, trained
+from tightframe.problem.problem import Problem
+from tightframe.reproduce.papers.hong_ling import minority_lambda, minority_n, shared
+from tightframe.reproduce.papers.hong_ling.block_structure import block_deviation
+from tightframe.reproduce.spec import SCALES
+from tightframe.runs.config import RunConfig
+
+ANY = {"weight_decay": 1.0, "feature_decay": 1.0}
+FIGURES, judged = MINIMISERS["hong-ling"].figures, MINIMISERS["hong-ling"].judged
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", FIGURES)
+def test_networks_have_the_papers_decays(name, scale):
+    tasks = FIGURES[name].tasks(scale)
+    assert {"solve", "ufm", "network"} == {task.kind for task in tasks}
+    for task in tasks:
+        if task.kind == "network":
+            config = RunConfig.from_dict(task.arguments["config"])
+            # The paper's decays have the ratio 100, and lambda is what the label says.
+            (found,) = config.problems
+            assert found.weight_decay / found.feature_decay == pytest.approx(
+                1000 if (name, scale) == ("block-structure", "paper") else 100
+            )
+            if name != "block-structure":
+                assert found.logit_decay == pytest.approx(task.labels["lambda"])
+
+
+@trained
+def shifted(rows, arrays):
+    # As if every decay acted two and a half grid steps later.
+    for group in ("group0_margin", "group1_margin"):
+        rows[group] += 0.9
+        rows.loc[rows["lambda"] > 1.6 * rows["group1_threshold"], group] = 0.0
+
+
+def test_a_late_switch_is_not_reproduced():
+    assert set(judged("minority-lambda", change=shifted)) == {"not reproduced"}
+
+
+@pytest.mark.slow
+def test_a_minority_that_never_merges_is_not_reproduced():
+    @trained
+    def distinct(rows, arrays):
+        for name in ("group0_margin", "group1_margin"):
+            if name in rows:
+                rows[name] = 1.0
+
+    for name in ("minority-lambda", "minority-n", "oversampling"):
+        assert set(judged(name, change=distinct)) == {"not reproduced"}
+
+
+def test_the_worst_seed_decides():
+    @trained
+    def one(rows, arrays):
+        if len(rows) > 1:  # one seed of the last but one point is still distinct
+            rows.loc[len(rows) - 4, "group1_margin"] = 1.0
+
+    assert judged("minority-lambda", change=one)[0] == "not reproduced"
+
+
+def test_blocks_and_cosines_are_judged_by_what_was_measured():
+    @trained
+    def noisy(rows, arrays):
+        rows["nc1"] = 0.5
+        rows[["cosine_0_0", "cosine_0_1", "cosine_1_1"]] = 0.0
+        for i in range(len(rows)):
+            arrays[f"logits_{i}"] = arrays[f"logits_{i}"] + np.diag(np.arange(10.0))
+
+    assert set(judged("block-structure", change=noisy)) == {"not reproduced"}
+    assert judged("limit", change=noisy) == [
+        "reproduced",  # of the minimisers, which are left alone
+        "not reproduced",
+        "not reproduced",
+    ]
+
+
+def test_an_unfinished_smoke_run_of_the_ufm_decides_nothing_but_never_passes():
+    @trained
+    def early(rows, arrays):
+        rows["cosine_1_1"] = 0.0
+        rows["status"] = "stopped"
+
+    assert judged("limit", "smoke", early)[1] == "not at this scale"
+    assert judged("limit", "cpu", early)[1] == "not reproduced"
+
+
+@given(st.integers(0, 10**6), st.sampled_from(["4x3,3x2,2x1", "5x2,2x4"]))
+def test_block_deviation_is_the_distance_to_the_nearest_block_matrix(seed, counts):
+    """Against least squares over a basis of block matrices."""
+    groups = Problem(counts, **ANY).class_groups
+    k = len(groups)
+    z = np.random.default_rng(seed).normal(size=(k, k))
+    basis = []
+    for i in set(groups):
+        for j in set(groups):
+            block = np.outer(groups == i, groups == j).astype(float)
+            parts = [block] if i != j else [block * np.eye(k), block * (1 - np.eye(k))]
+            basis += [part.ravel() for part in parts if part.any()]
+    columns = np.array(basis).T
+    fitted = columns @ np.linalg.lstsq(columns, z.ravel(), rcond=None)[0]
+    expected = np.linalg.norm(z.ravel() - fitted) / np.linalg.norm(z)
+    assert block_deviation(z, groups) == pytest.approx(expected, abs=1e-10)
+    solution = tf.solve(Problem(counts, weight_decay=0.05, feature_decay=0.05))
+    assert block_deviation(solution.logits, groups) < 1e-12
+
+
+@pytest.mark.parametrize("classes", [5, 3])
+def test_the_threshold_in_the_majority_count_is_where_the_minimiser_merges(classes):
+    threshold = minority_n.count_threshold(classes, 100, 0.005)
+    for majority, merged in ((int(threshold) - 1, False), (int(threshold) + 2, True)):
+        counts = shared.step(classes, majority, 100)
+        values = shared.problem(counts, 0.005)
+        assert tf.solve(Problem(**values)).group_collapsed[1] == merged
+
+
+def test_networks_stand_where_the_paper_stands_relative_to_the_threshold():
+    for classes, decays in minority_lambda.LAMBDAS.items():
+        own = Problem(shared.step(classes, 100, 20), **ANY)
+        paper = Problem(shared.step(classes, 500, 100), **ANY)
+        scaled = np.array(minority_lambda.SWEEP.grid("cpu", "network", classes))
+        ratio = scaled / tf.thresholds(own).groups[1].logit_decay
+        expected = np.array(decays) / tf.thresholds(paper).groups[1].logit_decay
+        assert ratio == pytest.approx(expected, rel=1e-5)
+        assert minority_lambda.SWEEP.grid("paper", "network", classes) == list(decays)
+
+
+@pytest.mark.slow
+def test_the_smoke_scale_shows_the_switch(tmp_path):
+    from tightframe.reproduce.folder import reproduce
+
+    (record,) = reproduce("hong-ling/minority-lambda", tmp_path / "out")
+    assert record.shortfalls == []
+    assert [v.outcome for v in record.verdicts] == [
+        "reproduced",
+        "not at this scale",
+        "reproduced",
+    ]

@@ -1,0 +1,81 @@
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+import tightframe as tf
+from tightframe.theory.coverage import coverage, coverage_table, has_compact_form, is_convex
+
+ROOT = Path(__file__).parents[2]
+DECAYS = {"weight_decay": 2e-3, "feature_decay": 1e-3}
+LOSSES, BIASES = ("cross_entropy", "mse"), ("none", "free", "decayed")
+
+
+def make(**options):
+    if options.get("bias") == "decayed":
+        options["bias_decay"] = 1e-2
+    return tf.Problem(options.pop("counts", "9,5x2"), **DECAYS, **options)
+
+
+def expected(loss, bias, features, depth, dim):
+    """Say what becomes of a problem of three classes, written out case by case."""
+    if features == "nonnegative":
+        if loss == "cross_entropy":
+            return "certified" if depth == 1 and bias == "none" and dim != 1 else "refused"
+        return "certified" if bias == "none" else "refused"
+    if loss == "mse" and bias != "decayed":
+        return "certified"
+    wide = dim is None or dim >= (2 if loss == "cross_entropy" else 3)
+    return "certified" if depth == 1 and wide else "searched"
+
+
+@pytest.mark.parametrize(
+    ("loss", "bias", "features", "depth", "dim"),
+    [*product(LOSSES, BIASES, ("real", "nonnegative"), (1, 2), (None, 1, 3))],
+)
+def test_solve_does_what_the_table_says(loss, bias, features, depth, dim):
+    problem = make(loss=loss, bias=bias, features=features, depth=depth, dim=dim)
+    found = coverage(problem)
+    assert found.outcome == expected(loss, bias, features, depth, dim)
+    assert (found.reason == "") == found.is_certified
+    if found.outcome == "refused":
+        with pytest.raises(ValueError, match=r"^problem: ") as error:
+            tf.solve(problem)
+        assert str(error.value) == f"problem: {found.reason}"
+        return
+    solution = tf.solve(problem, starts=1)
+    if found.is_certified:
+        assert solution.status == "optimal"
+        assert solution.method.startswith("closed form") == (found.family is not None)
+    elif solution.gap is None:
+        assert solution.status == "local"
+        assert found.reason in solution.note
+    else:
+        assert depth == 1
+        assert solution.rank <= dim
+
+
+def test_equal_counts_have_a_closed_form_for_cross_entropy():
+    assert coverage(make(counts="9x3")).family is not None
+    assert coverage(make(counts="9x3", class_weights=[1, 2, 3])).family is None
+    assert coverage(make()).family is None
+
+
+def test_an_adjustment_is_refused_with_relu_features():
+    found = coverage(make(features="nonnegative", logit_adjustment="prior"))
+    assert found.outcome == "refused"
+    assert "logit adjustment" in found.reason
+
+
+def test_convex_and_compact_forms():
+    assert is_convex(make(dim=2))
+    assert not is_convex(make(dim=2, loss="mse"))
+    assert not is_convex(make(depth=2))
+    assert has_compact_form(make(features="nonnegative", dim=1))
+    assert not has_compact_form(make(features="nonnegative", depth=2))
+    assert not has_compact_form(make(dim=1))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guide/solve.md"])
+def test_pages_have_the_table(page):
+    assert coverage_table() in (ROOT / page).read_text(encoding="utf-8")
