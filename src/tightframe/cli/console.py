@@ -22,6 +22,7 @@ from tightframe.advice.advise import Advice
 from tightframe.advice.calibrate import Calibration
 from tightframe.advice.prediction import Outlook, describe
 from tightframe.files import format_json
+from tightframe.geometry.states import DISTINCT
 from tightframe.metrics.registry import LEADING
 from tightframe.path import RankChange
 from tightframe.problem.problem import Problem, with_loss_terms
@@ -55,13 +56,18 @@ def _optional(value: float | None) -> str:
 
 def print_solution(solution: Solution, console: Console) -> None:
     """Print the predicted class groups and what is certified of them."""
-    table = new_table("classes", "samples each", "margin", "state", title="Predicted class groups")
-    for group in solution.to_dict()["groups"]:
-        state = "collapsed" if group["collapsed"] else "distinct"
-        count = with_loss_terms(
-            str(group["count"]), group["class_weight"], group["logit_adjustment"]
+    columns = ("samples each", "decision margin", "sibling margin", "nearest", "state")
+    table = new_table("classes", *columns, title="Predicted class groups")
+    groups = solution.to_dict()["groups"]
+    for i, group in enumerate(groups):
+        table.add_row(
+            str(group["classes"]),
+            with_loss_terms(str(group["count"]), group["class_weight"], group["logit_adjustment"]),
+            f"{group['decision_margin']:.6g}",
+            _optional(group["sibling_margin"]),
+            _nearest(groups, i),
+            group["state"],
         )
-        table.add_row(str(group["classes"]), count, f"{group['margin']:.6g}", state)
     console.print(table)
     gap = "none" if solution.gap is None else f"{solution.gap:.2g} ({solution.note})"
     console.print(
@@ -71,6 +77,14 @@ def print_solution(solution: Solution, console: Console) -> None:
     )
     if solution.search is not None:
         _print_search(solution, solution.search, console)
+
+
+def _nearest(groups: Sequence[Mapping[str, Any]], i: int) -> str:
+    """Return the samples of the class that a group's are nearest to, or taken for."""
+    rival = groups[i]["rival"]
+    if rival is None:
+        return "-"
+    return "a sibling" if rival == i else f"one of {groups[rival]['count']}"
 
 
 def _print_search(solution: Solution, search: Search, console: Console) -> None:
@@ -126,13 +140,14 @@ def print_advice(advice: Advice, fitted: Calibration | None) -> None:
     for remedy in advice.plain_remedies:
         if remedy.after is not None:
             say(
-                f"- {remedy.text} Smallest margin {remedy.after.margin:.4g}, smallest angle "
-                f"{remedy.after.angle:.4g}."
+                f"- {remedy.text} Smallest decision margin {remedy.after.decision_margin:.4g}, "
+                f"smallest angle {remedy.after.angle:.4g}."
             )
     for times, found in advice.more_data:
         say(
             f"{times} times the data, feature_decay of the {advice.feature_decay_of} as it is: "
-            f"smallest margin {found.margin:.4g}, smallest angle {found.angle:.4g}"
+            f"smallest decision margin {found.decision_margin:.4g}, smallest angle "
+            f"{found.angle:.4g}"
         )
     say(advice.limits)
 
@@ -140,11 +155,13 @@ def print_advice(advice: Advice, fitted: Calibration | None) -> None:
 def _outlook_table(found: Outlook, title: str | None, **more: list[str]) -> Table:
     """Tabulate an outlook by group, the worst groups if there are many."""
     lengths = ("classifier norm", "mean norm")
-    table = new_table("classes", "margin", "angle", *lengths, *more, "state", title=title)
-    worst = sorted(range(len(found.groups)), key=lambda i: found.groups[i].margin)[:MAX_ROWS]
+    columns = ("decision margin", "angle", *lengths, *more, "state")
+    table = new_table("classes", *columns, title=title)
+    worst = sorted(range(len(found.groups)), key=lambda i: found.groups[i].decision_margin)
+    worst = worst[:MAX_ROWS]
     for i in sorted(worst):
         group = found.groups[i]
-        numbers = (group.margin, group.angle, group.classifier_norm, group.mean_norm)
+        numbers = (group.decision_margin, group.angle, group.classifier_norm, group.mean_norm)
         table.add_row(
             describe(group),
             *(f"{number:.4g}" for number in numbers),
@@ -152,7 +169,7 @@ def _outlook_table(found: Outlook, title: str | None, **more: list[str]) -> Tabl
             group.state,
         )
     if len(found.groups) > MAX_ROWS:
-        table.caption = f"the {MAX_ROWS} smallest margins of {len(found.groups)} groups"
+        table.caption = f"the {MAX_ROWS} smallest decision margins of {len(found.groups)} groups"
     return table
 
 
@@ -164,27 +181,33 @@ def print_thresholds(
     decay = "sqrt(weight_decay feature_decay)"
     if problem.depth > 1:
         decay = "geometric mean of all decays"
-    table = new_table(
-        "classes",
-        "samples each",
-        f"{result.kind} from lambda",
-        "now",
-        "from N",
-        "distinct for counts in",
-        title=f"lambda = {decay} = {result.logit_decay:.6g}",
-    )
-    terms = zip(problem.group_weights, problem.group_adjustment, strict=True)
-    for group, own in zip(result.groups, terms, strict=True):
-        interval = group.distinct_counts
-        table.add_row(
-            str(group.classes),
-            with_loss_terms(str(group.count), *own),
-            _optional(group.logit_decay),
-            {True: "collapsed", False: "distinct", None: "-"}[group.collapsed],
-            _optional(group.total_samples),
-            "-" if interval is None else f"({interval[0]:.4g}, {interval[1]:.4g})",
+    own = result.logit_decay
+    title = f"lambda = {decay}" + ("" if own is None else f" = {own:.6g}")
+    columns = ("samples each", "merge from", "lost from", "vanish from")
+    names = [
+        with_loss_terms(str(group.count), *terms)
+        for group, *terms in zip(
+            result.groups, problem.group_weights, problem.group_adjustment, strict=True
         )
+    ]
+    table = new_table("classes", *columns, title=title)
+    for group, name in zip(result.groups, names, strict=True):
+        places = (group.merges, group.lost, group.vanishes)
+        table.add_row(str(group.classes), name, *(_optional(place) for place in places))
     console.print(table)
+    if own is not None:
+        columns = ("samples each", "now", f"{result.kind} from N", "distinct for counts in")
+        table = new_table("classes", *columns, title=f"At lambda = {own:.6g}")
+        for group, name in zip(result.groups, names, strict=True):
+            between = group.distinct_counts
+            table.add_row(
+                str(group.classes),
+                name,
+                group.state_at(own),
+                _optional(group.total_samples),
+                "-" if between is None else f"({between[0]:.4g}, {between[1]:.4g})",
+            )
+        console.print(table)
     console.print(f"all class means are zero from lambda = {result.total_collapse:.6g}")
     if changes is not None:
         table = new_table("lambda", "rank above", "rank below", title="Where the rank changes")
@@ -245,7 +268,9 @@ def print_row(row: Mapping[str, Any], console: Console) -> None:
             )
             for group in points[0]["groups"][:shown]
         ]
-    title = "Margins" if "counts" in varied else f"Margins at samples per class {row['counts']}"
+    title = "Decision margins"
+    if "counts" not in varied:
+        title += f" at samples per class {row['counts']}"
     table = new_table(*columns, *names, "rank", "gap", "status", title=title)
     for i, point in enumerate(points):
         if by_lambda and i:
@@ -254,16 +279,21 @@ def print_row(row: Mapping[str, Any], console: Console) -> None:
         place = [f"{point['lambda']:.6g}"]
         if varied and not by_lambda:
             place = [str(point["problem"][name]) for name in varied]
-        margins = [
-            "collapsed" if group["collapsed"] else f"{group['margin']:.6g}"
-            for group in point["groups"][:shown]
-        ]
+        margins = [_margin_or_state(group) for group in point["groups"][:shown]]
         margins += [""] * (shown - len(margins))
         gap = "-" if point["gap"] is None else f"{point['gap']:.1e}"
         table.add_row(*place, *margins, str(point["rank"]), gap, point["status"])
     console.print(table)
     if most > shown:
         console.print(f"{most - shown} more groups: see --json or --out", highlight=False)
+
+
+def _margin_or_state(group: Mapping[str, Any]) -> str:
+    """Return a group's decision margin, or its state if it is not distinct."""
+    if "state" not in group:  # a row that an earlier version kept
+        return "collapsed" if group["collapsed"] else f"{group['margin']:.6g}"
+    distinct = group["state"] == DISTINCT
+    return f"{group['decision_margin']:.6g}" if distinct else str(group["state"])
 
 
 def _passed(
@@ -327,6 +357,10 @@ def print_measurement(result: Any) -> None:
         )
     for verdict in result.verdicts:
         console.print(verdict.sentence, highlight=False)
+    if result.verdicts:
+        from tightframe.runs.verdicts import CRITERIA
+
+        console.print(CRITERIA, highlight=False)
 
 
 @contextlib.contextmanager
@@ -370,6 +404,7 @@ def print_run(console: Console, folder: Path) -> None:
     """Print what a finished run found in every setting."""
     from tightframe.runs.store import load_run
     from tightframe.runs.tables import format_number, headline, metric_rows, setting_title
+    from tightframe.runs.verdicts import CRITERIA
 
     for setting in load_run(folder).settings:
         table = new_table(
@@ -382,6 +417,7 @@ def print_run(console: Console, folder: Path) -> None:
         console.print(headline(setting), highlight=False)
         for verdict in (setting.result or {}).get("verdicts", []):
             console.print(f"- {verdict['sentence']}", highlight=False)
+    console.print(CRITERIA, highlight=False)
 
 
 @contextlib.contextmanager

@@ -9,13 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from tightframe.changes import thresholds
 from tightframe.figures.table import Column, Table
 from tightframe.figures.table import format_number as format_number
 from tightframe.geometry.dense import PARTS
 from tightframe.metrics.registry import METRICS
 from tightframe.problem.problem import Problem, with_loss_terms
 from tightframe.runs.store import RunRecord, SettingRecord
-from tightframe.theory.thresholds import Thresholds, thresholds
+from tightframe.theory.thresholds import Thresholds
+from tightframe.theory.thresholds import thresholds as closed_forms
+
+#: Of more groups the closed forms are shown alone: to follow all states takes long.
+MAX_FOLLOWED = 30
 
 #: Parts of a `tightframe.Geometry` in words.
 PART_NAMES = {
@@ -91,7 +96,8 @@ def metric_rows(setting: SettingRecord) -> list[MetricRow]:
     for i, group in enumerate(predicted_groups(setting)):
         key = f"group{i}_margin"
         distance = _difference(last.get(key), group.get("margin"))
-        rows.append(_row(key, f"margin, {group_name(group)}", first, last, distance))
+        name = "sibling margin" if group["classes"] > 1 else "decision margin"
+        rows.append(_row(key, f"{name}, {group_name(group)}", first, last, distance))
     targets = predicted_metrics(setting)
     for key, label in METRIC_NAMES.items():
         distance = _difference(last.get(key), targets.get(key))
@@ -210,12 +216,11 @@ def setting_title(setting: SettingRecord) -> str:
 
 
 def predicted_states(setting: SettingRecord) -> str:
-    """Return what the theory says of every group: ``"5 classes of 10 collapse, ..."``."""
+    """Return what the theory says of every group: ``"5 classes of 10 merged, ..."``."""
     states = []
     for group in predicted_groups(setting):
-        one = group["classes"] == 1
-        verb = ("collapses" if one else "collapse") if group["collapsed"] else "distinct"
-        states.append(f"{group_name(group)} {verb}")
+        before = "collapsed" if group["collapsed"] else "distinct"  # records of earlier versions
+        states.append(f"{group_name(group)} {group.get('state', before)}")
     return ", ".join(states)
 
 
@@ -289,7 +294,8 @@ def setting_thresholds(setting: SettingRecord) -> Thresholds | None:
     if setting.problem is None:
         return None
     try:
-        return thresholds(setting.problem)
+        few = len(setting.problem.groups) <= MAX_FOLLOWED
+        return (thresholds if few else closed_forms)(setting.problem)
     except ValueError:
         return None
 

@@ -61,6 +61,9 @@ _COLUMNS = {
     "classes": "Int64",
     "class_weight": "Float64",
     "logit_adjustment": "Float64",
+    "state": "string",
+    "decision_margin": "Float64",
+    "sibling_margin": "Float64",
     "margin": "Float64",
     "collapsed": "boolean",
     "threshold": "Float64",
@@ -534,6 +537,7 @@ def _lines(row: Mapping[str, Any]) -> list[dict[str, Any]]:
         values["seconds"] = point["seconds"]
         for g, group in enumerate(point["groups"]):
             own = ["count", "classes", "class_weight", "logit_adjustment"]
+            own += ["state", "decision_margin", "sibling_margin"]
             own += ["margin", "collapsed", "threshold"]
             lines.append(values | {"group": g} | {name: group.get(name) for name in own})
     return lines

@@ -15,10 +15,12 @@ from tightframe.advice.advise import Proposal
 from tightframe.advice.prediction import describe
 from tightframe.figures.style import Ink
 from tightframe.geometry.dense import orthogonal_frame, seli, simplex_etf
+from tightframe.geometry.states import DISTINCT, STATES
 from tightframe.metrics.registry import METRICS
 from tightframe.pages.explore import compute, figures
 from tightframe.pages.explore.figures import Picture, group_names
 from tightframe.pages.explore.margins import predicted as predicted_margins
+from tightframe.pages.explore.margins import states as predicted_states
 from tightframe.pages.explore.state import State
 from tightframe.pages.explore.upload import Measured
 from tightframe.pages.explore.vectors import principal_vectors, turned_onto
@@ -42,11 +44,15 @@ MAX_ROWS = 30
 def headline(solution: Solution) -> str:
     """Return the solution in a line."""
     problem = solution.problem
-    state = predicted_margins(solution).collapsed
-    collapsed = [name for name, gone in zip(group_names(problem), state, strict=True) if gone]
-    gone = f"collapsed: {', '.join(collapsed[:6])}" if collapsed else "all classes stay distinct"
-    if len(collapsed) > 6:
-        gone += f" and {len(collapsed) - 6} more groups"
+    found = list(zip(group_names(problem), predicted_states(solution), strict=True))
+    parts = []
+    for state in STATES:
+        names = [name for name, own in found if own == state]
+        if state == DISTINCT or not names:
+            continue
+        more = f" and {len(names) - 6} more groups" if len(names) > 6 else ""
+        parts.append(f"{state}: {', '.join(names[:6])}{more}")
+    gone = "; ".join(parts) or "all classes stay distinct"
     gap = "no certificate" if solution.gap is None else f"certified gap {solution.gap:.1e}"
     return (
         f"{problem.num_classes} classes, {problem.num_samples} samples: {gone}; rank "
@@ -84,10 +90,11 @@ def margins(solution: Solution, measured: Measured | None, ink: Ink) -> tuple[Pi
     predicted = predicted_margins(solution)
     picture = figures.margins(problem, predicted, found, ink)
     limits = compute.thresholds(problem)
-    header = ["classes", "samples each", "margin to a sibling", "to the nearest class"]
-    header += ["predicted", "collapses from λ ="]
+    header = ["classes", "samples each", "sibling margin", "decision margin", "predicted"]
+    header += ["collapses from λ =" if limits is None else f"{limits.kind}s from λ ="]
     if found is not None:
-        header += ["measured, sibling", "measured, nearest"]
+        header += ["measured sibling margin", "measured decision margin"]
+    states = predicted_states(solution)
     rows = []
     weights, shifts = problem.group_weights, problem.group_adjustment
     chosen = np.unique(np.linspace(0, len(problem.groups) - 1, MAX_ROWS).round().astype(int))
@@ -99,7 +106,7 @@ def margins(solution: Solution, measured: Measured | None, ink: Ink) -> tuple[Pi
             with_loss_terms(str(group.count), weights[g], shifts[g]),
             f"{predicted.sibling[g]:.5g}",
             f"{predicted.nearest[g]:.5g}",
-            "collapsed" if predicted.collapsed[g] else "distinct",
+            states[g],
             "-" if limit is None else f"{limit:.4g}",
         ]
         if found is not None:
@@ -167,17 +174,17 @@ def advice(state: State) -> list[Any]:
         [
             describe(group),
             group.state,
-            f"{group.margin:.4g}",
+            f"{group.decision_margin:.4g}",
             f"{group.angle:.4g}°",
             f"{safety.factor:.4g}",
         ]
         for group, safety in zip(found.now.groups, found.safety, strict=True)
     ]
-    header = ["group", "state", "margin", "angle", "safety factor"]
+    header = ["group", "state", "decision margin", "angle", "safety factor"]
     items = [_proposal(proposal, state) for proposal in found.proposals]
     plain = [_proposal(proposal, state) for proposal in found.plain_remedies]
     more = "; ".join(
-        f"{times} times the samples: smallest margin {after.margin:.4g}"
+        f"{times} times the samples: smallest decision margin {after.decision_margin:.4g}"
         for times, after in found.more_data
     )
     return [
@@ -201,7 +208,8 @@ def _proposal(proposal: Proposal, state: State) -> Any:
     after = replace(after, feature_decay_of=state.feature_decay_of)
     return html.Li(
         [
-            f"{proposal.text} Smallest margin then: {proposal.after.margin:.4g}. ",
+            f"{proposal.text} Smallest decision margin then: "
+            f"{proposal.after.decision_margin:.4g}. ",
             html.A("Show this", href=f"/?{after.query()}"),
         ]
     )
@@ -212,7 +220,7 @@ def _proposal(proposal: Proposal, state: State) -> Any:
 
 def measured_tables(measured: Measured, solution: Solution | None) -> list[Any]:
     """Return what a file says, and how that compares with the prediction."""
-    from tightframe.runs.verdicts import group_verdicts
+    from tightframe.runs.verdicts import CRITERIA, group_verdicts
 
     report = measured.report
     scalars = [
@@ -226,8 +234,9 @@ def measured_tables(measured: Measured, solution: Solution | None) -> list[Any]:
     sentences: list[Any] = []
     if solution is not None:
         targets.insert(0, solution.geometry)
-        verdicts = group_verdicts(solution.problem, solution, report.logits)
+        verdicts = group_verdicts(solution.problem, solution, report.logits, measured.bias)
         sentences = [html.Li(verdict.sentence) for verdict in verdicts]
+        sentences.append(html.Li(CRITERIA))
     if solution is not None and coverage(solution.problem).is_certified:
         bound = certify(
             solution.problem,
