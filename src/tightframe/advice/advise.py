@@ -29,7 +29,7 @@ LIMITS = (
     "Unconstrained feature model: a network that fits anything, trained to the end. What is wanted "
     "is a floor: classes that look alike may stay merged near a threshold. Where features decay "
     "only through the network's weights, feature_decay is an effective number: fit it to a trained "
-    "network with tightframe.advice.calibrate (--from-run)."
+    "network with tightframe.calibrate (--from-run)."
 )
 
 #: What stays the same when the number of samples changes.
