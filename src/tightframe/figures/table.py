@@ -38,7 +38,7 @@ class Column:
     wrapped : bool
         Whether it holds sentences, which are broken over lines where they are long.
     states : bool
-        Whether its texts are states of classes, of `figures.style.STATES`.
+        Whether its texts are states of classes, which have marks and colours in a console.
 
     Raises
     ------
