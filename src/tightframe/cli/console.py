@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 MAX_GROUPS = 5
 MAX_ROWS = 12
 
-
 Columns = list[str | Column]
 
 #: What names the rows is flush left, unlike other numbers.
