@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from tightframe.changes import thresholds as find_thresholds
-from tightframe.cli.console import new_table, print_solution, print_thresholds
+from tightframe.cli.console import print_solution, print_table, print_thresholds
 from tightframe.cli.exit_codes import NOT_CONVERGED
 from tightframe.cli.options import (
     FLAG,
@@ -23,6 +23,7 @@ from tightframe.cli.options import (
     changed,
     with_options,
 )
+from tightframe.figures.table import Column, Table
 from tightframe.files import format_json, read_arrays, write_npz
 from tightframe.geometry.dense import Geometry
 from tightframe.path import rank_changes
@@ -137,11 +138,12 @@ def certify(
         }
         print(format_json(values))
     else:
-        table = new_table("", "value")
-        table.add_row("objective of the candidate", f"{best.primal:.12g}")
-        table.add_row("lower bound of the minimum", f"{best.dual:.12g}")
-        table.add_row("gap (certified)", f"{best.gap:.3g}")
-        table.add_row("gap from the candidate alone", f"{own.gap:.3g}")
-        Console().print(table)
+        rows = [
+            ["objective of the candidate", f"{best.primal:.12g}"],
+            ["lower bound of the minimum", f"{best.dual:.12g}"],
+            ["gap (certified)", f"{best.gap:.3g}"],
+            ["gap from the candidate alone", f"{own.gap:.3g}"],
+        ]
+        print_table(Table("", ["", Column("value", align="right")], rows), Console())
     if solution.status != "optimal":
         raise typer.Exit(NOT_CONVERGED)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tightframe.changes import thresholds
 from tightframe.figures.table import Column, Table
 from tightframe.figures.table import format_number as format_number
-from tightframe.geometry.dense import PARTS
-from tightframe.metrics.registry import METRICS
+from tightframe.geometry.dense import PARTS, Geometry
+from tightframe.metrics.registry import LEADING, METRICS
 from tightframe.problem.problem import Problem, with_loss_terms
 from tightframe.runs.store import RunRecord, SettingRecord
 from tightframe.theory.thresholds import Thresholds
 from tightframe.theory.thresholds import thresholds as closed_forms
+
+if TYPE_CHECKING:
+    from tightframe.metrics import CollapseReport
 
 #: Of more groups the closed forms are shown alone: to follow all states takes long.
 MAX_FOLLOWED = 30
@@ -115,6 +119,33 @@ def metric_table(setting: SettingRecord, digits: int = 5) -> Table:
     ]
     rows = [[r.label, r.start, r.end, r.to_predicted, r.to_etf] for r in metric_rows(setting)]
     return Table(setting_title(setting), ["metric", *numbers], rows)
+
+
+def leading_table(report: CollapseReport, named_by: str = "label") -> Table:
+    """Return the few metrics of a training history and of ``tightframe measure`` as a table.
+
+    Parameters
+    ----------
+    report : CollapseReport
+    named_by : {"label", "key"}
+        Whether metrics are called as in texts or as in JSON.
+    """
+    rows = [[getattr(metric, named_by), report.numbers[metric.key]] for metric in LEADING]
+    numbers = Column("value", align="right", format=".6g")
+    return Table(f"{report.num_samples} samples", ["metric", numbers], rows, missing="-")
+
+
+def distance_table(report: CollapseReport, targets: Iterable[Geometry]) -> Table:
+    """Return how far the measured geometry is from others, part by part, as a table."""
+    parts = [Column(PART_NAMES[part], align="right", format=".4f") for part in PARTS]
+    rows = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a zero matrix has no distance
+        for target in targets:
+            distances = report.distances(target)
+            rows.append([target.name, *(distances[part] for part in PARTS)])
+    title = "Normalised Frobenius distance (0 to 2)"
+    return Table(title, ["distance to", *parts], rows, missing="-")
 
 
 def group_rows(setting: SettingRecord) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from scipy.optimize import minimize_scalar
 
 from tightframe.figures.model import Chart, Curve, HeatMaps, Mark, Matrix, Panel, Table
 from tightframe.geometry.dense import normalized_distance, simplex_etf
+from tightframe.problem.counts import format_runs
 from tightframe.problem.problem import Problem
 from tightframe.reproduce.judging import (
     certified,
@@ -53,7 +54,7 @@ def _ce_problem(point: Sequence[Any], bias: str = "none", *, equal: bool = False
     """Return the problem of a point; with equal decays the logits are the same."""
     classes, depth, weight_decay, feature_decay = point
     problem = Problem(
-        f"10x{classes}",
+        format_runs([(10, classes)]),
         weight_decay=weight_decay,
         feature_decay=feature_decay,
         depth=depth,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tightframe.figures.model import Chart, Curve, HeatMaps, Matrix, Panel
+from tightframe.problem.counts import format_runs
 from tightframe.reproduce.judging import below, decided, largest, largest_each, number, verdict
 from tightframe.reproduce.papers.dang_2024.shared import (
     CNN,
@@ -43,7 +44,7 @@ _BALANCED = {
 def _tasks(scale: str) -> list[Task]:
     problems = []
     for ratio in _RATIOS:
-        counts = f"100x5,{100 * ratio}x5"
+        counts = format_runs([(100, 5), (100 * ratio, 5)])
         problems.append(problem_of(counts, decay_of(counts, STRENGTH["UFM"])).to_dict())
     tasks = [Task("solve", {"problems": problems, "arrays": True}, {"what": "theory"})]
     tasks.append(sampled(scale, "30x10" if scale == "smoke" else "300x10", {}))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tightframe.figures.model import Curve, HeatMaps, Matrix, block_borders
-from tightframe.problem.counts import parse_counts
+from tightframe.problem.counts import num_samples, parse_counts
 from tightframe.problem.problem import Problem
 from tightframe.reproduce.results import Run
 from tightframe.reproduce.spec import Task
@@ -67,8 +67,7 @@ def problem_of(counts: str, decay: float) -> Problem:
 def decay_of(counts: str, strength: float) -> float:
     """Return lambda for a strength ``N lambda / sqrt(smallest count)``; margins depend on it."""
     runs = parse_counts(counts)
-    total = sum(run.count * run.classes for run in runs)
-    return strength * math.sqrt(min(run.count for run in runs)) / total
+    return strength * math.sqrt(min(run.count for run in runs)) / num_samples(runs)
 
 
 def ufm(problems: Sequence[Problem], labels: Mapping[str, Any], **options: Any) -> Task:

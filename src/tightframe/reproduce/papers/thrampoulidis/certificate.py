@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from tightframe.figures.model import Chart, Curve, Mark, Panel, Table
-from tightframe.problem.counts import parse_counts
+from tightframe.problem.counts import num_classes, parse_counts
 from tightframe.reproduce.judging import decided, largest, mean_by, verdict
 from tightframe.reproduce.papers.thrampoulidis.paths import (
     LONG_TAIL,
@@ -162,7 +162,7 @@ def _draw(results: Results) -> list[Panel]:
     table: list[list[Any]] = []
     for name, counts in _NAMED.items():
         found_at = certify_svm(counts)
-        classes = sum(run.classes for run in parse_counts(counts))
+        classes = num_classes(parse_counts(counts))
         frame = svm_gap(counts, np.eye(classes)) if classes <= 1000 else None
         gap = found_at.gap / found_at.primal
         table.append([name, classes, found_at.primal, gap, found_at.largest_off_diagonal, frame])

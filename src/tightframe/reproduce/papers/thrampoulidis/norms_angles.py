@@ -8,6 +8,7 @@ import numpy as np
 
 from tightframe.figures.model import Panel, Table
 from tightframe.geometry.dense import seli, simplex_etf
+from tightframe.problem.counts import format_runs
 from tightframe.reproduce.judging import below, decided, largest, least, verdict
 from tightframe.reproduce.papers.thrampoulidis.shared import (
     CLASSES,
@@ -50,7 +51,8 @@ def _formula_error() -> float:
     worst = 0.0
     for classes in _FORMULA_CLASSES:
         for ratio in _FORMULA_RATIOS:
-            found = values_of(seli(f"{ratio}x{classes // 2},1x{classes // 2}"))
+            half = classes // 2
+            found = values_of(seli(format_runs([(ratio, half), (1, half)])))
             formula = step_values(classes, ratio)
             worst = max(worst, *(abs(found[name] - formula[name]) for name in VALUES))
     return worst

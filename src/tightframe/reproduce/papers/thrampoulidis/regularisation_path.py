@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tightframe.figures.model import Chart, Curve, Panel
-from tightframe.problem.counts import parse_counts
+from tightframe.problem.counts import num_classes, num_samples, parse_counts
 from tightframe.reproduce.judging import certified, decided, largest, least, mean_by, verdict
 from tightframe.reproduce.papers.thrampoulidis.paths import (
     PATH_RIDGES,
@@ -55,8 +55,8 @@ def seli_excess(counts: str, ridge: float, objective: float) -> float:
         Of any logits, as `Problem` defines it (mean loss).
     """
     runs = parse_counts(counts)
-    k = sum(run.classes for run in runs)
-    p = certify_svm(counts).primal * ridge / sum(run.count * run.classes for run in runs)
+    k = num_classes(runs)
+    p = certify_svm(counts).primal * ridge / num_samples(runs)
     if p >= (k - 1) / k:
         return math.log(k) / objective - 1
     return (-math.log1p(-p) + p * math.log((k - 1) * (1 - p) / p)) / objective - 1
