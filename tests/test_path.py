@@ -215,11 +215,6 @@ def test_properties_are_those_of_the_points():
         ({"counts": [5, 5]}, "counts: got 5"),
         ({"counts": ["5x2", "5"]}, "counts: got 1 class"),
         ({"weight_decay": [1e-2, math.nan]}, "weight_decay: got nan"),
-        ({"feature_decay": [1e-2, -1]}, "feature_decay: got -1"),
-        ({"feature_decay": [0]}, "feature_decay: got 0"),
-        ({"feature_decay": ["much"]}, "feature_decay: got 'much'"),
-        ({"weight_decay": [(1e-2, 1e-3)]}, "weight_decay: got 2 numbers for depth 1"),
-        ({"bias_decay": [1e-2]}, "bias_decay: got 0.01 with bias='none'"),
         ({"weight_decay": [1e-2], "tol": 0}, "tol: got 0"),
         ({"weight_decay": [1e-2], "max_iterations": 0}, "max_iterations: got 0"),
         ({"weight_decay": [1e-2], "starts": 0}, "starts: got 0"),
@@ -237,8 +232,6 @@ def test_a_problem_is_needed():
             function("5x2")
     with pytest.raises(ValueError, match="problem: got str"):
         tf.path("5x2", weight_decay=[1])
-    with pytest.raises(ValueError, match="weight_decay: got 3 numbers for depth 2"):
-        tf.path(make(depth=2, loss="mse"), weight_decay=[(1, 1), (1, 1, 1)])
 
 
 # -- sweeps of decays: interpolation ---------------------------------------------------------------
