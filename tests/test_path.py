@@ -11,23 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tightframe as tf
+from tests.problems import at, changing, make
 from tests.reference import ufm
 from tightframe.geometry.blocks import BlockMatrix, Partition
 from tightframe.problem.problem import BIASES, LOSSES
 from tightframe.solvers import newton as factored
 from tightframe.solvers import sweep as sweep_module
 from tightframe.solvers.continuation import Continuation
-
-
-def make(counts="60x2,20x3,9", loss="cross_entropy", decay=1e-2, **changes):
-    if changes.get("bias") == "decayed":
-        changes.setdefault("bias_decay", 0.05)
-    return tf.Problem(counts, loss, weight_decay=decay, feature_decay=decay, **changes)
-
-
-def at(problem, decay):
-    return problem.replace(weight_decay=decay, feature_decay=decay)
-
 
 #: Many sweeps have points in common.
 solve = functools.cache(tf.solve)
@@ -421,10 +411,6 @@ CHANGING = [
     make("9,4", dim=1),
     make("1000,1", bias="decayed"),
 ]
-
-
-def changing(problem):
-    return f"{problem.compact_counts}-{problem.loss}-{problem.bias}"
 
 
 @pytest.mark.parametrize("problem", CHANGING, ids=changing)

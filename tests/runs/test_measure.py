@@ -51,5 +51,5 @@ def test_bad_arrays_are_named(arrays, message):
 
 
 def test_features_below_zero_are_none_of_a_relu():
-    with pytest.raises(ValueError, match="features: smallest entry is -.* with 'nonnegative'"):
+    with pytest.raises(ValueError, match=r"features: smallest entry is -.* with 'nonnegative'"):
         measure(network(), features="nonnegative", **DECAYS)
