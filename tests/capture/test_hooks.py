@@ -2,7 +2,6 @@
 
 import gc
 import random
-import types
 import warnings
 import weakref
 
@@ -510,8 +509,12 @@ def test_features_hold_no_graph():
     """What autograd saves in the forward pass is freed with the logits, within the block too."""
     model, saved = net(), []
 
+    class Box:
+        def __init__(self, tensor):
+            self.tensor = tensor.detach()  # or box and graph would keep each other
+
     def pack(tensor):
-        box = types.SimpleNamespace(tensor=tensor)
+        box = Box(tensor)
         saved.append(weakref.ref(box))
         return box
 

@@ -277,7 +277,8 @@ class TestTargets:
         assert matrix.norm == pytest.approx(np.linalg.norm(dense))
         kept = np.array([0, 2, 3, 6])
         np.testing.assert_array_equal(matrix.restrict(kept).to_dense(), dense[np.ix_(kept, kept)])
-        assert frame("etf", 5).to_geometry().distance(simplex_etf(5), "means") <= 1e-15
+        # Rounding of 25 entries and their norm.
+        assert frame("etf", 5).to_geometry().distance(simplex_etf(5), "means") <= 1e-14
 
     def test_refusals(self):
         moments = gather(np.eye(3), np.arange(3), 3)
@@ -342,7 +343,7 @@ class TestDegenerate:
         # cos of the two centred means is -1, whatever they are; the raw ones still say something.
         x = np.array([[3.0, 1.0], [2.0, 5.0]])
         moments = gather(x, np.arange(2), 2)
-        assert nc2(moments) <= 1e-15
+        assert nc2(moments) <= 1e-14  # rounding of means up to 5
         assert nc2(moments, part="means") > 0.1
 
 
