@@ -221,13 +221,11 @@ def visible(value: float) -> float | None:
     return value if value > _DRAWN else None
 
 
-def history_curve(
-    run: Run, x: str, column: str, label: str, color: int, style: str = "solid"
-) -> Curve:
+def history_curve(run: Run, x: str, column: str, label: str, color: int) -> Curve:
     """Draw a column of a run's history on a logarithmic axis."""
     history = run.history[run.history[x] > 0]
     y = [visible(value) for value in history[column]]
-    return Curve(label, list(history[x]), y, color, style)
+    return Curve(label, list(history[x]), y, color)
 
 
 def logit_maps(title: str, run: Run, name: str) -> HeatMaps:

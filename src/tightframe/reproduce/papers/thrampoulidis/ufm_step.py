@@ -44,12 +44,12 @@ from tightframe.reproduce.results import Results, Run
 from tightframe.reproduce.spec import Figure, Verdict
 
 
-def arrival(iterations: ArrayLike, distances: ArrayLike, near: float = NEAR) -> float:
-    """Return the first recorded iteration from which on a distance stays below ``near``.
+def arrival(iterations: ArrayLike, distances: ArrayLike) -> float:
+    """Return the first recorded iteration from which on a distance stays below `NEAR`.
 
     Infinite where the last one is not.
     """
-    far = np.flatnonzero(~(np.asarray(distances, dtype=np.float64) < near))
+    far = np.flatnonzero(~(np.asarray(distances, dtype=np.float64) < NEAR))
     times = np.asarray(iterations, dtype=np.float64)
     first = 0 if len(far) == 0 else int(far[-1]) + 1
     return float(times[first]) if first < len(times) else math.inf
