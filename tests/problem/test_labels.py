@@ -246,7 +246,7 @@ def test_labels_of_batches_that_cannot_be_counted(rows, message):
     for batch in ((X, rows), {"x": X, "labels": rows}):
         with pytest.raises(ValueError, match=f"labels: .*{message}"):
             label_counts(iter([batch, batch]))
-    with pytest.raises(ValueError, match="labels: .*need one whole number"):
+    with pytest.raises(ValueError, match=r"labels: .*need one whole number"):
         label_counts([[0, 1], [1]])
 
 
