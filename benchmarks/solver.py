@@ -470,7 +470,7 @@ def measure(case: Case, settings: Settings, run: Runner = run_apart) -> list[Row
     if not case.peers:
         row = _row(case)
         _add_ours(row, _ours(case, case.tol, settings, run))
-        return [_judged(row, case.goal)]
+        return [judged(row, case.goal)]
     arguments = case.problem.to_dict()
     reference = run(
         our_runs, (arguments, REFERENCE_GAP, 1), settings.own_limit, settings.memory_gib
@@ -502,7 +502,7 @@ def measure(case: Case, settings: Settings, run: Runner = run_apart) -> list[Row
                 row.ratio, row.ratio_is_bound = settings.peer_limit / row.seconds, True
             if row.peer_solver_seconds is not None:
                 _note(row, f"its solver alone {row.peer_solver_seconds / row.seconds:.3g}x")
-        rows.append(_judged(row, case.goal))
+        rows.append(judged(row, case.goal))
     return rows
 
 
@@ -520,7 +520,7 @@ def path_row(case: Case, settings: Settings, run: Runner = run_apart) -> Row:
             m["seconds"] / m["cold_seconds"] for m in outcome.runs()
         )
         _note(row, f"{row.cold_solves:.3g} cold solves of {cold:.2g} s")
-    return _judged(row, case.goal)
+    return judged(row, case.goal)
 
 
 def path_cases() -> list[Case]:
@@ -580,7 +580,7 @@ def sweep(
         limit = settings.own_limit / 10
         _note(row, f"{len(missing)} points without a result in {limit:g} s: {'; '.join(missing)}")
         row.gap = None
-    return _judged(row, Goal(max_gap=TARGET_GAP), converged=not missing)
+    return judged(row, Goal(max_gap=TARGET_GAP), converged=not missing)
 
 
 def _row(case: Case) -> Row:
@@ -637,7 +637,7 @@ def _add_peer(row: Row, outcome: Outcome, settings: Settings) -> None:
         _note(row, f"peer {outcome.failure}{at}")
 
 
-def _judged(row: Row, goal: Goal, converged: bool = True) -> Row:
+def judged(row: Row, goal: Goal, converged: bool = True) -> Row:
     """Fill in the goal and whether it is met: None where the peer gave nothing to compare."""
     row.goal = str(goal)
     if not row.goal:

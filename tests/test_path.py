@@ -11,23 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tightframe as tf
+from tests.problems import at, changing, make
 from tests.reference import ufm
 from tightframe.geometry.blocks import BlockMatrix, Partition
 from tightframe.problem.problem import BIASES, LOSSES
 from tightframe.solvers import newton as factored
 from tightframe.solvers import sweep as sweep_module
 from tightframe.solvers.continuation import Continuation
-
-
-def make(counts="60x2,20x3,9", loss="cross_entropy", decay=1e-2, **changes):
-    if changes.get("bias") == "decayed":
-        changes.setdefault("bias_decay", 0.05)
-    return tf.Problem(counts, loss, weight_decay=decay, feature_decay=decay, **changes)
-
-
-def at(problem, decay):
-    return problem.replace(weight_decay=decay, feature_decay=decay)
-
 
 #: Many sweeps have points in common.
 solve = functools.cache(tf.solve)
@@ -215,11 +205,6 @@ def test_properties_are_those_of_the_points():
         ({"counts": [5, 5]}, "counts: got 5"),
         ({"counts": ["5x2", "5"]}, "counts: got 1 class"),
         ({"weight_decay": [1e-2, math.nan]}, "weight_decay: got nan"),
-        ({"feature_decay": [1e-2, -1]}, "feature_decay: got -1"),
-        ({"feature_decay": [0]}, "feature_decay: got 0"),
-        ({"feature_decay": ["much"]}, "feature_decay: got 'much'"),
-        ({"weight_decay": [(1e-2, 1e-3)]}, "weight_decay: got 2 numbers for depth 1"),
-        ({"bias_decay": [1e-2]}, "bias_decay: got 0.01 with bias='none'"),
         ({"weight_decay": [1e-2], "tol": 0}, "tol: got 0"),
         ({"weight_decay": [1e-2], "max_iterations": 0}, "max_iterations: got 0"),
         ({"weight_decay": [1e-2], "starts": 0}, "starts: got 0"),
@@ -237,8 +222,6 @@ def test_a_problem_is_needed():
             function("5x2")
     with pytest.raises(ValueError, match="problem: got str"):
         tf.path("5x2", weight_decay=[1])
-    with pytest.raises(ValueError, match="weight_decay: got 3 numbers for depth 2"):
-        tf.path(make(depth=2, loss="mse"), weight_decay=[(1, 1), (1, 1, 1)])
 
 
 # -- sweeps of decays: interpolation ---------------------------------------------------------------
@@ -428,10 +411,6 @@ CHANGING = [
     make("9,4", dim=1),
     make("1000,1", bias="decayed"),
 ]
-
-
-def changing(problem):
-    return f"{problem.compact_counts}-{problem.loss}-{problem.bias}"
 
 
 @pytest.mark.parametrize("problem", CHANGING, ids=changing)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import tightframe as tf
 from tests.reference import ufm
-from tests.theory.test_certificate import convex_problems
+from tests.strategies import convex_problems
 from tightframe.geometry.blocks import Partition
 from tightframe.solvers import newton as factored
 from tightframe.solvers.continuation import ContinuationOptions

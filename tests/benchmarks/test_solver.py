@@ -59,7 +59,7 @@ def _judge(**changes):
     row = solver.Row("case", "series", 10, 10, seconds=1.0, gap=1e-9, tol=1e-8, peer="SCS")
     for name, value in changes.items():
         setattr(row, name, value)
-    return solver._judged(row, solver.Goal(min_ratio=20)).met
+    return solver.judged(row, solver.Goal(min_ratio=20)).met
 
 
 def test_a_goal_is_met_only_at_a_gap_no_worse_than_the_peers():

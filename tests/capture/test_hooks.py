@@ -1,7 +1,9 @@
 """Features caught by hooks: layer-wise reports and watched loops against plain NumPy."""
 
+import gc
 import random
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -157,8 +159,9 @@ def test_without_scatter_there_is_everything_but_nc1():
     ):
         with pytest.raises(ValueError, match="scatter: got False, hidden layers need it"):
             call(net(), BATCHES, ["conv"], scatter=False)
-    with watch(net().eval(), scatter=False) as watched:
-        watched._model(IMAGES)
+    model = net().eval()
+    with watch(model, scatter=False) as watched:
+        model(IMAGES)
         watched.labels(LABELS)
     assert watched.report().nc1 is None
 
@@ -310,6 +313,20 @@ def test_batches_of_other_forms():
     ):
         report = collapse_report(named, [batch], head="net.fc", **options)["net.fc"]
         assert report.nc1 == pytest.approx(plain, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("batch", "found"),
+    [
+        ((IMAGES, LABELS, ["a.png"] * len(LABELS)), "2 positional inputs, which Net"),
+        ({"pixels": IMAGES, "label": LABELS}, "0 positional inputs and pixels, which Net"),
+    ],
+)
+def test_inputs_that_the_model_does_not_take(batch, found):
+    with pytest.raises(ValueError, match=f"forward: beside its labels a batch has {found}"):
+        collapse_report(net(), [batch])
+    reports = collapse_report(net(), [batch], forward=lambda model, _: model(IMAGES))
+    assert reports["fc"].nc1 == collapse_report(net(), [(IMAGES, LABELS)])["fc"].nc1
 
 
 def test_layer_moments_are_those_of_the_features():
@@ -503,11 +520,26 @@ def test_passes_and_labels_come_in_pairs():
 
 
 def test_features_hold_no_graph():
-    model = net()
+    """What autograd saves in the forward pass is freed with the logits, within the block too."""
+    model, saved = net(), []
+
+    class Box:
+        def __init__(self, tensor):
+            self.tensor = tensor.detach()  # or box and graph would keep each other
+
+    def pack(tensor):
+        box = Box(tensor)
+        saved.append(weakref.ref(box))
+        return box
+
     with watch(model, nc4=True) as watched:
-        model(IMAGES)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda box: box.tensor):
+            logits = model(IMAGES)
         watched.labels(LABELS)
-    assert not any(x.requires_grad for rows in watched._kept for x, _ in rows.values())
+        assert any(box() is not None for box in saved)
+        del logits
+        gc.collect()
+        assert all(box() is None for box in saved)
 
 
 def test_recorder_and_evaluating_on_their_own():

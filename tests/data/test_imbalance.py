@@ -135,6 +135,7 @@ def test_random_labels_keep_inputs_counts_and_test_samples(digits):
             "ratio, minority: give exactly one",
         ),
         (lambda d: step_counts(10, 100, minority=101), "minority: got 101, more than"),
+        (lambda d: step_counts(10, 0, ratio=10), "majority: got 0"),
         (lambda d: step_counts(10, 100, ratio=0.5), "ratio: got 0.5"),
         (lambda d: step_counts(10, 100, ratio="10"), "ratio: got '10'"),
         (lambda d: step_counts(10, 100, ratio=10, fraction=1.0), "fraction: got 1.0"),

@@ -4,30 +4,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tightframe as tf
+from tests.strategies import GROUPS, random_blocks
 from tightframe.geometry.blocks import BlockMatrix, Partition, singular_values, svd
 
 DECAYS = {"weight_decay": 1e-3, "feature_decay": 1e-3}
-GROUPS = st.lists(
-    st.tuples(st.integers(1, 30), st.integers(1, 4)),
-    min_size=2,
-    max_size=4,
-    unique_by=lambda group: group[0],
-)
-
-
-def _random_blocks(groups, seed, **options):
-    text = ",".join(f"{count}x{classes}" for count, classes in groups)
-    problem = tf.Problem(text, weight_decay=1e-3, feature_decay=1e-3, **options)
-    rng = np.random.default_rng(seed)
-    g = len(groups)
-    partition = Partition.coarsest(problem)
-    within = np.where(partition.sizes > 1, rng.normal(size=g), 0.0)
-    return problem, BlockMatrix(partition, within, rng.normal(size=(g, g)))
 
 
 @given(GROUPS, st.integers(0, 10**6))
 def test_block_quantities_are_those_of_the_dense_matrix(groups, seed):
-    problem, blocks = _random_blocks(groups, seed)
+    problem, blocks = random_blocks(groups, seed)
     dense = blocks.to_dense() * np.sqrt(problem.counts)
     values, times = blocks.spectrum
     expected = np.linalg.svd(dense, compute_uv=False)
@@ -44,7 +29,7 @@ def test_block_quantities_are_those_of_the_dense_matrix(groups, seed):
 
 @given(GROUPS, st.integers(0, 10**6))
 def test_singletons_hold_the_same_matrix(groups, seed):
-    problem, blocks = _random_blocks(groups, seed)
+    problem, blocks = random_blocks(groups, seed)
     same = BlockMatrix.from_dense(problem, blocks.to_dense())
     assert np.array_equal(same.to_dense(), blocks.to_dense())
     assert same.operator_norm == pytest.approx(blocks.operator_norm)
@@ -53,7 +38,7 @@ def test_singletons_hold_the_same_matrix(groups, seed):
 
 @given(GROUPS, st.integers(0, 10**6))
 def test_refining_keeps_every_entry(groups, seed):
-    problem, blocks = _random_blocks(groups, seed)
+    problem, blocks = random_blocks(groups, seed)
     fine = blocks.refine(Partition.singletons(problem), problem.class_groups)
     assert np.allclose(fine.to_dense(), blocks.to_dense(), atol=1e-13)
     # Halves of groups: sizes that are not one.

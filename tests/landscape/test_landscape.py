@@ -9,7 +9,7 @@ from scipy.sparse.linalg import LinearOperator
 
 import tightframe as tf
 from tests.reference import ufm
-from tests.theory.test_certificate import per_class
+from tests.strategies import convex_problems
 from tightframe.landscape import (
     DescentOptions,
     Landscape,
@@ -29,22 +29,8 @@ from tightframe.landscape import (
 DECAYED = {"bias": "decayed", "bias_decay": 0.02}
 
 
-@st.composite
-def problems(draw, low=-3.0):
-    counts = draw(st.lists(st.integers(1, 40), min_size=2, max_size=5))
-    bias = draw(st.sampled_from(["none", "free", "decayed"]))
-    loss = draw(st.sampled_from(["cross_entropy", "mse"]))
-    plain = loss == "mse"
-    return tf.Problem(
-        counts,
-        loss,
-        class_weights=None if plain else per_class(draw, [0.3, 1.0, 5.0], counts),
-        logit_adjustment=None if plain else per_class(draw, [-2.0, 0.0, 0.7], counts),
-        weight_decay=10 ** draw(st.floats(low, 0)),
-        feature_decay=10 ** draw(st.floats(low, 0)),
-        bias=bias,
-        bias_decay=draw(st.floats(1e-3, 1)) if bias == "decayed" else None,
-    )
+def problems(low=-3.0):
+    return convex_problems(max_classes=5, low=low)
 
 
 def _random_point(problem, dim, seed):
@@ -129,7 +115,7 @@ def _written_out(operator):
 @given(problems(), st.integers(1, 6), st.integers(0, 10**6))
 def test_value_and_gradient_agree_with_the_definition(problem, dim, seed):
     point = _random_point(problem, dim, seed)
-    value, by_weights, by_means, by_bias = ufm._value_and_gradients(
+    value, by_weights, by_means, by_bias = ufm.value_and_gradients(
         problem, [point.weights], point.class_means, point.bias
     )
     parts = [by_weights[0], by_means / np.sqrt(problem.counts)]
@@ -429,7 +415,7 @@ def test_saddles(keep, rank, verdict):
     problem = tf.Problem("30x2,8x3", weight_decay=1e-2, feature_decay=1e-3)
     point = saddle(problem, keep, 6)
     # Critical by the independent gradient.
-    _, by_weights, by_means, _ = ufm._value_and_gradients(
+    _, by_weights, by_means, _ = ufm.value_and_gradients(
         problem, [point.weights], point.class_means, None
     )
     assert np.abs(by_weights[0]).max() < 1e-9

@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 
 import tightframe as tf
-from tests.geometry.test_blocks import GROUPS
-from tests.geometry.test_blocks import _random_blocks as random_blocks
+from tests.strategies import GROUPS, random_blocks
 from tightframe.geometry.blocks import BlockMatrix, Partition
 from tightframe.losses.registry import LOSSES as KNOWN_LOSSES
 

@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import tightframe as tf
-from tests.metrics.test_collapse import gather, networks, rotation
+from tests.metrics.samples import Sizes, gather, networks, quick, rotation
 from tests.reference import two_pass
 from tightframe.metrics import (
     ClassMoments,
@@ -25,7 +25,6 @@ from tightframe.metrics import (
 )
 
 pytestmark = pytest.mark.filterwarnings("error")
-quick = settings(deadline=None, max_examples=25)
 
 
 def simplex(k, d=None, seed=0):
@@ -323,23 +322,16 @@ class TestManyClasses:
     def test_nothing_of_k_by_k_is_held(self, monkeypatch):
         k, block = 600, 3000
         monkeypatch.setattr(tiles, "BLOCK_ENTRIES", block)
-        sizes = []
-
-        class Sizes(torch.overrides.TorchFunctionMode):
-            def __torch_function__(self, func, types, args=(), kwargs=None):
-                out = func(*args, **(kwargs or {}))
-                sizes.extend(t.numel() for t in (out,) if isinstance(t, torch.Tensor))
-                return out
-
+        sizes = Sizes()
         rows = torch.randn(k, 7, generator=torch.Generator().manual_seed(0))
         moments = ClassMoments(k, scatter=False).update(rows, torch.arange(k))
         moments.tensors()  # adds the rows that wait, a block of its own size
-        with Sizes():
+        with sizes:
             cosine_statistics(rows)
             uniformity(moments)
             group_angles(rows, np.arange(k) % 3)
             equinorm(moments)
-        assert max(sizes) <= max(block, 7 * k)
+        assert sizes.largest <= max(block, 7 * k)
 
     def test_more_classes_than_a_dense_matrix_is_written_for(self):
         rows = torch.randn(5000, 3, generator=torch.Generator().manual_seed(0)).double()

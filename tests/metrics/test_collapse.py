@@ -10,10 +10,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
-from torch.overrides import TorchFunctionMode
 
+from tests.metrics.samples import Sizes, gather, networks, quick, rotation
 from tests.reference import two_pass
 from tightframe.geometry.dense import PARTS, Geometry, orthogonal_frame, seli, simplex_etf
 from tightframe.metrics import (
@@ -32,35 +32,6 @@ from tightframe.metrics import (
 )
 
 pytestmark = pytest.mark.filterwarnings("error")
-quick = settings(deadline=None, max_examples=25)
-
-
-def gather(x, y, k, cuts=(), **options):
-    moments = ClassMoments(k, **options)
-    for rows in np.split(np.arange(len(y)), sorted(cuts)):
-        moments.update(x[rows], y[rows])
-    return moments
-
-
-@st.composite
-def networks(draw, max_dim=7):
-    """Draw (x, y, K, W, b): random class means that are not nearly equal, random spread."""
-    k = draw(st.integers(2, 6))
-    d = draw(st.integers(1, max_dim))
-    counts = draw(st.lists(st.integers(1, 8), min_size=k, max_size=k))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    y = rng.permutation(np.repeat(np.arange(k), counts))
-    x = rng.normal(size=(k, d))[y] + 10.0 ** draw(st.integers(-3, 1)) * rng.normal(size=(len(y), d))
-    means = two_pass.class_means(x, y, k)
-    distances = np.linalg.norm(means[:, None] - means, axis=2) + np.eye(k)
-    assume(distances.min() > 1e-3)
-    values = np.linalg.svd(means - means.mean(axis=0))[1]
-    assume(values[min(k - 1, d) - 1] > 1e-3)
-    return x, y, k, rng.normal(size=(k, d)), rng.normal(size=k)
-
-
-def rotation(d, seed=0):
-    return np.linalg.qr(np.random.default_rng(seed).normal(size=(d, d)))[0]
 
 
 def frame_features(gram_root, d, n=3, seed=0):
@@ -121,20 +92,13 @@ class TestAgainstTwoPass:
 
     def test_nc4_makes_no_array_of_samples_by_classes_by_width(self, monkeypatch):
         monkeypatch.setattr(tiles, "BLOCK_ENTRIES", 2000)
-        sizes = []
-
-        class Sizes(TorchFunctionMode):
-            def __torch_function__(self, func, types, args=(), kwargs=None):
-                out = func(*args, **(kwargs or {}))
-                sizes.extend(t.numel() for t in (out,) if isinstance(t, torch.Tensor))
-                return out
-
+        sizes = Sizes()
         x, y = torch.randn(500, 20), torch.arange(500) % 50
         moments = ClassMoments(50).update(x, y)
         moments.tensors()  # adds the rows that wait, a block of its own size
-        with Sizes():
+        with sizes:
             nc4(x, moments, torch.randn(50, 20), torch.randn(50))
-        assert max(sizes) == 500 * 20  # the features themselves
+        assert sizes.largest == 500 * 20  # the features themselves
 
     @pytest.mark.parametrize(
         "features",

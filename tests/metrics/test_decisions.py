@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import tightframe as tf
-from tests.metrics.test_collapse import gather, networks, rotation
+from tests.metrics.samples import gather, networks, quick, rotation
 from tests.reference import two_pass
 from tightframe.metrics import (
     ClassMoments,
@@ -25,7 +25,6 @@ from tightframe.metrics import (
 )
 
 pytestmark = pytest.mark.filterwarnings("error")
-quick = settings(deadline=None, max_examples=25)
 
 
 class TestDecisions:

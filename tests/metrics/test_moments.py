@@ -11,36 +11,15 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from torch.overrides import TorchFunctionMode
 
+from tests.metrics.samples import Sizes, gather, quick, streams
 from tests.reference import two_pass
 from tightframe.metrics import ClassMoments, class_moments
 from tightframe.metrics import panels as panels_module
 
 pytestmark = pytest.mark.filterwarnings("error")
-quick = settings(deadline=None, max_examples=25)
-
-
-@st.composite
-def streams(draw, min_classes=1):
-    """Draw (x float64, y, K): every class has samples, in random order and of random scale."""
-    k = draw(st.integers(min_classes, 6))
-    d = draw(st.integers(1, 7))
-    counts = draw(st.lists(st.integers(1, 9), min_size=k, max_size=k))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    spread = 10.0 ** draw(st.integers(-3, 3))
-    y = rng.permutation(np.repeat(np.arange(k), counts))
-    x = rng.normal(size=(k, d))[y] + spread * rng.normal(size=(len(y), d))
-    return x, y, k
-
-
-def gather(x, y, k, cuts=(), **options):
-    moments = ClassMoments(k, **options)
-    for rows in np.split(np.arange(len(y)), sorted(cuts)):
-        moments.update(x[rows], y[rows])
-    return moments
 
 
 def assert_same(moments, x, y, k, rtol=1e-11):
@@ -195,19 +174,12 @@ class TestStreaming:
     def test_no_array_larger_than_needed(self, monkeypatch):
         # Neither one-hot labels (B, K) nor per-sample outer products (B, D, D).
         monkeypatch.setattr(class_moments, "BLOCK_ENTRIES", 1000)
-        sizes = []
-
-        class Sizes(TorchFunctionMode):
-            def __torch_function__(self, func, types, args=(), kwargs=None):
-                out = func(*args, **(kwargs or {}))
-                sizes.extend(t.numel() for t in (out,) if isinstance(t, torch.Tensor))
-                return out
-
+        sizes = Sizes()
         x, y = torch.randn(400, 20), torch.arange(400) % 390
         moments = ClassMoments(390).update(x, y)
-        with Sizes():
+        with sizes:
             moments.update(x, y)
-        assert max(sizes) == 400 * 20
+        assert sizes.largest == 400 * 20
 
 
 class TestAccuracy:

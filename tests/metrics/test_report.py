@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 import tightframe as tf
-from tests.metrics.test_collapse import gather
+from tests.metrics.samples import gather
 from tightframe.files import read_json
 from tightframe.geometry.dense import etf_distance_floor, normalized_distance, seli, simplex_etf
 from tightframe.metrics import (

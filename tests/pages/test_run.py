@@ -106,6 +106,7 @@ def test_nothing_is_fetched(page: Page) -> None:
             if tag != "data" and name in attrs:
                 assert (attrs[name] or "").startswith("#"), (tag, attrs)
     own = [text for attrs, text in page.raw if attrs.get("id") != "plotly"]
+    assert own
     for text in own:
         assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|import\(", text)
         assert "evil.example" not in text.replace("\\u003c", "<") or "http:" not in text
@@ -186,6 +187,7 @@ def test_plots_are_valid_plotly(page: Page) -> None:
 
 def test_every_place_has_its_plot_and_its_words(page: Page) -> None:
     places = [attrs for _, attrs in page.tags if "data-plot" in attrs]
+    assert places
     assert sorted(str(attrs["data-plot"]) for attrs in places) == sorted(page.plots)
     assert all(attrs["role"] == "img" and attrs["aria-label"] for attrs in places)
     # CDNV is infinite and bias alignment NaN throughout: an empty place, not an empty plot.
@@ -198,7 +200,9 @@ def test_headings_and_tables_are_semantic(page: Page) -> None:
     assert headings.count("h1") == 1
     levels = [int(tag[1]) for tag in headings]
     assert all(after <= before + 1 for before, after in pairwise(levels))
-    assert all("scope" in attrs for tag, attrs in page.tags if tag == "th")
+    heads = [attrs for tag, attrs in page.tags if tag == "th"]
+    assert heads
+    assert all("scope" in attrs for attrs in heads)
     assert ("html", {"lang": "en"}) in page.tags
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(ids) == len(set(ids))

@@ -31,7 +31,7 @@ def test_gradient(loss, depth, bias):
         return ufm.objective(problem, *parts(x))
 
     def gradient(x):
-        _, by_weights, by_means, by_bias = ufm._value_and_gradients(problem, *parts(x))
+        _, by_weights, by_means, by_bias = ufm.value_and_gradients(problem, *parts(x))
         tail = np.zeros(3) if by_bias is None else by_bias
         return np.concatenate([*(w.ravel() for w in by_weights), by_means.ravel(), tail])
 

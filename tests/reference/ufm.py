@@ -11,10 +11,11 @@ from scipy.optimize import minimize
 
 def objective(problem, weights, class_means, bias):
     """Return the objective with every sample at its class mean; bias None means no bias."""
-    return _value_and_gradients(problem, weights, class_means, bias)[0]
+    return value_and_gradients(problem, weights, class_means, bias)[0]
 
 
-def _value_and_gradients(problem, weights, class_means, bias):
+def value_and_gradients(problem, weights, class_means, bias):
+    """Return the objective and its gradients by the weights of every layer, means and bias."""
     counts = problem.counts
     shares = counts / counts.sum() * problem.class_weights
     inputs = [class_means]
@@ -64,7 +65,7 @@ def multistart(problem, dim, starts=6, seed=0, scale=1.0):
         return arrays[:-1], arrays[-1], bias
 
     def value_and_gradient(x):
-        value, by_weights, by_means, by_bias = _value_and_gradients(problem, *unpack(x))
+        value, by_weights, by_means, by_bias = value_and_gradients(problem, *unpack(x))
         parts = [*by_weights, by_means, *([] if by_bias is None else [by_bias])]
         return value, np.concatenate([part.ravel() for part in parts])
 

@@ -148,7 +148,8 @@ def test_numbers_per_class_are_stored_in_one_form():
         assert config_hash(again.identity()) == config_hash(config.identity())
     balanced = RunConfig(class_weights="balanced", logit_adjustment="prior")
     for problem in balanced.problems:
-        np.testing.assert_array_equal(problem.class_weights, 550 / 10 / problem.counts)
+        # N / (K n_c), two roundings whose order is not the rule's to say.
+        np.testing.assert_allclose(problem.class_weights, 550 / 10 / problem.counts, rtol=1e-15)
         np.testing.assert_allclose(problem.logit_adjustment, np.log(problem.counts / 550))
 
 
@@ -216,7 +217,6 @@ def test_replace():
         ({"network_options": {"width": 5}}, "network_options: 'width' is not an option of mlp"),
         ({"network_options": [1]}, r"network_options: got \[1\], need a mapping"),
         ({"network_options": {"batch_norm": {1}}}, "network_options: not JSON-ready"),
-        ({"network": "vgg11", "network_options": {"width": 0}}, "width: got 0"),
         (
             {"features": "nonnegative", "network_options": {"last_relu": False}},
             "last_relu: got False",
@@ -230,13 +230,8 @@ def test_replace():
         ({"head": "fixed_etf", "feature_dim": 8}, "head: a simplex ETF of 10 classes needs"),
         ({"optimizer": "lbfgs", "batch_size": 50}, "batch_size: got 50, but L-BFGS"),
         ({"optimizer": "lbfgs", "devices": 2}, "devices: got 2, L-BFGS runs on one"),
-        ({"schedule": "milestones"}, "milestones: missing"),
-        ({"milestones": (5,)}, r"milestones: got \[5\], but the schedule is 'cosine'"),
         ({"schedule": "milestones", "milestones": (1200,)}, "milestones: got 1200, need epochs"),
         ({"warmup_epochs": 1201}, "warmup_epochs: got 1201, more than the 1200"),
-        ({"warmup_decay_factor": 2}, "warmup_decay_factor: got 2"),
-        ({"decay_on": "none"}, "decay_on: got 'none', allowed are features, all"),
-        ({"decay_on": "all", "backbone_weight_decay": 0.1}, "backbone_weight_decay: got 0.1"),
         (
             {"decay_on": "all", "depth": 2, "settings": [((0.1, 0.2), 0.1)]},
             r"decay_on: 'all' has one .* a setting has \[0.1, 0.2\]",
@@ -251,7 +246,6 @@ def test_replace():
         ({"settings": (0.1, 0.2)}, "settings: got 0.1, need a pair"),
         ({"settings": [(0.1, 0.2, 0.3)]}, "need a pair"),
         ({"settings": [(-1, 0.2)]}, "weight_decay: got -1"),
-        ({"settings": [(0.1, float("nan"))]}, "feature_decay: got nan"),
         ({"settings": [(0.1, 0.2), (0.1, 0.2)]}, "settings: w0.1-h0.2 is given twice"),
         (
             {"settings": [Problem([2, 2], weight_decay=1, feature_decay=1), (0.1, 0.2)]},
@@ -270,25 +264,12 @@ def test_replace():
             },
             "settings: the Problems differ in class_weights",
         ),
-        ({"class_weights": "1x5"}, "class_weights: got 5 numbers for 10 classes"),
-        ({"class_weights": "even"}, "class_weights: cannot read 'even'"),
-        ({"class_weights": 5}, "class_weights: got 5, need one number a class"),
-        ({"class_weights": "1x9,0"}, "class_weights: got 0, need numbers from"),
-        ({"class_weights": "balanced", "loss": "mse"}, "class_weights: .*'cross_entropy'"),
-        ({"logit_adjustment": "x*prior"}, r"logit_adjustment: got 'x\*prior'"),
-        ({"logit_adjustment": [0.0] * 11}, "logit_adjustment: got 11 numbers for 10"),
-        ({"logit_adjustment": "prior", "loss": "mse"}, "logit_adjustment: .*'cross_entropy'"),
-        ({"loss": "hinge"}, "loss: got 'hinge'"),
-        ({"bias": "decayed"}, "bias_decay: missing"),
+        ({"class_weights": "1x5"}, "class_weights: got 5 numbers for 10 classes"),  # of Problem
         ({"features": "relu"}, "features: got 'relu'"),
-        ({"depth": 0}, "depth: got 0"),
         ({"hidden": 5}, "hidden: got 5"),
         ({"hidden": (5, 0)}, "hidden: got 0"),
         ({"feature_dim": 0}, "feature_dim: got 0"),
-        ({"optimizer": "lion"}, "optimizer: got 'lion'"),
-        ({"lr": -1.0}, "lr: got -1.0"),
-        ({"momentum": 1.5}, "momentum: got 1.5"),
-        ({"schedule": "linear"}, "schedule: got 'linear'"),
+        ({"optimizer": "lion"}, "optimizer: got 'lion'"),  # of CollapseModule
         ({"epochs": 0}, "epochs: got 0"),
         ({"epochs": 2.5}, "epochs: got 2.5"),
         ({"batch_size": 551}, "batch_size: got 551, more than the 550"),

@@ -107,7 +107,6 @@ def test_values_that_are_none(text, message):
             "sweep: got 2 of weight_decay, 1 of feature_decay",
         ),
         ({"sweep": {"weight_decay": [1e-3, -1]}}, "weight_decay: got -1"),
-        ({"sweep": {"bias_decay": [1e-3]}}, "bias_decay: got 0.001 with bias='none'"),
         ({"rows": ["5x2", "5"]}, "counts: got 1 class"),
         ({"sweep": {"counts": ["5x2", "6x2"]}}, "rows: given with counts to sweep"),
         ({"ratios": [1, 2]}, "ratios: got 2 for 4 rows"),

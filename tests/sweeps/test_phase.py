@@ -76,17 +76,14 @@ def test_step_rows_agree_with_step_counts():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_classes": 1}, "num_classes: got 1"),
         ({"majority": None}, "majority, minority: give exactly one"),
         ({"minority": 3}, "majority, minority: give exactly one"),
-        ({"majority": 0}, "majority: got 0"),
         ({"majority": None, "minority": 0}, "minority: got 0"),
         ({"majority": None, "minority": 3, "ratios": [0.5]}, "ratio: got 0.5"),
         ({"majority": None, "minority": 3, "ratios": [1e300]}, "ratio: got 1e.300"),
-        ({"ratios": [0.5]}, "ratio: got 0.5"),
+        ({"ratios": [0.5]}, "ratio: got 0.5"),  # of `step_counts`
         ({"ratios": []}, "ratios: got none"),
         ({"ratios": [50, 50.1]}, "ratios: 50.1 and an earlier one both give counts 100x3,2x2"),
-        ({"fraction": 1}, "fraction: got 1"),
         ({"logit_decays": []}, "logit_decays: got none"),
         ({"logit_decays": [-1]}, "logit_decays: got -1"),
         ({"bias": "decayed"}, "bias_decay: missing"),

@@ -5,35 +5,10 @@ from hypothesis import strategies as st
 
 import tightframe as tf
 from tests.reference import ufm
+from tests.strategies import convex_problems
 from tightframe.geometry.blocks import Partition
 from tightframe.losses.registry import LOSSES
 from tightframe.theory.certificate import factored_objective
-
-COUNTS = st.lists(st.integers(1, 40), min_size=2, max_size=6)
-
-
-def per_class(draw, values, counts):
-    """Draw one of a few numbers a class, so that groups of equal ones form, or None."""
-    one_each = st.lists(st.sampled_from(values), min_size=len(counts), max_size=len(counts))
-    return draw(st.none() | one_each)
-
-
-@st.composite
-def convex_problems(draw):
-    counts = draw(COUNTS)
-    bias = draw(st.sampled_from(["none", "free", "decayed"]))
-    loss = draw(st.sampled_from(["cross_entropy", "mse"]))
-    plain = loss == "mse"
-    return tf.Problem(
-        counts,
-        loss,
-        class_weights=None if plain else per_class(draw, [0.3, 1.0, 5.0], counts),
-        logit_adjustment=None if plain else per_class(draw, [-2.0, 0.0, 0.7], counts),
-        weight_decay=draw(st.floats(-4, 0)).__rpow__(10.0),
-        feature_decay=draw(st.floats(-4, 0)).__rpow__(10.0),
-        bias=bias,
-        bias_decay=draw(st.floats(1e-3, 1)) if bias == "decayed" else None,
-    )
 
 
 def _candidate(problem, seed, scale=1.0):
@@ -141,6 +116,8 @@ def test_bad_bounds_and_uncovered_problems_are_named():
         tf.certify(problem, np.zeros((3, 3)), lower_bound=np.nan)
     with pytest.raises(ValueError, match="depth 2"):
         tf.certify(problem.replace(depth=2), np.zeros((3, 3)))
+    with pytest.raises(ValueError, match="dim is 1, but"):
+        tf.certify(problem.replace(dim=1), np.zeros((3, 3)))
     with pytest.raises(ValueError, match="weights: got 1 layers for depth 2"):
         factored_objective(
             problem.replace(depth=2), [np.eye(3)], np.zeros((9, 3)), np.zeros(9, int)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tightframe as tf
-from tests.test_path import at, changing, make
+from tests.problems import at, changing, make
 
 PARTS = ("classifier", "means", "centered_means", "logits")
 ENDED = [

@@ -222,8 +222,9 @@ def test_what_cannot_be_shown_is_said(changes, message):
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_figure_is_strict_json_on_its_ground(view, ink):
     result = shown(State(view=view), ink, None)
-    figure_list = [v for v in result.values() if isinstance(v, dict) and "layout" in v]
-    for figure in figure_list:
+    figures = [v for v in result.values() if isinstance(v, dict) and "layout" in v]
+    assert figures
+    for figure in figures:
         json.dumps(figure, allow_nan=False)
         assert figure["layout"]["paper_bgcolor"] == ink.paper
         assert figure["layout"]["font"]["color"] == ink.text

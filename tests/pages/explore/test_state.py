@@ -47,16 +47,11 @@ def test_every_problem_has_a_state():
     ("changes", "message"),
     [
         ({"counts": "500x5;100"}, r"counts: cannot read '500x5;100'"),
-        ({"counts": ""}, "counts: cannot read"),
         ({"weight_decay": "lots"}, "weight_decay: got 'lots', need a number"),
         ({"weight_decay": ""}, "weight_decay: got '', need a number"),
-        ({"feature_decay": "-1"}, "feature_decay: got -1.0, need a finite number above 0"),
         ({"bias": "decayed"}, "bias_decay: missing"),
         ({"depth": "1.5"}, "depth: got '1.5', need a whole number"),
-        ({"depth": "0"}, "depth: got 0"),
         ({"dim": "x"}, "dim: got 'x', need a whole number"),
-        ({"class_weights": "1x3"}, "class_weights: got 3 numbers for 10 classes"),
-        ({"loss": "hinge"}, "loss: got 'hinge', allowed are"),
         ({"counts": "1," * 3000}, "counts: got 6000 characters, allowed are 4000"),
     ],
 )

@@ -274,7 +274,7 @@ def test_orders_hold_by_more_than_half_of_the_minimisers(share, outcome, monkeyp
             return found
         return {key: etf[key] + share * (found[key] - etf[key]) for key in found}
 
-    monkeypatch.setattr(norms_angles, "values_of", between)
+    monkeypatch.setattr(shared, "values_of", between)
     verdicts = FIGURES["norms-angles"].judge(ideal("norms-angles"))
     for found in (verdicts[1], verdicts[3]):
         assert found.outcome == outcome
@@ -440,15 +440,16 @@ def test_rows_of_real_runs_have_what_the_figures_read(tmp_path):
         rows, history, arrays = done[short.hash]
         return TaskResult(short, rows, history, lambda: arrays)
 
-    found = {}
+    found, tables = {}, []
     for name, figure in FIGURES.items():
         results = Results("smoke", tuple(result(task) for task in figure.tasks("smoke")))
         found[name] = outcomes(figure.judge(results))
         panels = figure.draw(results)
         assert panels
         assert not any(panel.empty for panel in panels)
-        tables = [panel for panel in panels if isinstance(panel, Table)]
-        assert all(len(row) == len(t.columns) for t in tables for row in t.rows)
+        tables += [panel for panel in panels if isinstance(panel, Table)]
+    assert tables
+    assert all(len(row) == len(t.columns) for t in tables for row in t.rows)
     assert found["ufm-step"] == [NO, NO, NO, OPEN]
     assert found["networks-step"] == [OPEN] * 3
     # The orders alone hold early on; the values do not.

@@ -70,9 +70,10 @@ def test_the_paper_scale_has_the_settings_of_the_code():
         for head in ("linear", "fixed_etf")
         for width in (own, 10)
     }
-    for task in FIGURES["decay"].tasks("paper"):
-        if task.labels["place"] == "features":
-            assert task.arguments["config"]["settings"][0] == [5e-4, 1.28e-7]
+    on_features = [t for t in FIGURES["decay"].tasks("paper") if t.labels["place"] == "features"]
+    assert on_features
+    for task in on_features:
+        assert task.arguments["config"]["settings"][0] == [5e-4, 1.28e-7]
 
 
 # -- computations ----------------------------------------------------------------------------------

@@ -1,0 +1,55 @@
+"""Saved arrays that cannot be measured are refused by the name of the array."""
+
+import numpy as np
+import pytest
+
+from tightframe.runs.measure import measure
+
+DECAYS = {"weight_decay": 5e-3, "feature_decay": 1e-3}
+
+
+def network(counts=(6, 4, 5), dim=4):
+    """Return features around class means, their labels, and the means as classifier."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(len(counts)), counts)
+    means = rng.normal(size=(len(counts), dim))
+    features = means[labels] + 0.1 * rng.normal(size=(len(labels), dim))
+    return {"features": features, "labels": labels, "weight": means}
+
+
+def spoilt(name, value):
+    arrays = network()
+    return arrays | {name: value(arrays.get(name))}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"features": np.ones((3, 2))}, "labels: missing; need features, labels, weight"),
+        (spoilt("weight", lambda w: w[:, :3]), r"weight: got shape \(3, 3\) with features \(15, 4"),
+        (spoilt("features", lambda h: h[:, 0]), r"weight: got shape \(3, 4\) with features \(15,"),
+        (spoilt("weight", lambda w: w[:1]), "weight: got 1 rows, need at least 2"),
+        (spoilt("labels", lambda y: y[:-1]), "labels: got"),
+        (spoilt("labels", lambda y: y + 1), "labels: got 3"),
+        (spoilt("labels", lambda y: y - 1), "labels: got -1"),
+        (spoilt("labels", lambda y: y + 0.5), "labels"),
+        (spoilt("labels", lambda y: np.where(y == 1, 0, y)), "class 1"),
+        (spoilt("features", lambda h: np.where(h == h[3, 1], np.nan, h)), "features"),
+        (spoilt("weight", lambda w: w * np.inf), "weight"),
+        (spoilt("bias", lambda _: np.ones(2)), "bias"),
+        (spoilt("bias", lambda _: np.ones(3)), "bias: got a non-zero bias"),
+        (
+            spoilt("features", lambda h: h[:0]) | {"labels": np.zeros(0, int)},
+            "classes 0, 1, 2 are without samples",
+        ),
+        (network((3, 3, 3, 3), dim=2), "problem: .*needs dim of at least 3"),
+    ],
+)
+def test_bad_arrays_are_named(arrays, message):
+    with pytest.raises(ValueError, match=message):
+        measure(arrays, **DECAYS)
+
+
+def test_features_below_zero_are_none_of_a_relu():
+    with pytest.raises(ValueError, match=r"features: smallest entry is -.* with 'nonnegative'"):
+        measure(network(), features="nonnegative", **DECAYS)
