@@ -51,11 +51,12 @@ from scipy import stats
 
 import tightframe as tf
 from benchmarks.solver import environment
-from tightframe.advice.prediction import STATES, outlook
+from tightframe.advice.prediction import outlook
 from tightframe.data import load
 from tightframe.figures.mpl import label_axis, new_figure, save_figure, style_axis
 from tightframe.figures.style import COLORS, LIGHT
 from tightframe.files import replacing, to_plain, write_json
+from tightframe.geometry.states import STATES
 from tightframe.runs.config import RunConfig
 from tightframe.runs.store import SettingRecord, load_run
 from tightframe.runs.train import run

@@ -277,6 +277,11 @@ def test_summary_is_json_ready():
     assert summary["groups"][1] == {
         "count": 100,
         "classes": 5,
+        "state": "merged",
+        "decision_margin": 0.0,
+        "sibling_margin": 0.0,
+        "rival": 0,
+        "with": [],
         "margin": 0.0,
         "collapsed": True,
         "class_weight": 1.0,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tightframe.advice.advise import Advice, advise
 from tightframe.advice.calibrate import Calibration, calibrate
+from tightframe.changes import StateChange, StateChanges, state_changes, thresholds
 from tightframe.geometry.dense import (
     Geometry,
     normalized_distance,
@@ -13,6 +14,7 @@ from tightframe.geometry.dense import (
     seli,
     simplex_etf,
 )
+from tightframe.geometry.states import ClassState, States
 from tightframe.lazy import handed_on
 from tightframe.path import Path, RankChange, path, rank_changes
 from tightframe.problem.problem import Problem
@@ -21,7 +23,7 @@ from tightframe.solve import NotConvergedWarning, solve
 from tightframe.theory.certificate import Certificate, certify
 from tightframe.theory.limits import PathLimits, path_limits
 from tightframe.theory.svm import SvmCertificate, certify_svm
-from tightframe.theory.thresholds import Thresholds, thresholds
+from tightframe.theory.thresholds import Thresholds
 from tightframe.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ __all__ = [
     "Advice",
     "Calibration",
     "Certificate",
+    "ClassState",
     "Geometry",
     "NotConvergedWarning",
     "Path",
@@ -40,6 +43,9 @@ __all__ = [
     "Problem",
     "RankChange",
     "Solution",
+    "StateChange",
+    "StateChanges",
+    "States",
     "SvmCertificate",
     "Thresholds",
     "advise",
@@ -60,6 +66,7 @@ __all__ = [
     "seli",
     "simplex_etf",
     "solve",
+    "state_changes",
     "thresholds",
     "training",
 ]

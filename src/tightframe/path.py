@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tightframe.checks import positive_float, whole_number
-from tightframe.geometry.blocks import Array, Partition, singular_values
+from tightframe.geometry.blocks import Array, BlockMatrix, Partition, singular_values
 from tightframe.problem.counts import CountsLike, compact_counts
 from tightframe.problem.problem import Problem
 from tightframe.solution import Solution
@@ -223,7 +223,8 @@ def rank_changes(
         here = problem.replace(weight_decay=decay, feature_decay=decay)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotConvergedWarning)
-            return _excesses(solve_along(here, RANK_GAP, RANK_STEPS, 1, 0, continuation))
+            solution = solve_along(here, RANK_GAP, RANK_STEPS, 1, 0, continuation)
+        return rank_excesses(here, solution.blocks, solution.group_bias)
 
     # A little beyond the lowest, for a change that lies there.
     grid = np.geomspace(top, low * (1 - 10 * SAME_DECAY), points).tolist()
@@ -248,11 +249,13 @@ def rank_changes(
     return tuple(changes)
 
 
-def _excesses(solution: Solution) -> Array:
-    """Return ``sigma(X - t G) - t lambda`` between the groups, largest first, shape (G,)."""
-    problem, blocks = solution.problem, solution.blocks
+def rank_excesses(problem: Problem, blocks: BlockMatrix, bias: Array) -> Array:
+    """Return ``sigma(X - t G) - t lambda`` between the groups at a minimiser, shape (G,).
+
+    Largest first; as many are positive as the logits have rank between the groups.
+    """
     fit = problem.loss_object.datafit(blocks.partition)
-    residual = fit.residual(blocks.within, blocks.mean + solution.group_bias[:, None])
+    residual = fit.residual(blocks.within, blocks.mean + bias[:, None])
     size = 1 / fit.smoothness
     target = blocks.reduced - size / problem.num_samples * residual.reduced
     values: Array = singular_values(target)

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.geometry.blocks import RANK_TOLERANCE, Array, BlockMatrix
+from tightframe.geometry.blocks import Array, BlockMatrix
 from tightframe.geometry.dense import Geometry
 from tightframe.geometry.grouped import GroupedGeometry
+from tightframe.geometry.states import States, block_states
 from tightframe.problem.problem import Problem
 from tightframe.solvers.search.record import Search
 from tightframe.solvers.stats import Stats
@@ -90,36 +91,40 @@ class Solution:
     # -- per group ----------------------------------------------------------------------------
 
     @cached_property
-    def group_margins(self) -> Array:
-        """Margin of each group, shape (G,): own logit minus the logit of a sibling class.
+    def group_states(self) -> States:
+        """States of the classes of each group of ``blocks.partition``, one entry a group."""
+        p, problem = self.blocks.partition, self.problem
+        # Too narrow features may treat classes of equal count differently: each is a group then.
+        whole = p.num_groups == len(problem.groups)
+        kinds = None if whole else problem.class_groups
+        exact = whole and self.search is None
+        return block_states(self.blocks, self.group_bias, kinds, exact=exact)
 
-        For a class alone in its group: own logit minus the largest other one, bias included (it
-        cancels between siblings).
+    @cached_property
+    def group_margins(self) -> Array:
+        """Sibling margin of each group, and the decision margin of classes alone, shape (G,).
+
+        Own logit minus the logit of a sibling class, a class of the same group. For a class alone
+        in its group: own logit minus the largest other one, bias included (it cancels between
+        siblings). `group_states` has either margin of every group, under its name.
         """
-        p = self.blocks.partition
-        scores = self.blocks.mean + self.group_bias[:, None]
-        rivals = scores.copy()
-        np.fill_diagonal(rivals, -np.inf)
-        alone = np.diagonal(scores) - rivals.max(axis=0)
-        return np.where(p.sizes > 1, self.blocks.within, alone) + 0.0  # no negative zeros
+        p, states = self.blocks.partition, self.group_states
+        return np.where(p.sizes > 1, states.sibling_margin, states.decision_margin)
 
     @cached_property
     def group_collapsed(self) -> NDArray[np.bool_]:
-        """Whether the classes of each group share one mean, or vanish to zero, shape (G,)."""
-        # Zeros are exact: closed forms and solver know beforehand which margins vanish.
-        p, norms = self.blocks.partition, self.blocks.column_norms
-        collapsed: NDArray[np.bool_] = (norms == 0) | ((p.sizes > 1) & (self.blocks.within == 0))
-        # Classes of equal count that the solver kept apart (too narrow features) may still agree.
-        for i in np.flatnonzero((p.sizes == 1) & ~collapsed):
-            same = [part == part[i] for part in (p.sizes, p.counts, p.weights, p.adjustment)]
-            twins = np.flatnonzero(np.all(same, axis=0))
-            if len(twins) > 1:
-                differences = self.blocks.mean[:, twins] - self.blocks.mean[:, [i]]
-                distances = np.sqrt(p.counts[i]) * np.linalg.norm(differences, axis=0)
-                collapsed[i] = (distances <= RANK_TOLERANCE * norms[i]).sum() > 1
-        return collapsed
+        """Whether the classes of each group share one prediction or vanish, shape (G,).
+
+        They may be *lost* at that, taken for another group; see `group_states`.
+        """
+        return self.group_states.collapsed
 
     # -- per class ----------------------------------------------------------------------------
+
+    @cached_property
+    def states(self) -> States:
+        """State, margins and rival of every class, one entry a class."""
+        return self.group_states.of_classes(self.blocks.partition.class_groups)
 
     @property
     def margins(self) -> Array:
@@ -184,11 +189,16 @@ class Solution:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the summary that the command prints, JSON-ready."""
-        p = self.blocks.partition
+        p, states = self.blocks.partition, self.group_states
         groups = [
             {
                 "count": int(p.counts[i]),
                 "classes": int(p.sizes[i]),
+                "state": states[i].state,
+                "decision_margin": states[i].decision_margin,
+                "sibling_margin": states[i].sibling_margin,
+                "rival": states[i].rival,
+                "with": list(states[i].shares_with),
                 "margin": float(self.group_margins[i]),
                 "collapsed": bool(self.group_collapsed[i]),
                 "class_weight": float(p.weights[i]),

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 import tightframe as tf
 from tightframe.advice.advise import MAX_TEMPERATURE
-from tightframe.advice.prediction import STATES, describe, group_margins, outlook
+from tightframe.advice.prediction import describe, outlook
+from tightframe.geometry.states import STATES
 from tightframe.problem.counts import parse_counts
 
 STEP = tf.Problem("500x5,100x5", weight_decay=1e-2, feature_decay=2e-3)
@@ -61,7 +62,9 @@ def test_an_outlook_is_what_the_dense_solution_says(problem):
     solution = tf.solve(problem)
     found = outlook(solution)
     margins = dense_margins(solution)
-    assert np.allclose(group_margins(solution)[problem.class_groups], margins, atol=1e-9)
+    assert np.allclose(
+        solution.group_states.decision_margin[problem.class_groups], margins, atol=1e-9
+    )
     assert found.margin == pytest.approx(margins.min(), abs=1e-9)
     # Half an arc cosine's digits are lost near zero.
     assert found.angle == pytest.approx(dense_angle(solution), abs=1e-4)

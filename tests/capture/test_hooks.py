@@ -315,6 +315,20 @@ def test_batches_of_other_forms():
         assert report.nc1 == pytest.approx(plain, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("batch", "found"),
+    [
+        ((IMAGES, LABELS, ["a.png"] * len(LABELS)), "2 positional inputs, which Net"),
+        ({"pixels": IMAGES, "label": LABELS}, "0 positional inputs and pixels, which Net"),
+    ],
+)
+def test_inputs_that_the_model_does_not_take(batch, found):
+    with pytest.raises(ValueError, match=f"forward: beside its labels a batch has {found}"):
+        collapse_report(net(), [batch])
+    reports = collapse_report(net(), [batch], forward=lambda model, _: model(IMAGES))
+    assert reports["fc"].nc1 == collapse_report(net(), [(IMAGES, LABELS)])["fc"].nc1
+
+
 def test_layer_moments_are_those_of_the_features():
     moments = layer_moments(net(), BATCHES, ["conv"], K, reduce="flatten", scatter=False)["conv"]
     flat = arrays(net())[1]

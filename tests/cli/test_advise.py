@@ -49,7 +49,7 @@ def test_people_read_what_merges_and_what_helps(command):
 
 def test_nothing_to_change(command):
     _, out, _ = command("advise", *STEP[:2], "--weight-decay", "1e-3", "--feature-decay", "1e-4")
-    assert "every class has a margin of 1: nothing to change" in " ".join(out.split())
+    assert "every class has a decision margin of 1: nothing to change" in " ".join(out.split())
 
 
 def test_labels_and_config_files(command, tmp_path):

@@ -160,14 +160,14 @@ def test_a_phase_diagram(result, tmp_path):
 def test_tables_for_people(command, tmp_path):
     code, out, err = command(*PATH, "--counts", "60,20,9,4", "--out", tmp_path / "x")
     assert (code, err) == (0, "")
-    for words in ("500x5,100x5", "60,20,9,4", "threshold", "0.00333333", "collapsed", "optimal"):
+    for words in ("500x5,100x5", "60,20,9,4", "threshold", "0.00333333", "vanished", "optimal"):
         assert words in out
     lines = out.splitlines()
     limit = next(i for i, line in enumerate(lines) if "merge" in line)
     assert "0.00331" in lines[limit - 1]
-    assert "collapsed" not in lines[limit - 1]
+    assert "vanished" not in lines[limit - 1]
     assert "0.00603" in lines[limit + 1]
-    assert "collapsed" in lines[limit + 1]
+    assert "vanished" in lines[limit + 1]
     assert f"kept in {tmp_path / 'x'}" in out
     assert (tmp_path / "x" / "path.png").is_file()
     code, out, err = command("path", *COUNTS, "--counts", "9,5", "--lambda", "1e-2")

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from tightframe.data import images
+from tightframe.data import images, registry
 
 
 @pytest.fixture
@@ -11,5 +11,5 @@ def no_places(monkeypatch, tmp_path):
     monkeypatch.delenv("TIGHTFRAME_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name, source in images.IMAGE_SOURCES.items():
-        monkeypatch.setitem(images.IMAGE_SOURCES, name, dataclasses.replace(source, system=()))
+        monkeypatch.setitem(registry.SOURCES, name, dataclasses.replace(source, system=()))
     return tmp_path / "cache" / "tightframe"

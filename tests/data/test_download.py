@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.data import files
-from tightframe.data import images, load
+from tightframe.data import images, load, registry
 from tightframe.data.download import RemoteFile, download
 
 CONTENT = bytes(range(256)) * 3000
@@ -118,7 +118,7 @@ def serve(server, monkeypatch, name, folder):
         checksum = hashlib.sha256(content).hexdigest()
         known.append(RemoteFile(path.name, (f"{server.url}/{path.name}",), checksum, len(content)))
     source = dataclasses.replace(images.IMAGE_SOURCES[name], remote=tuple(known))
-    monkeypatch.setitem(images.IMAGE_SOURCES, name, source)
+    monkeypatch.setitem(registry.SOURCES, name, source)
 
 
 def test_load_downloads_when_asked_and_once(server, monkeypatch, tmp_path, no_places):

@@ -22,6 +22,7 @@ IDS = torch.arange(24).reshape(6, 4) + 7
 MASK = torch.ones(6, 4, dtype=torch.int64)
 INDEX = torch.tensor([5, 3, 4, 0, 2, 1])
 TOKENS = torch.stack([Y, Y, Y, Y], dim=1)
+LENGTHS = torch.tensor([4, 3, 3, 2, 2, 1])
 NAMED = namedtuple("NAMED", ["inputs", "labels", "index"])
 FOREIGN = namedtuple("FOREIGN", ["inputs", "kind", "index"])
 
@@ -44,6 +45,10 @@ READ = {
     "inputs, number of the data set, labels": ((X, torch.tensor([3]), Y), None),
     "inputs in a list, mask, labels": ([[IDS, IDS], MASK, Y], None),
     "two inputs, labels": ((IDS, IDS + 1, Y), None),
+    "images, labels, three notes": (
+        (torch.ones(6, 3, 4, 4), Y, torch.stack([INDEX, Y, Y], 1)),
+        None,
+    ),
     "a named tuple": (NAMED(X, Y, INDEX), None),
     "labels of a collator": ({"input_ids": IDS, "attention_mask": MASK, "labels": Y}, None),
     "label": ({"pixels": X, "label": Y}, None),
@@ -79,6 +84,18 @@ REFUSED = {
     "two forms": ({"x": X, "label": Y, "labels": TOKENS}, None, "has labels and label, which"),
     "batches of two loaders": ({"a": (X, Y), "b": (X, Y)}, None, "a batch has a, b; need one of"),
     "a loader with numbers": (((X, Y), 0, 0), None, "no entry of a tuple of 3 can be"),
+    "labels and index in a pair": ((X, (Y, INDEX)), None, "a tuple of 2 where its labels should"),
+    "batches of two loaders in a list": ([[X, Y], [X, Y]], None, "a list of 2 where its labels"),
+    "mixed labels": ((X, (Y, Y, 0.3)), None, "a tuple of 3 where its labels should"),
+    "named labels in a pair": ((X, {"label": Y}), None, "of type dict where its labels should"),
+    "labels in a mapping's entry": ({"x": X, "y": {"label": Y}}, None, "of type dict where its"),
+    "lengths, labels of tokens": ((IDS, LENGTHS, TOKENS), None, "entries 1 and 2 of a batch of 3"),
+    "labels of tokens, lengths": ((IDS, TOKENS, LENGTHS), None, "entries 1 and 2 of a batch of 3"),
+    "vectors of tokens with labels and lengths": (
+        (torch.rand(6, 4, 3), TOKENS, LENGTHS - 1),
+        None,
+        "entries 1 and 2 of a batch of 3",
+    ),
     "a tensor": (X, None, r"a batch is a tensor of shape \(6, 2\)"),
     "inputs alone": ((X,), None, "a batch is a tuple of 1"),
     "a number": (7, None, "a batch is of type int"),
@@ -214,6 +231,28 @@ def test_pickled_labels_are_refused(tmp_path):
     np.save(tmp_path / "a.npy", np.array([{}, {}]), allow_pickle=True)
     with pytest.raises(ValueError, match=r"a\.npy"):
         label_counts(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (np.eye(3, dtype=int)[LABELS], r"zeros and ones of shape \(6, 3\), which could be one-hot"),
+        (np.eye(3)[LABELS], r"zeros and ones of shape \(6, 3\), which could be one-hot"),
+        ([[0, 1], [1]], "got a list of 2, need one whole number a sample"),
+        ([0, 1, -100], "sample 2 has -100, need a whole number from 0; leave out what is ignored"),
+    ],
+)
+def test_labels_of_batches_that_cannot_be_counted(rows, message):
+    for batch in ((X, rows), {"x": X, "labels": rows}):
+        with pytest.raises(ValueError, match=f"labels: .*{message}"):
+            label_counts(iter([batch, batch]))
+    with pytest.raises(ValueError, match=r"labels: .*need one whole number"):
+        label_counts([[0, 1], [1]])
+
+
+def test_tokens_of_two_classes_are_counted_beside_others():
+    batches = [(IDS, (TOKENS > 0).long()), (IDS, TOKENS)]
+    assert label_counts(iter(batches)).tolist() == [8, 28, 12]
 
 
 def test_a_list_of_batches_is_read_as_batches():

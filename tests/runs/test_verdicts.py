@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tightframe.problem.problem import Problem
+from tightframe.runs.measure import measure
 from tightframe.runs.verdicts import COLLAPSE_TOLERANCE, group_verdicts
 from tightframe.solve import solve
 
@@ -18,11 +19,12 @@ def test_agreement():
     problem, solution = solved(8e-3)
     large, small = group_verdicts(problem, solution, solution.logits)
     assert (large.predicted, large.measured, large.agrees) == ("distinct", "distinct", True)
-    assert (small.predicted, small.measured, small.agrees) == ("collapsed", "collapsed", True)
+    assert (small.predicted, small.measured, small.agrees) == ("merged", "merged", True)
     assert small.members == [5, 6, 7, 8, 9]
     assert small.sentence == (
-        "The 5 classes with 10 samples each have collapsed together, as the theory predicts "
-        "(margin 0.000, predicted 0.000)."
+        "The 5 classes with 10 samples each have merged, as the theory predicts (sibling margin "
+        "0.000, predicted 0.000; decision margin 0.000, predicted 0.000; logits 0 from the "
+        "prediction)."
     )
     json.dumps(small.to_dict(), allow_nan=False)
 
@@ -30,11 +32,11 @@ def test_agreement():
 def test_disagreement():
     problem, solution = solved(8e-3)
     large, small = group_verdicts(problem, solution, np.eye(10) * 0.0)
-    assert (large.agrees, small.agrees) == (False, True)
-    assert "have collapsed together, but the theory predicts them distinct" in large.sentence
+    assert (large.agrees, small.agrees) == (False, False)
+    assert "have vanished, but the theory predicts them distinct" in large.sentence
     _, small = group_verdicts(problem, solution, np.eye(10))
     assert small.agrees is False
-    assert "are distinct, but the theory predicts them collapsed" in small.sentence
+    assert "are distinct, but the theory predicts them merged" in small.sentence
 
 
 def test_too_close_to_the_threshold_to_tell():
@@ -51,7 +53,7 @@ def test_too_close_to_the_threshold_to_tell():
 def test_classes_sent_to_zero_count_as_collapsed(kwargs):
     problem, solution = solved(8e-3, **kwargs)
     verdicts = group_verdicts(problem, solution, solution.logits)
-    assert [v.predicted for v in verdicts] == ["distinct", "collapsed"]
+    assert [v.predicted for v in verdicts] == ["distinct", "vanished"]
     assert all(v.agrees for v in verdicts)
 
 
@@ -59,7 +61,9 @@ def test_class_alone_in_its_group():
     problem, solution = solved(1e-3, counts="50x3,10")
     alone = group_verdicts(problem, solution, solution.logits)[1]
     assert alone.agrees is True
-    assert alone.sentence.startswith("The class with 10 samples stands out from the others")
+    assert alone.sentence.startswith(
+        "The class with 10 samples is distinct, as the theory predicts"
+    )
     assert dataclasses.replace(alone, agrees=None).agrees is None
 
 
@@ -96,3 +100,47 @@ def test_groups_of_equal_count_are_told_apart_by_their_loss():
     ]
     assert second.sentence.startswith("The 2 classes with 10 samples, weight 3 each are distinct")
     assert third.predicted_margin == pytest.approx(solution.group_margins[2])
+
+
+def test_a_state_is_not_enough():
+    """Features in an orthogonal frame far longer than predicted: distinct, but not as predicted."""
+    y = np.repeat(range(4), [50, 50, 10, 10])
+    arrays = {
+        "features": 3 * np.eye(4, 8)[y] + 0.1 * np.random.default_rng(0).normal(size=(120, 8)),
+        "labels": y,
+        "weight": 3 * np.eye(4, 8),
+    }
+    result = measure(arrays, weight_decay=5e-3, feature_decay=1e-3)
+    for verdict in result.verdicts:
+        assert (verdict.predicted, verdict.measured, verdict.agrees) == (
+            "distinct",
+            "distinct",
+            False,
+        )
+        assert verdict.differs == ["margin", "geometry"]
+        assert verdict.distance == pytest.approx(0.531, abs=5e-4)
+        assert verdict.nearest == "orthogonal frame"
+        assert verdict.nearest_distance == pytest.approx(0.0145, abs=5e-5)
+        assert "as the theory predicts" not in verdict.sentence
+        assert "the margin and geometry differ" in verdict.sentence
+        assert "nearest to the orthogonal frame (0.0145)" in verdict.sentence
+    assert "sibling margin 9.080, predicted 3.519" in result.verdicts[1].sentence
+
+
+def test_margins_and_geometry_are_judged_apart():
+    problem, solution = solved(2e-3)
+    (large, _) = group_verdicts(problem, solution, 2 * solution.logits)
+    assert large.differs == ["margin"]
+    z = solution.logits
+    turned = z + 0.5 * np.diag(np.diagonal(z)).mean(axis=0)[:, None]
+    (large, _) = group_verdicts(problem, solution, turned)
+    assert large.differs == ["geometry"]
+
+
+def test_classes_in_different_states_are_told():
+    problem, solution = solved(2e-3)
+    logits = solution.logits.copy()
+    logits[0, 9] = logits[9, 9] + 1
+    small = group_verdicts(problem, solution, logits)[1]
+    assert (small.measured, small.agrees) == ("mixed", False)
+    assert "are in different states (1 lost, 4 distinct)" in small.sentence

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.advice.prediction import Outlook, describe, group_margins, outlook
+from tightframe.advice.prediction import Outlook, describe, outlook
 from tightframe.checks import positive_float
 from tightframe.geometry.blocks import Array, Partition
+from tightframe.geometry.states import DISTINCT, LOST, MERGED, VANISHED
 from tightframe.path import path
 from tightframe.problem.counts import compact_counts
 from tightframe.problem.problem import Problem
@@ -28,7 +29,7 @@ LIMITS = (
     "Unconstrained feature model: a network that fits anything, trained to the end. What is wanted "
     "is a floor: classes that look alike may stay merged near a threshold. Where features decay "
     "only through the network's weights, feature_decay is an effective number: fit it to a trained "
-    "network with tightframe.advice.calibrate (--from-run)."
+    "network with tightframe.calibrate (--from-run)."
 )
 
 #: What stays the same when the number of samples changes.
@@ -75,13 +76,13 @@ class Wanted:
         """Tell whether an outlook has it, and all classes are distinct."""
         return (
             found.distinct
-            and (self.margin is None or found.margin >= self.margin)
+            and (self.margin is None or found.decision_margin >= self.margin)
             and (self.angle is None or found.angle >= self.angle)
         )
 
     def __str__(self) -> str:
         if self.margin is not None:
-            return f"a margin of {self.margin:g}"
+            return f"a decision margin of {self.margin:g}"
         return f"an angle of {self.angle:g} degrees"
 
 
@@ -191,14 +192,14 @@ class Advice:
     def warnings(self) -> list[str]:
         """Which groups are not distinct, a sentence each."""
         verbs = {
-            "vanished": "vanish: their class means are zero",
-            "merged": "merge: they share one prediction",
-            "lost": "are lost: their own class means are taken for another class",
+            VANISHED: "vanish: their class means are zero",
+            MERGED: "merge: they share one prediction",
+            LOST: "are lost: their own class means are taken for another class",
         }
         return [
             f"{describe(group)} {verbs[group.state]} (safety factor {safety.factor:.3g})"
             for group, safety in zip(self.now.groups, self.safety, strict=True)
-            if group.state != "distinct"
+            if group.state != DISTINCT
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -386,7 +387,7 @@ class _Search:
             feature_decay=decays / ratio,
             tol=max(self.tol, 1e-8),
         )
-        margins = np.array([group_margins(point) for point in line.solutions])
+        margins = np.array([point.group_states.decision_margin for point in line.solutions])
         return [_crossing(decays, column) for column in margins.T]
 
     @property
@@ -487,7 +488,9 @@ class _Search:
         if self.problem.bias == "free":
             text = "Logit adjustment does nothing here: a free bias takes it up."
             return Proposal(kind, text, {}, None, None)
-        merged = any(group.state in ("merged", "vanished") for group in self.now.groups)
+        merged = any(
+            group.sibling_margin == 0 or group.state == VANISHED for group in self.now.groups
+        )
         if merged or self.problem.features == "nonnegative":
             text = "Logit adjustment does not move the thresholds at which classes merge or vanish."
             return Proposal(kind, text, {}, None, None)

@@ -9,11 +9,9 @@ import numpy as np
 
 from tightframe.geometry.blocks import Array
 from tightframe.geometry.grouped import GroupedGeometry
+from tightframe.geometry.states import DISTINCT
 from tightframe.problem.problem import with_loss_terms
 from tightframe.solution import Solution
-
-#: What becomes of a group's classes, worst first.
-STATES = ("vanished", "merged", "lost", "distinct")
 
 
 @dataclass(frozen=True)
@@ -26,12 +24,15 @@ class GroupOutlook:
         The group.
     class_weight, logit_adjustment : float
         In the loss.
-    state : {"vanished", "merged", "lost", "distinct"}
-        Vanished: the class means are zero. Merged: the group's classes share one prediction. Lost:
-        another group's logit is as large as their own, so that they are taken for that one.
-    margin : float
+    state : str
+        Of `tightframe.geometry.states.STATES`.
+    decision_margin : float
         Own logit minus the largest other one at the class mean, bias included and without the
         adjustment (as at test time), in nats.
+    sibling_margin : float or None
+        Own logit minus that of another class of the group; None for a class alone in it.
+    rival : int or None
+        Group that they are taken for, or nearest to; their own where that is a sibling.
     angle : float
         Smallest angle between the group's classifier rows and any other class's, in degrees; 0 for
         zero rows.
@@ -44,10 +45,21 @@ class GroupOutlook:
     class_weight: float
     logit_adjustment: float
     state: str
-    margin: float
+    decision_margin: float
+    sibling_margin: float | None
+    rival: int | None
     angle: float
     classifier_norm: float
     mean_norm: float
+
+    @property
+    def margin(self) -> float:
+        """The decision margin."""
+        return self.decision_margin
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything JSON-ready."""
+        return asdict(self) | {"margin": self.margin}
 
 
 @dataclass(frozen=True)
@@ -71,9 +83,14 @@ class Outlook:
     status: str
 
     @property
+    def decision_margin(self) -> float:
+        """The smallest decision margin, in nats."""
+        return min(group.decision_margin for group in self.groups)
+
+    @property
     def margin(self) -> float:
-        """The smallest margin, in nats."""
-        return min(group.margin for group in self.groups)
+        """The smallest decision margin, in nats."""
+        return self.decision_margin
 
     @property
     def angle(self) -> float:
@@ -83,13 +100,14 @@ class Outlook:
     @property
     def distinct(self) -> bool:
         """Whether every class keeps a prediction of its own."""
-        return all(group.state == "distinct" for group in self.groups)
+        return all(group.state == DISTINCT for group in self.groups)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything JSON-ready."""
         return asdict(self) | {
-            "groups": [asdict(group) for group in self.groups],
+            "groups": [group.to_dict() for group in self.groups],
             "margin": self.margin,
+            "decision_margin": self.decision_margin,
             "angle": self.angle,
             "distinct": self.distinct,
         }
@@ -105,19 +123,19 @@ def outlook(solution: Solution) -> Outlook:
     """
     p = solution.blocks.partition
     geometry = GroupedGeometry.from_solution(solution)
-    margins = group_margins(solution)
-    vanished = solution.blocks.column_norms == 0
-    merged = (p.sizes > 1) & (solution.blocks.within == 0) & ~vanished
-    angles = np.where(merged, 0.0, _angles(geometry))  # an arc cosine of rounding is not zero
-    states = np.select([vanished, merged, margins <= 0], STATES[:3], default=STATES[3]).tolist()
+    states = solution.group_states
+    # Rows of siblings that share a prediction are equal, and an arc cosine of rounding is not zero.
+    angles = np.where(states.sibling_margin == 0, 0.0, _angles(geometry))
     groups = tuple(
         GroupOutlook(
             int(p.counts[i]),
             int(p.sizes[i]),
             float(p.weights[i]),
             float(p.adjustment[i]),
-            states[i],
-            float(margins[i]),
+            states[i].state,
+            states[i].decision_margin,
+            states[i].sibling_margin,
+            states[i].rival,
             float(angles[i]),
             float(geometry.classifier.lengths[i]),
             float(geometry.means.lengths[i]),
@@ -125,20 +143,6 @@ def outlook(solution: Solution) -> Outlook:
         for i in range(p.num_groups)
     )
     return Outlook(groups, solution.objective, solution.gap, solution.status)
-
-
-def group_margins(solution: Solution) -> Array:
-    """Return own minus largest other logit of a class of each group, bias included, shape (G,).
-
-    Unlike `Solution.group_margins`, over the siblings and all other groups.
-    """
-    blocks, k = solution.blocks, solution.blocks.partition.sizes
-    scores = blocks.mean + solution.group_bias[:, None]
-    own = np.diagonal(scores) + blocks.within * (k - 1) / k
-    rivals = scores.copy()
-    np.fill_diagonal(rivals, np.where(k > 1, own - blocks.within, -np.inf))
-    margins: Array = own - rivals.max(axis=0)
-    return margins + 0.0  # no negative zeros
 
 
 def _angles(geometry: GroupedGeometry) -> Array:

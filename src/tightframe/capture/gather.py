@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -156,8 +157,8 @@ class LayerMoments:
         """
         if not in_group():
             return self
-        total = LayerMoments(1, list(self.moments), ignore_index=self._ignore_index)
-        total._reduce = self._reduce
+        total = copy.copy(self)
+        total.moments = {}
         for name, moments in self.moments.items():
             states: list[Any] = [None] * dist.get_world_size()
             state = {
@@ -212,17 +213,13 @@ class Mismatch:
     def __init__(self, moments: Mapping[str, ClassMoments], head: Head) -> None:
         self._moments, self._head = moments, head
         self._weight, self._bias = head.weight, head.bias
-        self._decisions: dict[str, Decisions] = {}
-        self._centers: dict[str, Decisions] = {}
-        for name, part in moments.items():
-            if name == head.name:
-                self._decisions[name] = Decisions(part, self._weight, self._bias)
-            else:
-                # A hidden layer decides nothing: only its nearest centres are asked for, once with
-                # the network's decisions as labels and once with the true ones.
-                nothing = torch.zeros(part.num_classes, part.dim or 1)
-                self._decisions[name] = Decisions(part, nothing)
-                self._centers[name] = Decisions(part, nothing)
+        # A hidden layer decides nothing by itself.
+        self._decisions = {
+            name: Decisions(part, self._weight, self._bias)
+            if name == head.name
+            else Decisions(part)
+            for name, part in moments.items()
+        }
         self._totals: dict[str, dict[str, int]] | None = None
 
     def update(self, rows: Mapping[str, tuple[Tensor, Tensor]]) -> None:
@@ -250,8 +247,7 @@ class Mismatch:
                 logits = x.double() @ self._weight.to(x.device).double().T
                 bias = 0 if self._bias is None else self._bias.to(logits)
                 decided = (logits + bias).argmax(dim=1)
-            self._decisions[name].update(layer, decided)
-            self._centers[name].update(layer, labels)
+            self._decisions[name].update(layer, labels, decided)
 
     def shares(self, name: str) -> dict[str, Any]:
         """Return the fields of a layer's report that depend on decisions, None without samples."""
@@ -294,17 +290,11 @@ class Mismatch:
         seen = decisions.num_samples
         if not seen:
             return {"seen": 0}
-        near = decisions.nearest_center_accuracy
+        shares = {"nearest_center_accuracy": decisions.nearest_center_accuracy}
         if name == self._head.name:
-            shares = {
-                "nc4": decisions.nc4,
-                "accuracy": decisions.accuracy,
-                "nearest_center_accuracy": near,
-            }
-        else:
-            # Where the nearest centre is tied it agrees with no decision.
-            own = self._centers[name].nearest_center_accuracy
-            shares = {"nc4": 1 - near, "nearest_center_accuracy": own}
+            shares |= {"nc4": decisions.nc4, "accuracy": decisions.accuracy}
+        else:  # without `Decisions.nc4`'s warning: the centres of a hidden layer may well be tied
+            shares |= {"nc4": decisions.differing / seen}
         return {"seen": seen} | {field: round(seen * share) for field, share in shares.items()}
 
 

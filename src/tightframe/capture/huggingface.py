@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tightframe.capture.gather import NonFiniteFeatures
-from tightframe.capture.layers import collapse_report, layer_scalars
+from tightframe.capture.layers import collapse_report, layer_scalars, run_on
 from tightframe.checks import whole_number
 from tightframe.data.batches import Batch, LabelsLike, Reduction, sample_rows, split_batch
 from tightframe.heads.find import find_head, unwrapped
@@ -218,7 +218,7 @@ class _DecidingToken:
     def forward(self, model: nn.Module, batch: Any) -> None:
         """Run the model and remember the inputs, which say where padding is."""
         self._batch = split_batch(batch, self._labels)
-        unwrapped(model)(*self._batch.args, **self._batch.kwargs)
+        run_on(model, self._batch)
 
     def __call__(self, features: Tensor, mask: Tensor | None) -> Tensor:
         batch = self._batch

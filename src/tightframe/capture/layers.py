@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 import sys
 import warnings
@@ -247,6 +248,31 @@ def layer_scalars(reports: Mapping[str, CollapseReport]) -> dict[str, float]:
     return scalars | report_scalars(reports[head])
 
 
+def run_on(model: nn.Module, parts: Batch) -> None:
+    """Run a model on the inputs of a batch, without its wrappers.
+
+    DDP would wait for the other processes at every batch.
+
+    Raises
+    ------
+    ValueError
+        If the model does not take these inputs by number and name.
+    """
+    inner = unwrapped(model)
+    try:
+        inspect.signature(inner.forward).bind(*parts.args, **parts.kwargs)
+    except ValueError:  # compiled code has no signature
+        pass
+    except TypeError as error:
+        named = f" and {', '.join(map(str, parts.kwargs))}" if parts.kwargs else ""
+        raise ValueError(
+            f"forward: beside its labels a batch has {len(parts.args)} positional inputs{named}, "
+            f"which {type(inner).__name__} does not take ({error}); pass a function of the model "
+            "and the batch that runs it"
+        ) from None
+    inner(*parts.args, **parts.kwargs)
+
+
 # -- inside --------------------------------------------------------------------------------------
 
 
@@ -267,8 +293,7 @@ class _Run:
         if self.forward is not None:
             self.forward(self.model, batch)
         else:
-            # Without its wrappers: DDP would wait for the other processes at every batch.
-            unwrapped(self.model)(*parts.args, **parts.kwargs)
+            run_on(self.model, parts)
         return self.recorder.take(), parts
 
 

@@ -37,7 +37,7 @@ class CollapseMonitor(lightning.Callback):
     ----------
     head : str, optional
         Dotted name of the classifier in the LightningModule, for example ``"model.fc"``; its input
-        are the features. None looks for the usual names (`tightframe.capture.hooks.find_head`).
+        are the features. None looks for the usual names (`tightframe.heads.find.find_head`).
     layers : sequence of str
         Other modules, whose outputs are measured too; they are logged as ``collapse/<layer>/nc1``.
     loader : {"validation", "train"} or iterable of batches

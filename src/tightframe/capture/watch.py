@@ -31,7 +31,7 @@ class Watch:
         of a changing network.
     head : str, optional
         Dotted name of the classifier, whose *input* are the features; None looks for the usual
-        names (`tightframe.capture.hooks.find_head`).
+        names (`tightframe.heads.find.find_head`).
     layers : sequence of str
         Dotted names of other modules, whose outputs are measured too.
     num_classes : int, optional

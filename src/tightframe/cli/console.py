@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,14 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 
 from tightframe.advice.advise import Advice
 from tightframe.advice.calibrate import Calibration
 from tightframe.advice.prediction import Outlook, describe
+from tightframe.figures.formats import to_rich
+from tightframe.figures.table import Column, Table
 from tightframe.files import format_json
-from tightframe.metrics.registry import LEADING
+from tightframe.geometry.states import DISTINCT
 from tightframe.path import RankChange
 from tightframe.problem.problem import Problem, with_loss_terms
 from tightframe.solution import Solution
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from tightframe.reproduce.folder import FigureRecord
     from tightframe.reproduce.spec import Paper
     from tightframe.runs.config import RunConfig
+    from tightframe.runs.measure import Measurement
     from tightframe.sweeps.phase import PhaseDiagram
 
 #: How many class groups have a column in a printed path, and a row in advice.
@@ -40,29 +43,40 @@ MAX_GROUPS = 5
 MAX_ROWS = 12
 
 
-def new_table(*columns: str, title: str | None = None) -> Table:
-    """Return an empty table: names on the left, numbers on the right."""
-    table = Table(title=title, title_justify="left")
-    table.add_column(columns[0])
-    for column in columns[1:]:
-        table.add_column(column, justify="right")
-    return table
+Columns = list[str | Column]
+
+#: What names the rows is flush left, unlike other numbers.
+CLASSES = Column("classes", align="left")
+LAMBDA = Column("lambda", align="left", format=".6g")
 
 
-def _optional(value: float | None) -> str:
-    return "-" if value is None else f"{value:.6g}"
+def print_table(table: Table, console: Console) -> None:
+    """Print a table with the marks that the console can show."""
+    console.print(to_rich(table, ascii_only=console.options.ascii_only))
+
+
+def _numbers(*names: str, format: str = ".6g") -> list[Column]:
+    """Return columns of numbers, some of which may have words to them."""
+    return [Column(name, align="right", format=format) for name in names]
 
 
 def print_solution(solution: Solution, console: Console) -> None:
     """Print the predicted class groups and what is certified of them."""
-    table = new_table("classes", "samples each", "margin", "state", title="Predicted class groups")
-    for group in solution.to_dict()["groups"]:
-        state = "collapsed" if group["collapsed"] else "distinct"
-        count = with_loss_terms(
-            str(group["count"]), group["class_weight"], group["logit_adjustment"]
-        )
-        table.add_row(str(group["classes"]), count, f"{group['margin']:.6g}", state)
-    console.print(table)
+    groups = solution.to_dict()["groups"]
+    rows = [
+        [
+            group["classes"],
+            with_loss_terms(str(group["count"]), group["class_weight"], group["logit_adjustment"]),
+            group["decision_margin"],
+            group["sibling_margin"],
+            _nearest(groups, i),
+            group["state"],
+        ]
+        for i, group in enumerate(groups)
+    ]
+    numbers = _numbers("samples each", "decision margin", "sibling margin")
+    columns: Columns = [CLASSES, *numbers, "nearest", Column("state", states=True)]
+    print_table(Table("Predicted class groups", columns, rows, missing="-"), console)
     gap = "none" if solution.gap is None else f"{solution.gap:.2g} ({solution.note})"
     console.print(
         f"objective {solution.objective:.12g}, gap {gap}, rank {solution.rank}\n"
@@ -73,12 +87,19 @@ def print_solution(solution: Solution, console: Console) -> None:
         _print_search(solution, solution.search, console)
 
 
+def _nearest(groups: Sequence[Mapping[str, Any]], i: int) -> str:
+    """Return the samples of the class that a group's are nearest to, or taken for."""
+    rival = groups[i]["rival"]
+    if rival is None:
+        return "-"
+    return "a sibling" if rival == i else f"one of {groups[rival]['count']}"
+
+
 def _print_search(solution: Solution, search: Search, console: Console) -> None:
-    table = new_table("candidate", "rank", "objective", "starts that found it")
-    for c in search.candidates:
-        found = "closed form" if c.found is None else str(c.found)
-        table.add_row(c.name, str(c.rank), f"{c.objective:.12g}", found)
-    console.print(table)
+    columns: Columns = ["candidate", "rank", Column("objective", format=".12g")]
+    columns += _numbers("starts that found it", format="d")
+    rows = [[c.name, c.rank, c.objective, c.found] for c in search.candidates]
+    print_table(Table("", columns, rows, missing="closed form"), console)
     bound = ""
     if search.relaxed_bound is not None:
         bound = f"; certified without dim: at least {search.relaxed_bound:.12g}"
@@ -104,8 +125,8 @@ def print_advice(advice: Advice, fitted: Calibration | None) -> None:
             "prediction"
         )
     title = f"As it is: lambda {advice.problem.logit_decay:.4g}"
-    factors = [f"{safety.factor:.3g}" for safety in advice.safety]
-    console.print(_outlook_table(advice.now, title, safety=factors))
+    factors = [safety.factor for safety in advice.safety]
+    print_table(_outlook_table(advice.now, title, factors), console)
     for warning in advice.warnings:
         say(warning)
     decays = advice.largest_decays
@@ -120,40 +141,40 @@ def print_advice(advice: Advice, fitted: Calibration | None) -> None:
     for proposal in advice.proposals:
         say(f"- {proposal.text}")
         if proposal.after is not None:
-            console.print(_outlook_table(proposal.after, None))
+            print_table(_outlook_table(proposal.after), console)
     if advice.plain_remedies:
         say("\nFor comparison, plain remedies:")
     for remedy in advice.plain_remedies:
         if remedy.after is not None:
             say(
-                f"- {remedy.text} Smallest margin {remedy.after.margin:.4g}, smallest angle "
-                f"{remedy.after.angle:.4g}."
+                f"- {remedy.text} Smallest decision margin {remedy.after.decision_margin:.4g}, "
+                f"smallest angle {remedy.after.angle:.4g}."
             )
     for times, found in advice.more_data:
         say(
             f"{times} times the data, feature_decay of the {advice.feature_decay_of} as it is: "
-            f"smallest margin {found.margin:.4g}, smallest angle {found.angle:.4g}"
+            f"smallest decision margin {found.decision_margin:.4g}, smallest angle "
+            f"{found.angle:.4g}"
         )
     say(advice.limits)
 
 
-def _outlook_table(found: Outlook, title: str | None, **more: list[str]) -> Table:
+def _outlook_table(found: Outlook, title: str = "", safety: Sequence[float] = ()) -> Table:
     """Tabulate an outlook by group, the worst groups if there are many."""
     lengths = ("classifier norm", "mean norm")
-    table = new_table("classes", "margin", "angle", *lengths, *more, "state", title=title)
-    worst = sorted(range(len(found.groups)), key=lambda i: found.groups[i].margin)[:MAX_ROWS]
-    for i in sorted(worst):
+    columns: Columns = ["classes", *_numbers("decision margin", "angle", *lengths, format=".4g")]
+    columns += _numbers("safety", format=".3g") if safety else []
+    columns.append(Column("state", states=True))
+    worst = sorted(range(len(found.groups)), key=lambda i: found.groups[i].decision_margin)
+    rows = []
+    for i in sorted(worst[:MAX_ROWS]):
         group = found.groups[i]
-        numbers = (group.margin, group.angle, group.classifier_norm, group.mean_norm)
-        table.add_row(
-            describe(group),
-            *(f"{number:.4g}" for number in numbers),
-            *(column[i] for column in more.values()),
-            group.state,
-        )
+        row = [group.decision_margin, group.angle, group.classifier_norm, group.mean_norm]
+        rows.append([describe(group), *row, *safety[i : i + 1], group.state])
+    note = ""
     if len(found.groups) > MAX_ROWS:
-        table.caption = f"the {MAX_ROWS} smallest margins of {len(found.groups)} groups"
-    return table
+        note = f"the {MAX_ROWS} smallest decision margins of {len(found.groups)} groups"
+    return Table(title, columns, rows, note)
 
 
 def print_thresholds(
@@ -164,34 +185,37 @@ def print_thresholds(
     decay = "sqrt(weight_decay feature_decay)"
     if problem.depth > 1:
         decay = "geometric mean of all decays"
-    table = new_table(
-        "classes",
-        "samples each",
-        f"{result.kind} from lambda",
-        "now",
-        "from N",
-        "distinct for counts in",
-        title=f"lambda = {decay} = {result.logit_decay:.6g}",
-    )
-    terms = zip(problem.group_weights, problem.group_adjustment, strict=True)
-    for group, own in zip(result.groups, terms, strict=True):
-        interval = group.distinct_counts
-        table.add_row(
-            str(group.classes),
-            with_loss_terms(str(group.count), *own),
-            _optional(group.logit_decay),
-            {True: "collapsed", False: "distinct", None: "-"}[group.collapsed],
-            _optional(group.total_samples),
-            "-" if interval is None else f"({interval[0]:.4g}, {interval[1]:.4g})",
+    own = result.logit_decay
+    title = f"lambda = {decay}" + ("" if own is None else f" = {own:.6g}")
+    names = [
+        with_loss_terms(str(group.count), *terms)
+        for group, *terms in zip(
+            result.groups, problem.group_weights, problem.group_adjustment, strict=True
         )
-    console.print(table)
+    ]
+    columns: Columns = [
+        CLASSES,
+        *_numbers("samples each", "merge from", "lost from", "vanish from"),
+    ]
+    rows = [
+        [group.classes, name, group.merges, group.lost, group.vanishes]
+        for group, name in zip(result.groups, names, strict=True)
+    ]
+    print_table(Table(title, columns, rows, missing="-"), console)
+    if own is not None:
+        columns = [CLASSES, *_numbers("samples each"), Column("now", states=True)]
+        columns += _numbers(f"{result.kind} from N", "distinct for counts in")
+        rows = []
+        for group, name in zip(result.groups, names, strict=True):
+            between = group.distinct_counts
+            words = None if between is None else f"({between[0]:.4g}, {between[1]:.4g})"
+            rows.append([group.classes, name, group.state_at(own), group.total_samples, words])
+        print_table(Table(f"At lambda = {own:.6g}", columns, rows, missing="-"), console)
     console.print(f"all class means are zero from lambda = {result.total_collapse:.6g}")
     if changes is not None:
-        table = new_table("lambda", "rank above", "rank below", title="Where the rank changes")
-        for change in changes:
-            ranks = str(change.rank_above), str(change.rank_below)
-            table.add_row(f"{change.logit_decay:.6g}", *ranks)
-        console.print(table)
+        columns = [LAMBDA, "rank above", "rank below"]
+        rows = [[change.logit_decay, change.rank_above, change.rank_below] for change in changes]
+        print_table(Table("Where the rank changes", columns, rows), console)
 
 
 @contextlib.contextmanager
@@ -231,13 +255,13 @@ def print_row(row: Mapping[str, Any], console: Console) -> None:
     by_lambda = "counts" not in varied and points[0]["lambda"] != points[-1]["lambda"]
     if by_lambda:
         points = sorted(points, key=lambda point: float(point["lambda"]))
-    columns = ["lambda"] if by_lambda or not varied else [n.replace("_", " ") for n in varied]
+    names = ["lambda"] if by_lambda or not varied else [n.replace("_", " ") for n in varied]
     most = max(len(point["groups"]) for point in points)
     shown = min(most, MAX_GROUPS)
     if "counts" in varied:
-        names = [f"margin {g + 1}" for g in range(shown)]
+        groups = [f"margin {g + 1}" for g in range(shown)]
     else:
-        names = [
+        groups = [
             with_loss_terms(
                 f"{group['classes']} of {group['count']}",
                 group["class_weight"],
@@ -245,25 +269,37 @@ def print_row(row: Mapping[str, Any], console: Console) -> None:
             )
             for group in points[0]["groups"][:shown]
         ]
-    title = "Margins" if "counts" in varied else f"Margins at samples per class {row['counts']}"
-    table = new_table(*columns, *names, "rank", "gap", "status", title=title)
+    title = "Decision margins"
+    if "counts" not in varied:
+        title += f" at samples per class {row['counts']}"
+    rows: list[list[Any]] = []
+    limits = []
     for i, point in enumerate(points):
         if by_lambda and i:
             for limit, cells in _passed(points[i - 1], point, shown):
-                table.add_row(f"{limit:.6g}", *cells, "", "", "threshold", style="bold")
-        place = [f"{point['lambda']:.6g}"]
+                limits.append(len(rows))
+                rows.append([limit, *cells, "", "", "threshold"])
+        place = [point["lambda"]]
         if varied and not by_lambda:
             place = [str(point["problem"][name]) for name in varied]
-        margins = [
-            "collapsed" if group["collapsed"] else f"{group['margin']:.6g}"
-            for group in point["groups"][:shown]
-        ]
+        margins = [_margin_or_state(group) for group in point["groups"][:shown]]
         margins += [""] * (shown - len(margins))
-        gap = "-" if point["gap"] is None else f"{point['gap']:.1e}"
-        table.add_row(*place, *margins, str(point["rank"]), gap, point["status"])
-    console.print(table)
+        rows.append([*place, *margins, point["rank"], point["gap"], point["status"]])
+    first, *others = names
+    columns: Columns = [replace(LAMBDA, name=first), *_numbers(*others)]
+    columns += [replace(column, states=True) for column in _numbers(*groups)]
+    columns += [*_numbers("rank"), *_numbers("gap", format=".1e"), "status"]
+    print_table(Table(title, columns, rows, missing="-", strong=limits), console)
     if most > shown:
         console.print(f"{most - shown} more groups: see --json or --out", highlight=False)
+
+
+def _margin_or_state(group: Mapping[str, Any]) -> float | str:
+    """Return a group's decision margin, or its state if it is not distinct."""
+    if "state" not in group:  # a row that an earlier version kept
+        return "collapsed" if group["collapsed"] else float(group["margin"])
+    distinct = group["state"] == DISTINCT
+    return float(group["decision_margin"]) if distinct else str(group["state"])
 
 
 def _passed(
@@ -281,43 +317,32 @@ def _passed(
 
 def print_phases(diagram: PhaseDiagram, console: Console) -> None:
     """Print a phase diagram, a ratio a row."""
-    table = new_table(
-        "samples per class",
-        "ratio",
-        "minority collapses from",
-        "on the grid from",
-        "rank",
-        title="Phase diagram over the imbalance ratio and lambda",
-    )
+    rows = []
     for i, counts in enumerate(diagram.counts):
         collapsed = diagram.logit_decays[diagram.minority_collapsed[i]]
         solved = diagram.rank[i][diagram.rank[i] >= 0]
-        limit = diagram.minority_threshold[i]
-        table.add_row(
-            counts,
-            f"{diagram.ratios[i]:.4g}",
-            "-" if limit != limit else f"{limit:.6g}",
-            f"{collapsed.min():.6g}" if len(collapsed) else "-",
-            f"{solved.max()} to {solved.min()}" if len(solved) else "failed",
+        rows.append(
+            [
+                counts,
+                diagram.ratios[i],
+                diagram.minority_threshold[i],
+                collapsed.min() if len(collapsed) else None,
+                f"{solved.max()} to {solved.min()}" if len(solved) else "failed",
+            ]
         )
-    console.print(table)
+    columns = [Column("samples per class", align="left"), *_numbers("ratio", format=".4g")]
+    columns += _numbers("minority collapses from", "on the grid from", "rank")
+    title = "Phase diagram over the imbalance ratio and lambda"
+    print_table(Table(title, columns, rows, missing="-"), console)
 
 
-def print_measurement(result: Any) -> None:
+def print_measurement(result: Measurement) -> None:
     """Print the metrics, the nearest frames and the verdicts of saved features."""
+    from tightframe.runs.tables import distance_table, leading_table
+
     console = Console()
-    report = result.report
-    table = new_table("metric", "value", title=f"{report.num_samples} samples")
-    for metric in LEADING:
-        value = report.numbers[metric.key]
-        table.add_row(metric.key, "-" if value is None else f"{value:.6g}")
-    console.print(table)
-    parts = ("classifier", "means", "centered_means", "logits")
-    table = new_table("distance to", *parts, title="Normalised Frobenius distance (0 to 2)")
-    for target in result.targets:
-        distances = report.distances(target)
-        table.add_row(target.name, *(f"{distances[part]:.4f}" for part in parts))
-    console.print(table)
+    print_table(leading_table(result.report, named_by="key"), console)
+    print_table(distance_table(result.report, result.targets), console)
     if result.certificate is not None:
         console.print(
             f"objective of the class means {result.certificate.primal:.8g}, of the network "
@@ -327,6 +352,10 @@ def print_measurement(result: Any) -> None:
         )
     for verdict in result.verdicts:
         console.print(verdict.sentence, highlight=False)
+    if result.verdicts:
+        from tightframe.runs.verdicts import CRITERIA
+
+        console.print(CRITERIA, highlight=False)
 
 
 @contextlib.contextmanager
@@ -369,19 +398,15 @@ def training_display(console: Console, config: RunConfig) -> Iterator[tuple[Any,
 def print_run(console: Console, folder: Path) -> None:
     """Print what a finished run found in every setting."""
     from tightframe.runs.store import load_run
-    from tightframe.runs.tables import format_number, headline, metric_rows, setting_title
+    from tightframe.runs.tables import headline, metric_table
+    from tightframe.runs.verdicts import CRITERIA
 
     for setting in load_run(folder).settings:
-        table = new_table(
-            "metric", "start", "end", "to predicted", "to ETF", title=setting_title(setting)
-        )
-        for row in metric_rows(setting):
-            numbers = (row.start, row.end, row.to_predicted, row.to_etf)
-            table.add_row(row.label, *("" if n is None else format_number(n, 4) for n in numbers))
-        console.print(table)
+        print_table(replace(metric_table(setting, digits=4), missing=""), console)
         console.print(headline(setting), highlight=False)
         for verdict in (setting.result or {}).get("verdicts", []):
             console.print(f"- {verdict['sentence']}", highlight=False)
+    console.print(CRITERIA, highlight=False)
 
 
 @contextlib.contextmanager
@@ -425,23 +450,25 @@ def print_papers(papers: Sequence[Paper], json: bool) -> None:
         return
     console = Console()
     for paper in papers:
-        table = Table(title=paper.citation, title_justify="left", box=None, show_header=False)
-        table.add_column(no_wrap=True)  # a name that is cut off cannot be typed again
-        for figure in paper.figures:
-            table.add_row(f"{paper.name}/{figure.name}", figure.source, figure.title)
-        console.print(table)
+        # A name that is cut off could not be typed again: the first column is kept whole.
+        rows = [[f"{paper.name}/{f.name}", f.source, f.title] for f in paper.figures]
+        drawn = to_rich(Table(paper.citation, ["name", "source", "title"], rows))
+        drawn.box, drawn.show_header = None, False
+        console.print(drawn)
 
 
 def print_verdicts(records: Sequence[FigureRecord], console: Console) -> None:
     """Print the verdicts of every figure."""
-    table = Table(title="Verdicts", title_justify="left")
-    for column in ("figure", "predicted", "measured", "outcome", "finding"):
-        table.add_column(column)
-    for record in records:
-        for verdict in record.verdicts:
-            numbers = (
-                value if isinstance(value, str) else _optional(value)
-                for value in (verdict.predicted, verdict.measured)
-            )
-            table.add_row(record.name, *numbers, verdict.outcome, verdict.sentence)
-    console.print(table)
+    columns: Columns = [
+        "figure",
+        Column("predicted", format=".6g"),
+        Column("measured", format=".6g"),
+        "outcome",
+        Column("finding", wrapped=True),
+    ]
+    rows = [
+        [record.name, verdict.predicted, verdict.measured, verdict.outcome, verdict.sentence]
+        for record in records
+        for verdict in record.verdicts
+    ]
+    print_table(Table("Verdicts", columns, rows, missing="-"), console)

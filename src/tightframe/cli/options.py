@@ -19,6 +19,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from tightframe.problem.layers import parse_layers
 from tightframe.problem.problem import BIASES, FEATURES, LOSSES
 
 # -- how the text of an option is read -------------------------------------------------------------
@@ -33,9 +34,7 @@ def _number(text: str | float) -> float:
 
 def _numbers(text: str | float) -> Any:
     """Read one number, or several with commas between (one a layer)."""
-    if isinstance(text, str) and "," in text:
-        return tuple(_number(part) for part in text.split(","))
-    return _number(text)
+    return parse_layers(text, _number) if isinstance(text, str) else text
 
 
 def _whole(text: str | int) -> int:

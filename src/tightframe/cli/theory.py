@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from tightframe.cli.console import new_table, print_solution, print_thresholds
+from tightframe.changes import thresholds as find_thresholds
+from tightframe.cli.console import print_solution, print_table, print_thresholds
 from tightframe.cli.exit_codes import NOT_CONVERGED
 from tightframe.cli.options import (
     FLAG,
@@ -22,6 +23,7 @@ from tightframe.cli.options import (
     changed,
     with_options,
 )
+from tightframe.figures.table import Column, Table
 from tightframe.files import format_json, read_arrays, write_npz
 from tightframe.geometry.dense import Geometry
 from tightframe.path import rank_changes
@@ -30,7 +32,9 @@ from tightframe.solve import solve as solve_problem
 from tightframe.solvers.search.multistart import STARTS
 from tightframe.theory.certificate import Certificate
 from tightframe.theory.certificate import certify as certify_candidate
-from tightframe.theory.thresholds import thresholds as find_thresholds
+
+#: Decays of a command that can do without.
+NEEDLESS: dict[str, Any] = {"default": None}
 
 
 @with_options(
@@ -69,14 +73,21 @@ def solve(
 
 
 @with_options(
-    *changed(PROBLEM, dim=None),
+    *changed(PROBLEM, dim=None, weight_decay=NEEDLESS, feature_decay=NEEDLESS),
     Option("ranks", FLAG, "Also tell where the rank of the logits changes.", False),
     JSON,
 )
 def thresholds(*, ranks: bool, json: bool, **problem: Any) -> None:
-    """Tell at which decays, totals and counts each class group collapses."""
-    asked = Problem(**problem)
+    """Tell from which lambda on each class group merges, is lost and vanishes.
+
+    That needs no decays. With both, also at which totals and counts the groups collapse.
+    """
+    decays = ("weight_decay", "feature_decay")
+    given = all(problem[name] is not None for name in decays)
+    asked = Problem(**(problem | {n: 1.0 for n in decays if problem[n] is None}))
     result = find_thresholds(asked)
+    if not given:
+        result = result.without_decays()
     changes = rank_changes(asked) if ranks else None
     if json:
         values = result.to_dict() | {"problem": asked.to_dict()}
@@ -127,11 +138,12 @@ def certify(
         }
         print(format_json(values))
     else:
-        table = new_table("", "value")
-        table.add_row("objective of the candidate", f"{best.primal:.12g}")
-        table.add_row("lower bound of the minimum", f"{best.dual:.12g}")
-        table.add_row("gap (certified)", f"{best.gap:.3g}")
-        table.add_row("gap from the candidate alone", f"{own.gap:.3g}")
-        Console().print(table)
+        rows = [
+            ["objective of the candidate", f"{best.primal:.12g}"],
+            ["lower bound of the minimum", f"{best.dual:.12g}"],
+            ["gap (certified)", f"{best.gap:.3g}"],
+            ["gap from the candidate alone", f"{own.gap:.3g}"],
+        ]
+        print_table(Table("", ["", Column("value", align="right")], rows), Console())
     if solution.status != "optimal":
         raise typer.Exit(NOT_CONVERGED)

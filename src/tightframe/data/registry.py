@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -13,15 +15,87 @@ from tightframe.data.dataset import Dataset, Samples, pool_dataset
 from tightframe.data.images import IMAGE_SOURCES
 from tightframe.data.synthetic import gaussian_mixture
 
-_NAMES = ("digits", *IMAGE_SOURCES, "gaussian_mixture")
 
-#: Training samples of every class of digits, whose smallest class has 174 samples in all.
-_DIGITS_TRAIN = 140
+class Source(Protocol):
+    """Where a data set comes from."""
+
+    def load(
+        self,
+        name: str,
+        *,
+        root: str | os.PathLike[str] | None,
+        fetch: bool,
+        train_per_class: int | None,
+        seed: int,
+    ) -> Dataset:
+        """Return the data set, under the name that it has in `SOURCES`; see `load`."""
+
+
+@dataclass(frozen=True)
+class Digits:
+    """The 8 x 8 grey images that come with scikit-learn.
+
+    Attributes
+    ----------
+    train_per_class : int
+        Training samples of every class by default; the smallest class has 174 samples in all.
+    """
+
+    train_per_class: int = 140
+
+    def load(
+        self,
+        name: str,
+        *,
+        root: str | os.PathLike[str] | None,
+        fetch: bool,
+        train_per_class: int | None,
+        seed: int,
+    ) -> Dataset:
+        """Return the images divided by 16, split by the seed; nothing is looked for or fetched."""
+        # Imported here: scikit-learn takes a second, and only this data set needs it.
+        from sklearn.datasets import load_digits
+
+        images, labels = load_digits(return_X_y=True)
+        return pool_dataset(
+            name,
+            10,
+            Samples((images / 16.0).astype(np.float32), labels.astype(np.int64)),
+            input_shape=(1, 8, 8),
+            train_per_class=self.train_per_class if train_per_class is None else train_per_class,
+            seed=seed,
+        )
+
+
+class GaussianMixture:
+    """`gaussian_mixture` with its defaults."""
+
+    def load(
+        self,
+        name: str,
+        *,
+        root: str | os.PathLike[str] | None,
+        fetch: bool,
+        train_per_class: int | None,
+        seed: int,
+    ) -> Dataset:
+        """Return the mixture; nothing is looked for or fetched."""
+        if train_per_class is None:
+            return gaussian_mixture(seed=seed)
+        return gaussian_mixture(train_per_class=train_per_class, seed=seed)
+
+
+#: All data sets that have a name: one `Source` each.
+SOURCES: dict[str, Source] = {
+    "digits": Digits(),
+    **IMAGE_SOURCES,
+    "gaussian_mixture": GaussianMixture(),
+}
 
 
 def names() -> tuple[str, ...]:
     """Return the names that `load` knows; it also takes the path of a user's own arrays."""
-    return _NAMES
+    return tuple(SOURCES)
 
 
 def check_name(name: str | os.PathLike[str]) -> str:
@@ -33,11 +107,11 @@ def check_name(name: str | os.PathLike[str]) -> str:
         If it is neither one of `names` nor a path: something that ends in ``.npz``, has a folder
         in it, or is a folder.
     """
-    if isinstance(name, str) and name in _NAMES:
+    if isinstance(name, str) and name in SOURCES:
         return name
     if not _is_path(name):
         raise ValueError(
-            f"data: got {name!r}, allowed are {', '.join(_NAMES)}, "
+            f"data: got {name!r}, allowed are {', '.join(SOURCES)}, "
             "or the path of an .npz file or a folder of arrays"
         )
     return os.fspath(name)
@@ -102,14 +176,8 @@ def load(
     if train_per_class is not None:
         train_per_class = whole_number("train_per_class", train_per_class, 1)
     seed = whole_number("seed", seed, 0)
-    if name == "digits":
-        return _digits(train_per_class, seed)
-    if name == "gaussian_mixture":
-        if train_per_class is None:
-            return gaussian_mixture(seed=seed)
-        return gaussian_mixture(train_per_class=train_per_class, seed=seed)
-    if name in IMAGE_SOURCES:
-        return IMAGE_SOURCES[name].load(
+    if name in SOURCES:
+        return SOURCES[name].load(
             name, root=root, fetch=bool(download), train_per_class=train_per_class, seed=seed
         )
     path = name if root is None else Path(root).expanduser() / name
@@ -121,19 +189,4 @@ def _is_path(name: object) -> bool:
         return True
     return isinstance(name, str) and (
         name.endswith(".npz") or os.path.basename(name) != name or os.path.isdir(name)
-    )
-
-
-def _digits(train_per_class: int | None, seed: int) -> Dataset:
-    # Imported here: scikit-learn takes a second, and only this data set needs it.
-    from sklearn.datasets import load_digits
-
-    images, labels = load_digits(return_X_y=True)
-    return pool_dataset(
-        "digits",
-        10,
-        Samples((images / 16.0).astype(np.float32), labels.astype(np.int64)),
-        input_shape=(1, 8, 8),
-        train_per_class=_DIGITS_TRAIN if train_per_class is None else train_per_class,
-        seed=seed,
     )

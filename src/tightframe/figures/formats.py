@@ -10,17 +10,26 @@ from collections.abc import Callable
 from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tightframe.figures.style import STATES
 from tightframe.figures.table import Column, Table, is_missing, is_number
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
+    from rich.text import Text
 
 
 # -- console ---------------------------------------------------------------------------------------
 
 
-def to_rich(table: Table) -> RichTable:
-    """Return a table for Rich, which draws it as wide as the console allows."""
+def to_rich(table: Table, *, ascii_only: bool = False) -> RichTable:
+    """Return a table for Rich, which draws it as wide as the console allows.
+
+    Parameters
+    ----------
+    table : Table
+    ascii_only : bool
+        Whether the console can't show the marks of states.
+    """
     from rich.markup import escape as plain
     from rich.table import Table as RichTable
 
@@ -28,19 +37,37 @@ def to_rich(table: Table) -> RichTable:
     drawn = RichTable(
         title=plain(table.title) or None, caption=plain(table.note) or None, title_justify="left"
     )
-    # A name without spaces that is broken over lines could not be copied.
-    kept = not any(" " in row[0] for row in table.texts)
-    for i, head in enumerate(table.heads):
-        drawn.add_column(plain(head.head), justify=_justify(head), no_wrap=kept and i == 0)
-    for i, row in enumerate(table.texts):
+    heads = table.heads
+    cells = [
+        [_cell_rich(*cell, ascii_only) for cell in zip(heads, row, strict=True)]
+        for row in table.texts
+    ]
+    for i, head in enumerate(heads):
+        # A name without spaces that is broken over lines could not be copied; a mark of a state
+        # stays beside its word.
+        own = [row[i] for row in cells]
+        kept = all(cell.style for cell in own) or not (i or any(" " in cell.plain for cell in own))
+        drawn.add_column(plain(head.head), justify=_justify(head), no_wrap=kept)
+    for i, row in enumerate(cells):
         if i in table.sections:
             drawn.add_section()
-        drawn.add_row(*map(plain, row))
+        drawn.add_row(*row, style="bold" if i in table.strong else None)
     return drawn
 
 
 def _justify(head: Column) -> Any:
     return head.align or "left"
+
+
+def _cell_rich(head: Column, text: str, ascii_only: bool) -> Text:
+    """Return a cell; a state of a class has its mark and colour."""
+    from rich.text import Text
+
+    look = STATES.get(text) if head.states else None
+    if look is not None:
+        mark = look.ascii if ascii_only else look.sign
+        return Text(f"{mark} {text}", style=f"color({look.terminal})")
+    return Text(text.replace("∞", "inf") if ascii_only else text)
 
 
 def to_console(table: Table, width: int = 100) -> str:

@@ -159,7 +159,7 @@ def _stack(charts: Sequence[Chart], heights: Sequence[float], options: Options) 
     data: list[dict[str, Any]] = []
     last = charts[-1]
     layout: dict[str, Any] = {
-        "xaxis": _axis(last, "x", options) | ({"anchor": f"y{len(charts)}"} if charts[1:] else {}),
+        "xaxis": _axis(last, "x") | ({"anchor": f"y{len(charts)}"} if charts[1:] else {}),
         "margin": {"l": 8, "r": 10 if last.cells else 40, "t": 10, "b": 8},
         # Beside the picture: the legend may be as wide as it.
         "modebar": {"orientation": "v"},
@@ -170,7 +170,7 @@ def _stack(charts: Sequence[Chart], heights: Sequence[float], options: Options) 
     }
     for i, (chart, domain) in enumerate(zip(charts, _domains(heights), strict=True)):
         own = "" if i == 0 else str(i + 1)
-        axis = _axis(chart, "y", options)
+        axis = _axis(chart, "y")
         layout[f"yaxis{own}"] = axis | ({"domain": domain} if charts[1:] else {})
         traces = _traces(chart, i, options)
         if chart.legend == "none":
@@ -184,7 +184,7 @@ def _stack(charts: Sequence[Chart], heights: Sequence[float], options: Options) 
             named |= mark.in_legend
         for note in chart.notes:
             layout["annotations"].append(
-                _annotation(chart, note.text, color_of(note.color, options.colors))
+                _annotation(note.text, color_of(note.color, options.colors))
                 | {"x": _place(chart, "x", note.x), "y": _place(chart, "y", note.y)}
                 | {"xanchor": "right", "yanchor": "bottom", "yref": f"y{own}"}
             )
@@ -204,7 +204,7 @@ def _domains(heights: Sequence[float]) -> list[list[float]]:
     return ends
 
 
-def _axis(chart: Chart, name: str, options: Options) -> dict[str, Any]:
+def _axis(chart: Chart, name: str) -> dict[str, Any]:
     """Return an axis without its colours."""
     horizontal = name == "x"
     label = chart.x_label if horizontal else chart.y_label
@@ -461,7 +461,7 @@ def _mark(
         place["yref"] = f"y{own}"
     if mark.style == "triangle":
         sign = {"text": "▲" if upright else "▶", b: 0, "xanchor": "center", "yanchor": "middle"}
-        return [], [_annotation(chart, "", color) | place | sign]
+        return [], [_annotation("", color) | place | sign]
     line: dict[str, Any] = {"color": color, "width": 1.5}
     if mark.style in _DASHES:
         line["dash"] = _DASHES[mark.style]
@@ -475,7 +475,7 @@ def _mark(
         return [shape], []
     anchors = {b: 1, "xanchor": "right", "yanchor": "top" if upright else "bottom"}
     turned = {"textangle": -90 if upright else 0}
-    return [shape], [_annotation(chart, mark.label, color) | place | anchors | turned]
+    return [shape], [_annotation(mark.label, color) | place | anchors | turned]
 
 
 def _place(chart: Chart, axis: str, value: float) -> float:
@@ -483,7 +483,7 @@ def _place(chart: Chart, axis: str, value: float) -> float:
     return math.log10(value) if log else value
 
 
-def _annotation(chart: Chart, text: str, color: str) -> dict[str, Any]:
+def _annotation(text: str, color: str) -> dict[str, Any]:
     return {"text": text, "showarrow": False, "font": {"color": color, "size": 11}}
 
 

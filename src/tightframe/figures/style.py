@@ -109,6 +109,9 @@ class StateLook(NamedTuple):
         Of `MARKERS`: colour is never alone.
     sign, ascii : str
         The mark in the command's output, and where only ASCII can be written.
+    terminal : int
+        Colour in the command's output, of the 256 of terminals; contrast at least 3 to white and to
+        black, as nobody knows a terminal's ground.
     hatch : str
         Of an area in pictures, in Matplotlib's letters; empty: none.
     area : str
@@ -120,17 +123,18 @@ class StateLook(NamedTuple):
     marker: str
     sign: str
     ascii: str
+    terminal: int
     hatch: str
     area: str
 
 
 #: State of a class to its look. "weak" is said of accuracies alone.
 STATES = {
-    "distinct": StateLook("#0072b2", "#56b4e9", "circle", "●", "o", "", ""),
-    "merged": StateLook("#d55e00", "#ff8f4a", "diamond", "◆", "=", "//", "#f7d9c4"),
-    "lost": StateLook("#8a2560", "#ffc4ea", "right", "▶", ">", "\\\\", "#ead0e0"),
-    "vanished": StateLook("#818a93", "#7d8590", "cross", "✕", "x", "xx", "#e3e6e9"),
-    "weak": StateLook("#0072b2", "#56b4e9", "half", "◐", "~", "", ""),
+    "distinct": StateLook("#0072b2", "#56b4e9", "circle", "●", "o", 25, "", ""),
+    "merged": StateLook("#d55e00", "#ff8f4a", "diamond", "◆", "=", 166, "//", "#f7d9c4"),
+    "lost": StateLook("#8a2560", "#ffc4ea", "right", "▶", ">", 126, "\\\\", "#ead0e0"),
+    "vanished": StateLook("#818a93", "#7d8590", "cross", "✕", "x", 245, "xx", "#e3e6e9"),
+    "weak": StateLook("#0072b2", "#56b4e9", "half", "◐", "~", 25, "", ""),
 }
 
 #: What a part of a picture may name as its colour: what it is, the ink, or a state.

@@ -37,6 +37,8 @@ class Column:
         Stands behind every number, as ``" %"``.
     wrapped : bool
         Whether it holds sentences, which are broken over lines where they are long.
+    states : bool
+        Whether its texts are states of classes, which have marks and colours in a console.
 
     Raises
     ------
@@ -50,6 +52,7 @@ class Column:
     format: str = ""
     suffix: str = ""
     wrapped: bool = False
+    states: bool = False
 
     def __post_init__(self) -> None:
         if self.align is not None and self.align not in ALIGNMENTS:
@@ -99,6 +102,8 @@ class Table:
         Stands where there is no value.
     sections : sequence of int
         Rows before which a line is drawn.
+    strong : sequence of int
+        Rows that stand out in a console.
     name : str
         By which a document refers to it.
 
@@ -123,6 +128,7 @@ class Table:
     note: str = ""
     missing: str = "n/a"
     sections: Sequence[int] = ()
+    strong: Sequence[int] = ()
     name: str = ""
 
     def __post_init__(self) -> None:

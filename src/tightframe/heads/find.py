@@ -11,6 +11,9 @@ from torch import Tensor, nn
 #: Last parts of the names under which classifiers are looked for, in no order.
 HEAD_NAMES = ("classifier", "fc", "head", "heads", "linear", "lm_head", "score")
 
+#: Linear layers that a message names, at most.
+_MOST_NAMES = 5
+
 
 @dataclass(frozen=True, eq=False)
 class Head:
@@ -157,6 +160,8 @@ def _linear_part(name: str, module: nn.Module) -> Head | None:
     return Head(f"{name}.{last}", layer, (layer,))
 
 
-def _linear_names(model: nn.Module, limit: int = 5) -> str:
+def _linear_names(model: nn.Module) -> str:
     names = [n for n, m in unwrapped(model).named_modules() if n and _is_linear(m)]
-    return ", ".join(["...", *names[-limit:]] if len(names) > limit else names) or "none"
+    return (
+        ", ".join(["...", *names[-_MOST_NAMES:]] if len(names) > _MOST_NAMES else names) or "none"
+    )

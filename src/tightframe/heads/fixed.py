@@ -306,7 +306,7 @@ def freeze_to_etf(
     model : nn.Module
     head : str, optional
         Dotted name of the classifier, for example ``"fc"``; None looks for the usual names
-        (`tightframe.capture.hooks.find_head`).
+        (`tightframe.heads.find.find_head`).
     seed, scale, learnable_scale
         As for `FixedETF`.
 

@@ -86,6 +86,10 @@ class Loss(ABC):
     def datafit(self, partition: Partition) -> Datafit:
         """Return the mean loss of block logits over a partition."""
 
+    @abstractmethod
+    def predictions(self, logits: Array) -> Array:
+        """Return the predictions that logits stand for, columns that sum to one, shape (K, n)."""
+
     # -- tensors: torch is loaded by whoever has some ----------------------------------------------
 
     @abstractmethod

@@ -31,6 +31,12 @@ class CrossEntropy(Loss):
     def datafit(self, partition: Partition) -> Datafit:
         return CrossEntropyFit(partition)
 
+    def predictions(self, logits: Array) -> Array:
+        """Return the softmax: as at test time, without adjustment."""
+        odds = np.exp(logits - logits.max(axis=0))
+        shares: Array = odds / odds.sum(axis=0)
+        return shares
+
     def batch_mean(
         self, logits: Tensor, labels: Tensor, weights: Tensor | None, adjustment: Tensor | None
     ) -> Tensor:

@@ -31,6 +31,11 @@ class MeanSquaredError(Loss):
     def datafit(self, partition: Partition) -> Datafit:
         return MeanSquaredErrorFit(partition)
 
+    def predictions(self, logits: Array) -> Array:
+        """Spread what is missing from a sum of one evenly."""
+        shares: Array = logits + (1 - logits.sum(axis=0)) / len(logits)
+        return shares
+
     def batch_mean(
         self, logits: Tensor, labels: Tensor, weights: Tensor | None, adjustment: Tensor | None
     ) -> Tensor:

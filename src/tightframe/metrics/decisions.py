@@ -170,6 +170,11 @@ class Decisions:
         return self._num_samples
 
     @property
+    def differing(self) -> int:
+        """Samples on which the two differ, those with a tie among them."""
+        return self._differing
+
+    @property
     def undecided(self) -> int:
         """Samples with a tie; they count as differing."""
         return self._undecided

@@ -91,9 +91,9 @@ def parse_counts(counts: CountsLike, name: str = "counts") -> tuple[Group, ...]:
     return groups
 
 
-def compact_counts(counts: CountsLike, name: str = "counts") -> str:
+def compact_counts(counts: CountsLike) -> str:
     """Return counts of any form as compact text, ``"500x5,100x5"``."""
-    return format_runs(parse_counts(counts, name))
+    return format_runs(parse_counts(counts))
 
 
 def lasting(counts: CountsLike) -> CountsLike:
@@ -111,9 +111,9 @@ def num_samples(counts: Iterable[Group]) -> int:
     return sum(run.count * run.classes for run in counts)
 
 
-def counts_array(counts: CountsLike, name: str = "counts") -> NDArray[np.int64]:
+def counts_array(counts: CountsLike) -> NDArray[np.int64]:
     """Return the count of every class, shape (K,)."""
-    runs = parse_counts(counts, name)
+    runs = parse_counts(counts)
     return np.repeat(
         np.array([run.count for run in runs], dtype=np.int64), [run.classes for run in runs]
     )

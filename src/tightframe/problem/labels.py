@@ -23,6 +23,9 @@ LABEL_NAMES = ("labels", "label", "targets", "target", "y")
 #: Labels are a key, a position in a tuple, or a function of the batch; None: look for them.
 LabelsLike = str | int | Callable[[Any], Any] | None
 
+#: The label of what PyTorch's losses leave out, as padding.
+IGNORED = -100
+
 #: More classes than this are taken for something else than labels.
 MAX_LABEL = 10_000_000
 
@@ -57,7 +60,8 @@ def find_labels(batch: Any, labels: LabelsLike = None) -> Found:
           none, the entry that is one whole number a token, of the shape (B, T) of the first entry;
           masks, of zeros and ones, are left out. So ``(inputs, mask, labels)`` and ``(inputs,
           labels, weights)`` are read, while ``(inputs, labels, index)`` is refused: both could be
-          the labels.
+          the labels. So are sentences with lengths and a label a token, in either order.
+        - Labels inside the labels' entry, as ``(inputs, (labels, index))``, need a function.
         - Mappings, as of Hugging Face's collators: the entry under one of `LABEL_NAMES`. If there
           are several, they have to agree. Named tuples with such a field are read by it.
         - What Lightning's ``CombinedLoader`` gives, batches in a mapping or a list, needs a
@@ -83,7 +87,7 @@ def find_labels(batch: Any, labels: LabelsLike = None) -> Found:
         return Found(labels(batch), batch)
     if isinstance(batch, Mapping):
         entries = dict(batch)
-        return Found(entries.pop(_label_name(entries, labels, "a batch")), entries)
+        return Found(_alone(entries.pop(_label_name(entries, labels, "a batch"))), entries)
     if not isinstance(batch, (tuple, list)) or len(batch) < 2:
         raise ValueError(
             f"labels: a batch is {_described(batch)}, need (inputs, labels) or a mapping with one "
@@ -99,7 +103,17 @@ def find_labels(batch: Any, labels: LabelsLike = None) -> Found:
             f"labels: got {labels!r}, need a position in a batch of {len(batch)} entries"
         )
     rest = list(batch)
-    return Found(rest.pop(place), tuple(rest))
+    return Found(_alone(rest.pop(place)), tuple(rest))
+
+
+def _alone(labels: Any) -> Any:
+    """Return labels that are no collection of several arrays, of which each could be them."""
+    if isinstance(labels, Mapping) or _holds_arrays(labels):
+        raise ValueError(
+            f"labels: a batch has {_described(labels)} where its labels should be, need one array "
+            "or list; pass labels as a function of the batch"
+        )
+    return labels
 
 
 def _label_name(entries: Mapping[str, Any], name: Any, what: str) -> str:
@@ -127,9 +141,11 @@ def _label_place(entries: tuple[Any, ...] | list[Any]) -> int:
     later = [i for i in range(1, len(entries)) if _is_whole(entries[i])]
     shapes = {i: _shape(entries[i]) for i in later}
     places = [i for i in later if _is_vector(shapes[i]) and (not shape or shapes[i][0] == shape[0])]
-    if not places and len(shape) > 1:
-        tokens = [i for i in later if shapes[i] == shape[:2]]
-        places = [i for i in tokens if not _is_mask(entries[i])]
+    if len(shape) > 1:
+        tokens = [i for i in later if shapes[i] == shape[:2] and i not in places]
+        tokens = [i for i in tokens if not _is_mask(entries[i])]
+        if not places or not _are_second_inputs(tokens, places, entries):
+            places = sorted(places + tokens)
     if len(places) == 1:
         return places[0]
     if places:
@@ -140,6 +156,23 @@ def _label_place(entries: tuple[Any, ...] | list[Any]) -> int:
         f"labels: {found} be the labels, whole numbers, one a sample; pass their position as "
         "labels (0 is the first), or a function of the batch"
     )
+
+
+def _are_second_inputs(
+    tokens: list[int], places: list[int], entries: tuple[Any, ...] | list[Any]
+) -> bool:
+    """Tell whether entries of whole numbers, one a token, are inputs and no labels.
+
+    They are in ``(tokens, other tokens, labels)``. In ``(tokens, labels of tokens, lengths)`` the
+    vector has lengths, of which the largest is that of the array.
+    """
+    inputs = _first_array(entries[0])
+    shape = _shape(inputs)
+    if not tokens or len(shape) > 3:  # the second axis of images is no tokens
+        return True
+    if not _is_whole(inputs) or max(tokens) > min(places):
+        return False
+    return all(int(_array(entries[i]).max()) != shape[1] for i in places)
 
 
 def _first_array(inputs: Any) -> Any:
@@ -254,12 +287,30 @@ def label_counts(source: Any, labels: LabelsLike = None) -> NDArray[np.int64]:
         return _counted(source)
     if not isinstance(source, Iterable):
         raise ValueError(f"labels: got {type(source).__name__}, need labels, a file or batches")
-    parts = [np.asarray(find_labels(batch, labels).labels) for batch in source]
+    parts = [_read(find_labels(batch, labels).labels) for batch in source]
+    if parts and all(_could_be_one_hot(part) for part in parts):
+        raise ValueError(
+            f"labels: got zeros and ones of shape {parts[0].shape}, which could be one-hot, need "
+            "one whole number a sample; pass labels as a function of the batch that returns them"
+        )
     return _counted(np.concatenate([part.ravel() for part in parts]) if parts else [])
 
 
+def _could_be_one_hot(labels: NDArray[Any]) -> bool:
+    return labels.ndim == 2 and labels.shape[1] > 1 and _is_mask(labels)
+
+
+def _read(labels: Any) -> NDArray[Any]:
+    try:
+        return np.asarray(labels)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"labels: got {_described(labels)}, need one whole number a sample"
+        ) from None
+
+
 def _counted(labels: Any) -> NDArray[np.int64]:
-    array = np.asarray(labels)
+    array = _read(labels)
     if array.ndim != 1 or not array.size or array.dtype.kind not in "iuf":
         raise ValueError(
             f"labels: got {array.dtype} of shape {array.shape}, need one whole number a sample"
@@ -267,7 +318,8 @@ def _counted(labels: Any) -> NDArray[np.int64]:
     bad = ~np.isfinite(array) | (array < 0) | (array > MAX_LABEL) | (array != np.floor(array))
     if bad.any():
         k = int(np.argmax(bad))
-        raise ValueError(f"labels: sample {k} has {array[k]}, need a whole number from 0")
+        left_out = "; leave out what is ignored" if array[k] == IGNORED else ""
+        raise ValueError(f"labels: sample {k} has {array[k]}, need a whole number from 0{left_out}")
     counts = np.bincount(array.astype(np.int64))
     if not counts.all():
         raise ValueError(

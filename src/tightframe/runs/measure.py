@@ -117,5 +117,5 @@ def measure(arrays: Mapping[str, NDArray[Any]], **decays: Any) -> Measurement:
         solution,
         certify(problem, report.geometry.logits, bias, lower_bound=solution.lower_bound),
         factored_objective(problem, [weight], features, labels.reshape(-1), bias),
-        group_verdicts(problem, solution, report.logits),
+        group_verdicts(problem, solution, report.logits, bias),
     )

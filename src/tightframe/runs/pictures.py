@@ -32,6 +32,9 @@ MAX_MARGIN_PANELS = 6
 
 _NOTHING = "no finite measurement"
 
+#: Names on one axis, at most.
+_MOST_TICKS = 12
+
 
 # -- panels, by a key that is unique among those of a setting --------------------------------------
 
@@ -313,5 +316,5 @@ def _is_drawn(value: float | None, positive: bool) -> bool:
     return value is not None and math.isfinite(value) and (value > 0 or not positive)
 
 
-def _thinned(ticks: list[Tick], most: int = 12) -> list[Tick]:
-    return ticks[:: -(-len(ticks) // most)] if ticks else ticks
+def _thinned(ticks: list[Tick]) -> list[Tick]:
+    return ticks[:: -(-len(ticks) // _MOST_TICKS)] if ticks else ticks

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tightframe.changes import thresholds
 from tightframe.figures.table import Column, Table
 from tightframe.figures.table import format_number as format_number
-from tightframe.geometry.dense import PARTS
-from tightframe.metrics.registry import METRICS
+from tightframe.geometry.dense import PARTS, Geometry
+from tightframe.metrics.registry import LEADING, METRICS
 from tightframe.problem.problem import Problem, with_loss_terms
 from tightframe.runs.store import RunRecord, SettingRecord
-from tightframe.theory.thresholds import Thresholds, thresholds
+from tightframe.theory.thresholds import Thresholds
+from tightframe.theory.thresholds import thresholds as closed_forms
+
+if TYPE_CHECKING:
+    from tightframe.metrics import CollapseReport
+
+#: Of more groups the closed forms are shown alone: to follow all states takes long.
+MAX_FOLLOWED = 30
 
 #: Parts of a `tightframe.Geometry` in words.
 PART_NAMES = {
@@ -91,7 +100,8 @@ def metric_rows(setting: SettingRecord) -> list[MetricRow]:
     for i, group in enumerate(predicted_groups(setting)):
         key = f"group{i}_margin"
         distance = _difference(last.get(key), group.get("margin"))
-        rows.append(_row(key, f"margin, {group_name(group)}", first, last, distance))
+        name = "sibling margin" if group["classes"] > 1 else "decision margin"
+        rows.append(_row(key, f"{name}, {group_name(group)}", first, last, distance))
     targets = predicted_metrics(setting)
     for key, label in METRIC_NAMES.items():
         distance = _difference(last.get(key), targets.get(key))
@@ -101,14 +111,41 @@ def metric_rows(setting: SettingRecord) -> list[MetricRow]:
     return rows
 
 
-def metric_table(setting: SettingRecord, digits: int = 5) -> Table:
+def metric_table(setting: SettingRecord) -> Table:
     """Return `metric_rows` as a table."""
     numbers = [
-        Column(name, align="right", format=f".{digits}g")
+        Column(name, align="right", format=".5g")
         for name in ("start", "end", "to predicted", "to ETF")
     ]
     rows = [[r.label, r.start, r.end, r.to_predicted, r.to_etf] for r in metric_rows(setting)]
     return Table(setting_title(setting), ["metric", *numbers], rows)
+
+
+def leading_table(report: CollapseReport, named_by: str = "label") -> Table:
+    """Return the few metrics of a training history and of ``tightframe measure`` as a table.
+
+    Parameters
+    ----------
+    report : CollapseReport
+    named_by : {"label", "key"}
+        Whether metrics are called as in texts or as in JSON.
+    """
+    rows = [[getattr(metric, named_by), report.numbers[metric.key]] for metric in LEADING]
+    numbers = Column("value", align="right", format=".6g")
+    return Table(f"{report.num_samples} samples", ["metric", numbers], rows, missing="-")
+
+
+def distance_table(report: CollapseReport, targets: Iterable[Geometry]) -> Table:
+    """Return how far the measured geometry is from others, part by part, as a table."""
+    parts = [Column(PART_NAMES[part], align="right", format=".4f") for part in PARTS]
+    rows = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a zero matrix has no distance
+        for target in targets:
+            distances = report.distances(target)
+            rows.append([target.name, *(distances[part] for part in PARTS)])
+    title = "Normalised Frobenius distance (0 to 2)"
+    return Table(title, ["distance to", *parts], rows, missing="-")
 
 
 def group_rows(setting: SettingRecord) -> list[dict[str, Any]]:
@@ -210,12 +247,11 @@ def setting_title(setting: SettingRecord) -> str:
 
 
 def predicted_states(setting: SettingRecord) -> str:
-    """Return what the theory says of every group: ``"5 classes of 10 collapse, ..."``."""
+    """Return what the theory says of every group: ``"5 classes of 10 merged, ..."``."""
     states = []
     for group in predicted_groups(setting):
-        one = group["classes"] == 1
-        verb = ("collapses" if one else "collapse") if group["collapsed"] else "distinct"
-        states.append(f"{group_name(group)} {verb}")
+        before = "collapsed" if group["collapsed"] else "distinct"  # records of earlier versions
+        states.append(f"{group_name(group)} {group.get('state', before)}")
     return ", ".join(states)
 
 
@@ -289,7 +325,8 @@ def setting_thresholds(setting: SettingRecord) -> Thresholds | None:
     if setting.problem is None:
         return None
     try:
-        return thresholds(setting.problem)
+        few = len(setting.problem.groups) <= MAX_FOLLOWED
+        return (thresholds if few else closed_forms)(setting.problem)
     except ValueError:
         return None
 

@@ -32,7 +32,7 @@ from tightframe.heads.fixed import FixedETF
 from tightframe.runs import store
 from tightframe.runs.config import RunConfig
 from tightframe.runs.folder import environment, open_folder
-from tightframe.runs.verdicts import Verdict, group_verdicts
+from tightframe.runs.verdicts import Verdict, described, group_verdicts, state_of
 from tightframe.solution import Solution
 from tightframe.solve import solve
 from tightframe.theory.coverage import require_covered
@@ -227,7 +227,7 @@ def _run_setting(
         "last": callback.history[-1],
         "verdicts": [
             (_undecided(verdict, notes[0]) if notes else verdict).to_dict()
-            for verdict in group_verdicts(problem, solution, _scores(final))
+            for verdict in group_verdicts(problem, solution, _scores(final), _bias(final))
         ],
         "seconds": time.perf_counter() - start,
         "finished": True,
@@ -262,8 +262,8 @@ def _notes(config: RunConfig, solution: Solution) -> list[str]:
 def _undecided(verdict: Verdict, note: str) -> Verdict:
     """Return a verdict without a judgement, for the prediction is not of this training."""
     sentence = (
-        f"The classes with {verdict.samples} are {verdict.measured} "
-        f"(margin {verdict.measured_margin:.3f}). No verdict: {note[0].lower()}{note[1:]}"
+        f"{described(verdict)} (decision margin {verdict.measured_decision_margin:.3f}). "
+        f"No verdict: {note[0].lower()}{note[1:]}"
     )
     return dataclasses.replace(verdict, agrees=None, sentence=sentence)
 
@@ -275,13 +275,19 @@ def _norm(solution: Solution) -> float:
 
 def _scores(final: Measured) -> NDArray[np.float64]:
     """Return the mean logits with bias."""
-    bias = 0.0 if final.bias is None else final.bias.numpy()[:, None]
-    return np.asarray(final.geometry.logits + bias)
+    return np.asarray(final.geometry.logits + _bias(final)[:, None])
+
+
+def _bias(final: Measured) -> NDArray[np.float64]:
+    """Return the bias, zeros where there is none."""
+    k = final.geometry.num_classes
+    return np.zeros(k) if final.bias is None else final.bias.numpy().astype(np.float64)
 
 
 def _write_prediction(paths: store.SettingPaths, name: str, solution: Solution) -> dict[str, Any]:
     problem = solution.problem
     margins = group_margins(problem, solution.logits + solution.bias[:, None])
+    states = solution.states
     groups = []
     for i, group in enumerate(problem.groups):
         members = np.flatnonzero(problem.class_groups == i)
@@ -292,6 +298,9 @@ def _write_prediction(paths: store.SettingPaths, name: str, solution: Solution) 
                 "class_weight": problem.group_weights[i],
                 "logit_adjustment": problem.group_adjustment[i],
                 "members": members,
+                "state": state_of(states, members),
+                "decision_margin": states.decision_margin[members].mean(),
+                "sibling_margin": states.sibling_margin[members].mean(),
                 "margin": margins[i],
                 "collapsed": bool(solution.collapsed[members].all()),
             }

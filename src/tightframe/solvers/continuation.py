@@ -96,12 +96,12 @@ class Continuation:
             elif np.array_equal(position, self.positions[-1]):
                 return
             else:
-                factors = _turned(factors, last)
+                factors = turned(factors, last)
         self.positions = [*self.positions, position][-self.options.max_points :]
         self.points = [*self.points, factors][-self.options.max_points :]
 
 
-def _turned(factors: Factors, last: Factors) -> Factors:
+def turned(factors: Factors, last: Factors) -> Factors:
     """Turn U and V together to lie nearest to those of the last point (Procrustes)."""
     turn, _, back = svd(factors.left.T @ last.left + factors.right.T @ last.right)
     rotation = turn @ back

@@ -17,6 +17,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tightframe.checks import positive_float, whole_number
 from tightframe.files import read_json, replacing, to_plain, write_json
 from tightframe.path import path
 from tightframe.problem.counts import CountsLike, compact_counts
+from tightframe.problem.layers import parse_layers
 from tightframe.problem.problem import Problem
 from tightframe.solution import Solution
 from tightframe.solve import NotConvergedWarning, solve
@@ -61,6 +63,9 @@ _COLUMNS = {
     "classes": "Int64",
     "class_weight": "Float64",
     "logit_adjustment": "Float64",
+    "state": "string",
+    "decision_margin": "Float64",
+    "sibling_margin": "Float64",
     "margin": "Float64",
     "collapsed": "boolean",
     "threshold": "Float64",
@@ -200,7 +205,7 @@ def parse_values(name: str, text: str) -> list[Any]:
         If the text is neither.
     """
     if ":" not in text:
-        return [_value(name, part) for part in text.split(",")]
+        return [parse_layers(part, partial(_number, name), "/") for part in text.split(",")]
     parts = text.split(":")
     if len(parts) != 3:
         raise ValueError(f"{name}: got {text!r}, need LOW:HIGH:POINTS, as in 1e-4:1e-2:20")
@@ -216,12 +221,6 @@ def parse_values(name: str, text: str) -> list[Any]:
         )
     values: list[Any] = np.geomspace(low, high, points).tolist()
     return values
-
-
-def _value(name: str, text: str) -> float | tuple[float, ...]:
-    if "/" in text:
-        return tuple(_number(name, part) for part in text.split("/"))
-    return _number(name, text)
 
 
 def _number(name: str, text: str) -> float:
@@ -534,6 +533,7 @@ def _lines(row: Mapping[str, Any]) -> list[dict[str, Any]]:
         values["seconds"] = point["seconds"]
         for g, group in enumerate(point["groups"]):
             own = ["count", "classes", "class_weight", "logit_adjustment"]
+            own += ["state", "decision_margin", "sibling_margin"]
             own += ["margin", "collapsed", "threshold"]
             lines.append(values | {"group": g} | {name: group.get(name) for name in own})
     return lines

@@ -375,7 +375,6 @@ def best_bias(
     fit: Datafit,
     logits: BlockMatrix,
     start: Array,
-    max_steps: int = MAX_BIAS_STEPS,
 ) -> Array:
     """Minimise the objective over the bias alone, by damped Newton steps; shape (G,)."""
     sizes = fit.partition.sizes
@@ -385,7 +384,7 @@ def best_bias(
         return fit.value(logits.within, logits.mean + b[:, None]) + cost
 
     b = start
-    for _ in range(max_steps):
+    for _ in range(MAX_BIAS_STEPS):
         gradient, hessian = fit.bias_derivatives(logits.within, logits.mean + b[:, None])
         gradient = gradient + problem.bias_decay * sizes * b
         hessian = hessian + np.diag(problem.bias_decay * sizes)

@@ -1,15 +1,16 @@
-"""Thresholds: at which decays, counts and totals the classes of a group merge or vanish."""
+"""Closed forms of the decays, counts and totals at which the classes of a group collapse."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from tightframe.geometry.blocks import BlockMatrix, Partition
+from tightframe.geometry.states import DISTINCT, LOST, MERGED, VANISHED
 from tightframe.problem.problem import Problem, at_most
 from tightframe.theory.certificate import best_bias
 from tightframe.theory.closed_form import deep_linear
@@ -36,6 +37,10 @@ class GroupThreshold:
     distinct_counts : tuple of float or None
         Open interval of counts per class for which the group stays distinct at these decays, the
         other groups unchanged; None if there is none.
+    merges, lost, vanishes : float or None
+        From which logit decay on its classes are in that state: the last at which they change to it
+        and stay, until one that is worse. None if they never are, and from the closed forms of this
+        module alone: `tightframe.thresholds` finds them.
     """
 
     count: int
@@ -44,6 +49,18 @@ class GroupThreshold:
     collapsed: bool | None
     total_samples: float | None
     distinct_counts: tuple[float, float] | None
+    merges: float | None = None
+    lost: float | None = None
+    vanishes: float | None = None
+
+    def state_at(self, logit_decay: float) -> str:
+        """Return the state at a decay: the one that is reached last, worst at a tie."""
+        reached = {MERGED: self.merges, LOST: self.lost, VANISHED: self.vanishes}
+        state, last = DISTINCT, 0.0
+        for name, place in reached.items():
+            if place is not None and bool(at_most(place, logit_decay)) and place >= last:
+                state, last = name, place
+        return state
 
 
 @dataclass(frozen=True)
@@ -54,18 +71,24 @@ class Thresholds:
     ----------
     kind : {"merge", "vanish"}
         What collapse means: the classes of a group share one mean, or their means are zero.
-    logit_decay : float
+    logit_decay : float or None
         ``sqrt(weight_decay feature_decay)`` of the problem; with several layers the geometric mean
-        of all decays.
+        of all decays. None where none were given.
     total_collapse : float
         From this logit decay on, all class means are zero.
     groups : tuple of GroupThreshold
     """
 
     kind: str
-    logit_decay: float
+    logit_decay: float | None
     total_collapse: float
     groups: tuple[GroupThreshold, ...]
+
+    def without_decays(self) -> Thresholds:
+        """Return these without what belongs to the problem's own decays."""
+        none: dict[str, Any] = dict.fromkeys(("collapsed", "total_samples", "distinct_counts"))
+        groups = tuple(replace(group, **none) for group in self.groups)
+        return replace(self, logit_decay=None, groups=groups)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything JSON-ready."""
@@ -73,7 +96,7 @@ class Thresholds:
 
 
 def thresholds(problem: Problem) -> Thresholds:
-    """Return the decays, totals and counts at which each group collapses.
+    """Return the decays, totals and counts at which each group collapses, by closed forms alone.
 
     One layer, real features: the classes of a group of two or more merge iff ``sqrt(n_i)/N <=
     lambda``, whatever the other groups, the bias and the loss (docs/theory.md section 6; Hong &

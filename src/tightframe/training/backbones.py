@@ -327,7 +327,7 @@ def adapted(
         Its classifier is replaced by an `torch.nn.Identity`.
     head : str, optional
         Dotted name of the classifier; None looks for the usual names
-        (`tightframe.capture.hooks.find_head`).
+        (`tightframe.heads.find.find_head`).
     input_shape : (int, int, int), optional
         Inputs (B, p) are reshaped to it; None passes them as they are.
     last_relu : bool

@@ -115,7 +115,7 @@ def test_a_rotated_copy_is_turned_back():
 def test_vanished_classes_have_zero_vectors():
     result = shown(State(weight_decay="5", feature_decay="5"), LIGHT, None)
     assert result["message"] == ""
-    assert "collapsed: 5 of 500, 5 of 100" in result["headline"]
+    assert "vanished: 5 of 500, 5 of 100" in result["headline"]
     assert "rank 0" in result["headline"]
 
 

@@ -274,7 +274,7 @@ def test_orders_hold_by_more_than_half_of_the_minimisers(share, outcome, monkeyp
             return found
         return {key: etf[key] + share * (found[key] - etf[key]) for key in found}
 
-    monkeypatch.setattr(norms_angles, "values_of", between)
+    monkeypatch.setattr(shared, "values_of", between)
     verdicts = FIGURES["norms-angles"].judge(ideal("norms-angles"))
     for found in (verdicts[1], verdicts[3]):
         assert found.outcome == outcome

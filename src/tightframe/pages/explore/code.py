@@ -64,8 +64,11 @@ def python_code(state: State, solution: Solution, file: str | None) -> str:
 
 
 _MARGINS: _Lines = (
-    ["from tightframe.advice.prediction import group_margins"],
-    ["to_a_sibling = solution.group_margins", "to_the_nearest = group_margins(solution)"],
+    [],
+    [
+        "to_a_sibling = solution.group_margins",
+        "to_the_nearest = solution.group_states.decision_margin",
+    ],
 )
 
 _MARGINS_OF_CLASSES: _Lines = (
@@ -133,8 +136,9 @@ def _advice(state: State) -> list[str]:
 
 def _measured(file: str) -> list[str]:
     return [
-        f"report = measure(read_arrays({file!r})).report",
-        "verdicts = group_verdicts(problem, solution, report.logits)",
+        f"arrays = read_arrays({file!r})",
+        "report = measure(arrays).report",
+        "verdicts = group_verdicts(problem, solution, report.logits, arrays.get('bias'))",
         "distances = report.distances(solution.geometry)",
     ]
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tightframe.advice import prediction as outlook
+from tightframe.geometry.states import STATES
 from tightframe.problem.problem import Problem
 from tightframe.solution import Solution
 from tightframe.training.margins import group_margins
@@ -21,9 +21,9 @@ class Margins(NamedTuple):
     sibling : ndarray
         Own logit minus a sibling's; for a class alone the largest other.
     nearest : ndarray
-        Own logit minus the largest of all others, bias included.
+        Decision margin: own logit minus the largest of all others, bias included.
     collapsed : ndarray of bool
-        Whether the group is predicted to collapse; measured margins have no such verdict: False.
+        Whether the group is predicted to share one prediction or to vanish; False if measured.
     """
 
     sibling: NDArray[np.float64]
@@ -39,7 +39,7 @@ def is_grouped(solution: Solution) -> bool:
 def predicted(solution: Solution) -> Margins:
     """Return the margins of a solution; means over the classes where they differ in a group."""
     if is_grouped(solution):
-        nearest = outlook.group_margins(solution)
+        nearest = solution.group_states.decision_margin
         return Margins(solution.group_margins, nearest, solution.group_collapsed)
     found = of_logits(solution.problem, solution.logits + solution.bias[:, None])
     groups = solution.problem.class_groups
@@ -56,3 +56,14 @@ def of_logits(problem: Problem, logits: ArrayLike) -> Margins:
     nearest = np.bincount(groups, own - rivals.max(axis=0)) / np.bincount(groups)
     none = np.zeros(len(problem.groups), dtype=bool)
     return Margins(group_margins(problem, logits), nearest, none)
+
+
+def states(solution: Solution) -> list[str]:
+    """Return the state of every group's classes; the worst one where they differ in a group."""
+    if is_grouped(solution):
+        found: list[str] = solution.group_states.state.tolist()
+        return found
+    worst = np.full(len(solution.problem.groups), len(STATES))
+    order = np.array([STATES.index(state) for state in solution.states.state])
+    np.minimum.at(worst, solution.problem.class_groups, order)
+    return [STATES[i] for i in worst]

@@ -15,6 +15,7 @@ from tightframe.pages.explore import compute, views
 from tightframe.pages.explore.code import python_code
 from tightframe.pages.explore.figures import Picture
 from tightframe.pages.explore.state import VIEWS, State
+from tightframe.pages.explore.tables import attributes
 from tightframe.pages.explore.upload import MAX_UPLOAD, Measured, Shelf
 from tightframe.problem.problem import BIASES, FEATURES, LOSSES
 from tightframe.solution import Solution
@@ -177,7 +178,7 @@ def _section(name: str, children: list[Any]) -> Any:
         [title, *children],
         id=f"{name}-view",
         className="card view",
-        **views.attributes(aria_labelledby=f"{name}-title"),
+        **attributes(aria_labelledby=f"{name}-title"),
     )
 
 
@@ -233,7 +234,7 @@ def _measured() -> list[Any]:
             "perhaps bias (K,): up to 256 MiB, 512 MiB unpacked. It does not leave this computer."
         ),
         html.Div(
-            id="drop", **views.attributes(data_limit=str(MAX_UPLOAD))
+            id="drop", **attributes(data_limit=str(MAX_UPLOAD))
         ),  # the file field: Dash has none that the keyboard reaches
         html.P(id="upload-message", role="alert", className="message"),
         html.Div(id="measured-report"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
+from tightframe.problem.layers import format_layers, parse_layers
 from tightframe.problem.problem import LOSSES, Problem
 
 #: What the page can show, and what its tabs are called.
@@ -80,7 +82,7 @@ class State:
         values: dict[str, str] = {}
         for name, value in problem.to_dict().items():
             if isinstance(value, list):
-                value = ",".join(repr(item) for item in value)
+                value = format_layers(value)
             values[name] = "" if value is None else str(value)
         return cls(**(values | others))
 
@@ -100,11 +102,10 @@ class State:
         for name, text in asdict(self).items():
             if len(text) > MAX_TEXT:
                 raise ValueError(f"{name}: got {len(text)} characters, allowed are {MAX_TEXT}")
-        decays = tuple(_number("weight_decay", part) for part in self.weight_decay.split(","))
         given: dict[str, Any] = {"counts": self.counts.strip()}
         if self.loss != LOSSES[0]:
             given["loss"] = self.loss
-        given["weight_decay"] = decays if len(decays) > 1 else decays[0]
+        given["weight_decay"] = parse_layers(self.weight_decay, partial(_number, "weight_decay"))
         given["feature_decay"] = _number("feature_decay", self.feature_decay)
         if self.bias != "none":
             given["bias"] = self.bias

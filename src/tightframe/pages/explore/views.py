@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,12 +11,15 @@ from dash import html
 from tightframe.advice.advise import Proposal
 from tightframe.advice.prediction import describe
 from tightframe.figures.style import Ink
+from tightframe.figures.table import Column, Table
 from tightframe.geometry.dense import orthogonal_frame, seli, simplex_etf
-from tightframe.metrics.registry import METRICS
+from tightframe.geometry.states import DISTINCT, STATES
 from tightframe.pages.explore import compute, figures
 from tightframe.pages.explore.figures import Picture, group_names
 from tightframe.pages.explore.margins import predicted as predicted_margins
+from tightframe.pages.explore.margins import states as predicted_states
 from tightframe.pages.explore.state import State
+from tightframe.pages.explore.tables import to_dash
 from tightframe.pages.explore.upload import Measured
 from tightframe.pages.explore.vectors import principal_vectors, turned_onto
 from tightframe.path import Path
@@ -42,11 +42,15 @@ MAX_ROWS = 30
 def headline(solution: Solution) -> str:
     """Return the solution in a line."""
     problem = solution.problem
-    state = predicted_margins(solution).collapsed
-    collapsed = [name for name, gone in zip(group_names(problem), state, strict=True) if gone]
-    gone = f"collapsed: {', '.join(collapsed[:6])}" if collapsed else "all classes stay distinct"
-    if len(collapsed) > 6:
-        gone += f" and {len(collapsed) - 6} more groups"
+    found = list(zip(group_names(problem), predicted_states(solution), strict=True))
+    parts = []
+    for state in STATES:
+        names = [name for name, own in found if own == state]
+        if state == DISTINCT or not names:
+            continue
+        more = f" and {len(names) - 6} more groups" if len(names) > 6 else ""
+        parts.append(f"{state}: {', '.join(names[:6])}{more}")
+    gone = "; ".join(parts) or "all classes stay distinct"
     gap = "no certificate" if solution.gap is None else f"certified gap {solution.gap:.1e}"
     return (
         f"{problem.num_classes} classes, {problem.num_samples} samples: {gone}; rank "
@@ -84,30 +88,38 @@ def margins(solution: Solution, measured: Measured | None, ink: Ink) -> tuple[Pi
     predicted = predicted_margins(solution)
     picture = figures.margins(problem, predicted, found, ink)
     limits = compute.thresholds(problem)
-    header = ["classes", "samples each", "margin to a sibling", "to the nearest class"]
-    header += ["predicted", "collapses from λ ="]
+    margin = Column("", align="right", format=".5g")
+    names = ["sibling margin", "decision margin"]
+    collapse = "collapses" if limits is None else f"{limits.kind}s"
+    columns: list[str | Column] = [
+        Column("classes", align="left"),
+        Column("samples each", align="right"),
+        *(replace(margin, name=name) for name in names),
+        "predicted",
+        Column(f"{collapse} from λ =", align="right", format=".4g"),
+    ]
     if found is not None:
-        header += ["measured, sibling", "measured, nearest"]
+        columns += [replace(margin, name=f"measured {name}") for name in names]
+    states = predicted_states(solution)
     rows = []
     weights, shifts = problem.group_weights, problem.group_adjustment
     chosen = np.unique(np.linspace(0, len(problem.groups) - 1, MAX_ROWS).round().astype(int))
     for g in chosen.tolist():
         group = problem.groups[g]
-        limit = None if limits is None else limits.groups[g].logit_decay
         row = [
-            str(group.classes),
+            group.classes,
             with_loss_terms(str(group.count), weights[g], shifts[g]),
-            f"{predicted.sibling[g]:.5g}",
-            f"{predicted.nearest[g]:.5g}",
-            "collapsed" if predicted.collapsed[g] else "distinct",
-            "-" if limit is None else f"{limit:.4g}",
+            predicted.sibling[g],
+            predicted.nearest[g],
+            states[g],
+            None if limits is None else limits.groups[g].logit_decay,
         ]
         if found is not None:
-            row += [f"{found.sibling[g]:.5g}", f"{found.nearest[g]:.5g}"]
+            row += [found.sibling[g], found.nearest[g]]
         rows.append(row)
     few = len(rows) < len(problem.groups)
     title = f"Margins of {len(rows)} of {len(problem.groups)} groups" if few else "Margins"
-    return picture, table(title, header, rows)
+    return picture, to_dash(Table(title, columns, rows, missing="-"))
 
 
 def path(problem: Problem, measured: Measured | None, ink: Ink) -> Picture:
@@ -167,17 +179,23 @@ def advice(state: State) -> list[Any]:
         [
             describe(group),
             group.state,
-            f"{group.margin:.4g}",
-            f"{group.angle:.4g}°",
-            f"{safety.factor:.4g}",
+            group.decision_margin,
+            group.angle,
+            safety.factor,
         ]
         for group, safety in zip(found.now.groups, found.safety, strict=True)
     ]
-    header = ["group", "state", "margin", "angle", "safety factor"]
+    columns: list[str | Column] = [
+        "group",
+        "state",
+        Column("decision margin", format=".4g"),
+        Column("angle", format=".4g", suffix="°"),
+        Column("safety factor", format=".4g"),
+    ]
     items = [_proposal(proposal, state) for proposal in found.proposals]
     plain = [_proposal(proposal, state) for proposal in found.plain_remedies]
     more = "; ".join(
-        f"{times} times the samples: smallest margin {after.margin:.4g}"
+        f"{times} times the samples: smallest decision margin {after.decision_margin:.4g}"
         for times, after in found.more_data
     )
     return [
@@ -186,7 +204,7 @@ def advice(state: State) -> list[Any]:
             f"{found.largest_decay:.4g}."
         ),
         *([html.Ul([html.Li(text) for text in found.warnings])] if found.warnings else []),
-        table("Groups now", header, groups),
+        to_dash(Table("Groups now", columns, groups)),
         *([html.H3("What helps"), html.Ul(items)] if items else []),
         *([html.H3("Plain remedies, for comparison"), html.Ul(plain)] if plain else []),
         html.P(f"With more data of the same kind, {more}."),
@@ -201,7 +219,8 @@ def _proposal(proposal: Proposal, state: State) -> Any:
     after = replace(after, feature_decay_of=state.feature_decay_of)
     return html.Li(
         [
-            f"{proposal.text} Smallest margin then: {proposal.after.margin:.4g}. ",
+            f"{proposal.text} Smallest decision margin then: "
+            f"{proposal.after.decision_margin:.4g}. ",
             html.A("Show this", href=f"/?{after.query()}"),
         ]
     )
@@ -212,22 +231,18 @@ def _proposal(proposal: Proposal, state: State) -> Any:
 
 def measured_tables(measured: Measured, solution: Solution | None) -> list[Any]:
     """Return what a file says, and how that compares with the prediction."""
-    from tightframe.runs.verdicts import group_verdicts
+    from tightframe.runs.tables import distance_table, leading_table
+    from tightframe.runs.verdicts import CRITERIA, group_verdicts
 
     report = measured.report
-    scalars = [
-        [metric.label, "-" if value is None else f"{value:.5g}"]
-        for metric in METRICS
-        if metric.place
-        for value in (report.numbers[metric.key],)
-    ]
     targets = [simplex_etf(len(report.counts)), orthogonal_frame(len(report.counts))]
     targets.append(seli(report.counts))
     sentences: list[Any] = []
     if solution is not None:
         targets.insert(0, solution.geometry)
-        verdicts = group_verdicts(solution.problem, solution, report.logits)
+        verdicts = group_verdicts(solution.problem, solution, report.logits, measured.bias)
         sentences = [html.Li(verdict.sentence) for verdict in verdicts]
+        sentences.append(html.Li(CRITERIA))
     if solution is not None and coverage(solution.problem).is_certified:
         bound = certify(
             solution.problem,
@@ -241,53 +256,9 @@ def measured_tables(measured: Measured, solution: Solution | None) -> list[Any]:
                 "the global minimum (certified)."
             )
         )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of zero matrices: NaN, shown as a dash
-        rows = [
-            [target.name, *(_distance(report.distances(target)[part]) for part in _DISTANCES)]
-            for target in targets
-        ]
     return [
         html.P(f"{measured.name}: {report.num_samples} samples, counts {measured.counts}."),
         *([html.Ul(sentences)] if sentences else []),
-        table("Normalised distance (0 to 2)", ["to", *_DISTANCES.values()], rows),
-        table("Collapse metrics", ["metric", "value"], scalars),
+        to_dash(distance_table(report, targets)),
+        to_dash(replace(leading_table(report), title="Collapse metrics")),
     ]
-
-
-_DISTANCES = {
-    "logits": "logits",
-    "classifier": "classifier",
-    "means": "means",
-    "centered_means": "centred means",
-}
-
-
-def _distance(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.4f}"
-
-
-# -- tables ----------------------------------------------------------------------------------------
-
-
-def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
-    """Return a table that scrolls by itself where it is too wide."""
-    head = html.Thead(html.Tr([html.Th(name, scope="col") for name in header]))
-    body = html.Tbody(
-        [
-            html.Tr([html.Th(row[0], scope="row"), *(html.Td(cell) for cell in row[1:])])
-            for row in rows
-        ]
-    )
-    return html.Div(
-        html.Table([html.Caption(title), head, body]),
-        className="scroll",
-        tabIndex=0,
-        role="region",
-        **attributes(aria_label=title),
-    )
-
-
-def attributes(**values: str) -> Any:
-    """Return attributes whose names have hyphens in HTML, as Dash takes them."""
-    return {name.replace("_", "-"): value for name, value in values.items()}

@@ -6,19 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tightframe.figures.model import Panel
-from tightframe.reproduce.papers.dang_2023.shared import (
-    BIAS_NAMES,
-    DEPTHS,
-    NETWORK_NOTE,
-    collapse_charts,
-    final_table,
-    judge_collapse,
-    network,
-    network_problem,
-    paper_setting,
-    theory,
-    title_of,
-)
+from tightframe.reproduce.papers.dang_2023 import shared
 from tightframe.reproduce.results import Results
 from tightframe.reproduce.spec import Figure, Task, Verdict
 
@@ -28,20 +16,22 @@ _WIDTHS = (512, 1024, 2048)
 
 def _tasks(scale: str) -> list[Task]:
     counts = _CIFAR if scale == "paper" else "100x10"
-    setting = paper_setting(counts, 1e-4, 128, 50_000)
+    setting = shared.paper_setting(counts, 1e-4, 128, 50_000)
     tasks = [
-        theory([network_problem(counts, setting, depth, bias)], layers=depth, bias=bias)
-        for depth in DEPTHS
-        for bias in BIAS_NAMES
+        shared.theory(
+            [shared.network_problem(counts, setting, depth, bias)], layers=depth, bias=bias
+        )
+        for depth in shared.DEPTHS
+        for bias in shared.BIAS_NAMES
     ]
     # Twenty epochs are too few for more than three linear layers.
-    depths = DEPTHS[:2] if scale == "smoke" else DEPTHS
+    depths = shared.DEPTHS[:2] if scale == "smoke" else shared.DEPTHS
     for depth in depths:
-        for bias in BIAS_NAMES:
+        for bias in shared.BIAS_NAMES:
             for name, own, more in _backbones(scale, setting):
                 labels = {"layers": depth, "bias": bias, "network": name}
                 given = {"depth": depth, "bias": bias, **more}
-                tasks.append(network(scale, counts, own, given, **labels))
+                tasks.append(shared.network(scale, counts, own, given, **labels))
     return tasks
 
 
@@ -64,18 +54,20 @@ def _backbones(
 
 def _judge(results: Results) -> list[Verdict]:
     verdicts = []
-    for bias, name in BIAS_NAMES.items():
+    for bias, name in shared.BIAS_NAMES.items():
         frame = "simplex ETF" if bias == "free" else "orthogonal frame"
         part = results.select(what="network", bias=bias)
         claim = f"networks with {name}: NC1 and the distances to the {frame} fall to near 0"
-        verdicts.append(judge_collapse(part, "network", claim, f"{title_of(results)}, {name}"))
+        verdicts.append(
+            shared.judge_collapse(part, "network", claim, f"{shared.title_of(results)}, {name}")
+        )
     return verdicts
 
 
 def _draw(results: Results) -> list[Panel]:
     part = results.select(what="network")
-    table = final_table(part, f"{title_of(results)}, end of training")
-    return [*collapse_charts(part, title_of(results), "epoch"), table]
+    table = shared.final_table(part, f"{shared.title_of(results)}, end of training")
+    return [*shared.collapse_charts(part, shared.title_of(results), "epoch"), table]
 
 
 FIGURE = Figure(
@@ -88,7 +80,7 @@ FIGURE = Figure(
     tasks=_tasks,
     judge=_judge,
     draw=_draw,
-    note=NETWORK_NOTE + " At scale paper VGG13 stands for VGG16, and charts show the MLP "
+    note=shared.NETWORK_NOTE + " At scale paper VGG13 stands for VGG16, and charts show the MLP "
     "of width 2048; ResNet18 and VGG decay all parameters, as the paper's do.",
     place=2,
 )

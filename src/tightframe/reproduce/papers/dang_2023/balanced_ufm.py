@@ -5,30 +5,24 @@ from __future__ import annotations
 from tightframe.figures.model import Panel
 from tightframe.geometry.dense import orthogonal_frame, simplex_etf
 from tightframe.reproduce.judging import certified, decided, largest, relative_gap, verdict
-from tightframe.reproduce.papers.dang_2023.shared import (
-    BIAS_NAMES,
-    DEPTHS,
-    DESCENT_NOTE,
-    balanced_problem,
-    collapse_charts,
-    final_table,
-    judge_collapse,
-    theory,
-    ufm,
-)
+from tightframe.reproduce.papers.dang_2023 import shared
 from tightframe.reproduce.results import Results, Run
 from tightframe.reproduce.spec import Figure, Task, Verdict
 from tightframe.reproduce.tasks import GRAMS
 
 
 def _tasks(scale: str) -> list[Task]:
-    problems = [balanced_problem(depth, bias) for depth in DEPTHS for bias in BIAS_NAMES]
+    problems = [
+        shared.balanced_problem(depth, bias)
+        for depth in shared.DEPTHS
+        for bias in shared.BIAS_NAMES
+    ]
     return [
-        theory(problems),
+        shared.theory(problems),
         *(
-            ufm(scale, [balanced_problem(depth, bias)], layers=depth, bias=bias)
-            for depth in DEPTHS
-            for bias in BIAS_NAMES
+            shared.ufm(scale, [shared.balanced_problem(depth, bias)], layers=depth, bias=bias)
+            for depth in shared.DEPTHS
+            for bias in shared.BIAS_NAMES
         ),
     ]
 
@@ -60,17 +54,20 @@ def _judge(results: Results) -> list[Verdict]:
             f"{gap:.1g}) are within {worst:.1g} of the claimed frames.",
         )
     ]
-    for bias, name in BIAS_NAMES.items():
+    for bias, name in shared.BIAS_NAMES.items():
         frame = "simplex ETF" if bias == "free" else "orthogonal frame"
         part = results.select(what="UFM", bias=bias)
         claim = f"with {name}, NC1 and the distances to the {frame} fall to near 0"
-        verdicts.append(judge_collapse(part, "UFM", claim, f"UFM, {name}"))
+        verdicts.append(shared.judge_collapse(part, "UFM", claim, f"UFM, {name}"))
     return verdicts
 
 
 def _draw(results: Results) -> list[Panel]:
     part = results.select(what="UFM")
-    return [*collapse_charts(part, "UFM", "iteration"), final_table(part, "UFM, end of training")]
+    return [
+        *shared.collapse_charts(part, "UFM", "iteration"),
+        shared.final_table(part, "UFM, end of training"),
+    ]
 
 
 FIGURE = Figure(
@@ -84,6 +81,6 @@ FIGURE = Figure(
     tasks=_tasks,
     judge=_judge,
     draw=_draw,
-    note=DESCENT_NOTE,
+    note=shared.DESCENT_NOTE,
     place=1,
 )

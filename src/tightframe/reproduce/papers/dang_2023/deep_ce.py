@@ -14,6 +14,7 @@ from scipy.optimize import minimize_scalar
 
 from tightframe.figures.model import Chart, Curve, HeatMaps, Mark, Matrix, Panel, Table
 from tightframe.geometry.dense import normalized_distance, simplex_etf
+from tightframe.problem.counts import format_runs
 from tightframe.problem.problem import Problem
 from tightframe.reproduce.judging import (
     certified,
@@ -23,7 +24,7 @@ from tightframe.reproduce.judging import (
     unless_early,
     verdict,
 )
-from tightframe.reproduce.papers.dang_2023.shared import BIAS_NAMES, UFM_LIMIT, ufm
+from tightframe.reproduce.papers.dang_2023 import shared
 from tightframe.reproduce.results import Array, Results, Run
 from tightframe.reproduce.spec import Figure, Task, Verdict
 from tightframe.theory.certificate import factored_objective
@@ -53,7 +54,7 @@ def _ce_problem(point: Sequence[Any], bias: str = "none", *, equal: bool = False
     """Return the problem of a point; with equal decays the logits are the same."""
     classes, depth, weight_decay, feature_decay = point
     problem = Problem(
-        f"10x{classes}",
+        format_runs([(10, classes)]),
         weight_decay=weight_decay,
         feature_decay=feature_decay,
         depth=depth,
@@ -76,14 +77,14 @@ def _tasks(scale: str) -> list[Task]:
             continue
         own = {"point": i, "classes": point[0], "layers": point[1]}
         # What is not asked for at scale smoke would take most of the time there.
-        for bias in BIAS_NAMES if not smoke or point[0] == 4 else ("none",):
+        for bias in shared.BIAS_NAMES if not smoke or point[0] == 4 else ("none",):
             problems = [_ce_problem(point, bias).to_dict()]
             search = {} if smoke else {"starts": 16}
             arguments = {"problems": problems, "arrays": True, **search}
             tasks.append(Task("solve", arguments, {"what": "theory", "bias": bias, **own}))
         if not smoke or point[0] < 10:
             equal = [_ce_problem(point, equal=True).to_dict()]
-            tasks.append(ufm(scale, equal, 2 * point[0], options, **own))
+            tasks.append(shared.ufm(scale, equal, 2 * point[0], options, **own))
     return tasks
 
 
@@ -289,13 +290,13 @@ def _judge_descent(runs: Sequence[Run], scale: str) -> list[Verdict]:
             f"ETF, by up to {most:.5f}; {near} end at its loss.",
         ),
         verdict(
-            decided(flat, unless_early(flat, single < UFM_LIMIT, scale)),
+            decided(flat, unless_early(flat, single < shared.UFM_LIMIT, scale)),
             criterion="with one layer the logits of every run end within "
-            f"{UFM_LIMIT:g} of a simplex ETF's",
+            f"{shared.UFM_LIMIT:g} of a simplex ETF's",
             claimed="with one layer training ends in a simplex ETF",
             predicted=0.0,
             measured=single,
-            tolerance=UFM_LIMIT,
+            tolerance=shared.UFM_LIMIT,
             sentence=f"UFM, M = 1: the logits end at most {single:.1g} from a simplex ETF's.",
         ),
     ]
@@ -330,7 +331,7 @@ def _loss_table(losses: Sequence[_Losses]) -> Table:
     lines: list[list[Any]] = [
         [
             *_point(one.run),
-            BIAS_NAMES[one.run.problem.bias],
+            shared.BIAS_NAMES[one.run.problem.bias],
             f"{one.etf:.6f}",
             f"{one.best:.6f}",
             one.rank,

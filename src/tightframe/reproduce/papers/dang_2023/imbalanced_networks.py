@@ -9,19 +9,8 @@ import numpy as np
 from tightframe.figures.model import Panel
 from tightframe.geometry.dense import normalized_distance
 from tightframe.reproduce.judging import below, largest
+from tightframe.reproduce.papers.dang_2023 import shared
 from tightframe.reproduce.papers.dang_2023.frames import length_table
-from tightframe.reproduce.papers.dang_2023.shared import (
-    IMBALANCED_DEPTHS,
-    NETWORK_NOTE,
-    collapse_charts,
-    final_table,
-    judge_collapse,
-    network,
-    network_problem,
-    paper_setting,
-    theory,
-    title_of,
-)
 from tightframe.reproduce.results import Results, Run
 from tightframe.reproduce.spec import Figure, Task, Verdict
 
@@ -31,15 +20,19 @@ IMBALANCED_CIFAR = "100x2,200x2,300x2,400x2,500x2"
 def _tasks(scale: str) -> list[Task]:
     counts = IMBALANCED_CIFAR if scale == "paper" else "20x2,40x2,60x2,80x2,100x2"
     # The code takes all 3000 samples in one batch.
-    setting = paper_setting(counts, 1e-5, 3000, 3000)
-    tasks = [theory([network_problem(counts, setting, depth) for depth in IMBALANCED_DEPTHS])]
+    setting = shared.paper_setting(counts, 1e-5, 3000, 3000)
+    tasks = [
+        shared.theory(
+            [shared.network_problem(counts, setting, depth) for depth in shared.IMBALANCED_DEPTHS]
+        )
+    ]
     more: dict[str, Any] = {}
     if scale == "cpu":
         more = {"epochs": 900, "warmup_epochs": 450, "measure_every": 30}
     if scale == "paper":
         more = {"batch_size": None, "epochs": 12_000, "milestones": [6000], "measure_every": 200}
-    for depth in IMBALANCED_DEPTHS[:2] if scale == "smoke" else IMBALANCED_DEPTHS:
-        tasks.append(network(scale, counts, setting, {"depth": depth, **more}, layers=depth))
+    for depth in shared.IMBALANCED_DEPTHS[:2] if scale == "smoke" else shared.IMBALANCED_DEPTHS:
+        tasks.append(shared.network(scale, counts, setting, {"depth": depth, **more}, layers=depth))
     return tasks
 
 
@@ -61,7 +54,7 @@ def _judge(results: Results) -> list[Verdict]:
     ratio = largest(part, _share)
     smoke = results.scale == "smoke"
     return [
-        judge_collapse(part, "network", claim, title_of(results)),
+        shared.judge_collapse(part, "network", claim, shared.title_of(results)),
         below(
             ratio,
             0.5,
@@ -71,7 +64,7 @@ def _judge(results: Results) -> list[Verdict]:
             "orthogonal frame of the counts as from the frame of equal lengths",
             claimed="lengths depend on the number of samples: larger classes have longer "
             "classifier rows",
-            sentence=f"{title_of(results)}: the distance to the predicted frame is at most "
+            sentence=f"{shared.title_of(results)}: the distance to the predicted frame is at most "
             f"{ratio:.2g} of that to an orthogonal frame of equal lengths"
             + (", after a short training." if smoke else "."),
         ),
@@ -79,10 +72,10 @@ def _judge(results: Results) -> list[Verdict]:
 
 
 def _draw(results: Results) -> list[Panel]:
-    part, name = results.select(what="network"), title_of(results)
+    part, name = results.select(what="network"), shared.title_of(results)
     return [
-        *collapse_charts(part, name, "epoch"),
-        final_table(part, f"{name}, end of training"),
+        *shared.collapse_charts(part, name, "epoch"),
+        shared.final_table(part, f"{name}, end of training"),
         length_table(part.done, f"Squared lengths, the paper's formula and {name}"),
     ]
 
@@ -96,6 +89,6 @@ FIGURE = Figure(
     tasks=_tasks,
     judge=_judge,
     draw=_draw,
-    note=NETWORK_NOTE + " Counts are a fifth of the paper's.",
+    note=shared.NETWORK_NOTE + " Counts are a fifth of the paper's.",
     place=4,
 )

@@ -9,19 +9,8 @@ import numpy as np
 
 from tightframe.figures.model import HeatMaps, Matrix, Panel, block_borders
 from tightframe.reproduce.judging import decided, first_by, largest, unless_early, verdict
+from tightframe.reproduce.papers.dang_2023 import shared
 from tightframe.reproduce.papers.dang_2023.frames import length_table, lengths
-from tightframe.reproduce.papers.dang_2023.shared import (
-    DESCENT_NOTE,
-    IMBALANCED,
-    IMBALANCED_DEPTHS,
-    SYNTHETIC_DECAY,
-    UFM_LIMIT,
-    collapse_charts,
-    judge_collapse,
-    mse,
-    theory,
-    ufm,
-)
 from tightframe.reproduce.results import Results, Run
 from tightframe.reproduce.spec import Figure, Task, Verdict
 
@@ -35,15 +24,15 @@ def _length_error(run: Run) -> float:
 
 
 def _imbalanced_problem(depth: int) -> dict[str, Any]:
-    return mse(IMBALANCED, SYNTHETIC_DECAY, depth)
+    return shared.mse(shared.IMBALANCED, shared.SYNTHETIC_DECAY, depth)
 
 
 def _tasks(scale: str) -> list[Task]:
     return [
-        theory([_imbalanced_problem(depth) for depth in IMBALANCED_DEPTHS]),
+        shared.theory([_imbalanced_problem(depth) for depth in shared.IMBALANCED_DEPTHS]),
         *(
-            ufm(scale, [_imbalanced_problem(depth)], layers=depth, bias="none")
-            for depth in IMBALANCED_DEPTHS
+            shared.ufm(scale, [_imbalanced_problem(depth)], layers=depth, bias="none")
+            for depth in shared.IMBALANCED_DEPTHS
         ),
     ]
 
@@ -69,8 +58,8 @@ def _judge(results: Results) -> list[Verdict]:
     claim = "NC1 and the distances to the general orthogonal frame fall to near 0"
     return [
         _judge_lengths(theory, 1e-6, "Certified minimisers"),
-        _judge_lengths(part, UFM_LIMIT, "UFM"),
-        judge_collapse(part, "UFM", claim, "UFM"),
+        _judge_lengths(part, shared.UFM_LIMIT, "UFM"),
+        shared.judge_collapse(part, "UFM", claim, "UFM"),
     ]
 
 
@@ -87,7 +76,7 @@ def _diagonal_maps(runs: Sequence[Run], title: str) -> HeatMaps:
 def _draw(results: Results) -> list[Panel]:
     part = results.select(what="UFM")
     return [
-        *collapse_charts(part, "UFM", "iteration"),
+        *shared.collapse_charts(part, "UFM", "iteration"),
         length_table(part.done, "Squared lengths, the paper's formula and the trained UFM"),
         _diagonal_maps(part.done, "W Wᵀ of the trained UFM over its largest entry"),
     ]
@@ -104,6 +93,6 @@ FIGURE = Figure(
     tasks=_tasks,
     judge=_judge,
     draw=_draw,
-    note=DESCENT_NOTE,
+    note=shared.DESCENT_NOTE,
     place=3,
 )

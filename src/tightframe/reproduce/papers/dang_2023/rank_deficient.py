@@ -10,19 +10,7 @@ from numpy.typing import ArrayLike
 from tightframe.figures.model import Chart, Curve, HeatMaps, Matrix, Panel
 from tightframe.geometry.dense import normalized_distance
 from tightframe.reproduce.judging import decided, first_by, largest, unless_early, verdict
-from tightframe.reproduce.papers.dang_2023.shared import (
-    BIAS_NAMES,
-    SYNTHETIC_DECAY,
-    UFM_LIMIT,
-    VANISHED,
-    above,
-    balanced_problem,
-    mse,
-    network,
-    small,
-    theory,
-    ufm,
-)
+from tightframe.reproduce.papers.dang_2023 import shared
 from tightframe.reproduce.results import Results, Run
 from tightframe.reproduce.spec import Figure, Task, Verdict
 
@@ -38,24 +26,31 @@ def _tasks(scale: str) -> list[Task]:
     tasks = []
     steps = {"schedule": [[300, 5.0], [600, 10.0]], "iterations": 2000} if scale == "smoke" else {}
     for dim in _RANK_DIMS:
-        problems = [mse(_RANK_COUNTS, SYNTHETIC_DECAY, depth, dim=dim) for depth in _RANK_DEPTHS]
-        tasks.append(theory(problems, classes="distinct", width=dim))
-        tasks.append(ufm(scale, problems, dim, steps, classes="distinct", width=dim))
+        problems = [
+            shared.mse(_RANK_COUNTS, shared.SYNTHETIC_DECAY, depth, dim=dim)
+            for depth in _RANK_DEPTHS
+        ]
+        tasks.append(shared.theory(problems, classes="distinct", width=dim))
+        tasks.append(shared.ufm(scale, problems, dim, steps, classes="distinct", width=dim))
     balanced = [
-        balanced_problem(depth, bias, dim=2) for depth in _RANK_DEPTHS for bias in BIAS_NAMES
+        shared.balanced_problem(depth, bias, dim=2)
+        for depth in _RANK_DEPTHS
+        for bias in shared.BIAS_NAMES
     ]
-    tasks.append(theory(balanced, classes="balanced", width=2))
-    tasks.append(ufm(scale, balanced, 2, steps, classes="balanced", width=2))
+    tasks.append(shared.theory(balanced, classes="balanced", width=2))
+    tasks.append(shared.ufm(scale, balanced, 2, steps, classes="balanced", width=2))
     for depth, setting in _RANK_SETTINGS.items():
         # The prediction comes with the network's own rows.
-        more = {**small(scale), "feature_dim": _RANK_NETWORK_DIM, "depth": depth}
-        tasks.append(network(scale, _RANK_NETWORK, setting, more, classes="distinct", layers=depth))
+        more = {**shared.small(scale), "feature_dim": _RANK_NETWORK_DIM, "depth": depth}
+        tasks.append(
+            shared.network(scale, _RANK_NETWORK, setting, more, classes="distinct", layers=depth)
+        )
     return tasks
 
 
 def dropped(logits: ArrayLike) -> list[int]:
     """Return the classes whose own mean logit has vanished (below `VANISHED`)."""
-    return [int(k) for k in np.flatnonzero(np.diagonal(np.asarray(logits)) < VANISHED)]
+    return [int(k) for k in np.flatnonzero(np.diagonal(np.asarray(logits)) < shared.VANISHED)]
 
 
 def _smallest(run: Run) -> list[int]:
@@ -109,7 +104,9 @@ def _judge(results: Results) -> list[Verdict]:
         ),
         _judge_approximation(runs(theory, "balanced"), "Certified minimisers", 1e-6, scale),
         *(
-            _judge_approximation(runs(ufm_part, "balanced", m), f"UFM, M = {m}", UFM_LIMIT, scale)
+            _judge_approximation(
+                runs(ufm_part, "balanced", m), f"UFM, M = {m}", shared.UFM_LIMIT, scale
+            )
             for m in _RANK_DEPTHS
         ),
         _judge_drops(results.select(what="network").runs, "MLP on digits", scale),
@@ -123,7 +120,7 @@ def _judge_drops(runs: Sequence[Run], name: str, scale: str) -> Verdict:
     return verdict(
         decided(runs, None if smoke_network else unless_early(runs, not wrong, scale)),
         criterion="in every run exactly the K - d classes with the fewest samples have own mean "
-        f"logits below {VANISHED}",
+        f"logits below {shared.VANISHED}",
         claimed="with d < K the classes with the fewest samples are dropped",
         predicted=0.0,
         measured=float(wrong),
@@ -140,8 +137,8 @@ def _above(runs: Sequence[Run], wrong: int) -> str:
         return "."
     few = sum(run.measured("rank") < (run.problem.dim or 0) for run in runs)
     return (
-        f"; {above(runs)} runs end above the certified minimum, {few} with fewer classes than d "
-        "left."
+        f"; {shared.above(runs)} runs end above the certified minimum, {few} with fewer classes "
+        "than d left."
     )
 
 
@@ -183,7 +180,7 @@ def _draw(results: Results) -> list[Panel]:
     balanced = results.select(what="UFM", classes="balanced").done
     for run in first_by(balanced, lambda run: (run.problem.depth, run.problem.bias)):
         gram = run.array("classifier")
-        title = f"M = {run.problem.depth}, {BIAS_NAMES[run.problem.bias]}"
+        title = f"M = {run.problem.depth}, {shared.BIAS_NAMES[run.problem.bias]}"
         maps.append(Matrix(title, gram / np.trace(gram)))
     title = "W Wᵀ over its trace, 4 balanced classes in 2 dimensions"
     note = "Which approximation a run takes is arbitrary."

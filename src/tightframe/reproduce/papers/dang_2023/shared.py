@@ -218,7 +218,7 @@ def balanced_problem(depth: int, bias: str, **rest: Any) -> dict[str, Any]:
 
 
 def network_problem(
-    counts: str, setting: Sequence[float], depth: int, bias: str = "none", dim: int | None = None
+    counts: str, setting: Sequence[float], depth: int, bias: str = "none"
 ) -> dict[str, Any]:
     """Return the problem that a network is compared with."""
     weight_decay, feature_decay = setting
@@ -229,7 +229,6 @@ def network_problem(
         feature_decay=feature_decay,
         depth=depth,
         bias=bias,
-        dim=dim,
     )
     return problem.to_dict()
 

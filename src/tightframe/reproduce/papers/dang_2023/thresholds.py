@@ -12,16 +12,7 @@ import numpy as np
 from tightframe.figures.model import Chart, Curve, Mark, Panel, Table
 from tightframe.problem.problem import Problem, at_most
 from tightframe.reproduce.judging import Switch, certified, decided, switch, unless_early, verdict
-from tightframe.reproduce.papers.dang_2023.shared import (
-    IMBALANCED,
-    VANISHED,
-    above,
-    mse,
-    network,
-    small,
-    theory,
-    ufm,
-)
+from tightframe.reproduce.papers.dang_2023 import shared
 from tightframe.reproduce.results import Array, Results, Run
 from tightframe.reproduce.spec import Figure, Task, Verdict
 from tightframe.theory.thresholds import thresholds
@@ -44,14 +35,14 @@ _SMALL_DECAYS = [round(float(decay), 6) for decay in np.geomspace(0.006, 0.02, 8
 def _tasks(scale: str) -> list[Task]:
     tasks = []
     for depth in _DEPTHS:
-        problems = [mse(IMBALANCED, decay, depth) for decay in _DECAYS]
-        tasks.append(theory(problems, layers=depth))
+        problems = [shared.mse(shared.IMBALANCED, decay, depth) for decay in _DECAYS]
+        tasks.append(shared.theory(problems, layers=depth))
         options = {"per_sample": False}
-        tasks.append(ufm(scale, problems, options=options, layers=depth))
+        tasks.append(shared.ufm(scale, problems, options=options, layers=depth))
     for decay in _SMALL_DECAYS[2::4] if scale == "smoke" else _SMALL_DECAYS:
         # One layer, where only the product of the decays matters; this ratio trains well.
         setting = [float(f"{10 * decay:.8g}"), float(f"{decay / 10:.8g}")]
-        tasks.append(network(scale, _SMALL_COUNTS, setting, small(scale), layers=1))
+        tasks.append(shared.network(scale, _SMALL_COUNTS, setting, shared.small(scale), layers=1))
     return tasks
 
 
@@ -75,7 +66,7 @@ def _limits(problem: Problem) -> list[float]:
 
 def _left(run: Run, group: int) -> bool:
     """Return whether a class of a group is left."""
-    return bool(_own_logits(run, group).max() >= VANISHED)
+    return bool(_own_logits(run, group).max() >= shared.VANISHED)
 
 
 def _vanished(group: int, runs: Sequence[Run]) -> bool:
@@ -107,7 +98,7 @@ def _judge_switch(part: Results, what: str, depth: int, sentence: str = "") -> V
         if smoke_network
         else decided(part, holds, refuted=refuted),
         criterion="for every count, the decay from which on its classes' own logits are below "
-        f"{VANISHED} is within one grid step of the predicted threshold",
+        f"{shared.VANISHED} is within one grid step of the predicted threshold",
         claimed="a class vanishes exactly when c_M n^{M/(M+1)} / N ≤ the decays' geometric mean",
         predicted=", ".join(f"{limit:.4g}" for limit in _limits(part.runs[0].problem)),
         measured=f"grid steps off: {found}",
@@ -152,8 +143,9 @@ def _beyond(part: Results) -> str:
         for g, group in enumerate(run.problem.groups)
     )
     return (
-        f" {above(part.done)} of {len(part.done)} runs end in a local minimum above the certified "
-        "one: with several layers a class can stay, or be lost, on either side of its threshold; "
+        f" {shared.above(part.done)} of {len(part.done)} runs end in a local minimum above the "
+        "certified one: with several layers a class can stay, or be lost, on either side of its "
+        "threshold; "
         f"{outside} stay where not even a local minimum is left."
     )
 

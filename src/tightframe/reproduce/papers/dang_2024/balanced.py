@@ -9,24 +9,9 @@ from typing import Any
 import numpy as np
 
 from tightframe.figures.model import Chart, Curve, HeatMaps, Matrix, Panel
+from tightframe.problem.counts import format_runs
 from tightframe.reproduce.judging import below, decided, largest, largest_each, number, verdict
-from tightframe.reproduce.papers.dang_2024.shared import (
-    CNN,
-    MLP,
-    PAPER_NETWORKS,
-    PAPER_TRAINING,
-    SHORT,
-    SMALL,
-    STRENGTH,
-    STYLES,
-    decay_of,
-    history_curve,
-    network,
-    paper_problem,
-    problem_of,
-    sampled,
-    setting,
-)
+from tightframe.reproduce.papers.dang_2024 import shared
 from tightframe.reproduce.results import Results, Run
 from tightframe.reproduce.spec import Figure, Task, Verdict
 
@@ -43,22 +28,23 @@ _BALANCED = {
 def _tasks(scale: str) -> list[Task]:
     problems = []
     for ratio in _RATIOS:
-        counts = f"100x5,{100 * ratio}x5"
-        problems.append(problem_of(counts, decay_of(counts, STRENGTH["UFM"])).to_dict())
+        counts = format_runs([(100, 5), (100 * ratio, 5)])
+        decay = shared.decay_of(counts, shared.STRENGTH["UFM"])
+        problems.append(shared.problem_of(counts, decay).to_dict())
     tasks = [Task("solve", {"problems": problems, "arrays": True}, {"what": "theory"})]
-    tasks.append(sampled(scale, "30x10" if scale == "smoke" else "300x10", {}))
+    tasks.append(shared.sampled(scale, "30x10" if scale == "smoke" else "300x10", {}))
     if scale == "paper":
-        problem = paper_problem("300x10")
+        problem = shared.paper_problem("300x10")
         config: dict[str, Any] = {"data": "fashion_mnist", "counts": "300x10"}
         config["settings"] = [[problem.weight_decays[0], problem.feature_decay]]
-        for name, options in PAPER_NETWORKS.items():
-            given = {**config, **PAPER_TRAINING, **options}
-            tasks.append(network(f"{name}, fashion_mnist", given))
+        for name, options in shared.PAPER_NETWORKS.items():
+            given = {**config, **shared.PAPER_TRAINING, **options}
+            tasks.append(shared.network(f"{name}, fashion_mnist", given))
         return tasks
-    config = {"data": "digits", **setting("84x10")}
-    tasks.append(network("MLP, digits", {**config, **MLP[scale]}))
+    config = {"data": "digits", **shared.setting("84x10")}
+    tasks.append(shared.network("MLP, digits", {**config, **shared.MLP[scale]}))
     if scale == "cpu":
-        tasks.append(network("VGG11, digits", {**config, **CNN[scale]}))
+        tasks.append(shared.network("VGG11, digits", {**config, **shared.CNN[scale]}))
     return tasks
 
 
@@ -118,7 +104,7 @@ def _judge_part(
         decidable=not short,
         criterion=f"both normalised distances end below {tolerance:g}",
         claimed=_CLAIM,
-        sentence=f"{name}: {ends}" + (SHORT if short else "."),
+        sentence=f"{name}: {ends}" + (shared.SHORT if short else "."),
     )
 
 
@@ -127,7 +113,7 @@ def _draw(results: Results) -> list[Panel]:
     panels: list[Panel] = []
     for run in ufms[:1]:
         curves = [
-            history_curve(run, "iteration", column, name, color)
+            shared.history_curve(run, "iteration", column, name, color)
             for color, (name, column) in enumerate(_BALANCED.items())
         ]
         title = f"UFM, n = {run.problem.compact_counts}"
@@ -141,7 +127,7 @@ def _draw(results: Results) -> list[Panel]:
             list(run.history["epoch"]),
             list(run.history[column]),
             color,
-            STYLES[i % len(STYLES)],
+            shared.STYLES[i % len(shared.STYLES)],
         )
         for i, run in enumerate(networks)
         for color, (name, column) in enumerate(zip(_BALANCED, columns, strict=True))
@@ -183,7 +169,7 @@ FIGURE = Figure(
     tasks=_tasks,
     judge=_judge,
     draw=_draw,
-    note=SMALL + "Balanced: 84 a class on digits, lambda by the same rule; at scale "
+    note=shared.SMALL + "Balanced: 84 a class on digits, lambda by the same rule; at scale "
     "paper 300 a class of Fashion-MNIST.",
     place=5,
 )

@@ -19,17 +19,7 @@ from tightframe.figures.model import (
     block_borders,
 )
 from tightframe.reproduce.judging import Switch, at_minimum, decided, sorted_by, verdict
-from tightframe.reproduce.papers.dang_2024.shared import (
-    COUNTS,
-    DIGITS,
-    MLP,
-    PAPER_NETWORKS,
-    PAPER_TRAINING,
-    SMALL,
-    network,
-    problem_of,
-    ufm,
-)
+from tightframe.reproduce.papers.dang_2024 import shared
 from tightframe.reproduce.results import Results, Run
 from tightframe.reproduce.spec import Figure, Task, Verdict
 from tightframe.runs.verdicts import COLLAPSE_TOLERANCE as COLLAPSED
@@ -48,24 +38,26 @@ _SMOKE_POINTS = (0, 6)
 
 def _unit(counts: str) -> float:
     """Return the decay at which the smallest class vanishes."""
-    groups = thresholds(problem_of(counts, 1.0)).groups
+    groups = thresholds(shared.problem_of(counts, 1.0)).groups
     return float(min(group.logit_decay or math.inf for group in groups))
 
 
 def _tasks(scale: str) -> list[Task]:
     tasks = []
-    counts = {"UFM": COUNTS["MNIST, Fashion-MNIST"], "network": DIGITS}
+    counts = {"UFM": shared.COUNTS["MNIST, Fashion-MNIST"], "network": shared.DIGITS}
     if scale == "paper":
-        counts["network"] = COUNTS["MNIST, Fashion-MNIST"]
+        counts["network"] = shared.COUNTS["MNIST, Fashion-MNIST"]
     for of, own in counts.items():
         dense = [float(round(u * _unit(own), 9)) for u in np.linspace(_GRID[0], _GRID[-1], 39)]
-        problems = [problem_of(own, decay).to_dict() for decay in dense]
+        problems = [shared.problem_of(own, decay).to_dict() for decay in dense]
         tasks.append(Task("solve", {"problems": problems}, {"what": "theory", "of": of}))
     decays = [round(u * _unit(counts["UFM"]), 9) for u in _GRID]
     options: dict[str, Any] = {"per_sample": False, "dim": 40, "lr": 20.0}
     options |= {"iterations": 4000, "records": 5}
     options["seeds"] = list(range(3 if scale == "smoke" else 10))
-    tasks.append(ufm([problem_of(counts["UFM"], decay) for decay in decays], {}, **options))
+    tasks.append(
+        shared.ufm([shared.problem_of(counts["UFM"], decay) for decay in decays], {}, **options)
+    )
     for i, u in enumerate(_GRID):
         if scale == "smoke" and i not in _SMOKE_POINTS:
             continue
@@ -73,14 +65,18 @@ def _tasks(scale: str) -> list[Task]:
         config: dict[str, Any] = {"counts": counts["network"]}
         config["settings"] = [[10 * decay, decay / 10]]
         if scale == "paper":
-            config |= {"data": "fashion_mnist", **PAPER_NETWORKS["MLP"], **PAPER_TRAINING}
+            config |= {
+                "data": "fashion_mnist",
+                **shared.PAPER_NETWORKS["MLP"],
+                **shared.PAPER_TRAINING,
+            }
         else:
-            config |= {"data": "digits", **MLP[scale]}
+            config |= {"data": "digits", **shared.MLP[scale]}
         if scale == "cpu":
             config |= {"feature_dim": 256, "epochs": 500, "measure_every": 100}
         # With full decays from the start on, classes above their threshold vanish for good.
         config["warmup_epochs"] = config["epochs"] * 3 // 10
-        tasks.append(network("MLP", config, **{"lambda": decay}))
+        tasks.append(shared.network("MLP", config, **{"lambda": decay}))
     return tasks
 
 
@@ -214,6 +210,6 @@ FIGURE = Figure(
     note="The UFM has the paper's counts and one column a class. A vanished class is also "
     "a local minimum below its threshold, so the run with the least objective counts; "
     "networks have one start and, as Hong & Ling's, a tenth of the decays in the first 30% "
-    "of the training: without that, classes vanish before their threshold. " + SMALL,
+    "of the training: without that, classes vanish before their threshold. " + shared.SMALL,
     place=4,
 )

@@ -8,16 +8,7 @@ import numpy as np
 
 from tightframe.figures.model import Chart, Curve, Panel, Table
 from tightframe.reproduce.judging import decided, number, verdict
-from tightframe.reproduce.papers.dang_2024.shared import (
-    METRICS,
-    SHORT,
-    SMALL,
-    STYLES,
-    logit_maps,
-    metrics,
-    network_tasks,
-    visible,
-)
+from tightframe.reproduce.papers.dang_2024 import shared
 from tightframe.reproduce.results import Results, Run
 from tightframe.reproduce.spec import Figure, Verdict
 
@@ -27,7 +18,7 @@ def _judge(results: Results) -> list[Verdict]:
 
 
 def _judge_one(run: Run, scale: str) -> Verdict:
-    values = dict.fromkeys(METRICS, math.nan) if run.failed else metrics(run)
+    values = dict.fromkeys(shared.METRICS, math.nan) if run.failed else shared.metrics(run)
     nc1, *distances = values.values()
     far = float(np.max(distances))
     ends = ", ".join(f"{name} {number(value)}" for name, value in values.items())
@@ -40,7 +31,7 @@ def _judge_one(run: Run, scale: str) -> Verdict:
         measured=far,
         tolerance=0.1,
         sentence=f"{run.labels['network']}: at the end of training {ends}"
-        + (SHORT if smoke else "."),
+        + (shared.SHORT if smoke else "."),
     )
 
 
@@ -52,27 +43,27 @@ def _draw(results: Results) -> list[Panel]:
     families = sorted({family for family, _ in names})
     sets = list(dict.fromkeys(data for _, data in names))
     panels: list[Panel] = []
-    for name, column in METRICS.items():
+    for name, column in shared.METRICS.items():
         # The history has no vectors to compute NC2_W from.
         column = "self_duality_to_predicted" if column == "nc2_w" else column
         curves = []
         for run, (family, data) in zip(runs, names, strict=True):
             history = run.history
             share = list(history["epoch"] / history["epoch"].max())
-            values = [visible(value) for value in history[column]]
-            style = STYLES[sets.index(data)]
+            values = [shared.visible(value) for value in history[column]]
+            style = shared.STYLES[sets.index(data)]
             label = run.labels["network"]
             curves.append(Curve(label, share, values, families.index(family), style))
         title, x_label = f"{name} of the networks", "share of the training"
         panels.append(Chart(title, x_label, name, curves, log_y=True))
     ends = [
-        [run.labels["network"], *metrics(run).values(), run.measured("test_accuracy")]
+        [run.labels["network"], *shared.metrics(run).values(), run.measured("test_accuracy")]
         for run in runs
     ]
     title = "The five metrics at the end of training"
-    panels.append(Table(title, ["network", *METRICS, "test accuracy"], ends))
+    panels.append(Table(title, ["network", *shared.METRICS, "test accuracy"], ends))
     title = f"Mean logits, {runs[0].labels['network']}, n = {runs[0].problem.compact_counts}"
-    return [*panels, logit_maps(title, runs[0], "network")]
+    return [*panels, shared.logit_maps(title, runs[0], "network")]
 
 
 FIGURE = Figure(
@@ -82,10 +73,10 @@ FIGURE = Figure(
     claim="The five metrics go towards 0 during the training of MLPs and convolutional "
     "networks with ReLU features on imbalanced data.",
     caption="Each metric over training, one curve a network; the table has where they end.",
-    tasks=network_tasks,
+    tasks=shared.network_tasks,
     judge=_judge,
     draw=_draw,
-    note=SMALL + "At scale paper its MLP, ResNet18 and VGG11 on CIFAR10, CIFAR100, MNIST "
+    note=shared.SMALL + "At scale paper its MLP, ResNet18 and VGG11 on CIFAR10, CIFAR100, MNIST "
     "and Fashion-MNIST; DenseNet and SVHN are left out, and all batches have 256 samples "
     "(the README has 32 for ResNet18 on CIFAR10).",
     place=2,

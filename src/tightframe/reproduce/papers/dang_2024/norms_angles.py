@@ -12,20 +12,14 @@ from numpy.typing import ArrayLike
 from tightframe.figures.model import Chart, Curve, Mark, Panel, Table
 from tightframe.geometry.dense import cosines
 from tightframe.reproduce.judging import below, largest, number
-from tightframe.reproduce.papers.dang_2024.shared import (
-    SAMPLES,
-    SHORT,
-    SMALL,
-    network_tasks,
-    sampled,
-)
+from tightframe.reproduce.papers.dang_2024 import shared
 from tightframe.reproduce.results import Array, Results, Run
 from tightframe.reproduce.spec import Figure, Task, Verdict
 from tightframe.solve import solve
 
 
 def _tasks(scale: str) -> list[Task]:
-    return [sampled(scale, SAMPLES[scale], {}), *network_tasks(scale)]
+    return [shared.sampled(scale, shared.SAMPLES[scale], {}), *shared.network_tasks(scale)]
 
 
 def norm_error(measured: ArrayLike, predicted: ArrayLike) -> float:
@@ -100,7 +94,7 @@ def _judge_part(
         claimed="lengths and angles of classifier and class means follow the counts "
         "as in the closed form; class means are orthogonal",
         sentence=f"{name}: the lengths are at most {number(lengths)} off, the cosines "
-        f"{number(angles)}" + (SHORT if short else "."),
+        f"{number(angles)}" + (shared.SHORT if short else "."),
     )
 
 
@@ -190,6 +184,6 @@ FIGURE = Figure(
     tasks=_tasks,
     judge=_judge,
     draw=_draw,
-    note=SMALL + "The networks' lengths are known at the end of training only.",
+    note=shared.SMALL + "The networks' lengths are known at the end of training only.",
     place=3,
 )

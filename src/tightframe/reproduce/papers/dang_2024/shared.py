@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tightframe.figures.model import Curve, HeatMaps, Matrix, block_borders
-from tightframe.problem.counts import parse_counts
+from tightframe.problem.counts import num_samples, parse_counts
 from tightframe.problem.problem import Problem
 from tightframe.reproduce.results import Run
 from tightframe.reproduce.spec import Task
@@ -32,7 +32,7 @@ COUNTS = {
 }
 
 #: Its training step: CE/2 + (decay/2) ||W||^2 + (decay/2) (features summed over the batch).
-_WEIGHT_DECAY, _FEATURE_DECAY, _BATCH, _HALF = 1e-4, 1e-5, 256, 0.5
+WEIGHT_DECAY, FEATURE_DECAY, _BATCH, _HALF = 1e-4, 1e-5, 256, 0.5
 
 #: The same proportions as the paper's, for a UFM with one column a sample and for networks.
 SAMPLES = {"smoke": "10x2,20x2,30x2,40x2,50x2", "cpu": COUNTS["MNIST, Fashion-MNIST"]}
@@ -51,8 +51,8 @@ def paper_problem(counts: str) -> Problem:
     """Return the UFM whose decays the paper's networks were trained with."""
     return Problem.from_batch_features(
         counts,
-        weight_decay=_WEIGHT_DECAY,
-        feature_decay=_FEATURE_DECAY,
+        weight_decay=WEIGHT_DECAY,
+        feature_decay=FEATURE_DECAY,
         batch_size=_BATCH,
         loss_scale=_HALF,
         features="nonnegative",
@@ -67,8 +67,7 @@ def problem_of(counts: str, decay: float) -> Problem:
 def decay_of(counts: str, strength: float) -> float:
     """Return lambda for a strength ``N lambda / sqrt(smallest count)``; margins depend on it."""
     runs = parse_counts(counts)
-    total = sum(run.count * run.classes for run in runs)
-    return strength * math.sqrt(min(run.count for run in runs)) / total
+    return strength * math.sqrt(min(run.count for run in runs)) / num_samples(runs)
 
 
 def ufm(problems: Sequence[Problem], labels: Mapping[str, Any], **options: Any) -> Task:
@@ -221,13 +220,11 @@ def visible(value: float) -> float | None:
     return value if value > _DRAWN else None
 
 
-def history_curve(
-    run: Run, x: str, column: str, label: str, color: int, style: str = "solid"
-) -> Curve:
+def history_curve(run: Run, x: str, column: str, label: str, color: int) -> Curve:
     """Draw a column of a run's history on a logarithmic axis."""
     history = run.history[run.history[x] > 0]
     y = [visible(value) for value in history[column]]
-    return Curve(label, list(history[x]), y, color, style)
+    return Curve(label, list(history[x]), y, color)
 
 
 def logit_maps(title: str, run: Run, name: str) -> HeatMaps:

@@ -20,21 +20,7 @@ from tightframe.reproduce.judging import (
     relative_gap,
     verdict,
 )
-from tightframe.reproduce.papers.dang_2024.shared import (
-    _FEATURE_DECAY,
-    _WEIGHT_DECAY,
-    COUNTS,
-    METRICS,
-    SAMPLES,
-    history_curve,
-    logit_maps,
-    metrics,
-    paper_problem,
-    problem_of,
-    sampled,
-    ufm,
-    visible,
-)
+from tightframe.reproduce.papers.dang_2024 import shared
 from tightframe.reproduce.results import Array, Results, Run
 from tightframe.reproduce.spec import Figure, Task, Verdict
 from tightframe.solve import solve
@@ -57,8 +43,8 @@ def published_margins(counts: ArrayLike) -> Array:
     """
     n = np.asarray(counts, dtype=np.float64)
     k = len(n)
-    decay = math.sqrt(_FEATURE_DECAY / 2 * _WEIGHT_DECAY / 2)
-    decay *= math.sqrt((k - 1) / k * _WEIGHT_DECAY / _FEATURE_DECAY)
+    decay = math.sqrt(shared.FEATURE_DECAY / 2 * shared.WEIGHT_DECAY / 2)
+    decay *= math.sqrt((k - 1) / k * shared.WEIGHT_DECAY / shared.FEATURE_DECAY)
     inside: Array = (k - 1) * (np.sqrt(n) / (n.sum() * decay) - 1)
     return np.log(np.maximum(inside, 1.0))
 
@@ -84,29 +70,31 @@ _DESCENTS = {
 
 
 def _tasks(scale: str) -> list[Task]:
-    problems = [paper_problem(counts).to_dict() for counts in COUNTS.values()]
+    problems = [shared.paper_problem(counts).to_dict() for counts in shared.COUNTS.values()]
     tasks = [Task("solve", {"problems": problems}, {"what": "theory"})]
-    counts = SAMPLES[scale]
+    counts = shared.SAMPLES[scale]
     for start, options in _STARTS.items():
-        tasks.append(sampled(scale, counts, {"start": start}, **options))
+        tasks.append(shared.sampled(scale, counts, {"start": start}, **options))
     for iterations in _SNAPSHOTS:
         labels = {"what": "snapshot"}
-        tasks.append(sampled(scale, counts, labels, seeds=[0], iterations=iterations, records=2))
+        tasks.append(
+            shared.sampled(scale, counts, labels, seeds=[0], iterations=iterations, records=2)
+        )
     for data, (dim, lr, iterations) in _DESCENTS.items():
         if scale == "smoke" and data != "MNIST, Fashion-MNIST":
             continue
-        counts = COUNTS[data]
+        counts = shared.COUNTS[data]
         options = {"per_sample": False, "dim": dim, "lr": lr, "iterations": iterations}
         options |= {"seeds": [0] if scale == "smoke" else [0, 1], "records": 10}
-        problem = problem_of(counts, paper_problem(counts).logit_decay)
-        tasks.append(ufm([problem], {"what": "paper", "data": data}, **options))
+        problem = shared.problem_of(counts, shared.paper_problem(counts).logit_decay)
+        tasks.append(shared.ufm([problem], {"what": "paper", "data": data}, **options))
     return tasks
 
 
 def _judge(results: Results) -> list[Verdict]:
     theory, main = results.select(what="theory"), results.select(what="UFM", start=_MAIN)
     gap = largest(theory, relative_gap)
-    worst = largest(main, lambda run: list(metrics(run).values()))
+    worst = largest(main, lambda run: list(shared.metrics(run).values()))
     others = [run for run in results.select(what="UFM").done if run.labels["start"] != _MAIN]
     short = sum(not at_minimum(run) for run in others)
     return [
@@ -138,8 +126,8 @@ def _judge(results: Results) -> list[Verdict]:
 
 
 def _judge_paper(part: Results) -> Verdict:
-    distances = [name for name in METRICS if name != "NC1"]
-    worst = largest(part, lambda run: [metrics(run)[name] for name in distances])
+    distances = [name for name in shared.METRICS if name != "NC1"]
+    worst = largest(part, lambda run: [shared.metrics(run)[name] for name in distances])
     off = largest(part, lambda run: abs(run.margins - run.predicted_margins))
     return below(
         float(np.max([worst, off])),
@@ -159,8 +147,8 @@ def _draw(results: Results) -> list[Panel]:
     panels: list[Panel] = []
     for run in results.select(what="UFM", start=_MAIN).done[:1]:
         curves = [
-            history_curve(run, "iteration", column, name, color)
-            for color, (name, column) in enumerate(METRICS.items())
+            shared.history_curve(run, "iteration", column, name, color)
+            for color, (name, column) in enumerate(shared.METRICS.items())
             if column in run.history
         ]
         snapshots = [*results.select(what="snapshot").done, run]
@@ -169,8 +157,8 @@ def _draw(results: Results) -> list[Panel]:
             Curve(
                 "NC2_W",
                 [run.measured("iterations") for run in snapshots],
-                [visible(metrics(run)["NC2_W"]) for run in snapshots],
-                list(METRICS).index("NC2_W"),
+                [shared.visible(shared.metrics(run)["NC2_W"]) for run in snapshots],
+                list(shared.METRICS).index("NC2_W"),
                 "line+points",
             )
         )
@@ -186,14 +174,14 @@ def _draw(results: Results) -> list[Panel]:
                 "iterations only. What is below 1e-10 is not drawn.",
             )
         )
-        panels.append(logit_maps("Mean logits W H", run, "gradient descent"))
+        panels.append(shared.logit_maps("Mean logits W H", run, "gradient descent"))
     return [*panels, _margin_chart(results), _margin_table(results), _start_table(results)]
 
 
 def _paper_margins(results: Results) -> Iterator[tuple[str, Any]]:
     """Yield data set and a table: count, closed form, published formula, measured."""
-    for data, counts in COUNTS.items():
-        problem = paper_problem(counts)
+    for data, counts in shared.COUNTS.items():
+        problem = shared.paper_problem(counts)
         margins, published = solve(problem).margins, published_margins(problem.counts)
         runs = results.select(what="paper", data=data).done
         table = []

@@ -11,14 +11,7 @@ from numpy.typing import NDArray
 
 from tightframe.figures.model import Chart, Curve, HeatMaps, Matrix, Panel, block_borders
 from tightframe.reproduce.judging import below, largest
-from tightframe.reproduce.papers.hong_ling.shared import (
-    NETWORKS,
-    SHORT,
-    network,
-    problem,
-    theory,
-    ufm,
-)
+from tightframe.reproduce.papers.hong_ling import shared
 from tightframe.reproduce.results import Results, Run
 from tightframe.reproduce.spec import Figure, Task, Verdict
 
@@ -42,8 +35,8 @@ def _tasks(scale: str) -> list[Task]:
             "backbone_weight_decay": 5e-4,
         }
         label: dict[str, Any] = {"structure": structure}
-        tasks.append(theory([problem(counts, decay)], **label))
-        tasks.append(ufm(scale, [problem(counts, decay)], **label))
+        tasks.append(shared.theory([shared.problem(counts, decay)], **label))
+        tasks.append(shared.ufm(scale, [shared.problem(counts, decay)], **label))
         backbones: list[Mapping[str, Any]] = [{}]
         if scale == "paper":
             backbones = [{}, {"network": "vgg11"}, {"network": "vgg13", "data": "fashion_mnist"}]
@@ -51,7 +44,7 @@ def _tasks(scale: str) -> list[Task]:
             merged = {**more, **backbone} if scale == "paper" else backbone
             if "vgg" in merged.get("network", ""):
                 merged = {**merged, "network_options": {}}
-            tasks.append(network(scale, counts, decay, merged, network=i, **label))
+            tasks.append(shared.network(scale, counts, decay, merged, network=i, **label))
     return tasks
 
 
@@ -94,7 +87,7 @@ def _judge(results: Results) -> list[Verdict]:
             criterion="NC1 of every network ends below 1e-2",
             claimed="the features of a class collapse to their mean (NC1 tends to 0)",
             sentence=f"The largest NC1 at the end of training is {nc1:.2g}"
-            + (SHORT if smoke else "."),
+            + (shared.SHORT if smoke else "."),
         )
     ]
     for what, part, tolerance in (
@@ -113,7 +106,7 @@ def _judge(results: Results) -> list[Verdict]:
                 f"than {tolerance:g} of their norm",
                 claimed="classes with as many samples form blocks in the mean logits",
                 sentence=f"{what}: the mean logits differ from their own block averages by "
-                f"{worst:.2g} of their norm" + (SHORT if short else "."),
+                f"{worst:.2g} of their norm" + (shared.SHORT if short else "."),
             )
         )
     return verdicts
@@ -127,14 +120,14 @@ def _draw(results: Results) -> list[Panel]:
             label += f", {run.task.arguments['config']['network']}"
         history = run.history
         curves.append(Curve(label, list(history["epoch"]), list(history["nc1"]), color))
-    title = f"NC1 during training, {NETWORKS[results.scale]}"
+    title = f"NC1 during training, {shared.NETWORKS[results.scale]}"
     panels: list[Panel] = [
         Chart(title, "epoch", "NC1 = tr(Σ_W Σ_B⁺)/K", curves, log_y=True),
     ]
     for structure, counts in _BLOCKS[results.scale].items():
         maps: list[Matrix] = []
         borders: list[float] = []
-        for what, name in (("UFM", "UFM"), ("network", NETWORKS[results.scale])):
+        for what, name in (("UFM", "UFM"), ("network", shared.NETWORKS[results.scale])):
             for run in results.select(what=what, structure=structure).done[:1]:
                 if not maps:
                     maps.append(Matrix("predicted", run.array("predicted_logits")))

@@ -19,19 +19,7 @@ from tightframe.reproduce.judging import (
     unless_early,
     verdict,
 )
-from tightframe.reproduce.papers.hong_ling.shared import (
-    NETWORKS,
-    SCALED,
-    SHORT,
-    grid_points,
-    majority,
-    network,
-    problem,
-    step,
-    theory,
-    total,
-    ufm,
-)
+from tightframe.reproduce.papers.hong_ling import shared
 from tightframe.reproduce.results import Results, Run
 from tightframe.reproduce.spec import Figure, Task, Verdict
 
@@ -50,22 +38,25 @@ _ETF_COSINE = -1 / 9
 
 def _setting(count: int) -> tuple[str, float]:
     """Return counts and lambda."""
-    return step(5, count, count // 2), _SHARE / total(5, count, count // 2)
+    return shared.step(5, count, count // 2), _SHARE / shared.total(5, count, count // 2)
 
 
 def _tasks(scale: str) -> list[Task]:
-    problems = [problem(*_setting(n)) for n in _COUNTS]
+    problems = [shared.problem(*_setting(n)) for n in _COUNTS]
     tasks = [
-        theory([*problems, *(problem(*_setting(n)) for n in _FAR)], of="UFM"),
-        ufm(scale, problems[::4] if scale == "smoke" else problems, lr=40.0),
+        shared.theory([*problems, *(shared.problem(*_setting(n)) for n in _FAR)], of="UFM"),
+        shared.ufm(scale, problems[::4] if scale == "smoke" else problems, lr=40.0),
     ]
     counts = _COUNTS if scale == "paper" else _SMALL
     if scale != "paper":
-        tasks.append(theory([problem(*_setting(n)) for n in counts], of="network"))
+        tasks.append(shared.theory([shared.problem(*_setting(n)) for n in counts], of="network"))
     more: dict[str, Any] = {}
     if scale == "paper":
         more = {"warmup_epochs": 0, "backbone_weight_decay": 5e-4}
-    return [*tasks, *(network(scale, *_setting(n), more) for n in grid_points(scale, counts))]
+    return [
+        *tasks,
+        *(shared.network(scale, *_setting(n), more) for n in shared.grid_points(scale, counts)),
+    ]
 
 
 def _cosine_error(run: Run) -> list[float]:
@@ -95,17 +86,17 @@ def _judge(results: Results) -> list[Verdict]:
             decidable=not smoke,
             criterion="the cosines of the networks are within 0.05 of the certified minimiser's",
             claimed="the networks' cosines tend to -1/9",
-            sentence=f"{NETWORKS[results.scale]}: the cosines differ by at most "
-            f"{networks_off:.2g} from the minimiser's" + (SHORT if smoke else "."),
+            sentence=f"{shared.NETWORKS[results.scale]}: the cosines differ by at most "
+            f"{networks_off:.2g} from the minimiser's" + (shared.SHORT if smoke else "."),
         ),
     ]
 
 
 def _judge_theory(part: Results) -> Verdict:
-    runs = sorted(part.done, key=majority)
+    runs = sorted(part.done, key=shared.majority)
     distances = [max(abs(run.cosine(*pair) - _ETF_COSINE) for pair in _PAIRS) for run in runs]
     first, last = (distances[0], distances[-1]) if distances else (np.nan, np.nan)
-    ends = [majority(run) for run in (*runs[:1], *runs[-1:])] or [0, 0]
+    ends = [shared.majority(run) for run in (*runs[:1], *runs[-1:])] or [0, 0]
     return verdict(
         decided(part, rises(-d for d in distances) and certified(part) and last < first / 2),
         criterion="the largest distance of the three cosines to -1/9 falls at every step, and "
@@ -121,28 +112,28 @@ def _judge_theory(part: Results) -> Verdict:
 
 
 def _draw(results: Results) -> list[Panel]:
-    line = sorted(results.select(what="theory", of="UFM").done, key=majority)
+    line = sorted(results.select(what="theory", of="UFM").done, key=shared.majority)
     small = line
     if results.scale != "paper":
-        small = sorted(results.select(what="theory", of="network").done, key=majority)
-    near = [run for run in line if majority(run) <= _COUNTS[-1]]
+        small = sorted(results.select(what="theory", of="network").done, key=shared.majority)
+    near = [run for run in line if shared.majority(run) <= _COUNTS[-1]]
     networks = results.select(what="network").done
     return [
         _chart("UFM by gradient descent", near, results.select(what="UFM").done),
-        _chart(NETWORKS[results.scale], small, networks),
+        _chart(shared.NETWORKS[results.scale], small, networks),
         _chart("Certified minimisers, far beyond the paper", line, (), far=True),
     ]
 
 
 def _chart(title: str, line: Sequence[Run], points: Sequence[Run], *, far: bool = False) -> Chart:
     curves = []
-    x = [majority(run) for run in line]
+    x = [shared.majority(run) for run in line]
     for color, (pair, label) in enumerate(_PAIRS.items()):
         y = [run.cosine(*pair) for run in line]
         curves.append(Curve(label, x, y, color, "solid" if far else "dashed"))
         found = {
             count: float(np.mean([run.cosine(*pair) for run in own]))
-            for count, own in sorted_by(points, majority).items()
+            for count, own in sorted_by(points, shared.majority).items()
         }
         if found:
             own = list(found.values())
@@ -164,6 +155,7 @@ FIGURE = Figure(
     judge=_judge,
     draw=_draw,
     note="The networks use small decays, N λ = 0.1, on the head only; at scale paper the "
-    "optimiser's 5e-4 is that of the backbone alone, the paper's acts on W and b, too. " + SCALED,
+    "optimiser's 5e-4 is that of the backbone alone, the paper's acts on W and b, too. "
+    + shared.SCALED,
     place=4,
 )

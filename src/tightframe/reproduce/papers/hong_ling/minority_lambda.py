@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from tightframe.problem.problem import Problem
-from tightframe.reproduce.papers.hong_ling.shared import SCALED, small, step, total
+from tightframe.reproduce.papers.hong_ling import shared
 from tightframe.reproduce.papers.hong_ling.sweep import Sweep
 from tightframe.reproduce.results import Run
 from tightframe.reproduce.spec import Figure
@@ -36,9 +36,9 @@ class LambdaSweep(Sweep):
         """Return the paper's grid; of networks moved to be equal in units of the threshold."""
         if what == "UFM":
             return list(LAMBDAS[classes])
-        majority, minority = small(scale)
-        factor = math.sqrt(minority / 100) * total(classes, 500, 100)
-        factor /= total(classes, majority, minority)
+        majority, minority = shared.small(scale)
+        factor = math.sqrt(minority / 100) * shared.total(classes, 500, 100)
+        factor /= shared.total(classes, majority, minority)
         return [round(decay * factor, 8) for decay in LAMBDAS[classes]]
 
     def dense(self, scale: str, what: str, classes: int) -> Iterable[float]:
@@ -49,8 +49,8 @@ class LambdaSweep(Sweep):
 
     def setting(self, scale: str, what: str, classes: int, value: float) -> tuple[str, float]:
         """Return the counts and lambda."""
-        counts = (500, 100) if what == "UFM" else small(scale)
-        return step(classes, *counts), value
+        counts = (500, 100) if what == "UFM" else shared.small(scale)
+        return shared.step(classes, *counts), value
 
     def thresholds(self, scale: str, what: str, classes: int) -> dict[str, float]:
         """Return where minority and majority merge."""
@@ -65,7 +65,7 @@ class LambdaSweep(Sweep):
 
     def over(self, classes: int) -> str:
         """Return the counts of the UFM."""
-        return step(classes, 500, 100)
+        return shared.step(classes, 500, 100)
 
 
 SWEEP = LambdaSweep()
@@ -81,6 +81,6 @@ FIGURE = Figure(
     tasks=SWEEP.tasks,
     judge=SWEEP.judge,
     draw=SWEEP.draw,
-    note=SCALED,
+    note=shared.SCALED,
     place=2,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from tightframe.reproduce.papers.hong_ling.shared import SCALED, majority, step
+from tightframe.reproduce.papers.hong_ling import shared
 from tightframe.reproduce.papers.hong_ling.sweep import Sweep
 from tightframe.reproduce.results import Run
 from tightframe.reproduce.spec import Figure
@@ -35,7 +35,7 @@ class CountSweep(Sweep):
 
     def at(self, run: Run) -> float:
         """Return the majority's count."""
-        return majority(run)
+        return shared.majority(run)
 
     def _fixed(self, scale: str, what: str) -> tuple[int, float]:
         """Return the minority's count and lambda; lambda keeps the threshold's ratio of counts."""
@@ -60,7 +60,7 @@ class CountSweep(Sweep):
     def setting(self, scale: str, what: str, classes: int, value: int) -> tuple[str, float]:
         """Return the counts and lambda."""
         minority, decay = self._fixed(scale, what)
-        return step(classes, value, minority), decay
+        return shared.step(classes, value, minority), decay
 
     def thresholds(self, scale: str, what: str, classes: int) -> dict[str, float]:
         """Return where the minority merges."""
@@ -89,6 +89,6 @@ FIGURE = Figure(
     tasks=SWEEP.tasks,
     judge=SWEEP.judge,
     draw=SWEEP.draw,
-    note=SCALED,
+    note=shared.SCALED,
     place=3,
 )

@@ -6,20 +6,7 @@ import math
 
 from tightframe.figures.model import Panel, Table
 from tightframe.reproduce.judging import decided, largest, least, sorted_by, verdict
-from tightframe.reproduce.papers.hong_ling.shared import (
-    NETWORKS,
-    SCALED,
-    logit_maps,
-    margin_chart,
-    minority_margin,
-    network,
-    problem,
-    small,
-    step,
-    theory,
-    total,
-    ufm,
-)
+from tightframe.reproduce.papers.hong_ling import shared
 from tightframe.reproduce.results import Results, Run
 from tightframe.reproduce.spec import Figure, Task, Verdict
 from tightframe.runs.verdicts import COLLAPSE_TOLERANCE as COLLAPSED
@@ -29,15 +16,15 @@ _DECAY = 0.004
 
 
 def _tasks(scale: str) -> list[Task]:
-    problems = [problem(step(5, 500, 100 * r), _DECAY) for r in _FACTORS]
-    majority, minority = small(scale)
+    problems = [shared.problem(shared.step(5, 500, 100 * r), _DECAY) for r in _FACTORS]
+    majority, minority = shared.small(scale)
     # Between the thresholds without and with oversampling, as 0.004 is for 500 and 100.
-    decay = _DECAY * math.sqrt(minority / 100) * 3000 / total(5, majority, minority)
-    counts, decay = step(5, majority, minority), round(decay, 8)
-    tasks = [theory(problems), ufm(scale, problems)]
+    decay = _DECAY * math.sqrt(minority / 100) * 3000 / shared.total(5, majority, minority)
+    counts, decay = shared.step(5, majority, minority), round(decay, 8)
+    tasks = [shared.theory(problems), shared.ufm(scale, problems)]
     for factor in (1, 5) if scale == "smoke" else _FACTORS:
         more = {"oversample": [1] * 5 + [factor] * 5} if factor > 1 else {}
-        tasks.append(network(scale, counts, decay, more, factor=factor))
+        tasks.append(shared.network(scale, counts, decay, more, factor=factor))
     return tasks
 
 
@@ -54,13 +41,16 @@ def _judge(results: Results) -> list[Verdict]:
     verdicts = []
     for what, name, tolerance in (
         ("UFM", "UFM", 0.05),
-        ("network", NETWORKS[results.scale], 0.2),
+        ("network", shared.NETWORKS[results.scale], 0.2),
     ):
         runs = results.select(what=what).runs
         plain = [run for run in runs if _factor(run) == 1]
         repeated = [run for run in runs if _factor(run) > 1]
-        before, after = largest(plain, minority_margin), least(repeated, minority_margin)
-        off = largest(repeated, lambda run: abs(minority_margin(run) - _predicted(run)))
+        before, after = (
+            largest(plain, shared.minority_margin),
+            least(repeated, shared.minority_margin),
+        )
+        off = largest(repeated, lambda run: abs(shared.minority_margin(run) - _predicted(run)))
         short = what == "network" and results.scale == "smoke"
         lifted = after > COLLAPSED and off < tolerance
         verdicts.append(
@@ -84,14 +74,14 @@ def _judge(results: Results) -> list[Verdict]:
 def _draw(results: Results) -> list[Panel]:
     panels: list[Panel] = []
     ufms, networks = results.select(what="UFM").done, results.select(what="network").done
-    network_name = NETWORKS[results.scale]
+    network_name = shared.NETWORKS[results.scale]
     for name, runs, label in (
         ("UFM by gradient descent", ufms, "UFM"),
         (network_name, networks, "network"),
     ):
         if runs:
             x_label = "how often each minority sample is repeated"
-            panels.append(margin_chart(name, x_label, _factor, runs, runs, label))
+            panels.append(shared.margin_chart(name, x_label, _factor, runs, runs, label))
     if networks:
         accuracies = ("train_accuracy", "test_accuracy")
         panels.append(
@@ -99,7 +89,7 @@ def _draw(results: Results) -> list[Panel]:
                 f"{network_name}: accuracy",
                 ["repeated", "minority margin", "predicted", "training", "test"],
                 [
-                    [factor, minority_margin(run), _predicted(run)]
+                    [factor, shared.minority_margin(run), _predicted(run)]
                     + [run.measured(name) for name in accuracies]
                     for factor, (run,) in sorted_by(networks, _factor).items()
                 ],
@@ -108,7 +98,7 @@ def _draw(results: Results) -> list[Panel]:
         )
     if ufms:
         title = "UFM, mean logits over the repetition"
-        panels.append(logit_maps(title, ufms, _factor, "repeated {} times", 5))
+        panels.append(shared.logit_maps(title, ufms, _factor, "repeated {} times", 5))
     return panels
 
 
@@ -123,6 +113,6 @@ FIGURE = Figure(
     judge=_judge,
     draw=_draw,
     note="λ = 0.004 lies between the thresholds without (0.00333) and with twofold "
-    "repetition (0.00404). " + SCALED,
+    "repetition (0.00404). " + shared.SCALED,
     place=5,
 )

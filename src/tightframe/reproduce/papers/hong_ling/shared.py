@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tightframe.figures.model import Chart, Curve, HeatMaps, Mark, Matrix
+from tightframe.problem.counts import format_runs
 from tightframe.problem.problem import Problem
 from tightframe.reproduce.judging import sorted_by
 from tightframe.reproduce.results import Run
@@ -41,7 +42,7 @@ def problem(counts: str, decay: float) -> dict[str, Any]:
 
 def step(classes: int, majority: int, minority: int) -> str:
     """Return counts of 10 classes, ``classes`` of them in the majority."""
-    return f"{majority}x{classes},{minority}x{10 - classes}"
+    return format_runs([(majority, classes), (minority, 10 - classes)])
 
 
 def total(classes: int, majority: int, minority: int) -> int:

@@ -12,17 +12,7 @@ from typing import Any
 
 from tightframe.figures.model import Mark, Panel
 from tightframe.reproduce.judging import decided, largest, switch, verdict
-from tightframe.reproduce.papers.hong_ling.shared import (
-    NETWORKS,
-    grid_points,
-    logit_maps,
-    margin_chart,
-    minority_margin,
-    network,
-    problem,
-    theory,
-    ufm,
-)
+from tightframe.reproduce.papers.hong_ling import shared
 from tightframe.reproduce.results import Results, Run
 from tightframe.reproduce.spec import Task, Verdict
 from tightframe.runs.verdicts import COLLAPSE_TOLERANCE as COLLAPSED
@@ -73,18 +63,23 @@ class Sweep(ABC):
                 grid = self.grid(scale, what, classes)
                 points = [self.setting(scale, what, classes, value) for value in grid]
                 line = self.dense(scale, what, classes)
-                problems = [problem(*self.setting(scale, what, classes, v)) for v in line]
-                tasks.append(theory(problems, of=what, **label))
+                problems = [shared.problem(*self.setting(scale, what, classes, v)) for v in line]
+                tasks.append(shared.theory(problems, of=what, **label))
                 if what == "UFM":
-                    tasks.append(ufm(scale, [problem(*own) for own in points], **label))
+                    tasks.append(
+                        shared.ufm(scale, [shared.problem(*own) for own in points], **label)
+                    )
                 elif scale != "smoke" or classes == MAJORITY_CLASSES[0]:
-                    tasks += [network(scale, *own, **label) for own in grid_points(scale, points)]
+                    tasks += [
+                        shared.network(scale, *own, **label)
+                        for own in shared.grid_points(scale, points)
+                    ]
         return tasks
 
     def _parts(self, results: Results) -> Iterator[tuple[int, str, str, Results]]:
         """Yield majority classes, what was trained, its name and its results."""
         for classes in MAJORITY_CLASSES:
-            for what, name in (("UFM", "UFM"), ("network", NETWORKS[results.scale])):
+            for what, name in (("UFM", "UFM"), ("network", shared.NETWORKS[results.scale])):
                 part = results.select(what=what, majority_classes=classes)
                 if part.tasks:
                     yield classes, what, name, part
@@ -99,7 +94,7 @@ class Sweep(ABC):
     def _judge(self, part: Results, what: str, classes: int, name: str) -> Verdict:
         threshold, *_ = self.thresholds(part.scale, what, classes).values()
         found = switch(
-            part, threshold, self.at, lambda runs: largest(runs, minority_margin) < COLLAPSED
+            part, threshold, self.at, lambda runs: largest(runs, shared.minority_margin) < COLLAPSED
         )
         short = what == "network" and part.scale == "smoke"
         measured = found.interval(found.found)
@@ -127,7 +122,7 @@ class Sweep(ABC):
         for classes, what, name, part in self._parts(results):
             places = self.thresholds(results.scale, what, classes).items()
             panels.append(
-                margin_chart(
+                shared.margin_chart(
                     ("UFM by gradient descent" if what == "UFM" else name)
                     + f": {self.described(results.scale, what, classes)}",
                     self.x_label,
@@ -141,7 +136,7 @@ class Sweep(ABC):
         for classes in MAJORITY_CLASSES:
             runs = results.select(what="UFM", majority_classes=classes).done
             title = f"UFM, mean logits over {self.symbol}, {self.over(classes)}"
-            panels.append(logit_maps(title, runs, self.at, f"{self.symbol} = {{}}", classes))
+            panels.append(shared.logit_maps(title, runs, self.at, f"{self.symbol} = {{}}", classes))
         return panels
 
     @abstractmethod

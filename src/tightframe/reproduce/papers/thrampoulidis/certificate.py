@@ -11,8 +11,9 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from tightframe.figures.model import Chart, Curve, Mark, Panel, Table
-from tightframe.problem.counts import parse_counts
+from tightframe.problem.counts import num_classes, parse_counts
 from tightframe.reproduce.judging import decided, largest, mean_by, verdict
+from tightframe.reproduce.papers.thrampoulidis import shared
 from tightframe.reproduce.papers.thrampoulidis.paths import (
     LONG_TAIL,
     PATH_RIDGES,
@@ -21,16 +22,6 @@ from tightframe.reproduce.papers.thrampoulidis.paths import (
     falls_with_ridge,
     path_tasks,
     paths_of,
-)
-from tightframe.reproduce.papers.thrampoulidis.shared import (
-    RATIOS,
-    RIDGE,
-    RIDGE_AXIS,
-    RIDGES,
-    imbalanced,
-    ratio_of,
-    ridge_of,
-    ufm_runs,
 )
 from tightframe.reproduce.results import Results, Run
 from tightframe.reproduce.spec import Figure, Verdict
@@ -86,22 +77,22 @@ def _gap(run: Run) -> float:
 
 
 def _judge(results: Results) -> list[Verdict]:
-    ufms = ufm_runs(results)
-    ends = mean_by(ufm_runs(results, RIDGE), ratio_of, _gap)
+    ufms = shared.ufm_runs(results)
+    ends = mean_by(shared.ufm_runs(results, shared.RIDGE), shared.ratio_of, _gap)
     return [
         _judge_seli(),
         _judge_path(paths_of(results)),
         verdict(
-            decided(imbalanced(ufms), falls_with_ridge(ufms, _gap), refuted=False),
+            decided(shared.imbalanced(ufms), falls_with_ridge(ufms, _gap), refuted=False),
             criterion="for R > 1 the UFM-SVM gap of the trained UFM (mean over seeds) falls at "
-            f"every step of the ridge from {RIDGES[0]:g} to {RIDGE:g}",
+            f"every step of the ridge from {shared.RIDGES[0]:g} to {shared.RIDGE:g}",
             claimed="trained logits approach the UFM-SVM's solution as the ridge falls",
             predicted=None,
             measured=", ".join(f"{gap:.2g}" for gap in ends.values()),
             tolerance=None,
-            sentence=f"UFM: at ridge {RIDGE:g} the certified relative gap is "
+            sentence=f"UFM: at ridge {shared.RIDGE:g} the certified relative gap is "
             f"{', '.join(f'{gap:.2g}' for gap in ends.values())} at R = "
-            f"{', '.join(str(ratio) for ratio in RATIOS)}.",
+            f"{', '.join(str(ratio) for ratio in shared.RATIOS)}.",
         ),
     ]
 
@@ -150,19 +141,19 @@ def _draw(results: Results) -> list[Panel]:
     random = _random_certificates()
     paths = {name: ended(runs) for name, runs in paths_of(results).items() if name != "R = 1"}
     curves = [
-        Curve(name, [ridge_of(run) for run in runs], [_gap(run) for run in runs], color)
+        Curve(name, [shared.ridge_of(run) for run in runs], [_gap(run) for run in runs], color)
         for color, (name, runs) in enumerate(paths.items())
     ]
-    for color, ratio in enumerate(RATIOS[1:]):
-        own = [run for run in ufm_runs(results) if ratio_of(run) == ratio]
-        found = mean_by(own, ridge_of, _gap)
+    for color, ratio in enumerate(shared.RATIOS[1:]):
+        own = [run for run in shared.ufm_runs(results) if shared.ratio_of(run) == ratio]
+        found = mean_by(own, shared.ridge_of, _gap)
         label = f"R = {ratio}, UFM"
         curves.append(Curve(label, list(found), list(found.values()), color, "points"))
     dots = Curve("", list(random["imbalance"]), list(random["largest"]), 0, "points")
     table: list[list[Any]] = []
     for name, counts in _NAMED.items():
         found_at = certify_svm(counts)
-        classes = sum(run.classes for run in parse_counts(counts))
+        classes = num_classes(parse_counts(counts))
         frame = svm_gap(counts, np.eye(classes)) if classes <= 1000 else None
         gap = found_at.gap / found_at.primal
         table.append([name, classes, found_at.primal, gap, found_at.largest_off_diagonal, frame])
@@ -178,7 +169,7 @@ def _draw(results: Results) -> list[Panel]:
         ),
         Chart(
             "Minimisers as solutions of the UFM-SVM",
-            RIDGE_AXIS,
+            shared.RIDGE_AXIS,
             "certified relative gap",
             curves,
             log_x=True,

@@ -13,29 +13,7 @@ from tightframe.figures.model import Chart, Curve, Mark, Panel
 from tightframe.geometry.dense import seli
 from tightframe.problem.problem import Problem
 from tightframe.reproduce.judging import decided, mean_by, rises, switch, verdict
-from tightframe.reproduce.papers.thrampoulidis.shared import (
-    CLASSES,
-    MORE_RATIOS,
-    NETWORK_NOTE,
-    NETWORK_RIDGE,
-    NETWORKS,
-    RATIOS,
-    RIDGE,
-    SHORT,
-    UFM_NOTE,
-    check_ratios,
-    measured,
-    network_counts,
-    network_task,
-    networks_of,
-    problem,
-    ratio_of,
-    step,
-    step_values,
-    ufm,
-    ufm_runs,
-    values_of,
-)
+from tightframe.reproduce.papers.thrampoulidis import shared
 from tightframe.reproduce.results import Results, Run
 from tightframe.reproduce.spec import Figure, Task, Verdict
 
@@ -44,7 +22,7 @@ RATIO_AXIS = "imbalance R"
 
 def _ratios_of(scale: str) -> tuple[int, ...]:
     """Return the imbalances of curves over R."""
-    return RATIOS if scale == "smoke" else MORE_RATIOS
+    return shared.RATIOS if scale == "smoke" else shared.MORE_RATIOS
 
 
 def _minimisers(problems: Sequence[Mapping[str, Any]], of: str) -> Task:
@@ -64,21 +42,24 @@ _MERGED = 1e-6
 
 
 def _tasks(scale: str) -> list[Task]:
-    data, network = NETWORKS[scale][0]
+    data, network = shared.NETWORKS[scale][0]
     ratios = [r for r in _DENSE_RATIOS if r <= 1000]
     fixed = [
-        Problem(step(r), weight_decay=_FIXED_DECAY, feature_decay=_FIXED_DECAY).to_dict()
+        Problem(shared.step(r), weight_decay=_FIXED_DECAY, feature_decay=_FIXED_DECAY).to_dict()
         for r in _FIXED_RATIOS
     ]
     tasks = [
-        _minimisers([problem(step(r), RIDGE) for r in ratios], "UFM"),
+        _minimisers([shared.problem(shared.step(r), shared.RIDGE) for r in ratios], "UFM"),
         _minimisers(fixed, "fixed decay"),
     ]
     if scale != "paper":
-        problems = [problem(network_counts(scale, r), NETWORK_RIDGE) for r in MORE_RATIOS]
+        problems = [
+            shared.problem(shared.network_counts(scale, r), shared.NETWORK_RIDGE)
+            for r in shared.MORE_RATIOS
+        ]
         tasks.append(_minimisers(problems, "network"))
-    tasks += [ufm(scale, ratio) for ratio in _ratios_of(scale)]
-    return tasks + [network_task(scale, ratio, data, network) for ratio in _ratios_of(scale)]
+    tasks += [shared.ufm(scale, ratio) for ratio in _ratios_of(scale)]
+    return tasks + [shared.network_task(scale, ratio, data, network) for ratio in _ratios_of(scale)]
 
 
 def _own_ratio(run: Run) -> float:
@@ -88,27 +69,27 @@ def _own_ratio(run: Run) -> float:
 
 
 def _angle(run: Run, key: str = "w_minor") -> float:
-    return values_of(measured(run))[key]
+    return shared.values_of(shared.measured(run))[key]
 
 
 def _judge(results: Results) -> list[Verdict]:
-    name, networks = next(networks_of(results))
+    name, networks = next(shared.networks_of(results))
     smoke = results.scale == "smoke"
-    own = f"UFM, ridge {RIDGE:g}"
+    own = f"UFM, ridge {shared.RIDGE:g}"
     # At scale paper the networks' ridge is unknown.
     beside = None if results.scale == "paper" else results.select(what="theory", of="network").runs
     ufm_theory = results.select(what="theory", of="UFM").runs
     return [
         _judge_seli(),
         _judge_fixed(results),
-        _judge_models(own, ufm_runs(results, RIDGE), ufm_theory, 0.02, results.scale),
+        _judge_models(own, shared.ufm_runs(results, shared.RIDGE), ufm_theory, 0.02, results.scale),
         _judge_models(name, networks.runs, beside, 0.1, results.scale, short=smoke),
     ]
 
 
 def _judge_seli() -> Verdict:
     ratios = [*_DENSE_RATIOS, *_FAR_RATIOS]
-    exact = [values_of(seli(step(ratio)))["w_minor"] for ratio in ratios]
+    exact = [shared.values_of(seli(shared.step(ratio)))["w_minor"] for ratio in ratios]
     last = exact[-1]
     return verdict(
         decided((), rises(exact) and 0.999 < last < 1),
@@ -134,11 +115,11 @@ def _judge_models(
     short: bool = False,
 ) -> Verdict:
     """Judge models of all R; without ``theory`` there is nothing but the order to compare."""
-    check_ratios(name, runs, _ratios_of(scale))
-    found = {float(ratio): float(v) for ratio, v in mean_by(runs, ratio_of, _angle).items()}
+    shared.check_ratios(name, runs, _ratios_of(scale))
+    found = {float(ratio): float(v) for ratio, v in mean_by(runs, shared.ratio_of, _angle).items()}
     ends = list(found.items()) or [(math.nan, math.nan)]
     (low, first), (high, last) = ends[0], ends[-1]
-    formula = step_values(CLASSES, max(_ratios_of(scale)))["w_minor"]
+    formula = shared.step_values(shared.CLASSES, max(_ratios_of(scale)))["w_minor"]
     predicted, near, off = formula, True, math.nan
     if theory is not None:
         minima = {_own_ratio(run): _angle(run) for run in theory if not run.failed}
@@ -160,13 +141,13 @@ def _judge_models(
         f"{high:g} (SELI {formula:.3f}"
         + (f"; at most {off:.2g} from the minimisers" if theory else "")
         + ")"
-        + (f"{SHORT}." if short else "."),
+        + (f"{shared.SHORT}." if short else "."),
     )
 
 
 def _merging() -> float:
     """Return from which R on the minority merges at the fixed decay: ``N lambda = sqrt(n_min)``."""
-    return (1 / _FIXED_DECAY - CLASSES // 2) / (CLASSES // 2)
+    return (1 / _FIXED_DECAY - shared.CLASSES // 2) / (shared.CLASSES // 2)
 
 
 def _judge_fixed(results: Results) -> Verdict:
@@ -200,10 +181,10 @@ def _draw(results: Results) -> list[Panel]:
     def theory(of: str) -> list[Run]:
         return sorted(results.select(what="theory", of=of).done, key=_own_ratio)
 
-    name, networks = next(networks_of(results))
-    ufms = [run for run in ufm_runs(results, RIDGE) if not run.failed]
+    name, networks = next(shared.networks_of(results))
+    ufms = [run for run in shared.ufm_runs(results, shared.RIDGE) if not run.failed]
     beside = theory("network") if results.scale != "paper" else []
-    models = ((f"UFM, ridge {RIDGE:g}", theory("UFM"), ufms), (name, beside, networks.done))
+    models = ((f"UFM, ridge {shared.RIDGE:g}", theory("UFM"), ufms), (name, beside, networks.done))
     dense = [r for r in _DENSE_RATIOS if r <= 1000]
     panels: list[Panel] = []
     for key, title in (
@@ -211,7 +192,14 @@ def _draw(results: Results) -> list[Panel]:
         ("h_minor", "Cosine of two minority class means"),
         ("wh_minor", "Cosine of a minority's classifier and mean"),
     ):
-        curves = [Curve("SELI", dense, [step_values(CLASSES, r)[key] for r in dense], "predicted")]
+        curves = [
+            Curve(
+                "SELI",
+                dense,
+                [shared.step_values(shared.CLASSES, r)[key] for r in dense],
+                "predicted",
+            )
+        ]
         for color, (label, minima, points) in enumerate(models, start=1):
             if minima:
                 words = f"minimiser of the {'UFM' if color == 1 else 'network'}'s ridge"
@@ -225,7 +213,9 @@ def _draw(results: Results) -> list[Panel]:
     fixed = theory("fixed decay")
     x = [_own_ratio(run) for run in fixed]
     curves = [
-        Curve("SELI", x, [step_values(CLASSES, r)["w_minor"] for r in x], "predicted"),
+        Curve(
+            "SELI", x, [shared.step_values(shared.CLASSES, r)["w_minor"] for r in x], "predicted"
+        ),
         Curve("minimiser", x, [_angle(run) for run in fixed], "measured", "line+points"),
     ]
     panels.append(
@@ -253,6 +243,6 @@ FIGURE = Figure(
     tasks=_tasks,
     judge=_judge,
     draw=_draw,
-    note=NETWORK_NOTE + " " + UFM_NOTE,
+    note=shared.NETWORK_NOTE + " " + shared.UFM_NOTE,
     place=6,
 )

@@ -8,37 +8,19 @@ import numpy as np
 
 from tightframe.figures.model import Panel, Table
 from tightframe.geometry.dense import seli, simplex_etf
+from tightframe.problem.counts import format_runs
 from tightframe.reproduce.judging import below, decided, largest, least, verdict
-from tightframe.reproduce.papers.thrampoulidis.shared import (
-    CLASSES,
-    NETWORK_NOTE,
-    NETWORKS,
-    RATIOS,
-    RIDGE,
-    SHORT,
-    UFM_NOTE,
-    VALUES,
-    imbalanced,
-    measured,
-    minimiser_of,
-    network_ridge,
-    network_task,
-    networks_of,
-    ratio_of,
-    seli_of,
-    step,
-    step_values,
-    ufm_runs,
-    ufm_tasks,
-    values_of,
-)
+from tightframe.reproduce.papers.thrampoulidis import shared
 from tightframe.reproduce.results import Array, Results, Run
 from tightframe.reproduce.spec import Figure, Task, Verdict
 
 
 def _tasks(scale: str) -> list[Task]:
-    data, network = NETWORKS[scale][0]
-    return [*ufm_tasks(scale), *(network_task(scale, ratio, data, network) for ratio in RATIOS)]
+    data, network = shared.NETWORKS[scale][0]
+    return [
+        *shared.ufm_tasks(scale),
+        *(shared.network_task(scale, ratio, data, network) for ratio in shared.RATIOS),
+    ]
 
 
 #: Where the closed forms are compared with the singular value decomposition.
@@ -50,9 +32,10 @@ def _formula_error() -> float:
     worst = 0.0
     for classes in _FORMULA_CLASSES:
         for ratio in _FORMULA_RATIOS:
-            found = values_of(seli(f"{ratio}x{classes // 2},1x{classes // 2}"))
-            formula = step_values(classes, ratio)
-            worst = max(worst, *(abs(found[name] - formula[name]) for name in VALUES))
+            half = classes // 2
+            found = shared.values_of(seli(format_runs([(ratio, half), (1, half)])))
+            formula = shared.step_values(classes, ratio)
+            worst = max(worst, *(abs(found[name] - formula[name]) for name in shared.VALUES))
     return worst
 
 
@@ -84,10 +67,10 @@ _ORDER_SHARE = 0.5
 
 
 def _judge(results: Results) -> list[Verdict]:
-    name, part = next(networks_of(results))
-    networks, scale = imbalanced(part.runs), results.scale
-    ufms = imbalanced(ufm_runs(results, RIDGE))
-    own = f"UFM, ridge {RIDGE:g}"
+    name, part = next(shared.networks_of(results))
+    networks, scale = shared.imbalanced(part.runs), results.scale
+    ufms = shared.imbalanced(shared.ufm_runs(results, shared.RIDGE))
+    own = f"UFM, ridge {shared.RIDGE:g}"
     verdicts = [_judge_formula(), _judge_orders(own, ufms), _judge_values(own, ufms, 0.02)]
     short = scale == "smoke"
     # At scale paper the networks' ridge is unknown.
@@ -117,10 +100,16 @@ def _judge_orders(
     """Judge the four orders; where the ridge is unknown there is no amount to compare with."""
 
     def predicted(run: Run) -> Array:
-        exact = values_of(minimiser_of(run)) if known else step_values(CLASSES, ratio_of(run))
+        exact = (
+            shared.values_of(shared.minimiser_of(run))
+            if known
+            else shared.step_values(shared.CLASSES, shared.ratio_of(run))
+        )
         return order_margins(exact)
 
-    share = least(runs, lambda run: order_margins(values_of(measured(run))) / predicted(run))
+    share = least(
+        runs, lambda run: order_margins(shared.values_of(shared.measured(run))) / predicted(run)
+    )
     lowest = float(np.min([predicted(run) for run in runs]))
     limit = _ORDER_SHARE if known else 0.0
     # The exact minimiser has these orders at every ridge considered, so a share says something.
@@ -139,8 +128,8 @@ def _judge_orders(
         sentence=f"{name}: every order holds by at least {share:.2g} of its prediction, "
         f"which is {lowest:.2g} or more (the least clear one, the "
         "alignment at R = 10); in SELI that is "
-        f"{float(np.min(order_margins(step_values(CLASSES, RATIOS[1])))):.2g}"
-        + (f"{SHORT}." if short else "."),
+        f"{float(np.min(order_margins(shared.step_values(shared.CLASSES, shared.RATIOS[1])))):.2g}"
+        + (f"{shared.SHORT}." if short else "."),
     )
 
 
@@ -148,11 +137,13 @@ def _judge_values(
     name: str, runs: Sequence[Run], tolerance: float, *, short: bool = False
 ) -> Verdict:
     def error(run: Run, exact: Mapping[str, float]) -> float:
-        found = values_of(measured(run))
-        return max(abs(found[key] - exact[key]) for key in VALUES)
+        found = shared.values_of(shared.measured(run))
+        return max(abs(found[key] - exact[key]) for key in shared.VALUES)
 
-    off = largest(runs, lambda run: error(run, values_of(minimiser_of(run))))
-    from_limit = largest(runs, lambda run: error(run, step_values(CLASSES, ratio_of(run))))
+    off = largest(runs, lambda run: error(run, shared.values_of(shared.minimiser_of(run))))
+    from_limit = largest(
+        runs, lambda run: error(run, shared.step_values(shared.CLASSES, shared.ratio_of(run)))
+    )
     return below(
         off,
         tolerance,
@@ -163,25 +154,31 @@ def _judge_values(
         claimed="trained models have the predicted norms and angles",
         sentence=f"{name}: at most {off:.2g} from the minimiser of its ridge, and "
         f"{from_limit:.2g} from SELI, where only a vanishing ridge leads"
-        + (f"{SHORT}." if short else "."),
+        + (f"{shared.SHORT}." if short else "."),
     )
 
 
 def _draw(results: Results) -> list[Panel]:
     panels: list[Panel] = []
-    name, part = next(networks_of(results))
-    ridge = network_ridge(results.scale)
-    columns = ["closed form", "tf.seli", "ETF", f"minimiser, ridge {RIDGE:g}", "UFM"]
+    name, part = next(shared.networks_of(results))
+    ridge = shared.network_ridge(results.scale)
+    columns = ["closed form", "tf.seli", "ETF", f"minimiser, ridge {shared.RIDGE:g}", "UFM"]
     columns += [f"minimiser, ridge {ridge:g}", name]
-    ufms = [run for run in ufm_runs(results, RIDGE) if not run.failed]
-    for ratio in RATIOS:
-        sources = [step_values(CLASSES, ratio), values_of(seli_of(step(ratio)))]
-        sources.append(values_of(simplex_etf(CLASSES)))
+    ufms = [run for run in shared.ufm_runs(results, shared.RIDGE) if not run.failed]
+    for ratio in shared.RATIOS:
+        sources = [
+            shared.step_values(shared.CLASSES, ratio),
+            shared.values_of(shared.seli_of(shared.step(ratio))),
+        ]
+        sources.append(shared.values_of(simplex_etf(shared.CLASSES)))
         for runs in (ufms, part.done):
-            for run in [run for run in runs if ratio_of(run) == ratio][:1]:
-                sources += [values_of(minimiser_of(run)), values_of(measured(run))]
-        table = [[words, *(v[key] for v in sources)] for key, words in VALUES.items()]
-        title = f"Norms and angles at R = {ratio}, K = {CLASSES} (A: majority, B: minority)"
+            for run in [run for run in runs if shared.ratio_of(run) == ratio][:1]:
+                sources += [
+                    shared.values_of(shared.minimiser_of(run)),
+                    shared.values_of(shared.measured(run)),
+                ]
+        table = [[words, *(v[key] for v in sources)] for key, words in shared.VALUES.items()]
+        title = f"Norms and angles at R = {ratio}, K = {shared.CLASSES} (A: majority, B: minority)"
         note = "Lengths of classifier rows w and class means h, and cosines between different "
         note += "classes of the groups; the last two rows: of a class's own w and h."
         panels.append(Table(title, ["", *columns[: len(sources)]], table, note))
@@ -203,6 +200,6 @@ FIGURE = Figure(
     draw=_draw,
     note="The orders were first to hold by more than 0.01 each, which the certified "
     "minimiser itself does not at R = 10 (alignment); now each is measured against what "
-    "that minimiser has. " + NETWORK_NOTE + " " + UFM_NOTE,
+    "that minimiser has. " + shared.NETWORK_NOTE + " " + shared.UFM_NOTE,
     place=3,
 )

@@ -8,25 +8,18 @@ from typing import Any
 import numpy as np
 
 from tightframe.reproduce.judging import mean_by, sorted_by
-from tightframe.reproduce.papers.thrampoulidis.shared import (
-    imbalanced,
-    problem,
-    ratio_of,
-    ridge_of,
-    step,
-    ufm_tasks,
-)
+from tightframe.reproduce.papers.thrampoulidis import shared
 from tightframe.reproduce.results import Results, Run
 from tightframe.reproduce.spec import Task
 
-_PATH_COUNTS = {"R = 1": step(1), "R = 10": step(10), "R = 100": step(100)}
+_PATH_COUNTS = {"R = 1": shared.step(1), "R = 10": shared.step(10), "R = 100": shared.step(100)}
 LONG_TAIL = "100,60,36,22,13,8,5,3,2,1"
 PATH_RIDGES = (0.5, *(10.0**-power for power in range(1, 21)))
 
 
 def _path(name: str, counts: str) -> Task:
-    given = problem(counts, 1.0)
-    decays = [problem(counts, ridge)["feature_decay"] for ridge in PATH_RIDGES]
+    given = shared.problem(counts, 1.0)
+    decays = [shared.problem(counts, ridge)["feature_decay"] for ridge in PATH_RIDGES]
     sweep = {"weight_decay": decays, "feature_decay": decays}
     options = {"problem": given, "sweep": sweep, "arrays": True}
     return Task("path", options, {"what": "path", "imbalance": name})
@@ -40,13 +33,13 @@ def _path_counts(scale: str) -> dict[str, str]:
 def path_tasks(scale: str) -> list[Task]:
     """Return the paths, and the UFM to compare with."""
     paths = [_path(name, counts) for name, counts in _path_counts(scale).items()]
-    return [*paths, *ufm_tasks(scale)]
+    return [*paths, *shared.ufm_tasks(scale)]
 
 
 def paths_of(results: Results) -> dict[str, list[Run]]:
     """Return the runs of every path by its imbalance, the largest ridge first."""
     found: dict[str, list[Run]] = {}
-    for run in sorted(results.select(what="path").runs, key=lambda run: -ridge_of(run)):
+    for run in sorted(results.select(what="path").runs, key=lambda run: -shared.ridge_of(run)):
         found.setdefault(run.labels["imbalance"], []).append(run)
     return found
 
@@ -64,6 +57,11 @@ def falls(values: Sequence[Any]) -> bool:
 def falls_with_ridge(runs: Iterable[Run], measure: Callable[[Run], Any]) -> bool:
     """Return whether means over seeds fall with the ridge, at every R > 1."""
     return all(
-        falls([mean for _, mean in sorted(mean_by(own, ridge_of, measure).items(), reverse=True)])
-        for own in sorted_by(imbalanced(runs), ratio_of).values()
+        falls(
+            [
+                mean
+                for _, mean in sorted(mean_by(own, shared.ridge_of, measure).items(), reverse=True)
+            ]
+        )
+        for own in sorted_by(shared.imbalanced(runs), shared.ratio_of).values()
     )

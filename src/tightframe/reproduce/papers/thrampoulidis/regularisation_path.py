@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tightframe.figures.model import Chart, Curve, Panel
-from tightframe.problem.counts import parse_counts
+from tightframe.problem.counts import num_classes, num_samples, parse_counts
 from tightframe.reproduce.judging import certified, decided, largest, least, mean_by, verdict
+from tightframe.reproduce.papers.thrampoulidis import shared
 from tightframe.reproduce.papers.thrampoulidis.paths import (
     PATH_RIDGES,
     ended,
@@ -17,21 +18,6 @@ from tightframe.reproduce.papers.thrampoulidis.paths import (
     falls_with_ridge,
     path_tasks,
     paths_of,
-)
-from tightframe.reproduce.papers.thrampoulidis.shared import (
-    NEAR,
-    PARTS,
-    RATIOS,
-    RIDGE,
-    RIDGE_AXIS,
-    RIDGES,
-    UFM_NOTE,
-    from_minimiser,
-    from_seli,
-    imbalanced,
-    ratio_of,
-    ridge_of,
-    ufm_runs,
 )
 from tightframe.reproduce.results import Results, Run
 from tightframe.reproduce.spec import Figure, Verdict
@@ -55,15 +41,15 @@ def seli_excess(counts: str, ridge: float, objective: float) -> float:
         Of any logits, as `Problem` defines it (mean loss).
     """
     runs = parse_counts(counts)
-    k = sum(run.classes for run in runs)
-    p = certify_svm(counts).primal * ridge / sum(run.count * run.classes for run in runs)
+    k = num_classes(runs)
+    p = certify_svm(counts).primal * ridge / num_samples(runs)
     if p >= (k - 1) / k:
         return math.log(k) / objective - 1
     return (-math.log1p(-p) + p * math.log((k - 1) * (1 - p) / p)) / objective - 1
 
 
 def _excess(run: Run) -> float:
-    return seli_excess(run.problem.compact_counts, ridge_of(run), run.objective)
+    return seli_excess(run.problem.compact_counts, shared.ridge_of(run), run.objective)
 
 
 def _judge(results: Results) -> list[Verdict]:
@@ -71,10 +57,10 @@ def _judge(results: Results) -> list[Verdict]:
     everything = [run for runs in paths.values() for run in runs]
     balanced = paths.pop("R = 1")
     others = [run for runs in paths.values() for run in runs]
-    cheapest, exact = least(others, _excess), largest(balanced, from_seli)
-    ufms = ufm_runs(results)
-    towards = falls_with_ridge(ufms, from_seli)
-    worst = largest(ufms, from_minimiser)
+    cheapest, exact = least(others, _excess), largest(balanced, shared.from_seli)
+    ufms = shared.ufm_runs(results)
+    towards = falls_with_ridge(ufms, shared.from_seli)
+    worst = largest(ufms, shared.from_minimiser)
     return [
         _judge_fall(everything, paths),
         verdict(
@@ -99,14 +85,15 @@ def _judge(results: Results) -> list[Verdict]:
             sentence=f"Balanced, the largest distance to SELI on the path is {exact:.1g}.",
         ),
         verdict(
-            decided(imbalanced(ufms), towards, refuted=False) & decided(ufms, worst < NEAR),
+            decided(shared.imbalanced(ufms), towards, refuted=False)
+            & decided(ufms, worst < shared.NEAR),
             criterion="for R > 1 the trained UFM's three distances to SELI (mean over seeds) fall "
-            f"at every step of the ridge from {RIDGES[0]:g} to {RIDGE:g}, and every run ends "
-            f"within {NEAR:g} of its certified minimiser",
+            f"at every step of the ridge from {shared.RIDGES[0]:g} to {shared.RIDGE:g}, and every "
+            f"run ends within {shared.NEAR:g} of its certified minimiser",
             claimed="the trained model follows the regularisation path",
             predicted=0.0,
             measured=worst,
-            tolerance=NEAR,
+            tolerance=shared.NEAR,
             sentence=f"UFM: the runs end at most {worst:.2g} from the minimisers of their ridges; "
             f"their distances to SELI {'fall' if towards else 'do not always fall'} with it.",
         ),
@@ -114,11 +101,11 @@ def _judge(results: Results) -> list[Verdict]:
 
 
 def _judge_fall(everything: Sequence[Run], paths: Mapping[str, Sequence[Run]]) -> Verdict:
-    lines = [[from_seli(run) for run in ended(runs)] for runs in paths.values()]
+    lines = [[shared.from_seli(run) for run in ended(runs)] for runs in paths.values()]
     fall = all(falls(line) for line in lines)
-    start = largest([runs[0] for runs in paths.values()], from_seli)
+    start = largest([runs[0] for runs in paths.values()], shared.from_seli)
     last = [runs[-1] for runs in paths.values()]
-    ends = largest(last, from_seli)
+    ends = largest(last, shared.from_seli)
     slope = min(
         (_slowness(ended(runs)) for runs in paths.values() if ended(runs)), default=math.nan
     )
@@ -139,39 +126,44 @@ def _judge_fall(everything: Sequence[Run], paths: Mapping[str, Sequence[Run]]) -
 
 def _slowness(runs: Sequence[Run]) -> float:
     """Return the growth of 1 / distance a decade of the ridge, over the last ten decades."""
-    tail = [run for run in runs if ridge_of(run) < 1.1 * PATH_RIDGES[-11]]
-    decades = [-math.log10(ridge_of(run)) for run in tail]
-    return float(np.polyfit(decades, [1 / from_seli(run)[2] for run in tail], 1)[0])
+    tail = [run for run in runs if shared.ridge_of(run) < 1.1 * PATH_RIDGES[-11]]
+    decades = [-math.log10(shared.ridge_of(run)) for run in tail]
+    return float(np.polyfit(decades, [1 / shared.from_seli(run)[2] for run in tail], 1)[0])
 
 
 def _draw(results: Results) -> list[Panel]:
     panels: list[Panel] = []
     paths = {name: ended(runs) for name, runs in paths_of(results).items()}
     balanced = paths.pop("R = 1")
-    ufms = ufm_runs(results)
-    for i, words in enumerate(PARTS.values()):
+    ufms = shared.ufm_runs(results)
+    for i, words in enumerate(shared.PARTS.values()):
         curves = [
-            Curve(name, [ridge_of(run) for run in runs], [from_seli(run)[i] for run in runs], color)
+            Curve(
+                name,
+                [shared.ridge_of(run) for run in runs],
+                [shared.from_seli(run)[i] for run in runs],
+                color,
+            )
             for color, (name, runs) in enumerate(paths.items())
         ]
-        for color, ratio in enumerate(RATIOS[1:]):
-            own = [run for run in ufms if ratio_of(run) == ratio]
-            found = mean_by(own, ridge_of, from_seli)
+        for color, ratio in enumerate(shared.RATIOS[1:]):
+            own = [run for run in ufms if shared.ratio_of(run) == ratio]
+            found = mean_by(own, shared.ridge_of, shared.from_seli)
             y = [mean[i] for mean in found.values()]
             curves.append(Curve(f"R = {ratio}, UFM", list(found), y, color, "points"))
-        most = max((float(from_seli(run)[i]) for run in balanced), default=math.nan)
+        most = max((float(shared.from_seli(run)[i]) for run in balanced), default=math.nan)
         note = f"R = 1 is below {max(most, 1e-15):.0e} everywhere."
         title = f"Distance of the {words} to SELI"
-        panels.append(Chart(title, RIDGE_AXIS, "distance", curves, (), True, True, note))
+        panels.append(Chart(title, shared.RIDGE_AXIS, "distance", curves, (), True, True, note))
     curves = [
-        Curve(name, [ridge_of(run) for run in runs], [_excess(run) for run in runs], color)
+        Curve(name, [shared.ridge_of(run) for run in runs], [_excess(run) for run in runs], color)
         for color, (name, runs) in enumerate(paths.items())
     ]
     most = largest(balanced, lambda run: abs(_excess(run)))
     panels.append(
         Chart(
             "What SELI's logits cost more than the minimiser's",
-            RIDGE_AXIS,
+            shared.RIDGE_AXIS,
             "relative to the objective",
             curves,
             log_x=True,
@@ -194,6 +186,6 @@ FIGURE = Figure(
     judge=_judge,
     draw=_draw,
     note="Certified minimisers down to a ridge of 1e-20; the UFM by descent where it "
-    "converges. " + UFM_NOTE,
+    "converges. " + shared.UFM_NOTE,
     place=4,
 )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tightframe.geometry.dense import Geometry, cosines, seli, simplex_etf
+from tightframe.problem.counts import format_runs
 from tightframe.problem.problem import Problem
 from tightframe.reproduce.results import Array, Results, Run
 from tightframe.reproduce.spec import Task
@@ -47,7 +48,7 @@ def step(ratio: int, majority: int | None = None) -> str:
     """Return counts under STEP imbalance; minority classes have one sample if nothing is given."""
     half = CLASSES // 2
     majority = ratio if majority is None else majority
-    return f"{majority}x{half},{max(majority // ratio, 1)}x{half}"
+    return format_runs([(majority, half), (max(majority // ratio, 1), half)])
 
 
 def problem(counts: str, ridge: float) -> dict[str, Any]:

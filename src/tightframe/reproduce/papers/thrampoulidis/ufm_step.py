@@ -21,35 +21,17 @@ from tightframe.reproduce.judging import (
     stopped,
     verdict,
 )
-from tightframe.reproduce.papers.thrampoulidis.shared import (
-    NEAR,
-    NO_RIDGE,
-    PARTS,
-    RATIOS,
-    RIDGE,
-    UFM_NOTE,
-    distance_row,
-    distance_titles,
-    from_minimiser,
-    from_seli,
-    imbalanced,
-    listed,
-    ratio_of,
-    ridge_of,
-    seli_or_etf,
-    ufm_runs,
-    ufm_tasks,
-)
+from tightframe.reproduce.papers.thrampoulidis import shared
 from tightframe.reproduce.results import Results, Run
 from tightframe.reproduce.spec import Figure, Verdict
 
 
-def arrival(iterations: ArrayLike, distances: ArrayLike, near: float = NEAR) -> float:
-    """Return the first recorded iteration from which on a distance stays below ``near``.
+def arrival(iterations: ArrayLike, distances: ArrayLike) -> float:
+    """Return the first recorded iteration from which on a distance stays below `NEAR`.
 
     Infinite where the last one is not.
     """
-    far = np.flatnonzero(~(np.asarray(distances, dtype=np.float64) < near))
+    far = np.flatnonzero(~(np.asarray(distances, dtype=np.float64) < shared.NEAR))
     times = np.asarray(iterations, dtype=np.float64)
     first = 0 if len(far) == 0 else int(far[-1]) + 1
     return float(times[first]) if first < len(times) else math.inf
@@ -57,29 +39,29 @@ def arrival(iterations: ArrayLike, distances: ArrayLike, near: float = NEAR) -> 
 
 def _arrival(run: Run) -> float:
     """Return when all Grams of a run stay near the minimiser's."""
-    columns = [f"{part}_to_predicted" for part in PARTS]
+    columns = [f"{part}_to_predicted" for part in shared.PARTS]
     history = run.history
     return arrival(history["iteration"], history[columns].max(axis=1, skipna=False))
 
 
 def _farthest_from_seli(run: Run) -> float:
-    return float(from_seli(run).max())
+    return float(shared.from_seli(run).max())
 
 
 def _judge(results: Results) -> list[Verdict]:
-    runs, bare = ufm_runs(results, RIDGE), ufm_runs(results, NO_RIDGE)
-    worst = largest(runs, from_minimiser)
-    share = largest(imbalanced(runs), seli_or_etf)
-    off = mean_by(bare, ratio_of, _farthest_from_seli)
-    arrived = off.get(1, math.inf) < NEAR
+    runs, bare = shared.ufm_runs(results, shared.RIDGE), shared.ufm_runs(results, shared.NO_RIDGE)
+    worst = largest(runs, shared.from_minimiser)
+    share = largest(shared.imbalanced(runs), shared.seli_or_etf)
+    off = mean_by(bare, shared.ratio_of, _farthest_from_seli)
+    arrived = off.get(1, math.inf) < shared.NEAR
     done = [run for run in runs if not run.failed]
     return [
         below(
             worst,
-            NEAR,
+            shared.NEAR,
             runs,
-            criterion=f"every run of ridge {RIDGE:g} ends within {NEAR:g} of the certified "
-            "minimiser (classifier, class means, logits)",
+            criterion=f"every run of ridge {shared.RIDGE:g} ends within {shared.NEAR:g} of the "
+            "certified minimiser (classifier, class means, logits)",
             claimed="descent on the UFM with ridge finds the global minimiser",
             sentence=f"The runs end at most {worst:.2g} from the certified minimiser of their "
             f"ridge; {stopped(done)} of {len(done)} were stopped.",
@@ -87,10 +69,10 @@ def _judge(results: Results) -> list[Verdict]:
         below(
             share,
             0.5,
-            imbalanced(runs),
+            shared.imbalanced(runs),
             predicted=None,
-            criterion=f"at R > 1 and ridge {RIDGE:g}, classifier and class means end less than "
-            "half as far from SELI as from the ETF, in every run",
+            criterion=f"at R > 1 and ridge {shared.RIDGE:g}, classifier and class means end less "
+            "than half as far from SELI as from the ETF, in every run",
             claimed="the Gram matrices converge to SELI, not to the ETF",
             sentence=f"The distance to SELI is at most {share:.2g} of that to the ETF. The "
             "logits cannot tell the two apart.",
@@ -98,48 +80,49 @@ def _judge(results: Results) -> list[Verdict]:
         _judge_slowing(runs),
         verdict(
             decided(bare, rises(off.values()) if arrived else None, refuted=False),
-            criterion=f"at ridge {NO_RIDGE:g} the largest final distance to SELI (mean over "
-            f"seeds) rises with R; not decided unless the balanced runs come within {NEAR:g}",
+            criterion=f"at ridge {shared.NO_RIDGE:g} the largest final distance to SELI (mean over "
+            f"seeds) rises with R; not decided unless the balanced runs come within "
+            f"{shared.NEAR:g}",
             claimed="convergence worsens with increasing imbalance, also where the ridge vanishes",
             predicted=None,
-            measured=listed(off.values()),
+            measured=shared.listed(off.values()),
             tolerance=None,
-            sentence=f"With next to no ridge the runs end {listed(off.values())} from SELI at R = "
-            f"{_ratios()} (the farthest of the three), after as many iterations"
+            sentence=f"With next to no ridge the runs end {shared.listed(off.values())} from SELI "
+            f"at R = {_ratios()} (the farthest of the three), after as many iterations"
             + ("." if arrived else "; too few to decide: the balanced one is not there, either."),
         ),
     ]
 
 
 def _ratios() -> str:
-    return ", ".join(str(ratio) for ratio in RATIOS)
+    return ", ".join(str(ratio) for ratio in shared.RATIOS)
 
 
 def _judge_slowing(runs: Sequence[Run]) -> Verdict:
-    by_ratio = sorted_by((run for run in runs if not run.failed), ratio_of)
+    by_ratio = sorted_by((run for run in runs if not run.failed), shared.ratio_of)
     first = [least(own, _arrival) for own in by_ratio.values()]
     last = [largest(own, _arrival) for own in by_ratio.values()]
     separate = all(slow < fast for slow, fast in zip(last, first[1:], strict=False))
-    left = mean_by(runs, ratio_of, _farthest_from_seli).values()
+    left = mean_by(runs, shared.ratio_of, _farthest_from_seli).values()
     return verdict(
         decided(runs, separate) & decided(runs, rises(left), refuted=False),
         criterion="both rise with R: the iterations until all three stay within "
-        f"{NEAR:g} of the minimiser (slowest run of an R against the fastest of the next), "
+        f"{shared.NEAR:g} of the minimiser (slowest run of an R against the fastest of the next), "
         "and the largest final distance to SELI (mean over seeds)",
         claimed="convergence worsens with increasing imbalance",
         predicted=None,
-        measured=f"iterations {listed(last)}; distances {listed(left)}",
+        measured=f"iterations {shared.listed(last)}; distances {shared.listed(left)}",
         tolerance=None,
-        sentence=f"At R = {_ratios()} the slowest run needs {listed(last)} iterations to come "
-        f"near its minimiser, and the largest distance left to SELI is {listed(left)}. The "
-        "latter is the ridge's doing: the minimiser itself is as far away.",
+        sentence=f"At R = {_ratios()} the slowest run needs {shared.listed(last)} iterations to "
+        f"come near its minimiser, and the largest distance left to SELI is {shared.listed(left)}. "
+        "The latter is the ridge's doing: the minimiser itself is as far away.",
     )
 
 
 def _first(results: Results, ridge: float) -> list[Run]:
     """Return one seed of every R, by R."""
-    done = [run for run in ufm_runs(results, ridge) if not run.failed]
-    return first_by(sorted(done, key=ratio_of), ratio_of)
+    done = [run for run in shared.ufm_runs(results, ridge) if not run.failed]
+    return first_by(sorted(done, key=shared.ratio_of), shared.ratio_of)
 
 
 def _curves(runs: Sequence[Run], key: str) -> list[Curve]:
@@ -147,11 +130,11 @@ def _curves(runs: Sequence[Run], key: str) -> list[Curve]:
     curves = []
     for color, run in enumerate(runs):
         own = run.history[run.history["iteration"] > 0]
-        both = key == "logits" or ratio_of(run) == 1  # the same frames
+        both = key == "logits" or shared.ratio_of(run) == 1  # the same frames
         for frame, name, style in (("seli", "SELI", "solid"), ("etf", "ETF", "dashed")):
             if frame == "etf" and both:
                 continue
-            label = f"R = {ratio_of(run)}, to {'both' if both else name}"
+            label = f"R = {shared.ratio_of(run)}, to {'both' if both else name}"
             distances = list(own[f"{key}_to_{frame}"])
             curves.append(Curve(label, list(own["iteration"]), distances, color, style))
     return curves
@@ -159,33 +142,35 @@ def _curves(runs: Sequence[Run], key: str) -> list[Curve]:
 
 def _draw(results: Results) -> list[Panel]:
     panels: list[Panel] = []
-    runs, bare = _first(results, RIDGE), _first(results, NO_RIDGE)
-    for key, words in PARTS.items():
-        title = f"Distance of the {words}, ridge {RIDGE:g}"
+    runs, bare = _first(results, shared.RIDGE), _first(results, shared.NO_RIDGE)
+    for key, words in shared.PARTS.items():
+        title = f"Distance of the {words}, ridge {shared.RIDGE:g}"
         note = "A curve ends where its run has converged."
         curves = _curves(runs, key)
         panels.append(Chart(title, "iteration", "distance", curves, log_x=True, note=note))
-    title = f"Distance of the logits, ridge {NO_RIDGE:g}"
+    title = f"Distance of the logits, ridge {shared.NO_RIDGE:g}"
     curves = _curves(bare, "logits")
     panels.append(Chart(title, "iteration", "distance", curves, log_x=True))
     near = {
         ratio: largest(own, _arrival)
-        for ratio, own in sorted_by(ufm_runs(results, RIDGE), ratio_of).items()
+        for ratio, own in sorted_by(shared.ufm_runs(results, shared.RIDGE), shared.ratio_of).items()
     }
     table = [
         [
-            ratio_of(run),
-            ridge_of(run),
-            *distance_row(run),
-            near[ratio_of(run)] if ridge_of(run) == RIDGE else None,
+            shared.ratio_of(run),
+            shared.ridge_of(run),
+            *shared.distance_row(run),
+            near[shared.ratio_of(run)] if shared.ridge_of(run) == shared.RIDGE else None,
             run.status,
         ]
-        for run in sorted((*runs, *bare), key=lambda run: (ratio_of(run), ridge_of(run)))
+        for run in sorted(
+            (*runs, *bare), key=lambda run: (shared.ratio_of(run), shared.ridge_of(run))
+        )
     ]
     table = [[None if value == math.inf else value for value in row] for row in table]
-    columns = ["R", "ridge", *distance_titles(), "near after", "ended"]
+    columns = ["R", "ridge", *shared.distance_titles(), "near after", "ended"]
     note = "Distances of W, H and Z = W H. Near: after which iteration all three stay within "
-    note += f"{NEAR:g} of the minimiser (slowest seed)."
+    note += f"{shared.NEAR:g} of the minimiser (slowest seed)."
     panels.append(Table("Where the runs ended, first seed", columns, table, note))
     return panels
 
@@ -200,10 +185,11 @@ FIGURE = Figure(
     caption="Solid curves (to SELI) fall to the small distance that the ridge leaves, "
     "dashed ones (to the ETF) do not fall; the larger R, the later. Without a ridge "
     "descent is far from either after as many iterations.",
-    tasks=ufm_tasks,
+    tasks=shared.ufm_tasks,
     judge=_judge,
     draw=_draw,
-    note=UFM_NOTE + f" The proviso of the rule at ridge {NO_RIDGE:g}, that the balanced "
+    note=shared.UFM_NOTE
+    + f" The proviso of the rule at ridge {shared.NO_RIDGE:g}, that the balanced "
     "runs must arrive, was added after the rule had failed without it: after 30,000 "
     "iterations all runs were far from SELI, R = 100 a little less than R = 10. Steps ten "
     "and a hundred times smaller brought the balanced runs no nearer than 0.4 and no rise "

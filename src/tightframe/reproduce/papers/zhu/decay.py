@@ -10,22 +10,7 @@ import numpy as np
 
 from tightframe.figures.model import Panel
 from tightframe.reproduce.judging import below, decided, largest, sorted_by, verdict
-from tightframe.reproduce.papers.zhu.shared import (
-    DATA,
-    DECAYS,
-    FEATURE_DECAY,
-    NAMES,
-    SHORT,
-    SIMILAR,
-    SMALL,
-    accuracy_of,
-    history_charts,
-    judge_collapse,
-    metrics_table,
-    network_task,
-    sgd,
-    worst_of,
-)
+from tightframe.reproduce.papers.zhu import shared
 from tightframe.reproduce.results import Results, Run
 from tightframe.reproduce.spec import Figure, Task, Verdict
 
@@ -41,25 +26,27 @@ _HEAD_DECAYS = {"smoke": (1e-2, 1e-4), "cpu": (1e-2, 1e-4), "paper": (5e-4, 1e-4
 def _tasks(scale: str) -> list[Task]:
     tasks = []
     weight_decay, feature_decay = _HEAD_DECAYS[scale]
-    for data in DATA[scale]:
-        common = sgd(scale, 64)
-        tasks.append(network_task(scale, data, common, place="all"))
+    for data in shared.DATA[scale]:
+        common = shared.sgd(scale, 64)
+        tasks.append(shared.network_task(scale, data, common, place="all"))
         if scale == "cpu":
-            weaker = [[DECAYS[scale] / 5, FEATURE_DECAY]]
-            tasks.append(network_task(scale, data, {**common, "settings": weaker}, place=_WEAKER))
+            weaker = [[shared.DECAYS[scale] / 5, shared.FEATURE_DECAY]]
+            tasks.append(
+                shared.network_task(scale, data, {**common, "settings": weaker}, place=_WEAKER)
+            )
         on_head = {
             "decay_on": "features",
             "settings": [[weight_decay, feature_decay]],
             "bias": "decayed",
             "bias_decay": weight_decay,
         }
-        tasks.append(network_task(scale, data, {**common, **on_head}, place="features"))
+        tasks.append(shared.network_task(scale, data, {**common, **on_head}, place="features"))
     return tasks
 
 
 def _judge(results: Results) -> list[Verdict]:
     collapse = [
-        judge_collapse(
+        shared.judge_collapse(
             results.select(what="network", place=place),
             f"Decay on {name}",
             f"the network collapses with decay on {name}",
@@ -72,24 +59,24 @@ def _judge(results: Results) -> list[Verdict]:
 def _judge_accuracies(results: Results) -> Verdict:
     runs = [run for place in _PLACES for run in results.select(place=place).runs]
     pairs = {
-        data: [accuracy_of(run) for run in own]
+        data: [shared.accuracy_of(run) for run in own]
         for data, own in sorted_by(runs, lambda run: str(run.labels["data"])).items()
         if not any(run.failed for run in own)
     }
     apart = [abs(everywhere - head) for everywhere, head in pairs.values()]
     most = float(np.max(apart)) if apart else math.nan
-    found = "; ".join(f"{NAMES[data]} {a:.3f} and {b:.3f}" for data, (a, b) in pairs.items())
+    found = "; ".join(f"{shared.NAMES[data]} {a:.3f} and {b:.3f}" for data, (a, b) in pairs.items())
     smoke = results.scale == "smoke"
     return below(
         most,
-        SIMILAR,
+        shared.SIMILAR,
         runs,
         decidable=not smoke,
         predicted=None,
-        criterion=f"the two test accuracies differ by less than {SIMILAR:g}",
+        criterion=f"the two test accuracies differ by less than {shared.SIMILAR:g}",
         claimed="both decays generalise similarly",
         sentence=f"Test accuracy with decay on all parameters and on W, H, b: {found}"
-        + (SHORT if smoke else "." + _price_of_decay(results)),
+        + (shared.SHORT if smoke else "." + _price_of_decay(results)),
     )
 
 
@@ -119,7 +106,8 @@ def _price_of_decay(results: Results) -> str:
     if not runs:
         return ""
     found = "; ".join(
-        f"{NAMES[run.labels['data']]} {accuracy_of(run):.3f} (largest metric {worst_of(run):.2g})"
+        f"{shared.NAMES[run.labels['data']]} {shared.accuracy_of(run):.3f} "
+        f"(largest metric {shared.worst_of(run):.2g})"
         for run in runs
     )
     return f" With a fifth of the decay on all parameters: {found}."
@@ -127,7 +115,7 @@ def _price_of_decay(results: Results) -> str:
 
 def _draw(results: Results) -> list[Panel]:
     networks = results.select(what="network").done
-    data = list(DATA[results.scale])
+    data = list(shared.DATA[results.scale])
     places = {**_PLACES, _WEAKER: _WEAKER}
 
     def style(labels: Mapping[str, Any]) -> tuple[str, int, str]:
@@ -137,8 +125,11 @@ def _draw(results: Results) -> list[Panel]:
 
     columns = ("nc1", "classifier_to_etf", "self_duality", "bias_alignment", "test_accuracy")
     heads = {"data": "data", "place": "decay on"}
-    table = metrics_table(networks, heads, "End of training", {**NAMES, **places})
-    return [*history_charts(networks, columns, style, [NAMES[name] for name in data]), table]
+    table = shared.metrics_table(networks, heads, "End of training", {**shared.NAMES, **places})
+    return [
+        *shared.history_charts(networks, columns, style, [shared.NAMES[name] for name in data]),
+        table,
+    ]
 
 
 FIGURE = Figure(
@@ -152,7 +143,7 @@ FIGURE = Figure(
     tasks=_tasks,
     judge=_judge,
     draw=_draw,
-    note=SMALL + "At scale cpu a fifth of the decay on all parameters is shown as well; it "
+    note=shared.SMALL + "At scale cpu a fifth of the decay on all parameters is shown as well; it "
     "decides nothing, but says what the large decay costs. "
     "The features' decay 1e-4 of the paper's code is summed over a batch of "
     "64, which makes it 1e-4 · 64 / N in the objective.",

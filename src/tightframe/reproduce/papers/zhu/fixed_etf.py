@@ -12,19 +12,7 @@ import numpy as np
 from tightframe.figures.model import Panel, Table
 from tightframe.heads.savings import layer_parameters, parameter_savings
 from tightframe.reproduce.judging import certified, decided, largest, least, sorted_by, verdict
-from tightframe.reproduce.papers.zhu.shared import (
-    CLASSES,
-    SHORT,
-    SIMILAR,
-    SMALL,
-    accuracy_of,
-    history_charts,
-    judge_collapse,
-    metrics_table,
-    network_task,
-    problem_of,
-    sgd,
-)
+from tightframe.reproduce.papers.zhu import shared
 from tightframe.reproduce.results import Results
 from tightframe.reproduce.spec import Figure, Task, Verdict
 
@@ -73,18 +61,18 @@ def _fixed_seeds(scale: str, network: str) -> range:
 
 
 def _tasks(scale: str) -> list[Task]:
-    problems = [problem_of(dim) for dim in (512, CLASSES)]
+    problems = [shared.problem_of(dim) for dim in (512, shared.CLASSES)]
     tasks = [Task("solve", {"problems": problems}, {"what": "theory"})]
     for network, config in _fixed_networks(scale).items():
         data = config["data"]
         for head, width, variant in _VARIANTS:
-            more = {**sgd(scale, 128), **config, "head": head}
+            more = {**shared.sgd(scale, 128), **config, "head": head}
             if width == "narrow":
-                more["feature_dim"] = CLASSES
+                more["feature_dim"] = shared.CLASSES
             for seed in _fixed_seeds(scale, network):
                 own = {**more, "seed": seed} if seed else more
                 labels = {"network": network, "variant": variant, "seed": seed}
-                tasks.append(network_task(scale, data, own, **labels))
+                tasks.append(shared.network_task(scale, data, own, **labels))
     return tasks
 
 
@@ -116,7 +104,7 @@ def _judge(results: Results) -> list[Verdict]:
     for network in _fixed_networks(results.scale):
         part = results.select(what="network", network=network)
         verdicts += [
-            judge_collapse(
+            shared.judge_collapse(
                 part,
                 f"{network}, all four variants",
                 "features collapse with fixed and with narrow classifiers",
@@ -141,8 +129,8 @@ def _judge_minima(part: Results) -> Verdict:
 
 
 def _judge_savings(name: str, quoted: float) -> Verdict:
-    counted = parameter_savings(name, CLASSES, width=CLASSES)
-    before, after = (built_parameters(name, CLASSES, w) for w in (None, CLASSES))
+    counted = parameter_savings(name, shared.CLASSES, width=shared.CLASSES)
+    before, after = (built_parameters(name, shared.CLASSES, w) for w in (None, shared.CLASSES))
     percent = 100 * (before - after) / before
     same = (before, after) == (counted.parameters_before, counted.parameters_after)
     return verdict(
@@ -163,7 +151,7 @@ def _judge_accuracy(part: Results, network: str) -> Verdict:
     # Only seeds all of whose variants ended can be compared; the variants are in their order.
     accuracies = np.reshape(
         [
-            [accuracy_of(run) for run in own]
+            [shared.accuracy_of(run) for run in own]
             for own in by_seed.values()
             if not any(run.failed for run in own)
         ],
@@ -179,21 +167,21 @@ def _judge_accuracy(part: Results, network: str) -> Verdict:
         means = zip(_VARIANTS, accuracies.mean(axis=0), strict=True)
         values = ", ".join(f"{variant} {mean:.4f}" for (_, _, variant), mean in means)
     smoke = part.scale == "smoke"
-    unclear = seeds > 1 and abs(loss - SIMILAR) < 2 * error
+    unclear = seeds > 1 and abs(loss - shared.SIMILAR) < 2 * error
     if seeds > 1:
         values += f" (means of {seeds} seeds; the largest loss is {loss:.3f} ± {error:.3f})"
     if unclear and not smoke:
         values += ", which these seeds do not decide"
     return verdict(
-        decided(part, None if smoke or unclear else loss < SIMILAR, refuted=False),
+        decided(part, None if smoke or unclear else loss < shared.SIMILAR, refuted=False),
         criterion="fixed and narrow classifiers lose less than "
-        f"{SIMILAR:g} of test accuracy against the usual one (means over seeds); not decided if "
-        "the largest loss is within two standard errors over the seeds of that",
+        f"{shared.SIMILAR:g} of test accuracy against the usual one (means over seeds); not "
+        "decided if the largest loss is within two standard errors over the seeds of that",
         claimed="no loss of generalisation",
         predicted=0.0,
         measured=loss,
-        tolerance=SIMILAR,
-        sentence=f"{network}, test accuracy: {values}" + (SHORT if smoke else "."),
+        tolerance=shared.SIMILAR,
+        sentence=f"{network}, test accuracy: {values}" + (shared.SHORT if smoke else "."),
     )
 
 
@@ -211,8 +199,8 @@ def _draw(results: Results) -> list[Panel]:
     columns = ("test_accuracy", "nc1", "self_duality")
     heads = {"network": "network", "data": "data", "variant": "classifier"}
     return [
-        *history_charts(first, columns, style, networks, scaled=True),
-        metrics_table(runs, heads, "End of training, means over seeds"),
+        *shared.history_charts(first, columns, style, networks, scaled=True),
+        shared.metrics_table(runs, heads, "End of training, means over seeds"),
         _savings_table(),
     ]
 
@@ -263,7 +251,7 @@ FIGURE = Figure(
     "too. The README of the paper's code says over 20 % for ResNet18; the two decimals are "
     "quoted from memory. For ImageNet's 1000 classes d = K would add parameters to "
     "ResNet50. "
-    + SMALL
+    + shared.SMALL
     + "At scale cpu there is a ResNet18 of width 8 on digits as well, of one seed; 0.01 of "
     "its test set is four images. Charts show the first seed. Features end in a ReLU, so "
     "at d = K one that dies leaves no room for ten orthogonal class means.",

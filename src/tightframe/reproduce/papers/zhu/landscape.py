@@ -14,7 +14,7 @@ from tightframe.geometry.dense import simplex_etf
 from tightframe.landscape import CriticalPoint, Point, descend
 from tightframe.problem.problem import Problem
 from tightframe.reproduce.judging import below, certified, decided, first_by, largest, verdict
-from tightframe.reproduce.papers.zhu.shared import CLASSES, DECAY, problem_of
+from tightframe.reproduce.papers.zhu import shared
 from tightframe.reproduce.results import Results, Run, TaskResult
 from tightframe.reproduce.spec import Figure, Task, Verdict
 from tightframe.reproduce.tasks import GRAMS
@@ -30,7 +30,7 @@ _SHARES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 1.1, 1.3)
 _NARROW = {"smoke": (4, 8), "cpu": tuple(range(1, 9)), "paper": tuple(range(1, 9))}
 
 #: Width at which those are examined; the theorem asks for more than K.
-_WIDE = CLASSES + 1
+_WIDE = shared.CLASSES + 1
 
 #: Scaled gradient up to which a point is examined as a critical one.
 _CRITICAL = 1e-5
@@ -39,16 +39,19 @@ _CRITICAL = 1e-5
 def _starting_problems() -> list[dict[str, Any]]:
     """Return the problems that are trained from many starts."""
     return [
-        *(problem_of(dim) for dim in (CLASSES - 1, CLASSES, _WIDE, 2 * CLASSES)),
-        problem_of(_WIDE, bias="decayed", bias_decay=DECAY),
-        problem_of(_WIDE, bias="free"),
-        problem_of(_WIDE, weight_decay=2 * DECAY, feature_decay=DECAY / 2),
+        *(
+            shared.problem_of(dim)
+            for dim in (shared.CLASSES - 1, shared.CLASSES, _WIDE, 2 * shared.CLASSES)
+        ),
+        shared.problem_of(_WIDE, bias="decayed", bias_decay=shared.DECAY),
+        shared.problem_of(_WIDE, bias="free"),
+        shared.problem_of(_WIDE, weight_decay=2 * shared.DECAY, feature_decay=shared.DECAY / 2),
     ]
 
 
 def _threshold() -> float:
     """Return 1 / (K sqrt(n)), where the balanced minimiser becomes zero."""
-    counts = Problem(**problem_of()).counts
+    counts = Problem(**shared.problem_of()).counts
     return 1 / (len(counts) * math.sqrt(counts[0]))
 
 
@@ -72,11 +75,11 @@ def _tasks(scale: str) -> list[Task]:
     ]
     threshold = _threshold()
     shares = np.geomspace(_SHARES[0], _SHARES[-1], 60)
-    line = [problem_of(decay=float(f"{share * threshold:.6g}")) for share in shares]
-    sweep = [problem_of(decay=float(f"{share * threshold:.6g}")) for share in _SHARES]
+    line = [shared.problem_of(decay=float(f"{share * threshold:.6g}")) for share in shares]
+    sweep = [shared.problem_of(decay=float(f"{share * threshold:.6g}")) for share in _SHARES]
     # Near the threshold descent is slow: curvature vanishes there.
     slow = {**ufm, "per_sample": False, "iterations": 30_000}
-    narrow = [problem_of(dim) for dim in _NARROW[scale]]
+    narrow = [shared.problem_of(dim) for dim in _NARROW[scale]]
     return [
         Task("solve", {"problems": _starting_problems(), "arrays": True}, {"what": "theory"}),
         Task("solve", {"problems": line}, {"what": "line"}),
@@ -92,14 +95,14 @@ def _descent(logits: bytes) -> tuple[tuple[CriticalPoint, ...], bool]:
 
     The factors are the cheapest ones of the logits, which those of a critical point are.
     """
-    problem = Problem(**problem_of(_WIDE))
+    problem = Problem(**shared.problem_of(_WIDE))
     root = math.sqrt(problem.counts[0])
-    z = np.frombuffer(logits).reshape(CLASSES, CLASSES)
+    z = np.frombuffer(logits).reshape(shared.CLASSES, shared.CLASSES)
     left, values, right = np.linalg.svd(z * root)
     values = np.where(values > 1e-7 * values[0], values, 0.0)
-    weights, means = np.zeros((CLASSES, _WIDE)), np.zeros((_WIDE, CLASSES))
-    weights[:, :CLASSES] = left * np.sqrt(values)
-    means[:CLASSES] = np.sqrt(values)[:, None] * right / root
+    weights, means = np.zeros((shared.CLASSES, _WIDE)), np.zeros((_WIDE, shared.CLASSES))
+    weights[:, : shared.CLASSES] = left * np.sqrt(values)
+    means[: shared.CLASSES] = np.sqrt(values)[:, None] * right / root
     start = Point(weights, means)
     descent = descend(problem, start, tol=_CRITICAL)
     return descent.stages, descent.converged
@@ -109,7 +112,7 @@ def _descents(
     results: Results,
 ) -> list[tuple[tuple[CriticalPoint, ...], bool]]:
     """Return a descent from the origin and from every narrow run."""
-    points = [np.zeros((CLASSES, CLASSES))]
+    points = [np.zeros((shared.CLASSES, shared.CLASSES))]
     points += [run.array("logits") for run in results.select(what="narrow").done]
     return [_descent(np.ascontiguousarray(z, dtype=np.float64).tobytes()) for z in points]
 
@@ -127,7 +130,7 @@ def _judge(results: Results) -> list[Verdict]:
 
 
 def _judge_minimiser(part: Results) -> Verdict:
-    etf = simplex_etf(CLASSES)
+    etf = simplex_etf(shared.CLASSES)
     worst = largest(part, lambda run: [run.geometry.distance(etf, name) for name in GRAMS])
     gap = largest(part, lambda run: run.measured("gap"))
     return verdict(
@@ -334,7 +337,7 @@ def _saddle_panels(results: Results) -> list[Panel]:
             curves,
         ),
         Table(
-            f"Critical points at width {_WIDE}, λ = {DECAY:g}",
+            f"Critical points at width {_WIDE}, λ = {shared.DECAY:g}",
             [
                 "rank",
                 "verdict",

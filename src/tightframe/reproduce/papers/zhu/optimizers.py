@@ -6,16 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tightframe.figures.model import Panel
-from tightframe.reproduce.papers.zhu.shared import (
-    DATA,
-    NAMES,
-    SMALL,
-    history_charts,
-    judge_collapse,
-    metrics_table,
-    network_task,
-    sgd,
-)
+from tightframe.reproduce.papers.zhu import shared
 from tightframe.reproduce.results import Results
 from tightframe.reproduce.spec import Figure, Task, Verdict
 
@@ -25,7 +16,7 @@ _OPTIMIZERS = ("SGD", "Adam", "L-BFGS")
 def _optimizer(scale: str, name: str) -> dict[str, Any]:
     paper = scale == "paper"
     if name == "SGD":
-        return sgd(scale, 128)
+        return shared.sgd(scale, 128)
     if name == "Adam":
         lr, batch_size = (1e-4, 64) if paper else (1e-3, 128)
         return {"optimizer": "adam", "lr": lr, "batch_size": batch_size}
@@ -38,15 +29,15 @@ def _optimizer(scale: str, name: str) -> dict[str, Any]:
 
 def _tasks(scale: str) -> list[Task]:
     return [
-        network_task(scale, data, _optimizer(scale, name), optimizer=name)
-        for data in DATA[scale]
+        shared.network_task(scale, data, _optimizer(scale, name), optimizer=name)
+        for data in shared.DATA[scale]
         for name in _OPTIMIZERS
     ]
 
 
 def _judge(results: Results) -> list[Verdict]:
     return [
-        judge_collapse(
+        shared.judge_collapse(
             results.select(what="network", optimizer=name),
             name,
             f"all metrics tend to 0 with {name}",
@@ -57,7 +48,7 @@ def _judge(results: Results) -> list[Verdict]:
 
 def _draw(results: Results) -> list[Panel]:
     networks = results.select(what="network").done
-    data = list(DATA[results.scale])
+    data = list(shared.DATA[results.scale])
 
     def style(labels: Mapping[str, Any]) -> tuple[str, int, str]:
         name = labels["optimizer"]
@@ -65,8 +56,11 @@ def _draw(results: Results) -> list[Panel]:
 
     columns = ("nc1", "classifier_to_etf", "self_duality", "bias_alignment", "train_accuracy")
     heads = {"data": "data", "optimizer": "optimiser"}
-    table = metrics_table(networks, heads, "End of training")
-    return [*history_charts(networks, columns, style, [NAMES[name] for name in data]), table]
+    table = shared.metrics_table(networks, heads, "End of training")
+    return [
+        *shared.history_charts(networks, columns, style, [shared.NAMES[name] for name in data]),
+        table,
+    ]
 
 
 FIGURE = Figure(
@@ -80,7 +74,7 @@ FIGURE = Figure(
     tasks=_tasks,
     judge=_judge,
     draw=_draw,
-    note=SMALL + "L-BFGS takes the whole training set a step, twenty iterations an epoch, "
+    note=shared.SMALL + "L-BFGS takes the whole training set a step, twenty iterations an epoch, "
     "and its line search starts at 1; the paper takes batches of 2048 and 0.1, which on "
     "small data stalled before collapse. Batch norm makes the length of decayed weights "
     "meaningless, so L-BFGS keeps gaining by shrinking them. At scale paper the data sets "

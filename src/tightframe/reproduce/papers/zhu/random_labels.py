@@ -8,21 +8,7 @@ from typing import Any
 
 from tightframe.figures.model import Chart, Curve, Mark, Panel
 from tightframe.reproduce.judging import decided, largest, least, verdict
-from tightframe.reproduce.papers.zhu.shared import (
-    _MLP_OPTIONS,
-    CLASSES,
-    COLLAPSED,
-    FEATURE_DECAY,
-    METRICS,
-    SHORT,
-    SMALL,
-    accuracy_of,
-    history_charts,
-    judge_collapse,
-    metrics,
-    network_task,
-    sgd,
-)
+from tightframe.reproduce.papers.zhu import shared
 from tightframe.reproduce.results import Results
 from tightframe.reproduce.spec import Figure, Task, Verdict
 
@@ -36,7 +22,11 @@ CHANCE = 0.05
 def _tasks(scale: str) -> list[Task]:
     data = "cifar10" if scale == "paper" else "digits"
     decay = 1e-4 if scale == "paper" else 2e-3
-    common = {**sgd(scale, 64, lr=0.01), "labels": "random", "settings": [[decay, FEATURE_DECAY]]}
+    common = {
+        **shared.sgd(scale, 64, lr=0.01),
+        "labels": "random",
+        "settings": [[decay, shared.FEATURE_DECAY]],
+    }
     if scale == "cpu":
         common["epochs"] = 1600  # memorising takes longer than learning
     # The paper's MLP has six layers; its widths are not in the code.
@@ -49,13 +39,15 @@ def _tasks(scale: str) -> list[Task]:
     tasks = []
     for width in widths:
         mlp = {"network": "mlp", "hidden": [width] * hidden, "feature_dim": width}
-        mlp |= {"network_options": _MLP_OPTIONS}
-        tasks.append(network_task(scale, data, {**common, **mlp}, network="MLP", width=width))
+        mlp |= {"network_options": shared.MLP_OPTIONS}
+        tasks.append(
+            shared.network_task(scale, data, {**common, **mlp}, network="MLP", width=width)
+        )
     if scale == "paper":
         for width in (4, 8, 16, 32, 64):
             options = {"stem": "imagenet", "last_relu": True, "width": width}
             tasks.append(
-                network_task(
+                shared.network_task(
                     scale,
                     data,
                     {**common, "network_options": options},
@@ -71,15 +63,15 @@ def _judge(results: Results) -> list[Verdict]:
     for name, widths in _widths(results).items():
         part = results.select(what="network", network=name)
         verdicts += [
-            judge_collapse(
+            shared.judge_collapse(
                 part.select(width=widths[-1]),
                 f"{name} of width {widths[-1]} on random labels",
                 "a network wide enough to fit random labels collapses as with true ones",
             ),
             _judge_fit(part, name),
         ]
-    part, chance = results.select(what="network"), 1 / CLASSES
-    away = largest(part, lambda run: abs(accuracy_of(run) - chance))
+    part, chance = results.select(what="network"), 1 / shared.CLASSES
+    away = largest(part, lambda run: abs(shared.accuracy_of(run) - chance))
     verdicts.append(
         verdict(
             decided(part, away < CHANCE),
@@ -108,8 +100,8 @@ def _judge_fit(part: Results, network: str) -> Verdict:
     done = part.done
     fits = [run for run in done if run.measured("train_accuracy") >= FITS]
     others = [run for run in done if run not in fits]
-    highest = largest(fits, lambda run: metrics(run)["NC1"])
-    lowest = least(others, lambda run: metrics(run)["NC1"])
+    highest = largest(fits, lambda run: shared.metrics(run)["NC1"])
+    lowest = least(others, lambda run: shared.metrics(run)["NC1"])
     both, smoke = bool(fits and others), part.scale == "smoke"
     if both:
         finding = f"NC1 is at most {highest:.2g} where they do and at least {lowest:.2g} elsewhere"
@@ -124,7 +116,7 @@ def _judge_fit(part: Results, network: str) -> Verdict:
         measured=highest,
         tolerance=lowest,
         sentence=f"{network}: {len(fits)} of {len(done)} widths fit the labels; {finding}"
-        + (SHORT if smoke else "."),
+        + (shared.SHORT if smoke else "."),
     )
 
 
@@ -137,22 +129,22 @@ def _draw(results: Results) -> list[Panel]:
         runs = tuple(sorted(runs, key=lambda run: run.labels["width"]))
         x = [float(run.labels["width"]) for run in runs]
         collapse = [
-            Curve(name, x, [metrics(run)[name] for run in runs], color, "line+points")
-            for color, name in enumerate(METRICS)
+            Curve(name, x, [shared.metrics(run)[name] for run in runs], color, "line+points")
+            for color, name in enumerate(shared.METRICS)
         ]
         accuracy = [
             Curve(name, x, [run.measured(f"{key}_accuracy") for run in runs], color, "line+points")
             for color, (name, key) in enumerate((("training", "train"), ("test", "test")))
         ]
-        limit = [Mark(COLLAPSED, f"{COLLAPSED:g}", "y", "bound")]
-        guessing = [Mark(1 / CLASSES, "guessing", "y", "bound")]
+        limit = [Mark(shared.COLLAPSED, f"{shared.COLLAPSED:g}", "y", "bound")]
+        guessing = [Mark(1 / shared.CLASSES, "guessing", "y", "bound")]
         title, unit = f"{name} on random labels", "metric at the end of training"
         panels += [
             Chart(f"{title}: collapse", "width", unit, collapse, limit, log_x=True, log_y=True),
             Chart(f"{title}: accuracy", "width", "share", accuracy, guessing, log_x=True),
         ]
         style = functools.partial(_width_style, widths)
-        panels += history_charts(runs, ("nc1",), style)
+        panels += shared.history_charts(runs, ("nc1",), style)
     return panels
 
 
@@ -171,6 +163,6 @@ FIGURE = Figure(
     tasks=_tasks,
     judge=_judge,
     draw=_draw,
-    note="The widths are ours: the paper's are not in its code. " + SMALL,
+    note="The widths are ours: the paper's are not in its code. " + shared.SMALL,
     place=3,
 )

@@ -36,7 +36,7 @@ METRICS = ("NC1", "NC2", "NC3", "NC4")
 
 # -- networks --------------------------------------------------------------------------------------
 
-_MLP_OPTIONS = {"batch_norm": True, "last_relu": True}
+MLP_OPTIONS = {"batch_norm": True, "last_relu": True}
 
 DATA: dict[str, dict[str, dict[str, Any]]] = {
     "smoke": {"digits": {"counts": "100x10"}},
@@ -45,8 +45,8 @@ DATA: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 _BACKBONES: dict[str, dict[str, Any]] = {
-    "smoke": {"hidden": [64], "feature_dim": 32, "network_options": _MLP_OPTIONS},
-    "cpu": {"hidden": [128, 128], "feature_dim": 64, "network_options": _MLP_OPTIONS},
+    "smoke": {"hidden": [64], "feature_dim": 32, "network_options": MLP_OPTIONS},
+    "cpu": {"hidden": [128, 128], "feature_dim": 64, "network_options": MLP_OPTIONS},
     "paper": {
         "network": "resnet18",
         "network_options": {"stem": "imagenet", "last_relu": True},

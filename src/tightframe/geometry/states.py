@@ -1,0 +1,346 @@
+"""States: what becomes of every class, in one vocabulary for predicted and measured class means.
+
+A class is, the first that holds: **vanished** (``W h_k = 0``: only the bias speaks), **lost** (a
+class that does not share its prediction has a logit at least as large at its class mean, so that
+it is taken for that one), **merged** (it shares one prediction with others) or **distinct**.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tightframe.geometry.blocks import RANK_TOLERANCE, Array, BlockMatrix
+from tightframe.problem.problem import Problem
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Indices = NDArray[np.intp]
+
+#: The states in the order in which they are asked for, worst first.
+STATES = VANISHED, LOST, MERGED, DISTINCT = ("vanished", "lost", "merged", "distinct")
+
+#: Measured predictions closer than this in total variation are one prediction: training stops at
+#: a finite precision. For two classes that nobody else competes with, that is a margin of 0.04.
+SAME_PREDICTION = 0.02
+
+
+class ClassState(NamedTuple):
+    """State of one class.
+
+    Attributes
+    ----------
+    label : int
+        The class.
+    state : {"vanished", "lost", "merged", "distinct"}
+    shares_with : tuple of int
+        Other classes that have the same prediction.
+    rival : int or None
+        The class it is taken for, if it is lost; otherwise the nearest: of those that do not share
+        its prediction, the one with the largest logit at its class mean. None if there is none.
+    decision_margin : float
+        Own minus largest other logit at the class mean, bias included, without adjustment: what
+        decides. Nats for cross-entropy.
+    sibling_margin : float or None
+        Own minus the largest logit of a class of the same count (weight and adjustment): what
+        merging is about. None for a class alone with its count.
+    """
+
+    label: int
+    state: str
+    shares_with: tuple[int, ...]
+    rival: int | None
+    decision_margin: float
+    sibling_margin: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything JSON-ready; ``shares_with`` is called ``"with"``."""
+        values = self._asdict()
+        return {("with" if k == "shares_with" else k): v for k, v in values.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class States:
+    """States of classes, or of groups whose classes are alike: one entry each, in arrays.
+
+    Attributes
+    ----------
+    state : ndarray of str, shape (E,)
+        Of `STATES`.
+    decision_margin : ndarray, shape (E,)
+        Own minus largest other logit at the class mean, bias included, without adjustment.
+    sibling_margin : ndarray, shape (E,)
+        Own minus the largest logit of a class of the same count; NaN for a class alone with it.
+    rival : ndarray of int, shape (E,)
+        Entry that it is taken for, or which is nearest, see `ClassState`; the entry itself where
+        that is another class of the same group. -1 if there is none.
+    prediction : ndarray of int, shape (E,)
+        Entries with one number share one prediction.
+    sizes : ndarray of int, shape (E,)
+        Classes in each entry; ones if the entries are classes.
+    """
+
+    state: NDArray[np.str_]
+    decision_margin: Array
+    sibling_margin: Array
+    rival: Indices
+    prediction: Indices
+    sizes: Indices
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+    def __getitem__(self, entry: int) -> ClassState:
+        """Return one entry; its ``shares_with`` and ``rival`` are entries too."""
+        if not -len(self) <= entry < len(self):
+            raise IndexError(f"entry {entry} of {len(self)}")
+        k, sibling, rival = entry % len(self), self.sibling_margin[entry], self.rival[entry]
+        return ClassState(
+            k,
+            str(self.state[k]),
+            tuple(
+                i for i in np.flatnonzero(self.prediction == self.prediction[k]).tolist() if i != k
+            ),
+            None if rival < 0 else int(rival),
+            float(self.decision_margin[k]),
+            None if np.isnan(sibling) else float(sibling),
+        )
+
+    @property
+    def collapsed(self) -> NDArray[np.bool_]:
+        """Whether each entry shares its prediction with other classes, or vanishes, shape (E,).
+
+        Not the same as a state: classes that share a prediction are lost where another takes them.
+        """
+        numbers, times = np.unique(self.prediction, return_counts=True)
+        several = times[np.searchsorted(numbers, self.prediction)] > 1
+        together = (self.sizes > 1) & (self.sibling_margin == 0)
+        collapsed: NDArray[np.bool_] = several | together | (self.state == VANISHED)
+        return collapsed
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many classes are in each state, worst first; states without classes are left out."""
+        number = {name: int(self.sizes[self.state == name].sum()) for name in STATES}
+        return {name: classes for name, classes in number.items() if classes}
+
+    def of_classes(self, class_groups: Indices) -> States:
+        """Spread groups over their classes.
+
+        Parameters
+        ----------
+        class_groups : ndarray of int, shape (K,)
+            Entry of every class.
+        """
+        order = np.argsort(class_groups, kind="stable")
+        starts = np.searchsorted(class_groups[order], np.arange(len(self)))
+        first, second = order[starts], order[np.minimum(starts + 1, len(order) - 1)]
+        classes = np.arange(len(class_groups))
+        rival_group = self.rival[class_groups]
+        # A sibling: the first class of the own group that is not the class itself.
+        own = np.where(first[class_groups] == classes, second[class_groups], first[class_groups])
+        rival = np.where(rival_group == class_groups, own, first[rival_group])
+        prediction = self.prediction[class_groups]
+        # Classes of a group that stay apart have predictions of their own.
+        apart = (self.sizes > 1) & (
+            (self.state == DISTINCT) | ((self.state == LOST) & (self.sibling_margin != 0))
+        )
+        return States(
+            self.state[class_groups],
+            self.decision_margin[class_groups],
+            self.sibling_margin[class_groups],
+            np.where(rival_group < 0, -1, rival),
+            np.where(apart[class_groups], len(self) + classes, prediction),
+            np.ones(len(class_groups), dtype=np.intp),
+        )
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """Return one dict an entry, JSON-ready."""
+        return [self[k].to_dict() for k in range(len(self))]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row an entry: state, margins, rival (-1: none), classes, prediction."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                "state": self.state,
+                "decision_margin": self.decision_margin,
+                "sibling_margin": self.sibling_margin,
+                "rival": self.rival,
+                "prediction": self.prediction,
+                "classes": self.sizes,
+            }
+        )
+
+    def __repr__(self) -> str:
+        found = ", ".join(f"{classes} {name}" for name, classes in self.counts.items())
+        return f"States({found})"
+
+
+def block_states(
+    logits: BlockMatrix, bias: Array, kinds: Indices | None = None, *, exact: bool = True
+) -> States:
+    """Return the states that logits in block form predict, one entry a group of the partition.
+
+    Parameters
+    ----------
+    logits : BlockMatrix
+        Mean logits without bias. With a free bias a minimiser's sample-weighted mean is zero.
+    bias : ndarray, shape (G,)
+    kinds : ndarray of int, shape (G,), optional
+        Groups of one kind have the same count (weight, adjustment): their classes are siblings. By
+        default every group is a kind of its own.
+    exact : bool
+        Whether zeros are exact, as those of closed forms and of the solver are: whether a group
+        merges does not depend on rounding. Otherwise what is below `RANK_TOLERANCE` is zero.
+    """
+    p = logits.partition
+    groups = np.arange(p.num_groups)
+    kinds = groups if kinds is None else kinds
+    several = p.sizes > 1
+    norms = logits.column_norms
+    vanished = norms <= (0.0 if exact else RANK_TOLERANCE * norms.max())
+    together = several & ((logits.within == 0) | vanished)  # the group's classes share
+    prediction = _shared_columns(logits, kinds, vanished)
+
+    gaps = group_gaps(logits, bias)
+    shared = prediction[:, None] == prediction
+    # A sibling's: what is not merged is proven positive, and rounding must not say otherwise.
+    sibling = np.where(together, 0.0, np.maximum(logits.within, np.finfo(np.float64).tiny))
+    gaps[groups, groups] = np.where(several, sibling, np.inf)
+    return _judge(gaps, shared, vanished, kinds, prediction, p.sizes, together)
+
+
+def group_gaps(logits: BlockMatrix, bias: Array) -> Array:
+    """Return ``[j, i]``: own logit of a class of group i minus that of one of group j, (G, G).
+
+    The diagonal says nothing: siblings differ by ``within``.
+    """
+    k = logits.partition.sizes
+    scores = logits.mean + bias[:, None]
+    gaps: Array = np.diagonal(scores) + logits.within * (k - 1) / k - scores
+    return gaps
+
+
+def measured_states(problem: Problem, logits: ArrayLike, bias: ArrayLike | None = None) -> States:
+    """Return the states of a network's classes, by the same rules with one tolerance.
+
+    Vanished: the prediction of ``W h_k`` without the bias is nearer than `SAME_PREDICTION` to the
+    uniform one, in total variation; with a free bias ``W h_k`` less its sample-weighted mean.
+    Classes of the same count whose predictions are nearer than that to each other share one.
+
+    Parameters
+    ----------
+    problem : Problem
+        Says which classes are siblings, and what the loss reads in logits.
+    logits : array_like, shape (K, K)
+        Mean logits ``W h_k`` without bias; column k holds the samples of class k.
+    bias : array_like, shape (K,), optional
+
+    Raises
+    ------
+    ValueError
+        If a shape is wrong or an entry is not finite.
+    """
+    k = problem.num_classes
+    z = np.asarray(logits, dtype=np.float64)
+    b = np.zeros(k) if bias is None else np.asarray(bias, dtype=np.float64)
+    if z.shape != (k, k):
+        raise ValueError(f"logits: got shape {z.shape}, need ({k}, {k})")
+    if b.shape != (k,):
+        raise ValueError(f"bias: got shape {b.shape}, need ({k},)")
+    for name, values in (("logits", z), ("bias", b)):
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name}: got entries that are not finite, need numbers")
+    opinions = z
+    if problem.bias == "free":
+        opinions = z - (z @ problem.counts / problem.num_samples)[:, None]
+    predict, kinds = problem.loss_object.predictions, problem.class_groups
+    vanished = total_variation(predict(opinions), 1 / k) < SAME_PREDICTION
+    scores = z + b[:, None]
+    prediction = _near_columns(predict(scores), kinds, vanished)
+    gaps = np.diagonal(scores) - scores
+    np.fill_diagonal(gaps, np.inf)
+    shared = prediction[:, None] == prediction
+    none = np.zeros(k, dtype=bool)
+    return _judge(gaps, shared, vanished, kinds, prediction, np.ones(k), none)
+
+
+def total_variation(a: Array, b: Array | float) -> Array:
+    """Return half the sum of absolute differences of every column."""
+    result: Array = np.abs(a - b).sum(axis=0) / 2
+    return result
+
+
+def _judge(
+    gaps: Array,
+    shared: NDArray[np.bool_],
+    vanished: NDArray[np.bool_],
+    kinds: Indices,
+    prediction: Indices,
+    sizes: Array,
+    together: NDArray[np.bool_],
+) -> States:
+    """Apply the rules to gaps ``[j, i]``, own logit of i minus logit j; on the diagonal a sibling.
+
+    ``together``: entries of several classes that share one prediction.
+    """
+    entries = np.arange(len(sizes))
+    rivals = np.where(shared, np.inf, gaps)
+    lost = rivals.min(axis=0) <= 0  # by other entries: siblings that stay apart never win
+    # Siblings inside the entry may be the nearest.
+    inside = np.where(together, np.inf, np.diagonal(gaps))
+    rivals[entries, entries] = inside
+    rival = np.where(np.isinf(rivals.min(axis=0)), -1, rivals.argmin(axis=0))
+    # Without an opinion nobody is nearest: all logits are equal.
+    rival[vanished & (np.ptp(np.where(np.isinf(gaps), 0.0, gaps), axis=0) == 0)] = -1
+    merged = together | (shared.sum(axis=0) > 1)
+    siblings = np.where(kinds[:, None] == kinds, gaps, np.inf).min(axis=0)
+    return States(
+        np.select([vanished, lost, merged], list(STATES[:3]), default=DISTINCT),
+        gaps.min(axis=0) + 0.0,  # no negative zeros
+        np.where(np.isinf(siblings), np.nan, siblings + 0.0),
+        rival,
+        prediction,
+        sizes.astype(np.intp),
+    )
+
+
+def _shared_columns(logits: BlockMatrix, kinds: Indices, vanished: NDArray[np.bool_]) -> Indices:
+    """Return numbers of predictions: equal for equal columns of a kind, and for all that vanish."""
+    p = logits.partition
+    prediction = np.arange(p.num_groups)
+    # Classes of equal count that the solver kept apart (too narrow features) may still agree.
+    if len(np.unique(kinds)) < p.num_groups:
+        norms = logits.column_norms
+        for i in prediction.tolist():
+            later = np.flatnonzero((kinds == kinds[i]) & (np.arange(p.num_groups) > i))
+            differences = logits.mean[:, later] - logits.mean[:, [i]]
+            distances = np.sqrt(p.counts[i]) * np.linalg.norm(differences, axis=0)
+            same = later[distances <= RANK_TOLERANCE * norms[i]]
+            prediction[same] = prediction[i]
+    return _with_vanished(prediction, vanished)
+
+
+def _near_columns(predictions: Array, kinds: Indices, vanished: NDArray[np.bool_]) -> Indices:
+    """Return numbers of predictions: equal along chains of siblings, each near to the next."""
+    k = len(kinds)
+    prediction = np.arange(k)
+    for i in range(k):
+        later = np.flatnonzero((kinds == kinds[i]) & (np.arange(k) > i))
+        # One entry that is as far apart is enough, and saves most of the work.
+        later = later[np.abs(predictions[i, later] - predictions[i, i]) < SAME_PREDICTION]
+        distances = total_variation(predictions[:, later], predictions[:, [i]])
+        for j in later[distances < SAME_PREDICTION].tolist():
+            prediction[prediction == prediction[j]] = prediction[i]
+    return _with_vanished(prediction, vanished)
+
+
+def _with_vanished(prediction: Indices, vanished: NDArray[np.bool_]) -> Indices:
+    none = np.flatnonzero(vanished)
+    return np.where(vanished, none[0], prediction) if len(none) else prediction

@@ -1,0 +1,41 @@
+"""A `Table` as components of the page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dash import html
+
+from tightframe.figures.table import Column, Table
+
+
+def to_dash(table: Table) -> Any:
+    """Return a table that scrolls by itself where it is too wide; its first column names rows."""
+    heads = table.heads
+    head = [html.Th(column.head, scope="col", **_class_of(column)) for column in heads]
+    body = [
+        html.Tr(
+            [
+                html.Td(text, **_class_of(column)) if i else html.Th(text, scope="row")
+                for i, (column, text) in enumerate(zip(heads, row, strict=True))
+            ]
+        )
+        for row in table.texts
+    ]
+    parts = [html.Caption(table.title), html.Thead(html.Tr(head)), html.Tbody(body)]
+    return html.Div(
+        [html.Table(parts), *([html.P(table.note, className="note")] if table.note else [])],
+        className="scroll",
+        tabIndex=0,
+        role="region",
+        **attributes(aria_label=table.title),
+    )
+
+
+def _class_of(column: Column) -> dict[str, Any]:
+    return {"className": "n"} if column.align == "right" else {}
+
+
+def attributes(**values: str) -> Any:
+    """Return attributes whose names have hyphens in HTML, as Dash takes them."""
+    return {name.replace("_", "-"): value for name, value in values.items()}

@@ -1,0 +1,166 @@
+import json
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import brentq
+
+import tightframe as tf
+
+TEN = "500,400,300,200,150,100,80,50,30,10"
+
+
+def problem(counts, **kwargs):
+    return tf.Problem(counts, weight_decay=1, feature_decay=1, **kwargs)
+
+
+def states_at(base, decay):
+    """Return states, and the class that lost ones are taken for, by a solve of its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", tf.NotConvergedWarning)  # as exact as rounding lets it be
+        found = tf.solve(base.replace(weight_decay=decay, feature_decay=decay), tol=1e-15).states
+    return [
+        (s.state, s.rival if s.state == "lost" else None)
+        for s in map(found.__getitem__, range(len(found)))
+    ]
+
+
+def assert_changes_are_true(changes):
+    places = np.array([change.logit_decay for change in changes])
+    for i, change in enumerate(changes):
+        # Just above the decay where the last direction vanishes a solver from afar keeps a bit.
+        side = 1e-4 if change.after == "vanished" else 1e-6
+        others = np.abs(places / change.logit_decay - 1)
+        side = min([side, *(others[others > 1e-8] / 3)])
+        below = states_at(changes.problem, change.logit_decay * (1 - side))
+        above = states_at(changes.problem, change.logit_decay * (1 + side))
+        for k in change.classes.tolist():
+            assert below[k][0] == change.before, (i, change)
+            assert above[k] == (change.after, change.rival), (i, change)
+
+
+def vanishing_decay():
+    """Return where the small classes of 100x5,10x5 vanish: only the large ones' contrasts are left.
+
+    Two equations: the contrasts' gradient and that between the groups both balance the decay.
+    """
+    root = np.sqrt([100, 10])
+
+    def shares(s):
+        odds = np.exp([0.8 * s, -0.2 * s, 0])
+        return odds / (odds @ [1, 4, 5])
+
+    def between(s):
+        own, sibling, other = shares(s)
+        means = np.array([[(own + 4 * sibling - 1) / 5, 0.1], [other, 0.1 - 1 / 5]])
+        return np.linalg.norm(5 * means * root, 2) / 550
+
+    def inside(s):
+        own, sibling, _ = shares(s)
+        return 10 / 550 * (1 - own + sibling)
+
+    return inside(brentq(lambda s: between(s) - inside(s), 1e-3, 10, xtol=1e-14))
+
+
+def test_two_groups_have_three_changes():
+    changes = tf.state_changes(problem("100x5,10x5"))
+    assert [(c.classes.tolist(), c.before, c.after) for c in changes] == [
+        ([5, 6, 7, 8, 9], "distinct", "merged"),
+        ([5, 6, 7, 8, 9], "merged", "vanished"),
+        ([0, 1, 2, 3, 4], "distinct", "vanished"),
+    ]
+    merge, vanish, total = (c.logit_decay for c in changes)
+    assert merge == pytest.approx(np.sqrt(10) / 550, rel=1e-9)
+    assert vanish == pytest.approx(vanishing_decay(), rel=1e-9)
+    assert total == pytest.approx(10 / 550, rel=1e-9)
+    assert_changes_are_true(changes)
+
+
+def test_ten_distinct_counts_are_lost_one_by_one():
+    changes = tf.state_changes(problem(TEN))
+    lost = [c for c in changes if c.after == "lost" != c.before]
+    assert [c.classes.tolist() for c in lost] == [[9], [8], [7], [6], [5], [4], [3], [2]]
+    expected = [0.00178, 0.00307, 0.00399, 0.00502, 0.00581, 0.00708, 0.0086, 0.01038]
+    assert [c.logit_decay for c in lost] == pytest.approx(expected, abs=5e-6)
+    # Each is taken for the rarest class that is left; then the taker moves on.
+    assert [c.rival for c in lost] == [8, 7, 6, 5, 4, 3, 2, 1]
+    assert [c.rival for c in changes.of_class(9)] == [8, 7, 6, 5, 4, 3, 2, 1, None]
+    assert {c.logit_decay for c in changes if c.after == "vanished"} == {changes[-1].logit_decay}
+    assert changes[-1].logit_decay == pytest.approx(0.01196, abs=5e-6)
+    assert_changes_are_true(changes)
+    without = tf.state_changes(problem(TEN), takers=False)
+    assert [c.logit_decay for c in without if c.after == "lost"] == pytest.approx(
+        [c.logit_decay for c in lost], rel=1e-9
+    )
+    assert len(json.dumps(changes.to_dict())) > 0
+    assert len(changes.to_frame()) == sum(len(c.groups) for c in changes)
+    with pytest.raises(ValueError, match="group: got 10, need 0 to 9"):
+        changes.of_group(10)
+    with pytest.raises(ValueError, match="label: got -1"):
+        changes.of_class(-1)
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"bias": "free"},
+        {"bias": "decayed", "bias_decay": 0.01},
+        {"loss": "mse"},
+        {"loss": "mse", "bias": "free"},
+        {"loss": "mse", "bias": "free", "depth": 3},
+        {"loss": "mse", "bias": "decayed", "bias_decay": 0.01},
+        {"features": "nonnegative"},
+        {"class_weights": "balanced"},
+        {"logit_adjustment": "prior"},
+    ],
+)
+def test_states_differ_on_both_sides_of_every_change(kwargs):
+    assert_changes_are_true(tf.state_changes(problem("50,40x2,20,5x2", **kwargs)))
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.integers(1, 60), min_size=2, max_size=6), st.sampled_from(["none", "free"]))
+def test_states_around_the_changes_of_any_counts(counts, bias):
+    assert_changes_are_true(tf.state_changes(problem(counts, bias=bias)))
+
+
+def test_thresholds_have_every_state_and_need_no_decay():
+    found = tf.thresholds(counts="100x5,10x5")
+    large, small = found.groups
+    assert (small.merges, small.lost) == (pytest.approx(np.sqrt(10) / 550, rel=1e-9), None)
+    assert small.vanishes == pytest.approx(0.00903, abs=5e-6)
+    assert (large.merges, large.lost) == (None, None)
+    assert large.vanishes == pytest.approx(found.total_collapse, rel=1e-9)
+    assert found.logit_decay is None
+    assert (small.collapsed, small.total_samples, small.distinct_counts) == (None, None, None)
+    states = [small.state_at(decay) for decay in (0.005, small.merges, 0.006, 0.01)]
+    assert states == ["distinct", "merged", "merged", "vanished"]
+    own = tf.thresholds(problem("100x5,10x5").replace(weight_decay=1e-2, feature_decay=1e-3))
+    assert [g.merges for g in own.groups] == [g.merges for g in found.groups]
+    assert own.groups[1].distinct_counts is not None
+
+
+def test_with_balanced_weights_the_large_classes_are_lost_first():
+    plain = [group.lost for group in tf.thresholds(counts=TEN).groups]
+    weighted = [group.lost for group in tf.thresholds(counts=TEN, class_weights="balanced").groups]
+    assert plain[2:] == sorted(plain[2:], reverse=True)
+    assert weighted[:8] == sorted(weighted[:8])
+
+
+def test_a_million_classes_in_three_groups():
+    changes = tf.state_changes(problem("1000x300000,100x300000,10x400000"))
+    assert changes[0].num_classes == 400_000
+    assert changes[-1].after == "vanished"
+
+
+def test_what_is_not_known_is_said():
+    with pytest.raises(ValueError, match="depth: got 2"):
+        tf.state_changes(problem("5x2", depth=2))
+    with pytest.raises(ValueError, match="problem: got str"):
+        tf.thresholds("5x2")
+    with pytest.raises(ValueError, match="counts: missing"):
+        tf.thresholds(bias="free")
+    with pytest.raises(ValueError, match="bias: given with a problem"):
+        tf.thresholds(problem("5x2"), bias="free")
