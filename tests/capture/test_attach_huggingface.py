@@ -20,6 +20,7 @@ pytestmark = [
 
 K, PAD = 3, 0
 SIZES = {"num_labels": K, "vocab_size": 20, "pad_token_id": PAD}
+ENCODER = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 16} | SIZES
 RNG = np.random.default_rng(1)
 
 
@@ -42,27 +43,13 @@ DATA = samples()
 
 def bert():
     torch.manual_seed(0)
-    config = transformers.BertConfig(
-        hidden_size=8,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=16,
-        max_position_embeddings=8,
-        **SIZES,
-    )
+    config = transformers.BertConfig(num_hidden_layers=2, max_position_embeddings=8, **ENCODER)
     return transformers.BertForSequenceClassification(config)
 
 
 def roberta():
     torch.manual_seed(0)
-    config = transformers.RobertaConfig(
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        max_position_embeddings=12,
-        **SIZES,
-    )
+    config = transformers.RobertaConfig(num_hidden_layers=1, max_position_embeddings=12, **ENCODER)
     return transformers.RobertaForSequenceClassification(config)
 
 
