@@ -111,10 +111,10 @@ def metric_rows(setting: SettingRecord) -> list[MetricRow]:
     return rows
 
 
-def metric_table(setting: SettingRecord) -> Table:
+def metric_table(setting: SettingRecord, digits: int = 5) -> Table:
     """Return `metric_rows` as a table."""
     numbers = [
-        Column(name, align="right", format=".5g")
+        Column(name, align="right", format=f".{digits}g")
         for name in ("start", "end", "to predicted", "to ETF")
     ]
     rows = [[r.label, r.start, r.end, r.to_predicted, r.to_etf] for r in metric_rows(setting)]
