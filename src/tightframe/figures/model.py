@@ -51,6 +51,11 @@ class Shades:
     low: float
     high: float
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Its ends, apart even where both are given as one."""
+        return self.low, max(self.high, self.low * 1.001)
+
     def fraction(self, value: float) -> float:
         """Return where a value is on the scale, from 0 to 1."""
         reach = math.log(self.high / self.low)
@@ -610,6 +615,12 @@ class Sheet:
         lines = self.title.count("\n") + 1 if self.title else 0
         rows = sum(-(-len(b.cells) // b.columns) * b.height for b in self.blocks)
         return 0.3 * lines + rows + 0.3 * sum(bool(b.title) for b in self.blocks) + 0.1
+
+
+def evenly(size: int, most: int) -> list[int]:
+    """Return at most so many indices of a sequence, evenly chosen, first and last among them."""
+    chosen: list[int] = np.linspace(0, size - 1, min(size, most)).round().astype(int).tolist()
+    return chosen
 
 
 def block_borders(counts: ArrayLike) -> list[float]:
