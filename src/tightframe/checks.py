@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ def whole_number(name: str, value: Any, least: int = 1) -> int:
     return int(value)
 
 
-def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
+def choice(name: str, value: Any, allowed: Collection[str]) -> str:
     """Return ``value`` if it is one of ``allowed``, or raise a ValueError that names it."""
     if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name}: got {shortened(repr(value))}, allowed are {', '.join(allowed)}")

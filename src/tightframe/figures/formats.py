@@ -10,6 +10,7 @@ from collections.abc import Callable
 from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tightframe.checks import choice
 from tightframe.figures.table import Column, Table, is_missing, is_number
 
 if TYPE_CHECKING:
@@ -279,6 +280,4 @@ FORMATS = {
 
 def table_format(name: str) -> Format:
     """Return one of `FORMATS`, or raise a ValueError that names what is allowed."""
-    if name not in FORMATS:
-        raise ValueError(f"format: got {name!r}, allowed are {', '.join(FORMATS)}")
-    return FORMATS[name]
+    return FORMATS[choice("format", name, FORMATS)]

@@ -22,6 +22,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
+from tightframe.checks import choice
 from tightframe.figures import style
 from tightframe.figures.model import (
     Block,
@@ -162,8 +163,7 @@ def save_figures(
 def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
     """Return formats once each, or raise a ValueError that names what is allowed."""
     for ending in formats:
-        if ending not in FORMATS:
-            raise ValueError(f"formats: got {ending!r}, allowed are {', '.join(FORMATS)}")
+        choice("formats", ending, FORMATS)
     return tuple(dict.fromkeys(formats))
 
 

@@ -204,9 +204,7 @@ def _cells(problem: Problem, keep: Iterable[int]) -> Array:
 
 def _follow(landscape: Objective, x: Array, direction: Direction) -> Array:
     """Return the best point along a direction, either way, at lengths in a geometric sequence."""
-    w, h, b = direction.step
-    k = landscape.problem.num_classes
-    step = landscape.join(w, h * landscape.root, np.zeros(k) if b is None else b)
+    step = landscape.enter(direction.step)
     lengths = 4.0 ** np.arange(-12, 8)
     return min((x + t * step for t in np.r_[lengths, -lengths]), key=landscape.value)
 

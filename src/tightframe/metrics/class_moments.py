@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tightframe.checks import whole_number
+from tightframe.checks import choice, whole_number
 from tightframe.metrics.moments import (
     BLOCK_ENTRIES,
     Moments,
@@ -126,8 +126,7 @@ class ClassMoments(Readings):
         if ignore_index is not None and not whole:
             raise ValueError(f"ignore_index: got {ignore_index!r}, need a whole number or None")
         self._ignore_index = ignore_index
-        if nonfinite not in NONFINITE:
-            raise ValueError(f"nonfinite: got {nonfinite!r}, allowed are {', '.join(NONFINITE)}")
+        choice("nonfinite", nonfinite, NONFINITE)
         self._nonfinite = nonfinite
         # Arrays of width D wait for the first batch, which may bring D and the device.
         with plain_tensors():

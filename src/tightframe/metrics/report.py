@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tightframe.checks import MAX_DENSE_CLASSES, require_dense
 from tightframe.files import format_json, replacing
-from tightframe.geometry.dense import PARTS, Geometry
+from tightframe.geometry.dense import PARTS, Geometry, product_of
 from tightframe.geometry.grouped import GroupedGeometry
 from tightframe.metrics.angles import GroupAngles, group_angles
 from tightframe.metrics.class_moments import ClassMoments
@@ -567,10 +567,7 @@ def _head(
     if weight is None:
         if weights is None:
             raise ValueError("weight: missing; give it, or the layers of a deep head as weights")
-        layers = layer_list(moments, weights)
-        weight = layers[0]
-        for layer in layers[1:]:
-            weight = layer @ weight
+        weight = product_of(layer_list(moments, weights))
     return classifier(moments, weight, bias)
 
 
