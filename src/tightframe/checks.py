@@ -42,13 +42,14 @@ def positive_float(name: str, value: Any) -> float:
     return number
 
 
+def is_whole(value: object) -> bool:
+    """Tell whether a value is a whole number, not a truth value."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
 def whole_number(name: str, value: Any, least: int = 1) -> int:
     """Return ``value`` as an int of at least ``least``, or raise a ValueError that names it."""
-    if (
-        isinstance(value, (bool, np.bool_))
-        or not isinstance(value, numbers.Integral)
-        or value < least
-    ):
+    if not is_whole(value) or value < least:
         raise ValueError(
             f"{name}: got {shortened(repr(value))}, need a whole number, at least {least}"
         )

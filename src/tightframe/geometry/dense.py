@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tightframe.checks import choice, require_dense, whole_number
+from tightframe.checks import choice, is_whole, require_dense, whole_number
 from tightframe.problem.counts import CountsLike, counts_array
 
 #: The matrices of a Geometry that can be compared, in the order reports show them.
@@ -301,7 +301,7 @@ def seli(counts: CountsLike) -> Geometry:
 
 
 def _projection(num_classes: int) -> NDArray[np.float64]:
-    if isinstance(num_classes, bool) or not isinstance(num_classes, (int, np.integer)):
+    if not is_whole(num_classes):
         raise ValueError(f"num_classes: got {num_classes!r}, need a whole number, at least 2")
     if num_classes < 2:
         raise ValueError(f"num_classes: got {num_classes}, need at least 2")

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from tightframe.checks import require_positive_fields
+from tightframe.checks import is_whole, require_positive_fields
 from tightframe.geometry.blocks import Array
 from tightframe.landscape.critical import CriticalPoint, Direction, classify
 from tightframe.landscape.curvature import DENSE_SIZE, Objective, Smooth, dense
-from tightframe.landscape.point import Point, is_whole
+from tightframe.landscape.point import Point
 from tightframe.problem.problem import Problem
 from tightframe.solve import NotConvergedWarning
 from tightframe.theory.certificate import Certificate
