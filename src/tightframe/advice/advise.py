@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.advice.prediction import Outlook, describe, outlook
-from tightframe.checks import positive_float
+from tightframe.checks import choice, positive_float
 from tightframe.geometry.blocks import Array, Partition
 from tightframe.geometry.states import DISTINCT, LOST, MERGED, VANISHED
 from tightframe.path import path
@@ -306,10 +306,7 @@ def _check(problem: Any, margin: Any, angle: Any, feature_decay_of: str) -> Want
     require_covered(problem)
     if margin is not None and angle is not None:
         raise ValueError("margin, angle: got both, give one of them")
-    if feature_decay_of not in FEATURE_DECAY_OF:
-        raise ValueError(
-            f"feature_decay_of: got {feature_decay_of!r}, allowed are {', '.join(FEATURE_DECAY_OF)}"
-        )
+    choice("feature_decay_of", feature_decay_of, FEATURE_DECAY_OF)
     if angle is None:
         loss = problem.loss_object
         wanted = positive_float("margin", loss.default_margin if margin is None else margin)

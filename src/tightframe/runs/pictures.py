@@ -10,7 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from tightframe.figures.model import Block, Chart, Curve, HeatMaps, Matrix, Note, Panel, Sheet, Tick
+from tightframe.figures.model import (
+    Block,
+    Chart,
+    Curve,
+    HeatMaps,
+    Matrix,
+    Note,
+    Panel,
+    Sheet,
+    Tick,
+    evenly,
+)
 from tightframe.figures.style import margin_label
 from tightframe.figures.table import format_number
 from tightframe.runs.store import RunRecord, SettingRecord
@@ -150,8 +161,7 @@ def heat_maps(setting: SettingRecord, max_classes: int = 256) -> HeatMaps | None
     if problem is None or arrays is None:
         return None
     order = np.argsort(problem.class_groups, kind="stable")
-    if len(order) > max_classes:
-        order = order[np.linspace(0, len(order) - 1, max_classes).round().astype(np.intp)]
+    order = order[evenly(len(order), max_classes)]
     chosen = np.ix_(order, order)
     predicted = arrays["logits"][chosen]
     measured = difference = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -225,15 +225,15 @@ def _verdict(facts: Verdict, distances: dict[str, float], taker: int | None) -> 
     close = facts.predicted in (DISTINCT, LOST) and any(
         0 < abs(predicted) < COLLAPSE_TOLERANCE for predicted, _ in pairs
     )
-    judged = asdict(facts) | {
-        "agrees": None if close else not differs,
-        "differs": differs,
-        "distance": distance,
-        "nearest": nearest,
-        "nearest_distance": None if nearest is None else distances[nearest],
-    }
-    verdict = Verdict(**judged)
-    return Verdict(**(judged | {"sentence": _sentence(verdict, taker)}))
+    verdict = replace(
+        facts,
+        agrees=None if close else not differs,
+        differs=differs,
+        distance=distance,
+        nearest=nearest,
+        nearest_distance=None if nearest is None else distances[nearest],
+    )
+    return replace(verdict, sentence=_sentence(verdict, taker))
 
 
 def described(verdict: Verdict, taker: int | None = None) -> str:

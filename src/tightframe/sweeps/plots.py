@@ -22,6 +22,7 @@ from tightframe.figures.model import (
     Sheet,
     Stack,
     Tick,
+    evenly,
 )
 from tightframe.figures.mpl import check_formats, draw, save_figures
 from tightframe.figures.style import GROUP_COLORS, GROUP_MARKERS, margin_label
@@ -77,10 +78,7 @@ def path_sheet(rows: Sequence[Mapping[str, Any]]) -> Sheet:
 
     Collapsed points are hollow and points that did not converge are crossed out.
     """
-    shown = list(rows)
-    if len(shown) > MAX_PATHS:
-        chosen = np.linspace(0, len(shown) - 1, MAX_PATHS).round().astype(int)
-        shown = [shown[i] for i in chosen]
+    shown = [rows[i] for i in evenly(len(rows), MAX_PATHS)]
     title = "Predicted margins and rank along the path"
     if len(shown) < len(rows):
         title += f" ({len(shown)} of {len(rows)} rows)"
@@ -177,8 +175,7 @@ def _across(x: Sequence[float], names: Sequence[str] | None) -> dict[str, Any]:
     if names is None:
         room = max((high / low) ** 0.03, 1.01)
         return {"log_x": True, "x_range": (low / room, high * room)}
-    chosen = np.linspace(0, len(x) - 1, min(len(x), 6)).round().astype(int).tolist()
-    ticks: list[Tick] = [(x[i], _shortened(names[i], 16)) for i in chosen]
+    ticks: list[Tick] = [(x[i], _shortened(names[i], 16)) for i in evenly(len(x), 6)]
     room = max(0.03 * (high - low), 0.1)
     return {"x_ticks": ticks, "x_range": (low - room, high + room)}
 
@@ -280,7 +277,7 @@ def _ratio_ticks(ratios: NDArray[np.float64]) -> list[Tick]:
     round_numbers = np.outer(10.0 ** np.arange(17), [1, 2, 5]).ravel()
     places = round_numbers[(round_numbers >= ratios[0]) & (round_numbers <= ratios[-1])]
     if len(places) < 3:
-        places = ratios[np.unique(np.linspace(0, len(ratios) - 1, 8).round().astype(int))]
+        places = ratios[evenly(len(ratios), 8)]
     return [(float(place), f"{place:.3g}") for place in places]
 
 
