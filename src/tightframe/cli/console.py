@@ -208,6 +208,10 @@ def print_thresholds(
                 "-" if between is None else f"({between[0]:.4g}, {between[1]:.4g})",
             )
         console.print(table)
+    for group, name in zip(result.groups, names, strict=True):
+        for state, start, end in group.detours:
+            who = f"the class of {name} is" if group.classes == 1 else f"the classes of {name} are"
+            console.print(f"{who} {state} from {start:.6g} to {end:.6g} too", highlight=False)
     console.print(f"all class means are zero from lambda = {result.total_collapse:.6g}")
     if changes is not None:
         table = new_table("lambda", "rank above", "rank below", title="Where the rank changes")
