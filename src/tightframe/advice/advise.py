@@ -394,7 +394,8 @@ class _Search:
             # With a bias the decision margin need not be zero where the class mean is.
             distinct = self.problem.bias != "none" and (margins[:first, group] > 0).all()
             if first and gone[first, group] and distinct:
-                found[group] = self._vanishing(decays[first - 1], decays[first], group)
+                place = self._vanishing(decays[first - 1], decays[first], group)
+                found[group] = min(found[group], place)
         return found
 
     def _vanishing(self, below: float, above: float, group: int) -> float:

@@ -262,7 +262,7 @@ def print_row(row: Mapping[str, Any], console: Console) -> None:
     most = max(len(point["groups"]) for point in points)
     shown = min(most, MAX_GROUPS)
     if "counts" in varied:
-        names = [f"margin {g + 1}" for g in range(shown)]
+        names = [f"group {g + 1}" for g in range(shown)]
     else:
         names = [
             with_loss_terms(

@@ -75,8 +75,8 @@ class Verdict:
         States of `tightframe.geometry.states`; ``"mixed"`` where the classes' measured ones differ.
     agrees : bool or None
         Whether state, margins, size and geometry agree with the prediction. None if the predicted
-        margin is below `COLLAPSE_TOLERANCE` without being zero: such a group is distinct, but too close to
-        its threshold for this measurement to tell.
+        margin is below `COLLAPSE_TOLERANCE` without being zero: such a group is distinct, but too
+        close to its threshold for this measurement to tell.
     sentence : str
         The same in one plain sentence.
     class_weight, logit_adjustment : float
@@ -302,7 +302,7 @@ def _sentence(verdict: Verdict, taker: int | None) -> str:
     them = "it" if verdict.classes == 1 else "them"
     if verdict.agrees is None:
         return (
-            f"{who}: the predicted margin is below {COLLAPSE_TOLERANCE}, too close to the "
+            f"{who}: a predicted margin is below {COLLAPSE_TOLERANCE}, too close to the "
             f"collapse threshold to tell ({margins})."
         )
     if "size" in verdict.differs:

@@ -24,7 +24,7 @@ from tightframe.figures.model import (
     Tick,
 )
 from tightframe.figures.mpl import check_formats, draw, save_figures
-from tightframe.figures.style import GROUP_COLORS, GROUP_MARKERS, margin_label
+from tightframe.figures.style import GROUP_COLORS, GROUP_MARKERS, margin_kind, margin_label
 from tightframe.runs.tables import group_name
 from tightframe.sweeps.grid import Grid
 from tightframe.sweeps.phase import PhaseDiagram
@@ -81,7 +81,7 @@ def path_sheet(rows: Sequence[Mapping[str, Any]]) -> Sheet:
     if len(shown) > MAX_PATHS:
         chosen = np.linspace(0, len(shown) - 1, MAX_PATHS).round().astype(int)
         shown = [shown[i] for i in chosen]
-    title = "Predicted margins and rank along the path"
+    title = "What is predicted along the path"
     if len(shown) < len(rows):
         title += f" ({len(shown)} of {len(rows)} rows)"
     columns = min(len(shown), 3)
@@ -147,15 +147,16 @@ def _row_stack(row: Mapping[str, Any]) -> Stack:
         zeros = [0.0] * len(stopped)
         curves.append(Curve("not converged", stopped, zeros, "ink", "points", marker="cross"))
     axis: dict[str, Any] = _across(x, names)
+    sizes = [group["classes"] for point in points for group in point["groups"]]
     margins = Chart(
         "Samples per class vary" if names else _row_title(row),
         "",
-        margin_label(points[0]["problem"]["loss"]),
+        margin_label(points[0]["problem"]["loss"], margin_kind(sizes)),
         curves,
         _thresholds(points, x, shades) if across.is_lambda else [],
         shades=shades,
         legend="inside",
-        hollow_label="collapsed",
+        hollow_label="merged or vanished",
         **axis,
     )
     rank = Chart(
@@ -265,9 +266,9 @@ def phase_sheet(diagram: PhaseDiagram) -> Sheet:
             diagram.logit_decays[along].tolist(),
             y.tolist(),
             np.where(collapsed, np.nan, diagram.minority_margin[cells]),
-            "margin of the minority classes (logits)",
+            "sibling margin of the minority classes (logits)",
             collapsed,
-            "minority collapsed",
+            "minority merged or vanished",
             "failed",
         ),
         y_ticks=_ratio_ticks(y),
