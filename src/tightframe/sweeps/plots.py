@@ -25,7 +25,7 @@ from tightframe.figures.model import (
     evenly,
 )
 from tightframe.figures.mpl import check_formats, draw, save_figures
-from tightframe.figures.style import GROUP_COLORS, GROUP_MARKERS, margin_label
+from tightframe.figures.style import GROUP_COLORS, GROUP_MARKERS, margin_kind, margin_label
 from tightframe.runs.tables import group_name
 from tightframe.sweeps.grid import Grid
 from tightframe.sweeps.phase import PhaseDiagram
@@ -79,7 +79,7 @@ def path_sheet(rows: Sequence[Mapping[str, Any]]) -> Sheet:
     Collapsed points are hollow and points that did not converge are crossed out.
     """
     shown = [rows[i] for i in evenly(len(rows), MAX_PATHS)]
-    title = "Predicted margins and rank along the path"
+    title = "What is predicted along the path"
     if len(shown) < len(rows):
         title += f" ({len(shown)} of {len(rows)} rows)"
     columns = min(len(shown), 3)
@@ -145,15 +145,16 @@ def _row_stack(row: Mapping[str, Any]) -> Stack:
         zeros = [0.0] * len(stopped)
         curves.append(Curve("not converged", stopped, zeros, "ink", "points", marker="cross"))
     axis: dict[str, Any] = _across(x, names)
+    sizes = [group["classes"] for point in points for group in point["groups"]]
     margins = Chart(
         "Samples per class vary" if names else _row_title(row),
         "",
-        margin_label(points[0]["problem"]["loss"]),
+        margin_label(points[0]["problem"]["loss"], margin_kind(sizes)),
         curves,
         _thresholds(points, x, shades) if across.is_lambda else [],
         shades=shades,
         legend="inside",
-        hollow_label="collapsed",
+        hollow_label="merged or vanished",
         **axis,
     )
     rank = Chart(
@@ -262,9 +263,9 @@ def phase_sheet(diagram: PhaseDiagram) -> Sheet:
             diagram.logit_decays[along].tolist(),
             y.tolist(),
             np.where(collapsed, np.nan, diagram.minority_margin[cells]),
-            "margin of the minority classes (logits)",
+            "sibling margin of the minority classes (logits)",
             collapsed,
-            "minority collapsed",
+            "minority merged or vanished",
             "failed",
         ),
         y_ticks=_ratio_ticks(y),

@@ -168,7 +168,7 @@ def test_the_phase_diagram_is_the_library_s():
         np.testing.assert_allclose(line["x"], diagram.ratios, rtol=1e-5)
         np.testing.assert_allclose(line["y"], limits, rtol=1e-5)
     assert {z for row in outline[0]["z"] for z in row} == {None}
-    assert "Margins follow" in result["phase-graph-text"]
+    assert "Sibling margins follow" in result["phase-graph-text"]
     picture = views.phase(state.problem(), LIGHT)
     again = shown(state, LIGHT, None)
     assert (again["phase-graph"], again["phase-graph-text"]) == picture
@@ -187,7 +187,7 @@ def test_the_path_of_many_groups_comes_in_two_steps():
     compute._PATHS.clear()
     result = shown(state, LIGHT, None)
     assert result["later"]["state"] == vars(state)
-    assert "Margins follow" in result["path-graph-text"]
+    assert "Sibling margins follow" in result["path-graph-text"]
     limits = [group.logit_decay for group in tf.thresholds(state.problem()).groups]
     places = [shape["x0"] for shape in result["path-graph"]["layout"]["shapes"]]
     assert {limit for limit in limits if limit is not None} <= set(places)
