@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tightframe as tf
-from tests.theory.test_certificate import convex_problems
+from tests.strategies import convex_problems
 
 STEP = tf.Problem("30x2,8x3", weight_decay=2e-2, feature_decay=3e-3)
 

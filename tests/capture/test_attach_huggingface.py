@@ -20,6 +20,7 @@ pytestmark = [
 
 K, PAD = 3, 0
 SIZES = {"num_labels": K, "vocab_size": 20, "pad_token_id": PAD}
+ENCODER = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 16} | SIZES
 RNG = np.random.default_rng(1)
 
 
@@ -42,27 +43,13 @@ DATA = samples()
 
 def bert():
     torch.manual_seed(0)
-    config = transformers.BertConfig(
-        hidden_size=8,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=16,
-        max_position_embeddings=8,
-        **SIZES,
-    )
+    config = transformers.BertConfig(num_hidden_layers=2, max_position_embeddings=8, **ENCODER)
     return transformers.BertForSequenceClassification(config)
 
 
 def roberta():
     torch.manual_seed(0)
-    config = transformers.RobertaConfig(
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        max_position_embeddings=12,
-        **SIZES,
-    )
+    config = transformers.RobertaConfig(num_hidden_layers=1, max_position_embeddings=12, **ENCODER)
     return transformers.RobertaForSequenceClassification(config)
 
 
@@ -181,25 +168,23 @@ def test_given_to_the_trainer_it_fills_history_and_metrics(tmp_path):
     assert "eval_collapse/nc4" not in metrics
 
 
-def test_padding_on_the_left_and_no_mask():
-    from tightframe.capture.huggingface import _DecidingToken
-
-    model = gpt2().eval()
-    rows = samples(left=True)
+def test_padding_on_the_left_and_no_mask(tmp_path):
+    model, rows = gpt2(), samples(left=True)
     for row in rows:
         del row["attention_mask"]
+    arguments = transformers.TrainingArguments(str(tmp_path), report_to=[], use_cpu=True)
+    trainer = transformers.Trainer(model, arguments, eval_dataset=rows)
+    callback = CollapseTrainerCallback().attach(trainer)
+    trainer.evaluate()
+    (row,) = callback.history
     batch = transformers.default_data_collator(rows)
-    token = _DecidingToken(model, None)
-    report = collapse_report(
-        model, [batch], reduce={"score": token}, forward=token.forward, targets="etf"
-    )["score"]
+    model.eval()
     with torch.no_grad():
         logits = model(input_ids=batch["input_ids"]).logits
-    assert report.accuracy == float((logits.argmax(dim=1) == batch["labels"]).double().mean())
-    with torch.no_grad():
         x = model.transformer(batch["input_ids"])[0][:, -1].double().numpy()
     y = batch["labels"].numpy()
-    assert report.nc1_quotient == pytest.approx(two_pass.nc1_quotient(x, y, K), rel=1e-4)
+    assert row["accuracy"] == np.mean(logits.argmax(dim=1).numpy() == y)
+    assert row["nc1_quotient"] == pytest.approx(two_pass.nc1_quotient(x, y, K), rel=1e-4)
 
 
 def test_token_classification(tmp_path):

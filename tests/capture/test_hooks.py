@@ -8,9 +8,9 @@ import weakref
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import nn
 
+from tests import processes
 from tests.reference import two_pass
 from tightframe.capture.gather import LayerMoments, least_squares_classifier
 from tightframe.capture.hooks import Recorder, evaluating
@@ -589,7 +589,8 @@ def test_processes_merge_uneven_and_empty_shares(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(_process, (port, str(tmp_path)), nprocs=2)
+    calls = [(_process, rank, port, str(tmp_path)) for rank in range(2)]
+    assert processes.run_all(calls) == [0, 0]
     single = layer_scalars(collapse_report(net(), BATCHES, ["conv"], "fc"))
     last = {name: value for name, value in single.items() if "/" not in name}
     for rank in range(2):

@@ -112,32 +112,28 @@ def test_bad_options_are_named_before_a_folder_is_made(fails, tmp_path, flags, m
     assert not (tmp_path / "run").exists()
 
 
-def test_a_small_residual_network_runs(tmp_path, capsys, unrendered):
+def test_a_small_residual_network_runs(tmp_path, command, unrendered):
     out = tmp_path / "run"
-    code = run_command(
-        [
-            "run", "--json", f"--out={out}", "--network=resnet18", "--network-option=width=4",
-            "--counts=6x10", "--weight-decay=0.02", "--feature-decay=2e-4", "--epochs=1",
-        ]
+    code, text, _ = command(
+        "run", "--json", f"--out={out}", "--network=resnet18", "--network-option=width=4",
+        "--counts=6x10", "--weight-decay=0.02", "--feature-decay=2e-4", "--epochs=1",
     )  # fmt: skip
     assert code == 0
-    result = json.loads(capsys.readouterr().out)["results"][0]
+    result = json.loads(text)["results"][0]
     assert result["problem"]["dim"] == 32
     assert (out / "report.html").exists()
 
 
-def test_a_run_with_class_weights_and_logit_adjustment(tmp_path, capsys, unrendered):
+def test_a_run_with_class_weights_and_logit_adjustment(tmp_path, command, unrendered):
     """Record and page against PyTorch's loss and `tf.solve`; groups of one count stay apart."""
     out = tmp_path / "run"
-    code = run_command(
-        [
-            "run", "--json", f"--out={out}", "--counts=6x10", "--class-weights=1x5,4x5",
-            "--logit-adjustment=0x8,-0.5x2", "--weight-decay=0.02", "--feature-decay=2e-4",
-            "--hidden=8", "--bias=free", "--epochs=2",
-        ]
+    code, text, _ = command(
+        "run", "--json", f"--out={out}", "--counts=6x10", "--class-weights=1x5,4x5",
+        "--logit-adjustment=0x8,-0.5x2", "--weight-decay=0.02", "--feature-decay=2e-4",
+        "--hidden=8", "--bias=free", "--epochs=2",
     )  # fmt: skip
     assert code == 0
-    result = json.loads(capsys.readouterr().out)["results"][0]
+    result = json.loads(text)["results"][0]
     assert result["problem"]["class_weights"] == "1.0x5,4.0x5"
     assert result["problem"]["logit_adjustment"] == "0.0x8,-0.5x2"
     assert [v["class_weight"] for v in result["verdicts"]] == [1, 4, 4]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
+from tests import processes
 from tests.reference import two_pass
 from tightframe.metrics import ClassMoments
 from tightframe.metrics.torchmetrics import CollapseMetric
@@ -86,7 +86,7 @@ def worker(rank, folder):
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ddp")
-    mp.spawn(worker, (str(folder),), nprocs=2)
+    assert processes.run_all([(worker, rank, str(folder)) for rank in range(2)]) == [0, 0]
     return [pickle.loads((folder / str(rank)).read_bytes()) for rank in range(2)]
 
 

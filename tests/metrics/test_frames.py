@@ -252,12 +252,12 @@ class TestTargets:
         assert min(measured_distances(moments, w, "etf").values()) > 0.01
 
     def test_a_solution_of_too_many_classes_for_a_dense_matrix(self):
-        problem = tf.Problem("50x3000,5x3000", weight_decay=1e-5, feature_decay=1e-6)
+        problem = tf.Problem("50x2100,5x2100", weight_decay=1e-5, feature_decay=1e-6)
         solution = tf.solve(problem)
         rng = np.random.default_rng(0)
-        got = nc2(rng.normal(size=(6000, 3)), solution)
+        got = nc2(rng.normal(size=(4200, 3)), solution)
         want = GroupedGeometry.from_solution(solution).classifier
-        w = rng.normal(size=(6000, 3))
+        w = rng.normal(size=(4200, 3))
         assert 0 < got < math.sqrt(2)
         # Independent of tiles and norms: inner products by the definition of T.
         g = w @ w.T

@@ -313,14 +313,6 @@ def test_no_etf_has_a_lower_loss_than_the_best_one():
     assert min(losses) < 1.05 * best
 
 
-@pytest.fixture
-def few_points(monkeypatch):
-    points = ((4, 1, 3e-3, 3e-4), (4, 2, 2e-3, 2e-3), (4, 3, 3e-3, 3e-4))
-    monkeypatch.setattr(deep_ce, "_CE_POINTS", points)
-    monkeypatch.setattr(deep_ce, "_CE_LONG", ())
-    deep_ce._etf_of.cache_clear()
-
-
 def test_counter_examples_refute_the_claim(few_points):
     results = ideal("deep-ce", "smoke")
     verdicts = FIGURES["deep-ce"].judge(results)

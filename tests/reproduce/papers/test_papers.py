@@ -26,16 +26,7 @@ REFUTED = {("dang-2023", "deep-ce"): [NO, YES, YES, NO, YES]}
 
 figures = pytest.mark.parametrize(("paper", "name"), ALL)
 
-
-@pytest.fixture(autouse=True)
-def few_points(monkeypatch):
-    """Three points of deep cross-entropy instead of eight."""
-    from tightframe.reproduce.papers.dang_2023 import deep_ce
-
-    points = ((4, 1, 3e-3, 3e-4), (4, 2, 2e-3, 2e-3), (4, 3, 3e-3, 3e-4))
-    monkeypatch.setattr(deep_ce, "_CE_POINTS", points)
-    monkeypatch.setattr(deep_ce, "_CE_LONG", ())
-    deep_ce._etf_of.cache_clear()
+pytestmark = pytest.mark.usefixtures("few_points")
 
 
 def drawn(figure, results):

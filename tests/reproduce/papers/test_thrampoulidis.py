@@ -17,7 +17,6 @@ from tightframe.figures.storage import panel_to_dict
 from tightframe.problem.problem import Problem
 from tightframe.reproduce.papers.thrampoulidis import (
     certificate,
-    minority_angles,
     norms_angles,
     paths,
     regularisation_path,
@@ -296,11 +295,12 @@ def test_where_the_minority_merges_is_judged_within_one_step():
     last = len(solved.rows) - 1
 
     def moved(steps):
-        arrays = dict(solved.arrays)
-        for i in range(last + 1):
-            arrays[f"classifier_{i}"] = solved.arrays[f"classifier_{min(max(i - steps, 0), last)}"]
-        result = TaskResult(task, solved.rows, solved.history, lambda: arrays)
-        return minority_angles._judge_fixed(Results("cpu", (result,))).outcome
+        def change(other, rows, arrays, history):
+            for i in range(last + 1 if other == task else 0):
+                name = f"classifier_{min(max(i - steps, 0), last)}"
+                arrays[f"classifier_{i}"] = solved.arrays[name]
+
+        return judged("minority-angles", change=change)[1]
 
     assert [moved(steps) for steps in (-2, -1, 0, 1, 2)] == [NO, YES, YES, YES, NO]
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import tightframe as tf
 from tests.reproduce.papers.minimisers import MINIMISERS
+from tightframe.figures.model import Chart
 from tightframe.problem.problem import Problem
 from tightframe.reproduce.papers.zhu import fixed_etf, landscape, shared
 from tightframe.reproduce.spec import SCALES
@@ -106,9 +107,12 @@ def test_a_dead_network_has_no_metric():
     assert math.isnan(values[3])
 
 
-def test_the_threshold_is_where_the_solver_finds_zero():
+def test_the_drawn_threshold_is_where_the_solver_finds_zero():
+    panels = FIGURES["landscape"].draw(ideal("landscape", "smoke"))
+    charts = [panel for panel in panels if isinstance(panel, Chart)]
+    (threshold,) = {m.value for c in charts for m in c.marks if m.label == "1/(K√n)"}
     for factor, zero in ((1 - 1e-6, False), (1 + 1e-6, True)):
-        solution = tf.solve(Problem(**shared.problem_of(decay=factor * landscape._threshold())))
+        solution = tf.solve(Problem(**shared.problem_of(decay=factor * threshold)))
         assert (np.abs(solution.logits).max() == 0) == zero
 
 
