@@ -262,11 +262,7 @@ def print_row(row: Mapping[str, Any], console: Console) -> None:
     most = max(len(point["groups"]) for point in points)
     shown = min(most, MAX_GROUPS)
     if "counts" in varied:
-        groups = [f"margin {g + 1}" for g in range(shown)]
-    for group, name in zip(result.groups, names, strict=True):
-        for state, start, end in group.detours:
-            who = f"the class of {name} is" if group.classes == 1 else f"the classes of {name} are"
-            console.print(f"{who} {state} from {start:.6g} to {end:.6g} too", highlight=False)
+        groups = [f"group {g + 1}" for g in range(shown)]
     else:
         groups = [
             with_loss_terms(
