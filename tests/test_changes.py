@@ -164,3 +164,34 @@ def test_what_is_not_known_is_said():
         tf.thresholds(bias="free")
     with pytest.raises(ValueError, match="bias: given with a problem"):
         tf.thresholds(problem("5x2"), bias="free")
+
+
+@pytest.mark.parametrize(
+    ("counts", "kwargs", "group", "words"),
+    [
+        # Lost to a class alone, which falls behind again before they vanish.
+        (
+            "25x7,21,2x3",
+            {"class_weights": "balanced", "logit_adjustment": "0.25*prior"},
+            0,
+            ["merged", "lost", "merged", "vanished"],
+        ),
+        # Lost for a while, then distinct again.
+        (
+            "6,4x3,3",
+            {"class_weights": "0.36,4.45x3,0.37", "logit_adjustment": "-0.32*prior"},
+            2,
+            ["lost", "distinct", "vanished"],
+        ),
+    ],
+)
+def test_states_that_are_left_again_are_told(counts, kwargs, group, words):
+    asked = problem(counts, **kwargs)
+    found = tf.thresholds(asked).groups[group]
+    assert [state for _, state in found.changes] == words
+    places = [place for place, _ in found.changes]
+    for low, high, word in zip(places, places[1:], words, strict=False):
+        middle = float(np.sqrt(low * high))
+        at = asked.replace(weight_decay=middle, feature_decay=middle)
+        assert found.state_at(middle) == word == tf.solve(at).group_states.state[group]
+    assert [state for state, _, _ in found.detours] == ["lost"]

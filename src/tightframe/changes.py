@@ -331,7 +331,10 @@ def thresholds(problem: Problem | None = None, **rest: Any) -> closed.Thresholds
     groups = []
     for i, group in enumerate(limits.groups):
         merges, lost, vanishes = (changes.from_decay(i, s) for s in (MERGED, LOST, VANISHED))
-        groups.append(replace(group, merges=merges, lost=lost, vanishes=vanishes))
+        places = tuple((change.logit_decay, change.after) for change in changes.of_group(i))
+        if (first := str(changes.first.state[i])) != DISTINCT:
+            places = ((0.0, first), *places)
+        groups.append(replace(group, merges=merges, lost=lost, vanishes=vanishes, changes=places))
     found = replace(limits, groups=tuple(groups))
     return found if own else found.without_decays()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -41,20 +42,21 @@ def positive_float(name: str, value: Any) -> float:
     return number
 
 
+def is_whole(value: object) -> bool:
+    """Tell whether a value is a whole number, not a truth value."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
 def whole_number(name: str, value: Any, least: int = 1) -> int:
     """Return ``value`` as an int of at least ``least``, or raise a ValueError that names it."""
-    if (
-        isinstance(value, (bool, np.bool_))
-        or not isinstance(value, numbers.Integral)
-        or value < least
-    ):
+    if not is_whole(value) or value < least:
         raise ValueError(
             f"{name}: got {shortened(repr(value))}, need a whole number, at least {least}"
         )
     return int(value)
 
 
-def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
+def choice(name: str, value: Any, allowed: Collection[str]) -> str:
     """Return ``value`` if it is one of ``allowed``, or raise a ValueError that names it."""
     if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name}: got {shortened(repr(value))}, allowed are {', '.join(allowed)}")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.geometry.blocks import Array, BlockMatrix
-from tightframe.geometry.dense import Geometry
+from tightframe.geometry.dense import Geometry, product_of
 from tightframe.geometry.grouped import GroupedGeometry
 from tightframe.geometry.states import States, block_states
 from tightframe.problem.problem import Problem
@@ -173,10 +173,7 @@ class Solution:
     @cached_property
     def geometry(self) -> Geometry:
         """The predicted geometry; the classifier is the product of the layers."""
-        layers = self.weights
-        product = layers[0]
-        for layer in layers[1:]:
-            product = layer @ product
+        product = product_of(self.weights)
         return Geometry.from_vectors(product, self.class_means, name="predicted")
 
     @cached_property

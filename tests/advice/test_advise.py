@@ -292,3 +292,18 @@ def test_bad_arguments_are_named(changes, arguments, message):
 def test_a_problem_is_needed():
     with pytest.raises(ValueError, match="problem: got str"):
         tf.advise("500x5,100x5")
+
+
+def test_a_bias_does_not_hide_that_classes_vanish():
+    """The rarest class of three keeps a positive decision margin by its bias alone."""
+    problem = tf.Problem(
+        "3x2,2,1", bias="free", logit_adjustment="2.15*prior", weight_decay=1e-2, feature_decay=1e-2
+    )
+    vanishes = tf.thresholds(problem).groups[2].vanishes
+    safety = tf.advise(problem).safety[2]
+    assert vanishes == pytest.approx(0.16673, abs=1e-5)
+    assert safety.logit_decay == pytest.approx(vanishes, rel=5e-3)
+    beyond = problem.replace(weight_decay=0.18, feature_decay=0.18)
+    group = tf.advise(beyond).now.groups[2]
+    assert (group.state, group.decision_margin > 0) == ("vanished", True)
+    assert tf.advise(beyond).safety[2].factor < 1

@@ -291,6 +291,47 @@ def test_measure_reads_what_any_network_can_save(command, tmp_path, ending):
     assert "certificate" not in json.loads(out)
 
 
+def test_measure_prints_the_numbers_of_its_json(command, tmp_path):
+    np.savez(tmp_path / "x.npz", **_network())
+    numbers = json.loads(command("measure", tmp_path / "x.npz", "--json")[1])
+    _, out, err = command("measure", tmp_path / "x.npz")
+    rows = [line.strip("│ ").split("│") for line in out.splitlines() if line.startswith("│")]
+    printed = {name.strip(): [float(cell) for cell in cells] for name, *cells in rows}
+    assert err == ""
+    parts = ("classifier", "means", "centered_means", "logits")
+    for target, found in numbers["distances"].items():
+        assert printed.pop(target) == pytest.approx([found[part] for part in parts], abs=1e-4)
+    assert {"nc1", "nc1_quotient", "cdnv", "nc4", "self_duality"} <= printed.keys()
+    for metric, (value,) in printed.items():
+        assert value == pytest.approx(numbers[metric], rel=1e-5)
+
+
+def test_measure_prints_no_distance_of_a_zero_classifier(command, tmp_path):
+    np.savez(tmp_path / "x.npz", **{**_network(), "weight": np.zeros((3, 4))})
+    code, out, _ = command("measure", tmp_path / "x.npz")
+    assert code == 0
+    (row,) = [line for line in out.splitlines() if "SELI" in line]
+    _, classifier, *means, logits = [cell.strip() for cell in row.strip("│").split("│")]
+    assert (classifier, logits) == ("-", "-")
+    assert all(float(mean) > 0 for mean in means)
+
+
+def test_states_are_marked_in_whatever_the_terminal_can_show():
+    code = "import sys; from tightframe.cli.entry import main; sys.argv[1:] = {}; main()"
+    lost = ["solve", "--counts", "500x5,100x5,10", *DECAYS[:1], "0.01", *DECAYS[2:]]
+    for encoding, marks in (("utf-8", "●◆▶"), ("ascii", "o=>")):
+        environment = {**os.environ, "PYTHONIOENCODING": encoding, "NO_COLOR": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(lost)],
+            env=environment,
+            capture_output=True,
+            check=True,
+        )
+        shown = done.stdout.decode(encoding)
+        assert f"{marks[0]} distinct" in shown
+        assert f"{marks[2]} lost" in shown
+
+
 def test_measure_finds_no_gap_at_the_solution(command, tmp_path):
     problem = tf.Problem("6,4,5", weight_decay=0.005, feature_decay=0.001, bias="free")
     solution = tf.solve(problem)

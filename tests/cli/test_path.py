@@ -172,7 +172,7 @@ def test_tables_for_people(command, tmp_path):
     assert (tmp_path / "x" / "path.png").is_file()
     code, out, err = command("path", *COUNTS, "--counts", "9,5", "--lambda", "1e-2")
     assert (code, err) == (0, "")
-    assert "margin 2" in out
+    assert "group 2" in out
     code, out, err = command(*PHASES)
     assert (code, err) == (0, "")
     assert "0.0481125" in out  # sqrt(12) / 72

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from rich.color import Color
 
 from tests.figures.panels import CELLS, CURVES, MAPS, PANELS, STACK, X
 from tightframe.figures import style
@@ -105,6 +106,12 @@ def test_every_state_differs_by_its_mark_and_its_colours():
         for state, look in style.STATES.items():
             assert style.color_of(state, ground) == getattr(look, name)
             assert contrast(getattr(look, name), ground.paper) >= 3
+
+
+def test_colours_of_states_are_seen_in_terminals_of_any_ground():
+    for look in style.STATES.values():
+        shown = Color.from_ansi(look.terminal).get_truecolor().hex
+        assert min(contrast(shown, ground) for ground in ("#ffffff", "#000000")) >= 3
 
 
 @pytest.mark.parametrize("ink", [style.LIGHT, style.DARK])

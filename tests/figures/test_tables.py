@@ -1,5 +1,6 @@
 """A table is written in every format, whatever its texts hold."""
 
+import io
 import json
 import math
 import re
@@ -8,6 +9,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from tightframe.figures.formats import (
     FORMATS,
@@ -19,6 +21,7 @@ from tightframe.figures.formats import (
     to_rich,
 )
 from tightframe.figures.storage import panel_from_dict, panel_to_dict
+from tightframe.figures.style import STATES
 from tightframe.figures.table import Column, Table
 
 HOSTILE = "<script>alert('x')</script> & | \\ 50 % of #1_a {b} ^~ $x$ [red]*bold*[/red]"
@@ -140,6 +143,68 @@ def test_the_console_shows_brackets_as_they_are():
     assert "A note with 100 %." in text
     sections = to_rich(Table("t", ["a"], [["x"], ["y"], ["z"]], sections=[1]))
     assert [row.end_section for row in sections.rows] == [True, False, False]
+
+
+MARKED = Table(
+    "Classes",
+    ["name", Column("margin", align="right", states=True), Column("state", states=True), "word"],
+    [
+        ["a", 1.5, "distinct", "lost"],
+        ["b", "vanished", "lost", "lost"],
+        ["c", math.inf, "gone", ""],
+    ],
+    strong=[1],
+)
+
+
+def drawn(table, width=80, encoding="utf-8", **options):
+    """What a console of some encoding shows of a table."""
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    console = Console(file=file, width=width, _environ={}, **options)
+    console.print(to_rich(table, ascii_only=console.options.ascii_only))
+    file.flush()
+    return file.buffer.getvalue().decode(encoding)
+
+
+def cells_of(text):
+    return [re.split(r" *[│|] *", line)[1:-1] for line in text.splitlines() if line[0] in "│|"]
+
+
+def test_states_have_their_marks_in_a_console():
+    rows = cells_of(drawn(MARKED))
+    assert rows == [
+        ["a", "1.5", "● distinct", "lost"],
+        ["b", "✕ vanished", "▶ lost", "lost"],
+        ["c", "∞", "gone", ""],
+    ]
+    assert "●" in to_console(MARKED)
+
+
+def test_marks_are_ascii_where_nothing_else_can_be_shown():
+    for encoding in ("ascii", "latin-1", "cp1252"):
+        rows = cells_of(drawn(MARKED, encoding=encoding))
+        assert rows[-3:] == [
+            ["a", "1.5", "o distinct", "lost"],
+            ["b", "x vanished", "> lost", "lost"],
+            ["c", "inf", "gone", ""],
+        ]
+
+
+def test_colours_go_and_marks_stay_without_colour():
+    terminal = {"force_terminal": True, "color_system": "256"}
+    coloured = drawn(MARKED, **terminal)
+    for state in ("distinct", "vanished", "lost"):
+        assert f"38;5;{STATES[state].terminal}m{STATES[state].sign} {state}" in coloured
+    plain = drawn(MARKED, no_color=True, **terminal)
+    assert "38;5" not in plain
+    assert "▶ lost" in plain
+    bold = [line for line in coloured.splitlines() if "\x1b[1" in line and "━" not in line]
+    assert [("vanished" in line) for line in bold if "name" not in line] == [True]
+
+
+def test_a_mark_stays_beside_its_word_in_a_narrow_console():
+    long = Table("", ["what", Column("state", states=True)], [["many words " * 9, "vanished"]])
+    assert "✕ vanished" in drawn(long, width=30)
 
 
 def test_names_stay_whole_in_a_narrow_console_and_sentences_are_broken():

@@ -95,7 +95,7 @@ def test_lines_are_the_rows_numbers() -> None:
     assert (top.get_xscale(), bottom.get_xscale()) == ("log", "log")
     assert bottom.get_xlabel().startswith("λ")
     assert drawn(figure) == [
-        ["5 classes of 500", "5 classes of 100", "group merges from here", "collapsed"]
+        ["5 classes of 500", "5 classes of 100", "group merges from here", "merged or vanished"]
     ]
 
 

@@ -117,12 +117,13 @@ def test_a_state_is_not_enough():
             "distinct",
             False,
         )
-        assert verdict.differs == ["margin", "geometry"]
+        assert verdict.differs == ["sibling margin", "decision margin", "size", "geometry"]
         assert verdict.distance == pytest.approx(0.531, abs=5e-4)
         assert verdict.nearest == "orthogonal frame"
         assert verdict.nearest_distance == pytest.approx(0.0145, abs=5e-5)
         assert "as the theory predicts" not in verdict.sentence
-        assert "the margin and geometry differ" in verdict.sentence
+        wanted = "the sibling margin, decision margin, size and geometry differ"
+        assert wanted in verdict.sentence
         assert "nearest to the orthogonal frame (0.0145)" in verdict.sentence
     assert "sibling margin 9.080, predicted 3.519" in result.verdicts[1].sentence
 
@@ -130,7 +131,7 @@ def test_a_state_is_not_enough():
 def test_margins_and_geometry_are_judged_apart():
     problem, solution = solved(2e-3)
     (large, _) = group_verdicts(problem, solution, 2 * solution.logits)
-    assert large.differs == ["margin"]
+    assert large.differs == ["sibling margin", "decision margin", "size"]
     z = solution.logits
     turned = z + 0.5 * np.diag(np.diagonal(z)).mean(axis=0)[:, None]
     (large, _) = group_verdicts(problem, solution, turned)
@@ -144,3 +145,26 @@ def test_classes_in_different_states_are_told():
     small = group_verdicts(problem, solution, logits)[1]
     assert (small.measured, small.agrees) == ("mixed", False)
     assert "are in different states (1 lost, 4 distinct)" in small.sentence
+
+
+def test_the_scale_of_merged_classes_is_judged():
+    """Their margins are zero at any scale, and a normalised distance does not see it."""
+    problem, solution = solved(8e-3)
+    _, small = group_verdicts(problem, solution, 2 * solution.logits)
+    assert (small.predicted, small.measured, small.differs) == ("merged", "merged", ["size"])
+    assert small.agrees is False
+    assert "the predicted state, but the size differs" in small.sentence
+    assert small.measured_size == pytest.approx(2 * small.predicted_size)
+
+
+def test_one_class_of_many_is_not_averaged_away():
+    """One of 50 with three quarters of the predicted decision margin: 0.5 % of the mean."""
+    problem, solution = solved(1e-3, counts="100x50")
+    logits = solution.logits.copy()
+    logits[:, 7] *= 0.75
+    (verdict,) = group_verdicts(problem, solution, logits)
+    assert verdict.measured_margin == pytest.approx(verdict.predicted_margin, rel=0.01)
+    assert verdict.distance < 0.05
+    assert verdict.differs == ["decision margin"]
+    low, high = 0.75 * verdict.predicted_margin, verdict.predicted_margin
+    assert f"({low:.3f} to {high:.3f}), predicted {high:.3f}" in verdict.sentence

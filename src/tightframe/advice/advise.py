@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.advice.prediction import Outlook, describe, outlook
-from tightframe.checks import positive_float
+from tightframe.checks import choice, positive_float
 from tightframe.geometry.blocks import Array, Partition
 from tightframe.geometry.states import DISTINCT, LOST, MERGED, VANISHED
 from tightframe.path import path
@@ -306,10 +306,7 @@ def _check(problem: Any, margin: Any, angle: Any, feature_decay_of: str) -> Want
     require_covered(problem)
     if margin is not None and angle is not None:
         raise ValueError("margin, angle: got both, give one of them")
-    if feature_decay_of not in FEATURE_DECAY_OF:
-        raise ValueError(
-            f"feature_decay_of: got {feature_decay_of!r}, allowed are {', '.join(FEATURE_DECAY_OF)}"
-        )
+    choice("feature_decay_of", feature_decay_of, FEATURE_DECAY_OF)
     if angle is None:
         loss = problem.loss_object
         wanted = positive_float("margin", loss.default_margin if margin is None else margin)
@@ -376,7 +373,7 @@ class _Search:
         return tuple(found)
 
     def _lost(self) -> list[float]:
-        """Return the decay from which on each group's margin is no longer positive."""
+        """Return the decay from which on each group is lost or vanishes."""
         top = self.thresholds.total_collapse
         low = min(self.problem.logit_decay, top, float(self.partition.pull.min()) / self._n) / 4
         decays = np.geomspace(low, top, PATH_POINTS)
@@ -388,7 +385,23 @@ class _Search:
             tol=max(self.tol, 1e-8),
         )
         margins = np.array([point.group_states.decision_margin for point in line.solutions])
-        return [_crossing(decays, column) for column in margins.T]
+        gone = np.array([point.group_states.state == VANISHED for point in line.solutions])
+        found = [_crossing(decays, column) for column in margins.T]
+        for group, first in enumerate(gone.argmax(axis=0).tolist()):
+            # With a bias the decision margin need not be zero where the class mean is.
+            distinct = self.problem.bias != "none" and (margins[:first, group] > 0).all()
+            if first and gone[first, group] and distinct:
+                place = self._vanishing(decays[first - 1], decays[first], group)
+                found[group] = min(found[group], place)
+        return found
+
+    def _vanishing(self, below: float, above: float, group: int) -> float:
+        """Bisect for the decay from which on the class means of a group are zero."""
+        while above > below * (1 + ACCURACY):
+            middle = math.sqrt(below * above)
+            states = solve(self.at(middle), self.tol).group_states
+            below, above = (below, middle) if states.state[group] == VANISHED else (middle, above)
+        return float(below)
 
     @property
     def _n(self) -> int:

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 MAX_GROUPS = 5
 MAX_ROWS = 12
 
-
 Columns = list[str | Column]
 
 #: What names the rows is flush left, unlike other numbers.
@@ -211,6 +210,10 @@ def print_thresholds(
             words = None if between is None else f"({between[0]:.4g}, {between[1]:.4g})"
             rows.append([group.classes, name, group.state_at(own), group.total_samples, words])
         print_table(Table(f"At lambda = {own:.6g}", columns, rows, missing="-"), console)
+    for group, name in zip(result.groups, names, strict=True):
+        for state, start, end in group.detours:
+            who = f"the class of {name} is" if group.classes == 1 else f"the classes of {name} are"
+            console.print(f"{who} {state} from {start:.6g} to {end:.6g} too", highlight=False)
     console.print(f"all class means are zero from lambda = {result.total_collapse:.6g}")
     if changes is not None:
         columns = [LAMBDA, "rank above", "rank below"]
@@ -259,7 +262,7 @@ def print_row(row: Mapping[str, Any], console: Console) -> None:
     most = max(len(point["groups"]) for point in points)
     shown = min(most, MAX_GROUPS)
     if "counts" in varied:
-        groups = [f"margin {g + 1}" for g in range(shown)]
+        groups = [f"group {g + 1}" for g in range(shown)]
     else:
         groups = [
             with_loss_terms(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tightframe.checks import choice
 from tightframe.figures.style import STATES
 from tightframe.figures.table import Column, Table, is_missing, is_number
 
@@ -109,16 +110,20 @@ def to_html(table: Table) -> str:
     )
 
 
+def entry_html(value: Any, text: str) -> str:
+    """Return an entry for reading; a number has all its digits for machines."""
+    shown = escape(text)
+    if is_missing(value) or text in ("∞", "-∞"):
+        return f'<span class="note">{shown}</span>'
+    return f'<data value="{float(value)!r}">{shown}</data>' if is_number(value) else shown
+
+
 def _numbers_class(head: Column) -> str:
     return ' class="n"' if head.align == "right" else ""
 
 
 def _cell_html(head: Column, value: Any, text: str, *, first: bool) -> str:
-    shown = escape(text)
-    if is_missing(value) or text in ("∞", "-∞"):
-        shown = f'<span class="note">{shown}</span>'
-    elif is_number(value):
-        shown = f'<data value="{float(value)!r}">{shown}</data>'
+    shown = entry_html(value, text)
     if first and head.align == "left":
         return f'<th scope="row">{shown}</th>'
     return f"<td{_numbers_class(head)}>{shown}</td>"
@@ -302,6 +307,4 @@ FORMATS = {
 
 def table_format(name: str) -> Format:
     """Return one of `FORMATS`, or raise a ValueError that names what is allowed."""
-    if name not in FORMATS:
-        raise ValueError(f"format: got {name!r}, allowed are {', '.join(FORMATS)}")
-    return FORMATS[name]
+    return FORMATS[choice("format", name, FORMATS)]

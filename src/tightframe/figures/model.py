@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tightframe.checks import choice
 from tightframe.figures.style import MARKERS, PALETTE, ROLES
 from tightframe.figures.table import Table as Table
 
@@ -50,6 +51,11 @@ class Shades:
     label: str
     low: float
     high: float
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Its ends, apart even where both are given as one."""
+        return self.low, max(self.high, self.low * 1.001)
 
     def fraction(self, value: float) -> float:
         """Return where a value is on the scale, from 0 to 1."""
@@ -107,8 +113,8 @@ class Curve:
 
     def __post_init__(self) -> None:
         """Store plain lists of numbers."""
-        _check_name("style", self.style, STYLES)
-        _check_name("marker", self.marker, MARKERS)
+        choice("style", self.style, STYLES)
+        choice("marker", self.marker, MARKERS)
         _check_color(self.color)
         if not isinstance(self.hollow, bool):
             object.__setattr__(self, "hollow", [bool(value) for value in self.hollow])
@@ -165,8 +171,8 @@ class Mark:
     shade: float | None = None
 
     def __post_init__(self) -> None:
-        _check_name("axis", self.axis, ("x", "y"))
-        _check_name("style", self.style, MARK_STYLES)
+        choice("axis", self.axis, ("x", "y"))
+        choice("style", self.style, MARK_STYLES)
         _check_color(self.color)
         if not math.isfinite(self.value):
             raise ValueError(f"value: got {self.value}, need a finite number")
@@ -347,9 +353,9 @@ class Chart:
     nothing: str = _NOTHING
 
     def __post_init__(self) -> None:
-        _check_name("legend", self.legend, LEGENDS)
+        choice("legend", self.legend, LEGENDS)
         for axis in self.whole:
-            _check_name("whole", axis, ("x", "y"))
+            choice("whole", axis, ("x", "y"))
 
     @property
     def empty(self) -> bool:
@@ -520,7 +526,7 @@ class Spokes:
     group: str = ""
 
     def __post_init__(self) -> None:
-        _check_name("marker", self.marker, MARKERS)
+        choice("marker", self.marker, MARKERS)
         for color in self.colors:
             _check_color(color)
         points = np.asarray(self.points, dtype=np.float64)
@@ -612,6 +618,12 @@ class Sheet:
         return 0.3 * lines + rows + 0.3 * sum(bool(b.title) for b in self.blocks) + 0.1
 
 
+def evenly(size: int, most: int) -> list[int]:
+    """Return at most so many indices of a sequence, evenly chosen, first and last among them."""
+    chosen: list[int] = np.linspace(0, size - 1, min(size, most)).round().astype(int).tolist()
+    return chosen
+
+
 def block_borders(counts: ArrayLike) -> list[float]:
     """Return where the sample count changes from one class to the next, for `HeatMaps`."""
     return [float(i + 1) for i in np.flatnonzero(np.diff(np.asarray(counts)))]
@@ -675,11 +687,6 @@ def _can_be_drawn(chart: Chart, x: float | None, y: float | None) -> bool:
         and (x > 0 or not chart.log_x)
         and (y > 0 or not chart.log_y)
     )
-
-
-def _check_name(name: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name}: got {value!r}, allowed are {', '.join(allowed)}")
 
 
 def _check_color(color: str | int) -> None:

@@ -22,6 +22,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
+from tightframe.checks import choice
 from tightframe.figures import style
 from tightframe.figures.model import (
     Block,
@@ -162,8 +163,7 @@ def save_figures(
 def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
     """Return formats once each, or raise a ValueError that names what is allowed."""
     for ending in formats:
-        if ending not in FORMATS:
-            raise ValueError(f"formats: got {ending!r}, allowed are {', '.join(FORMATS)}")
+        choice("formats", ending, FORMATS)
     return tuple(dict.fromkeys(formats))
 
 
@@ -282,7 +282,7 @@ def _draw_chart(axis: Axes, chart: Chart, ink: Ink, width: float = 5.0) -> None:
 def _draw_shades(axes: list[Axes], chart: Chart, ink: Ink) -> None:
     """Draw the scale of a chart's shades beside all axes of its stack."""
     if chart.shades is not None and not chart.empty:
-        norm = LogNorm(chart.shades.low, max(chart.shades.high, chart.shades.low * 1.001))
+        norm = LogNorm(*chart.shades.ends)
         mapped = ScalarMappable(norm, _SHADES)
         _scale(axes, mapped, chart.shades.label, ink, written_out=True)
 
@@ -293,9 +293,7 @@ def _draw_curve(axis: Axes, chart: Chart, curve: Curve, ink: Ink) -> Line2D | No
     if all(value is None for value in y):
         return None
     x, values = (np.array(part, dtype=np.float64) for part in (places, y))  # None is NaN
-    color: Any = color_of(curve.color, ink)
-    if curve.shade is not None and chart.shades is not None:
-        color = to_rgba(style.shade_of(chart.shades.fraction(curve.shade)))
+    color = _color(chart, curve, ink)
     marked = has_points(curve, y)
     line: dict[str, Any] = {
         "color": color,
@@ -334,6 +332,12 @@ def _draw_curve(axis: Axes, chart: Chart, curve: Curve, ink: Ink) -> Line2D | No
     return entry
 
 
+def _color(chart: Chart, part: Curve | Mark, ink: Ink) -> Any:
+    if part.shade is None or chart.shades is None:
+        return color_of(part.color, ink)
+    return to_rgba(style.shade_of(chart.shades.fraction(part.shade)))
+
+
 def _entry(label: str, ink: Ink, **look: Any) -> Line2D:
     return Line2D([], [], label=label, **({"color": ink.muted} | look))
 
@@ -343,9 +347,7 @@ def _draw_marks(axis: Axes, chart: Chart, marks: Sequence[Mark], ink: Ink) -> li
     entries: dict[tuple[str, str], Line2D] = {}
     for mark in marks:
         upright = mark.axis == "x"
-        color: Any = color_of(mark.color, ink)
-        if mark.shade is not None and chart.shades is not None:
-            color = to_rgba(style.shade_of(chart.shades.fraction(mark.shade)))
+        color = _color(chart, mark, ink)
         along = axis.get_xaxis_transform() if upright else axis.get_yaxis_transform()
         look: dict[str, Any] = {"marker": "^" if upright else ">", "linestyle": "none"}
         if mark.style == "triangle":

@@ -25,6 +25,7 @@ from tightframe.figures.model import (
     Tick,
     band,
     drawn,
+    evenly,
     has_points,
 )
 from tightframe.figures.style import DARK, LIGHT, Ink, color_of, log_ticks
@@ -283,7 +284,7 @@ def _curve(chart: Chart, curve: Curve, group: str, options: Options) -> dict[str
     x, y, hollow = drawn(chart, curve)
     marked = has_points(curve, y)
     if options.most_points is not None and len(x) > options.most_points:
-        chosen = np.linspace(0, len(x) - 1, options.most_points).round().astype(int).tolist()
+        chosen = evenly(len(x), options.most_points)
         x, y, hollow = [x[i] for i in chosen], [y[i] for i in chosen], [hollow[i] for i in chosen]
     color = _curve_color(chart, curve, options)
     label = "" if curve.shade is not None and chart.shades is not None else curve.label
@@ -419,7 +420,7 @@ def _shades(chart: Chart) -> dict[str, Any]:
     """Return a trace without points that has the scale of a chart's shades."""
     shades = chart.shades
     assert shades is not None
-    ends = [math.log10(shades.low), math.log10(max(shades.high, shades.low * 1.001))]
+    ends = [math.log10(end) for end in shades.ends]
     ticks = log_ticks(shades.low, shades.high) or [shades.low, shades.high]
     return {
         "type": "scatter",

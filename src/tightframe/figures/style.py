@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -168,9 +169,18 @@ def shade_of(fraction: float) -> str:
     return "#" + "".join(f"{part:02x}" for part in mixed)
 
 
-def margin_label(loss: str) -> str:
-    """Return the label of an axis of margins: differences of logits, with cross-entropy in nats."""
-    return f"margin ({LOSSES[loss].unit})"
+def margin_label(loss: str, kind: str) -> str:
+    """Return the label of an axis of margins: differences of logits, with cross-entropy in nats.
+
+    ``kind`` says of which, mostly `margin_kind`.
+    """
+    return f"{kind} ({LOSSES[loss].unit})"
+
+
+def margin_kind(sizes: Iterable[int]) -> str:
+    """Return what the margins of groups of these sizes are: a class alone has no sibling."""
+    kinds = {"sibling margin" if size > 1 else "decision margin" for size in sizes}
+    return kinds.pop() if len(kinds) == 1 else "sibling or decision margin"
 
 
 #: A log axis of fewer decades is labelled at 1, 2 and 5, of more at the powers of ten.

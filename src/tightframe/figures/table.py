@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from tightframe.checks import choice
+
 #: Flush left, or flush right as numbers are.
 ALIGNMENTS = ("left", "right")
 
@@ -55,8 +57,8 @@ class Column:
     states: bool = False
 
     def __post_init__(self) -> None:
-        if self.align is not None and self.align not in ALIGNMENTS:
-            raise ValueError(f"align: got {self.align!r}, allowed are {', '.join(ALIGNMENTS)}")
+        if self.align is not None:
+            choice("align", self.align, ALIGNMENTS)
         if not _FORMAT.fullmatch(self.format):
             raise ValueError(
                 f"format: got {self.format!r}, need one of a number, as '.4g', ',d' or '.2f'"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tightframe.checks import require_dense, whole_number
+from tightframe.checks import choice, is_whole, require_dense, whole_number
 from tightframe.problem.counts import CountsLike, counts_array
 
 #: The matrices of a Geometry that can be compared, in the order reports show them.
@@ -121,9 +123,13 @@ class Geometry:
         part : {"classifier", "means", "centered_means", "logits"}
             Which matrix is compared.
         """
-        if part not in PARTS:
-            raise ValueError(f"part: got {part!r}, allowed are {', '.join(PARTS)}")
+        choice("part", part, PARTS)
         return normalized_distance(getattr(self, part), getattr(other, part))
+
+
+def product_of(layers: Iterable[Any]) -> Any:
+    """Return ``W_M ... W_1`` of linear layers, W_1 first: arrays, or tensors."""
+    return reduce(lambda product, layer: layer @ product, layers)
 
 
 def normalized_distance(a: ArrayLike, b: ArrayLike) -> float:
@@ -295,7 +301,7 @@ def seli(counts: CountsLike) -> Geometry:
 
 
 def _projection(num_classes: int) -> NDArray[np.float64]:
-    if isinstance(num_classes, bool) or not isinstance(num_classes, (int, np.integer)):
+    if not is_whole(num_classes):
         raise ValueError(f"num_classes: got {num_classes!r}, need a whole number, at least 2")
     if num_classes < 2:
         raise ValueError(f"num_classes: got {num_classes}, need at least 2")

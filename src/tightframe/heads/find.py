@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from tightframe.geometry.dense import product_of
+
 #: Last parts of the names under which classifiers are looked for, in no order.
 HEAD_NAMES = ("classifier", "fc", "head", "heads", "linear", "lm_head", "score")
 
@@ -41,9 +43,7 @@ class Head:
     @property
     def weight(self) -> Tensor:
         """The weight as it is now, shape (K, D), detached; the product of several layers."""
-        product: Tensor = self.layers[0].weight.detach()
-        for layer in self.layers[1:]:
-            product = layer.weight.detach() @ product
+        product: Tensor = product_of(layer.weight.detach() for layer in self.layers)
         return product
 
     @property

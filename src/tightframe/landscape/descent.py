@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from tightframe.checks import require_positive_fields
+from tightframe.checks import is_whole, require_positive_fields
 from tightframe.geometry.blocks import Array
 from tightframe.landscape.critical import CriticalPoint, Direction, classify
 from tightframe.landscape.curvature import DENSE_SIZE, Objective, Smooth, dense
-from tightframe.landscape.point import Point, is_whole
+from tightframe.landscape.point import Point
 from tightframe.problem.problem import Problem
 from tightframe.solve import NotConvergedWarning
 from tightframe.theory.certificate import Certificate
@@ -204,9 +204,7 @@ def _cells(problem: Problem, keep: Iterable[int]) -> Array:
 
 def _follow(landscape: Objective, x: Array, direction: Direction) -> Array:
     """Return the best point along a direction, either way, at lengths in a geometric sequence."""
-    w, h, b = direction.step
-    k = landscape.problem.num_classes
-    step = landscape.join(w, h * landscape.root, np.zeros(k) if b is None else b)
+    step = landscape.enter(direction.step)
     lengths = 4.0 ** np.arange(-12, 8)
     return min((x + t * step for t in np.r_[lengths, -lengths]), key=landscape.value)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import numbers
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tightframe.checks import is_whole
 from tightframe.geometry.blocks import Array
 from tightframe.problem.problem import Problem
 
@@ -123,11 +123,6 @@ class Coordinates:
         """Draw a flat vector, of the scale of the decays."""
         x: Array = rng.standard_normal(len(self.tilt)) * self.tilt
         return x
-
-
-def is_whole(value: object) -> bool:
-    """Tell whether a value is a whole number, not a bool."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def check_problem(problem: Any) -> None:

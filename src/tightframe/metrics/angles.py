@@ -15,7 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from tightframe.checks import require_dense
+from tightframe.checks import choice, require_dense
 from tightframe.data.batches import as_tensor
 from tightframe.metrics.inputs import (
     Array,
@@ -373,8 +373,7 @@ def uniformity(vectors: Any, kernel: str = "log", *, s: float | None = None) -> 
     ValueError
         If the kernel or its exponent is not allowed, or as `equinorm`.
     """
-    if kernel not in KERNELS:
-        raise ValueError(f"kernel: got {kernel!r}, allowed are {', '.join(KERNELS)}")
+    choice("kernel", kernel, KERNELS)
     if s is not None and kernel != "riesz":
         raise ValueError(f"s: got {s} with kernel {kernel!r}; only 'riesz' has an exponent")
     rows, errors, *_ = unit_vectors(vectors, "uniformity")

@@ -9,11 +9,10 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from tightframe.checks import whole_number
+from tightframe.checks import choice, is_whole, whole_number
 from tightframe.metrics.moments import (
     BLOCK_ENTRIES,
     Moments,
@@ -122,12 +121,10 @@ class ClassMoments(Readings):
         if self._device is not None and float64_device(self._device) != self._device:
             raise ValueError(f"device: got {device}, need one that has float64, such as 'cpu'")
         self._buffer = None if buffer is None else whole_number("buffer", buffer)
-        whole = isinstance(ignore_index, int | np.integer) and not isinstance(ignore_index, bool)
-        if ignore_index is not None and not whole:
+        if ignore_index is not None and not is_whole(ignore_index):
             raise ValueError(f"ignore_index: got {ignore_index!r}, need a whole number or None")
         self._ignore_index = ignore_index
-        if nonfinite not in NONFINITE:
-            raise ValueError(f"nonfinite: got {nonfinite!r}, allowed are {', '.join(NONFINITE)}")
+        choice("nonfinite", nonfinite, NONFINITE)
         self._nonfinite = nonfinite
         # Arrays of width D wait for the first batch, which may bring D and the device.
         with plain_tensors():

@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tightframe.checks import require_dense
-from tightframe.geometry.dense import Geometry, normalized_distance
+from tightframe.checks import choice, require_dense
+from tightframe.geometry.dense import Geometry, normalized_distance, product_of
 from tightframe.geometry.grouped import GroupedGeometry, GroupedMatrix
 from tightframe.metrics.inputs import (
     Array,
@@ -136,8 +136,7 @@ def nc2(vectors: Any, target: Target = "etf", *, part: str | None = None) -> flo
     allowed = TARGET_PARTS[1:3] if isinstance(vectors, Readings) else TARGET_PARTS[:3]
     if part is None:
         part = allowed[-1] if isinstance(vectors, Readings) else "classifier"
-    if part not in allowed:
-        raise ValueError(f"part: got {part!r}, allowed are {', '.join(allowed)}")
+    choice("part", part, allowed)
     if isinstance(vectors, Readings):
         goal = as_target(target, vectors.num_classes)
         own = usable(vectors, "nc2")
@@ -308,9 +307,7 @@ def layer_metrics(
     out = []
     means, centered = moments.means, Snapshot.of(moments).resolved_means.given
     for m, goal in enumerate(goals, start=1):
-        head = layers[m - 1]
-        for layer in layers[m:]:
-            head = layer @ head
+        head = product_of(layers[m - 1 :])
         general = isinstance(goal, str)
         v, h, c = Rows(head), Rows(means), Rows(centered)
         out.append(
@@ -343,9 +340,7 @@ def _layer_targets(
     goals: list[Geometry | GroupedGeometry | str] = []
     means = target.class_means
     for m in range(depth):
-        head = target.weights[m]
-        for layer in target.weights[m + 1 :]:
-            head = layer @ head
+        head = product_of(target.weights[m:])
         goals.append(Geometry.from_vectors(head, means, name="predicted"))
         means = target.weights[m] @ means
     return goals

@@ -45,7 +45,7 @@ def usable(moments: Readings, what: str) -> Snapshot:
     if not missing:
         return moments
     warn(f"{what}: {describe_classes(missing)} without samples and left out", 5)
-    return Snapshot.of(moments).present()
+    return moments.present()
 
 
 def require_complete(moments: Readings, *, dense: bool = True) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from tightframe.checks import choice
 from tightframe.metrics import moments as of
 from tightframe.metrics.moments import WEIGHTINGS, Moments
 from tightframe.metrics.plain import plain_tensors
@@ -217,8 +218,7 @@ class Readings:
         ValueError
             If there are no samples, or, with ``"class"``, if a class has none.
         """
-        if weighting not in WEIGHTINGS:
-            raise ValueError(f"weighting: got {weighting!r}, allowed are {', '.join(WEIGHTINGS)}")
+        choice("weighting", weighting, WEIGHTINGS)
         self._require_samples("shares")
         if weighting == "class":
             self._require_all("weighting 'class'")

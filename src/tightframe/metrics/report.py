@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tightframe.checks import MAX_DENSE_CLASSES, require_dense
 from tightframe.files import format_json, replacing
-from tightframe.geometry.dense import PARTS, Geometry
+from tightframe.geometry.dense import PARTS, Geometry, product_of
 from tightframe.geometry.grouped import GroupedGeometry
 from tightframe.metrics.angles import GroupAngles, group_angles
 from tightframe.metrics.class_moments import ClassMoments
@@ -103,9 +103,9 @@ class CollapseReport:
     num_samples: int
     counts: NDArray[np.int64]
     numbers: dict[str, Any]
-    missing: tuple[int, ...] = ()
-    _dense: tuple[Geometry, Tensor] | None = field(default=None, repr=False)
-    _source: _Source | None = field(default=None, repr=False)
+    missing: tuple[int, ...]
+    _dense: tuple[Geometry, Tensor] | None = field(repr=False)  # with the bias
+    _later: _Later = field(repr=False)
 
     if TYPE_CHECKING:
 
@@ -177,9 +177,9 @@ class CollapseReport:
             not finite.
         """
         _require_classes(moments, missing)
-        decisions = None
         moments = Snapshot.of(moments)
         head = _head(moments, weight, bias, weights)
+        decisions = None
         if features is not None:
             decisions = Decisions(moments, *head).update(features, labels)
         elif labels is not None:
@@ -339,9 +339,8 @@ class CollapseReport:
                 f"moments: {describe_classes(list(self.missing))} without samples; "
                 "the geometry needs every class"
             )
-        if self._dense is None:
-            require_dense(len(self.counts), "moments")
-            raise ValueError("geometry: this report was made without class moments")
+        require_dense(len(self.counts), "moments")
+        assert self._dense is not None
         return self._dense
 
     # -- when asked for ----------------------------------------------------------------------------
@@ -359,13 +358,12 @@ class CollapseReport:
             for key, value in self.numbers.items()
             if value is not None
         ]
-        if self._source is not None:
-            # One degenerate vector shows in many metrics: every reason is given once.
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                rows += self._source.rows()
-            for message in dict.fromkeys(str(warning.message) for warning in caught):
-                warnings.warn(message, RuntimeWarning, stacklevel=3)
+        # One degenerate vector shows in many metrics: every reason is given once.
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            rows += self._later.rows()
+        for message in dict.fromkeys(str(warning.message) for warning in caught):
+            warnings.warn(message, RuntimeWarning, stacklevel=3)
         return tuple(rows)
 
     @property
@@ -374,12 +372,12 @@ class CollapseReport:
 
         The classifier's tells which minority classes have merged; see `group_angles`.
         """
-        return {} if self._source is None else self._source.group_angles
+        return self._later.group_angles
 
     @property
     def layers(self) -> dict[str, list[LayerMetrics]]:
         """NC2 and NC3 of every partial product by target name; empty without ``weights``."""
-        return {} if self._source is None else self._source.layers
+        return self._later.layers
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values: NaN as None and infinity as the text ``"Infinity"``.
@@ -457,12 +455,12 @@ class CollapseReport:
 
         NaN for the mean of a class without samples.
         """
-        return {} if self._source is None else self._source.norms()
+        return self._later.norms()
 
 
 @dataclass(frozen=True, eq=False)
-class _Source:
-    """What the rows of a report are computed from."""
+class _Later:
+    """What a report computes when it is first asked for."""
 
     vectors: Vectors
     targets: list[Geometry | GroupedGeometry | str]
@@ -569,10 +567,7 @@ def _head(
     if weight is None:
         if weights is None:
             raise ValueError("weight: missing; give it, or the layers of a deep head as weights")
-        layers = layer_list(moments, weights)
-        weight = layers[0]
-        for layer in layers[1:]:
-            weight = layer @ weight
+        weight = product_of(layer_list(moments, weights))
     return classifier(moments, weight, bias)
 
 
@@ -640,7 +635,7 @@ def _measure(
         },
         missing=tuple(missing),
         _dense=(measured_geometry(moments, w), b) if dense else None,
-        _source=_Source(
+        _later=_Later(
             vectors=source.vectors,
             targets=goals,
             groups=values,

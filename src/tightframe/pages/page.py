@@ -9,15 +9,16 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from tightframe.figures.formats import entry_html
 from tightframe.figures.plotly import DARKER, ground, script
 from tightframe.figures.style import DARK, LIGHT
+from tightframe.figures.table import format_number
 from tightframe.files import replacing, to_plain
 
 
 def render_page(
     template: str,
     plots: Mapping[str, Any],
-    filters: Mapping[str, Callable[[Any], Any]],
     **values: Any,
 ) -> str:
     """Return a page as HTML text; every value that it shows is escaped.
@@ -28,8 +29,6 @@ def render_page(
         Name of a template that extends ``page.html``.
     plots : mapping
         Plotly's data and layout, by the names that the template gives to ``data-plot``.
-    filters : mapping
-        The template's own filters.
     values
         What the template shows.
     """
@@ -40,7 +39,7 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(filters)
+    environment.filters["number"] = _number
     return environment.get_template(template).render(
         values,
         plots=to_plain(plots),
@@ -50,6 +49,13 @@ def render_page(
         # A local file of the Plotly package, not of the record: the only text not escaped.
         plotly_js=Markup(script()),
     )
+
+
+def _number(value: Any) -> str:
+    """Return a number for reading, with all its digits for machines; text as it is."""
+    if isinstance(value, (str, int)):
+        return str(value)
+    return Markup(entry_html(value, format_number(value)))  # which escapes
 
 
 def write_page(path: Path, page: str) -> Path:

@@ -15,7 +15,6 @@ from markupsafe import Markup
 from tightframe.figures.formats import to_html
 from tightframe.figures.model import HeatMaps, Panel, Table, single_maps
 from tightframe.figures.plotly import Options, draw
-from tightframe.figures.table import format_number
 from tightframe.figures.words import in_words
 from tightframe.files import format_json
 from tightframe.pages.page import flatten, render_page, write_page
@@ -80,7 +79,6 @@ def render(reproduction: Reproduction) -> str:
     return render_page(
         "reproduction.html",
         plots,
-        {"cell": _cell},
         overview=_overview(reproduction),
         scale=reproduction.config["scale"],
         papers=list(papers.values()),
@@ -145,15 +143,6 @@ def _figure_view(record: FigureRecord, anchor: str, plots: dict[str, Any]) -> di
 def _verdict_view(verdict: Verdict) -> dict[str, Any]:
     kind, mark = _badge(verdict.outcome)
     return {**verdict.to_dict(), "kind": kind, "mark": mark}
-
-
-def _cell(value: Any) -> Any:
-    """Return an entry for reading, with all its digits for machines."""
-    if value is None:
-        return Markup('<span class="note">n/a</span>')
-    if isinstance(value, (str, int)):
-        return str(value)
-    return Markup('<data value="{}">{}</data>').format(repr(float(value)), format_number(value))
 
 
 def _settings(tasks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -27,7 +27,6 @@ from tightframe.runs.pictures import (
 from tightframe.runs.store import RunRecord, SettingRecord, load_run
 from tightframe.runs.tables import (
     certified,
-    format_number,
     group_table,
     headline,
     metric_table,
@@ -84,7 +83,6 @@ def render(run: RunRecord) -> str:
     return render_page(
         "report.html",
         plots,
-        {"number": _number_cell},
         title=f"Neural collapse on {run.config.get('data', 'data')}, "
         f"counts {run.config.get('counts', 'n/a')}",
         overview=overview(run),
@@ -208,13 +206,3 @@ def _bias_text(bias: str, decay: float) -> str:
 
 def _decay_text(decays: tuple[float, ...]) -> Any:
     return decays[0] if len(set(decays)) == 1 else ", ".join(f"{decay:g}" for decay in decays)
-
-
-def _number_cell(value: Any) -> Any:
-    """Return a number for reading, with all its digits for machines; text as it is."""
-    if isinstance(value, (str, int)):
-        return str(value)
-    text = format_number(value)
-    if value is None or not math.isfinite(value):
-        return Markup('<span class="note">{}</span>').format(text)
-    return Markup('<data value="{}">{}</data>').format(repr(float(value)), text)

@@ -24,7 +24,8 @@ def write_tables(folder: str | os.PathLike[str], format: str = "latex") -> list[
     ----------
     folder : path-like
         What ``tightframe run`` or ``tightframe reproduce`` wrote; may be unfinished.
-    format : {"latex", "markdown", "html", "console"}
+    format : str
+        Of `tightframe.figures.formats.FORMATS`: "latex", "markdown", "html", "console", ...
 
     Returns
     -------

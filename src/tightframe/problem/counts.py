@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.checks import shortened
+from tightframe.checks import is_whole, shortened
 
 
 class Group(NamedTuple):
@@ -326,7 +326,7 @@ def by_class(
     [9, 7]
     """
     labels = [label for label, _ in value.items()]
-    if all(map(_is_integer, labels)) or _are_digits(labels):
+    if all(map(is_whole, labels)) or _are_digits(labels):
         labels = [int(label) for label in labels]
         wanted: Sequence[Any] = () if names else range(len(labels) if classes is None else classes)
     elif all(isinstance(label, str) for label in labels):
@@ -352,7 +352,3 @@ def by_class(
 
 def _are_digits(labels: Sequence[Any]) -> bool:
     return all(isinstance(label, str) and label.isdecimal() for label in labels)
-
-
-def _is_integer(label: Any) -> bool:
-    return isinstance(label, (int, np.integer)) and not isinstance(label, bool)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tightframe.checks import positive_float
+from tightframe.checks import choice, positive_float
 from tightframe.problem.conventions import Decays, batch_features, batch_of
 from tightframe.problem.counts import CountsLike, lasting, num_samples, parse_counts
 from tightframe.problem.labels import label_counts
@@ -187,8 +187,7 @@ def training_problem(
     ValueError
         If an argument is missing or out of range.
     """
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction: got {reduction!r}, allowed are {', '.join(REDUCTIONS)}")
+    choice("reduction", reduction, REDUCTIONS)
     if (feature_decay is None) == (batch_feature_decay is None):
         what = "got neither" if feature_decay is None else "got both"
         raise ValueError(

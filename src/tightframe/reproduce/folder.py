@@ -30,7 +30,7 @@ from typing import Any
 
 import pandas as pd
 
-from tightframe.checks import whole_number
+from tightframe.checks import choice, whole_number
 from tightframe.figures.model import Panel
 from tightframe.figures.storage import panel_from_dict, panel_to_dict
 from tightframe.files import read_json, read_npz, write_json, write_npz
@@ -225,14 +225,12 @@ def reproduce(
         nothing has been run then.
     """
     figures = find_figures(names)
-    if scale not in SCALES:
-        raise ValueError(f"scale: got {scale!r}, allowed are {', '.join(SCALES)}")
+    choice("scale", scale, SCALES)
     seed = whole_number("seed", seed, 0)
     if seed >= _SEED_LIMIT:
         raise ValueError(f"seed: got {seed}, need a whole number below 2**62")
     device = device or ("auto" if scale == "paper" else "cpu")
-    if device not in DEVICES:
-        raise ValueError(f"device: got {device!r}, allowed are {', '.join(DEVICES)}")
+    choice("device", device, DEVICES)
     devices = whole_number("devices", devices)
     if devices > 1 and (jobs != 1 or scheduler is not None):
         raise ValueError(f"devices: got {devices}, need 1 with several jobs or a scheduler")

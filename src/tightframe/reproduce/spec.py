@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tightframe.checks import choice
 from tightframe.figures.model import Panel
 from tightframe.files import to_plain
 from tightframe.runs.folder import config_hash
@@ -68,8 +69,7 @@ class Task:
 
     def __post_init__(self) -> None:
         """Check that the task can be stored and sent."""
-        if self.kind not in KINDS:
-            raise ValueError(f"kind: got {self.kind!r}, allowed are {', '.join(KINDS)}")
+        choice("kind", self.kind, KINDS)
         try:
             plain = to_plain(self.arguments)
             json.dumps(plain, allow_nan=False)
@@ -124,8 +124,7 @@ class Verdict:
 
     def __post_init__(self) -> None:
         """Check the outcome; a measured NaN is no evidence for a claim."""
-        if self.outcome not in OUTCOMES:
-            raise ValueError(f"outcome: got {self.outcome!r}, allowed are {', '.join(OUTCOMES)}")
+        choice("outcome", self.outcome, OUTCOMES)
         measured = self.measured
         if isinstance(measured, float) and math.isnan(measured) and self.outcome == REPRODUCED:
             raise ValueError("measured: is NaN, which reproduces nothing")

@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tightframe.geometry.dense import Geometry, cosines
+from tightframe.geometry.dense import Geometry, cosines, product_of
 from tightframe.path import path
 from tightframe.problem.problem import Problem
 from tightframe.reproduce.spec import Task
@@ -317,9 +317,7 @@ def _ufm(
         if trained.status == "diverged":
             row |= {"status": "failed", "reason": f"diverged: {trained.reason}"}
         else:
-            product = trained.weights[0]
-            for layer in trained.weights[1:]:
-                product = layer @ product
+            product = product_of(trained.weights)
             _measured(output, row, solution, product, trained.class_means, trained.bias, arrays)
         output.rows.append(row)
         output.history += [{**_record(record), "row": i} for record in trained.history]

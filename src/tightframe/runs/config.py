@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tightframe.checks import positive_float, whole_number
+from tightframe.checks import choice, positive_float, whole_number
 from tightframe.data.registry import check_name
 from tightframe.problem.counts import (
     CountsLike,
@@ -221,9 +221,7 @@ class RunConfig:
             ("labels", LABELS),
             ("head", HEADS),
         ):
-            value = getattr(self, name)
-            if value not in allowed:
-                raise ValueError(f"{name}: got {value!r}, allowed are {', '.join(allowed)}")
+            choice(name, getattr(self, name), allowed)
         self._set("devices", whole_number("devices", self.devices, 1))
         if self.max_seconds is not None:
             self._set("max_seconds", positive_float("max_seconds", self.max_seconds))

@@ -10,8 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from tightframe.figures.model import Block, Chart, Curve, HeatMaps, Matrix, Note, Panel, Sheet, Tick
-from tightframe.figures.style import margin_label
+from tightframe.figures.model import (
+    Block,
+    Chart,
+    Curve,
+    HeatMaps,
+    Matrix,
+    Note,
+    Panel,
+    Sheet,
+    Tick,
+    evenly,
+)
+from tightframe.figures.style import margin_kind, margin_label
 from tightframe.figures.table import format_number
 from tightframe.runs.store import RunRecord, SettingRecord
 from tightframe.runs.tables import (
@@ -21,6 +32,7 @@ from tightframe.runs.tables import (
     group_name,
     predicted_groups,
     predicted_metrics,
+    predicted_state,
     predicted_states,
     problem_groups,
     setting_title,
@@ -80,9 +92,8 @@ def margin_charts(setting: SettingRecord) -> dict[str, Chart]:
         curves = []
         if measured:
             curves = [measured, _level(measured, "predicted", "predicted", group["margin"])]
-        state = "collapse" if group["collapsed"] else "stay distinct"
-        title = f"{group_name(group)}: predicted to {state}"
-        charts[f"margin-{i}"] = _over_epochs(title, _margin_axis(setting), curves)
+        title = f"{group_name(group)}: predicted {predicted_state(group)}"
+        charts[f"margin-{i}"] = _over_epochs(title, _margin_axis(setting, [group]), curves)
     return charts
 
 
@@ -97,9 +108,9 @@ def _margins_by_group(setting: SettingRecord) -> Chart:
         curves.append(Curve("measured", places, last, "measured", "points", size=1.3))
     names = [with_group_terms(str(group["count"]), group) for group in groups]
     return Chart(
-        "Margin of every group at the end",
+        "Every group at the end",
         "samples per class",
-        _margin_axis(setting),
+        _margin_axis(setting, groups),
         curves,
         x_ticks=_thinned(list(zip(places, names, strict=True))),
         legend="inside",
@@ -111,9 +122,10 @@ def _margins_by_group(setting: SettingRecord) -> Chart:
 _PREDICTED: dict[str, Any] = {"marker": "square", "hollow": True, "size": 1.4}
 
 
-def _margin_axis(setting: SettingRecord) -> str:
+def _margin_axis(setting: SettingRecord, groups: Sequence[Mapping[str, Any]]) -> str:
     assert setting.problem is not None  # or it would have no groups
-    return margin_label(setting.problem.loss)
+    kind = margin_kind(group["classes"] for group in groups)
+    return margin_label(setting.problem.loss, kind)
 
 
 def collapse_charts(setting: SettingRecord) -> dict[str, Chart]:
@@ -150,8 +162,7 @@ def heat_maps(setting: SettingRecord, max_classes: int = 256) -> HeatMaps | None
     if problem is None or arrays is None:
         return None
     order = np.argsort(problem.class_groups, kind="stable")
-    if len(order) > max_classes:
-        order = order[np.linspace(0, len(order) - 1, max_classes).round().astype(np.intp)]
+    order = order[evenly(len(order), max_classes)]
     chosen = np.ix_(order, order)
     predicted = arrays["logits"][chosen]
     measured = difference = None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tightframe.changes import thresholds
+from tightframe.figures.style import margin_kind
 from tightframe.figures.table import Column, Table
 from tightframe.figures.table import format_number as format_number
 from tightframe.geometry.dense import PARTS, Geometry
@@ -161,7 +162,7 @@ def group_rows(setting: SettingRecord) -> list[dict[str, Any]]:
                 "name": group_name(group),
                 "threshold": places[i] if i < len(places) else None,
                 "margin": group.get("margin"),
-                "predicted": "collapsed" if group.get("collapsed") else "distinct",
+                "predicted": predicted_state(group),
                 "measured_margin": verdict.get("measured_margin"),
                 "measured": verdict.get("measured"),
             }
@@ -171,12 +172,13 @@ def group_rows(setting: SettingRecord) -> list[dict[str, Any]]:
 
 def group_table(setting: SettingRecord) -> Table:
     """Return `group_rows` as a table."""
+    kind = margin_kind(group["classes"] for group in predicted_groups(setting))
     columns: list[str | Column] = [
         "class group",
         Column("collapses from λ", align="right"),
-        Column("predicted margin", align="right"),
+        Column(f"predicted {kind}", align="right"),
         "predicted",
-        Column("measured margin", align="right"),
+        Column(f"measured {kind}", align="right"),
         Column("measured", align="left"),
     ]
     names = ("name", "threshold", "margin", "predicted", "measured_margin", "measured")
@@ -250,9 +252,14 @@ def predicted_states(setting: SettingRecord) -> str:
     """Return what the theory says of every group: ``"5 classes of 10 merged, ..."``."""
     states = []
     for group in predicted_groups(setting):
-        before = "collapsed" if group["collapsed"] else "distinct"  # records of earlier versions
-        states.append(f"{group_name(group)} {group.get('state', before)}")
+        states.append(f"{group_name(group)} {predicted_state(group)}")
     return ", ".join(states)
+
+
+def predicted_state(group: Mapping[str, Any]) -> str:
+    """Return the state that a record predicts for a group."""
+    before = "collapsed" if group.get("collapsed") else "distinct"  # records of earlier versions
+    return str(group.get("state", before))
 
 
 def overview(run: RunRecord) -> str:

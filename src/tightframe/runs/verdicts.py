@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tightframe.geometry.blocks import Array
 from tightframe.geometry.dense import (
     normalized_distance,
     orthogonal_frame,
@@ -45,9 +46,10 @@ GEOMETRY_TOLERANCE = 0.05
 #: What "as the theory predicts" wants, for whoever prints verdicts.
 CRITERIA = (
     "As the theory predicts: the same state (predictions nearer than "
-    f"{SAME_PREDICTION:g} in total variation are one), margins within {MARGIN_TOLERANCE:.0%} or "
-    f"{COLLAPSE_TOLERANCE:g}, logits within {GEOMETRY_TOLERANCE:g} of the predicted geometry "
-    "(normalised distance)."
+    f"{SAME_PREDICTION:g} in total variation are one), every class's decision margin, the sibling "
+    f"margin and the logits' size within {MARGIN_TOLERANCE:.0%} or {COLLAPSE_TOLERANCE:g}, logits "
+    f"within {GEOMETRY_TOLERANCE:g} of the predicted geometry (normalised distance). All of them "
+    "are of class means; how far samples spread about those is not judged."
 )
 
 #: A measured group whose classes are in different states.
@@ -72,9 +74,9 @@ class Verdict:
     predicted, measured : str
         States of `tightframe.geometry.states`; ``"mixed"`` where the classes' measured ones differ.
     agrees : bool or None
-        Whether state, margins and geometry agree with the prediction. None if the predicted margin
-        is below `COLLAPSE_TOLERANCE` without being zero: such a group is distinct, but too close to
-        its threshold for this measurement to tell.
+        Whether state, margins, size and geometry agree with the prediction. None if the predicted
+        margin is below `COLLAPSE_TOLERANCE` without being zero: such a group is distinct, but too
+        close to its threshold for this measurement to tell.
     sentence : str
         The same in one plain sentence.
     class_weight, logit_adjustment : float
@@ -84,7 +86,13 @@ class Verdict:
     measured_states : list of str
         One a class of ``members``.
     differs : list of str
-        Which of ``"state"``, ``"margin"`` and ``"geometry"`` differ from the prediction.
+        Which of ``"state"``, ``"sibling margin"``, ``"decision margin"`` (of any class), ``"size"``
+        and ``"geometry"`` differ from the prediction.
+    measured_decision_margins : list of float
+        One a class of ``members``.
+    predicted_size, measured_size : float
+        Root mean square of the classes' mean logits, without bias if the network has one. Nothing
+        else tells the scale of a group whose margins are zero.
     distance : float or None
         Normalised distance of all logits to the prediction's; None where either is zero.
     nearest : str or None
@@ -110,6 +118,9 @@ class Verdict:
     distance: float | None = None
     nearest: str | None = None
     nearest_distance: float | None = None
+    measured_decision_margins: Sequence[float] = ()
+    predicted_size: float = math.nan
+    measured_size: float = math.nan
 
     @property
     def samples(self) -> str:
@@ -143,7 +154,8 @@ def group_verdicts(
     scores = np.asarray(measured_logits, dtype=np.float64)
     own_bias = np.zeros(len(scores)) if bias is None else np.asarray(bias, dtype=np.float64)
     states = measured_states(problem, scores - own_bias[:, None], own_bias)
-    distances = _distances(problem, solution, scores, bias is not None, own_bias)
+    aim = solution.logits if bias is not None else solution.logits + solution.bias[:, None]
+    distances = _distances(problem, aim, scores - own_bias[:, None])
     expected = group_margins(problem, solution.logits + solution.bias[:, None])
     found = group_margins(problem, scores)
     predicted = solution.states
@@ -168,6 +180,9 @@ def group_verdicts(
                     predicted_decision_margin=float(predicted.decision_margin[members].mean()),
                     measured_decision_margin=float(states.decision_margin[members].mean()),
                     measured_states=states.state[members].tolist(),
+                    measured_decision_margins=states.decision_margin[members].tolist(),
+                    predicted_size=_size(aim[:, members]),
+                    measured_size=_size((scores - own_bias[:, None])[:, members]),
                 ),
                 distances,
                 _taker(states, members),
@@ -176,20 +191,20 @@ def group_verdicts(
     return verdicts
 
 
-def _distances(
-    problem: Problem, solution: Solution, scores: Any, has_bias: bool, bias: Any
-) -> dict[str, float]:
+def _distances(problem: Problem, aim: Array, measured: Array) -> dict[str, float]:
     """Return the normalised distances of the logits to the prediction and to every known frame."""
     k = problem.num_classes
-    own = solution.bias[:, None]
-    frames = {"prediction": solution.logits if has_bias else solution.logits + own}
+    frames = {"prediction": aim}
     for frame in (simplex_etf(k), orthogonal_frame(k), seli(problem.compact_counts)):
         frames[frame.name] = frame.logits
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of zero matrices: NaN, left out
-        measured = scores - bias[:, None]
         found = {name: normalized_distance(measured, z) for name, z in frames.items()}
     return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def _size(logits: Array) -> float:
+    return float(np.sqrt(np.mean(logits**2)))
 
 
 def state_of(states: States, members: Any) -> str:
@@ -204,36 +219,38 @@ def _taker(states: States, members: Any) -> int | None:
     return takers.pop() if len(takers) == 1 else None
 
 
+def _far(measured: float, predicted: float) -> bool:
+    return abs(measured - predicted) > max(COLLAPSE_TOLERANCE, MARGIN_TOLERANCE * abs(predicted))
+
+
 def _verdict(facts: Verdict, distances: dict[str, float], taker: int | None) -> Verdict:
     """Judge a group whose numbers are known."""
-    pairs = [
-        (facts.predicted_margin, facts.measured_margin),
-        (facts.predicted_decision_margin, facts.measured_decision_margin),
-    ]
     distance = distances.get("prediction")
     nearest = min(distances, key=distances.__getitem__, default=None)
     differs = []
     if facts.measured != facts.predicted:
         differs.append("state")
-    if any(
-        abs(measured - predicted) > max(COLLAPSE_TOLERANCE, MARGIN_TOLERANCE * abs(predicted))
-        for predicted, measured in pairs
-    ):
-        differs.append("margin")
+    if facts.classes > 1 and _far(facts.measured_margin, facts.predicted_margin):
+        differs.append("sibling margin")
+    if any(_far(m, facts.predicted_decision_margin) for m in facts.measured_decision_margins):
+        differs.append("decision margin")
+    if _far(facts.measured_size, facts.predicted_size):
+        differs.append("size")
     if distance is not None and distance > GEOMETRY_TOLERANCE:
         differs.append("geometry")
     close = facts.predicted in (DISTINCT, LOST) and any(
-        0 < abs(predicted) < COLLAPSE_TOLERANCE for predicted, _ in pairs
+        0 < abs(predicted) < COLLAPSE_TOLERANCE
+        for predicted in (facts.predicted_margin, facts.predicted_decision_margin)
     )
-    judged = asdict(facts) | {
-        "agrees": None if close else not differs,
-        "differs": differs,
-        "distance": distance,
-        "nearest": nearest,
-        "nearest_distance": None if nearest is None else distances[nearest],
-    }
-    verdict = Verdict(**judged)
-    return Verdict(**(judged | {"sentence": _sentence(verdict, taker)}))
+    verdict = replace(
+        facts,
+        agrees=None if close else not differs,
+        differs=differs,
+        distance=distance,
+        nearest=nearest,
+        nearest_distance=None if nearest is None else distances[nearest],
+    )
+    return replace(verdict, sentence=_sentence(verdict, taker))
 
 
 def described(verdict: Verdict, taker: int | None = None) -> str:
@@ -264,8 +281,13 @@ def margins_text(verdict: Verdict) -> str:
             f"sibling margin {_fixed(verdict.measured_margin)}, "
             f"predicted {_fixed(verdict.predicted_margin)}"
         )
+    margins = verdict.measured_decision_margins
+    single = [m for m in margins if _far(m, verdict.predicted_decision_margin)]
+    spread = ""
+    if single and not _far(verdict.measured_decision_margin, verdict.predicted_decision_margin):
+        spread = f" ({_fixed(min(margins))} to {_fixed(max(margins))})"
     parts.append(
-        f"decision margin {_fixed(verdict.measured_decision_margin)}, "
+        f"decision margin {_fixed(verdict.measured_decision_margin)}{spread}, "
         f"predicted {_fixed(verdict.predicted_decision_margin)}"
     )
     return "; ".join(parts)
@@ -280,8 +302,13 @@ def _sentence(verdict: Verdict, taker: int | None) -> str:
     them = "it" if verdict.classes == 1 else "them"
     if verdict.agrees is None:
         return (
-            f"{who}: the predicted margin is below {COLLAPSE_TOLERANCE}, too close to the "
+            f"{who}: a predicted margin is below {COLLAPSE_TOLERANCE}, too close to the "
             f"collapse threshold to tell ({margins})."
+        )
+    if "size" in verdict.differs:
+        margins += (
+            f"; logits of size {_fixed(verdict.measured_size)}, "
+            f"predicted {_fixed(verdict.predicted_size)}"
         )
     far = ""
     if verdict.distance is not None:
@@ -293,6 +320,7 @@ def _sentence(verdict: Verdict, taker: int | None) -> str:
         return f"{who}, as the theory predicts ({numbers})."
     if "state" in verdict.differs:
         return f"{who}, but the theory predicts {them} {verdict.predicted} ({numbers})."
-    what = " and ".join(verdict.differs)
+    what = ", ".join(verdict.differs[:-1]) + " and " * (len(verdict.differs) > 1)
+    what += verdict.differs[-1]
     verb = "differs" if len(verdict.differs) == 1 else "differ"
     return f"{who}, which is the predicted state, but the {what} {verb} ({numbers})."

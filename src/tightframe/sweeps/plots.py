@@ -22,9 +22,10 @@ from tightframe.figures.model import (
     Sheet,
     Stack,
     Tick,
+    evenly,
 )
 from tightframe.figures.mpl import check_formats, draw, save_figures
-from tightframe.figures.style import GROUP_COLORS, GROUP_MARKERS, margin_label
+from tightframe.figures.style import GROUP_COLORS, GROUP_MARKERS, margin_kind, margin_label
 from tightframe.runs.tables import group_name
 from tightframe.sweeps.grid import Grid
 from tightframe.sweeps.phase import PhaseDiagram
@@ -77,11 +78,8 @@ def path_sheet(rows: Sequence[Mapping[str, Any]]) -> Sheet:
 
     Collapsed points are hollow and points that did not converge are crossed out.
     """
-    shown = list(rows)
-    if len(shown) > MAX_PATHS:
-        chosen = np.linspace(0, len(shown) - 1, MAX_PATHS).round().astype(int)
-        shown = [shown[i] for i in chosen]
-    title = "Predicted margins and rank along the path"
+    shown = [rows[i] for i in evenly(len(rows), MAX_PATHS)]
+    title = "What is predicted along the path"
     if len(shown) < len(rows):
         title += f" ({len(shown)} of {len(rows)} rows)"
     columns = min(len(shown), 3)
@@ -147,15 +145,16 @@ def _row_stack(row: Mapping[str, Any]) -> Stack:
         zeros = [0.0] * len(stopped)
         curves.append(Curve("not converged", stopped, zeros, "ink", "points", marker="cross"))
     axis: dict[str, Any] = _across(x, names)
+    sizes = [group["classes"] for point in points for group in point["groups"]]
     margins = Chart(
         "Samples per class vary" if names else _row_title(row),
         "",
-        margin_label(points[0]["problem"]["loss"]),
+        margin_label(points[0]["problem"]["loss"], margin_kind(sizes)),
         curves,
         _thresholds(points, x, shades) if across.is_lambda else [],
         shades=shades,
         legend="inside",
-        hollow_label="collapsed",
+        hollow_label="merged or vanished",
         **axis,
     )
     rank = Chart(
@@ -177,8 +176,7 @@ def _across(x: Sequence[float], names: Sequence[str] | None) -> dict[str, Any]:
     if names is None:
         room = max((high / low) ** 0.03, 1.01)
         return {"log_x": True, "x_range": (low / room, high * room)}
-    chosen = np.linspace(0, len(x) - 1, min(len(x), 6)).round().astype(int).tolist()
-    ticks: list[Tick] = [(x[i], _shortened(names[i], 16)) for i in chosen]
+    ticks: list[Tick] = [(x[i], _shortened(names[i], 16)) for i in evenly(len(x), 6)]
     room = max(0.03 * (high - low), 0.1)
     return {"x_ticks": ticks, "x_range": (low - room, high + room)}
 
@@ -265,9 +263,9 @@ def phase_sheet(diagram: PhaseDiagram) -> Sheet:
             diagram.logit_decays[along].tolist(),
             y.tolist(),
             np.where(collapsed, np.nan, diagram.minority_margin[cells]),
-            "margin of the minority classes (logits)",
+            "sibling margin of the minority classes (logits)",
             collapsed,
-            "minority collapsed",
+            "minority merged or vanished",
             "failed",
         ),
         y_ticks=_ratio_ticks(y),
@@ -280,7 +278,7 @@ def _ratio_ticks(ratios: NDArray[np.float64]) -> list[Tick]:
     round_numbers = np.outer(10.0 ** np.arange(17), [1, 2, 5]).ravel()
     places = round_numbers[(round_numbers >= ratios[0]) & (round_numbers <= ratios[-1])]
     if len(places) < 3:
-        places = ratios[np.unique(np.linspace(0, len(ratios) - 1, 8).round().astype(int))]
+        places = ratios[evenly(len(ratios), 8)]
     return [(float(place), f"{place:.3g}") for place in places]
 
 

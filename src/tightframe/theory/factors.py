@@ -43,16 +43,7 @@ def balanced_factors(problem: Problem, logits: Array) -> tuple[list[Array], Arra
     to_layer, to_features = _layer_lengths(problem, values[:kept])
     means = np.zeros((width, problem.num_classes))
     means[:kept] = to_features[:, None] * right[:kept] / root
-    weights = []
-    for m, lengths in enumerate(to_layer, start=1):
-        if m == problem.depth:
-            layer = np.zeros((problem.num_classes, width))
-            layer[:, :kept] = left[:, :kept] * lengths
-        else:
-            layer = np.zeros((width, width))
-            layer[np.arange(kept), np.arange(kept)] = lengths
-        weights.append(layer)
-    return weights, means
+    return _layers(left[:, :kept], to_layer, width), means
 
 
 def orthant_factors(problem: Problem, logits: Array) -> tuple[list[Array], Array]:
@@ -66,19 +57,9 @@ def orthant_factors(problem: Problem, logits: Array) -> tuple[list[Array], Array
     active = np.flatnonzero(values > 0)
     width = problem.dim or problem.num_classes
     to_layer, to_features = _layer_lengths(problem, values[active])
-    axes = np.arange(len(active))
     means = np.zeros((width, problem.num_classes))
-    means[axes, active] = to_features / root[active]
-    weights = []
-    for m, lengths in enumerate(to_layer, start=1):
-        if m == problem.depth:
-            layer = np.zeros((problem.num_classes, width))
-            layer[:, axes] = scaled[:, active] / values[active] * lengths
-        else:
-            layer = np.zeros((width, width))
-            layer[axes, axes] = lengths
-        weights.append(layer)
-    return weights, means
+    means[np.arange(len(active)), active] = to_features / root[active]
+    return _layers(scaled[:, active] / values[active], to_layer, width), means
 
 
 def _layer_lengths(problem: Problem, values: Array) -> tuple[list[Array], Array]:
@@ -86,6 +67,17 @@ def _layer_lengths(problem: Problem, values: Array) -> tuple[list[Array], Array]
     decays = problem.weight_decays
     cost = problem.mean_decay * values ** (2 / (problem.depth + 1))
     return [np.sqrt(cost / decay) for decay in decays], np.sqrt(cost / problem.feature_decay)
+
+
+def _layers(directions: Array, to_layer: list[Array], width: int) -> list[Array]:
+    """Return the layers: diagonal, but for the last, whose columns have these directions (K, r)."""
+    used = directions.shape[1]
+    layers = [np.zeros((width, width)) for _ in to_layer[:-1]]
+    for layer, lengths in zip(layers, to_layer[:-1], strict=True):
+        layer[np.arange(used), np.arange(used)] = lengths
+    last = np.zeros((len(directions), width))
+    last[:, :used] = directions * to_layer[-1]
+    return [*layers, last]
 
 
 def grouped_geometry(problem: Problem, blocks: BlockMatrix) -> GroupedGeometry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tightframe.geometry.blocks import BlockMatrix, Partition
-from tightframe.geometry.states import DISTINCT, LOST, MERGED, VANISHED
+from tightframe.geometry.states import DISTINCT, STATES
 from tightframe.problem.problem import Problem, at_most
 from tightframe.theory.certificate import best_bias
 from tightframe.theory.closed_form import deep_linear
@@ -41,6 +42,9 @@ class GroupThreshold:
         From which logit decay on its classes are in that state: the last at which they change to it
         and stay, until one that is worse. None if they never are, and from the closed forms of this
         module alone: `tightframe.thresholds` finds them.
+    changes : tuple of (float, str) or None
+        Every logit decay at which their state changes, and the state from there on, in order: of
+        classes that are lost for a while only, nothing else tells. None from closed forms alone.
     """
 
     count: int
@@ -52,15 +56,30 @@ class GroupThreshold:
     merges: float | None = None
     lost: float | None = None
     vanishes: float | None = None
+    changes: tuple[tuple[float, str], ...] | None = None
 
     def state_at(self, logit_decay: float) -> str:
-        """Return the state at a decay: the one that is reached last, worst at a tie."""
-        reached = {MERGED: self.merges, LOST: self.lost, VANISHED: self.vanishes}
-        state, last = DISTINCT, 0.0
-        for name, place in reached.items():
-            if place is not None and bool(at_most(place, logit_decay)) and place >= last:
-                state, last = name, place
-        return state
+        """Return the state at a decay.
+
+        Raises
+        ------
+        ValueError
+            If the changes are not known, see there.
+        """
+        if self.changes is None:
+            raise ValueError("changes: not known; tightframe.thresholds finds them")
+        reached = [state for place, state in self.changes if at_most(place, logit_decay)]
+        return reached[-1] if reached else DISTINCT
+
+    @property
+    def detours(self) -> tuple[tuple[str, float, float], ...]:
+        """States that are left again for better ones: (state, from decay, to decay)."""
+        changes = self.changes or ()
+        return tuple(
+            (state, place, later)
+            for (place, state), (later, after) in itertools.pairwise(changes)
+            if STATES.index(after) > STATES.index(state)
+        )
 
 
 @dataclass(frozen=True)

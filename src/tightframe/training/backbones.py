@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from tightframe.checks import whole_number
+from tightframe.checks import choice, whole_number
 from tightframe.heads.find import find_head
 from tightframe.heads.fixed import replace_module
 from tightframe.heads.narrow import narrow_last_block
@@ -372,9 +372,8 @@ def _package_model(
 # -- inside ----------------------------------------------------------------------------------------
 
 
-def _check(name: str, known: Iterable[str], features: str, options: dict[str, Any]) -> None:
-    if name not in known:
-        raise ValueError(f"name: got {name!r}, allowed are {', '.join(known)}")
+def _check(name: str, known: Collection[str], features: str, options: dict[str, Any]) -> None:
+    choice("name", name, known)
     check_network(name, options, features)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from tightframe.checks import choice
+from tightframe.geometry.dense import product_of
 from tightframe.heads.fixed import FixedHead
 from tightframe.problem.problem import FEATURES
 
@@ -87,8 +89,7 @@ def ends_in_relu(features: str, last_relu: bool | None = None) -> bool:
     ValueError
         If ``features`` is unknown, or nonnegative features are to have no ReLU.
     """
-    if features not in FEATURES:
-        raise ValueError(f"features: got {features!r}, allowed are {', '.join(FEATURES)}")
+    choice("features", features, FEATURES)
     nonnegative = features == "nonnegative"
     if nonnegative and last_relu is False:
         raise ValueError("last_relu: got False, but nonnegative features end in a ReLU")
@@ -148,10 +149,7 @@ def head_weight(head: nn.Module) -> Tensor:
 
     A fixed layer counts with its effective weight, frame times scale.
     """
-    layers = head_layers(head)
-    product = layers[0].weight
-    for layer in layers[1:]:
-        product = layer.weight @ product
+    product: Tensor = product_of(layer.weight for layer in head_layers(head))
     return product
 
 

@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tightframe.checks import positive_float, whole_number
+from tightframe.checks import choice, positive_float, whole_number
 from tightframe.problem.problem import FEATURES
 
 OPTIMIZERS = ("adam", "sgd", "lbfgs")
@@ -79,8 +79,7 @@ def check_network(
     ValueError
         Naming the argument, what came and what is allowed.
     """
-    if features not in FEATURES:
-        raise ValueError(f"features: got {features!r}, allowed are {', '.join(FEATURES)}")
+    choice("features", features, FEATURES)
     foreign = package_model(network)
     if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
         raise ValueError(f"network_options: got {options!r}, need a mapping of names to values")
@@ -100,8 +99,7 @@ def check_network(
         if name == "width":
             whole_number("width", value, 1)
         elif name == "stem":
-            if value not in STEMS:
-                raise ValueError(f"stem: got {value!r}, allowed are {', '.join(STEMS)}")
+            choice("stem", value, STEMS)
         elif not isinstance(value, bool) and not (value is None and defaults[name] is None):
             raise ValueError(f"{name}: got {value!r}, need true or false")
     if features == "nonnegative" and values.get("last_relu") is False:
@@ -177,8 +175,7 @@ def check_optimizer(
         ("schedule", schedule, SCHEDULES),
         ("decay_on", decay_on, DECAY_ON),
     ):
-        if value not in allowed:
-            raise ValueError(f"{name}: got {value!r}, allowed are {', '.join(allowed)}")
+        choice(name, value, allowed)
     positive_float("lr", lr)
     if momentum != 0 and positive_float("momentum", momentum) >= 1:
         raise ValueError(f"momentum: got {momentum}, need a number in [0, 1)")

@@ -14,10 +14,12 @@ from plotly.utils import PlotlyJSONEncoder
 
 import tightframe as tf
 from tightframe.figures.style import DARK, LIGHT
+from tightframe.figures.table import Column, Table
 from tightframe.pages.explore import compute, figures, views
 from tightframe.pages.explore.code import python_code
 from tightframe.pages.explore.page import shown, solved_later
 from tightframe.pages.explore.state import VIEWS, State
+from tightframe.pages.explore.tables import to_dash
 from tightframe.pages.explore.vectors import principal_vectors, turned_onto
 
 STATES = [
@@ -166,7 +168,7 @@ def test_the_phase_diagram_is_the_library_s():
         np.testing.assert_allclose(line["x"], diagram.ratios, rtol=1e-5)
         np.testing.assert_allclose(line["y"], limits, rtol=1e-5)
     assert {z for row in outline[0]["z"] for z in row} == {None}
-    assert "Margins follow" in result["phase-graph-text"]
+    assert "Sibling margins follow" in result["phase-graph-text"]
     picture = views.phase(state.problem(), LIGHT)
     again = shown(state, LIGHT, None)
     assert (again["phase-graph"], again["phase-graph-text"]) == picture
@@ -185,7 +187,7 @@ def test_the_path_of_many_groups_comes_in_two_steps():
     compute._PATHS.clear()
     result = shown(state, LIGHT, None)
     assert result["later"]["state"] == vars(state)
-    assert "Margins follow" in result["path-graph-text"]
+    assert "Sibling margins follow" in result["path-graph-text"]
     limits = [group.logit_decay for group in tf.thresholds(state.problem()).groups]
     places = [shape["x0"] for shape in result["path-graph"]["layout"]["shapes"]]
     assert {limit for limit in limits if limit is not None} <= set(places)
@@ -240,6 +242,35 @@ def test_advice_links_to_what_it_proposes():
     assert State.from_query(link).problem() == advice.proposals[0].problem
     names = run(python_code(state, tf.solve(state.problem()), None))
     assert names["advice"].to_dict() == advice.to_dict()
+
+
+def test_a_table_as_the_page_shows_it():
+    table = Table("T", ["name", Column("n", "°", format=".2f")], [["a", 1], ["b", None]], "A note")
+    shown_table = json.loads(json.dumps(to_dash(table), cls=PlotlyJSONEncoder))
+    parts = [(part["type"], part["props"]) for part in components(shown_table)]
+    texts = [(kind, props["children"]) for kind, props in parts if kind in ("Th", "Td", "P")]
+    heads = [("Th", "name"), ("Th", "n (°)")]
+    assert texts == [
+        *heads,
+        ("Th", "a"),
+        ("Td", "1.00"),
+        ("Th", "b"),
+        ("Td", "n/a"),
+        ("P", "A note."),
+    ]
+    assert [props["scope"] for kind, props in parts if kind == "Th"] == ["col", "col", "row", "row"]
+    assert all(props["className"] == "n" for kind, props in parts if kind == "Td")
+    assert parts[0][1]["aria-label"] == "T"
+
+
+def components(part):
+    """All components of a serialised one, itself first."""
+    if isinstance(part, list):
+        for child in part:
+            yield from components(child)
+    elif isinstance(part, dict):
+        yield part
+        yield from components(part["props"].get("children"))
 
 
 def test_names_of_groups_tell_weights_and_adjustments():

@@ -25,7 +25,7 @@ from tightframe.figures.model import (
     block_borders,
 )
 from tightframe.figures.plotly import Options, draw
-from tightframe.figures.style import GROUP_COLORS, GROUP_DASHES, Ink, margin_label
+from tightframe.figures.style import GROUP_COLORS, GROUP_DASHES, Ink, margin_kind, margin_label
 from tightframe.pages.explore.margins import Margins
 from tightframe.pages.explore.vectors import Vectors
 from tightframe.path import Path
@@ -198,21 +198,21 @@ def margins(
         ]  # fmt: skip
     ticks = list(enumerate(_broken(names)))
     panel = Chart(
-        "Margins",
+        "Sibling and decision margins",
         "group (classes of samples each)",
-        margin_label(problem.loss),
+        margin_label(problem.loss, "sibling and decision margin"),
         curves,
         bars=bars,
         x_ticks=[(float(place), name) for place, name in _thinned(ticks)],
         legend="inside",
     )
     parts = [
-        f"{value:.3g} for {name}" + (" (collapsed)" if collapsed else "")
+        f"{value:.3g} for {name}" + (" (merged or vanished)" if collapsed else "")
         for name, value, collapsed in zip(
             names, predicted.sibling, predicted.collapsed, strict=True
         )
     ]
-    return _picture(panel, f"Predicted margin to a sibling class: {_listed(parts)}.", ink)
+    return _picture(panel, f"Predicted sibling margin: {_listed(parts)}.", ink)
 
 
 # -- path ------------------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ def path(
     """
     if line is None:
         values = np.full((len(decays), len(problem.groups)), np.nan)
-        ranks, rank_text = [None] * len(decays), "Margins follow."
+        ranks, rank_text = [None] * len(decays), "Sibling margins follow."
     else:
         values = np.array([point.group_margins for point in line.solutions])
         ranks = line.rank.tolist()
@@ -262,6 +262,7 @@ def path(
             own = [float(measured[g])]
             look: dict[str, Any] = {"hollow": True, "size": 1.4}
             curves.append(Curve(f"{name}, measured", [here], own, color, "points", **look))
+    sizes = [group.classes for group in problem.groups]
     inside = bool(decays[0] <= here <= decays[-1])
     if inside:
         marks.append(Mark(here, "", "x", "ink", "solid"))
@@ -271,7 +272,7 @@ def path(
         "Path",
         [
             Chart(
-                "", "", margin_label(problem.loss), curves, marks,
+                "", "", margin_label(problem.loss, margin_kind(sizes)), curves, marks,
                 y_range=(None if negative else 0, None),
                 legend="inside" if len(names) <= 12 else "none", **axis,
             ),
@@ -330,9 +331,9 @@ def phase(
     text = (
         f"{problem.num_classes} classes; R is the largest count over the smallest. "
         + (
-            "Colour: margin of the minority classes; grey: collapsed"
+            "Colour: sibling margin of the minority; grey: merged or vanished"
             if solved
-            else "Margins follow"
+            else "Sibling margins follow"
         )
         + ". The minority collapses from λ = "
         f"{diagram.minority_threshold[0]:.4g} at R = "
@@ -356,7 +357,7 @@ def phase(
             ratios,
             diagram.logit_decays.tolist(),
             np.where(diagram.minority_collapsed, np.nan, diagram.minority_margin).T,
-            f"minority's {margin_label(problem.loss)}",
+            f"minority's {margin_label(problem.loss, 'sibling margin')}",
             diagram.minority_collapsed.T if solved else None,
         ),
         x_range=_with_room(diagram.ratios),

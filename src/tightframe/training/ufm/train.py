@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from tightframe.checks import positive_float, whole_number
+from tightframe.checks import choice, positive_float, whole_number
 from tightframe.geometry.dense import normalized_distance, seli
 from tightframe.metrics.plain import plain_tensors
 from tightframe.problem.counts import CountsLike
@@ -478,10 +478,7 @@ class _Settings:
             raise ValueError(
                 f"dtype: got {given['dtype']}, allowed are torch.float64, torch.float32"
             )
-        if given["nonnegative"] not in NONNEGATIVE:
-            raise ValueError(
-                f"nonnegative: got {given['nonnegative']!r}, allowed are {', '.join(NONNEGATIVE)}"
-            )
+        choice("nonnegative", given["nonnegative"], NONNEGATIVE)
         if not isinstance(given["per_sample"], bool):
             raise ValueError(f"per_sample: got {given['per_sample']!r}, need True or False")
         tol = given["tol"]
