@@ -52,7 +52,7 @@ def fails(command):
 
 @pytest.fixture
 def unrendered(monkeypatch):
-    """Pictures are drawn up and saved but not rendered, which tests/report checks: it is slow."""
+    """Pictures are drawn up and saved but not rendered, which tests/pages checks: it is slow."""
 
     def save(figure, path, **options):
         Path(path).write_bytes(b"")

@@ -262,6 +262,7 @@ def test_folder_with_something_else_is_refused(tmp_path):
         ({"counts": "141,10x9"}, "class 0 wants 141 training samples, digits has 140"),
         ({"counts": "10x4"}, "counts: got 4 classes, digits has 10"),
         ({"depth": 2}, "problem: "),
+        ({"feature_dim": 3}, "problem: .*dim is 3"),
         ({"data": "gaussian_mixture", "network": "vgg11", "hidden": (256, 256)}, "network: vgg11"),
     ],
 )
