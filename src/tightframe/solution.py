@@ -123,7 +123,14 @@ class Solution:
 
     @cached_property
     def states(self) -> States:
-        """State, margins and rival of every class, one entry a class."""
+        """State, margins and rival of every class, one entry a class.
+
+        Whether siblings merge is exact. Where class means shrink to zero, or another class takes
+        over, a state is as exact as the solve: at the default tolerance within some 1e-5 of that
+        decay (1e-4 at a million classes) it may be the other side's; `tightframe.state_changes`
+        tells the decay to 1e-9. With ``dim`` too narrow, minimisers may differ in states; these are
+        of one of them.
+        """
         return self.group_states.of_classes(self.blocks.partition.class_groups)
 
     @property

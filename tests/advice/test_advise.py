@@ -307,3 +307,11 @@ def test_a_bias_does_not_hide_that_classes_vanish():
     group = tf.advise(beyond).now.groups[2]
     assert (group.state, group.decision_margin > 0) == ("vanished", True)
     assert tf.advise(beyond).safety[2].factor < 1
+
+
+def test_a_lost_class_is_told_with_its_taker():
+    problem = tf.Problem(
+        [500, 400, 300, 200, 150, 100, 80, 50, 30, 10], weight_decay=0.01, feature_decay=0.002
+    )
+    first = tf.advise(problem).warnings[0]
+    assert first.startswith("1 class of 50 samples is lost: taken for a class of 80 samples (")

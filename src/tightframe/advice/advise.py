@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.advice.prediction import Outlook, describe, outlook
+from tightframe.advice.prediction import GroupOutlook, Outlook, describe, outlook
 from tightframe.checks import choice, positive_float
 from tightframe.geometry.blocks import Array, Partition
-from tightframe.geometry.states import DISTINCT, LOST, MERGED, VANISHED
+from tightframe.geometry.states import DISTINCT, MERGED, VANISHED
 from tightframe.path import path
 from tightframe.problem.counts import compact_counts
 from tightframe.problem.problem import Problem
@@ -191,13 +191,21 @@ class Advice:
     @property
     def warnings(self) -> list[str]:
         """Which groups are not distinct, a sentence each."""
-        verbs = {
-            VANISHED: "vanish: their class means are zero",
-            MERGED: "merge: they share one prediction",
-            LOST: "are lost: their own class means are taken for another class",
-        }
+        groups = self.now.groups
+
+        def fate(group: GroupOutlook) -> str:
+            alone = group.classes == 1
+            if group.state == VANISHED:
+                whose = "vanishes: its class mean is" if alone else "vanish: their class means are"
+                return f"{whose} zero"
+            if group.state == MERGED:
+                return "merge: they share one prediction"
+            assert group.rival is not None  # a lost class has a taker
+            verb = "is lost" if alone else "are lost"
+            return f"{verb}: taken for a class of {groups[group.rival].count} samples"
+
         return [
-            f"{describe(group)} {verbs[group.state]} (safety factor {safety.factor:.3g})"
+            f"{describe(group)} {fate(group)} (safety factor {safety.factor:.3g})"
             for group, safety in zip(self.now.groups, self.safety, strict=True)
             if group.state != DISTINCT
         ]
@@ -484,7 +492,8 @@ class _Search:
         groups = zip(changed.groups, changed.group_weights, strict=True)
         listed = ", ".join(f"{weight:.4g} (n = {group.count})" for group, weight in groups)
         if len(changed.groups) > 8:
-            listed = f"from {changed.group_weights.min():.4g} to {changed.group_weights.max():.4g}"
+            least, most = changed.group_weights.min(), changed.group_weights.max()
+            listed = f"factors from {least:.4g} to {most:.4g}"
         text = f"Weigh the loss of the classes by {listed}, of mean 1 over the samples."
         return self._proposal("class_weights", text, changes, changed)
 
