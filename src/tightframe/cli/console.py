@@ -472,7 +472,8 @@ def print_verdicts(records: Sequence[FigureRecord], console: Console) -> None:
     """Print the verdicts of every figure."""
     table = Table(title="Verdicts", title_justify="left")
     for column in ("figure", "predicted", "measured", "outcome", "finding"):
-        table.add_column(column)
+        # A name that is cut off cannot be typed again.
+        table.add_column(column, overflow="fold" if column == "figure" else "ellipsis")
     for record in records:
         for verdict in record.verdicts:
             numbers = (
