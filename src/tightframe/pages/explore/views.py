@@ -104,13 +104,14 @@ def margins(solution: Solution, measured: Measured | None, ink: Ink) -> tuple[Pi
         row = [
             str(group.classes),
             with_loss_terms(str(group.count), weights[g], shifts[g]),
-            f"{predicted.sibling[g]:.5g}",
+            "-" if group.classes == 1 else f"{predicted.sibling[g]:.5g}",
             f"{predicted.nearest[g]:.5g}",
             states[g],
             "-" if limit is None else f"{limit:.4g}",
         ]
         if found is not None:
-            row += [f"{found.sibling[g]:.5g}", f"{found.nearest[g]:.5g}"]
+            own = "-" if group.classes == 1 else f"{found.sibling[g]:.5g}"
+            row += [own, f"{found.nearest[g]:.5g}"]
         rows.append(row)
     few = len(rows) < len(problem.groups)
     title = f"Margins of {len(rows)} of {len(problem.groups)} groups" if few else "Margins"
