@@ -2,12 +2,15 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pytest
 
 from tests.pages.conftest import HOSTILE
 from tests.reproduce.toy_paper import BAD, DECAYS
+from tightframe.figures.storage import panel_to_dict
+from tightframe.figures.table import Table
 from tightframe.pages.reproduction import render, write_reproduction
 from tightframe.reproduce import spec
 from tightframe.reproduce.folder import load_reproduction, reproduce
@@ -163,6 +166,16 @@ def test_pictures_stand_next_to_the_results(folder):
         assert int.from_bytes(data[16:20]) >= 1000  # pixels wide
     (path,) = save_figure_plot(load_reproduction(folder).figures[1])
     assert path.read_bytes() == data
+
+
+def test_a_table_has_a_row_of_its_own_and_an_empty_one_a_sentence(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    (path, *_) = sorted((tmp_path / "copy").rglob("panels.json"))
+    tables = [Table("Full", ["a", "b"], [[1, 2]], ""), Table("Bare", ["a", "b"], [], "")]
+    path.write_text(json.dumps([panel_to_dict(table) for table in tables]))
+    text = " ".join(render(load_reproduction(tmp_path / "copy")).split())
+    assert '<figure class="row"> <figcaption>Full</figcaption>' in text
+    assert '<figcaption>Bare</figcaption> <p class="empty">Nothing to draw' in text
 
 
 def test_a_folder_without_a_reproduction_is_refused(tmp_path):

@@ -110,6 +110,14 @@ def test_the_sentence_says_what_failed_and_why():
 
 
 @pytest.mark.parametrize(
+    ("values", "measured"), [((1.0, None), "1, 2"), ((None, None), None), ((), "1, 2")]
+)
+def test_a_text_of_failed_runs_alone_is_no_measurement(values, measured):
+    more = {**MORE, "measured": "1, 2"}
+    assert verdict(decided(runs(*values), True), **FACTS, **more).measured == measured
+
+
+@pytest.mark.parametrize(
     ("values", "outcome", "measured"),
     [
         ((0.1, 0.2), "reproduced", 0.2),

@@ -194,10 +194,10 @@ def _shortened(value: Any) -> str:
 
 def _panel_view(panel: Panel, name: str, plots: dict[str, Any]) -> dict[str, Any]:
     view: dict[str, Any] = {"title": panel.title, "note": panel.note, "kind": "plots", "plots": []}
-    if isinstance(panel, Table):
-        return view | {"kind": "table", "table": Markup(to_html(panel)), "note": ""}
     if panel.empty:
         return view | {"kind": "empty"}
+    if isinstance(panel, Table):
+        return view | {"kind": "table", "table": Markup(to_html(panel)), "note": ""}
     parts: Sequence[Panel] = [panel]
     options = Options(digits=_DIGITS, height=400)
     if isinstance(panel, HeatMaps):

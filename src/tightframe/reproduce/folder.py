@@ -411,7 +411,7 @@ class _Folder:
         ended = [pair for pair in read if pair is not None]
         results = Results(self._config["scale"], tuple(result for result, _ in ended))
         failed = _failures(results)
-        verdicts, error = _verdicts(item.figure, results, failed)
+        verdicts, error = _verdicts(item.figure, results)
         panels: list[Panel] = []
         try:
             panels = list(item.figure.draw(results))
@@ -474,11 +474,9 @@ def _not_converged(results: Results) -> list[str]:
     ]
 
 
-def _verdicts(
-    figure: Figure, results: Results, failed: Sequence[Mapping[str, Any]]
-) -> tuple[list[Verdict], str | None]:
+def _verdicts(figure: Figure, results: Results) -> tuple[list[Verdict], str | None]:
     """Judge; where that is not possible say so, and reproduce nothing."""
-    total = len(results.table)
+    lost, total = len(results.failed), len(results.runs)
     try:
         verdicts = list(figure.judge(results))
         if not verdicts:
@@ -489,15 +487,15 @@ def _verdicts(
             criterion="the runs can be judged",
             claimed=figure.claim,
             predicted=None,
-            measured=f"{len(failed)} of {total} runs failed",
+            measured=f"{lost} of {total} runs failed",
             tolerance=None,
-            outcome=UNDECIDED if failed else NOT_REPRODUCED,
+            outcome=UNDECIDED if lost else NOT_REPRODUCED,
             sentence=f"The results could not be judged: {reason}",
         )
         return [open_], f"judging failed: {reason}"
-    if failed:
+    if lost:
         runs = "run" if total == 1 else "runs"
-        note = f" ({len(failed)} of {total} {runs} of this figure failed.)"
+        note = f" ({lost} of {total} {runs} of this figure failed.)"
         verdicts = [
             v if v.outcome == UNDECIDED else replace(v, sentence=v.sentence + note)
             for v in verdicts

@@ -134,6 +134,14 @@ def test_margins_are_the_solution_s(state):
     np.testing.assert_allclose(bars[1], names["to_the_nearest"], atol=atol)
 
 
+def test_a_class_alone_with_its_count_has_no_sibling_margin():
+    solution = tf.solve(State(counts="500x5,10").problem())
+    table = views.margins(solution, None, LIGHT)[1]
+    rows = table.children.children[2].children
+    siblings = [row.children[2].children for row in rows]
+    assert siblings == [f"{solution.group_margins[0]:.5g}", "-"]
+
+
 @pytest.mark.parametrize("state", STATES[:6])
 def test_a_path_goes_through_the_solution_and_the_code_gives_it(state):
     low, high, _ = compute.sweep(state.problem())

@@ -109,13 +109,13 @@ def margins(solution: Solution, measured: Measured | None, ink: Ink) -> tuple[Pi
         row = [
             group.classes,
             with_loss_terms(str(group.count), weights[g], shifts[g]),
-            predicted.sibling[g],
+            None if group.classes == 1 else predicted.sibling[g],
             predicted.nearest[g],
             states[g],
             None if limits is None else limits.groups[g].logit_decay,
         ]
         if found is not None:
-            row += [found.sibling[g], found.nearest[g]]
+            row += [None if group.classes == 1 else found.sibling[g], found.nearest[g]]
         rows.append(row)
     few = len(rows) < len(problem.groups)
     title = f"Margins of {len(rows)} of {len(problem.groups)} groups" if few else "Margins"
