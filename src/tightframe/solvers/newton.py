@@ -48,6 +48,10 @@ class NewtonOptions:
         steps go along directions that turn U and V together, which are of no use.
     max_warm_iterations : int
         A prediction that needs more Newton steps than this was a bad one.
+    max_rounds : int
+        Changes of the rank on the way from a prediction: more say that it was a bad one.
+    slope_accuracy : float
+        Relative, of the gradient's balance in the derivative by the decay.
     max_cg_steps : int
         Conjugate-gradient steps allowed for one Newton step.
     shift : float
@@ -75,6 +79,8 @@ class NewtonOptions:
     max_dense_unknowns: int = 80
     first_radius: float = 300.0
     max_warm_iterations: int = 20
+    max_rounds: int = 6
+    slope_accuracy: float = 1e-5
     max_cg_steps: int = 1000
     shift: float = 1e-9
     max_longer_steps: int = 20
@@ -357,6 +363,46 @@ def polish(
     few = min(f.options.max_warm_iterations, max_iterations)
     x, _, reached, _ = _newton(f, f.enter(start), _accuracy(tol), math.inf, few)
     return f.unpack(x) if reached <= _accuracy(tol) else None
+
+
+def settle(
+    start: Factors, problem: Problem, partition: Partition, tol: float, max_iterations: int
+) -> Factors | None:
+    """Newton steps as in `polish`, and the rank is changed until it is the minimiser's.
+
+    A certified gap of 1e-12 can hide a wrong rank. That a proximal step keeps it says more: no
+    singular value falls to zero, and the gradient exceeds the decay in no other direction. None if
+    a few rounds are not enough.
+    """
+    f = FactoredProblem(problem, partition)
+    few = min(f.options.max_warm_iterations, max_iterations)
+    x = f.enter(start)
+    for _ in range(f.options.max_rounds):
+        x, _, reached, _ = _newton(f, x, _accuracy(tol), math.inf, few)
+        adapted = _adapt_rank(f, x)
+        if adapted is x:
+            return f.unpack(x) if reached <= _accuracy(tol) else None
+        x = adapted
+    return None
+
+
+def slope(factors: Factors, problem: Problem, partition: Partition) -> Factors:
+    """Return the derivative of a minimiser by the logarithm of the decay, at fixed rank.
+
+    The gradient stays zero: the Hessian times the derivative balances how it changes by itself.
+    """
+    f = FactoredProblem(problem, partition)
+    x = f.enter(factors)
+    model = f.model(x)
+    pull = f.pack(factors.left, factors.right, np.zeros(partition.num_groups), 0 * factors.bias)
+    pull *= f.decay
+    size = 2 * factors.left.size
+    pull[size : size + len(f.active)] = f.margin_cost
+    balance = model._replace(gradient=pull)
+    solve = _direct_step if len(x) <= f.options.max_dense_unknowns else _truncated_step
+    exactness = f.options.slope_accuracy * float(np.linalg.norm(pull / model.weights))
+    step, _ = solve(balance, f.options, math.inf, f.options.shift, exactness)
+    return f.unpack(f.feasible(step))
 
 
 def _pooled_start(f: FactoredProblem, max_iterations: int) -> Factors:
