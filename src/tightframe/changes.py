@@ -52,7 +52,7 @@ LOWEST, LEAST = 0.05, 1e-6
 #: what a gap of `ROUGH` needs, and one of `GAP` where margins are near zero, if it could be
 #: certified: a margin's error is about the root of the gap over the class's share of the samples.
 RANK_GAP = 1e-12
-ROUGH = 1e-15
+ROUGH = 1e-13
 GAP = 1e-20
 STEPS = 200
 
@@ -69,10 +69,9 @@ CLEAR = 1e-3
 NODES = 5
 AROUND = 12
 
-#: A root between two points so near is good enough where a tangent errs by less than the latter: a
-#: cubic errs by far less.
+#: A root between two points so near is where the tangent says that is no longer than the latter.
 CLOSE = 1e-2
-SURE = 1e-7
+SURE = 2e-7
 
 #: Where slopes at the ends of an interval differ more than that, the steeper one tells the root.
 STEEPER = 2
@@ -457,15 +456,6 @@ class _Line:
         found = settle(factors, problem, self.partition, GAP, STEPS)
         return found or self._certified(problem, factors, GAP)
 
-    def _refine(self, decay: float) -> None:
-        """Make a point exact whose states were clear before."""
-        point = self.points[decay]
-        if point.factors is not None and self._decides(point.factors):
-            factors = self._exactly(point.problem, point.factors)
-            self.points[decay] = self._point(
-                point.problem, _blocks(self.partition, factors), factors.bias, factors
-            )
-
     def _decides(self, rough: Factors) -> bool:
         """Tell whether roughly known logits are far enough apart for the states to be known."""
         gaps = np.sort(_gaps(_blocks(self.partition, rough), rough.bias), axis=0)
@@ -562,36 +552,27 @@ class _Line:
         margins = [self._margin(group, below.states, above.states) for group in groups]
         for margin in margins:
             if margin is not None and margin.at(below) * margin.at(above) < 0:
-                root, error, cut = self._crossing(margin, low, high)
-                smooth = _alike(below, above) and margin.involved(below) == margin.involved(above)
-                near = high < low * (1 + CLOSE)
-                if len(groups) == 1 and smooth and near and error < SURE:
-                    self._refine(low)
-                    self._refine(high)
-                    return self._crossing(margin, low, high)[0], None
-                return None, cut
+                root, cut = self._crossing(margin, low, high)
+                return (root, cut) if len(groups) == 1 else (None, cut)
         return None, None
 
-    def _crossing(self, margin: _Margin, low: float, high: float) -> tuple[float, float, float]:
-        """Return where a margin crosses zero between two points, the error, and where to look next.
+    def _crossing(
+        self, margin: _Margin, low: float, high: float
+    ) -> tuple[float | None, float | None]:
+        """Return where a margin crosses zero, if an end is near enough; and where to look next.
 
-        The tangents at both ends tell, the nearer one best; where both lie on one smooth stretch, a
-        cubic through both does far better than the tangent, by whose error it is judged. The next
-        point lies a little beyond the root, which is so soon between close points.
+        The tangent at the nearer end tells, or where both lie on one smooth stretch, a cubic
+        through both. The next point lies a little beyond, so that the root is soon between close
+        points: as much as tangent and cubic differ.
         """
         width = math.log(high / low)
         ends = self.at(low), self.at(high)
         values = np.array([margin.at(end) for end in ends])
         times = np.array([0.0, width])
-        line = width * values[0] / (values[0] - values[1])
         if not self.numeric:
-            return low * math.exp(line), width**2, low * math.exp(line)
-        slopes = np.array(
-            [
-                margin.at(end, self._slope(decay))
-                for end, decay in zip(ends, (low, high), strict=True)
-            ]
-        )
+            return None, low * math.exp(width * values[0] / (values[0] - values[1]))
+        pairs = zip(ends, (low, high), strict=True)
+        slopes = np.array([margin.at(end, self._slope(decay)) for end, decay in pairs])
         with np.errstate(divide="ignore"):
             tangents = times - values / slopes
         steps = np.where((tangents > 0) & (tangents < width), np.abs(tangents - times), np.inf)
@@ -599,17 +580,17 @@ class _Line:
         steep = np.abs(slopes) > STEEPER * np.abs(slopes[::-1])
         nearer = int(np.argmin(np.where(steep[::-1], 1e3, 1.0) * steps))
         if not np.isfinite(steps[nearer]):
-            middle = math.sqrt(low * high)
-            return middle, math.inf, middle
+            return None, None
         best, error = tangents[nearer], math.inf
         if _alike(*ends) and margin.involved(ends[0]) == margin.involved(ends[1]):
+            if width < CLOSE and steps[nearer] < SURE:
+                return low * math.exp(best), None
             curve = _inverse_cubic(times, values, slopes)
             if 0 < curve < width:
                 best, error = curve, abs(curve - best)
         step = best - times[nearer]
         beyond = max(min(error, 0.05 * abs(step)), min(ACCURACY, 0.5 * abs(step)))
-        cut = min(max(best + math.copysign(beyond, step), 0.0), width)
-        return low * math.exp(best), error, low * math.exp(cut)
+        return None, low * math.exp(best + math.copysign(beyond, step))
 
     def _slope(self, decay: float) -> Array:
         """Return the derivative of a point's gaps by the logarithm of the decay."""

@@ -48,8 +48,9 @@ class NewtonOptions:
         steps go along directions that turn U and V together, which are of no use.
     max_warm_iterations : int
         A prediction that needs more Newton steps than this was a bad one.
-    max_rounds : int
-        Changes of the rank on the way from a prediction: more say that it was a bad one.
+    max_rounds, steps_a_round : int
+        Of a prediction whose rank may be wrong, which Newton steps at that rank do not get over:
+        rounds allowed, and steps until the rank is looked at.
     slope_accuracy : float
         Relative, of the gradient's balance in the derivative by the decay.
     max_cg_steps : int
@@ -79,7 +80,8 @@ class NewtonOptions:
     max_dense_unknowns: int = 80
     first_radius: float = 300.0
     max_warm_iterations: int = 20
-    max_rounds: int = 6
+    max_rounds: int = 8
+    steps_a_round: int = 4
     slope_accuracy: float = 1e-5
     max_cg_steps: int = 1000
     shift: float = 1e-9
@@ -375,13 +377,13 @@ def settle(
     a few rounds are not enough.
     """
     f = FactoredProblem(problem, partition)
-    few = min(f.options.max_warm_iterations, max_iterations)
+    few = min(f.options.steps_a_round, max_iterations)
     x = f.enter(start)
     for _ in range(f.options.max_rounds):
         x, _, reached, _ = _newton(f, x, _accuracy(tol), math.inf, few)
         adapted = _adapt_rank(f, x)
-        if adapted is x:
-            return f.unpack(x) if reached <= _accuracy(tol) else None
+        if adapted is x and reached <= _accuracy(tol):
+            return f.unpack(x)
         x = adapted
     return None
 
