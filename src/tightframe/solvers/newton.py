@@ -82,7 +82,7 @@ class NewtonOptions:
     max_warm_iterations: int = 20
     max_rounds: int = 8
     steps_a_round: int = 4
-    slope_accuracy: float = 1e-5
+    slope_accuracy: float = 1e-4
     max_cg_steps: int = 1000
     shift: float = 1e-9
     max_longer_steps: int = 20
