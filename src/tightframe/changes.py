@@ -240,7 +240,7 @@ def state_changes(problem: Problem, *, takers: bool = True) -> StateChanges:
         As for `thresholds`. Only the product of its decays is swept: their ratio changes nothing.
     takers : bool
         Whether a lost class whose taker changes counts as changing. There are about as many such
-        changes as pairs of lost groups; without them a hundred groups take about half a minute.
+        changes as pairs of lost groups; without them a hundred groups take about a minute.
 
     Returns
     -------
