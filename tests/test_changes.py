@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import brentq
+from scipy.optimize import brentq, root
 
 import tightframe as tf
 
@@ -195,3 +195,41 @@ def test_states_that_are_left_again_are_told(counts, kwargs, group, words):
         at = asked.replace(weight_decay=middle, feature_decay=middle)
         assert found.state_at(middle) == word == tf.solve(at).group_states.state[group]
     assert [state for state, _, _ in found.detours] == ["lost"]
+
+
+def equations_of_a_tie(counts, label, rival):
+    """Return seven equations of where a class of three is taken for another, and a start for them.
+
+    There is no bias. At full rank the gradient in X = Z D^{1/2}, on a basis of the sum-free logits,
+    is minus the decay times the polar factor of X; the seventh equation is that both logits are
+    equal.
+    """
+    n = np.array(counts, dtype=float)
+    basis = np.array([[1, -1, 0], [1, 1, -2]]) / np.sqrt([[2], [6]])
+
+    def equations(unknown):
+        x, decay = unknown[:6].reshape(2, 3), unknown[6] / 1000
+        logits = basis.T @ x / np.sqrt(n)
+        odds = np.exp(logits)
+        gradient = basis @ (odds / odds.sum(axis=0) - np.eye(3)) * np.sqrt(n) / n.sum()
+        values, vectors = np.linalg.eigh(x @ x.T)
+        polar = (vectors / np.sqrt(values)) @ vectors.T @ x
+        tie = logits[label, label] - logits[rival, label]
+        return [*((gradient + decay * polar).ravel() * 100), tie]
+
+    def start(decay):
+        found = tf.solve(tf.Problem(counts, weight_decay=decay, feature_decay=decay), tol=1e-12)
+        return np.r_[(basis @ found.logits * np.sqrt(n)).ravel(), decay * 1000]
+
+    return equations, start
+
+
+@pytest.mark.parametrize("counts", [[100, 60, 30], [50, 45, 20], [90, 30, 25]])
+def test_a_lost_class_solves_the_equations_of_a_tie(counts):
+    changes = tf.state_changes(problem(counts))
+    change = next(c for c in changes if c.after == "lost" != c.before)
+    label = int(change.classes[0])
+    equations, start = equations_of_a_tie(counts, label, change.rival)
+    found = root(equations, start(change.logit_decay * 0.98), method="hybr", tol=1e-15)
+    assert np.abs(found.fun).max() < 1e-12
+    assert change.logit_decay == pytest.approx(found.x[6] / 1000, rel=1e-9)

@@ -6,9 +6,9 @@ import bisect
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -25,11 +25,11 @@ from tightframe.geometry.states import (
     block_states,
     group_gaps,
 )
-from tightframe.path import rank_excesses
 from tightframe.problem.problem import Problem
 from tightframe.solve import NotConvergedWarning, solve, uses_solver
 from tightframe.solvers.continuation import turned
-from tightframe.solvers.newton import FactoredProblem, minimise_from, polish
+from tightframe.solvers.interpolation import lagrange
+from tightframe.solvers.newton import FactoredProblem, minimise_from, polish, settle, slope
 from tightframe.solvers.starts import Factors
 from tightframe.theory import thresholds as closed
 from tightframe.theory.closed_form import deep_linear
@@ -48,10 +48,11 @@ POINTS_A_DECADE = 25
 #: distinct there, down to a share of `LEAST`.
 LOWEST, LEAST = 0.05, 1e-6
 
-#: Certified relative gap to which a solve goes first; where it has the minimiser's rank by then,
-#: Newton steps go on to what a gap of `GAP` needs, if it could be certified: a margin's error is
-#: about the root of the gap. Otherwise the solve itself goes on.
+#: Certified relative gap to which a solve goes where no prediction is good. Newton steps go on to
+#: what a gap of `ROUGH` needs, and one of `GAP` where margins are near zero, if it could be
+#: certified: a margin's error is about the root of the gap over the class's share of the samples.
 RANK_GAP = 1e-12
+ROUGH = 1e-13
 GAP = 1e-20
 STEPS = 200
 
@@ -61,8 +62,22 @@ NEAR = 0.2
 #: A relative gap above this at any decay is warned of.
 POOR_GAP = 1e-9
 
-#: After so many cuts of an interval at roots it is halved.
-MAX_ROOTS = 8
+#: Margins of logits that are known to `ROUGH` have their sign for sure above this.
+CLEAR = 1e-3
+
+#: Points of the polynomial from which a solve starts, and how many on either side are looked at.
+NODES = 5
+AROUND = 12
+
+#: A root between two points so near is where the tangent says that is no longer than the latter.
+CLOSE = 1e-2
+SURE = 2e-7
+
+#: Where slopes at the ends of an interval differ more than that, the steeper one tells the root.
+STEEPER = 2
+
+#: Of so many cuts of an interval one halves it, in case that the others do not get on.
+HALVED = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,7 +240,7 @@ def state_changes(problem: Problem, *, takers: bool = True) -> StateChanges:
         As for `thresholds`. Only the product of its decays is swept: their ratio changes nothing.
     takers : bool
         Whether a lost class whose taker changes counts as changing. There are about as many such
-        changes as pairs of lost groups; without them hundreds of groups take seconds.
+        changes as pairs of lost groups; without them a hundred groups take about a minute.
 
     Returns
     -------
@@ -340,27 +355,46 @@ def thresholds(problem: Problem | None = None, **rest: Any) -> closed.Thresholds
 
 
 class _Point(NamedTuple):
-    """A minimiser; ``code`` tells states (and takers) apart, one number a group."""
+    """A minimiser; ``code`` tells states (and takers) apart, one number a group.
+
+    ``gaps``: see `group_gaps`, infinite on the diagonal.
+    """
 
     problem: Problem
     blocks: BlockMatrix
     bias: Array
     factors: Factors | None
     states: States
+    gaps: Array
     code: NDArray[np.intp]
 
-    def overtaken(self, group: int) -> float:
-        """Return own minus the largest logit of other groups."""
-        return float(np.delete(group_gaps(self.blocks, self.bias)[:, group], group).min())
 
-    def ahead(self, group: int, taker: int, next_taker: int) -> float:
-        """Return the logit of the next taker minus that of the taker, for samples of a group."""
-        gaps = group_gaps(self.blocks, self.bias)[:, group]
-        return float(gaps[taker] - gaps[next_taker])
+class _Margin(NamedTuple):
+    """What tells two states of a group apart: a difference of logits, which changes its sign.
+
+    Own minus the largest of the others, or if ``takers`` are given, that of the later one minus
+    that of the earlier one.
+    """
+
+    group: int
+    takers: tuple[int, int] | None
+
+    def at(self, point: _Point, gaps: Array | None = None) -> float:
+        """Return the difference at a point, or of other gaps (changes of them) there."""
+        own = point.gaps[:, self.group]
+        gaps = own if gaps is None else gaps[:, self.group]
+        if self.takers is None:
+            return float(gaps[own.argmin()])
+        return float(gaps[self.takers[0]] - gaps[self.takers[1]])
+
+    def involved(self, point: _Point) -> set[int]:
+        """Return the groups with the largest logits: one, or as many as there are takers."""
+        nearest = np.argsort(point.gaps[:, self.group], kind="stable")
+        return set(nearest[: 1 if self.takers is None else 2].tolist())
 
 
 class _Line:
-    """The minimisers of a problem along its decay, each solved once, from its neighbour."""
+    """The minimisers of a problem along its decay, each solved once, from its neighbours."""
 
     def __init__(self, problem: Problem, takers: bool) -> None:
         self.problem, self.takers = problem, takers
@@ -368,20 +402,28 @@ class _Line:
         self.numeric = uses_solver(problem)
         self.points: dict[float, _Point] = {}
         self.known: list[float] = []  # their decays, sorted
+        self.slopes: dict[float, tuple[Factors, Array]] = {}
         self.worst_gap = 0.0
 
     def at(self, decay: float) -> _Point:
         """Return the minimiser at one decay."""
         if decay not in self.points:
-            problem = self.problem.replace(weight_decay=decay, feature_decay=decay)
-            blocks, bias, factors = self._minimise(problem, decay)
-            states = block_states(blocks, bias)
-            code = np.array([STATES.index(state) for state in states.state])
-            if self.takers:
-                code += np.where(states.state == LOST, len(STATES) * (1 + states.rival), 0)
-            self.points[decay] = _Point(problem, blocks, bias, factors, states, code)
+            problem = self._problem(decay)
+            self.points[decay] = self._point(problem, *self._minimise(problem, decay))
             bisect.insort(self.known, decay)
         return self.points[decay]
+
+    def _point(
+        self, problem: Problem, blocks: BlockMatrix, bias: Array, factors: Factors | None
+    ) -> _Point:
+        states = block_states(blocks, bias)
+        code = np.array([STATES.index(state) for state in states.state])
+        if self.takers:
+            code += np.where(states.state == LOST, len(STATES) * (1 + states.rival), 0)
+        return _Point(problem, blocks, bias, factors, states, _gaps(blocks, bias), code)
+
+    def _problem(self, decay: float) -> Problem:
+        return self.problem.replace(weight_decay=decay, feature_decay=decay)
 
     def _minimise(
         self, problem: Problem, decay: float
@@ -389,31 +431,42 @@ class _Line:
         if not self.numeric:
             solution = solve(problem)
             return solution.blocks, solution.group_bias, None
-        nearest, start = self._neighbours(decay)
-        if nearest is None or nearest.left.shape[1] <= 1:
-            factors, excess = self.unranked(problem, nearest)
+        start = self._start(decay)
+        if start is None or start.left.shape[1] <= 1:
+            factors, excess = self.unranked(problem, start)
             if excess <= 0:
                 return _blocks(self.partition, factors), factors.bias, factors
-        if start is not None:
-            polished = polish(start, problem, self.partition, GAP, STEPS)
-            if polished is not None and self._has_its_rank(problem, polished):
-                return _blocks(self.partition, polished), polished.bias, polished
-        for gap in (RANK_GAP, GAP):
-            result = minimise_from(start, problem, self.partition, gap, STEPS)
-            factors = polish(result.factors, problem, self.partition, GAP, STEPS) or result.factors
-            if self._has_its_rank(problem, factors):
-                break
-        self.worst_gap = max(self.worst_gap, result.certificate.gap / result.certificate.primal)
+        rough = start and settle(start, problem, self.partition, ROUGH, STEPS)
+        factors = rough or self._certified(problem, start, ROUGH)
+        if not self._decides(factors):
+            factors = self._exactly(problem, factors)
         if not factors.left.shape[1]:
             # Not zero, as is known by now, but too near to it for Newton steps to leave it.
             f = FactoredProblem(problem, self.partition)
             factors = f.proximal_step(f.enter(factors), f.step_size)
         return _blocks(self.partition, factors), factors.bias, factors
 
-    def _has_its_rank(self, problem: Problem, factors: Factors) -> bool:
-        """Tell whether factors have the minimiser's rank; a tiny gap does not say so."""
-        excesses = rank_excesses(problem, _blocks(self.partition, factors), factors.bias)
-        return bool((excesses > 0).sum() == factors.left.shape[1])
+    def _certified(self, problem: Problem, start: Factors | None, gap: float) -> Factors:
+        """Return a certified minimiser, settled to what a gap needs where that can be."""
+        result = minimise_from(start, problem, self.partition, RANK_GAP, STEPS)
+        reached = result.certificate.gap / result.certificate.primal
+        self.worst_gap = max(self.worst_gap, reached)
+        found = settle(result.factors, problem, self.partition, gap, STEPS)
+        return found or minimise_from(start, problem, self.partition, gap, STEPS).factors
+
+    def _exactly(self, problem: Problem, factors: Factors) -> Factors:
+        """Go on to what a gap of `GAP` needs."""
+        found = settle(factors, problem, self.partition, GAP, STEPS)
+        return found or self._certified(problem, factors, GAP)
+
+    def _decides(self, rough: Factors) -> bool:
+        """Tell whether roughly known logits are far enough apart for the states to be known."""
+        gaps = np.sort(_gaps(_blocks(self.partition, rough), rough.bias), axis=0)
+        decides = bool(np.abs(gaps[0]).min() > CLEAR)
+        if decides and self.takers and len(gaps) > 2:
+            lost = gaps[0] < 0
+            decides = bool((gaps[1] - gaps[0])[lost].min(initial=math.inf) > CLEAR)
+        return decides
 
     def unranked(self, problem: Problem, near: Factors | None) -> tuple[Factors, float]:
         """Return the best factors of rank zero, and how much the gradient exceeds the decay there.
@@ -436,83 +489,174 @@ class _Line:
             singular_values(residual.reduced)[0]
         ) / problem.num_samples - problem.logit_decay
 
-    def _neighbours(self, decay: float) -> tuple[Factors | None, Factors | None]:
-        """Return the nearest known factors, and a start: between two where they are alike."""
+    def _around(self, decay: float) -> list[tuple[float, _Point]]:
+        """Return known points near a decay, nearest first, with the logarithm of their distance."""
         place = bisect.bisect(self.known, decay)
-        around = self.known[max(place - 1, 0) : place + 1]
+        around = self.known[max(place - AROUND, 0) : place + AROUND]
         near = sorted((abs(math.log(known / decay)), known) for known in around)
-        factors = [self.points[known].factors for distance, known in near if distance < NEAR]
-        if len(factors) < 2:
-            return (factors[0], factors[0]) if factors else (None, None)
-        one, other = factors
-        assert one is not None
-        assert other is not None
-        shown = np.array_equal(one.within > 0, other.within > 0)
-        if one.left.shape != other.left.shape or not shown:
-            return one, one
-        share = near[0][0] / (near[0][0] + near[1][0])
-        parts = zip(one, turned(other, one), strict=True)
-        return one, Factors(*((1 - share) * a + share * b for a, b in parts))
+        return [
+            (math.log(known / decay), self.points[known])
+            for distance, known in near
+            if distance < NEAR
+        ]
 
-    def changes(
-        self, low: float, high: float, roots: int = 0
-    ) -> list[tuple[float, _Point, _Point]]:
-        """Return all decays between two at which a code changes, with the points on both sides."""
+    def _start(self, decay: float) -> Factors | None:
+        """Return factors to start from: a polynomial through those around that are alike."""
+        around = self._around(decay)
+        if not around:
+            return None
+        (first, nearest), *others = around
+        times, parts = [first], [nearest.factors]
+        assert nearest.factors is not None
+        for time, point in others:
+            # Of points in a cluster one is enough.
+            apart = all(abs(time - known) > 0.3 * abs(time) for known in times)
+            if len(times) < NODES and apart and _alike(nearest, point):
+                assert point.factors is not None
+                times.append(time)
+                parts.append(turned(point.factors, nearest.factors))
+        if len(times) < 3 and nearest.problem.logit_decay in self.slopes:
+            change, _ = self.slopes[nearest.problem.logit_decay]
+            return Factors(*(a - first * b for a, b in zip(nearest.factors, change, strict=True)))
+        (weights,) = lagrange(np.array(times), np.zeros(1), NODES)
+        return Factors(
+            *(np.tensordot(weights, np.array(part), axes=1) for part in zip(*parts, strict=True))
+        )
+
+    def changes(self, low: float, high: float, cuts: int = 1) -> list[tuple[float, _Point, _Point]]:
+        """Return all decays between two at which a code changes, with points below and above."""
         below, above = self.at(low), self.at(high)
         if np.array_equal(below.code, above.code):
             return []
+        middle = math.sqrt(low * high)
         if high <= low * (1 + 3 * ACCURACY):
-            return [(math.sqrt(low * high), below, above)]
-        cuts = [math.sqrt(low * high)]
-        if roots < MAX_ROOTS:
-            root = self._root(low, high)
-            if root is not None:
-                cuts = [root * (1 - ACCURACY), root * (1 + ACCURACY)]
-        places = [low, *(cut for cut in cuts if low < cut < high), high]
-        return [
-            change
-            for start, end in itertools.pairwise(places)
-            for change in self.changes(start, end, (roots + 1) % (2 * MAX_ROOTS))
-        ]
+            return [(middle, below, above)]
+        root, cut = self._root(low, high) if cuts % HALVED else (None, None)
+        if root is not None:
+            return [(root, below, above)]
+        if cut is None or not low < cut < high:
+            cut = middle
+        return self.changes(low, cut, cuts + 1) + self.changes(cut, high, cuts + 1)
 
-    def _root(self, low: float, high: float) -> float | None:
-        """Return a decay at which one of the groups changes; None if no function tells it."""
+    def _root(self, low: float, high: float) -> tuple[float | None, float | None]:
+        """Return the only decay at which codes change; or if that takes more, where to look next.
+
+        Neither if no function tells the states apart.
+        """
+        below, above = self.at(low), self.at(high)
+        if self.numeric and any(
+            (below.states.state == VANISHED) != (above.states.state == VANISHED)
+        ):
+            root = self._vanishing(low, high)
+            if root is not None:
+                sides = (root * (1 - ACCURACY), root * (1 + ACCURACY))
+                return None, next((side for side in sides if low < side < high), None)
+        groups = np.flatnonzero(below.code != above.code).tolist()
+        margins = [self._margin(group, below.states, above.states) for group in groups]
+        for margin in margins:
+            if margin is not None and margin.at(below) * margin.at(above) < 0:
+                root, cut = self._crossing(margin, low, high)
+                return (root, cut) if len(groups) == 1 else (None, cut)
+        return None, None
+
+    def _crossing(
+        self, margin: _Margin, low: float, high: float
+    ) -> tuple[float | None, float | None]:
+        """Return where a margin crosses zero, if an end is near enough; and where to look next.
+
+        The tangent at the nearer end tells, or where both lie on one smooth stretch, a cubic
+        through both. The next point lies a little beyond, so that the root is soon between close
+        points: as much as tangent and cubic differ.
+        """
+        width = math.log(high / low)
+        ends = self.at(low), self.at(high)
+        values = np.array([margin.at(end) for end in ends])
+        times = np.array([0.0, width])
+        if not self.numeric:
+            return None, low * math.exp(width * values[0] / (values[0] - values[1]))
+        pairs = zip(ends, (low, high), strict=True)
+        slopes = np.array([margin.at(end, self._slope(decay)) for end, decay in pairs])
+        with np.errstate(divide="ignore"):
+            tangents = times - values / slopes
+        steps = np.where((tangents > 0) & (tangents < width), np.abs(tangents - times), np.inf)
+        # A margin may bend where the rank falls; the root is mostly on the steeper side.
+        steep = np.abs(slopes) > STEEPER * np.abs(slopes[::-1])
+        nearer = int(np.argmin(np.where(steep[::-1], 1e3, 1.0) * steps))
+        if not np.isfinite(steps[nearer]):
+            return None, None
+        best, error = tangents[nearer], math.inf
+        if _alike(*ends) and margin.involved(ends[0]) == margin.involved(ends[1]):
+            if width < CLOSE and steps[nearer] < SURE:
+                return low * math.exp(best), None
+            curve = _inverse_cubic(times, values, slopes)
+            if 0 < curve < width:
+                best, error = curve, abs(curve - best)
+        step = best - times[nearer]
+        beyond = max(min(error, 0.05 * abs(step)), min(ACCURACY, 0.5 * abs(step)))
+        return None, low * math.exp(best + math.copysign(beyond, step))
+
+    def _slope(self, decay: float) -> Array:
+        """Return the derivative of a point's gaps by the logarithm of the decay."""
+        if decay not in self.slopes:
+            point = self.points[decay]
+            factors = point.factors
+            assert factors is not None
+            change = slope(factors, point.problem, self.partition)
+            mean = factors.left @ change.right.T + change.left @ factors.right.T
+            blocks = BlockMatrix(self.partition, change.within, mean / self.partition.scale)
+            self.slopes[decay] = change, group_gaps(blocks, change.bias)
+        return self.slopes[decay][1]
+
+    def _vanishing(self, low: float, high: float) -> float | None:
+        """Return the decay between two from which on all logits between groups are zero."""
         from scipy.optimize import toms748
 
-        below, above = self.at(low), self.at(high)
+        near = self.at(high).factors
+
+        def excess(log_decay: float) -> float:
+            return self.unranked(self._problem(math.exp(log_decay)), near)[1]
+
         start, end = math.log(low), math.log(high)
-        # The ends are known already: logarithms must not move them.
-        ends = {start: below, end: above}
+        if not excess(start) * excess(end) < 0:
+            return None
+        return math.exp(toms748(excess, start, end, xtol=ACCURACY / 4, rtol=1e-15))
 
-        def point(log_decay: float) -> _Point:
-            return ends.get(log_decay) or self.at(math.exp(log_decay))
-
-        for group in np.flatnonzero(below.code != above.code).tolist():
-            sign = self._sign(group, below.states, above.states)
-            if sign is None or not sign(below) * sign(above) < 0:
-                continue
-            value = partial(_after, sign, point)
-            return math.exp(toms748(value, start, end, xtol=ACCURACY / 4, rtol=1e-15))
-        return None
-
-    def _excess(self, point: _Point) -> float:
-        return self.unranked(point.problem, point.factors)[1]
-
-    def _sign(self, group: int, below: States, above: States) -> Callable[[_Point], float] | None:
-        """Return the function whose sign tells the two states of a group apart."""
+    def _margin(self, group: int, below: States, above: States) -> _Margin | None:
+        """Return the margin whose sign tells the two states of a group apart."""
         before, after = below.state[group], above.state[group]
-        if (before == VANISHED) != (after == VANISHED):
-            return self._excess if self.numeric else None
-        if before == LOST and after == LOST:
-            taker, next_taker = int(below.rival[group]), int(above.rival[group])
-            return lambda point: point.ahead(group, taker, next_taker)
-        if LOST in (before, after):
-            return lambda point: point.overtaken(group)
-        return None
+        if VANISHED in (before, after) or LOST not in (before, after):
+            return None
+        if before == after:
+            return _Margin(group, (int(below.rival[group]), int(above.rival[group])))
+        return _Margin(group, None)
 
 
-def _after(sign: Callable[[_Point], float], point: Callable[[float], _Point], x: float) -> float:
-    return sign(point(x))
+def _inverse_cubic(times: Array, values: Array, slopes: Array) -> float:
+    """Return the time at which the value is zero, by the cubic of times through both ends."""
+    size = values[1] - values[0]
+    share = -values[0] / size
+    rise = times[1] - times[0]
+    first, last = size / slopes
+    return float(
+        times[0]
+        + share * rise
+        + share * (1 - share) * ((1 - share) * (first - rise) - share * (last - rise))
+    )
+
+
+def _alike(one: _Point, other: _Point) -> bool:
+    """Tell whether two points lie on one smooth stretch, as far as their ranks tell."""
+    if one.factors is None or other.factors is None:
+        return True
+    return one.factors.left.shape == other.factors.left.shape and np.array_equal(
+        one.factors.within > 0, other.factors.within > 0
+    )
+
+
+def _gaps(blocks: BlockMatrix, bias: Array) -> Array:
+    gaps = group_gaps(blocks, bias)
+    np.fill_diagonal(gaps, np.inf)
+    return gaps
 
 
 def _blocks(partition: Partition, factors: Factors) -> BlockMatrix:

@@ -48,6 +48,11 @@ class NewtonOptions:
         steps go along directions that turn U and V together, which are of no use.
     max_warm_iterations : int
         A prediction that needs more Newton steps than this was a bad one.
+    max_rounds, steps_a_round : int
+        Of a prediction whose rank may be wrong, which Newton steps at that rank do not get over:
+        rounds allowed, and steps until the rank is looked at.
+    slope_accuracy : float
+        Relative, of the gradient's balance in the derivative by the decay.
     max_cg_steps : int
         Conjugate-gradient steps allowed for one Newton step.
     shift : float
@@ -75,6 +80,9 @@ class NewtonOptions:
     max_dense_unknowns: int = 80
     first_radius: float = 300.0
     max_warm_iterations: int = 20
+    max_rounds: int = 8
+    steps_a_round: int = 4
+    slope_accuracy: float = 1e-4
     max_cg_steps: int = 1000
     shift: float = 1e-9
     max_longer_steps: int = 20
@@ -357,6 +365,46 @@ def polish(
     few = min(f.options.max_warm_iterations, max_iterations)
     x, _, reached, _ = _newton(f, f.enter(start), _accuracy(tol), math.inf, few)
     return f.unpack(x) if reached <= _accuracy(tol) else None
+
+
+def settle(
+    start: Factors, problem: Problem, partition: Partition, tol: float, max_iterations: int
+) -> Factors | None:
+    """Newton steps as in `polish`, and the rank is changed until it is the minimiser's.
+
+    A certified gap of 1e-12 can hide a wrong rank. That a proximal step keeps it says more: no
+    singular value falls to zero, and the gradient exceeds the decay in no other direction. None if
+    a few rounds are not enough.
+    """
+    f = FactoredProblem(problem, partition)
+    few = min(f.options.steps_a_round, max_iterations)
+    x = f.enter(start)
+    for _ in range(f.options.max_rounds):
+        x, _, reached, _ = _newton(f, x, _accuracy(tol), math.inf, few)
+        adapted = _adapt_rank(f, x)
+        if adapted is x and reached <= _accuracy(tol):
+            return f.unpack(x)
+        x = adapted
+    return None
+
+
+def slope(factors: Factors, problem: Problem, partition: Partition) -> Factors:
+    """Return the derivative of a minimiser by the logarithm of the decay, at fixed rank.
+
+    The gradient stays zero: the Hessian times the derivative balances how it changes by itself.
+    """
+    f = FactoredProblem(problem, partition)
+    x = f.enter(factors)
+    model = f.model(x)
+    pull = f.pack(factors.left, factors.right, np.zeros(partition.num_groups), 0 * factors.bias)
+    pull *= f.decay
+    size = 2 * factors.left.size
+    pull[size : size + len(f.active)] = f.margin_cost
+    balance = model._replace(gradient=pull)
+    solve = _direct_step if len(x) <= f.options.max_dense_unknowns else _truncated_step
+    exactness = f.options.slope_accuracy * float(np.linalg.norm(pull / model.weights))
+    step, _ = solve(balance, f.options, math.inf, f.options.shift, exactness)
+    return f.unpack(f.feasible(step))
 
 
 def _pooled_start(f: FactoredProblem, max_iterations: int) -> Factors:
