@@ -137,7 +137,7 @@ def test_margins_are_the_solution_s(state):
 def test_a_class_alone_with_its_count_has_no_sibling_margin():
     solution = tf.solve(State(counts="500x5,10").problem())
     table = views.margins(solution, None, LIGHT)[1]
-    rows = table.children.children[2].children
+    rows = table.children[0].children[2].children
     siblings = [row.children[2].children for row in rows]
     assert siblings == [f"{solution.group_margins[0]:.5g}", "-"]
 
@@ -159,9 +159,24 @@ def test_a_path_goes_through_the_solution_and_the_code_gives_it(state):
         [trace["y"] for trace in lines],
         atol=1e-4 * np.max(names["margins"]),
     )
-    limits = [group.logit_decay for group in names["limits"].groups]
+    limits = [
+        place
+        for group in names["limits"].groups
+        for place in (group.merges, group.lost, group.vanishes)
+        if place is not None
+    ]
     drawn = [s["x0"] for s in result["path-graph"]["layout"]["shapes"] if s["line"].get("dash")]
-    assert drawn == [limit for limit in limits if limit is not None]
+    assert limits
+    assert drawn == pytest.approx(limits, rel=1e-8)
+    assert all(f"from {place:.4g}" in result["path-graph-text"] for place in limits)
+
+
+def test_the_path_says_what_is_not_followed():
+    many = ",".join(str(10 * (k + 1)) for k in range(compute.MAX_AT_ONCE + 1))
+    text = shown(State(counts=f"{many},500x2", view="path"), LIGHT, None)["path-graph-text"]
+    assert "it is not followed from where on they are lost" in text
+    followed = shown(State(counts="500,400,300,20", view="path"), LIGHT, None)["path-graph-text"]
+    assert "lost from" in followed
 
 
 def test_the_phase_diagram_is_the_library_s():

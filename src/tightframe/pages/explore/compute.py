@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from tightframe.advice.advise import Advice
 from tightframe.advice.advise import advise as make_advice
+from tightframe.changes import thresholds as follow_thresholds
 from tightframe.geometry.dense import Geometry
 from tightframe.geometry.grouped import GroupedGeometry
 from tightframe.path import Path
@@ -74,13 +76,29 @@ def solve(problem: Problem) -> Solution:
     return solve_problem(problem)
 
 
-@lru_cache(_KEPT)
 def thresholds(problem: Problem) -> Thresholds | None:
-    """Return the thresholds, or None where none are known."""
+    """Return the thresholds, or None where none are known.
+
+    Of more than `MAX_AT_ONCE` groups only the closed forms: following their states takes seconds.
+    """
     try:
-        return find_thresholds(problem)
+        limits = find_thresholds(problem)
+        if len(problem.groups) > MAX_AT_ONCE:
+            return limits
+        followed = _followed(problem.replace(weight_decay=1.0, feature_decay=1.0, dim=None)).groups
     except ValueError:
         return None
+    groups = tuple(
+        replace(group, merges=f.merges, lost=f.lost, vanishes=f.vanishes, changes=f.changes)
+        for group, f in zip(limits.groups, followed, strict=True)
+    )
+    return replace(limits, groups=groups)
+
+
+@lru_cache(_KEPT)
+def _followed(problem: Problem) -> Thresholds:
+    """Return the thresholds of every state, which do not depend on the problem's decays."""
+    return follow_thresholds(problem)
 
 
 # -- geometry --------------------------------------------------------------------------------------
@@ -157,7 +175,12 @@ def sweep(problem: Problem) -> Sweep:
             "path: needs certified solves; nothing certifies this loss, depth, dim and bias"
         )
     top = limits.total_collapse
-    known = [group.logit_decay for group in limits.groups if group.logit_decay is not None]
+    known = [
+        decay
+        for group in limits.groups
+        for decay in (group.logit_decay, group.merges, group.lost)
+        if decay is not None
+    ]
     low = max(0.2 * min([*known, top]), 1e-3 * top)
     points = PATH_POINTS if len(problem.groups) <= 4 else PATH_POINTS_MANY
     return Sweep(float(f"{low:.4g}"), float(f"{1.5 * top:.4g}"), points)

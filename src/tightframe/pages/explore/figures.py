@@ -31,7 +31,7 @@ from tightframe.pages.explore.vectors import Vectors
 from tightframe.path import Path
 from tightframe.problem.problem import Problem, with_loss_terms
 from tightframe.sweeps.phase import PhaseDiagram
-from tightframe.theory.thresholds import Thresholds, overall_decay
+from tightframe.theory.thresholds import GroupThreshold, Thresholds, overall_decay
 
 _LAMBDA = "λ = √(weight decay · feature decay)"
 _MEAN_LAMBDA = "λ, geometric mean of all decays"
@@ -256,8 +256,7 @@ def path(
         color = g % len(GROUP_COLORS)
         dash = GROUP_DASHES[g // len(GROUP_COLORS) % len(GROUP_DASHES)]
         curves.append(Curve(name, x, column.tolist(), color, dash))
-        if limit.logit_decay is not None:
-            marks.append(Mark(limit.logit_decay, "", "x", color, "dotted"))
+        marks += [Mark(place, "", "x", color, "dotted") for place in _places(limit).values()]
         if measured is not None:
             own = [float(measured[g])]
             look: dict[str, Any] = {"hollow": True, "size": 1.4}
@@ -284,18 +283,35 @@ def path(
         ],
         [0.66, 0.24],
     )  # fmt: skip
-    verb = limits.kind
-    parts = [
-        f"{name} from {group.logit_decay:.4g}"
-        for name, group in zip(names, limits.groups, strict=True)
-        if group.logit_decay is not None
-    ]
     text = (
-        f"Full line: λ = {here:.4g} of the controls{'' if inside else ' is outside'}. Dotted: "
-        f"where classes {verb}: {_listed(parts) or 'none'}. Everything is zero from "
+        f"Full line: λ = {here:.4g} of the controls{'' if inside else ' is outside'}. "
+        f"Dotted: {_changes_text(names, limits)} Everything is zero from "
         f"{limits.total_collapse:.4g}. {rank_text}"
     )
     return _picture(panel, text, ink)
+
+
+def _places(group: GroupThreshold) -> dict[str, float]:
+    """Return from which lambda on a group is in which state; closed forms name no state."""
+    places = {"": group.logit_decay}
+    if group.changes is not None:
+        places = {"merged": group.merges, "lost": group.lost, "vanished": group.vanishes}
+    return {state: place for state, place in places.items() if place is not None}
+
+
+def _changes_text(names: Sequence[str], limits: Thresholds) -> str:
+    """Say from which lambda on the classes of each group merge, are lost and vanish."""
+    parts = []
+    for name, group in zip(names, limits.groups, strict=True):
+        found = [f"{state} from {place:.4g}".strip() for state, place in _places(group).items()]
+        if found:
+            parts.append(f"{name} {', '.join(found)}")
+    if limits.groups[0].changes is None:
+        return (
+            f"where classes {limits.kind}: {_listed(parts) or 'none'}. Of so many groups it is not "
+            "followed from where on they are lost."
+        )
+    return f"where states change: {_listed(parts) or 'nowhere'}."
 
 
 # -- phase diagram ---------------------------------------------------------------------------------

@@ -90,13 +90,19 @@ def margins(solution: Solution, measured: Measured | None, ink: Ink) -> tuple[Pi
     limits = compute.thresholds(problem)
     margin = Column("", align="right", format=".5g")
     names = ["sibling margin", "decision margin"]
-    collapse = "collapses" if limits is None else f"{limits.kind}s"
+    followed = limits is not None and limits.groups[0].changes is not None
+    states_from = ["merges", "lost", "vanishes"] if followed else ["logit_decay"]
+    closed = "collapses" if limits is None else f"{limits.kind}s"
+    place = Column("", align="right", format=".4g")
     columns: list[str | Column] = [
         Column("classes", align="left"),
         Column("samples each", align="right"),
         *(replace(margin, name=name) for name in names),
         "predicted",
-        Column(f"{collapse} from λ =", align="right", format=".4g"),
+        *(
+            replace(place, name=f"{closed if name == 'logit_decay' else name} from λ =")
+            for name in states_from
+        ),
     ]
     if found is not None:
         columns += [replace(margin, name=f"measured {name}") for name in names]
@@ -112,7 +118,7 @@ def margins(solution: Solution, measured: Measured | None, ink: Ink) -> tuple[Pi
             None if group.classes == 1 else predicted.sibling[g],
             predicted.nearest[g],
             states[g],
-            None if limits is None else limits.groups[g].logit_decay,
+            *(None if limits is None else getattr(limits.groups[g], name) for name in states_from),
         ]
         if found is not None:
             row += [None if group.classes == 1 else found.sibling[g], found.nearest[g]]
