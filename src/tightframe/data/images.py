@@ -14,6 +14,7 @@ from tightframe.data.dataset import Dataset, Samples, check_range, split_dataset
 from tightframe.data.download import RemoteFile, download
 from tightframe.data.idx import read_idx
 from tightframe.data.places import Layout, find_files, folders, missing
+from tightframe.data.source import Request
 
 
 @dataclass(frozen=True)
@@ -39,15 +40,7 @@ class ImageSource:
     system: tuple[Path, ...] = ()
     package: str | None = None
 
-    def load(
-        self,
-        name: str,
-        *,
-        root: str | os.PathLike[str] | None,
-        fetch: bool,
-        train_per_class: int | None,
-        seed: int,
-    ) -> Dataset:
+    def load(self, request: Request) -> Dataset:
         """Find the files, download them if asked to and they are nowhere, and read them.
 
         Raises
@@ -57,10 +50,11 @@ class ImageSource:
         OSError
             If the download fails.
         """
-        if root is not None and not fetch and not Path(root).expanduser().is_dir():
+        name, root = request.name, request.root
+        if root is not None and not request.download and not Path(root).expanduser().is_dir():
             raise ValueError(f"root: got {os.fspath(root)!r}, which is no folder")
         found = find_files(self.layouts, root, self.system)
-        if found is None and fetch:
+        if found is None and request.download:
             for file in self.remote:
                 download(file, folders(root)[0] / name)
             found = find_files(self.layouts, root)
@@ -74,8 +68,8 @@ class ImageSource:
             train,
             test,
             input_shape=train.inputs.shape[1:],
-            train_per_class=train_per_class,
-            seed=seed,
+            train_per_class=request.train_per_class,
+            seed=request.seed,
         )
 
 

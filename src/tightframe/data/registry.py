@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -13,22 +12,8 @@ from tightframe.checks import whole_number
 from tightframe.data.arrays import load_arrays
 from tightframe.data.dataset import Dataset, Samples, pool_dataset
 from tightframe.data.images import IMAGE_SOURCES
+from tightframe.data.source import Request, Source
 from tightframe.data.synthetic import gaussian_mixture
-
-
-class Source(Protocol):
-    """Where a data set comes from."""
-
-    def load(
-        self,
-        name: str,
-        *,
-        root: str | os.PathLike[str] | None,
-        fetch: bool,
-        train_per_class: int | None,
-        seed: int,
-    ) -> Dataset:
-        """Return the data set, under the name that it has in `SOURCES`; see `load`."""
 
 
 @dataclass(frozen=True)
@@ -43,46 +28,31 @@ class Digits:
 
     train_per_class: int = 140
 
-    def load(
-        self,
-        name: str,
-        *,
-        root: str | os.PathLike[str] | None,
-        fetch: bool,
-        train_per_class: int | None,
-        seed: int,
-    ) -> Dataset:
+    def load(self, request: Request) -> Dataset:
         """Return the images divided by 16, split by the seed; nothing is looked for or fetched."""
         # Imported here: scikit-learn takes a second, and only this data set needs it.
         from sklearn.datasets import load_digits
 
         images, labels = load_digits(return_X_y=True)
+        asked = request.train_per_class
         return pool_dataset(
-            name,
+            request.name,
             10,
             Samples((images / 16.0).astype(np.float32), labels.astype(np.int64)),
             input_shape=(1, 8, 8),
-            train_per_class=self.train_per_class if train_per_class is None else train_per_class,
-            seed=seed,
+            train_per_class=self.train_per_class if asked is None else asked,
+            seed=request.seed,
         )
 
 
 class GaussianMixture:
     """`gaussian_mixture` with its defaults."""
 
-    def load(
-        self,
-        name: str,
-        *,
-        root: str | os.PathLike[str] | None,
-        fetch: bool,
-        train_per_class: int | None,
-        seed: int,
-    ) -> Dataset:
+    def load(self, request: Request) -> Dataset:
         """Return the mixture; nothing is looked for or fetched."""
-        if train_per_class is None:
-            return gaussian_mixture(seed=seed)
-        return gaussian_mixture(train_per_class=train_per_class, seed=seed)
+        if request.train_per_class is None:
+            return gaussian_mixture(seed=request.seed)
+        return gaussian_mixture(train_per_class=request.train_per_class, seed=request.seed)
 
 
 #: All data sets that have a name: one `Source` each.
@@ -177,9 +147,7 @@ def load(
         train_per_class = whole_number("train_per_class", train_per_class, 1)
     seed = whole_number("seed", seed, 0)
     if name in SOURCES:
-        return SOURCES[name].load(
-            name, root=root, fetch=bool(download), train_per_class=train_per_class, seed=seed
-        )
+        return SOURCES[name].load(Request(name, root, bool(download), train_per_class, seed))
     path = name if root is None else Path(root).expanduser() / name
     return load_arrays(path, train_per_class=train_per_class, seed=seed)
 
