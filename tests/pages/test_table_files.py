@@ -88,9 +88,12 @@ def test_other_formats(tmp_path, run_folder):
     markdown = {path.name: path.read_text() for path in write_tables(folder, "markdown")}
     setting = next(s for s in load_run(folder).settings if s.name == FINISHED)
     _title, _, *lines = markdown[f"{FINISHED}-groups.md"].splitlines()
-    assert len(lines) == 2 + len(group_rows(setting))
-    for line, row in zip(lines[2:], group_rows(setting), strict=True):
-        assert [cell.strip() for cell in line.split("|")][3] == format_number(row["margin"])
+    head, _, *lines = [[cell.strip() for cell in line.split("|")] for line in lines]
+    assert {"merges from λ", "vanishes from λ"} <= set(head)
+    for line, row in zip(lines, group_rows(setting), strict=True):
+        cells = dict(zip(head, line, strict=True))
+        assert cells["predicted sibling margin"] == format_number(row["margin"])
+        assert cells["vanishes from λ"] == format_number(row["places"]["vanished"])
     with pytest.raises(ValueError, match="format: got 'pdf', allowed are console, html, latex"):
         write_tables(folder, "pdf")
 

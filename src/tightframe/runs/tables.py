@@ -15,6 +15,7 @@ from tightframe.figures.style import margin_kind
 from tightframe.figures.table import Column, Table
 from tightframe.figures.table import format_number as format_number
 from tightframe.geometry.dense import PARTS, Geometry
+from tightframe.geometry.states import LOST, MERGED, VANISHED
 from tightframe.metrics.registry import LEADING, METRICS
 from tightframe.problem.problem import Problem, with_loss_terms
 from tightframe.runs.store import RunRecord, SettingRecord
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 #: Of more groups the closed forms are shown alone: to follow all states takes long.
 MAX_FOLLOWED = 30
+
+#: What classes do that change to a state; a closed form does not tell merging from vanishing.
+_STATE_VERBS = {"": "collapses", MERGED: "merges", LOST: "lost", VANISHED: "vanishes"}
 
 #: Parts of a `tightframe.Geometry` in words.
 PART_NAMES = {
@@ -152,7 +156,7 @@ def distance_table(report: CollapseReport, targets: Iterable[Geometry]) -> Table
 def group_rows(setting: SettingRecord) -> list[dict[str, Any]]:
     """Return what is said of a setting's class groups: predicted, measured, verdict."""
     limits = setting_thresholds(setting)
-    places = [] if limits is None else [group.logit_decay for group in limits.groups]
+    groups = () if limits is None else limits.groups
     found = verdicts(setting)
     rows = []
     for i, group in enumerate(predicted_groups(setting)):
@@ -160,7 +164,8 @@ def group_rows(setting: SettingRecord) -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": group_name(group),
-                "threshold": places[i] if i < len(places) else None,
+                "threshold": groups[i].logit_decay if i < len(groups) else None,
+                "places": groups[i].places if i < len(groups) else {},
                 "margin": group.get("margin"),
                 "predicted": predicted_state(group),
                 "measured_margin": verdict.get("measured_margin"),
@@ -171,19 +176,24 @@ def group_rows(setting: SettingRecord) -> list[dict[str, Any]]:
 
 
 def group_table(setting: SettingRecord) -> Table:
-    """Return `group_rows` as a table."""
+    """Return `group_rows` as a table, with a column for every state that some group changes to."""
+    rows = group_rows(setting)
+    states = [state for state in _STATE_VERBS if any(state in row["places"] for row in rows)]
     kind = margin_kind(group["classes"] for group in predicted_groups(setting))
     columns: list[str | Column] = [
         "class group",
-        Column("collapses from λ", align="right"),
+        *(Column(f"{_STATE_VERBS[state]} from λ", align="right") for state in states),
         Column(f"predicted {kind}", align="right"),
         "predicted",
         Column(f"measured {kind}", align="right"),
         Column("measured", align="left"),
     ]
-    names = ("name", "threshold", "margin", "predicted", "measured_margin", "measured")
-    rows = [[row[name] for name in names] for row in group_rows(setting)]
-    return Table(setting_title(setting), columns, rows)
+    names = ("margin", "predicted", "measured_margin", "measured")
+    cells = [
+        [row["name"], *map(row["places"].get, states), *(row[name] for name in names)]
+        for row in rows
+    ]
+    return Table(setting_title(setting), columns, cells)
 
 
 def predicted_metrics(setting: SettingRecord) -> dict[str, float | None]:

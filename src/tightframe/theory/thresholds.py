@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tightframe.geometry.blocks import BlockMatrix, Partition
-from tightframe.geometry.states import DISTINCT, STATES
+from tightframe.geometry.states import DISTINCT, LOST, MERGED, STATES, VANISHED
 from tightframe.problem.problem import Problem, at_most
 from tightframe.theory.certificate import best_bias
 from tightframe.theory.closed_form import deep_linear
@@ -70,6 +70,14 @@ class GroupThreshold:
             raise ValueError("changes: not known; tightframe.thresholds finds them")
         reached = [state for place, state in self.changes if at_most(place, logit_decay)]
         return reached[-1] if reached else DISTINCT
+
+    @property
+    def places(self) -> dict[str, float]:
+        """From which logit decay on its classes are in which state; a closed form names none."""
+        places = {"": self.logit_decay}
+        if self.changes is not None:
+            places = {MERGED: self.merges, LOST: self.lost, VANISHED: self.vanishes}
+        return {state: place for state, place in places.items() if place is not None}
 
     @property
     def detours(self) -> tuple[tuple[str, float, float], ...]:

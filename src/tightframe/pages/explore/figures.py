@@ -31,7 +31,7 @@ from tightframe.pages.explore.vectors import Vectors
 from tightframe.path import Path
 from tightframe.problem.problem import Problem, with_loss_terms
 from tightframe.sweeps.phase import PhaseDiagram
-from tightframe.theory.thresholds import GroupThreshold, Thresholds, overall_decay
+from tightframe.theory.thresholds import Thresholds, overall_decay
 
 _LAMBDA = "λ = √(weight decay · feature decay)"
 _MEAN_LAMBDA = "λ, geometric mean of all decays"
@@ -212,7 +212,8 @@ def margins(
             names, predicted.sibling, predicted.collapsed, strict=True
         )
     ]
-    return _picture(panel, f"Predicted sibling margin: {_listed(parts)}.", ink)
+    kind = margin_kind(group.classes for group in problem.groups)
+    return _picture(panel, f"Predicted {kind}: {_listed(parts)}.", ink)
 
 
 # -- path ------------------------------------------------------------------------------------------
@@ -256,7 +257,7 @@ def path(
         color = g % len(GROUP_COLORS)
         dash = GROUP_DASHES[g // len(GROUP_COLORS) % len(GROUP_DASHES)]
         curves.append(Curve(name, x, column.tolist(), color, dash))
-        marks += [Mark(place, "", "x", color, "dotted") for place in _places(limit).values()]
+        marks += [Mark(place, "", "x", color, "dotted") for place in limit.places.values()]
         if measured is not None:
             own = [float(measured[g])]
             look: dict[str, Any] = {"hollow": True, "size": 1.4}
@@ -291,19 +292,11 @@ def path(
     return _picture(panel, text, ink)
 
 
-def _places(group: GroupThreshold) -> dict[str, float]:
-    """Return from which lambda on a group is in which state; closed forms name no state."""
-    places = {"": group.logit_decay}
-    if group.changes is not None:
-        places = {"merged": group.merges, "lost": group.lost, "vanished": group.vanishes}
-    return {state: place for state, place in places.items() if place is not None}
-
-
 def _changes_text(names: Sequence[str], limits: Thresholds) -> str:
     """Say from which lambda on the classes of each group merge, are lost and vanish."""
     parts = []
     for name, group in zip(names, limits.groups, strict=True):
-        found = [f"{state} from {place:.4g}".strip() for state, place in _places(group).items()]
+        found = [f"{state} from {place:.4g}".strip() for state, place in group.places.items()]
         if found:
             parts.append(f"{name} {', '.join(found)}")
     if limits.groups[0].changes is None:
