@@ -45,7 +45,7 @@ GEOMETRY_TOLERANCE = 0.05
 
 #: What "as the theory predicts" wants, for whoever prints verdicts.
 CRITERIA = (
-    "As the theory predicts: the same state (predictions nearer than "
+    '"As the theory predicts" means the same state (predictions nearer than '
     f"{SAME_PREDICTION:g} in total variation are one), every class's decision margin, the sibling "
     f"margin and the logits' size within {MARGIN_TOLERANCE:.0%} or {COLLAPSE_TOLERANCE:g}, logits "
     f"within {GEOMETRY_TOLERANCE:g} of the predicted geometry (normalised distance). All of them "
