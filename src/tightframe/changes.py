@@ -229,7 +229,9 @@ def state_changes(problem: Problem, *, takers: bool = True) -> StateChanges:
     Merging and, with closed forms, vanishing happen at decays that are known exactly
     (docs/theory.md section 6). Where another class's logit overtakes the own one, the decay is a
     root of the decision margin, and where all logits between groups vanish, of the gradient's
-    excess over the decay: both are found between neighbouring points of a scan, to 1e-9 relative.
+    excess over the decay: both are found between neighbouring points of a scan, to 1e-9 relative
+    (checked up to twelve groups; with tens of groups, whose ranks change close to each other, only
+    1e-6 is known to hold).
     States may change back; wherever they differ between neighbouring points of the scan
     (`POINTS_A_DECADE`, and every known threshold), all that is between is found. Missed are changes
     that undo each other between two neighbouring points, and what lies below ``lowest``.
