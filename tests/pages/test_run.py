@@ -19,9 +19,10 @@ from tests.pages.conftest import (
     write_run,
     write_setting,
 )
+from tightframe.figures.table import format_number
 from tightframe.pages.run import write_report
 from tightframe.runs.store import RunRecord, load_run
-from tightframe.runs.tables import format_number, group_rows, metric_rows
+from tightframe.runs.tables import group_rows, metric_rows
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 #: Attributes that make a browser ask for something.

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.pages.conftest import FINISHED
+from tightframe.figures.table import format_number
 from tightframe.pages.tables import write_tables
 from tightframe.runs.store import load_run
-from tightframe.runs.tables import format_number, group_rows, metric_rows
+from tightframe.runs.tables import group_rows, metric_rows
 
 GALLERY = Path(__file__).parents[2] / "reproductions"
 

@@ -12,8 +12,7 @@ import numpy as np
 
 from tightframe.changes import thresholds
 from tightframe.figures.style import margin_kind
-from tightframe.figures.table import Column, Table
-from tightframe.figures.table import format_number as format_number
+from tightframe.figures.table import Column, Table, format_number
 from tightframe.geometry.dense import PARTS, Geometry
 from tightframe.geometry.states import LOST, MERGED, VANISHED
 from tightframe.metrics.registry import LEADING, METRICS

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from dash import html
 
 from tightframe.advice.advise import Proposal
 from tightframe.advice.prediction import describe
+from tightframe.figures.model import evenly
 from tightframe.figures.style import Ink
 from tightframe.figures.table import Column, Table
 from tightframe.geometry.dense import orthogonal_frame, seli, simplex_etf
@@ -109,8 +109,7 @@ def margins(solution: Solution, measured: Measured | None, ink: Ink) -> tuple[Pi
     states = predicted_states(solution)
     rows = []
     weights, shifts = problem.group_weights, problem.group_adjustment
-    chosen = np.unique(np.linspace(0, len(problem.groups) - 1, MAX_ROWS).round().astype(int))
-    for g in chosen.tolist():
+    for g in evenly(len(problem.groups), MAX_ROWS):
         group = problem.groups[g]
         row = [
             group.classes,
