@@ -1,84 +1,13 @@
-"""Training settings: conversions against a batch's objective written out."""
+"""Training descriptions: conversions against a batch's objective written out."""
 
 import numpy as np
 import pytest
 
 import tightframe as tf
-from tightframe.problem.scripts import (
-    TrainingSettings,
-    described_problem,
-    training_problem,
-    training_settings,
-)
+from tightframe.problem.scripts import described_problem, training_problem
 from tightframe.theory.certificate import factored_objective
 
 LABELS = np.array([0, 1, 1, 2, 2, 2])
-
-
-# -- settings --------------------------------------------------------------------------------------
-
-
-def test_settings_of_a_lightning_config(tmp_path):
-    (tmp_path / "config.yaml").write_text(
-        "trainer:\n  max_epochs: 3\n  accumulate_grad_batches: 2\n"
-        "optimizer:\n  class_path: torch.optim.SGD\n  init_args:\n    weight_decay: 0.0005\n"
-        "data:\n  init_args:\n    batch_size: 64\n"
-    )
-    assert training_settings(tmp_path / "config.yaml") == TrainingSettings(5e-4, 128, False)
-
-
-def test_settings_of_hugging_face(tmp_path):
-    transformers = pytest.importorskip("transformers")
-    given = transformers.TrainingArguments(
-        output_dir=str(tmp_path / "out"),
-        weight_decay=0.01,
-        per_device_train_batch_size=4,
-        gradient_accumulation_steps=8,
-        optim="sgd",
-        report_to="none",
-        use_cpu=True,
-    )
-    expected = TrainingSettings(0.01, 32, False)
-    assert training_settings(given) == expected
-    (tmp_path / "args.json").write_text(given.to_json_string())
-    assert training_settings(tmp_path / "args.json") == expected
-
-
-def test_settings_of_optimisers():
-    torch = pytest.importorskip("torch")
-    model = torch.nn.Linear(2, 2)
-    sgd = torch.optim.SGD(
-        [{"params": [model.weight]}, {"params": [model.bias], "weight_decay": 0.0}],
-        lr=0.1,
-        weight_decay=5e-4,
-    )
-    assert training_settings(sgd) == TrainingSettings(5e-4, None, False)
-    assert training_settings(torch.optim.AdamW(model.parameters())).decoupled
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("[1, 2]", "holds list, need names"),
-        ("a: [", "neither JSON nor YAML"),
-        ("!!python/object/apply:os.system ['true']", "neither JSON nor YAML"),
-        ('{"a": {"weight_decay": 1}, "b": {"weight_decay": 2}}', "several weight decays, 1, 2"),
-    ],
-)
-def test_bad_configs_are_named(tmp_path, content, message):
-    (tmp_path / "c.yaml").write_text(content)
-    with pytest.raises(ValueError, match=f"config: .*{message}"):
-        training_settings(tmp_path / "c.yaml")
-
-
-def test_other_sources_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="config: got int"):
-        training_settings(3)
-    with pytest.raises(ValueError, match="no file"):
-        training_settings(tmp_path / "none.yaml")
-    (tmp_path / "large.yaml").write_bytes(b" " * (2**20 + 1))
-    with pytest.raises(ValueError, match="larger than a configuration"):
-        training_settings(tmp_path / "large.yaml")
 
 
 # -- problems --------------------------------------------------------------------------------------
@@ -138,6 +67,17 @@ def test_described_problem_takes_what_the_config_has(tmp_path):
     assert problem == expected
     given = described_problem("1,2,3", config=config, weight_decay=5e-3, feature_decay=0.2)
     assert given.weight_decay == 5e-3
+
+
+def test_what_is_given_settles_what_the_config_leaves_open():
+    config = {"a": {"weight_decay": 1, "batch_size": 2}, "b": {"weight_decay": 2, "batch_size": 3}}
+    plain = described_problem("1,2,3", config=config, weight_decay=5e-3, feature_decay=0.2)
+    assert plain == tf.Problem("1,2,3", weight_decay=5e-3, feature_decay=0.2)
+    given = {"weight_decay": 5e-3, "batch_feature_decay": 0.3}
+    with pytest.raises(ValueError, match="several batch sizes"):
+        described_problem("1,2,3", config=config, **given)
+    given["batch_size"] = 4
+    assert described_problem("1,2,3", config=config, **given) == training_problem("1,2,3", **given)
 
 
 @pytest.mark.parametrize(
