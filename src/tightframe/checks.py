@@ -42,6 +42,11 @@ def positive_float(name: str, value: Any) -> float:
     return number
 
 
+def detached(value: Any) -> Any:
+    """Return a PyTorch tensor without its gradient, which NumPy refuses; others as they are."""
+    return value.detach() if callable(getattr(value, "detach", None)) else value
+
+
 def is_whole(value: object) -> bool:
     """Tell whether a value is a whole number, not a truth value."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tightframe.checks import MAX_DENSE_CLASSES
+from tightframe.checks import MAX_DENSE_CLASSES, detached
 from tightframe.geometry.blocks import Array, Partition
 from tightframe.geometry.dense import Geometry
 from tightframe.problem.problem import Problem
@@ -160,8 +160,8 @@ def _checked(
     problem: Problem, weight: ArrayLike, features: ArrayLike, labels: ArrayLike, bias: Any
 ) -> tuple[Array, Any, Any, Array]:
     k = problem.num_classes
-    w, h, y = np.asarray(weight), np.asarray(features), np.asarray(labels)
-    b = np.zeros(k) if bias is None else np.asarray(bias)
+    w, h, y = (np.asarray(detached(value)) for value in (weight, features, labels))
+    b = np.zeros(k) if bias is None else np.asarray(detached(bias))
     for name, array, dims in (("weight", w, 2), ("features", h, 2), ("bias", b, 1)):
         if array.dtype.kind not in "iuf" or array.ndim != dims:
             raise ValueError(

@@ -13,6 +13,12 @@ from tightframe.checks import whole_number
 from tightframe.data.rows import as_rows
 
 
+def require_dataset(dataset: Any) -> None:
+    """Refuse what is no `Dataset`."""
+    if not isinstance(dataset, Dataset):
+        raise ValueError(f"dataset: got {type(dataset).__name__}, need a tightframe.data.Dataset")
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A classification data set in memory, split into training and test samples.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.checks import whole_number
-from tightframe.data.dataset import Dataset, pick
+from tightframe.data.dataset import Dataset, pick, require_dataset
 from tightframe.problem.counts import CountsLike, counts_array, num_classes, parse_counts
 
 
@@ -118,6 +118,7 @@ def subset(dataset: Dataset, counts: CountsLike, seed: int = 0) -> Dataset:
         If there are not as many counts as classes, or a class has too few training samples; the
         message names the class, what was wanted and what there is.
     """
+    require_dataset(dataset)
     wanted = _per_class("counts", counts, dataset)
     available = dataset.train_counts
     short = wanted > available
@@ -169,6 +170,7 @@ def oversample(
     C. Fang, H. He, Q. Long, W. J. Su, "Exploring deep neural networks via layer-peeled model:
     Minority collapse in imbalanced training", PNAS 118(43), 2021.
     """
+    require_dataset(dataset)
     counts = dataset.train_counts
     labels = dataset.train_labels
     if isinstance(factors, str) and factors == "balance":
@@ -206,6 +208,7 @@ def random_labels(dataset: Dataset, seed: int = 0) -> Dataset:
     Z. Zhu, T. Ding, J. Zhou, X. Li, C. You, J. Sulam, Q. Qu, "A geometric analysis of neural
     collapse with unconstrained features", NeurIPS 2021.
     """
+    require_dataset(dataset)
     generator = np.random.default_rng(whole_number("seed", seed, 0))
     return dataclasses.replace(dataset, train_labels=generator.permutation(dataset.train_labels))
 

@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.data.dataset import Dataset
+from tightframe.data.dataset import Dataset, require_dataset
 from tightframe.data.rows import row_blocks
 
 
@@ -37,6 +37,7 @@ def standardize(dataset: Dataset) -> Dataset:
     ValueError
         If there is no training sample.
     """
+    require_dataset(dataset)
     if len(dataset.train_inputs) == 0:
         raise ValueError(f"dataset: {dataset.name} has no training sample to take statistics of")
     channels, pixels = dataset.input_shape[0], math.prod(dataset.input_shape[1:])

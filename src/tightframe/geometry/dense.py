@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tightframe.checks import choice, is_whole, require_dense, whole_number
+from tightframe.checks import choice, detached, is_whole, require_dense, whole_number
 from tightframe.problem.counts import CountsLike, counts_array
 
 #: The matrices of a Geometry that can be compared, in the order reports show them.
@@ -147,7 +147,11 @@ def normalized_distance(a: ArrayLike, b: ArrayLike) -> float:
     ValueError
         If the shapes differ or an entry is not finite.
     """
-    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    x, y = np.asarray(detached(a)), np.asarray(detached(b))
+    for name, given in (("a", x), ("b", y)):
+        if given.dtype.kind not in "biuf":
+            raise ValueError(f"{name}: got {given.dtype}, need real numbers")
+    x, y = x.astype(np.float64), y.astype(np.float64)
     if x.shape != y.shape:
         raise ValueError(f"b: got shape {y.shape}, need {x.shape} as the first matrix")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):

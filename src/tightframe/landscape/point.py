@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tightframe.checks import is_whole
+from tightframe.checks import detached, is_whole
 from tightframe.geometry.blocks import Array
 from tightframe.problem.problem import Problem
 
@@ -169,9 +169,12 @@ def _matrix(name: str, value: ArrayLike) -> Array:
 
 def _finite(name: str, value: ArrayLike) -> Array:
     try:
-        array = np.asarray(value, dtype=np.float64)
+        array = np.asarray(detached(value))
     except (TypeError, ValueError):
         raise ValueError(f"{name}: need an array of numbers") from None
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name}: need an array of numbers, got {array.dtype}")
+    array = array.astype(np.float64)
     if not np.isfinite(array).all():
         raise ValueError(f"{name}: entries must be finite")
     return array

@@ -50,6 +50,7 @@ def usable(moments: Readings, what: str) -> Snapshot:
 
 def require_complete(moments: Readings, *, dense: bool = True) -> None:
     """Refuse moments with a missing class, and, for K x K results, too many classes."""
+    require_moments(moments)
     if dense:
         require_dense(moments.num_classes, "moments")
     if moments.num_classes < 2:

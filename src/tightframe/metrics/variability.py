@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tightframe.checks import positive_float
 from tightframe.metrics.inputs import as_array, usable, warn
 from tightframe.metrics.moments import EPS
 from tightframe.metrics.plain import plain_tensors
@@ -330,8 +331,7 @@ def cdnv(moments: Readings, power: float = 1.0) -> float:
     ValueError
         If fewer than two classes have samples, or the power is not above 0.
     """
-    if not 0 < power < math.inf:
-        raise ValueError(f"power: got {power}, need a number above 0")
+    power = positive_float("power", power)
     own = usable(moments, "cdnv")
     k, rows, traces, errors = own.num_classes, own.resolved_means, own.traces, own.mean_errors
     if rows.scale != 1:

@@ -22,7 +22,11 @@ def read_config(path: Path) -> Mapping[Any, Any]:
         otherwise more than a configuration; the message has the file's name and, where it is
         known, the line.
     """
-    if not path.is_file():
+    try:
+        is_file = path.is_file()
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise ValueError(f"config: {str(path)[:200]}: {error.strerror}") from None
+    if not is_file:
         raise ValueError(f"config: {path} is no file")
     if path.stat().st_size > _MAX_BYTES:
         raise ValueError(f"config: {path} is larger than a configuration, 1 MiB")

@@ -10,6 +10,8 @@ from tightframe.problem.counts import CountsLike, lasting, num_samples, parse_co
 from tightframe.problem.labels import label_counts
 from tightframe.problem.problem import Problem
 from tightframe.problem.settings import Configuration
+from tightframe.problem.settings import TrainingSettings as TrainingSettings
+from tightframe.problem.settings import training_settings as training_settings
 
 REDUCTIONS = ("mean", "sum")
 
@@ -96,7 +98,7 @@ def described_problem(
     counts : str, optional
         Or ``labels``, see `label_counts`.
     config : optional
-        See `tightframe.problem.settings.training_settings`: gives weight decay and batch size where those are left out.
+        See `training_settings`: gives weight decay and batch size where those are left out.
     weight_decay, batch_size, **rest
         As for `training_problem`.
 

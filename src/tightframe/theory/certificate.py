@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tightframe.checks import detached
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition, svd
 from tightframe.losses.base import Datafit
 from tightframe.problem.problem import Problem
@@ -127,7 +128,7 @@ def _require_reachable(problem: Problem, logits: BlockMatrix) -> None:
 def finite_array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
     """Return finite float64 numbers of a shape, or raise a ValueError that names the argument."""
     try:
-        array = np.asarray(value)
+        array = np.asarray(detached(value))
     except (TypeError, ValueError):
         raise ValueError(f"{name}: need numbers of shape {shape}") from None
     if array.dtype.kind not in "biuf":

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tightframe.problem.problem import Problem
+from tightframe.theory.certificate import finite_array
 
 
 def group_margins(problem: Problem, logits: ArrayLike) -> NDArray[np.float64]:
@@ -21,8 +22,15 @@ def group_margins(problem: Problem, logits: ArrayLike) -> NDArray[np.float64]:
     logits : array_like, shape (K, K)
         Mean logits with bias (which cancels between siblings); column k holds the samples of
         class k.
+
+    Raises
+    ------
+    ValueError
+        If ``problem`` is none or the logits are not K x K finite numbers.
     """
-    z = np.asarray(logits, dtype=np.float64)
+    if not isinstance(problem, Problem):
+        raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
+    z = finite_array("logits", logits, (problem.num_classes, problem.num_classes))
     margins = np.diagonal(z) - z  # [j, k]: own logit of class k minus logit j
     result = np.empty(len(problem.groups))
     for i, group in enumerate(problem.groups):

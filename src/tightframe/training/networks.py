@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from tightframe.checks import choice
+from tightframe.checks import choice, whole_number
 from tightframe.geometry.dense import product_of
 from tightframe.heads.fixed import FixedHead
 from tightframe.problem.problem import FEATURES
@@ -111,9 +111,18 @@ def linear_head(
         Number of layers M.
     bias : bool
         Whether the last layer has a bias.
+
+    Raises
+    ------
+    ValueError
+        If a width, the number of logits or the depth is no whole number, at least 1.
     """
-    if depth < 1:
-        raise ValueError(f"depth: got {depth}, need at least 1")
+    for name, value in (
+        ("feature_dim", feature_dim),
+        ("num_classes", num_classes),
+        ("depth", depth),
+    ):
+        whole_number(name, value)
     inner = [nn.Linear(feature_dim, feature_dim, bias=False) for _ in range(depth - 1)]
     return nn.Sequential(*inner, nn.Linear(feature_dim, num_classes, bias=bias))
 
