@@ -5,16 +5,13 @@ with values that are nearly right, wrong or absurd. How much is worked (epochs, 
 not made absurd, for that is asked for, not junk.
 """
 
-import json
-import re
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.fuzz.guards import ending
-from tightframe.cli import entry, run_command
+from tests.fuzz.contract import broken
+from tightframe.cli import entry
 
 
 def _words(text, *more):
@@ -146,38 +143,6 @@ def _command(name):
 
 
 _PATH = next(option for option in _command("solve").options if option.kind.type is Path)
-_WARNING = re.compile(r"tightframe: warning: .*")
-#: Hints that are no errors, see `tightframe.cli.run` and `tightframe.cli.path`.
-_HINT = re.compile(r"tightframe: (nothing to resume in|kept; go on with:) .*")
-_OF_NUMPY = re.compile("encountered in|Mean of empty|Degrees of freedom|Casting|divide by zero")
-
-
-def check(capfd, line):
-    """Run a command line and return what breaks the contract, None if nothing does."""
-    capfd.readouterr()
-    try:
-        with ending(), warnings.catch_warnings():
-            code = run_command(line)
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        return f"{type(error).__name__}: {error}"
-    out, err = capfd.readouterr()
-    lines = [s for s in err.splitlines() if not (_WARNING.fullmatch(s) or _HINT.fullmatch(s))]
-    if code not in (0, 2, 3):
-        return f"exit code {code}: {err[-300:]}"
-    if _OF_NUMPY.search(err):
-        return f"a warning of NumPy: {err[-300:]}"
-    if code == 2 and (len(lines) != 1 or not lines[0].startswith("tightframe: ")):
-        return f"exit code 2 with {len(lines)} lines: {err[-300:]}"
-    if code == 2 and out and line[0] != "reproduce":
-        return f"exit code 2 with output: {out[-300:]}"
-    if code in (0, 3) and "--json" in line and "--help" not in line:
-        try:
-            json.loads(out, parse_constant=lambda name: pytest.fail(name))
-        except ValueError as error:
-            return f"no JSON object: {error}: {out[-300:]}"
-    return None
 
 
 def fuzz(capfd, material, results, seed, calls, commands):
@@ -185,9 +150,9 @@ def fuzz(capfd, material, results, seed, calls, commands):
     found = []
     for _ in range(calls):
         line = random_line(rng, material, results, commands)
-        broken = check(capfd, line)
-        if broken:
-            found.append(f"{[word[:80] for word in line]!r}\n    {broken}")
+        problem = broken(capfd, line)
+        if problem:
+            found.append(f"{[word[:80] for word in line]!r}\n    {problem}")
     assert not found, "\n".join(found)
 
 
