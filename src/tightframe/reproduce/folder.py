@@ -34,7 +34,7 @@ import pandas as pd
 from tightframe.checks import choice, whole_number
 from tightframe.figures.model import Panel
 from tightframe.figures.storage import panel_from_dict, panel_to_dict
-from tightframe.files import read_json, read_npz, write_json, write_npz
+from tightframe.files import read_json, read_npz, read_table, write_json, write_npz
 from tightframe.parallel import runner
 from tightframe.reproduce.results import FAILED, Results, TaskResult
 from tightframe.reproduce.spec import (
@@ -117,7 +117,7 @@ class FigureRecord:
     @property
     def results(self) -> pd.DataFrame:
         """Final rows of all its tasks, read from ``results.parquet``."""
-        return pd.read_parquet(self.folder / "results.parquet")
+        return read_table(self.folder / "results.parquet")
 
     @property
     def shortfalls(self) -> list[str]:
@@ -396,9 +396,9 @@ class _Folder:
             result = read_json(folder / "result.json")
             if result["hash"] != task.hash or (result["status"] != "done" and not ended):
                 return None
-            rows = pd.read_parquet(folder / "rows.parquet")
-            history = pd.read_parquet(folder / "history.parquet")
-        except (OSError, ValueError, KeyError, TypeError):  # pyarrow's errors derive from these
+            rows = read_table(folder / "rows.parquet")
+            history = read_table(folder / "history.parquet")
+        except (OSError, ValueError, KeyError, TypeError):
             return None
         arrays = folder / "arrays.npz"
         if not arrays.is_file():
