@@ -1,5 +1,6 @@
 import contextlib
 import errno
+import functools
 import os
 import shutil
 import signal
@@ -164,7 +165,8 @@ def test_two_grids_in_one_folder_are_refused(tmp_path):
 
     def meanwhile(done, total):
         for resume in (False, True):
-            refused.append(in_thread(lambda: run_grid(grid, tmp_path / "g", resume=resume)))
+            again = functools.partial(run_grid, grid, tmp_path / "g", resume=resume)
+            refused.append(in_thread(again))
 
     rows = run_grid(grid, tmp_path / "g", progress=meanwhile)
     assert [row["status"] for row in rows] == ["done", "done"]
@@ -213,8 +215,8 @@ def test_of_two_commands_started_together_one_is_done(tmp_path):
     counts = (["60,20,9", "30x3"], ["50,3", "40,30"])
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", code, "path", "--lambda", "1e-3:1e-2:40", "--out", tmp_path / "p"]
-            + [word for text in pair for word in ("--counts", text)],
+            [sys.executable, "-c", code, "path", "--out", tmp_path / "p"]
+            + ["--lambda", "1e-3:1e-2:40", "--counts", pair[0], "--counts", pair[1]],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

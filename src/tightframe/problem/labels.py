@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tightframe.checks import wide
 from tightframe.files import read_npy, read_npz, read_table, reading
 
 #: Names under which batches and files may have their labels, in the order tried.
@@ -300,6 +301,8 @@ def _could_be_one_hot(labels: NDArray[Any]) -> bool:
 
 
 def _read(labels: Any) -> NDArray[Any]:
+    if callable(getattr(labels, "detach", None)):  # a tensor, with a gradient or on a device
+        labels = labels.detach().cpu()
     try:
         return np.asarray(labels)
     except (TypeError, ValueError):
@@ -314,6 +317,7 @@ def _counted(labels: Any) -> NDArray[np.int64]:
         raise ValueError(
             f"labels: got {array.dtype} of shape {array.shape}, need one whole number a sample"
         )
+    array = wide(array)
     bad = ~np.isfinite(array) | (array < 0) | (array > MAX_LABEL) | (array != np.floor(array))
     if bad.any():
         k = int(np.argmax(bad))
