@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 
@@ -142,7 +143,8 @@ def certify(
     if "logits" in arrays:
         logits = arrays["logits"]
     elif {"weight", "class_means"} <= arrays.keys():
-        logits = Geometry.from_vectors(arrays["weight"], arrays["class_means"]).logits
+        with np.errstate(all="ignore"):  # what overflows is refused below
+            logits = Geometry.from_vectors(arrays["weight"], arrays["class_means"]).logits
     else:
         raise ValueError(
             f"{file}: need logits, or weight and class_means; it has {', '.join(arrays) or 'none'}"
