@@ -130,6 +130,42 @@ def test_killed_local_processes_lose_nothing(tmp_path):
     assert len(attempts(tmp_path, 1)) >= 2
 
 
+@pytest.mark.skipif(os.name != "posix", reason="asks for the parent's number")
+def test_processes_end_with_the_one_that_started_them(tmp_path):
+    """They could write on into a folder that somebody else goes on with."""
+    code = (
+        "import sys; from pathlib import Path; from tests.test_parallel import run_all, stay\n"
+        "if __name__ == '__main__':\n"
+        "    run_all(stay, [{'folder': Path(sys.argv[1]), 'x': x} for x in range(2)], jobs=2)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code, tmp_path], stderr=subprocess.DEVNULL)
+    try:
+        while not all((tmp_path / f"{x}.log").is_file() for x in range(2)):
+            assert parent.poll() is None
+            time.sleep(0.05)
+    finally:
+        parent.kill()
+        parent.wait()
+    workers = [attempts(tmp_path, x)[0] for x in range(2)]
+    deadline = time.monotonic() + 60
+    while any(map(is_alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_alive, workers))
+
+
+def stay(folder, x):
+    log(folder, x)
+    time.sleep(300)
+
+
+def is_alive(number):
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def test_a_scheduler_that_goes_away_leaves_reasons(tmp_path):
     from distributed import LocalCluster
 

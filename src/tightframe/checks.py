@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Iterable
+from typing import Any, TypeGuard
 
 import numpy as np
+from numpy.typing import NDArray
 
 #: Above this many classes a K x K array is refused (4096^2 doubles are 128 MiB).
 MAX_DENSE_CLASSES = 4096
@@ -29,8 +30,19 @@ def require_dense(num_classes: int, what: str) -> None:
         )
 
 
+def plain_number(value: Any) -> Any:
+    """Return the number in an array or tensor without axes; anything else as it is."""
+    if getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None)):
+        try:
+            return value.item()
+        except (RuntimeError, ValueError, NotImplementedError):  # a tensor without data
+            return value
+    return value
+
+
 def positive_float(name: str, value: Any) -> float:
     """Return ``value`` as a float, or raise a ValueError that names the argument."""
+    value = plain_number(value)
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise ValueError(f"{name}: got {shortened(repr(value))}, need a positive number")
     try:
@@ -47,6 +59,18 @@ def detached(value: Any) -> Any:
     return value.detach() if callable(getattr(value, "detach", None)) else value
 
 
+def wide(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array of floats in double precision; half floats have no number above 65,504."""
+    return array.astype(np.float64, copy=False) if array.dtype.kind == "f" else array
+
+
+def is_several(value: object) -> TypeGuard[Iterable[Any]]:
+    """Tell whether a value can be gone through: no text, and no array or tensor without axes."""
+    if isinstance(value, (str, bytes)) or getattr(value, "ndim", 1) == 0:
+        return False
+    return isinstance(value, Iterable)
+
+
 def is_whole(value: object) -> bool:
     """Tell whether a value is a whole number, not a truth value."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
@@ -54,6 +78,7 @@ def is_whole(value: object) -> bool:
 
 def whole_number(name: str, value: Any, least: int = 1) -> int:
     """Return ``value`` as an int of at least ``least``, or raise a ValueError that names it."""
+    value = plain_number(value)
     if not is_whole(value) or value < least:
         raise ValueError(
             f"{name}: got {shortened(repr(value))}, need a whole number, at least {least}"

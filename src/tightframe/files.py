@@ -1,4 +1,8 @@
-"""Files: atomic writes, and reads of JSON, .npz and .safetensors that never load a pickle."""
+"""Files: atomic writes, and reads that load no pickle and name the file, whatever is wrong with it.
+
+Readers of other packages raise anything at all on a damaged file (NumPy a `tokenize.TokenError`,
+pandas a KeyError): all of it becomes a ValueError here, and nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -9,34 +13,25 @@ import os
 import re
 import secrets
 import struct
+import warnings
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-#: What NumPy and zipfile raise on files that are not, or no longer, archives of plain arrays.
-_DAMAGED = (
-    OSError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    KeyError,
-    EOFError,
-    RuntimeError,
-    NotImplementedError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Where sizes are limited: a list of contents longer than this is not read, and these are the
 #: compressions that NumPy writes (LZMA's own header could ask for gigabytes).
 _MAX_CONTENTS = 2**20
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+#: JSON nested deeper than this is refused; what is written here is nested a dozen times.
+_MAX_DEPTH = 100
 
 
 @contextlib.contextmanager
@@ -113,20 +108,70 @@ def format_json(value: Any) -> str:
     return json.dumps(to_plain(value), indent=2, allow_nan=False, ensure_ascii=False)
 
 
+@contextlib.contextmanager
+def reading(path: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Make whatever a block raises about a file a ValueError that names it.
+
+    Parameters
+    ----------
+    path : path-like
+    what : str
+        What the file should be, for messages: ``"a JSON file"``.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing, no regular file (a pipe would be waited for) or not what it should
+        be.
+    ImportError
+        As it comes.
+    OSError
+        As it comes, if the file may not be read.
+    """
+    name = os.fspath(path)
+    if not os.path.isfile(path):
+        if os.path.isdir(path):
+            raise ValueError(f"{name}: is a folder, need a file")
+        raise ValueError(f"{name}: {'is no regular' if os.path.exists(path) else 'no such'} file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is about to be refused, or is read all right
+            yield
+    except (ImportError, PermissionError, _TooLargeError):
+        raise
+    except MemoryError as error:  # a header of a few bytes can announce anything
+        raise ValueError(f"{name}: its arrays do not fit into memory ({error})") from None
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"{name}: not {what} ({reason})") from None
+
+
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Read a JSON file.
 
     Raises
     ------
     ValueError
-        If the file is missing or is not JSON; the message names it.
+        If the file is missing, is not JSON or is nested too deeply; the message names it.
     """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{os.fspath(path)}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{os.fspath(path)}: not a JSON file ({error})") from None
+    with reading(path, "a JSON file"):
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        _require_shallow(value)
+        return value
+
+
+def _require_shallow(value: Any) -> None:
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [
+            item
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for item in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return
+    raise ValueError(f"nested more than {_MAX_DEPTH} times")
 
 
 def write_npz(path: str | os.PathLike[str], **arrays: NDArray[Any]) -> None:
@@ -161,22 +206,60 @@ def read_npz(path: str | os.PathLike[str], limit: int | None = None) -> dict[str
         If the file is missing, not such a file, or larger than memory or the limit; the message
         names it.
     """
-    name = os.fspath(path)
-    try:
+    with reading(path, "an .npz file of arrays"):
         if limit is not None:
-            _require_within(name, _npz_bytes(path, limit), limit)
+            _require_within(os.fspath(path), _npz_bytes(path, limit), limit)
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise ValueError(f"{name}: no such file") from None
-    except IsADirectoryError:
-        raise ValueError(f"{name}: is a folder, need a file") from None
-    except MemoryError as error:  # a header of a few bytes can announce anything
-        raise ValueError(f"{name}: its arrays do not fit into memory ({error})") from None
-    except _TooLargeError:
-        raise
-    except _DAMAGED as error:
-        raise ValueError(f"{name}: not an .npz file of arrays ({error})") from None
+
+
+def npz_names(path: str | os.PathLike[str]) -> list[str]:
+    """Return the names of the arrays of an ``.npz`` file; none where it is something else."""
+    try:
+        with reading(path, "an .npz file"), zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    except (ValueError, OSError):
+        return []
+
+
+def read_npy(path: str | os.PathLike[str], *, mapped: bool = False) -> NDArray[Any]:
+    """Read an ``.npy`` file, without pickle.
+
+    Parameters
+    ----------
+    path : path-like
+    mapped : bool
+        Leave the array on the disk; what is cast or chosen from is then not in memory as a whole.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing or not such a file; the message names it.
+    """
+    with reading(path, "an .npy file of numbers"):
+        found: Any = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+        if not isinstance(found, np.ndarray):  # whatever its name, NumPy opens an archive
+            raise ValueError("it is an archive")
+        return found
+
+
+def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read a ``.csv`` or Parquet table.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing or not such a table; the message names it.
+    ImportError
+        If pandas or, for Parquet, pyarrow is missing.
+    """
+    import pandas as pd
+
+    if Path(path).suffix == ".csv":
+        with reading(path, "a .csv table"):
+            return pd.read_csv(path)
+    with reading(path, "a Parquet table"):
+        return pd.read_parquet(path)
 
 
 def read_arrays(path: str | os.PathLike[str], limit: int | None = None) -> dict[str, NDArray[Any]]:
@@ -208,12 +291,12 @@ def _read_safetensors(
 ) -> dict[str, NDArray[Any]]:
     name = os.fspath(path)
     try:
-        from safetensors import SafetensorError, safe_open
+        from safetensors import safe_open
     except ImportError:
         raise ValueError(
             f"{name}: reading it needs safetensors (pip install 'tightframe[torch]')"
         ) from None
-    try:
+    with reading(path, "a safetensors file"):
         if limit is not None:
             with open(path, "rb") as raw:
                 _require_short(int.from_bytes(raw.read(8), "little"))
@@ -223,12 +306,6 @@ def _read_safetensors(
             if limit is not None:
                 _require_within(name, sum(_tensor_bytes(file.get_slice(n)) for n in names), limit)
             tensors = {name: file.get_tensor(name) for name in names}
-    except FileNotFoundError:
-        raise ValueError(f"{name}: no such file") from None
-    except _TooLargeError:
-        raise
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{name}: not a safetensors file ({error})") from None
     return {
         name: (
             tensor.float() if tensor.is_floating_point() and tensor.itemsize < 4 else tensor

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
+import os
 import signal
 import threading
 import time
@@ -124,6 +126,26 @@ def _here(function: Callable[..., Any], tasks: Sequence[Task]) -> Iterator[Outco
 
 # -- local processes -------------------------------------------------------------------------------
 
+#: Seconds between two looks at whether the process that gave a task is still there.
+WATCH_SECONDS = 0.25
+
+
+def _attempt_below(parent: int, function: Callable[..., Any], index: int, task: Task) -> Outcome:
+    """Run a task in a process that ends with its parent: what it writes is then somebody else's."""
+    if os.name == "posix":  # elsewhere a parent that is gone keeps its number
+        _watch(parent)
+    return _attempt(function, index, task)
+
+
+@functools.cache
+def _watch(parent: int) -> None:
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=look, daemon=True, name="tightframe-parent").start()
+
 
 def _in_processes(
     processes: int, function: Callable[..., Any], tasks: Sequence[Task]
@@ -139,7 +161,7 @@ def _in_processes(
         while waiting:
             index = waiting.popleft()
             running.add(index)
-            yield delayed(_attempt)(function, index, tasks[index])
+            yield delayed(_attempt_below)(os.getpid(), function, index, tasks[index])
 
     while waiting:
         # Dispatched one by one: `running` is what is lost when a process dies, and no more.
@@ -183,7 +205,7 @@ def _alone(function: Callable[..., Any], index: int, task: Task) -> Outcome:
     pool = Parallel(2, backend="loky", return_as="generator")
     try:
         with _ctrl_c_for_us_only():
-            outcomes = pool([delayed(_attempt)(function, index, task)])
+            outcomes = pool([delayed(_attempt_below)(os.getpid(), function, index, task)])
         (outcome,) = outcomes
     except BrokenProcessPool:
         return Outcome(index, reason="the process that ran it died, twice (out of memory?)")

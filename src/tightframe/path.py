@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tightframe.checks import positive_float, whole_number
+from tightframe.checks import is_several, positive_float, whole_number
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition, singular_values
 from tightframe.problem.counts import CountsLike, compact_counts
 from tightframe.problem.problem import Problem
@@ -153,7 +153,7 @@ def path(
 
 
 def _points(name: str, values: Any) -> tuple[Any, ...]:
-    if isinstance(values, str) or not isinstance(values, Iterable):
+    if not is_several(values):
         raise ValueError(f"{name}: got {values!r}, need a sequence with one entry a point")
     return tuple(values)
 

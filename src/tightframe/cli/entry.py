@@ -5,7 +5,6 @@ Every failure is one line on stderr and an exit code, no traceback.
 
 from __future__ import annotations
 
-import io
 import sys
 import warnings
 from typing import Annotated, Any, NoReturn
@@ -21,6 +20,7 @@ from tightframe.cli.path import path
 from tightframe.cli.report import report
 from tightframe.cli.reproduce import reproduce
 from tightframe.cli.run import run
+from tightframe.cli.streams import writing_to_streams
 from tightframe.cli.theory import certify, solve, thresholds
 from tightframe.version import __version__
 
@@ -68,10 +68,7 @@ for _command in (
 
 def main() -> NoReturn:
     """Run the command; every failure is one line on stderr and an exit code, no traceback."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without Greek letters is no failure
-    sys.exit(run_command(sys.argv[1:]))
+    sys.exit(writing_to_streams(lambda: run_command(sys.argv[1:])))
 
 
 def run_command(arguments: list[str]) -> int:

@@ -101,6 +101,7 @@ def path(
     the grid stored in --out is used. A phase diagram: tightframe path --classes 10 --minority 20
     --ratios 1:50:20 --lambda 1e-4:1e-1:30
     """
+    from tightframe.runs.writer import keeping_folders
     from tightframe.sweeps.grid import grid_file, read_grid, run_grid, shortfalls
     from tightframe.sweeps.phase import PhaseDiagram
 
@@ -116,17 +117,18 @@ def path(
         grid = _grid(**asked)
     console = Console(stderr=json)
     try:
-        with rows_display(console) as progress:
-            rows = run_grid(
-                grid, out, resume=resume, jobs=jobs, scheduler=scheduler, progress=progress
-            )
+        with keeping_folders():
+            with rows_display(console) as progress:
+                rows = run_grid(
+                    grid, out, resume=resume, jobs=jobs, scheduler=scheduler, progress=progress
+                )
+            pictures = [] if out is None else _draw_grid(grid, rows, out)
     except KeyboardInterrupt:
         if out is not None and grid_file(out).exists():
             hint = f"kept; go on with: tightframe path --out {out} --resume"
             print(f"tightframe: {hint}", file=sys.stderr)
         raise
     diagram = None if grid.ratios is None else PhaseDiagram.from_rows(grid, rows)
-    pictures = [] if out is None else _draw_grid(grid, rows, out)
     if json:
         result = {"grid": grid.to_dict(), "rows": rows, "out": out, "pictures": pictures}
         if diagram is not None:

@@ -29,16 +29,22 @@ def report(
     latex: bool,
 ) -> None:
     """Write report.html, plots and, if asked for, LaTeX tables of a run or a reproduction again."""
+    from tightframe.runs.store import read_run_file
+    from tightframe.runs.writer import writing
+
     # By its name, not by the module that knows it: a run's report needs nothing of that.
     write = write_run_report
     if (folder / "reproduce.json").exists():
         write = write_reproduction_report
-    print(write(folder, formats or ["png"]))
-    if latex:
-        from tightframe.report import write_tables
+    else:
+        read_run_file(folder)  # before a lock is put among somebody's files
+    with writing(folder, "folder"):
+        print(write(folder, formats or ["png"]))
+        if latex:
+            from tightframe.report import write_tables
 
-        for path in write_tables(folder):
-            print(path)
+            for path in write_tables(folder):
+                print(path)
 
 
 def write_run_report(folder: Path, formats: Sequence[str] = ("png",)) -> Path:

@@ -75,14 +75,21 @@ def reproduce(
     from tightframe.reproduce.folder import reproduce as run_figures
     from tightframe.reproduce.folder import reproduction_file
     from tightframe.reproduce.plots import save_figure_plot
+    from tightframe.runs.writer import keeping_folders
 
     console = Console(stderr=json)
     try:
-        with tasks_display(console) as progress:
-            records = run_figures(
-                names, out, resume=resume, progress=progress, on_figure=save_figure_plot, **asked
-            )
-        page = write_reproduction(out)
+        with keeping_folders():
+            with tasks_display(console) as progress:
+                records = run_figures(
+                    names,
+                    out,
+                    resume=resume,
+                    progress=progress,
+                    on_figure=save_figure_plot,
+                    **asked,
+                )
+            page = write_reproduction(out)
     except KeyboardInterrupt:
         if reproduction_file(out).exists():
             print(

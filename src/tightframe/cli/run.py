@@ -141,6 +141,7 @@ def run(
     from tightframe.runs.store import read_run_file, run_file
     from tightframe.runs.train import RunConfig
     from tightframe.runs.train import run as train
+    from tightframe.runs.writer import keeping_folders
 
     values = {name: value for name, value in asked.items() if value is not None}
     if weight_decay or feature_decay:
@@ -154,11 +155,12 @@ def run(
     config = RunConfig.from_dict(stored | values)
     console = Console(stderr=json)
     try:
-        with training_display(console, config) as (progress, on_prediction):
-            results = train(
-                config, out, resume=resume, progress=progress, on_prediction=on_prediction
-            )
-        page = write_run_report(out)
+        with keeping_folders():
+            with training_display(console, config) as (progress, on_prediction):
+                results = train(
+                    config, out, resume=resume, progress=progress, on_prediction=on_prediction
+                )
+            page = write_run_report(out)
     except KeyboardInterrupt:
         if run_file(out).exists():
             hint = f"kept; go on with: tightframe run --out {out} --resume"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 
@@ -24,7 +27,7 @@ from tightframe.cli.options import (
     with_options,
 )
 from tightframe.figures.table import Column, Table
-from tightframe.files import format_json, read_arrays, write_npz
+from tightframe.files import format_json, npz_names, read_arrays, write_npz
 from tightframe.geometry.dense import Geometry
 from tightframe.path import rank_changes
 from tightframe.problem.problem import Problem
@@ -32,6 +35,9 @@ from tightframe.solve import solve as solve_problem
 from tightframe.solvers.search.multistart import STARTS
 from tightframe.theory.certificate import Certificate
 from tightframe.theory.certificate import certify as certify_candidate
+
+#: The arrays that `solve` writes, besides ``weight_1`` and so on.
+_SAVED = ("logits", "bias", "class_means", "classifier_gram", "means_gram")
 
 #: Decays of a command that can do without.
 NEEDLESS: dict[str, Any] = {"default": None}
@@ -44,32 +50,52 @@ NEEDLESS: dict[str, Any] = {"default": None}
     Option("seed", WHOLE, "Of the random starts.", 0),
     JSON,
     Option("out", PATH, "Also write logits, bias, factors and Grams to this .npz."),
+    Option("force", FLAG, "Replace an --out that this command did not write.", False),
 )
 def solve(
-    *, tol: float, starts: int, seed: int, json: bool, out: Path | None, **problem: Any
+    *,
+    tol: float,
+    starts: int,
+    seed: int,
+    json: bool,
+    out: Path | None,
+    force: bool,
+    **problem: Any,
 ) -> None:
     """Solve for the global minimiser with its certificate; else for the best of many starts."""
     asked = Problem(**problem)
     if out is not None and out.suffix != ".npz":
         raise ValueError(f"out: got {str(out)!r}, need a name that ends in .npz")
+    if out is not None and not force and os.path.lexists(out) and not _is_solution(out):
+        raise ValueError(
+            f"out: {out} is there and was not written by this command; name another file, or "
+            "replace it with --force"
+        )
     solution = solve_problem(asked, tol=tol, starts=starts, seed=seed)
     if out is not None:
         layers = {f"weight_{m}": layer for m, layer in enumerate(solution.weights, start=1)}
-        write_npz(
-            out,
-            logits=solution.logits,
-            bias=solution.bias,
-            class_means=solution.class_means,
-            classifier_gram=solution.geometry.classifier,
-            means_gram=solution.geometry.means,
-            **layers,
+        arrays = (
+            solution.logits,
+            solution.bias,
+            solution.class_means,
+            solution.geometry.classifier,
+            solution.geometry.means,
         )
+        write_npz(out, **dict(zip(_SAVED, arrays, strict=True)), **layers)
     if json:
         print(format_json(solution.to_dict()))
     else:
         print_solution(solution, Console())
     if solution.status == "not_converged":
         raise typer.Exit(NOT_CONVERGED)
+
+
+def _is_solution(file: Path) -> bool:
+    """Tell whether a file has just the arrays that `solve` writes, which may be written again."""
+    names = set(npz_names(file))
+    return names >= set(_SAVED) and all(
+        re.fullmatch(r"weight_[1-9]\d*", name) for name in names - set(_SAVED)
+    )
 
 
 @with_options(
@@ -117,7 +143,8 @@ def certify(
     if "logits" in arrays:
         logits = arrays["logits"]
     elif {"weight", "class_means"} <= arrays.keys():
-        logits = Geometry.from_vectors(arrays["weight"], arrays["class_means"]).logits
+        with np.errstate(all="ignore"):  # what overflows is refused below
+            logits = Geometry.from_vectors(arrays["weight"], arrays["class_means"]).logits
     else:
         raise ValueError(
             f"{file}: need logits, or weight and class_means; it has {', '.join(arrays) or 'none'}"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.data.dataset import Dataset, Samples, as_labels, pool_dataset, split_dataset
-from tightframe.files import read_npz
+from tightframe.files import read_npy, read_npz
 
 _SPLIT = ("train_inputs", "train_labels", "test_inputs", "test_labels")
 _POOL = ("inputs", "labels")
@@ -95,11 +95,7 @@ def _read_folder(folder: Path) -> dict[str, NDArray[Any]]:
             arrays |= {f"{part}_{key}": content[key] for key in _POOL if key in content}
     for key in (*_SPLIT, *_POOL):
         if (file := folder / f"{key}.npy").is_file():
-            try:
-                # Mapped: what is cast or chosen from is then not in memory as a whole.
-                arrays[key] = np.load(file, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError, EOFError, TypeError) as error:
-                raise ValueError(f"{file}: not an .npy file of numbers ({error})") from None
+            arrays[key] = read_npy(file, mapped=True)
     return arrays
 
 

@@ -13,7 +13,7 @@ from tightframe.data import cifar
 from tightframe.data.dataset import Dataset, Samples, check_range, split_dataset
 from tightframe.data.download import RemoteFile, download
 from tightframe.data.idx import read_idx
-from tightframe.data.places import Layout, find_files, folders, missing
+from tightframe.data.places import Layout, download_folder, find_files, given_folder, missing
 from tightframe.data.source import Request
 
 
@@ -51,12 +51,13 @@ class ImageSource:
             If the download fails.
         """
         name, root = request.name, request.root
-        if root is not None and not request.download and not Path(root).expanduser().is_dir():
+        if root is not None and not request.download and not given_folder(root).is_dir():
             raise ValueError(f"root: got {os.fspath(root)!r}, which is no folder")
         found = find_files(self.layouts, root, self.system)
         if found is None and request.download:
+            folder = download_folder(root, name)
             for file in self.remote:
-                download(file, folders(root)[0] / name)
+                download(file, folder)
             found = find_files(self.layouts, root)
         if found is None:
             raise missing(name, self.layouts, root, self.package)

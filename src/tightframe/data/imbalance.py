@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.checks import whole_number
+from tightframe.checks import plain_number, whole_number
 from tightframe.data.dataset import Dataset, pick, require_dataset
 from tightframe.problem.counts import CountsLike, counts_array, num_classes, parse_counts
 
@@ -238,5 +238,6 @@ def _ratio(ratio: float) -> float:
 
 def _number(value: Any) -> float:
     """Return a real number as float; NaN, which no range contains, for anything else."""
+    value = plain_number(value)
     real = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
     return float(value) if real else math.nan

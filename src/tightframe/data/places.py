@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,11 @@ from tightframe.data.dataset import Samples
 
 #: Environment variable that names a folder of data sets.
 VARIABLE = "TIGHTFRAME_DATA"
+
+_NO_HOME = (
+    "this user has no home folder, and so no cache: name a folder of data sets by root or by the "
+    f"environment variable {VARIABLE}"
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,8 @@ class Layout:
         paths = []
         for file in self.files:
             candidates = (folder / (file + ending) for ending in self.endings)
-            path = next((path for path in candidates if path.is_file()), None)
+            # Not `Path.is_file`, which raises where the folder may not be looked into.
+            path = next((path for path in candidates if os.path.isfile(path)), None)
             if path is None:
                 return None
             paths.append(path)
@@ -71,7 +78,7 @@ def find_files(
                 if (paths := layout.find(folder / inner)) is not None:
                     return layout, paths
             # Only there: MNIST and Fashion-MNIST have files of the same names.
-            if root is not None and folder == _given(root) and (paths := layout.find(folder)):
+            if root is not None and folder == given_folder(root) and (paths := layout.find(folder)):
                 return layout, paths
     for folder in system:
         for layout in layouts:
@@ -84,15 +91,47 @@ def folders(root: str | os.PathLike[str] | None) -> list[Path]:
     """Return the folders of data sets, in the order in which they are searched.
 
     ``root`` if given, the one that `VARIABLE` names, and the user's cache:
-    ``$XDG_CACHE_HOME/tightframe`` or ``~/.cache/tightframe``. Downloads go to the first.
+    ``$XDG_CACHE_HOME/tightframe`` or ``~/.cache/tightframe``; a user without a home folder has
+    none. Downloads go to the first.
     """
-    found = [] if root is None else [_given(root)]
+    found = [] if root is None else [given_folder(root)]
     if variable := os.environ.get(VARIABLE):
-        found.append(Path(variable).expanduser())
+        found.append(given_folder(variable, VARIABLE))
     # The standard says that a relative path is to be ignored.
     cache = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(cache) if os.path.isabs(cache) else Path.home() / ".cache"
-    return [*found, base / "tightframe"]
+    if os.path.isabs(cache):
+        found.append(Path(cache) / "tightframe")
+    else:
+        with contextlib.suppress(RuntimeError):
+            found.append(Path.home() / ".cache" / "tightframe")
+    return found
+
+
+def given_folder(root: str | os.PathLike[str], name: str = "root") -> Path:
+    """Return a folder that is named by a path, where ``~`` is a user's home folder.
+
+    Raises
+    ------
+    ValueError
+        If that user has none; it begins with ``name``.
+    """
+    try:
+        return Path(root).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{name}: got {os.fspath(root)!r}, but there is no such home") from None
+
+
+def download_folder(root: str | os.PathLike[str] | None, name: str) -> Path:
+    """Return where the files of a data set are downloaded to.
+
+    Raises
+    ------
+    ValueError
+        If there is no place, because the user has no home folder and nothing else is named.
+    """
+    if not (found := folders(root)):
+        raise ValueError(f"data: {name} can be downloaded to no place; {_NO_HOME}")
+    return found[0] / name
 
 
 def missing(
@@ -102,9 +141,14 @@ def missing(
     package: str | None = None,
 ) -> ValueError:
     """Return the error that says which files belong where, and how to download them."""
-    first = folders(root)[0]
+    places = folders(root)
     choices = " or ".join(_files(layout) for layout in layouts)
-    searched = ", ".join(str(folder) for folder in folders(root))
+    if not places:
+        return ValueError(
+            f"data: {name} is not on this machine; put {choices} into a folder; {_NO_HOME}"
+        )
+    first = places[0]
+    searched = ", ".join(str(folder) for folder in places)
     return ValueError(
         f"data: {name} is not on this machine (searched {searched}). "
         f"Put {choices} into {first / name}; or name their folder by root or by the environment "
@@ -118,7 +162,3 @@ def _files(layout: Layout) -> str:
     plain, packed = "" in layout.endings, ".gz" in layout.endings
     text = ", ".join(names) if len(names) <= 4 else f"{names[0]}, ..., {names[-2]}, {names[-1]}"
     return text + (" (or each with .gz)" if plain and packed else "")
-
-
-def _given(root: str | os.PathLike[str]) -> Path:
-    return Path(root).expanduser()

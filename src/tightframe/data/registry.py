@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from tightframe.checks import whole_number
 from tightframe.data.arrays import load_arrays
 from tightframe.data.dataset import Dataset, Samples, pool_dataset
 from tightframe.data.images import IMAGE_SOURCES
+from tightframe.data.places import given_folder
 from tightframe.data.source import Request, Source
 from tightframe.data.synthetic import gaussian_mixture
 
@@ -148,7 +148,7 @@ def load(
     seed = whole_number("seed", seed, 0)
     if name in SOURCES:
         return SOURCES[name].load(Request(name, root, bool(download), train_per_class, seed))
-    path = name if root is None else Path(root).expanduser() / name
+    path = name if root is None else given_folder(root) / name
     return load_arrays(path, train_per_class=train_per_class, seed=seed)
 
 

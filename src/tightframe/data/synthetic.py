@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tightframe.checks import whole_number
+from tightframe.checks import plain_number, whole_number
 from tightframe.data.dataset import Dataset
 
 
@@ -101,6 +101,7 @@ def _checked_means(means: ArrayLike, num_classes: int, dim: int) -> NDArray[np.f
 
 
 def _not_negative(name: str, value: Any) -> float:
+    value = plain_number(value)
     real = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
     if not real or not 0 <= value < math.inf:
         raise ValueError(f"{name}: got {value!r}, need a finite number, at least 0")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tightframe.checks import is_whole, require_positive_fields
+from tightframe.checks import is_whole, plain_number, require_positive_fields
 from tightframe.geometry.blocks import Array
 from tightframe.landscape.critical import CriticalPoint, Direction, classify
 from tightframe.landscape.curvature import DENSE_SIZE, Objective, Smooth, dense
@@ -81,6 +81,7 @@ def restricted_minimiser(
     """Return a critical point with part of the freedom, see `Landscape.saddle`; a flat vector."""
     problem, width = f.problem, f.dim
     rng = np.random.default_rng(seed)
+    keep = plain_number(keep)
     if not isinstance(keep, Iterable):
         if not is_whole(keep) or not 0 <= keep <= width:
             raise ValueError(

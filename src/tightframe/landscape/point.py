@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tightframe.checks import detached, is_whole
+from tightframe.checks import detached, is_whole, plain_number
 from tightframe.geometry.blocks import Array
 from tightframe.problem.problem import Problem
 
@@ -141,6 +141,7 @@ def checked_width(problem: Problem, dim: int | None) -> int:
     """Return a width that was asked for: that of the problem, or K, where none was."""
     if dim is None:
         return problem.dim or problem.num_classes
+    dim = plain_number(dim)
     if not is_whole(dim) or dim < 1:
         raise ValueError(f"dim: got {dim!r}, need a positive whole number")
     if problem.dim not in (None, dim):

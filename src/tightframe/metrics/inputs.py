@@ -16,6 +16,7 @@ from tightframe.checks import require_dense
 from tightframe.data.batches import as_tensor
 from tightframe.metrics.readings import Readings, describe_classes
 from tightframe.metrics.rows import Rows, largest_entry
+from tightframe.metrics.samples import MAX_FEATURE
 from tightframe.metrics.snapshot import Snapshot
 
 Array = NDArray[np.float64]
@@ -83,7 +84,7 @@ def classifier(moments: Readings, weight: Any, bias: Any = None) -> tuple[Tensor
     b = as_tensor("bias", bias)
     if tuple(b.shape) != (len(w),):
         raise ValueError(f"bias: got shape {tuple(b.shape)}, need ({len(w)},)")
-    return w, _real("bias", b, moments.device)[0]
+    return w, _within("bias", Rows(*_real("bias", b, moments.device))).given
 
 
 def classifier_rows(moments: Readings, weight: Any) -> Rows:
@@ -95,7 +96,16 @@ def classifier_rows(moments: Readings, weight: Any) -> Rows:
         raise ValueError(
             f"weight: got shape {tuple(w.shape)}, need ({k}, {d or 'D'}), one row a class"
         )
-    return Rows(*_real("weight", w, moments.device))
+    return _within("weight", Rows(*_real("weight", w, moments.device)))
+
+
+def _within(name: str, rows: Rows) -> Rows:
+    """Return a head's numbers unless they are larger than features may be."""
+    if rows.largest > MAX_FEATURE:
+        raise ValueError(
+            f"{name}: largest entry is {rows.largest:.3g}, need at most {MAX_FEATURE:g}"
+        )
+    return rows
 
 
 def _real(name: str, tensor: Tensor, device: torch.device) -> tuple[Tensor, None, float]:

@@ -5,14 +5,13 @@ Imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.checks import MAX_DENSE_CLASSES, whole_number
+from tightframe.checks import MAX_DENSE_CLASSES, is_several, whole_number
 from tightframe.geometry.dense import Geometry, orthogonal_frame, simplex_etf
 from tightframe.geometry.grouped import GroupedGeometry, GroupedMatrix
 from tightframe.solution import Solution
@@ -84,7 +83,7 @@ def target_list(targets: Any) -> list[Target]:
     """Return several targets as a list; a single one may stand alone."""
     if isinstance(targets, (str, Geometry, GroupedGeometry, Solution)):
         return [targets]
-    if not isinstance(targets, Iterable):
+    if not is_several(targets):
         raise ValueError(f"targets: got {type(targets).__name__}, need a list of targets")
     return list(targets)
 

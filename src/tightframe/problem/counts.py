@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.checks import is_whole, shortened
+from tightframe.checks import is_whole, shortened, wide
 
 
 class Group(NamedTuple):
@@ -139,7 +139,7 @@ def _counts_of(name: str, counts: Any) -> NDArray[Any]:
     if is_by_class(counts):
         counts = by_class(name, counts)
     try:
-        array = np.asarray(counts if isinstance(counts, np.ndarray) else list(counts))
+        array = _array_of(counts)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(
             f"{name}: got {shortened(repr(counts))}; give one positive integer a class, "
@@ -151,6 +151,7 @@ def _counts_of(name: str, counts: Any) -> NDArray[Any]:
         )
     if array.dtype.kind not in "iuf":
         raise ValueError(f"{name}: entries of type {array.dtype} are not positive integers")
+    array = wide(array)
     bad = ~np.isfinite(array) | (array < 1) | (array != np.floor(array)) | (array > 2**53)
     if bad.any():
         k = int(np.argmax(bad))
@@ -235,7 +236,7 @@ def _numbers_of(
     if is_by_class(value):
         value = by_class(name, value, classes, names)
     try:
-        array = np.asarray(value if isinstance(value, (np.ndarray, bytes)) else list(value))
+        array = _array_of(value)
     except (TypeError, ValueError):
         array = np.array("")
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iuf":
@@ -244,6 +245,14 @@ def _numbers_of(
             f"such as '1x5,5x5': {allowed}"
         )
     return array.astype(np.float64)
+
+
+def _array_of(value: Any) -> NDArray[Any]:
+    if isinstance(value, (np.ndarray, bytes)):
+        return np.asarray(value)
+    if callable(getattr(value, "tolist", None)):  # a tensor: with a gradient, on any device
+        value = value.tolist()
+    return np.asarray(list(value))
 
 
 # -- the grammar -----------------------------------------------------------------------------------

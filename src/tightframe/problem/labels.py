@@ -7,7 +7,6 @@ what they have.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.files import read_npz
+from tightframe.checks import wide
+from tightframe.files import read_npy, read_npz, read_table, reading
 
 #: Names under which batches and files may have their labels, in the order tried.
 LABEL_NAMES = ("labels", "label", "targets", "target", "y")
@@ -301,6 +301,8 @@ def _could_be_one_hot(labels: NDArray[Any]) -> bool:
 
 
 def _read(labels: Any) -> NDArray[Any]:
+    if callable(getattr(labels, "detach", None)):  # a tensor, with a gradient or on a device
+        labels = labels.detach().cpu()
     try:
         return np.asarray(labels)
     except (TypeError, ValueError):
@@ -315,6 +317,7 @@ def _counted(labels: Any) -> NDArray[np.int64]:
         raise ValueError(
             f"labels: got {array.dtype} of shape {array.shape}, need one whole number a sample"
         )
+    array = wide(array)
     bad = ~np.isfinite(array) | (array < 0) | (array > MAX_LABEL) | (array != np.floor(array))
     if bad.any():
         k = int(np.argmax(bad))
@@ -336,21 +339,18 @@ def _file_labels(path: Path, labels: LabelsLike) -> Any:
         if labels is not None and path.suffix in (".npy", ".txt"):
             raise ValueError(f"got {labels!r}, but the file has no names")
         if path.suffix == ".npy":
-            return np.load(path, allow_pickle=False)
+            return read_npy(path)
         if path.suffix == ".npz":
             arrays = read_npz(path)
             return arrays[_label_name(arrays, labels, str(path))]
         if path.suffix == ".txt":
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # of no data, which is refused
+            with reading(path, "one number a line"):
                 return np.loadtxt(path, ndmin=1)
         if path.suffix in (".csv", ".parquet"):
-            import pandas as pd
-
-            table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+            table = read_table(path)
             columns = {str(name): column.to_numpy() for name, column in table.items()}
             return columns[_label_name(columns, labels, str(path))]
-    except (ValueError, EOFError, OSError) as error:
+    except ValueError as error:
         text = " ".join(str(error).split())
         raise ValueError(text if str(path) in text else f"labels: {path}: {text}") from None
     raise ValueError(

@@ -15,7 +15,6 @@ y_i)``. Papers and training scripts that write it differently are converted by t
 from __future__ import annotations
 
 import math
-import numbers
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tightframe.checks import choice, positive_float, shortened, whole_number
+from tightframe.checks import choice, is_several, positive_float, shortened, whole_number
 from tightframe.losses.base import Loss
 from tightframe.losses.registry import LOSSES as KNOWN_LOSSES
 from tightframe.problem import conventions
@@ -260,14 +259,21 @@ class Problem:
 
     @classmethod
     def from_weighted_mean(
-        cls, counts: CountsLike, *, class_weights: PerClass, **rest: Any
+        cls, counts: CountsLike, *, class_weights: PerClass | None = None, **rest: Any
     ) -> Problem:
         """Convert class weights whose sum over the samples divides the loss.
 
         That is PyTorch's ``CrossEntropyLoss(weight=...)`` with its mean reduction, over the whole
         training set; in a batch the divisor varies around that. Other parameters are those of
         `Problem`.
+
+        Raises
+        ------
+        ValueError
+            If there are no class weights, or as `Problem`.
         """
+        if class_weights is None:
+            raise ValueError("class_weights: missing; a weighted mean needs them")
         given = cls(counts, class_weights=class_weights, **rest)
         weights = conventions.weighted_mean(given.class_weights, given.counts)
         return given.replace(class_weights=weights)
@@ -466,7 +472,7 @@ def _decay(name: str, value: Any) -> float:
 
 
 def _layer_decays(value: Any, depth: int) -> tuple[float, ...]:
-    if isinstance(value, numbers.Real) or not isinstance(value, Iterable) or isinstance(value, str):
+    if not is_several(value):
         return (_decay("weight_decay", value),) * depth
     decays = tuple(_decay("weight_decay", item) for item in value)
     if len(decays) != depth:

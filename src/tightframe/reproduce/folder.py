@@ -19,11 +19,12 @@ and a task or figure is finished exactly if its last file is there.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ import pandas as pd
 from tightframe.checks import choice, whole_number
 from tightframe.figures.model import Panel
 from tightframe.figures.storage import panel_from_dict, panel_to_dict
-from tightframe.files import read_json, read_npz, write_json, write_npz
+from tightframe.files import read_json, read_npz, read_table, write_json, write_npz
 from tightframe.parallel import runner
 from tightframe.reproduce.results import FAILED, Results, TaskResult
 from tightframe.reproduce.spec import (
@@ -116,7 +117,7 @@ class FigureRecord:
     @property
     def results(self) -> pd.DataFrame:
         """Final rows of all its tasks, read from ``results.parquet``."""
-        return pd.read_parquet(self.folder / "results.parquet")
+        return read_table(self.folder / "results.parquet")
 
     @property
     def shortfalls(self) -> list[str]:
@@ -221,8 +222,8 @@ def reproduce(
     Raises
     ------
     ValueError
-        If a name or option is not allowed, ``out`` holds something else or a data set is nowhere;
-        nothing has been run then.
+        If a name or option is not allowed, ``out`` holds something else, another process writes
+        there or a data set is nowhere; nothing has been run then.
     """
     figures = find_figures(names)
     choice("scale", scale, SCALES)
@@ -244,8 +245,7 @@ def reproduce(
         for paper, figure in figures
     }
     folder = _Folder(Path(out), {"scale": scale, "seed": seed, "device": device})
-    with runner(jobs, scheduler) as run:
-        folder.open(work, resume=resume)
+    with runner(jobs, scheduler) as run, folder.open(work, resume=resume):
         tasks = {task.hash: task for item in work.values() for task in item.tasks}
         missing = {key: task for key, task in tasks.items() if folder.read_task(task) is None}
         if scheduler is None:  # whose workers have their own
@@ -338,8 +338,9 @@ class _Folder:
         self._config = config
         self._environment = environment(_PACKAGES) | {"commit": source_commit()}
 
-    def open(self, work: Mapping[str, _Work], *, resume: bool) -> None:
-        """Start the folder or go on with one; ValueError if it holds something else."""
+    @contextlib.contextmanager
+    def open(self, work: Mapping[str, _Work], *, resume: bool) -> Iterator[None]:
+        """Start the folder or go on with one; while the block runs nobody else writes there."""
         figures = {
             name: {**item.about(), "tasks": [task.hash for task in item.tasks]}
             for name, item in work.items()
@@ -351,10 +352,11 @@ class _Folder:
             "figures": figures,
         }
         file = reproduction_file(self._out)
-        open_folder(file, "reproduction", record, resume=resume)
-        stored = read_json(file)
-        if stored["figures"] != (merged := {**stored["figures"], **figures}):
-            write_json(file, {**stored, "figures": merged})
+        with open_folder(file, "reproduction", record, resume=resume):
+            stored = read_json(file)
+            if stored["figures"] != (merged := {**stored["figures"], **figures}):
+                write_json(file, {**stored, "figures": merged})
+            yield
 
     # -- tasks
 
@@ -394,9 +396,9 @@ class _Folder:
             result = read_json(folder / "result.json")
             if result["hash"] != task.hash or (result["status"] != "done" and not ended):
                 return None
-            rows = pd.read_parquet(folder / "rows.parquet")
-            history = pd.read_parquet(folder / "history.parquet")
-        except (OSError, ValueError, KeyError, TypeError):  # pyarrow's errors derive from these
+            rows = read_table(folder / "rows.parquet")
+            history = read_table(folder / "history.parquet")
+        except (OSError, ValueError, KeyError, TypeError):
             return None
         arrays = folder / "arrays.npz"
         if not arrays.is_file():

@@ -2,7 +2,7 @@
 
 It holds at least ``format`` (version of the folder's layout), ``config`` (everything that the
 numbers in the folder depend on), ``config_hash`` and ``environment``. It is written first, and a
-folder is only gone on with under the same configuration.
+folder is only gone on with under the same configuration, by one process at a time.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import json
 import os
 import platform
 import reprlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tightframe.files import read_json, to_plain, write_json
+from tightframe.runs.writer import writing
 from tightframe.version import __version__
 
 _SHORT = reprlib.Repr()
@@ -95,8 +96,13 @@ def read_record(path: Path, what: str, layout: int, keys: Collection[str]) -> di
     return record
 
 
-def open_folder(path: Path, what: str, record: Mapping[str, Any], *, resume: bool) -> None:
+@contextlib.contextmanager
+def open_folder(
+    path: Path, what: str, record: Mapping[str, Any], *, resume: bool
+) -> Iterator[None]:
     """Start a folder by writing its record, or go on with one of the same configuration.
+
+    While the block runs nobody else writes there, see `tightframe.runs.writer.writing`.
 
     Parameters
     ----------
@@ -114,23 +120,38 @@ def open_folder(path: Path, what: str, record: Mapping[str, Any], *, resume: boo
     ------
     ValueError
         If the folder holds a record and ``resume`` is False, a record of another configuration, or
-        something else.
+        something else; or somebody else writes there.
     """
-    out, config = path.parent, to_plain(record["config"])
-    if path.exists():
-        if not resume:
-            raise ValueError(f"out: {out} already holds a {what}; resume it or name another folder")
-        stored = read_record(path, what, record["format"], {*record, "config_hash"})["config"]
-        for key in sorted(config.keys() | stored.keys()):
-            if config.get(key) != stored.get(key):
-                raise ValueError(
-                    f"out: {out} holds a {what} with another configuration ({key} is "
-                    f"{_SHORT.repr(stored.get(key))} there, {_SHORT.repr(config.get(key))} here)"
-                )
+    _refuse_foreign(path, what)  # before a lock is put among somebody's files
+    with writing(path.parent):
+        _refuse_foreign(path, what)
+        if path.exists():
+            _refuse_other(path, what, record, resume=resume)
+        else:
+            config = to_plain(record["config"])
+            write_json(path, {**record, "config": config, "config_hash": config_hash(config)})
+        yield
+
+
+def _refuse_foreign(path: Path, what: str) -> None:
+    """Refuse a folder with something in it that is no record."""
+    out = path.parent
+    if path.exists() or not os.path.lexists(out):
         return
-    # Names with a dot in front may be the rest of a process killed while writing the record.
-    if out.exists() and not (
-        out.is_dir() and all(entry.name.startswith(".") for entry in out.iterdir())
-    ):
+    # Names with a dot in front are a lock, or the rest of a process killed while writing the record.
+    if not (out.is_dir() and all(entry.name.startswith(".") for entry in out.iterdir())):
         raise ValueError(f"out: {out} is not an empty folder and holds no {what}")
-    write_json(path, {**record, "config": config, "config_hash": config_hash(config)})
+
+
+def _refuse_other(path: Path, what: str, record: Mapping[str, Any], *, resume: bool) -> None:
+    """Refuse a record that is not to be gone on with, or of another configuration."""
+    out, config = path.parent, to_plain(record["config"])
+    if not resume:
+        raise ValueError(f"out: {out} already holds a {what}; resume it or name another folder")
+    stored = read_record(path, what, record["format"], {*record, "config_hash"})["config"]
+    for key in sorted(config.keys() | stored.keys()):
+        if config.get(key) != stored.get(key):
+            raise ValueError(
+                f"out: {out} holds a {what} with another configuration ({key} is "
+                f"{_SHORT.repr(stored.get(key))} there, {_SHORT.repr(config.get(key))} here)"
+            )

@@ -29,7 +29,15 @@ from typing import Any
 import pandas as pd
 from numpy.typing import NDArray
 
-from tightframe.files import read_json, read_npz, replacing, to_plain, write_json, write_npz
+from tightframe.files import (
+    read_json,
+    read_npz,
+    read_table,
+    replacing,
+    to_plain,
+    write_json,
+    write_npz,
+)
 from tightframe.geometry.dense import Geometry
 from tightframe.problem.problem import Problem
 from tightframe.runs.folder import config_hash, read_record
@@ -297,7 +305,7 @@ def _load_setting(folder: str | os.PathLike[str], name: str) -> SettingRecord:
         prediction_arrays=(
             read_npz(paths.prediction_arrays) if paths.prediction_arrays.exists() else None
         ),
-        history=_read_history(paths.history) if paths.history.exists() else None,
+        history=read_table(paths.history) if paths.history.exists() else None,
         final=read_npz(paths.final) if paths.final.exists() else None,
         result=read_result(paths),
     )
@@ -314,10 +322,3 @@ def read_result(paths: SettingPaths) -> dict[str, Any] | None:
     result = read_json(paths.result) if paths.result.exists() else None
     finished = isinstance(result, dict) and result.get("finished") is True
     return result if finished else None
-
-
-def _read_history(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:  # pyarrow's errors derive from these
-        raise ValueError(f"{path}: not a Parquet table ({error})") from None

@@ -108,7 +108,8 @@ def run(
     ------
     ValueError
         If ``out`` holds a run and ``resume`` is False, or a run of another configuration, or
-        something else; or the data set has too few samples for the counts; or training diverges.
+        something else, or another process writes there; or the data set has too few samples for
+        the counts; or training diverges.
     """
     # What can be refused is refused before anything is written.
     dataset = _dataset(config)
@@ -118,19 +119,29 @@ def run(
     _check_network(config, solutions[0], dataset)
     if config.device == "gpu" and not torch.accelerator.is_available():
         raise ValueError("device: got 'gpu', but PyTorch finds none; use 'cpu' or 'auto'")
-    if _is_main(config):
-        open_folder(store.run_file(out), "run", _record(config), resume=resume)
     results = []
-    for name, solution in zip(config.setting_names, solutions, strict=True):
-        paths = store.setting_paths(out, name)
-        if (finished := store.read_result(paths)) is not None:
-            results.append(finished)
-            continue
-        # The caller's random numbers and threads are none of our business.
-        with torch.random.fork_rng(devices=[]), _threads(config.threads), _quiet():
-            result = _run_setting(config, name, solution, dataset, paths, progress, on_prediction)
-        results.append(result)
+    with _opened(config, out, resume=resume):
+        for name, solution in zip(config.setting_names, solutions, strict=True):
+            paths = store.setting_paths(out, name)
+            if (finished := store.read_result(paths)) is not None:
+                results.append(finished)
+                continue
+            # The caller's random numbers and threads are none of our business.
+            with torch.random.fork_rng(devices=[]), _threads(config.threads), _quiet():
+                result = _run_setting(
+                    config, name, solution, dataset, paths, progress, on_prediction
+                )
+            results.append(result)
     return results
+
+
+def _opened(
+    config: RunConfig, out: str | os.PathLike[str], *, resume: bool
+) -> contextlib.AbstractContextManager[None]:
+    """Return the block in which this process may write the record; the other devices' read it."""
+    if not _is_main(config):
+        return contextlib.nullcontext()
+    return open_folder(store.run_file(out), "run", _record(config), resume=resume)
 
 
 def _record(config: RunConfig) -> dict[str, Any]:

@@ -12,6 +12,7 @@ A grid needs neither torch nor, in one process, anything but NumPy and SciPy.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import warnings
@@ -274,19 +275,21 @@ def run_grid(
     ------
     ValueError
         If no row could be solved because nothing covers the problem, ``out`` holds something else,
-        or the runner refuses its arguments; nothing has been written then.
+        another process writes there, or the runner refuses its arguments; nothing has been written
+        then.
     """
     from tightframe.parallel import runner
 
     if resume and out is None:
         raise ValueError("resume: given without out, the folder to go on with")
     folder = None if out is None else GridFolder(Path(out), grid)
-    with runner(jobs, scheduler) as run:
+    with contextlib.ExitStack() as stack:
+        run = stack.enter_context(runner(jobs, scheduler))
         if out is None or not grid_file(out).exists():
             _refuse_uncovered(grid.problem)
         rows: list[dict[str, Any] | None] = [None] * len(grid.rows)
         if folder is not None:
-            folder.open(resume=resume)
+            stack.enter_context(folder.open(resume=resume))
             rows = [folder.read_row(i) for i in range(len(grid.rows))]
         missing = [i for i, row in enumerate(rows) if row is None]
         shared = {
@@ -315,9 +318,9 @@ def run_grid(
                 kept = (folder.read_row(i) for i in range(len(rows)))
                 folder.write_table([row for row in kept if row is not None])
             raise
-    finished = [row for row in rows if row is not None]
-    if folder is not None:
-        folder.write_table(finished)
+        finished = [row for row in rows if row is not None]
+        if folder is not None:
+            folder.write_table(finished)
     return finished
 
 
@@ -445,8 +448,8 @@ class GridFolder:
         self._grid = grid
         self._hash = config_hash(grid.to_dict())
 
-    def open(self, *, resume: bool) -> None:
-        """Start the folder, or go on with the same grid; ValueError if it holds something else."""
+    def open(self, *, resume: bool) -> contextlib.AbstractContextManager[None]:
+        """Return the block in which the folder is written, see `runs.folder.open_folder`."""
         from tightframe.runs.folder import environment, open_folder
 
         record = {
@@ -454,7 +457,7 @@ class GridFolder:
             "config": self._grid.to_dict(),
             "environment": environment(_PACKAGES),
         }
-        open_folder(grid_file(self._folder), "grid", record, resume=resume)
+        return open_folder(grid_file(self._folder), "grid", record, resume=resume)
 
     def _row_file(self, index: int) -> Path:
         return self._folder / "rows" / f"{index:05d}.json"

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from tightframe.checks import choice, positive_float, whole_number
+from tightframe.checks import choice, is_several, positive_float, whole_number
 from tightframe.geometry.dense import normalized_distance, seli
 from tightframe.metrics.plain import plain_tensors
 from tightframe.problem.counts import CountsLike
@@ -548,7 +548,7 @@ def _device(device: Any, dtype: torch.dtype) -> torch.device:
 
 def _problem_list(problems: Any) -> list[Problem]:
     given = [problems] if isinstance(problems, Problem) else problems
-    if isinstance(given, str) or not isinstance(given, Iterable):
+    if not is_several(given):
         raise ValueError(f"problems: got {problems!r}, need a tightframe.Problem or several")
     out = list(given)
     for problem in out:
@@ -560,7 +560,7 @@ def _problem_list(problems: Any) -> list[Problem]:
 
 
 def _seed_list(seeds: Any) -> list[int]:
-    if isinstance(seeds, str) or not isinstance(seeds, Iterable):
+    if not is_several(seeds):
         raise ValueError(f"seeds: got {seeds!r}, need whole numbers, for example range(4)")
     out = [whole_number("seeds", seed, 0) for seed in seeds]
     if not out:
