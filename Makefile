@@ -1,7 +1,12 @@
-# Every target sets itself up: a virtual environment in .venv, with the versions of constraints.txt.
+# Every target sets itself up: a virtual environment in .venv, with the versions of constraints.txt,
+# whose files pip checks by their hashes.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Without hashes: which of its builds is right, for a CPU or a GPU, is the machine's choice, and a GPU's
+# needs more packages, whose versions it names itself.
+TORCH := torch==2.13.0
 RUN_DIR ?= demo-run
 
 .DEFAULT_GOAL := help
@@ -13,11 +18,13 @@ help: ## List the targets
 # The stamp is written last, so an interrupted install is done again.
 $(VENV)/.all: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
+	$(PIP) --require-hashes --no-deps -r constraints.txt
+	$(PIP) --no-build-isolation $(TORCH) -e '.[all]'
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.all
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+$(VENV)/.dev: $(VENV)/.all constraints-dev.txt
+	$(PIP) --require-hashes --no-deps -r constraints-dev.txt
+	$(PIP) --no-build-isolation $(TORCH) -e '.[dev]'
 	touch $@
 
 demo: $(VENV)/.all ## Train on digits in two settings and write demo-run/report.html
