@@ -22,7 +22,7 @@ COMMANDS = {
     "reproduce": ["reproduce", "toy"],
 }
 #: What no two runs have in common.
-VOLATILE = {"seconds", "started", "finished", "created", "time", "elapsed"}
+VOLATILE = {"seconds", "started", "finished", "created", "time", "elapsed", "digest"}
 
 
 def _work(name, out, resume, last, told):
@@ -54,8 +54,8 @@ def record(folder):
     found = {}
     for file in sorted(folder.rglob("*")):
         name = str(file.relative_to(folder))
-        if file.name.startswith(".") or not file.is_file():
-            continue
+        if file.name.startswith(".") or not file.is_file() or "logs" in file.parts:
+            continue  # logs tell of every start
         if file.suffix == ".json":
             found[name] = _steady(json.loads(file.read_text()))
         elif file.suffix == ".csv":
@@ -115,8 +115,8 @@ def test_a_killed_path_is_resumed(undisturbed, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 11))
 @pytest.mark.parametrize("name", COMMANDS)
-@pytest.mark.parametrize("seed", range(1, 18))
 def test_killed_work_is_resumed(undisturbed, tmp_path, name, seed):
     whole, events = undisturbed(name)
     assert killed_and_resumed(name, tmp_path, moments_of(seed, events)) == whole
