@@ -77,7 +77,11 @@ def test_a_full_disk_is_told(shell, arguments):
 def test_a_closed_standard_error_spoils_no_output(shell):
     code, out, _ = shell(f"tf {SOLVE} --json 2>&-")
     assert (code, json.loads(out)["status"]) == (0, "optimal")
-    assert shell("tf solve --counts 50 --weight-decay 1 --feature-decay 1 --json 2>&-") == (2, "", "")
+    assert shell("tf solve --counts 50 --weight-decay 1 --feature-decay 1 --json 2>&-") == (
+        2,
+        "",
+        "",
+    )
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that is always full")

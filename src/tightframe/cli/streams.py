@@ -39,7 +39,10 @@ def writing_to_streams(command: Callable[[], int]) -> int:
     if sys.stderr is None:  # `print` would write to standard output instead
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # to the very end
     if sys.stdout is None:
-        print("tightframe: standard output is closed; send it to /dev/null if it is not wanted", file=sys.stderr)
+        print(
+            "tightframe: standard output is closed; send it to /dev/null if it is not wanted",
+            file=sys.stderr,
+        )
         return BAD_INPUT
     sys.stdout, sys.stderr = _checked(sys.stdout), _checked(sys.stderr)
     try:

@@ -144,7 +144,9 @@ def missing(
     places = folders(root)
     choices = " or ".join(_files(layout) for layout in layouts)
     if not places:
-        return ValueError(f"data: {name} is not on this machine; put {choices} into a folder; {_NO_HOME}")
+        return ValueError(
+            f"data: {name} is not on this machine; put {choices} into a folder; {_NO_HOME}"
+        )
     first = places[0]
     searched = ", ".join(str(folder) for folder in places)
     return ValueError(
