@@ -138,7 +138,7 @@ def _refuse_foreign(path: Path, what: str) -> None:
     out = path.parent
     if path.exists() or not os.path.lexists(out):
         return
-    # Names with a dot in front are a lock, or the rest of a process killed while writing the record.
+    # Names with a dot in front are a lock, or the rest of a process killed while writing.
     if not (out.is_dir() and all(entry.name.startswith(".") for entry in out.iterdir())):
         raise ValueError(f"out: {out} is not an empty folder and holds no {what}")
 
