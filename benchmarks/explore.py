@@ -11,9 +11,9 @@ import tempfile
 import threading
 
 from tests.pages.explore.browser import Browser
-from werkzeug.serving import make_server
 
-from tightframe.pages.explore.server import QuietHandler, make_app
+from tightframe.pages.explore.http import Server, listen
+from tightframe.pages.explore.server import make_app
 
 PROBLEMS = {
     "K = 10, 2 groups": "500x5,100x5",
@@ -59,9 +59,7 @@ CLOCK = """
 
 def main():
     """Print a line a problem, view and kind of control."""
-    server = make_server(
-        "127.0.0.1", 0, make_app().server, threaded=True, request_handler=QuietHandler
-    )
+    server = Server(listen(0), make_app().server)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         browser = Browser(folder)

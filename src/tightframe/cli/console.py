@@ -400,15 +400,17 @@ def training_display(console: Console, config: RunConfig) -> Iterator[tuple[Any,
 
 def print_run(console: Console, folder: Path) -> None:
     """Print what a finished run found in every setting."""
+    from tightframe.runs.folder import using_record
     from tightframe.runs.store import load_run
     from tightframe.runs.tables import headline, metric_table
     from tightframe.runs.verdicts import CRITERIA
 
-    for setting in load_run(folder).settings:
-        print_table(replace(metric_table(setting, digits=4), missing=""), console)
-        console.print(headline(setting), highlight=False)
-        for verdict in (setting.result or {}).get("verdicts", []):
-            console.print(f"- {verdict['sentence']}", highlight=False)
+    with using_record(folder, "run"):
+        for setting in load_run(folder).settings:
+            print_table(replace(metric_table(setting, digits=4), missing=""), console)
+            console.print(headline(setting), highlight=False)
+            for verdict in (setting.result or {}).get("verdicts", []):
+                console.print(f"- {verdict['sentence']}", highlight=False)
     console.print(CRITERIA, highlight=False)
 
 

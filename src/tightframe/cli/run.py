@@ -138,6 +138,7 @@ def run(
     At the first the minority classes stay distinct, at the second they must merge. With --resume
     and no other options, the configuration stored in --out is used.
     """
+    from tightframe.runs.folder import using_record
     from tightframe.runs.store import read_run_file, run_file
     from tightframe.runs.train import RunConfig
     from tightframe.runs.train import run as train
@@ -171,7 +172,9 @@ def run(
     else:
         print_run(console, out)
         console.print(f"report: {page}", highlight=False, soft_wrap=True)
-    if any(result["predicted"]["status"] != "optimal" for result in results):
+    with using_record(out, "run"):  # whose finished settings were read
+        statuses = {result["predicted"]["status"] for result in results}
+    if statuses != {"optimal"}:
         raise typer.Exit(NOT_CONVERGED)
 
 

@@ -20,6 +20,7 @@ from tightframe.files import format_json
 from tightframe.pages.page import flatten, render_page, write_page
 from tightframe.reproduce.folder import FigureRecord, Reproduction, load_reproduction
 from tightframe.reproduce.spec import NOT_REPRODUCED, OUTCOMES, REPRODUCED, UNDECIDED, Verdict
+from tightframe.runs.folder import using_record
 
 #: With more maps than this, one at a time is shown and a slider chooses.
 _MAX_MAPS = 4
@@ -61,7 +62,9 @@ def write_reproduction(
         If the folder holds no reproduction or a damaged one.
     """
     path = Path(folder) / "report.html" if out is None else Path(out)
-    return write_page(path, render(load_reproduction(folder)))
+    with using_record(folder, "reproduction"):
+        page = render(load_reproduction(folder))
+    return write_page(path, page)
 
 
 def render(reproduction: Reproduction) -> str:

@@ -17,6 +17,7 @@ from tightframe.figures.plotly import Options, draw
 from tightframe.figures.words import in_words
 from tightframe.pages.page import flatten, render_page, write_page
 from tightframe.problem.problem import Problem
+from tightframe.runs.folder import using_record
 from tightframe.runs.pictures import (
     collapse_charts,
     distance_charts,
@@ -70,7 +71,9 @@ def write_report(
         If the folder holds no run or a damaged one.
     """
     path = Path(run_folder) / "report.html" if out is None else Path(out)
-    return write_page(path, render(load_run(run_folder)))
+    with using_record(run_folder, "run"):
+        page = render(load_run(run_folder))
+    return write_page(path, page)
 
 
 def render(run: RunRecord) -> str:

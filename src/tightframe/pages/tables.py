@@ -11,6 +11,7 @@ from tightframe.figures.formats import table_format
 from tightframe.figures.table import Column, Table
 from tightframe.files import replacing
 from tightframe.reproduce.folder import load_reproduction, reproduction_file
+from tightframe.runs.folder import using_record
 from tightframe.runs.store import load_run
 from tightframe.runs.tables import group_table, metric_table
 
@@ -41,12 +42,14 @@ def write_tables(folder: str | os.PathLike[str], format: str = "latex") -> list[
     """
     ending, write = table_format(format)
     home = Path(folder)
-    tables = _of_reproduction(home) if reproduction_file(home).exists() else _of_run(home)
+    of = _of_reproduction if reproduction_file(home).exists() else _of_run
+    with using_record(home, "reproduction" if of is _of_reproduction else "run"):
+        texts = {name: write(replace(table, name=name)) for name, table in of(home)}
     paths = []
-    for name, table in tables:
+    for name, text in texts.items():
         path = home / "tables" / f"{name}.{ending}"
         with replacing(path) as temporary:
-            temporary.write_text(write(replace(table, name=name)), encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8")
         paths.append(path)
     return paths
 

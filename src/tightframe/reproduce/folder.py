@@ -22,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -49,7 +50,7 @@ from tightframe.reproduce.spec import (
 )
 from tightframe.reproduce.tasks import Output, failed_row, run_task, seeded
 from tightframe.runs.config import DEVICES
-from tightframe.runs.folder import config_hash, environment, open_folder, read_record
+from tightframe.runs.folder import config_hash, environment, open_folder, read_record, using_record
 from tightframe.runs.store import write_parquet
 
 #: Version of the layout above, stored in ``reproduce.json``.
@@ -354,7 +355,9 @@ class _Folder:
         file = reproduction_file(self._out)
         with open_folder(file, "reproduction", record, resume=resume):
             stored = read_json(file)
-            if stored["figures"] != (merged := {**stored["figures"], **figures}):
+            with using_record(self._out, "reproduction"):
+                merged = {**stored["figures"], **figures}
+            if stored["figures"] != merged:
                 write_json(file, {**stored, "figures": merged})
             yield
 
@@ -455,6 +458,8 @@ class _Folder:
 
 
 def _figure_folder(out: Path, name: str) -> Path:
+    if re.fullmatch(r"[\w-]+/[\w-]+", name) is None:  # as none is that is known
+        raise ValueError(f"figures: got {name!r}, need PAPER/FIGURE")
     paper, _, figure = name.partition("/")
     return out / "figures" / paper / figure
 
@@ -559,12 +564,14 @@ def load_reproduction(folder: str | os.PathLike[str]) -> Reproduction:
     out = Path(folder)
     keys = {"format", "config", "config_hash", "environment", "figures"}
     record = read_record(reproduction_file(out), "reproduction", FORMAT, keys)
+    with using_record(out, "reproduction"):
+        figures = [_read_figure(out, name, told) for name, told in record["figures"].items()]
     return Reproduction(
         folder=out,
         config=record["config"],
         config_hash=record["config_hash"],
         environment=record["environment"],
-        figures=tuple(_read_figure(out, name, told) for name, told in record["figures"].items()),
+        figures=tuple(figures),
     )
 
 

@@ -16,6 +16,7 @@ from tightframe.figures.mpl import (
     table_height,
 )
 from tightframe.reproduce.folder import FigureRecord, load_reproduction
+from tightframe.runs.folder import using_record
 
 #: At most so many maps stand in one row of a picture.
 _COLUMNS = 5
@@ -44,8 +45,9 @@ def save_reproduction_plots(
         If a format is not allowed, or the folder holds no reproduction.
     """
     formats = check_formats(formats)
-    records = load_reproduction(folder).figures
-    return [path for record in records for path in save_figure_plot(record, formats)]
+    with using_record(folder, "reproduction"):
+        records = load_reproduction(folder).figures
+        return [path for record in records for path in save_figure_plot(record, formats)]
 
 
 def save_figure_plot(record: FigureRecord, formats: Sequence[str] = ("png",)) -> list[Path]:

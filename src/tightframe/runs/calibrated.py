@@ -12,6 +12,7 @@ from tightframe.advice.calibrate import Calibration, calibrate
 from tightframe.files import read_arrays
 from tightframe.problem.labels import label_counts
 from tightframe.problem.problem import Problem
+from tightframe.runs.folder import using_record
 from tightframe.runs.store import load_run
 
 
@@ -63,8 +64,9 @@ def _of_run(folder: Path, setting: str | None, options: dict[str, Any]) -> Calib
     record = settings.get(setting or next(iter(settings), ""))
     if record is None:
         raise ValueError(f"setting: got {setting!r}, {folder} has {names or 'none'}")
-    if record.problem is None or record.final is None:
-        raise ValueError(f"setting: {record.name} of {folder} has not been trained to the end")
-    final = record.final
-    bias = None if record.problem.bias == "none" else final["bias"]
-    return calibrate(record.problem, final["weight"], final["features"], final["labels"], bias)
+    with using_record(folder, "run"):
+        if record.problem is None or record.final is None:
+            raise ValueError(f"setting: {record.name} of {folder} has not been trained to the end")
+        final = record.final
+        bias = None if record.problem.bias == "none" else final["bias"]
+        return calibrate(record.problem, final["weight"], final["features"], final["labels"], bias)

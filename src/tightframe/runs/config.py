@@ -417,7 +417,7 @@ class RunConfig:
         Raises
         ------
         ValueError
-            If a name is not an argument, or a value is out of range.
+            If a name is not an argument, or a value is out of range or of no use.
         """
         known = [f.name for f in dataclasses.fields(cls)]
         unknown = sorted(set(values) - set(known))
@@ -425,7 +425,10 @@ class RunConfig:
             raise ValueError(
                 f"{unknown[0]}: not an argument of RunConfig, there are {', '.join(known)}"
             )
-        return cls(**values)
+        try:
+            return cls(**values)
+        except (TypeError, AttributeError, LookupError) as error:
+            raise ValueError(f"config: not that of a run ({error})") from error
 
     def replace(self, **changes: Any) -> RunConfig:
         """Return a copy with some arguments changed.

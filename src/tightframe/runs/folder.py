@@ -97,6 +97,35 @@ def read_record(path: Path, what: str, layout: int, keys: Collection[str]) -> di
 
 
 @contextlib.contextmanager
+def using_record(folder: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Make whatever the use of a folder's record ends in a ValueError that names the folder.
+
+    Its files are read for what they are; that a number in them is a number shows where it is
+    used, in hundreds of places, and is never wrong unless somebody has changed it.
+
+    Parameters
+    ----------
+    folder : path-like
+    what : str
+        As in `read_record`.
+
+    Raises
+    ------
+    ValueError
+    """
+    try:
+        yield
+    except ValueError as error:
+        if os.fspath(folder) in str(error):
+            raise
+        raise ValueError(f"{os.fspath(folder)}: {error}") from error
+    except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise ValueError(
+            f"{os.fspath(folder)}: not the record of a {what} ({type(error).__name__}: {error})"
+        ) from error
+
+
+@contextlib.contextmanager
 def open_folder(
     path: Path, what: str, record: Mapping[str, Any], *, resume: bool
 ) -> Iterator[None]:
@@ -138,7 +167,7 @@ def _refuse_foreign(path: Path, what: str) -> None:
     out = path.parent
     if path.exists() or not os.path.lexists(out):
         return
-    # Names with a dot in front are a lock, or the rest of a process killed while writing the record.
+    # Names with a dot in front are a lock, or the rest of a process killed while writing.
     if not (out.is_dir() and all(entry.name.startswith(".") for entry in out.iterdir())):
         raise ValueError(f"out: {out} is not an empty folder and holds no {what}")
 

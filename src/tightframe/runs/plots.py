@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tightframe.figures.mpl import check_formats, draw, save_figures
+from tightframe.runs.folder import using_record
 from tightframe.runs.pictures import setting_sheets, summary_sheet
 from tightframe.runs.store import RunRecord
 
@@ -35,10 +36,11 @@ def save_plots(
         If a format is not allowed.
     """
     target, formats = Path(folder), check_formats(formats)
-    paths = save_figures(draw(summary_sheet(run)), target / "summary", formats, dpi=100)
-    for setting in run.settings:
-        if setting.prediction is None and setting.history is None:
-            continue  # the summary says that it was not started
-        for name, sheet in setting_sheets(setting).items():
-            paths += save_figures(draw(sheet), target / f"{setting.name}-{name}", formats)
+    with using_record(run.folder, "run"):
+        paths = save_figures(draw(summary_sheet(run)), target / "summary", formats, dpi=100)
+        for setting in run.settings:
+            if setting.prediction is None and setting.history is None:
+                continue  # the summary says that it was not started
+            for name, sheet in setting_sheets(setting).items():
+                paths += save_figures(draw(sheet), target / f"{setting.name}-{name}", formats)
     return paths

@@ -104,7 +104,7 @@ def _acquired(folder: Path, name: str) -> Any:
     """Return the folder's lock, held; None where the file system has no locks."""
     from filelock import FileLock, SoftFileLock, Timeout
 
-    lock = FileLock(folder / LOCK)
+    lock: Any = FileLock(folder / LOCK)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of filelock, which falls back to files as marks:

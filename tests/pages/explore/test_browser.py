@@ -10,12 +10,12 @@ import pytest
 pytest.importorskip("dash")
 pytest.importorskip("websocket")
 
-from werkzeug.serving import make_server
 
 import tightframe as tf
 from tests.pages.explore import browser as driver
 from tests.pages.explore import files
-from tightframe.pages.explore.server import QuietHandler, make_app
+from tightframe.pages.explore.http import Server, listen
+from tightframe.pages.explore.server import make_app
 from tightframe.pages.explore.state import VIEWS, State
 
 pytestmark = [
@@ -26,9 +26,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def url():
-    server = make_server(
-        "127.0.0.1", 0, make_app().server, threaded=True, request_handler=QuietHandler
-    )
+    server = Server(listen(0), make_app().server)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{server.port}/"

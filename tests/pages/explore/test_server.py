@@ -1,10 +1,12 @@
 import io
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import urllib.request
+from dataclasses import asdict
 
 import pytest
 
@@ -71,6 +73,135 @@ def test_upload(client, tmp_path):
     refused = post(client, "/upload?name=x.npz", io.BytesIO(b"no zip")).json
     assert set(refused) == {"message"}
     assert "x.npz: not an .npz file" in refused["message"]
+
+
+# -- callbacks -------------------------------------------------------------------------------------
+
+CALLBACK = "/_dash-update-component"
+
+
+@pytest.fixture(scope="module")
+def callbacks(client):
+    """Every callback of the server as the browser asks for it, with the page's first values."""
+    values = asdict(State()) | {"theme": "light", "file": None, "url": "", "advise": 1}
+    values["later"] = {"state": asdict(State(view="path")), "theme": "light"}
+
+    def places(wanted):
+        return [place | {"value": values[place["id"]]} for place in wanted]
+
+    asked = []
+    for known in get(client, "/_dash-dependencies").json:
+        if known["clientside_function"] is None:
+            outputs = [
+                dict(zip(("id", "property"), name.rsplit(".", 1), strict=True))
+                for name in known["output"].strip(".").split("...")
+            ]
+            asked.append(
+                {
+                    "output": known["output"],
+                    "outputs": outputs if known["output"].startswith("..") else outputs[0],
+                    "inputs": places(known["inputs"]),
+                    "state": places(known["state"]),
+                    "changedPropIds": ["{id}.{property}".format(**known["inputs"][0])],
+                }
+            )
+    return asked
+
+
+def call(client, body):
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return post(client, CALLBACK, data, **{"Content-Type": JSON})
+
+
+def test_every_callback_is_answered(client, callbacks, capfd):
+    assert len(callbacks) == 4
+    for body in callbacks:
+        assert call(client, body).status_code == 200
+    less = {name: value for name, value in callbacks[0].items() if name != "state"}
+    assert call(client, less).status_code == 200  # as the browser has it where there is none
+    assert capfd.readouterr() == ("", "")
+
+
+NO_CALLBACKS = [
+    *(b"", b"{", b"\xff", b"[" * 100_000, b"1" * 5000, b'"x"', b"null", b"[]", b"{}", b"0"),
+    *({"output": x} for x in (None, 1, [], {}, "", "..", "theme.data", "x.y", "link.href")),
+]
+
+
+@pytest.mark.parametrize("body", NO_CALLBACKS)
+def test_what_is_no_callback_is_refused(client, capfd, body):
+    assert call(client, body).status_code == 400
+    assert capfd.readouterr() == ("", "")
+
+
+def test_another_kind_of_content_is_refused(client, capfd):
+    assert post(client, CALLBACK, b"{}", **{"Content-Type": "text/plain"}).status_code == 415
+    assert capfd.readouterr() == ("", "")
+
+
+ODD = (None, 1, "x", True, [], {}, [[]], [None], [{}], [[{}]], {"id": "counts"}, [1.5])
+
+
+def test_spoilt_callbacks_are_refused(client, callbacks, capfd):
+    """Every entry of every callback in turn, by everything that it is not."""
+    for good in callbacks:
+        for name in ("outputs", "inputs", "state", "changedPropIds"):
+            for value in ODD:
+                if value == [] and not good[name]:
+                    continue  # as it is
+                answer = call(client, good | {name: value})
+                allowed = {400} if name != "changedPropIds" or value != [] else {200}
+                assert answer.status_code in allowed, (good["output"], name, value)
+        for name in ("inputs", "state"):
+            for i, place in enumerate(good[name]):
+                for key in place:
+                    for value in (["x"], {"x": 1}, "\ud800", True if key != "value" else [None]):
+                        spoilt = [*good[name]]
+                        spoilt[i] = place | {key: value}
+                        assert call(client, good | {name: spoilt}).status_code == 400
+                less = good[name][:i] + good[name][i + 1 :]
+                assert call(client, good | {name: less}).status_code == 400
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"state": None}, 400),
+        ({"state": {}}, 400),
+        ({"theme": 1}, 400),
+        ({"more": 1}, 400),
+        ({"state": asdict(State()) | {"counts": 5}}, 400),
+        ({"state": asdict(State()) | {"view": "nothing"}}, 400),
+        ({"state": asdict(State()) | {"more": ""}}, 400),
+        ({"state": asdict(State(view="path", counts="nonsense"))}, 200),
+        ({"state": asdict(State(view="phase", weight_decay="-1"))}, 200),
+    ],
+)
+def test_spoilt_second_steps_are_refused_or_told(client, callbacks, capfd, change, code):
+    (good,) = [body for body in callbacks if body["inputs"][0]["id"] == "later"]
+    place = good["inputs"][0]
+    answer = call(client, good | {"inputs": [place | {"value": place["value"] | change}]})
+    assert answer.status_code == code
+    if code == 200:
+        assert b"need" in answer.data or b"cannot read" in answer.data
+    assert capfd.readouterr() == ("", "")
+
+
+# -- addresses -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["localhost:9000", "evil.example", "<script>:8050"])
+def test_under_another_address_the_page_says_which_are_allowed(client, host):
+    answer = get(client, host=host)
+    assert answer.status_code == 403
+    assert "http://127.0.0.1:8050/" in answer.text
+    assert "http://localhost:8050/" in answer.text
+    assert "ssh -L 8050:127.0.0.1:8050" in answer.text
+    assert "script" not in answer.text
+
+
+# -- the command -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("port", ["-1", "65536"])

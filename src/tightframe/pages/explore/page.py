@@ -276,7 +276,11 @@ def connect(app: Dash, shelf: Shelf) -> None:
     def show_later(request: dict[str, Any], file: str | None) -> dict[str, Any]:
         state = State(**request["state"])
         result: dict[str, Any] = dict.fromkeys(_LATER, no_update)
-        return result | solved_later(state, _ink(request["theme"]), shelf.get(file))
+        try:
+            return result | solved_later(state, _ink(request["theme"]), shelf.get(file))
+        except (ValueError, MemoryError) as error:
+            graph = "phase-graph" if state.view == "phase" else "path-graph"
+            return result | {f"{graph}-text": _line(error)}
 
     @app.callback(
         output=Output("advice", "children"),

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import warnings
 import webbrowser
 from pathlib import Path
 from typing import Any, NoReturn
 
 from dash import Dash
+from dash.exceptions import DependencyException
 from flask import Response, abort, jsonify, request
-from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+from werkzeug.exceptions import NotFound
 
 from tightframe.figures.style import DARK, LIGHT, Ink
+from tightframe.pages.explore.http import HOST, Server, listen
 from tightframe.pages.explore.page import connect, layout
+from tightframe.pages.explore.requests import CALLBACK, require_callback
 from tightframe.pages.explore.upload import MAX_UPLOAD, Shelf
 from tightframe.solve import NotConvergedWarning
-
-HOST = "127.0.0.1"
 
 #: Most bytes of any request but a file.
 MAX_REQUEST = 2**20
@@ -54,13 +54,21 @@ def make_app() -> Dash:
         "form-action 'none'; frame-ancestors 'none'"
     )
 
-    def only_this_page() -> None:
+    def only_this_page() -> Response | None:
         # A name that someone else's server resolves to 127.0.0.1 is not ours (DNS rebinding).
         port = request.environ["SERVER_PORT"]
-        hosts = {f"{name}:{port}" for name in (HOST, "localhost")}
+        hosts = [f"{name}:{port}" for name in (HOST, "localhost")]
         origin = request.headers.get("Origin")
         if request.host not in hosts or origin not in (None, *(f"http://{h}" for h in hosts)):
-            abort(403)
+            return Response(_elsewhere(port), 403)
+        return None
+
+    def only_callbacks() -> None:
+        if request.path == CALLBACK and request.method == "POST":
+            try:
+                require_callback(request.get_json(), app.callback_map)
+            except (ValueError, RecursionError) as error:
+                abort(400, str(error))
 
     def seal(response: Response) -> Response:
         response.headers["Content-Security-Policy"] = policy
@@ -82,6 +90,8 @@ def make_app() -> Dash:
         return jsonify(key=key, counts=measured.counts)
 
     server.before_request(only_this_page)
+    server.before_request(only_callbacks)
+    server.register_error_handler(DependencyException, lambda _: NotFound())
     server.after_request(seal)
     server.add_url_rule("/upload", view_func=upload, methods=["POST"])
     return app
@@ -106,8 +116,8 @@ def serve(port: int = 8050, open_browser: bool = True) -> NoReturn:
     """
     if not 0 <= port <= 65535:
         raise ValueError(f"port: got {port}, need a whole number from 0 to 65535")
-    with _listen(port) as listening:
-        server = _make_server(listening)
+    with listen(port) as listening:
+        server = Server(listening, make_app().server)
         warnings.simplefilter("ignore", NotConvergedWarning)  # the page says so itself
         url = f"http://{HOST}:{server.port}/"
         print(f"tightframe explore: {url} (Ctrl-C ends it)", flush=True)
@@ -117,39 +127,24 @@ def serve(port: int = 8050, open_browser: bool = True) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _listen(port: int) -> socket.socket:
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    if os.name == "posix":  # elsewhere this would share a port that is in use
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((HOST, port))
-        listening.listen(64)
-    except OSError as error:
-        listening.close()
-        raise ValueError(
-            f"port: got {port}, which cannot be used ({error.strerror}); give another one, or 0 "
-            "for any free one"
-        ) from None
-    return listening
-
-
-def _make_server(listening: socket.socket) -> BaseWSGIServer:
-    port = listening.getsockname()[1]
-    return make_server(
-        HOST,
-        port,
-        make_app().server,
-        threaded=True,
-        request_handler=QuietHandler,
-        fd=listening.fileno(),
+def _elsewhere(port: str) -> str:
+    """Return the page that is shown under any address but the page's own."""
+    links = " and ".join(
+        f'<a href="http://{name}:{port}/">http://{name}:{port}/</a>' for name in (HOST, "localhost")
     )
-
-
-class QuietHandler(WSGIRequestHandler):
-    """Prints no line for every request."""
-
-    def log_request(self, *rest: Any, **more: Any) -> None:
-        """Print nothing."""
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><title>tightframe explore</title></head>
+<body>
+<h1>tightframe explore</h1>
+<p>This page answers under {links} only, so that no other web page can use it.</p>
+<p>Through a tunnel, give both ends the same port:</p>
+<pre>ssh -L {port}:{HOST}:{port} MACHINE</pre>
+<p>For another port here, start it there with that one: <code>tightframe explore --port PORT</code>.
+</p>
+</body>
+</html>
+"""
 
 
 def _on_error(error: Exception) -> None:
