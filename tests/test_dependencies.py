@@ -38,14 +38,14 @@ WORDS = {
 def licences(name):
     """Return the licences of an installed package, by its metadata; of alternatives one."""
     metadata = importlib.metadata.metadata(name)
-    text = metadata["License-Expression"]
+    text = metadata.get("License-Expression")
     if text is None:
         classified = [
             line.rpartition(" :: ")[2]
             for line in metadata.get_all("Classifier") or []
             if line.startswith("License :: ")
         ]
-        text = " AND ".join(classified) or metadata["License"] or "none"
+        text = " AND ".join(classified) or metadata.get("License") or "none"
     found = set()
     for part in re.split(r"\s+AND\s+", text.strip()):
         choices = [

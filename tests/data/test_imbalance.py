@@ -141,6 +141,8 @@ def test_random_labels_keep_inputs_counts_and_test_samples(digits):
         (lambda d: step_counts(10, 100, ratio=10, fraction=1.0), "fraction: got 1.0"),
         (lambda d: step_counts(1, 100, ratio=10), "num_classes: got 1"),
         (lambda d: long_tailed_counts(10, 0, 10), "majority: got 0"),
+        (lambda d: step_counts(10**30, 100, ratio=10), "num_classes: got 1000.*at most 10000000"),
+        (lambda d: long_tailed_counts(10, 10**400, 10), "majority: got 1000.*at most"),
         (lambda d: long_tailed_counts(10, 10, float("nan")), "ratio: got nan"),
         (lambda d: long_tailed_counts(10, 10, float("inf")), "ratio: got inf"),
     ],

@@ -69,7 +69,7 @@ def lines_of(material, results):
     out = str(results / "out")
     train = {
         **{"--out": out, "--counts": "4x5,2x5", "--epochs": "1", "--hidden": "4"},
-        **{"--weight-decay": "0.02", "--feature-decay": "0.0002", "--feature-dim": "3"},
+        **{"--weight-decay": "0.02", "--feature-decay": "0.0002", "--feature-dim": "9"},
     }
     features, logits = str(material / "features.npz"), str(material / "logits.npz")
     return {

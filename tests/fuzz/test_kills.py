@@ -111,7 +111,7 @@ def moments_of(seed, events):
 
 def test_a_killed_path_is_resumed(undisturbed, tmp_path):
     whole, events = undisturbed("path")
-    assert killed_and_resumed("path", tmp_path, moments_of(0, events)) == whole
+    assert killed_and_resumed("path", tmp_path, moments_of(0, events)[:1]) == whole
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.checks import plain_number, whole_number
+from tightframe.checks import plain_number, shortened, whole_number
 from tightframe.data.dataset import Dataset, pick, require_dataset
 from tightframe.problem.counts import CountsLike, counts_array, num_classes, parse_counts
 
@@ -49,8 +49,7 @@ def step_counts(
     ValueError
         If an argument is out of range, or not exactly one of ``ratio`` and ``minority`` is given.
     """
-    num_classes = whole_number("num_classes", num_classes, 2)
-    majority = whole_number("majority", majority, 1)
+    num_classes, majority = _sizes(num_classes, majority)
     if (ratio is None) == (minority is None):
         raise ValueError("ratio, minority: give exactly one of the two")
     if ratio is not None:
@@ -88,8 +87,7 @@ def long_tailed_counts(num_classes: int, majority: int, ratio: float) -> tuple[i
     ValueError
         If an argument is out of range.
     """
-    num_classes = whole_number("num_classes", num_classes, 2)
-    majority = whole_number("majority", majority, 1)
+    num_classes, majority = _sizes(num_classes, majority)
     ratio = _ratio(ratio)
     return tuple(
         max(1, round(majority * ratio ** (-k / (num_classes - 1)))) for k in range(num_classes)
@@ -227,6 +225,15 @@ def _take(dataset: Dataset, chosen: NDArray[np.intp]) -> Dataset:
         train_inputs=dataset.train_inputs[chosen],
         train_labels=dataset.train_labels[chosen],
     )
+
+
+def _sizes(num_classes: int, majority: int) -> tuple[int, int]:
+    sizes = whole_number("num_classes", num_classes, 2), whole_number("majority", majority, 1)
+    # A count a class is written out, and counts are exact as floats.
+    for name, size, most in zip(("num_classes", "majority"), sizes, (10**7, 2**53), strict=True):
+        if size > most:
+            raise ValueError(f"{name}: got {shortened(str(size))}, need at most {most}")
+    return sizes
 
 
 def _ratio(ratio: float) -> float:
