@@ -4,6 +4,7 @@ import os
 import zipfile
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -156,3 +157,143 @@ def test_garbage_is_named_with_a_limit_too(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=f"{name}: not a"):
         files.read_arrays(tmp_path / name, limit=2**20)
+
+
+# -- whatever a reader raises ----------------------------------------------------------------------
+
+READERS = {
+    "x.json": files.read_json,
+    "x.npz": files.read_arrays,
+    "x.safetensors": files.read_arrays,
+    "x.npy": files.read_npy,
+    "x.csv": files.read_table,
+    "x.parquet": files.read_table,
+}
+
+
+def npy(header):
+    """Return a file that NumPy's reader takes for an array with such a header."""
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode("latin-1")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (3,), }('\n",  # tokenize.TokenError
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (3L,), }\\\n",
+        "{'descr': '<f8', 'fortran_order': 0, 'shape': (3,), }\n",
+        "{'descr': ('<f8', ('x',)), 'fortran_order': False, 'shape': (3,), }\n",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (-3,), }\n",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (True,), }\n",
+        "{" * 500 + "\n",
+        "-" * 2000 + "1\n",
+        "\x00\n",
+        "\n",
+    ],
+)
+def test_damaged_headers_are_named(tmp_path, header):
+    content = npy(header)
+    (tmp_path / "x.npy").write_bytes(content)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("a.npy", content)
+    with pytest.raises(ValueError, match=r"x\.npy: not an \.npy file of numbers") as error:
+        files.read_npy(tmp_path / "x.npy")
+    assert "\n" not in str(error.value)
+    for limit in (None, 2**20):
+        with pytest.raises(ValueError, match=r"x\.npz: not an \.npz file of arrays"):
+            files.read_npz(tmp_path / "x.npz", limit)
+
+
+@pytest.mark.filterwarnings("error")
+def test_files_of_python_2_are_read_without_a_word(tmp_path):
+    header = "{'descr': '<f8', 'fortran_order': False, 'shape': (2L,), }\n"
+    (tmp_path / "x.npy").write_bytes(npy(header) + np.arange(2.0).tobytes())
+    assert files.read_npy(tmp_path / "x.npy").tolist() == [0, 1]
+
+
+def test_an_archive_is_no_array(tmp_path):
+    files.write_npz(tmp_path / "x.npz", a=np.eye(2))
+    (tmp_path / "x.npz").rename(tmp_path / "x.npy")
+    with pytest.raises(ValueError, match=r"x\.npy: not an \.npy file of numbers \(it is an arch"):
+        files.read_npy(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_mutated_files_are_read_or_named(tmp_path, name):
+    arrays = {"labels": np.arange(8), "x": np.eye(3)}
+    table = pd.DataFrame({"labels": np.arange(8), "x": ["a", "b"] * 4})
+    {
+        "x.json": lambda path: files.write_json(path, {"a": [1, {"b": None}], "c": "d"}),
+        "x.npz": lambda path: np.savez(path, **arrays),
+        "x.safetensors": lambda path: save_file(
+            {k: torch.tensor(v) for k, v in arrays.items()}, path
+        ),
+        "x.npy": lambda path: np.save(path, arrays["x"]),
+        "x.csv": lambda path: table.to_csv(path),
+        "x.parquet": lambda path: table.to_parquet(path),
+    }[name](path := tmp_path / name)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    signs = np.frombuffer(b"(){}[]',:\"\\ \n#019-eEOfix<>|\0\xff", np.uint8)
+    refused = 0
+    for _ in range(200):
+        content = np.frombuffer(whole, np.uint8).copy()
+        content[rng.integers(len(content), size=3)] = rng.choice(signs, 3)
+        content = np.delete(content, rng.integers(len(content), size=rng.integers(3)))
+        path.write_bytes(content.tobytes()[: rng.integers(2) * len(whole) or len(whole)])
+        message = refusal(READERS[name], path)
+        assert not message or (message.startswith(f"{path}: ") and "\n" not in message)
+        refused += bool(message)
+    assert refused > 10 or name == "x.csv"
+
+
+def refusal(read, path):
+    """Return what a reader says against a file; nothing where it reads it."""
+    try:
+        read(path)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("depth", [101, 900, 100_000])
+def test_json_is_not_nested_without_end(tmp_path, depth):
+    for opening, closing in (("[", "]"), ('{"a":', "}")):
+        (tmp_path / "x.json").write_text(opening * depth + "1" + closing * depth)
+        with pytest.raises(ValueError, match=r"x\.json: not a JSON file \("):
+            files.read_json(tmp_path / "x.json")
+
+
+def test_json_of_our_own_depth_is_read(tmp_path):
+    value = 1
+    for _ in range(40):
+        value = {"a": [value]}
+    files.write_json(tmp_path / "x.json", value)
+    assert files.read_json(tmp_path / "x.json") == value
+
+
+def test_json_with_a_number_without_end_is_named(tmp_path):
+    (tmp_path / "x.json").write_text("1" * 5000)
+    with pytest.raises(ValueError, match=r"x\.json: not a JSON file"):
+        files.read_json(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ValueError, match="is no regular file"):
+        READERS[name](tmp_path / name)
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match="is a folder, need a file"):
+        READERS[name](tmp_path / name)
+    (tmp_path / name).rmdir()
+    with pytest.raises(ValueError, match="no such file"):
+        READERS[name](tmp_path / name)
+
+
+def test_names_of_arrays(tmp_path):
+    files.write_npz(tmp_path / "x.npz", a=np.eye(2), b=np.eye(2))
+    assert files.npz_names(tmp_path / "x.npz") == ["a", "b"]
+    (tmp_path / "y.npz").write_bytes(b"PK no archive")
+    assert files.npz_names(tmp_path / "y.npz") == files.npz_names(tmp_path / "z.npz") == []

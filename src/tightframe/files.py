@@ -209,7 +209,8 @@ def read_npz(path: str | os.PathLike[str], limit: int | None = None) -> dict[str
     with reading(path, "an .npz file of arrays"):
         if limit is not None:
             _require_within(os.fspath(path), _npz_bytes(path, limit), limit)
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, because NumPy does not close what it finds to be damaged.
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
 
 

@@ -1,4 +1,5 @@
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,28 @@ def test_home_is_the_cache_where_xdg_says_nothing(no_places, tmp_path, monkeypat
         monkeypatch.setenv("XDG_CACHE_HOME", value)
         assert len(load("mnist").train_labels) == 40
     monkeypatch.delenv("XDG_CACHE_HOME")
+    assert len(load("mnist").train_labels) == 40
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks up the user by number")
+def test_without_a_home_there_is_no_cache(no_places, tmp_path, monkeypatch):
+    def unknown(number):
+        raise KeyError(number)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ValueError, match="this user has no home folder, and so no cache"):
+        load("mnist")
+    with pytest.raises(ValueError, match="mnist can be downloaded to no place"):
+        load("mnist", download=True)
+    with pytest.raises(ValueError, match="root: got '~/sets', but there is no such home"):
+        load("mnist", root="~/sets")
+    monkeypatch.setenv("TIGHTFRAME_DATA", "~/sets")
+    with pytest.raises(ValueError, match="TIGHTFRAME_DATA: got '~/sets', but there is no such"):
+        load("mnist")
+    files.write_mnist(tmp_path / "mnist")
+    monkeypatch.setenv("TIGHTFRAME_DATA", str(tmp_path))
     assert len(load("mnist").train_labels) == 40
 
 

@@ -36,6 +36,11 @@ def spoilt(name, value):
         (spoilt("labels", lambda y: np.where(y == 1, 0, y)), "class 1"),
         (spoilt("features", lambda h: np.where(h == h[3, 1], np.nan, h)), "features"),
         (spoilt("weight", lambda w: w * np.inf), "weight"),
+        (
+            spoilt("weight", lambda w: w * 1e300),
+            r"weight: largest entry is \S+, need at most 1e\+140",
+        ),
+        (spoilt("bias", lambda _: np.full(3, 1e200)), r"bias: largest entry is 1e\+200, need at"),
         (spoilt("bias", lambda _: np.ones(2)), "bias"),
         (spoilt("bias", lambda _: np.ones(3)), "bias: got a non-zero bias"),
         (

@@ -57,7 +57,7 @@ def _assignment(text: str | tuple[str, Any]) -> tuple[str, Any]:
         raise typer.BadParameter(f"got {text!r}, need NAME=VALUE")
     try:
         return name, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return name, value
 
 

@@ -85,7 +85,7 @@ def check_network(
         raise ValueError(f"network_options: got {options!r}, need a mapping of names to values")
     try:
         values: dict[str, Any] = json.loads(json.dumps(dict(options), allow_nan=False))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"network_options: not JSON-ready ({error})") from None
     if foreign is not None:
         return values
