@@ -48,7 +48,8 @@ def training_settings(source: Any) -> TrainingSettings:
         A file, JSON, YAML or TOML: a Lightning command's ``config.yaml``, timm's ``args.yaml``, or
         what Hugging Face's ``TrainingArguments.to_json_string()`` returns. Such a mapping, an
         object with ``to_dict`` (``TrainingArguments``), or a PyTorch optimiser. Files are read as
-        YAML 1.2 and JSON define them, so that ``5e-4`` is a number and ``"5e-4"`` is text.
+        YAML 1.2 and JSON define them, so that ``5e-4`` is a number and ``"5e-4"`` is text. Where no
+        optimiser is named, the decay is taken for a penalty, as that of SGD and Adam is.
 
     Raises
     ------
