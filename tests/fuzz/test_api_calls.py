@@ -64,6 +64,7 @@ def workable():
     labels = np.repeat(np.arange(3), [5, 5, 3])
     weight = rng.normal(size=(3, 4))
     features = 3 * weight[labels] + 0.1 * rng.normal(size=(13, 4))
+    trained = tf.solve(problem)
     square = rng.normal(size=(3, 3))
     moments = tf.metrics.ClassMoments(3, 4).update(features, labels)
     means, point = rng.normal(size=(4, 3)), rng.normal(size=(3, 4))
@@ -85,7 +86,8 @@ def workable():
         tf.rank_changes: {"problem": problem, "points": 5, "lowest": 1e-3},
         tf.advise: {"problem": problem, "margin": 1.0, "angle": None, "tol": 1e-6},
         tf.calibrate: {
-            **{"problem": problem, "weight": weight, "features": features, "labels": labels},
+            **{"problem": problem, "weight": trained.weights[0], "labels": labels},
+            "features": trained.class_means.T[labels],
             "bias": None,
         },
         tf.certify_svm: {"counts": "5x2,3", "logits": None},
@@ -223,6 +225,7 @@ def fuzz(seed, calls):
     assert not found, "\n".join(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", workable(), ids=lambda f: f"{f.__module__}.{f.__name__}")
 def test_what_is_started_from_works(function):
     assert check(function, workable()[function]) is None

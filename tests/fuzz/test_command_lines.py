@@ -161,7 +161,7 @@ QUICK = ["solve", "thresholds", "path", "certify", "advise", "explore", "reprodu
 
 def test_a_sample_of_command_lines(capfd, material, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    fuzz(capfd, material, tmp_path, 0, 30, QUICK)
+    fuzz(capfd, material, tmp_path, 0, 20, QUICK)
 
 
 @pytest.mark.slow

@@ -81,7 +81,7 @@ def fuzz_files(capfd, files, folder, seed, calls):
 
 
 def test_a_sample_of_damaged_files(capfd, files, tmp_path):
-    fuzz_files(capfd, files, tmp_path, 0, 40)
+    fuzz_files(capfd, files, tmp_path, 0, 30)
 
 
 @pytest.mark.slow

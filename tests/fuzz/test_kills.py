@@ -109,11 +109,6 @@ def moments_of(seed, events):
     return [int(rng.integers(1, events + 1)) for _ in range(rng.integers(1, 4))]
 
 
-def test_a_killed_path_is_resumed(undisturbed, tmp_path):
-    whole, events = undisturbed("path")
-    assert killed_and_resumed("path", tmp_path, moments_of(0, events)[:1]) == whole
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 11))
 @pytest.mark.parametrize("name", COMMANDS)
