@@ -310,7 +310,7 @@ def test_measure_prints_no_distance_of_a_zero_classifier(command, tmp_path):
     np.savez(tmp_path / "x.npz", **{**_network(), "weight": np.zeros((3, 4))})
     code, out, _ = command("measure", tmp_path / "x.npz")
     assert code == 0
-    (row,) = [line for line in out.splitlines() if "SELI" in line]
+    (row,) = [line for line in out.splitlines() if line.startswith("│ SELI")]
     _, classifier, *means, logits = [cell.strip() for cell in row.strip("│").split("│")]
     assert (classifier, logits) == ("-", "-")
     assert all(float(mean) > 0 for mean in means)

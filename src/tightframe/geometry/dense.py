@@ -20,6 +20,13 @@ PARTS = ("classifier", "means", "centered_means", "logits")
 #: Names of the SELI geometries by the head's bias.
 SELI_NAMES = {"none": "SELI", "free": "SELI with a free bias"}
 
+#: Why a head is compared with which of them, by name.
+SELI_REASONS = {
+    SELI_NAMES["none"]: "SELI is the limit of small decays for a head without bias, as this one.",
+    SELI_NAMES["free"]: "SELI with a free bias is the limit of small decays for a head with a "
+    "bias, as this one.",
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
@@ -325,16 +332,6 @@ def seli_of_head(counts: CountsLike, has_bias: bool) -> Geometry:
     lambda = 1e-3 and 0.22 at 1e-9, 0.65 and 0.49 from the other.
     """
     return seli(counts, "free" if has_bias else "none")
-
-
-def seli_reason(has_bias: bool) -> str:
-    """Say which SELI geometry a head is compared with, and why."""
-    if has_bias:
-        return (
-            f"{SELI_NAMES['free']}: the limit of small decays for this head, which has a bias; "
-            "the bias takes the classes' shares out of the logits."
-        )
-    return f"{SELI_NAMES['none']}: the limit of small decays for this head, which has no bias."
 
 
 def _projection(num_classes: int) -> NDArray[np.float64]:

@@ -142,14 +142,15 @@ def leading_table(report: CollapseReport, named_by: str = "label") -> Table:
 def distance_table(report: CollapseReport, targets: Iterable[Geometry]) -> Table:
     """Return how far the measured geometry is from others, part by part, as a table."""
     parts = [Column(PART_NAMES[part], align="right", format=".4f") for part in PARTS]
-    rows = []
+    rows, notes = [], []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a zero matrix has no distance
         for target in targets:
             distances = report.distances(target)
             rows.append([target.name, *(distances[part] for part in PARTS)])
-    title = "Normalised Frobenius distance (0 to 2)"
-    return Table(title, ["distance to", *parts], rows, missing="-")
+            notes.append(report.head.remark(target))
+    title, note = "Normalised Frobenius distance (0 to 2)", " ".join(filter(None, notes))
+    return Table(title, ["distance to", *parts], rows, missing="-", note=note)
 
 
 def group_rows(setting: SettingRecord) -> list[dict[str, Any]]:

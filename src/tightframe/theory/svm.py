@@ -22,7 +22,7 @@ from tightframe.geometry.dense import SELI_NAMES
 from tightframe.problem.counts import CountsLike
 from tightframe.problem.problem import Problem
 from tightframe.theory.certificate import Certificate, finite_array
-from tightframe.theory.closed_form import deep_linear, relu
+from tightframe.theory.closed_form import relu
 
 
 @dataclass(frozen=True)
@@ -82,19 +82,13 @@ def certify_svm(
     """
     choice("bias", bias, SELI_NAMES)
     free = bias == "free"
-    # For its groups only.
-    problem = Problem(counts, "mse", weight_decay=1.0, feature_decay=1.0, bias=bias)
+    problem = Problem(counts, weight_decay=1.0, feature_decay=1.0)  # for its groups only
     k = problem.num_classes
     if logits is not None:
         blocks = BlockMatrix.from_dense(problem, finite_array("logits", logits, (k, k)))
-        margin = _least_margin_with_bias(blocks) if free else _least_margin(blocks)
+        margin = least_margin(blocks, bias)
     else:
-        partition = Partition.coarsest(problem)
-        margin = 1.0
-        if free:
-            blocks = deep_linear.targets(problem, partition)
-        else:
-            blocks = relu.logits(partition, np.ones(partition.num_groups))
+        blocks, margin = seli_blocks(Partition.coarsest(problem), bias), 1.0
     if not margin > 0:
         raise ValueError(
             f"logits: the least margin is {margin:.3g}; every class must beat all others"
@@ -111,6 +105,16 @@ def certify_svm(
     )
 
 
+def seli_blocks(partition: Partition, bias: str) -> BlockMatrix:
+    """Return the logits of `seli` in block form; classes may have no samples."""
+    if bias == "none":
+        return relu.logits(partition, np.ones(partition.num_groups))
+    p = partition
+    shares = p.counts / p.num_samples
+    mean = np.diag(1 / p.sizes) - shares[:, None]
+    return BlockMatrix(p, np.where(p.sizes > 1, 1.0, 0.0), mean)
+
+
 def _off_diagonal(matrix: BlockMatrix) -> tuple[Array, Array]:
     """Return sibling entries (G,) and other groups' entries (G, G); -inf where there are none."""
     p = matrix.partition
@@ -120,15 +124,8 @@ def _off_diagonal(matrix: BlockMatrix) -> tuple[Array, Array]:
     return siblings, others
 
 
-def _least_margin(logits: BlockMatrix) -> float:
-    p = logits.partition
-    siblings, others = _off_diagonal(logits)
-    own = np.diagonal(logits.mean) + logits.within * (p.sizes - 1) / p.sizes
-    return float((own - np.maximum(siblings, others.max(axis=0))).min())
-
-
-def _least_margin_with_bias(logits: BlockMatrix) -> float:
-    """Return the largest least margin that a bias can give: the least mean gap over all cycles.
+def least_margin(logits: BlockMatrix, bias: str) -> float:
+    """Return the least margin of a class over another; with a free bias the largest there can be.
 
     ``z_kk + b_k - z_jk - b_j >= m`` for all pairs has a solution b iff no cycle of classes has a
     mean gap ``z_kk - z_jk`` below m. The least one is found by Karp's dynamic programme.
@@ -136,6 +133,8 @@ def _least_margin_with_bias(logits: BlockMatrix) -> float:
     p = logits.partition
     siblings, others = _off_diagonal(logits)
     own = np.diagonal(logits.mean) + logits.within * (p.sizes - 1) / p.sizes
+    if bias == "none":
+        return float((own - np.maximum(siblings, others.max(axis=0))).min())
     gaps = own - others  # [j, k]: infinite for j = k, but for siblings
     np.fill_diagonal(gaps, own - siblings)
     walks = [np.zeros(p.num_groups)]  # the cheapest of every length that end in each group
