@@ -124,8 +124,9 @@ def classify(landscape: Objective, x: Array, tol: float, seed: int) -> CriticalP
         certificate = Certificate(value, certify(wide, w @ v / landscape.root, b).dual)
     else:
         bend = _least_bend(landscape, x, seed)
-        curvature = bend.value
-        error = bend.error + unsettled(landscape, x, bend.vector, curvature)
+        curvature, error = bend.value, bend.error
+        if abs(curvature) > error:
+            error += unsettled(landscape, x, bend.vector, curvature)
         verdict = "undecided"
         if curvature - error > 0:
             verdict = "local minimum"
