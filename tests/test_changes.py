@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq, root
 
 import tightframe as tf
+from tests.reference import extended
 
 TEN = "500,400,300,200,150,100,80,50,30,10"
 
@@ -233,3 +234,29 @@ def test_a_lost_class_solves_the_equations_of_a_tie(counts):
     found = root(equations, start(change.logit_decay * 0.98), method="hybr", tol=1e-15)
     assert np.abs(found.fun).max() < 1e-12
     assert change.logit_decay == pytest.approx(found.x[6] / 1000, rel=1e-9)
+
+
+@pytest.mark.skipif(not extended.AVAILABLE, reason="long double is no longer than double here")
+@pytest.mark.parametrize(
+    "classes",
+    [
+        24,
+        pytest.param(100, marks=pytest.mark.slow),  # CIFAR-100-LT, 85 groups
+    ],
+)
+def test_decays_of_long_tails_hold_in_extended_precision(classes):
+    counts = [round(500 * 100 ** (-k / (classes - 1))) for k in range(classes)]
+    changes = tf.state_changes(problem(counts), takers=False)
+    found = [
+        c
+        for c in changes
+        if "lost" in (c.before, c.after) and "vanished" not in (c.before, c.after)
+    ]
+    assert len(found) > 0.8 * len(changes.problem.groups)
+    for change in found:
+        (group,) = change.groups
+        for side, state in ((-1, change.before), (1, change.after)):
+            decay = change.logit_decay * (1 + side * 1e-9)
+            at = changes.problem.replace(weight_decay=decay, feature_decay=decay)
+            margin = extended.decision_margins(at)[group]
+            assert (margin < 0) == (state == "lost"), change
