@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 #: above it.
 ACCURACY = 2e-10
 
+#: Of so many groups all changes are found in a few seconds.
+FEW_GROUPS = 30
+
 #: Points of the first scan, a factor of ten of decays.
 POINTS_A_DECADE = 25
 
