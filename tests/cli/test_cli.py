@@ -176,6 +176,14 @@ def test_thresholds(command):
     assert "merge from" in out
 
 
+def test_thresholds_of_many_groups_take_long_and_say_so(command, monkeypatch):
+    monkeypatch.setattr("tightframe.cli.theory.FEW_GROUPS", 2)
+    for counts, groups in (("9x2,5", None), ("9,5,3", 3)):
+        code, _, err = command("thresholds", "--counts", counts)
+        assert code == 0
+        assert (f"states of {groups} groups" in err) if groups else (err == "")
+
+
 DEEP = ["--loss", "mse", "--depth", "2", "--weight-decay", "1e-3,4e-3", "--feature-decay", "2e-3"]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tightframe.changes import thresholds
+from tightframe.changes import FEW_GROUPS, thresholds
 from tightframe.figures.style import margin_kind
 from tightframe.figures.table import Column, Table, format_number
 from tightframe.geometry.dense import PARTS, Geometry
@@ -23,9 +23,6 @@ from tightframe.theory.thresholds import thresholds as closed_forms
 
 if TYPE_CHECKING:
     from tightframe.metrics import CollapseReport
-
-#: Of more groups the closed forms are shown alone: to follow all states takes long.
-MAX_FOLLOWED = 30
 
 #: What classes do that change to a state; a closed form does not tell merging from vanishing.
 _STATE_VERBS = {"": "collapses", MERGED: "merges", LOST: "lost", VANISHED: "vanishes"}
@@ -342,7 +339,7 @@ def setting_thresholds(setting: SettingRecord) -> Thresholds | None:
     if setting.problem is None:
         return None
     try:
-        few = len(setting.problem.groups) <= MAX_FOLLOWED
+        few = len(setting.problem.groups) <= FEW_GROUPS
         return (thresholds if few else closed_forms)(setting.problem)
     except ValueError:
         return None
