@@ -419,6 +419,26 @@ def test_what_the_search_returns_is_a_minimum_or_descend_falls_from_it(seed):
 
 
 @pytest.mark.parametrize("bias", ["none", "free", "decayed"])
+@pytest.mark.parametrize("keep", [[], [0], [1]])
+def test_narrow_saddles_without_a_null_direction_are_left(keep, bias):
+    """Classes that share everything though their counts would have them apart."""
+    options = DECAYED if bias == "decayed" else {"bias": bias}
+    decays = {"weight_decay": 1e-2, "feature_decay": 1e-3}
+    dim = 2 if keep else 1
+    problem = tf.Problem("30x2,8x3", dim=dim, **decays, **options)
+    point = saddle(problem, keep)
+    found = critical_point(problem, *point)
+    assert found.rank == dim
+    assert (found.verdict, found.direction.kind) == ("strict saddle", "eigenvector")
+    assert found.curvature < -found.curvature_error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", tf.NotConvergedWarning)
+        stages = descend(problem, point).stages
+    assert stages[-1].objective < 0.999 * found.objective
+    assert stages[-1].verdict in ("global minimum", "local minimum")
+
+
+@pytest.mark.parametrize("bias", ["none", "free", "decayed"])
 @pytest.mark.parametrize("seed", range(3))
 def test_curvature_is_judged_across_the_symmetries(bias, seed):
     """The Hessian's nearly zero eigenvalues are the symmetries, the next one is reported."""

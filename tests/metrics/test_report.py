@@ -34,7 +34,7 @@ from tightframe.metrics import (
     self_duality,
     uniformity,
 )
-from tightframe.metrics.targets import TARGET_PARTS
+from tightframe.metrics.targets import TARGET_PARTS, HeadKind
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -209,6 +209,18 @@ class TestRows:
         want = layer_metrics(moments, layers, seli(COUNTS, "free"))
         got = report.layers["SELI with a free bias"]
         assert [part.means for part in got] == pytest.approx([part.means for part in want])
+
+    def test_seli_of_many_classes(self):
+        """100,000 classes in two groups cost what two do; as many counts as classes are refused."""
+        many = HeadKind(np.r_[np.full(60_000, 9), np.full(40_000, 2)], has_bias=True).seli
+        few = HeadKind(np.r_[np.full(6, 9), np.full(4, 2)], has_bias=True).seli
+        exact = seli([9] * 6 + [2] * 4, bias="free")
+        for part in ("classifier", "means", "logits"):
+            assert np.allclose(getattr(few, part).to_dense(), getattr(exact, part), atol=1e-12)
+        assert many.num_classes == 100_000
+        assert many.classifier.diagonal == pytest.approx(np.sqrt([2, 9]))
+        with pytest.raises(ValueError, match="'seli' of 5000 distinct counts"):
+            _ = HeadKind(np.arange(1, 5001), has_bias=False).seli
 
     def test_seli_needs_to_know_the_head(self, network):
         x, y, w, _ = network

@@ -100,6 +100,11 @@ class HeadKind(NamedTuple):
 @lru_cache(maxsize=4)
 def _seli(counts: bytes, has_bias: bool) -> GroupedGeometry:
     values, groups = np.unique(np.frombuffer(counts, dtype=np.int64), return_inverse=True)
+    if len(values) > MAX_DENSE_CLASSES:
+        raise ValueError(
+            f"targets: 'seli' of {len(values)} distinct counts takes the singular value "
+            f"decomposition of as many rows; at most {MAX_DENSE_CLASSES} are allowed"
+        )
     sizes = np.bincount(groups).astype(np.float64)
     partition = Partition(values.astype(np.float64), sizes, lambda: groups)
     kind = "free" if has_bias else "none"

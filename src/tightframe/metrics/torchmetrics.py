@@ -208,7 +208,8 @@ class CollapseMetric(Metric):
         # A shell of its own: the tensors may be shared with another metric that went on.
         moments = self._empty().adopt(self._gathered.tensors())
         given = self._classifier[0]
-        head = None if given is None else classifier(moments, *_weight_and_bias(given))
+        layer = None if given is None else _weight_and_bias(given)
+        head = None if layer is None else classifier(moments, *layer)
         names = self._names(head is not None)
         present = moments.num_classes - len(moments.missing)
         if present < 2:
@@ -226,7 +227,7 @@ class CollapseMetric(Metric):
                 warnings.filterwarnings("ignore", ".* without samples and left out", RuntimeWarning)
                 own = usable(moments, "CollapseMetric")
                 weight, bias = head or (None, None)
-                has_bias = given is not None and _weight_and_bias(given)[1] is not None
+                has_bias = layer is not None and layer[1] is not None
                 source = Source(moments, own, weight, bias, with_bias=has_bias, ranked=False)
                 values = {name: self._value(source, *names[name]) for name in names}
         device = self.device
