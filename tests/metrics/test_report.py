@@ -173,7 +173,7 @@ class TestRows:
         x, y, w, b = network
         moments = gather(x, y, 4)
         bias = b if with_bias else None
-        name = "SELI with a free bias" if with_bias else "SELI"
+        name = "free-bias SELI" if with_bias else "SELI"
         report = CollapseReport.measure(moments, w, bias, targets=["etf", "seli"])
         frame = seli(COUNTS, "free" if with_bias else "none")
         got = values(report)
@@ -185,7 +185,8 @@ class TestRows:
         assert {target for metric, _, target in got if metric == "nc2"} == {"simplex ETF", name}
         kind = "with a bias" if with_bias else "without bias"
         (note,) = report.notes
-        assert note == f"{name} is the limit of small decays for a head {kind}, as this one."
+        start = name[0].upper() + name[1:]
+        assert note == f"{start} is the limit of small decays for a head {kind}, as this one."
         assert report.to_dict()["notes"] == [note]
         # The other frame, given as it is, is compared with, and said not to be the head's.
         other = seli(COUNTS, "none" if with_bias else "free")
@@ -207,7 +208,7 @@ class TestRows:
         layers = [np.eye(6), w]
         report = CollapseReport.measure(moments, None, b, weights=layers, targets="seli")
         want = layer_metrics(moments, layers, seli(COUNTS, "free"))
-        got = report.layers["SELI with a free bias"]
+        got = report.layers["free-bias SELI"]
         assert [part.means for part in got] == pytest.approx([part.means for part in want])
 
     def test_seli_of_many_classes(self):

@@ -63,19 +63,20 @@ def test_the_head_picks_the_seli_geometry(has_bias):
     arrays = network() | ({"bias": np.array([0.3, -0.2, 0.1])} if has_bias else {})
     found = measure(arrays, **(DECAYS | {"bias": "free"} if has_bias else DECAYS))
     frame = tf.seli([6, 4, 5], bias="free" if has_bias else "none")
-    name = "SELI with a free bias" if has_bias else "SELI"
+    name = "free-bias SELI" if has_bias else "SELI"
     said = found.to_dict()
     assert list(said["distances"]) == ["predicted", "simplex ETF", "orthogonal frame", name]
     assert said["distances"][name] == found.report.distances(frame)
     (note,) = said["notes"]
-    assert note.startswith(f"{name} is the limit of small decays for a head with")
+    kind = "Free-bias SELI" if has_bias else "SELI"
+    assert note.startswith(f"{kind} is the limit of small decays for a head with")
     assert distance_table(found.report, found.targets).note == note
 
 
 def test_verdicts_name_the_seli_geometry_of_the_head():
     """A network far from the prediction, at the limit of its kind of head."""
     counts = [200, 200, 10, 10]
-    for kind, name in (("none", "SELI"), ("free", "SELI with a free bias")):
+    for kind, name in (("none", "SELI"), ("free", "free-bias SELI")):
         problem = tf.Problem(counts, weight_decay=4e-3, feature_decay=4e-3, bias=kind)
         logits = 3 * tf.seli(counts, kind).logits
         bias = None if kind == "none" else np.zeros(4)

@@ -18,13 +18,13 @@ from tightframe.problem.counts import CountsLike, counts_array
 PARTS = ("classifier", "means", "centered_means", "logits")
 
 #: Names of the SELI geometries by the head's bias.
-SELI_NAMES = {"none": "SELI", "free": "SELI with a free bias"}
+SELI_NAMES = {"none": "SELI", "free": "free-bias SELI"}
 
 #: Why a head is compared with which of them, by name.
 SELI_REASONS = {
     SELI_NAMES["none"]: "SELI is the limit of small decays for a head without bias, as this one.",
-    SELI_NAMES["free"]: "SELI with a free bias is the limit of small decays for a head with a "
-    "bias, as this one.",
+    SELI_NAMES["free"]: "Free-bias SELI is the limit of small decays for a head with a bias, as "
+    "this one.",
 }
 
 

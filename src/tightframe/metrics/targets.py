@@ -89,10 +89,11 @@ class HeadKind(NamedTuple):
         own = SELI_NAMES["free" if self.has_bias else "none"]
         if target.name == own:
             return SELI_REASONS[own]
+        name = target.name[0].upper() + target.name[1:]
         if np.ptp(self.counts) == 0:
-            return f"{target.name}: all counts are equal, so the head's bias makes no difference."
+            return f"{name}: all counts are equal, so the head's bias makes no difference."
         return (
-            f"{target.name} is not the limit of small decays for this head, which has "
+            f"{name} is not the limit of small decays for this head, which has "
             f"{'a' if self.has_bias else 'no'} bias: the target 'seli' is."
         )
 

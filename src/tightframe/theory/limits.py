@@ -66,7 +66,7 @@ def path_limits(problem: Problem) -> PathLimits:
     --------
     >>> problem = Problem("100x2,10x2", weight_decay=1e-3, feature_decay=1e-3, bias="free")
     >>> path_limits(problem).vanishing.name
-    'SELI with a free bias'
+    'free-bias SELI'
     """
     require_convex(problem, "path_limits")
     residual = residual_at_zero(problem)
