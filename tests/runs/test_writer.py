@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 
+import filelock
 import pytest
 
 import tightframe as tf
@@ -111,7 +112,46 @@ def test_it_is_free_again_after_an_error(tmp_path):
     with pytest.raises(RuntimeError):
         fail()
     assert in_thread(lambda: take(tmp_path)) is None
-    assert [path.name for path in tmp_path.iterdir()] == [writer.LOCK]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_is_removed_under_a_waiting_process_is_not_taken(tmp_path, monkeypatch):
+    """The file of a holder that has just ended: a third process may have locked a new one."""
+    acquire, removed = filelock.FileLock.acquire, []
+
+    def late(lock, *arguments, **options):
+        if not removed:
+            removed.append(os.stat(tmp_path / writer.LOCK).st_ino)
+            kept.append(open(tmp_path / writer.LOCK))  # noqa: SIM115  # its number stays taken
+            (tmp_path / writer.LOCK).unlink()
+        return acquire(lock, *arguments, **options)
+
+    kept = []
+    monkeypatch.setattr(filelock.FileLock, "acquire", late)
+    with writer.writing(tmp_path):
+        assert os.stat(tmp_path / writer.LOCK).st_ino not in removed
+        assert isinstance(in_thread(lambda: take(tmp_path)), ValueError)
+    kept[0].close()
+
+
+def test_many_writers_in_turn_are_one_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "PATIENCE", 60)
+    inside, most = [], []
+
+    def work():
+        for _ in range(20):
+            with writer.writing(tmp_path / "folder"):
+                inside.append(1)
+                most.append(len(inside))
+                inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 80
+    assert list((tmp_path / "folder").iterdir()) == []
 
 
 def test_a_damaged_note_of_the_holder_does_not_matter(tmp_path):

@@ -119,7 +119,9 @@ def using_record(folder: str | os.PathLike[str], what: str) -> Iterator[None]:
         if os.fspath(folder) in str(error):
             raise
         raise ValueError(f"{os.fspath(folder)}: {error}") from error
-    except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+    except (ImportError, OSError, MemoryError):
+        raise
+    except Exception as error:  # a KeyError, jinja2's UndefinedError, ...
         raise ValueError(
             f"{os.fspath(folder)}: not the record of a {what} ({type(error).__name__}: {error})"
         ) from error

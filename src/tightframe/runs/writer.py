@@ -16,8 +16,8 @@ from typing import Any
 
 from tightframe.files import read_json, write_json
 
-#: The lock, which stays in the folder, and who holds it, in a file of its own: on Windows nobody
-#: else can read a locked one. Names with a dot in front are no part of any record.
+#: The lock, and who holds it, in a file of its own: on Windows nobody else can read a locked one.
+#: A holder that is killed leaves them behind, unlocked; names with a dot are no part of a record.
 LOCK, HOLDER = ".lock", ".writer"
 
 #: Seconds for which a lock is waited for: a process that was killed needs a moment to be gone.
@@ -87,31 +87,41 @@ def _locked(folder: Path, name: str) -> Iterator[None]:
         lock = _acquired(folder, name)
         write_json(folder / HOLDER, {"pid": os.getpid(), "host": socket.gethostname()})
     except OSError as error:
-        if lock is not None:
-            lock.release()
+        _release(folder, lock)
         # Whose name the user knows.
         raise OSError(error.errno, error.strerror, os.fspath(folder)) from error
     try:
         yield
     finally:
+        _release(folder, lock)
+
+
+def _release(folder: Path, lock: Any) -> None:
+    """Remove both files, while nobody else can hold the lock, and release it."""
+    for name in (HOLDER, LOCK):
         with contextlib.suppress(OSError):
-            (folder / HOLDER).unlink(missing_ok=True)
-        if lock is not None:
-            lock.release()
+            (folder / name).unlink(missing_ok=True)
+    if lock is not None:
+        lock.release()
 
 
 def _acquired(folder: Path, name: str) -> Any:
     """Return the folder's lock, held; None where the file system has no locks."""
-    from filelock import FileLock, SoftFileLock, Timeout
+    from filelock import Timeout
 
-    lock: Any = FileLock(folder / LOCK)
+    path = folder / LOCK
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of filelock, which falls back to files as marks:
-            lock.acquire(timeout=PATIENCE)
-        if not isinstance(lock, SoftFileLock):
-            return lock
-        lock.release()  # such a mark would outlive a holder that is killed
+        while True:
+            lock = _new_lock(path)
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                lock.acquire(timeout=PATIENCE)
+                # What was locked is what has this name, unless a holder has just removed it.
+                if _is_still(file, path):
+                    return lock
+                lock.release()
+            finally:
+                os.close(file)
     except Timeout:
         raise ValueError(
             f"{name}: {folder} is being written by {_holder(folder)}; a results folder has one "
@@ -128,6 +138,22 @@ def _acquired(folder: Path, name: str) -> Any:
         stacklevel=2,
     )
     return None
+
+
+def _new_lock(path: Path) -> Any:
+    from filelock import FileLock
+
+    try:  # a mark instead of a lock would outlive a holder that is killed
+        return FileLock(path, fallback_to_soft=False)
+    except TypeError:  # older versions have no marks either
+        return FileLock(path)
+
+
+def _is_still(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _holder(folder: Path) -> str:
