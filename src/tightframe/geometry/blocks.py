@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from tightframe.checks import require_dense
 from tightframe.problem.problem import Problem
+from tightframe.rounding import FUNCTION, UNIT, gamma, svd_error
 
 Array = NDArray[np.float64]
 
@@ -124,7 +125,7 @@ class BlockMatrix:
     """A K x K matrix B in block form; column k belongs to the samples of class k.
 
     Leading axes of both arrays are a batch, for `reduced`, `decomposition`, `spectrum`,
-    `column_norms` and `row_average`.
+    `column_norms`, `norm_bound` and `row_average`.
 
     Attributes
     ----------
@@ -213,6 +214,40 @@ class BlockMatrix:
         return float(self.spectrum[0].max())
 
     @property
+    def norm_bound(self) -> Array:
+        """Upper bound of `operator_norm`, rounding included, of a batch too.
+
+        It holds as well for matrices whose entries differ from these by a few roundings, those on
+        the diagonal (``within`` and the diagonal of ``mean``) by as many as there are groups.
+        """
+        p, g = self.partition, self.partition.num_groups
+        reduced = self.reduced
+        size = np.abs(reduced).max(axis=(-2, -1), keepdims=True)
+        matrix = reduced / np.where(size > 0, size, 1.0)
+        entries = np.abs(matrix)
+        # The norm of the matrix of absolute values: what rounding of entries and products goes by.
+        rows, columns = entries.sum(axis=-1), entries.sum(axis=-2)
+        squares = np.asarray(np.square(entries).sum(axis=(-2, -1)))
+        absolute = np.minimum(squares, rows.max(axis=-1) * columns.max(axis=-1))
+        diagonal = entries[..., range(g), range(g)].max(axis=-1)
+        gram = matrix.swapaxes(-1, -2) @ matrix
+        squared = np.abs(gram).sum(axis=-1).max(axis=-1) + gamma(g + 8) * absolute
+        norm = np.sqrt(squared)
+        # Where singular values differ, the row sums of the Gram matrix say too little.
+        least = np.sqrt(gram[..., range(g), range(g)].max(axis=-1))
+        loose = np.asarray(norm > least * (1 + gamma(32 * (g + 8))))
+        if loose.any():
+            exact = np.full(loose.shape, np.inf)
+            exact[loose] = singular_values(matrix[loose])[..., 0]
+            norm = np.minimum(norm, exact + svd_error(g) * np.sqrt(squares))
+        norm = norm + 8 * UNIT * np.sqrt(absolute) + gamma(g + 8) * diagonal
+        within = np.where(p.sizes > 1, np.sqrt(p.counts) * np.abs(self.within), 0.0).max(axis=-1)
+        bound: Array = np.maximum(
+            size[..., 0, 0] * norm * (1 + gamma(4 * FUNCTION)), within * (1 + gamma(g + 12))
+        )
+        return bound
+
+    @property
     def rank(self) -> int:
         """Number of singular values above `RANK_TOLERANCE` times the largest."""
         values, times = self.spectrum
@@ -223,9 +258,10 @@ class BlockMatrix:
         """``B n / N`` for a class of each group, shape (G,): the sample-weighted row average."""
         return self.mean @ self.partition.shares
 
-    def __mul__(self, factor: float) -> BlockMatrix:
-        """Return the matrix times a number."""
-        return BlockMatrix(self.partition, self.within * factor, self.mean * factor)
+    def __mul__(self, factor: float | Array) -> BlockMatrix:
+        """Return the matrix times a number, a batch times one number each."""
+        each = np.asarray(factor)[..., None]
+        return BlockMatrix(self.partition, self.within * each, self.mean * each[..., None])
 
 
 def svd(matrices: NDArray[Any]) -> tuple[Array, Array, Array]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -94,7 +94,9 @@ def classify(landscape: Objective, x: Array, tol: float, seed: int) -> CriticalP
         w, v, b = landscape.split(x)
         # The convex form's bound holds at every width; a narrow one is certified by it too.
         wide = landscape.problem.replace(dim=None)
-        certificate = Certificate(value, certify(wide, w @ v / landscape.root, b).dual)
+        found = certify(wide, w @ v / landscape.root, b)
+        # These factors cost no less than the cheapest with their logits; rounding may say so.
+        certificate = replace(found, primal=max(value, found.primal))
     else:
         direction = escape(landscape, x, seed)
         verdict = "undecided" if direction is None else "strict saddle"

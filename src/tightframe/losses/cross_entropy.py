@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.losses.base import Array, Datafit, Derivatives, Loss
+from tightframe.rounding import FUNCTION, UNDERFLOW, UNIT, gamma
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,6 +79,11 @@ class CrossEntropyFit(Datafit):
         )
 
     def values(self, within: Array, scores: Array) -> Array:
+        mean: Array = self._losses(within, scores) @ self.partition.loss_shares
+        return mean
+
+    def _losses(self, within: Array, scores: Array) -> Array:
+        """Return the loss of a sample of each group, before its weight."""
         k = self.partition.sizes
         scores = self._adjusted(scores)
         own = scores[..., self.groups, self.groups] + within * (k - 1) / k
@@ -89,9 +96,26 @@ class CrossEntropyFit(Datafit):
         top = np.maximum(others.max(axis=-2), 0.0)
         others -= top[..., None, :]
         rest = np.exp(others, out=others).sum(axis=-2)
-        losses = np.where(top > 0, top + np.log(rest + np.exp(-top)), np.log1p(rest))
-        mean: Array = losses @ self.partition.loss_shares
-        return mean
+        losses: Array = np.where(top > 0, top + np.log(rest + np.exp(-top)), np.log1p(rest))
+        return losses
+
+    def values_with_errors(self, within: Array, mean: Array, bias: Array) -> tuple[Array, Array]:
+        p, g = self.partition, self.partition.num_groups
+        losses = self._losses(within, mean + bias[..., None])
+        values = losses @ p.loss_shares
+        # A dozen roundings, each at most half a unit of these sizes, make a logit's difference...
+        size = (
+            np.abs(mean).max(axis=-2)
+            + 2 * np.abs(bias).max(axis=-1)[..., None]
+            + np.abs(within)
+            + 2 * float(np.abs(p.adjustment).max())
+            + float(np.log(p.sizes.max()))
+            + 1
+        )
+        odds = 12 * UNIT * size + gamma(g + 3 * FUNCTION)
+        # ... and relative errors of odds change log(1 + odds) by that share of 1 - exp(-loss).
+        errors = -2 * np.expm1(-losses) * odds + 2 * FUNCTION * UNIT * losses
+        return values, errors @ p.loss_shares + gamma(2 * g + 8) * values + UNDERFLOW
 
     def _adjusted(self, scores: Array) -> Array:
         return scores + self.partition.adjustment[:, None] if self.adjusted else scores
@@ -136,19 +160,6 @@ class CrossEntropyFit(Datafit):
         if self.adjusted:
             scores -= self.partition.adjustment[:, None]
         return within, scores - (k @ scores / k.sum())[..., None, :]
-
-    def values_at(self, residual: BlockMatrix) -> Array:
-        k = self.partition.sizes
-        own, within = residual.mean[..., self.groups, self.groups], residual.within
-        if self.weighted:
-            own, within = own / self.partition.weights, within / self.partition.weights
-        # In a residual the diagonal's mean is minus the probability of all other groups, over k.
-        others = -k * own
-        sibling = -(within + others) / k
-        wrong = np.where(k > 1, others + (k - 1) * sibling, others)
-        with np.errstate(divide="ignore"):
-            mean: Array = -np.log1p(-wrong) @ self.partition.loss_shares
-        return mean
 
     def _probabilities(self, residual: BlockMatrix) -> tuple[Array, Array, Array]:
         """Return the probabilities P of own class, of siblings and of other classes.
@@ -218,38 +229,92 @@ class CrossEntropyFit(Datafit):
     def dual_values(self, residual: BlockMatrix) -> Array:
         """Return the weighted mean entropy of P's columns; -inf outside the simplex.
 
-        An adjustment a adds ``a^T R n / N``.
+        An adjustment a adds ``a^T R n / N``. P is what its wrong classes' entries say: the own
+        class has what is left, and where that is within rounding of zero, the point meant is the
+        residual times a number as near to one.
         """
-        p = self.partition
+        p, g = self.partition, self.partition.num_groups
         k, sibling, others = self._wrong(residual)
-        if others.min(initial=0.0) < 0 or sibling.min() < 0:
-            sibling, others = _round_up(sibling), _round_up(others)
+        slack = gamma(g + 3 * FUNCTION)
+        # A sibling's entry is a difference, and may fall below zero by its rounding.
+        blur = 4 * UNIT * np.abs(residual.within) / (k * p.weights)
+        outside = (sibling < -blur) | (others.min(axis=-2) < 0)
+        sibling = np.maximum(sibling, 0.0)
         escape = (k - 1) * sibling + k @ others  # probability of all wrong classes
-        own = _round_up(1 - escape)
-        outside = np.minimum(np.minimum(own, sibling), others.min(axis=-2)).min(axis=-1) < 0
+        own = 1 - escape
+        outside = (outside | (own < -slack)).any(axis=-1)
         if outside.all():
             return np.where(outside, -np.inf, 0.0)
         if outside.any():
-            sibling, others = np.maximum(sibling, 0.0), np.maximum(others, 0.0)
-        log_own = np.where(
-            own > 0.5, np.log1p(-np.minimum(escape, 0.5)), np.log(np.maximum(own, 1e-300))
+            others = np.maximum(others, 0.0)
+        low, high = np.maximum(own - slack, 0.0), np.maximum(own, 0.0) + slack
+        own = np.where(
+            escape <= 0.5,
+            (np.minimum(escape, 0.5) - 1) * np.log1p(-np.minimum(escape, 0.5)),
+            np.minimum(-_xlogx(low), -_xlogx(high)),  # the function is concave
         )
-        entropy = -(k @ _xlogx(others)) - (k - 1) * _xlogx(sibling) - own * log_own
+        entropy = -(k @ _xlogx(others)) - (k - 1) * _xlogx(sibling) + own
         value = entropy @ p.loss_shares
+        value = value - (5 * slack + gamma(2 * g + 8)) * np.abs(value)
         if self.adjusted:
-            value = value + residual.row_average @ (p.sizes * p.adjustment)
+            # Relative to the own class: that is what does not cancel.
+            moved = others * (k[:, None] * (p.adjustment[:, None] - p.adjustment))
+            gain, size = (part.sum(axis=-2) @ p.loss_shares for part in (moved, np.abs(moved)))
+            value = value + gain - (gamma(2 * g + 8) + 2 * slack) * size
         return np.where(outside, -np.inf, value)
 
     def restrict(self, residual: BlockMatrix) -> BlockMatrix:
         """Set negative probabilities of wrong classes to zero; the own class balances."""
-        k = self.partition.sizes
-        sibling = np.maximum(np.diagonal(residual.mean) - residual.within / k, 0.0)
+        p, k = self.partition, self.partition.sizes
+        own = residual.mean[..., self.groups, self.groups]
+        sibling = np.where(k > 1, np.maximum(own - residual.within / k, 0.0), 0.0)
         mean = np.maximum(residual.mean, 0.0)
-        np.fill_diagonal(mean, 0.0)
+        mean[..., self.groups, self.groups] = 0.0
         leak = k @ mean
-        mean[np.diag_indices_from(mean)] = -leak / k
-        within = np.where(k > 1, -(leak + k * sibling), 0.0)
-        return self.partition.matrix(within, mean)
+        mean[..., self.groups, self.groups] = -leak / k
+        return p.matrix(np.where(k > 1, -(leak + k * sibling), 0.0), mean)
+
+    def possible_rows(self, rows: Array) -> tuple[Array, Array]:
+        """Let the rows of the hub make up for all others: columns sum to zero, so rows do."""
+        k, hub = self.partition.sizes, self._hub
+        others = k * rows
+        others[..., hub] = 0.0
+        rows = rows.copy()
+        rows[..., hub] = -others.sum(axis=-1) / k[hub]
+        blur = np.zeros_like(rows)
+        blur[..., hub] = gamma(len(k) + 4) * np.abs(others).sum(axis=-1) / k[hub]
+        return rows, blur
+
+    @cached_property
+    def _hub(self) -> int:
+        """The group with most samples."""
+        return int(np.argmax(self.partition.shares))
+
+    def with_rows(
+        self, residual: BlockMatrix, values: Array, miss: Array
+    ) -> tuple[Array, Array]:
+        """Move probability between each class and the hub's classes.
+
+        Too much in the row of class j goes from the own class to the hub in the columns of class
+        j, too little comes from the own class in the hub's columns. Nothing falls below zero but
+        an own class, by at most ``moved``: mixing the residual with zero by that share mends it,
+        and costs that share of the dual value, which is concave and zero at a residual of zero.
+        """
+        p, k, hub = self.partition, self.partition.sizes, self._hub
+        flow = p.num_samples * miss
+        flow[..., hub] = 0.0
+        total = (flow @ k) / (p.counts[hub] * k[hub])  # of a column of the hub
+        moved = np.maximum((flow / (p.counts * p.weights)).max(axis=-1), total / p.weights[hub])
+        diagonal = np.maximum(
+            (flow / np.sqrt(p.counts)).max(axis=-1), total * np.sqrt(p.counts[hub])
+        )
+        rest = np.sqrt(flow**2 @ (k / k[hub] * (1 / p.counts + 1 / p.counts[hub])))
+        lost = moved * np.abs(values)
+        if self.adjusted:
+            lost = lost + miss @ (k * np.abs(p.adjustment - p.adjustment[hub]))
+        return np.where(moved < 1, values - lost * (1 + gamma(len(k) + 16)), -np.inf), (
+            diagonal + rest
+        ) * (1 + gamma(len(k) + 16))
 
     def repair(self, residual: BlockMatrix) -> BlockMatrix:
         """Shift rows to averages of zero, after mixing in what keeps P non-negative.
@@ -259,10 +324,10 @@ class CrossEntropyFit(Datafit):
         p = self.partition
         excess = residual.row_average
         prior = p.counts * p.weights / (p.loss_shares.sum() * p.num_samples)
-        mix = float(np.max(np.maximum(excess, 0) / prior)) / float(p.weights.min())
-        mix = mix / (1 + mix)
-        mean = (1 - mix) * (residual.mean - excess[:, None])
-        mean += mix * (prior[:, None] - np.diag(1 / p.sizes)) * p.weights
+        mix = np.max(np.maximum(excess, 0) / prior, axis=-1) / float(p.weights.min())
+        mix = (mix / (1 + mix))[..., None]
+        mean = (1 - mix[..., None]) * (residual.mean - excess[..., None])
+        mean += mix[..., None] * (prior[:, None] - np.diag(1 / p.sizes)) * p.weights
         within = np.where(p.sizes > 1, (1 - mix) * residual.within - mix * p.weights, 0.0)
         return p.matrix(within, mean)
 
@@ -301,7 +366,3 @@ class CrossEntropyFit(Datafit):
 
 def _xlogx(x: Array) -> Array:
     return x * np.log(np.where(x > 0, x, 1.0))
-
-
-def _round_up(x: Array) -> Array:
-    return np.where((x < 0) & (x > -1e-15), 0.0, x)
