@@ -198,7 +198,8 @@ def penalty_with_error(
     exponent = 2 / (m + 1)
     if problem.features == "real":
         values, times = logits.spectrum
-        found, kept = logits.decomposition[1], values[..., :g]
+        found = logits.decomposition[1]  # zeros may be left out
+        kept = values[..., : found.shape[-1]]
         error = svd_error(g) * np.sqrt(np.square(found).sum(axis=-1))
         if m == 1:
             # The sum of n singular values moves by at most root n times the Frobenius norm.
