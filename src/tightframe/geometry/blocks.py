@@ -27,6 +27,9 @@ Array = NDArray[np.float64]
 #: Singular values below this share of the largest count as zero.
 RANK_TOLERANCE = 1e-10
 
+#: Up to so many groups the singular values of one matrix cost less than bounds of them.
+SMALL = 32
+
 
 class Partition:
     """Classes split into groups whose members are interchangeable: of equal count, mostly.
@@ -199,7 +202,7 @@ class BlockMatrix:
         reduced = without_rounding(self.decomposition[1])
         within = np.sqrt(p.counts[many]) * np.abs(self.within[..., many])
         values = np.concatenate([reduced, within], axis=-1)
-        return values, np.r_[np.ones(reduced.shape[-1]), p.sizes[many] - 1]
+        return values, np.concatenate([np.ones(reduced.shape[-1]), p.sizes[many] - 1])
 
     @cached_property
     def column_norms(self) -> Array:
@@ -223,25 +226,13 @@ class BlockMatrix:
         p, g = self.partition, self.partition.num_groups
         reduced = self.reduced
         size = np.abs(reduced).max(axis=(-2, -1), keepdims=True)
-        matrix = reduced / np.where(size > 0, size, 1.0)
-        entries = np.abs(matrix)
-        # The norm of the matrix of absolute values: what rounding of entries and products goes by.
-        rows, columns = entries.sum(axis=-1), entries.sum(axis=-2)
-        squares = np.asarray(np.square(entries).sum(axis=(-2, -1)))
-        absolute = np.minimum(squares, rows.max(axis=-1) * columns.max(axis=-1))
-        diagonal = entries[..., range(g), range(g)].max(axis=-1)
-        gram = matrix.swapaxes(-1, -2) @ matrix
-        squared = np.abs(gram).sum(axis=-1).max(axis=-1) + gamma(g + 8) * absolute
-        norm = np.sqrt(squared)
-        # Where singular values differ, the row sums of the Gram matrix say too little.
-        least = np.sqrt(gram[..., range(g), range(g)].max(axis=-1))
-        loose = np.asarray(norm > least * (1 + gamma(32 * (g + 8))))
-        if loose.any():
-            exact = np.full(loose.shape, np.inf)
-            exact[loose] = singular_values(matrix[loose])[..., 0]
-            norm = np.minimum(norm, exact + svd_error(g) * np.sqrt(squares))
-        norm = norm + 8 * UNIT * np.sqrt(absolute) + gamma(g + 8) * diagonal
-        within = np.where(p.sizes > 1, np.sqrt(p.counts) * np.abs(self.within), 0.0).max(axis=-1)
+        matrix = reduced / np.maximum(size, np.finfo(float).tiny)
+        length = np.sqrt(np.square(matrix).sum(axis=(-2, -1)))
+        if g <= SMALL and matrix.ndim == 2:
+            norm = singular_values(matrix)[0] + (svd_error(g) + gamma(g + 16)) * length
+        else:
+            norm = _norm_bound(matrix, length)
+        within = (np.sqrt(p.counts) * np.abs(self.within) * (p.sizes > 1)).max(axis=-1)
         bound: Array = np.maximum(
             size[..., 0, 0] * norm * (1 + gamma(4 * FUNCTION)), within * (1 + gamma(g + 12))
         )
@@ -295,6 +286,28 @@ def singular_values(matrices: NDArray[Any]) -> Array:
     except np.linalg.LinAlgError:
         values = svd(matrices)[1]
     return values
+
+
+def _norm_bound(matrices: Array, lengths: Array) -> Array:
+    """Bound the largest singular values of a batch, see `BlockMatrix.norm_bound`."""
+    g = matrices.shape[-1]
+    diagonal = range(g), range(g)
+    entries = np.abs(matrices)
+    # Of the matrix of absolute values, which rounding of entries and products goes by.
+    absolute = entries.sum(axis=-1).max(axis=-1) * entries.sum(axis=-2).max(axis=-1)
+    absolute = np.minimum(absolute, lengths**2)
+    gram = matrices.swapaxes(-1, -2) @ matrices
+    norms = np.sqrt(np.abs(gram).sum(axis=-1).max(axis=-1) + gamma(g + 8) * absolute)
+    # Where singular values differ, the row sums of the Gram matrix say too little.
+    least = np.sqrt(gram[..., *diagonal].max(axis=-1))
+    loose = np.asarray(norms > least * (1 + gamma(32 * (g + 8))))
+    if loose.any():
+        exact = np.full(loose.shape, np.inf)
+        exact[loose] = singular_values(matrices[loose])[..., 0]
+        norms = np.minimum(norms, exact + svd_error(g) * lengths)
+    on_diagonal = entries[..., *diagonal].max(axis=-1)
+    bounds: Array = norms + 8 * UNIT * np.sqrt(absolute) + gamma(g + 8) * on_diagonal
+    return bounds
 
 
 def without_rounding(singular_values: NDArray[Any]) -> Array:

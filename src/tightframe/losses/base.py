@@ -185,8 +185,10 @@ class Datafit(ABC):
         """
 
     @abstractmethod
-    def values_with_errors(self, within: Array, mean: Array, bias: Array) -> tuple[Array, Array]:
-        """Return `values` of logits ``mean + bias 1^T`` and bounds of their rounding errors.
+    def evaluate(
+        self, within: Array, mean: Array, bias: Array
+    ) -> tuple[Array, Array, BlockMatrix]:
+        """Return `values` of logits ``mean + bias 1^T``, bounds of their rounding, and R.
 
         A constant added to the bias, where that changes nothing, may have been rounded as well.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -79,11 +80,15 @@ class CrossEntropyFit(Datafit):
         )
 
     def values(self, within: Array, scores: Array) -> Array:
-        mean: Array = self._losses(within, scores) @ self.partition.loss_shares
+        losses, _, _ = self._losses(within, scores)
+        mean: Array = losses @ self.partition.loss_shares
         return mean
 
-    def _losses(self, within: Array, scores: Array) -> Array:
-        """Return the loss of a sample of each group, before its weight."""
+    def _losses(self, within: Array, scores: Array) -> tuple[Array, Array, Array]:
+        """Return the loss of a sample of each group, before its weight, and odds.
+
+        Odds are those of wrong classes of each group, and of the own class, over a common factor.
+        """
         k = self.partition.sizes
         scores = self._adjusted(scores)
         own = scores[..., self.groups, self.groups] + within * (k - 1) / k
@@ -96,26 +101,28 @@ class CrossEntropyFit(Datafit):
         top = np.maximum(others.max(axis=-2), 0.0)
         others -= top[..., None, :]
         rest = np.exp(others, out=others).sum(axis=-2)
-        losses: Array = np.where(top > 0, top + np.log(rest + np.exp(-top)), np.log1p(rest))
-        return losses
+        alone = np.exp(-top)
+        losses = np.where(top > 0, top + np.log(rest + alone), np.log1p(rest))
+        return losses, others, rest + alone
 
-    def values_with_errors(self, within: Array, mean: Array, bias: Array) -> tuple[Array, Array]:
-        p, g = self.partition, self.partition.num_groups
-        losses = self._losses(within, mean + bias[..., None])
+    def evaluate(
+        self, within: Array, mean: Array, bias: Array
+    ) -> tuple[Array, Array, BlockMatrix]:
+        p, g, k = self.partition, self.partition.num_groups, self.partition.sizes
+        losses, q, total = self._losses(within, mean + bias[..., None])
         values = losses @ p.loss_shares
         # A dozen roundings, each at most half a unit of these sizes, make a logit's difference...
-        size = (
-            np.abs(mean).max(axis=-2)
-            + 2 * np.abs(bias).max(axis=-1)[..., None]
-            + np.abs(within)
-            + 2 * float(np.abs(p.adjustment).max())
-            + float(np.log(p.sizes.max()))
-            + 1
-        )
-        odds = 12 * UNIT * size + gamma(g + 3 * FUNCTION)
+        size = np.abs(mean).max(axis=-2) + np.abs(within) + math.log(p.sizes.max()) + 1
+        size += 2 * np.abs(bias).max(axis=-1)[..., None]
+        if self.adjusted:
+            size += 2 * np.abs(p.adjustment).max()
+        share = 12 * UNIT * size + gamma(g + 3 * FUNCTION)
         # ... and relative errors of odds change log(1 + odds) by that share of 1 - exp(-loss).
-        errors = -2 * np.expm1(-losses) * odds + 2 * FUNCTION * UNIT * losses
-        return values, errors @ p.loss_shares + gamma(2 * g + 8) * values + UNDERFLOW
+        errors = -2 * np.expm1(-losses) * share + 2 * FUNCTION * UNIT * losses
+        errors = errors @ p.loss_shares + gamma(2 * g + 8) * values + UNDERFLOW
+        q /= total[..., None, :]
+        siblings = q[..., self.groups, self.groups] / np.maximum(k - 1, 1)
+        return values, errors, self._wrong_to_residual(siblings, q / k[:, None])
 
     def _adjusted(self, scores: Array) -> Array:
         return scores + self.partition.adjustment[:, None] if self.adjusted else scores
@@ -139,15 +146,22 @@ class CrossEntropyFit(Datafit):
         # Of the own group's probability, one sibling's share: e^-s / (1 + (k - 1) e^-s).
         own = q[..., self.groups, self.groups]
         sibling = own * np.exp(-np.logaddexp(within, np.log(np.maximum(k - 1, 1e-300))))
+        return self._wrong_to_residual(sibling, q / k[:, None])
+
+    def _wrong_to_residual(self, sibling: Array, others: Array) -> BlockMatrix:
+        """Return R with these probabilities of each sibling and each class of other groups.
+
+        ``others`` is overwritten; its diagonal is not used.
+        """
+        p, k = self.partition, self.partition.sizes
         # 1 - own probability is summed from the small ones, which keeps digits where it is tiny.
-        mean = q / k[:, None]
-        mean[..., self.groups, self.groups] = 0.0
-        leak = k @ mean
-        mean[..., self.groups, self.groups] = -leak / k
+        others[..., self.groups, self.groups] = 0.0
+        leak = k @ others
+        others[..., self.groups, self.groups] = -leak / k
         within = np.where(k > 1, -(leak + k * sibling), 0.0)
         if self.weighted:
-            within, mean = within * p.weights, mean * p.weights
-        return p.matrix(within, mean)
+            within, others = within * p.weights, others * p.weights
+        return p.matrix(within, others)
 
     def scores(self, residual: BlockMatrix) -> tuple[Array, Array]:
         k = self.partition.sizes
@@ -305,16 +319,14 @@ class CrossEntropyFit(Datafit):
         flow[..., hub] = 0.0
         total = (flow @ k) / (p.counts[hub] * k[hub])  # of a column of the hub
         moved = np.maximum((flow / (p.counts * p.weights)).max(axis=-1), total / p.weights[hub])
-        diagonal = np.maximum(
-            (flow / np.sqrt(p.counts)).max(axis=-1), total * np.sqrt(p.counts[hub])
-        )
-        rest = np.sqrt(flow**2 @ (k / k[hub] * (1 / p.counts + 1 / p.counts[hub])))
+        # Of an own class's row and column n^-1/2 times the flow is changed, on the diagonal and off.
+        lengths = 1 / p.counts + k / k[hub] * (1 / p.counts + 1 / p.counts[hub])
+        change = np.sqrt(flow**2 @ lengths) + total * math.sqrt(p.counts[hub])
         lost = moved * np.abs(values)
         if self.adjusted:
             lost = lost + miss @ (k * np.abs(p.adjustment - p.adjustment[hub]))
-        return np.where(moved < 1, values - lost * (1 + gamma(len(k) + 16)), -np.inf), (
-            diagonal + rest
-        ) * (1 + gamma(len(k) + 16))
+        exact = 1 + gamma(2 * len(k) + 16)
+        return np.where(moved < 1, values - lost * exact, -np.inf), change * exact
 
     def repair(self, residual: BlockMatrix) -> BlockMatrix:
         """Shift rows to averages of zero, after mixing in what keeps P non-negative.

@@ -58,8 +58,10 @@ class MeanSquaredErrorFit(Datafit):
     def values(self, within: Array, scores: Array) -> Array:
         return self._mean(self.residual(within, scores))
 
-    def values_with_errors(self, within: Array, mean: Array, bias: Array) -> tuple[Array, Array]:
-        """Return values whose error is relative: own logits nearly reach one, and that cancels."""
+    def evaluate(
+        self, within: Array, mean: Array, bias: Array
+    ) -> tuple[Array, Array, BlockMatrix]:
+        """Keep the digits of residuals: own logits nearly reach one, and that cancels."""
         p, g, own = self.partition, self.partition.num_groups, self.groups
         label, label_rest = inverse(p.sizes)
         residual = mean + bias[..., None]
@@ -71,7 +73,8 @@ class MeanSquaredErrorFit(Datafit):
         # What is left where all of that cancels.
         size = np.abs(mean).max(axis=(-2, -1)) + np.abs(bias).max(axis=-1) + 1
         least = 64 * UNIT**2 * size
-        return values, gamma(2 * g + 16) * values + least * np.sqrt(values) + least**2 + UNDERFLOW
+        errors = gamma(2 * g + 16) * values + least * np.sqrt(values) + least**2 + UNDERFLOW
+        return values, errors, blocks
 
     def residual(self, within: Array, scores: Array) -> BlockMatrix:
         p = self.partition

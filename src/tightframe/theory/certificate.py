@@ -12,6 +12,7 @@ subtracted, and that of the objective too: no bound is above the minimum.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -184,7 +185,18 @@ def penalty(problem: Problem, logits: BlockMatrix) -> float:
     ``lambda ||Z D^{1/2}||_*``. With non-negative features: over the column lengths, the cost of
     orthogonal class means.
     """
-    return float(penalty_with_error(problem, logits, problem.mean_decay)[0])
+    return float(_cost(problem, logits, problem.mean_decay))
+
+
+def _cost(problem: Problem, logits: BlockMatrix, mean_decay: float | Array) -> Array:
+    if problem.features == "real":
+        values, times = logits.spectrum
+    else:
+        values, times = logits.column_norms, logits.partition.sizes
+    m = problem.depth
+    lengths = values if m == 1 else values ** (2 / (m + 1))
+    cost: Array = (m + 1) / 2 * mean_decay * (lengths @ times)
+    return cost
 
 
 def penalty_with_error(
@@ -195,64 +207,57 @@ def penalty_with_error(
     Of several layers' point the singular values that are rounding are zero, as in the factors.
     """
     g, m = logits.partition.num_groups, problem.depth
-    exponent = 2 / (m + 1)
-    if problem.features == "real":
-        values, times = logits.spectrum
-        found = logits.decomposition[1]  # zeros may be left out
-        kept = values[..., : found.shape[-1]]
-        error = svd_error(g) * np.sqrt(np.square(found).sum(axis=-1))
-        if m == 1:
-            # The sum of n singular values moves by at most root n times the Frobenius norm.
-            error = np.sqrt(g) * error + (found - kept).sum(axis=-1)
-        else:
-            low, high = kept - error[..., None], kept + error[..., None]
-            spread = high**exponent - np.maximum(low, 0.0) ** exponent
-            error = np.where(kept > 0, spread, 0.0).sum(axis=-1)
-    else:
-        values, times = logits.column_norms, logits.partition.sizes
-        error = np.zeros(values.shape[:-1])
-    factor = (m + 1) / 2 * mean_decay
+    cost = _cost(problem, logits, mean_decay)
     # The mean decay itself is off by a few roundings.
-    cost = factor * (values**exponent @ times)
-    return cost, factor * error + gamma(2 * g + 8 * FUNCTION) * cost
+    relative = gamma(2 * g + 8 * FUNCTION) * cost
+    if problem.features == "nonnegative":
+        return cost, relative
+    found = logits.decomposition[1]  # zeros may be left out
+    error = svd_error(g) * np.sqrt(np.square(found).sum(axis=-1))
+    kept = logits.spectrum[0][..., : found.shape[-1]]
+    if m == 1:
+        # The sum of n singular values moves by at most root n times the Frobenius norm.
+        error = math.sqrt(g) * error + (found - kept).sum(axis=-1)
+    else:
+        low, high = np.maximum(kept - error[..., None], 0.0), kept + error[..., None]
+        spread = high ** (2 / (m + 1)) - low ** (2 / (m + 1))
+        error = np.where(kept > 0, spread, 0.0).sum(axis=-1)
+    return cost, (m + 1) / 2 * mean_decay * error + relative
 
 
 def objective(problem: Problem, logits: BlockMatrix, bias: Array) -> float:
     """Return the objective of block logits with their cheapest factors; ``bias`` per group."""
-    return _objective(problem, logits, bias)[0]
-
-
-def _objective(problem: Problem, logits: BlockMatrix, bias: Array) -> tuple[float, float]:
-    """Return `objective` and a bound of its rounding error."""
     fit = problem.loss_object.datafit(logits.partition)
-    parts = _objectives(problem, fit, logits, bias, problem.mean_decay, problem.bias_decay)
-    value, error = (float(part) for part in parts)
-    if problem.depth > 1 and problem.features == "real":
-        # Factors have these logits but for the singular values that are rounding.
-        found, (values, _) = logits.decomposition[1], logits.spectrum
-        dropped = found - values[: len(found)]
-        moved = svd_error(len(found)) * np.linalg.norm(found) + np.linalg.norm(dropped)
-        slope = fit.residual(logits.within, logits.mean + bias[:, None])
-        p = logits.partition
-        error += float(moved * np.sqrt(slope.column_norms**2 @ p.sizes) / p.num_samples)
-    return value, error
+    bias_cost = problem.bias_decay / 2 * float(logits.partition.sizes @ bias**2)
+    value = fit.value(logits.within, logits.mean + bias[:, None])
+    return value + penalty(problem, logits) + bias_cost
 
 
-def _objectives(
+def _evaluate(
     problem: Problem,
     fit: Datafit,
     logits: BlockMatrix,
     bias: Array,
     mean_decay: float | Array,
     bias_decay: float | Array,
-) -> tuple[Array, Array]:
-    """Return objectives and bounds of their rounding errors, of a batch."""
-    values, errors = fit.values_with_errors(logits.within, logits.mean, bias)
-    cost, cost_error = penalty_with_error(problem, logits, mean_decay)
-    values, errors = values + cost, errors + cost_error
+) -> tuple[Array, Array, BlockMatrix]:
+    """Return objectives, bounds of their rounding errors and the residuals, of a batch."""
+    values, errors, residual = fit.evaluate(logits.within, logits.mean, bias)
+    cost, cost_errors = penalty_with_error(problem, logits, mean_decay)
+    values, errors = values + cost, errors + cost_errors
     if problem.bias == "decayed":
         values = values + bias_decay / 2 * (bias**2 @ fit.partition.sizes)
-    return values, errors + gamma(fit.partition.num_groups + 8) * values
+    errors = errors + gamma(fit.partition.num_groups + 8) * values
+    return values, errors, residual
+
+
+def _rounding_of_factors(logits: BlockMatrix, residual: BlockMatrix) -> float:
+    """Bound how far apart the loss is of logits and of factors without what is rounding in them."""
+    found, (values, _) = logits.decomposition[1], logits.spectrum
+    dropped = found - values[: len(found)]
+    moved = svd_error(len(found)) * np.linalg.norm(found) + np.linalg.norm(dropped)
+    p = logits.partition
+    return float(moved * np.sqrt(residual.column_norms**2 @ p.sizes) / p.num_samples)
 
 
 def certify_blocks(
@@ -260,32 +265,39 @@ def certify_blocks(
 ) -> Certificate:
     """Certify block logits and a bias per group, by duality, by a theorem's bound, or both.
 
-    Further bounds are left out once the gap is at most ``enough`` times the objective.
+    Further bounds are left out once the gap is at most ``enough`` times the objective, or nearly
+    all rounding.
     """
+    fit = problem.loss_object.datafit(logits.partition)
+    decays = np.asarray(problem.mean_decay), np.asarray(problem.bias_decay)
     try:
         with np.errstate(over="ignore", invalid="ignore"):
-            primal, rounding = _objective(problem, logits, bias)
+            value, error, residual = _evaluate(problem, fit, logits, bias, *decays)
+            primal, rounding = float(value), float(error)
+            if problem.depth > 1 and problem.features == "real":
+                rounding += _rounding_of_factors(logits, residual)
     except np.linalg.LinAlgError:  # an overflow reached the singular values
         primal = rounding = np.inf
     if not np.isfinite(primal + rounding):
         raise ValueError("logits: so large that the objective overflows")
     dual = -np.inf
-    for bound in _bounds(problem, logits, bias):
+    for bound in _bounds(problem, fit, logits, bias, residual):
         dual = max(dual, bound)
-        if primal - dual + rounding <= enough * primal:
+        if primal - dual + rounding <= max(enough * primal, 5 * rounding):
             break
     if dual == -np.inf:
         raise ValueError(f"problem: {coverage(problem).reason}")
     return Certificate(primal, settled(primal, dual, rounding, problem), rounding=rounding)
 
 
-def _bounds(problem: Problem, logits: BlockMatrix, bias: Array) -> Iterator[float]:
+def _bounds(
+    problem: Problem, fit: Datafit, logits: BlockMatrix, bias: Array, residual: BlockMatrix
+) -> Iterator[float]:
     """Give lower bounds of the minimum; near the minimiser the first ones are the tightest."""
     family = coverage(problem).family
     if family is not None and (bound := family.lower_bound(problem)) is not None:
         yield bound
     if is_convex(problem):
-        fit = problem.loss_object.datafit(logits.partition)
         yield 0.0  # no loss and no decay cost is below
         decays = np.asarray(problem.logit_decay), np.asarray(problem.bias_decay)
         limit = decays[0] * logits.partition.num_samples
@@ -293,7 +305,6 @@ def _bounds(problem: Problem, logits: BlockMatrix, bias: Array) -> Iterator[floa
         def bound_at(residual: BlockMatrix, bias: Array) -> float:
             return float(_dual(problem, fit, residual, bias, *decays))
 
-        residual = fit.residual(logits.within, logits.mean + bias[:, None])
         yield bound_at(_aligned(problem, logits, residual, limit), bias)
         if problem.bias != "none":
             bias = best_bias(problem, fit, logits, bias)
@@ -326,8 +337,7 @@ def certify_batch(
         As those of a `Certificate`; the dual may be -inf.
     """
     fit = problem.loss_object.datafit(logits.partition)
-    primal, rounding = _objectives(problem, fit, logits, bias, decays, bias_decays)
-    residual = fit.residual(logits.within, logits.mean + bias[..., None])
+    primal, rounding, residual = _evaluate(problem, fit, logits, bias, decays, bias_decays)
     residual = _aligned(problem, logits, residual, decays * logits.partition.num_samples)
     dual = _dual(problem, fit, residual, bias, decays, bias_decays)
     for i in np.flatnonzero(dual > primal + rounding)[:1]:
@@ -400,13 +410,14 @@ def _dual(
     p = residual.partition
     limit = decays * p.num_samples * (1 - gamma(p.num_groups + 3 * FUNCTION))
     residual = fit.restrict(residual)
-    bounds = [_dual_at(problem, fit, residual, bias, limit, bias_decays)]
+    bound = _dual_at(problem, fit, residual, bias, limit, bias_decays)
     if problem.bias == "free":
         rows = np.abs(residual.row_average)
-        if np.any(rows > ROUGH_ROWS * (np.abs(residual.mean) @ p.shares)):
+        if (rows > ROUGH_ROWS * (np.abs(residual.mean) @ p.shares)).any():
             residual = fit.restrict(fit.repair(residual))
-            bounds.append(_dual_at(problem, fit, residual, bias, limit, bias_decays))
-    return np.max(bounds, axis=0)
+            other = _dual_at(problem, fit, residual, bias, limit, bias_decays)
+            bound = np.maximum(bound, other)
+    return bound
 
 
 def _dual_at(
@@ -419,28 +430,35 @@ def _dual_at(
 ) -> Array:
     p = residual.partition
     norm = residual.norm_bound
-    if np.any(norm > limit * (1 + ROUGH_NORM)):
+    if (norm > limit * (1 + ROUGH_NORM)).any():
         factor = limit / np.maximum(norm, limit)
         residual, norm = residual * factor, norm * factor
     values = fit.dual_values(residual)
-    inside = np.isfinite(values)
-    values = np.where(inside, values, 0.0)
     if problem.bias == "none":
-        return np.where(inside, _within(values, norm, limit), -np.inf)
+        return _within(values, norm, limit)
+    inside = values > -np.inf
+    all_inside = inside.all()
+    if not all_inside:
+        values = np.where(inside, values, 0.0)
     rows = residual.row_average
     blur = gamma(2 * p.num_groups + 4 * FUNCTION) * (np.abs(residual.mean) @ p.shares)
     if problem.bias == "free":
         values, change = fit.with_rows(residual, values, np.abs(rows) + blur)
-        return np.where(inside, _within(values, norm + change, limit), -np.inf)
-    bounds = []
+        bound = _within(values, norm + change, limit)
+        return bound if all_inside else np.where(inside, bound, -np.inf)
     # At the minimum rows are -bias_decay times the bias, which says more where that is tiny.
-    for wanted in (rows, -bias_decays[..., None] * bias):
+    targets = [rows]
+    if ((1e3 * blur) ** 2 @ p.sizes > ROUGH_ROWS * bias_decays * np.abs(values)).any():
+        targets.append(-bias_decays[..., None] * bias)
+    bound = np.full(np.shape(values), -np.inf)
+    for wanted in targets:
         target, unsure = fit.possible_rows(wanted)
         miss = np.abs(rows - target) * (1 + gamma(2)) + unsure + blur
         moved, change = fit.with_rows(residual, values, miss)
         cost = (np.abs(target) + unsure) ** 2 @ p.sizes / (2 * bias_decays)
-        bounds.append(_within(moved - cost * (1 + gamma(p.num_groups + 8)), norm + change, limit))
-    return np.where(inside, np.maximum(*bounds), -np.inf)
+        moved = moved - cost * (1 + gamma(p.num_groups + 8))
+        bound = np.maximum(bound, _within(moved, norm + change, limit))
+    return bound if all_inside else np.where(inside, bound, -np.inf)
 
 
 def _within(values: Array, norms: Array, limit: Array) -> Array:
