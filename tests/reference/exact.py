@@ -1,4 +1,4 @@
-"""The objective in 60 digits, from the definition; no code is shared with the package.
+"""The objective, and minima in closed form, in 60 digits; no code is shared with the package.
 
 Numbers that a solution holds are taken as they are, exactly: what is evaluated is the objective of
 the very point that was returned.
@@ -104,14 +104,68 @@ def _column_lengths(known, margins, z):
     return total
 
 
+# -- minima in closed form (docs/theory.md section 5) ----------------------------------------------
+
+
 def balanced_minimum(problem):
-    """Return the minimum of balanced cross-entropy: one logarithm (docs/theory.md section 5)."""
+    """Return the minimum of balanced cross-entropy, which any bias leaves at zero bias."""
     with mp.workdps(DIGITS):
-        (count, k, weight, _) = groups(problem)[0]
-        t = decay(problem) * mp.sqrt(count) * k / weight  # k times an own sample's slope at zero
-        if t >= 1:
+        ((count, k, weight, _),) = groups(problem)
+        reach = decay(problem) * mp.sqrt(count) / weight
+        if reach * k >= 1:
             return weight * mp.log(k)
-        m = mp.log(k / t - k + 1)
-        return weight * mp.log1p((k - 1) * mp.exp(-m)) + decay(problem) * (k - 1) * mp.sqrt(
-            count
-        ) * m
+        margin = mp.log(1 / reach - k + 1)
+        loss_ = weight * mp.log1p((k - 1) * mp.exp(-margin))
+        return loss_ + decay(problem) * (k - 1) * mp.sqrt(count) * margin
+
+
+def nonnegative_minimum(problem):
+    """Return the minimum of cross-entropy with non-negative features: class by class."""
+    with mp.workdps(DIGITS):
+        k, total = mpf(problem.num_classes), problem.num_samples
+        value = mpf(0)
+        for count, classes, weight, _ in groups(problem):
+            cost = decay(problem) * mp.sqrt(count * (k - 1) / k)
+            share = weight * count / mpf(total)
+            t = cost / share
+            margin = mp.log((k - 1) * (1 / t - 1)) if t < (k - 1) / k else mpf(0)
+            value += classes * (share * mp.log1p((k - 1) * mp.exp(-margin)) + cost * margin)
+        return value
+
+
+def quadratic_minimum(problem):
+    """Return the minimum of MSE without a decayed bias, at any depth: target by target."""
+    with mp.workdps(DIGITS):
+        known, total = groups(problem), problem.num_samples
+        targets = [(mp.sqrt(count), classes) for count, classes, _, _ in known]
+        if problem.bias == "free":
+            # Centred by the class shares: within groups nothing changes, between them this is left.
+            matrix = _centred(known, total)
+            squares = mp.eigsy(matrix, eigvals_only=True)
+            targets = [(root_, classes - 1) for root_, classes in targets]
+            targets += [(mp.sqrt(max(square, mpf(0))), 1) for square in squares]
+        return mp.fsum(times * _least_cost(problem, target) for target, times in targets)
+
+
+def _centred(known, total):
+    """Return the Gram matrix of ``(I - u u^T) D^{1/2}`` on group indicators, u = sqrt(n / N)."""
+    g = range(len(known))
+    weight = [mp.sqrt(count * classes / mpf(total)) * mp.sqrt(count) for count, classes, _, _ in known]
+    return mp.matrix(
+        [[(known[i][0] if i == j else 0) - weight[i] * weight[j] for j in g] for i in g]
+    )
+
+
+def _least_cost(problem, target):
+    """Minimise ``(s - a)^2 / (2N) + (M+1)/2 mu s^{2/(M+1)}`` over s >= 0."""
+    m, total, mu = problem.depth, problem.num_samples, decay(problem)
+    none = target**2 / (2 * total)
+    if target == 0:
+        return none
+    power = mpf(m - 1) / (m + 1)
+    s = target
+    for _ in range(400):  # from above, the larger root of (a - s) s^p = N mu is stable
+        s = target - total * mu / s**power
+        if s <= target * power / (1 + power):
+            return none
+    return min(none, (s - target) ** 2 / (2 * total) + (m + 1) * mu / 2 * s ** (2 / mpf(m + 1)))

@@ -71,9 +71,9 @@ class MeanSquaredErrorFit(Datafit):
         blocks = p.matrix(np.where(p.sizes > 1, within - 1, 0.0), residual)
         values = self._mean(blocks)
         # What is left where all of that cancels.
-        size = np.abs(mean).max(axis=(-2, -1)) + np.abs(bias).max(axis=-1) + 1
-        least = 64 * UNIT**2 * size
-        errors = gamma(2 * g + 16) * values + least * np.sqrt(values) + least**2 + UNDERFLOW
+        small = np.abs(rest) + np.abs(rest_of_missing) + np.abs(label_rest)
+        least = (4 * UNIT * small * np.sqrt(p.sizes)).max(axis=-1)
+        errors = gamma(2 * g + 16) * values + 2 * least * np.sqrt(values) + least**2 + UNDERFLOW
         return values, errors, blocks
 
     def residual(self, within: Array, scores: Array) -> BlockMatrix:
