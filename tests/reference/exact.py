@@ -76,8 +76,10 @@ def objective(problem, within, mean, bias):
         for i, (count, classes, _, _) in enumerate(known):
             sibling = z[i][i] - margins[i] / classes + b[i]
             others = [z[j][i] + b[j] for j in range(g)]
-            value += mpf(count * classes) / total * loss(
-                problem, sibling + margins[i], sibling, others, i
+            value += (
+                mpf(count * classes)
+                / total
+                * loss(problem, sibling + margins[i], sibling, others, i)
             )
         if problem.features == "nonnegative":
             norm = _column_lengths(known, margins, z)
@@ -150,7 +152,9 @@ def quadratic_minimum(problem):
 def _centred(known, total):
     """Return the Gram matrix of ``(I - u u^T) D^{1/2}`` on group indicators, u = sqrt(n / N)."""
     g = range(len(known))
-    weight = [mp.sqrt(count * classes / mpf(total)) * mp.sqrt(count) for count, classes, _, _ in known]
+    weight = [
+        mp.sqrt(count * classes / mpf(total)) * mp.sqrt(count) for count, classes, _, _ in known
+    ]
     return mp.matrix(
         [[(known[i][0] if i == j else 0) - weight[i] * weight[j] for j in g] for i in g]
     )

@@ -28,7 +28,9 @@ def test_exact_objective_is_that_of_the_definition(options):
     u, s, vt = np.linalg.svd(dense * np.sqrt(counts))
     tilt = (problem.feature_decay / problem.weight_decay) ** 0.25
     w, h = tilt * u * np.sqrt(s), np.sqrt(s)[:, None] * vt / tilt / np.sqrt(counts)
-    value = ufm.objective(problem, [w], h, None if problem.bias == "none" else bias[[0, 0, 1, 1, 1]])
+    value = ufm.objective(
+        problem, [w], h, None if problem.bias == "none" else bias[[0, 0, 1, 1, 1]]
+    )
     assert float(exact.objective(problem, blocks.within, blocks.mean, bias)) == pytest.approx(
         value, rel=1e-12
     )

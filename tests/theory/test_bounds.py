@@ -1,5 +1,7 @@
 """No lower bound is above the minimum, whatever rounding does: against 60 digits."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ import tightframe as tf
 from tests.reference import exact
 from tests.strategies import per_class
 from tightframe.geometry.blocks import BlockMatrix
+from tightframe.problem.counts import Group
 from tightframe.theory.certificate import BoundError, certify_blocks
 from tightframe.theory.closed_form import relu
 
@@ -29,7 +32,7 @@ def assert_bounded(solution):
     return value
 
 
-def scaled(draw, counts, exponent, **options):
+def scaled(counts, exponent, **options):
     """Return a problem with a lambda of 10^exponent times the one from which all is zero."""
     decay = 10.0**exponent
     one = tf.Problem(counts, weight_decay=decay, feature_decay=decay, **options)
@@ -52,7 +55,7 @@ def problems(draw, low=-100.0):
     if loss == "cross_entropy":
         options["class_weights"] = per_class(draw, [0.02, 1.0, 50.0], counts)
         options["logit_adjustment"] = per_class(draw, [-30.0, -1.3, 0.0, 4.0], counts)
-    return scaled(draw, counts, exponent, **options)
+    return scaled(counts, exponent, **options)
 
 
 @settings(max_examples=40)
@@ -127,7 +130,7 @@ def test_closed_forms_are_bounded_by_their_exact_minimum(family, counts, exponen
         counts = counts[:1] * len(counts)
     if "loss" not in options and weight is not None:
         options = options | {"class_weights": [weight] * len(counts)}
-    problem = scaled(None, counts, exponent, **options)
+    problem = scaled(counts, exponent, **options)
     solution = tf.solve(problem)
     assert solution.method.startswith("closed form")
     least = minimum(problem)
@@ -201,23 +204,23 @@ def test_bounds_of_any_candidate_are_below_the_best_objective(problem, seed, sca
     apart = BlockMatrix.from_dense(problem, logits)
     bias = np.zeros(k) if bias is None else bias
     singles = problem_of_singles(problem)
-    assert abs(found.primal - exact.objective(singles, 0 * bias, apart.mean, bias)) <= found.rounding
+    assert (
+        abs(found.primal - exact.objective(singles, 0 * bias, apart.mean, bias)) <= found.rounding
+    )
 
 
 def problem_of_singles(problem):
-    """Return the same problem for `exact`, every class a group: weights an ulp or so apart."""
-
-    class Singles:
-        groups = [type(problem.groups[0])(int(n), 1) for n in problem.counts]
-        group_weights = problem.class_weights
-        group_adjustment = problem.logit_adjustment
-        weight_decays = problem.weight_decays
-        feature_decay = problem.feature_decay
-        bias_decay = problem.bias_decay
-        loss = problem.loss
-        features = problem.features
-
-    return Singles
+    """Return the same problem for `exact`, every class a group of its own."""
+    return SimpleNamespace(
+        groups=[Group(int(n), 1) for n in problem.counts],
+        group_weights=problem.class_weights,
+        group_adjustment=problem.logit_adjustment,
+        weight_decays=problem.weight_decays,
+        feature_decay=problem.feature_decay,
+        bias_decay=problem.bias_decay,
+        loss=problem.loss,
+        features=problem.features,
+    )
 
 
 @pytest.mark.parametrize("bias", ["none", "free", "decayed"])
@@ -246,7 +249,9 @@ def test_svm_bounds_are_below_the_exact_nuclear_norm(counts, seed):
     k = len(counts)
     noise = 1e-6 * np.random.default_rng(seed).normal(size=(k, k))
     with mp.workdps(exact.DIGITS):
-        rows = [[((i == j) - mp.mpf(1) / k) * mp.sqrt(counts[j]) for j in range(k)] for i in range(k)]
+        rows = [
+            [((i == j) - mp.mpf(1) / k) * mp.sqrt(counts[j]) for j in range(k)] for i in range(k)
+        ]
         norm = exact.nuclear_norm(rows)
     for found in (tf.certify_svm(counts), tf.certify_svm(counts, np.eye(k) - 1 / k + noise)):
         assert 0 <= found.dual <= norm
@@ -258,7 +263,7 @@ def test_a_bound_above_an_objective_is_an_error_that_shouts(monkeypatch):
     problem = tf.Problem("9x2,4", weight_decay=1e-2, feature_decay=1e-2, features="nonnegative")
     minimum = tf.solve(problem).objective
     monkeypatch.setattr(relu, "lower_bound", lambda problem: minimum * (1 + 1e-12))
-    with pytest.raises(BoundError, match="internal error: .* Please report this, with Problem"):
+    with pytest.raises(BoundError, match=r"internal error: .* Please report this, with Problem"):
         tf.solve(problem)
     monkeypatch.setattr(relu, "lower_bound", lambda problem: minimum * (1 + 1e-15))
     assert tf.solve(problem).gap > 0

@@ -185,9 +185,7 @@ class Datafit(ABC):
         """
 
     @abstractmethod
-    def evaluate(
-        self, within: Array, mean: Array, bias: Array
-    ) -> tuple[Array, Array, BlockMatrix]:
+    def evaluate(self, within: Array, mean: Array, bias: Array) -> tuple[Array, Array, BlockMatrix]:
         """Return `values` of logits ``mean + bias 1^T``, bounds of their rounding, and R.
 
         A constant added to the bias, where that changes nothing, may have been rounded as well.
@@ -227,9 +225,7 @@ class Datafit(ABC):
         """Return row averages that a residual can have, and bounds of their rounding; a batch."""
 
     @abstractmethod
-    def with_rows(
-        self, residual: BlockMatrix, values: Array, miss: Array
-    ) -> tuple[Array, Array]:
+    def with_rows(self, residual: BlockMatrix, values: Array, miss: Array) -> tuple[Array, Array]:
         """Bound what it costs that row averages become others, without rounding; a batch.
 
         Parameters

@@ -105,9 +105,7 @@ class CrossEntropyFit(Datafit):
         losses = np.where(top > 0, top + np.log(rest + alone), np.log1p(rest))
         return losses, others, rest + alone
 
-    def evaluate(
-        self, within: Array, mean: Array, bias: Array
-    ) -> tuple[Array, Array, BlockMatrix]:
+    def evaluate(self, within: Array, mean: Array, bias: Array) -> tuple[Array, Array, BlockMatrix]:
         p, g, k = self.partition, self.partition.num_groups, self.partition.sizes
         losses, q, total = self._losses(within, mean + bias[..., None])
         values = losses @ p.loss_shares
@@ -304,9 +302,7 @@ class CrossEntropyFit(Datafit):
         """The group with most samples."""
         return int(np.argmax(self.partition.shares))
 
-    def with_rows(
-        self, residual: BlockMatrix, values: Array, miss: Array
-    ) -> tuple[Array, Array]:
+    def with_rows(self, residual: BlockMatrix, values: Array, miss: Array) -> tuple[Array, Array]:
         """Move probability between each class and the hub's classes.
 
         Too much in the row of class j goes from the own class to the hub in the columns of class
@@ -319,7 +315,7 @@ class CrossEntropyFit(Datafit):
         flow[..., hub] = 0.0
         total = (flow @ k) / (p.counts[hub] * k[hub])  # of a column of the hub
         moved = np.maximum((flow / (p.counts * p.weights)).max(axis=-1), total / p.weights[hub])
-        # Of an own class's row and column n^-1/2 times the flow is changed, on the diagonal and off.
+        # Entries of X that change: own classes', the hub's in their columns, theirs in the hub's.
         lengths = 1 / p.counts + k / k[hub] * (1 / p.counts + 1 / p.counts[hub])
         change = np.sqrt(flow**2 @ lengths) + total * math.sqrt(p.counts[hub])
         lost = moved * np.abs(values)

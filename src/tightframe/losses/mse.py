@@ -58,9 +58,7 @@ class MeanSquaredErrorFit(Datafit):
     def values(self, within: Array, scores: Array) -> Array:
         return self._mean(self.residual(within, scores))
 
-    def evaluate(
-        self, within: Array, mean: Array, bias: Array
-    ) -> tuple[Array, Array, BlockMatrix]:
+    def evaluate(self, within: Array, mean: Array, bias: Array) -> tuple[Array, Array, BlockMatrix]:
         """Keep the digits of residuals: own logits nearly reach one, and that cancels."""
         p, g, own = self.partition, self.partition.num_groups, self.groups
         label, label_rest = inverse(p.sizes)
@@ -130,9 +128,7 @@ class MeanSquaredErrorFit(Datafit):
         """Return the rows themselves: nothing ties them together."""
         return rows, np.zeros_like(rows)
 
-    def with_rows(
-        self, residual: BlockMatrix, values: Array, miss: Array
-    ) -> tuple[Array, Array]:
+    def with_rows(self, residual: BlockMatrix, values: Array, miss: Array) -> tuple[Array, Array]:
         """Subtract what is missed from all entries of a row."""
         p = self.partition
         length = np.sqrt(miss**2 @ p.sizes)

@@ -106,7 +106,10 @@ def _nonzero_cost(problem: Problem, targets: Array) -> Array:
     m, total = problem.depth, problem.num_samples
     threshold, p = total * problem.mean_decay, (m - 1) / (m + 1)
     s = shrink(problem, targets)
-    low, high = (s * (1 - gamma(16 * FUNCTION)), np.minimum(s * (1 + gamma(16 * FUNCTION)), targets))
+    low, high = (
+        s * (1 - gamma(16 * FUNCTION)),
+        np.minimum(s * (1 + gamma(16 * FUNCTION)), targets),
+    )
     if m == 1:
         low = high = np.maximum(targets - threshold, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
