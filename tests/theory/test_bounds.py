@@ -28,7 +28,9 @@ def assert_bounded(solution):
     value = exact.objective(problem, blocks.within, blocks.mean, bias)
     assert 0 <= solution.lower_bound <= value
     rounding = certify_blocks(problem, blocks, bias, enough=1.0).rounding
-    assert abs(solution.objective - value) <= rounding <= 1e-12 * value
+    assert abs(solution.objective - value) <= rounding
+    # Where logits of some hundreds leave a large loss, which minimisers do not have, it is more.
+    assert rounding <= (1e-12 if solution.status == "optimal" else 1e-10) * value
     return value
 
 
@@ -65,7 +67,7 @@ def test_bounds_are_below_the_exact_objective(problem):
 
 
 @pytest.mark.slow
-@settings(max_examples=3000)
+@settings(max_examples=2000)
 @given(problems())
 def test_bounds_of_many_problems_are_below_the_exact_objective(problem):
     assert_bounded(tf.solve(problem, max_iterations=STEPS))
