@@ -15,6 +15,9 @@ Array = NDArray[np.float64]
 #: Relative error of one operation.
 UNIT = 2.0**-53
 
+#: The same of NumPy's long double, which has more digits on most machines, and no fewer on any.
+LONG_UNIT = float(np.finfo(np.longdouble).eps) / 2
+
 #: Roundings that one call of exp, log, log1p, expm1, sqrt or a power counts as.
 FUNCTION = 4
 
@@ -25,6 +28,11 @@ UNDERFLOW = 1e-300
 def gamma(roundings: float) -> float:
     """Return the relative error that so many roundings may add up to."""
     return roundings * UNIT / (1 - roundings * UNIT)
+
+
+def long_gamma(roundings: float) -> float:
+    """Return `gamma` of sums in long double that are rounded to a float in the end."""
+    return roundings * LONG_UNIT / (1 - roundings * LONG_UNIT) + 2 * UNIT
 
 
 def svd_error(size: int) -> float:

@@ -221,6 +221,10 @@ class Datafit(ABC):
         """Return a nearby residual with ``R n = 0``, as a free bias demands; a batch too."""
 
     @abstractmethod
+    def rows(self, residual: BlockMatrix) -> tuple[Array, Array]:
+        """Return `BlockMatrix.row_average` of a dual point, and bounds of the error; a batch."""
+
+    @abstractmethod
     def possible_rows(self, rows: Array) -> tuple[Array, Array]:
         """Return row averages that a residual can have, and bounds of their rounding; a batch."""
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.losses.base import Array, Datafit, Derivatives, Loss
-from tightframe.rounding import FUNCTION, UNDERFLOW, UNIT, gamma
+from tightframe.rounding import FUNCTION, UNDERFLOW, UNIT, gamma, long_gamma
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -286,15 +286,30 @@ class CrossEntropyFit(Datafit):
         mean[..., self.groups, self.groups] = -leak / k
         return p.matrix(np.where(k > 1, -(leak + k * sibling), 0.0), mean)
 
+    def rows(self, residual: BlockMatrix) -> tuple[Array, Array]:
+        """Sum in long double: at a minimum with a free bias all of it cancels."""
+        p = self.partition
+        _, _, others = self._wrong(residual)
+        flows = others * (p.weights * p.counts).astype(np.longdouble)  # of a class's samples
+        out, into = p.sizes @ flows, flows @ p.sizes
+        rows = ((into - out) / p.num_samples).astype(np.float64)
+        size = ((into + out) / p.num_samples).astype(np.float64)
+        exact = long_gamma(2 * len(p.sizes) + 8) - 2 * UNIT
+        # Weights times counts were rounded, where there are weights.
+        return rows, (exact + self.weighted * UNIT) * size + 4 * UNIT * np.abs(rows)
+
     def possible_rows(self, rows: Array) -> tuple[Array, Array]:
         """Let the rows of the hub make up for all others: columns sum to zero, so rows do."""
         k, hub = self.partition.sizes, self._hub
-        others = k * rows
+        others = k.astype(np.longdouble) * rows
         others[..., hub] = 0.0
         rows = rows.copy()
         rows[..., hub] = -others.sum(axis=-1) / k[hub]
+        size = np.abs(others).sum(axis=-1).astype(np.float64) / k[hub]
         blur = np.zeros_like(rows)
-        blur[..., hub] = gamma(len(k) + 4) * np.abs(others).sum(axis=-1) / k[hub]
+        blur[..., hub] = (long_gamma(len(k) + 8) - 2 * UNIT) * size + 4 * UNIT * np.abs(
+            rows[..., hub]
+        )
         return rows, blur
 
     @cached_property

@@ -124,6 +124,10 @@ class MeanSquaredErrorFit(Datafit):
         excess = residual.row_average
         return self.partition.matrix(residual.within, residual.mean - excess[..., None])
 
+    def rows(self, residual: BlockMatrix) -> tuple[Array, Array]:
+        shares, g = self.partition.shares, self.partition.num_groups
+        return residual.row_average, gamma(2 * g + 16) * (np.abs(residual.mean) @ shares)
+
     def possible_rows(self, rows: Array) -> tuple[Array, Array]:
         """Return the rows themselves: nothing ties them together."""
         return rows, np.zeros_like(rows)

@@ -39,6 +39,9 @@ FACE_TOLERANCE = 1e-6
 ROUGH_NORM = 1e-12
 ROUGH_ROWS = 1e-9
 
+#: Row averages are known to this share of the size of their terms, at least.
+ROUGH_NOISE = 1e-12
+
 #: Samples whose logits are held at a time.
 SAMPLE_CHUNK = 65536
 
@@ -440,15 +443,15 @@ def _dual_at(
     all_inside = inside.all()
     if not all_inside:
         values = np.where(inside, values, 0.0)
-    rows = residual.row_average
-    blur = gamma(2 * p.num_groups + 4 * FUNCTION) * (np.abs(residual.mean) @ p.shares)
+    rows, blur = fit.rows(residual)
     if problem.bias == "free":
         values, change = fit.with_rows(residual, values, np.abs(rows) + blur)
         bound = _within(values, norm + change, limit)
         return bound if all_inside else np.where(inside, bound, -np.inf)
     # At the minimum rows are -bias_decay times the bias, which says more where that is tiny.
     targets = [rows]
-    if ((1e3 * blur) ** 2 @ p.sizes > ROUGH_ROWS * bias_decays * np.abs(values)).any():
+    noise = ROUGH_NOISE * (np.abs(residual.mean) @ p.shares)
+    if (noise**2 @ p.sizes > ROUGH_ROWS * bias_decays * np.abs(values)).any():
         targets.append(-bias_decays[..., None] * bias)
     bound = np.full(np.shape(values), -np.inf)
     for wanted in targets:
