@@ -374,7 +374,8 @@ def _aligned(
         counts = np.sqrt(p.shares)
         reduced -= (reduced @ counts)[..., None] * counts
     reach = limit[..., None] / np.sqrt(p.counts)
-    within = np.where(logits.within > 0, -reach, np.clip(residual.within, -reach, reach))
+    clipped = np.minimum(np.maximum(residual.within, -reach), reach)
+    within = np.where(logits.within > 0, -reach, clipped)
     return BlockMatrix(p, np.where(p.sizes > 1, within, 0.0), reduced / p.scale)
 
 
@@ -389,7 +390,7 @@ def _clipped(problem: Problem, residual: BlockMatrix) -> BlockMatrix:
 
 def _clip(matrices: Array, limit: Array) -> Array:
     """Return a matrix, or a batch, with its singular values clipped."""
-    if np.all(np.linalg.norm(matrices, axis=(-2, -1)) <= limit):
+    if (np.sqrt(np.square(matrices).sum(axis=(-2, -1))) <= limit).all():
         return matrices
     left, values, right = svd(matrices)
     clipped: Array = (left * np.minimum(values, limit[..., None])[..., None, :]) @ right
