@@ -86,7 +86,7 @@ class Solution:
     @property
     def gap(self) -> float | None:
         """Certified absolute gap to the global minimum, or None (the reason is in `note`)."""
-        return None if self.lower_bound is None else max(self.objective - self.lower_bound, 0.0)
+        return None if self.lower_bound is None else self.objective - self.lower_bound
 
     # -- per group ----------------------------------------------------------------------------
 

@@ -35,8 +35,8 @@ from tightframe.path import rank_changes
 from tightframe.problem.problem import Problem
 from tightframe.solve import solve as solve_problem
 from tightframe.solvers.search.multistart import STARTS
-from tightframe.theory.certificate import Certificate
 from tightframe.theory.certificate import certify as certify_candidate
+from tightframe.theory.certificate import with_bound
 
 #: The arrays that `solve` writes, besides ``weight_1`` and so on.
 _SAVED = ("logits", "bias", "class_means", "classifier_gram", "means_gram")
@@ -160,8 +160,7 @@ def certify(
     with about(file, arrays):
         own = certify_candidate(asked, logits, arrays.get("bias"))
     solution = solve_problem(asked)
-    bound = own.dual if solution.lower_bound is None else max(own.dual, solution.lower_bound)
-    best = Certificate(own.primal, bound)
+    best = with_bound(own, solution.lower_bound)
     if json:
         values = {
             "primal": best.primal,

@@ -20,11 +20,15 @@ from numpy.typing import NDArray
 
 from tightframe.checks import require_dense
 from tightframe.problem.problem import Problem
+from tightframe.rounding import FUNCTION, UNIT, gamma, svd_error
 
 Array = NDArray[np.float64]
 
 #: Singular values below this share of the largest count as zero.
 RANK_TOLERANCE = 1e-10
+
+#: Up to so many groups the singular values of one matrix cost less than bounds of them.
+SMALL = 32
 
 
 class Partition:
@@ -124,7 +128,7 @@ class BlockMatrix:
     """A K x K matrix B in block form; column k belongs to the samples of class k.
 
     Leading axes of both arrays are a batch, for `reduced`, `decomposition`, `spectrum`,
-    `column_norms` and `row_average`.
+    `column_norms`, `norm_bound` and `row_average`.
 
     Attributes
     ----------
@@ -198,7 +202,7 @@ class BlockMatrix:
         reduced = without_rounding(self.decomposition[1])
         within = np.sqrt(p.counts[many]) * np.abs(self.within[..., many])
         values = np.concatenate([reduced, within], axis=-1)
-        return values, np.r_[np.ones(reduced.shape[-1]), p.sizes[many] - 1]
+        return values, np.concatenate([np.ones(reduced.shape[-1]), p.sizes[many] - 1])
 
     @cached_property
     def column_norms(self) -> Array:
@@ -213,6 +217,28 @@ class BlockMatrix:
         return float(self.spectrum[0].max())
 
     @property
+    def norm_bound(self) -> Array:
+        """Upper bound of `operator_norm`, rounding included, of a batch too.
+
+        It holds as well for matrices whose entries differ from these by a few roundings, those on
+        the diagonal (``within`` and the diagonal of ``mean``) by as many as there are groups.
+        """
+        p, g = self.partition, self.partition.num_groups
+        reduced = self.reduced
+        size = np.abs(reduced).max(axis=(-2, -1), keepdims=True)
+        matrix = reduced / np.maximum(size, np.finfo(float).tiny)
+        length = np.sqrt(np.square(matrix).sum(axis=(-2, -1)))
+        if g <= SMALL and matrix.ndim == 2:
+            norm = singular_values(matrix)[0] + (svd_error(g) + gamma(g + 16)) * length
+        else:
+            norm = _norm_bound(matrix, length)
+        within = (np.sqrt(p.counts) * np.abs(self.within) * (p.sizes > 1)).max(axis=-1)
+        bound: Array = np.maximum(
+            size[..., 0, 0] * norm * (1 + gamma(4 * FUNCTION)), within * (1 + gamma(g + 12))
+        )
+        return bound
+
+    @property
     def rank(self) -> int:
         """Number of singular values above `RANK_TOLERANCE` times the largest."""
         values, times = self.spectrum
@@ -223,9 +249,10 @@ class BlockMatrix:
         """``B n / N`` for a class of each group, shape (G,): the sample-weighted row average."""
         return self.mean @ self.partition.shares
 
-    def __mul__(self, factor: float) -> BlockMatrix:
-        """Return the matrix times a number."""
-        return BlockMatrix(self.partition, self.within * factor, self.mean * factor)
+    def __mul__(self, factor: float | Array) -> BlockMatrix:
+        """Return the matrix times a number, a batch times one number each."""
+        each = np.asarray(factor)[..., None]
+        return BlockMatrix(self.partition, self.within * each, self.mean * each[..., None])
 
 
 def svd(matrices: NDArray[Any]) -> tuple[Array, Array, Array]:
@@ -259,6 +286,28 @@ def singular_values(matrices: NDArray[Any]) -> Array:
     except np.linalg.LinAlgError:
         values = svd(matrices)[1]
     return values
+
+
+def _norm_bound(matrices: Array, lengths: Array) -> Array:
+    """Bound the largest singular values of a batch, see `BlockMatrix.norm_bound`."""
+    g = matrices.shape[-1]
+    diagonal = range(g), range(g)
+    entries = np.abs(matrices)
+    # Of the matrix of absolute values, which rounding of entries and products goes by.
+    absolute = entries.sum(axis=-1).max(axis=-1) * entries.sum(axis=-2).max(axis=-1)
+    absolute = np.minimum(absolute, lengths**2)
+    gram = matrices.swapaxes(-1, -2) @ matrices
+    norms = np.sqrt(np.abs(gram).sum(axis=-1).max(axis=-1) + gamma(g + 8) * absolute)
+    # Where singular values differ, the row sums of the Gram matrix say too little.
+    least = np.sqrt(gram[..., *diagonal].max(axis=-1))
+    loose = np.asarray(norms > least * (1 + gamma(32 * (g + 8))))
+    if loose.any():
+        exact = np.full(loose.shape, np.inf)
+        exact[loose] = singular_values(matrices[loose])[..., 0]
+        norms = np.minimum(norms, exact + svd_error(g) * lengths)
+    on_diagonal = entries[..., *diagonal].max(axis=-1)
+    bounds: Array = norms + 8 * UNIT * np.sqrt(absolute) + gamma(g + 8) * on_diagonal
+    return bounds
 
 
 def without_rounding(singular_values: NDArray[Any]) -> Array:

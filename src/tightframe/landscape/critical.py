@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -121,7 +121,9 @@ def classify(landscape: Objective, x: Array, tol: float, seed: int) -> CriticalP
         w, v, b = landscape.split(x)
         # The convex form's bound holds at every width; a narrow one is certified by it too.
         wide = landscape.problem.replace(dim=None)
-        certificate = Certificate(value, certify(wide, w @ v / landscape.root, b).dual)
+        cheapest = certify(wide, w @ v / landscape.root, b)
+        # These factors cost no less than the cheapest with their logits; rounding may say so.
+        certificate = replace(cheapest, primal=max(value, cheapest.primal))
     else:
         bend = _least_bend(landscape, x, seed)
         curvature, error = bend.value, bend.error

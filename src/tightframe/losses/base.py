@@ -147,7 +147,7 @@ class Derivatives(NamedTuple):
 class Datafit(ABC):
     """Mean loss ``f(Z + b 1^T)`` of block logits over a partition.
 
-    `values`, `values_at`, `residual`, `scores` and `dual_values` take batches, on leading axes.
+    `values`, `residual`, `scores` and what a certificate asks for take batches, on leading axes.
 
     Where siblings share their logits, the own less a sibling's residual is minus the class weight,
     whatever the others do: thresholds of merging (`Partition.pull`) rest on that.
@@ -185,8 +185,11 @@ class Datafit(ABC):
         """
 
     @abstractmethod
-    def values_at(self, residual: BlockMatrix) -> Array:
-        """Return `values` of the logits that have these residuals; cheaper, given those."""
+    def evaluate(self, within: Array, mean: Array, bias: Array) -> tuple[Array, Array, BlockMatrix]:
+        """Return `values` of logits ``mean + bias 1^T``, bounds of their rounding, and R.
+
+        A constant added to the bias, where that changes nothing, may have been rounded as well.
+        """
 
     @abstractmethod
     def derivatives(self, within: Array, scores: Array) -> Derivatives:
@@ -203,15 +206,48 @@ class Datafit(ABC):
 
     @abstractmethod
     def dual_values(self, residual: BlockMatrix) -> Array:
-        """Return `dual_value` of a batch."""
+        """Return `dual_value` of a batch, their rounding subtracted; -inf outside the domain."""
 
     @abstractmethod
     def restrict(self, residual: BlockMatrix) -> BlockMatrix:
-        """Return a nearby residual in the domain of the conjugate, where it left that."""
+        """Return a nearby residual in the domain of the conjugate, where it left that; a batch.
+
+        What the domain demands exactly, such as columns with a sum of zero, it has but for the
+        rounding that `BlockMatrix.norm_bound` covers.
+        """
 
     @abstractmethod
     def repair(self, residual: BlockMatrix) -> BlockMatrix:
-        """Return a nearby residual with ``R n = 0``, as a free bias demands of a dual point."""
+        """Return a nearby residual with ``R n = 0``, as a free bias demands; a batch too."""
+
+    @abstractmethod
+    def rows(self, residual: BlockMatrix) -> tuple[Array, Array]:
+        """Return `BlockMatrix.row_average` of a dual point, and bounds of the error; a batch."""
+
+    @abstractmethod
+    def possible_rows(self, rows: Array) -> tuple[Array, Array]:
+        """Return row averages that a residual can have, and bounds of their rounding; a batch."""
+
+    @abstractmethod
+    def with_rows(self, residual: BlockMatrix, values: Array, miss: Array) -> tuple[Array, Array]:
+        """Bound what it costs that row averages become others, without rounding; a batch.
+
+        Parameters
+        ----------
+        residual : BlockMatrix
+            In the domain of the conjugate.
+        values : ndarray
+            Its `dual_values`.
+        miss : ndarray, shape (..., G)
+            How far each row average is from what it shall be, at most.
+
+        Returns
+        -------
+        values, change : ndarray
+            There is a dual point whose row averages are what they shall be, or a common share of
+            that. Its dual value is at least the former, and in ``X`` times N it is at most the
+            latter away, in the operator norm.
+        """
 
     @abstractmethod
     def bias_derivatives(self, within: Array, scores: Array) -> tuple[Array, Array]:

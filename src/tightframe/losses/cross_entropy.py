@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.losses.base import Array, Datafit, Derivatives, Loss
+from tightframe.rounding import FUNCTION, UNDERFLOW, UNIT, gamma, long_gamma
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,6 +80,15 @@ class CrossEntropyFit(Datafit):
         )
 
     def values(self, within: Array, scores: Array) -> Array:
+        losses, _, _ = self._losses(within, scores)
+        mean: Array = losses @ self.partition.loss_shares
+        return mean
+
+    def _losses(self, within: Array, scores: Array) -> tuple[Array, Array, Array]:
+        """Return the loss of a sample of each group, before its weight, and odds.
+
+        Odds are those of wrong classes of each group, and of the own class, over a common factor.
+        """
         k = self.partition.sizes
         scores = self._adjusted(scores)
         own = scores[..., self.groups, self.groups] + within * (k - 1) / k
@@ -89,9 +101,26 @@ class CrossEntropyFit(Datafit):
         top = np.maximum(others.max(axis=-2), 0.0)
         others -= top[..., None, :]
         rest = np.exp(others, out=others).sum(axis=-2)
-        losses = np.where(top > 0, top + np.log(rest + np.exp(-top)), np.log1p(rest))
-        mean: Array = losses @ self.partition.loss_shares
-        return mean
+        alone = np.exp(-top)
+        losses = np.where(top > 0, top + np.log(rest + alone), np.log1p(rest))
+        return losses, others, rest + alone
+
+    def evaluate(self, within: Array, mean: Array, bias: Array) -> tuple[Array, Array, BlockMatrix]:
+        p, g, k = self.partition, self.partition.num_groups, self.partition.sizes
+        losses, q, total = self._losses(within, mean + bias[..., None])
+        values = losses @ p.loss_shares
+        # A dozen roundings, each at most half a unit of these sizes, make a logit's difference...
+        size = np.abs(mean).max(axis=-2) + np.abs(within) + math.log(p.sizes.max()) + 1
+        size += 2 * np.abs(bias).max(axis=-1)[..., None]
+        if self.adjusted:
+            size += 2 * np.abs(p.adjustment).max()
+        share = 12 * UNIT * size + gamma(g + 3 * FUNCTION)
+        # ... and relative errors of odds change log(1 + odds) by that share of 1 - exp(-loss).
+        errors = -2 * np.expm1(-losses) * share + 2 * FUNCTION * UNIT * losses
+        errors = errors @ p.loss_shares + gamma(2 * g + 8) * values + UNDERFLOW
+        q /= total[..., None, :]
+        siblings = q[..., self.groups, self.groups] / np.maximum(k - 1, 1)
+        return values, errors, self._wrong_to_residual(siblings, q / k[:, None])
 
     def _adjusted(self, scores: Array) -> Array:
         return scores + self.partition.adjustment[:, None] if self.adjusted else scores
@@ -115,15 +144,22 @@ class CrossEntropyFit(Datafit):
         # Of the own group's probability, one sibling's share: e^-s / (1 + (k - 1) e^-s).
         own = q[..., self.groups, self.groups]
         sibling = own * np.exp(-np.logaddexp(within, np.log(np.maximum(k - 1, 1e-300))))
+        return self._wrong_to_residual(sibling, q / k[:, None])
+
+    def _wrong_to_residual(self, sibling: Array, others: Array) -> BlockMatrix:
+        """Return R with these probabilities of each sibling and each class of other groups.
+
+        ``others`` is overwritten; its diagonal is not used.
+        """
+        p, k = self.partition, self.partition.sizes
         # 1 - own probability is summed from the small ones, which keeps digits where it is tiny.
-        mean = q / k[:, None]
-        mean[..., self.groups, self.groups] = 0.0
-        leak = k @ mean
-        mean[..., self.groups, self.groups] = -leak / k
+        others[..., self.groups, self.groups] = 0.0
+        leak = k @ others
+        others[..., self.groups, self.groups] = -leak / k
         within = np.where(k > 1, -(leak + k * sibling), 0.0)
         if self.weighted:
-            within, mean = within * p.weights, mean * p.weights
-        return p.matrix(within, mean)
+            within, others = within * p.weights, others * p.weights
+        return p.matrix(within, others)
 
     def scores(self, residual: BlockMatrix) -> tuple[Array, Array]:
         k = self.partition.sizes
@@ -136,19 +172,6 @@ class CrossEntropyFit(Datafit):
         if self.adjusted:
             scores -= self.partition.adjustment[:, None]
         return within, scores - (k @ scores / k.sum())[..., None, :]
-
-    def values_at(self, residual: BlockMatrix) -> Array:
-        k = self.partition.sizes
-        own, within = residual.mean[..., self.groups, self.groups], residual.within
-        if self.weighted:
-            own, within = own / self.partition.weights, within / self.partition.weights
-        # In a residual the diagonal's mean is minus the probability of all other groups, over k.
-        others = -k * own
-        sibling = -(within + others) / k
-        wrong = np.where(k > 1, others + (k - 1) * sibling, others)
-        with np.errstate(divide="ignore"):
-            mean: Array = -np.log1p(-wrong) @ self.partition.loss_shares
-        return mean
 
     def _probabilities(self, residual: BlockMatrix) -> tuple[Array, Array, Array]:
         """Return the probabilities P of own class, of siblings and of other classes.
@@ -218,38 +241,103 @@ class CrossEntropyFit(Datafit):
     def dual_values(self, residual: BlockMatrix) -> Array:
         """Return the weighted mean entropy of P's columns; -inf outside the simplex.
 
-        An adjustment a adds ``a^T R n / N``.
+        An adjustment a adds ``a^T R n / N``. P is what its wrong classes' entries say: the own
+        class has what is left, and where that is within rounding of zero, the point meant is the
+        residual times a number as near to one.
         """
-        p = self.partition
+        p, g = self.partition, self.partition.num_groups
         k, sibling, others = self._wrong(residual)
-        if others.min(initial=0.0) < 0 or sibling.min() < 0:
-            sibling, others = _round_up(sibling), _round_up(others)
+        slack = gamma(g + 3 * FUNCTION)
+        # A sibling's entry is a difference, and may fall below zero by its rounding.
+        blur = 4 * UNIT * np.abs(residual.within) / (k * p.weights)
+        outside = (sibling < -blur) | (others.min(axis=-2) < 0)
+        sibling = np.maximum(sibling, 0.0)
         escape = (k - 1) * sibling + k @ others  # probability of all wrong classes
-        own = _round_up(1 - escape)
-        outside = np.minimum(np.minimum(own, sibling), others.min(axis=-2)).min(axis=-1) < 0
+        own = 1 - escape
+        outside = (outside | (own < -slack)).any(axis=-1)
         if outside.all():
             return np.where(outside, -np.inf, 0.0)
         if outside.any():
-            sibling, others = np.maximum(sibling, 0.0), np.maximum(others, 0.0)
-        log_own = np.where(
-            own > 0.5, np.log1p(-np.minimum(escape, 0.5)), np.log(np.maximum(own, 1e-300))
+            others = np.maximum(others, 0.0)
+        low, high = np.maximum(own - slack, 0.0), np.maximum(own, 0.0) + slack
+        own = np.where(
+            escape <= 0.5,
+            (np.minimum(escape, 0.5) - 1) * np.log1p(-np.minimum(escape, 0.5)),
+            np.minimum(-_xlogx(low), -_xlogx(high)),  # the function is concave
         )
-        entropy = -(k @ _xlogx(others)) - (k - 1) * _xlogx(sibling) - own * log_own
+        entropy = -(k @ _xlogx(others)) - (k - 1) * _xlogx(sibling) + own
         value = entropy @ p.loss_shares
+        value = value - (5 * slack + gamma(2 * g + 8)) * np.abs(value)
         if self.adjusted:
-            value = value + residual.row_average @ (p.sizes * p.adjustment)
+            # Relative to the own class: that is what does not cancel.
+            moved = others * (k[:, None] * (p.adjustment[:, None] - p.adjustment))
+            gain, size = (part.sum(axis=-2) @ p.loss_shares for part in (moved, np.abs(moved)))
+            value = value + gain - (gamma(2 * g + 8) + 2 * slack) * size
         return np.where(outside, -np.inf, value)
 
     def restrict(self, residual: BlockMatrix) -> BlockMatrix:
         """Set negative probabilities of wrong classes to zero; the own class balances."""
-        k = self.partition.sizes
-        sibling = np.maximum(np.diagonal(residual.mean) - residual.within / k, 0.0)
+        p, k = self.partition, self.partition.sizes
+        own = residual.mean[..., self.groups, self.groups]
+        sibling = np.where(k > 1, np.maximum(own - residual.within / k, 0.0), 0.0)
         mean = np.maximum(residual.mean, 0.0)
-        np.fill_diagonal(mean, 0.0)
+        mean[..., self.groups, self.groups] = 0.0
         leak = k @ mean
-        mean[np.diag_indices_from(mean)] = -leak / k
-        within = np.where(k > 1, -(leak + k * sibling), 0.0)
-        return self.partition.matrix(within, mean)
+        mean[..., self.groups, self.groups] = -leak / k
+        return p.matrix(np.where(k > 1, -(leak + k * sibling), 0.0), mean)
+
+    def rows(self, residual: BlockMatrix) -> tuple[Array, Array]:
+        """Sum in long double: at a minimum with a free bias all of it cancels."""
+        p = self.partition
+        _, _, others = self._wrong(residual)
+        flows = others * (p.weights * p.counts).astype(np.longdouble)  # of a class's samples
+        out, into = p.sizes @ flows, flows @ p.sizes
+        rows = ((into - out) / p.num_samples).astype(np.float64)
+        size = ((into + out) / p.num_samples).astype(np.float64)
+        exact = long_gamma(2 * len(p.sizes) + 8) - 2 * UNIT
+        # Weights times counts were rounded, where there are weights.
+        return rows, (exact + self.weighted * UNIT) * size + 4 * UNIT * np.abs(rows)
+
+    def possible_rows(self, rows: Array) -> tuple[Array, Array]:
+        """Let the rows of the hub make up for all others: columns sum to zero, so rows do."""
+        k, hub = self.partition.sizes, self._hub
+        others = k.astype(np.longdouble) * rows
+        others[..., hub] = 0.0
+        rows = rows.copy()
+        rows[..., hub] = -others.sum(axis=-1) / k[hub]
+        size = np.abs(others).sum(axis=-1).astype(np.float64) / k[hub]
+        blur = np.zeros_like(rows)
+        blur[..., hub] = (long_gamma(len(k) + 8) - 2 * UNIT) * size + 4 * UNIT * np.abs(
+            rows[..., hub]
+        )
+        return rows, blur
+
+    @cached_property
+    def _hub(self) -> int:
+        """The group with most samples."""
+        return int(np.argmax(self.partition.shares))
+
+    def with_rows(self, residual: BlockMatrix, values: Array, miss: Array) -> tuple[Array, Array]:
+        """Move probability between each class and the hub's classes.
+
+        Too much in the row of class j goes from the own class to the hub in the columns of class
+        j, too little comes from the own class in the hub's columns. Nothing falls below zero but
+        an own class, by at most ``moved``: mixing the residual with zero by that share mends it,
+        and costs that share of the dual value, which is concave and zero at a residual of zero.
+        """
+        p, k, hub = self.partition, self.partition.sizes, self._hub
+        flow = p.num_samples * miss
+        flow[..., hub] = 0.0
+        total = (flow @ k) / (p.counts[hub] * k[hub])  # of a column of the hub
+        moved = np.maximum((flow / (p.counts * p.weights)).max(axis=-1), total / p.weights[hub])
+        # Entries of X that change: own classes', the hub's in their columns, theirs in the hub's.
+        lengths = 1 / p.counts + k / k[hub] * (1 / p.counts + 1 / p.counts[hub])
+        change = np.sqrt(flow**2 @ lengths) + total * math.sqrt(p.counts[hub])
+        lost = moved * np.abs(values)
+        if self.adjusted:
+            lost = lost + miss @ (k * np.abs(p.adjustment - p.adjustment[hub]))
+        exact = 1 + gamma(2 * len(k) + 16)
+        return np.where(moved < 1, values - lost * exact, -np.inf), change * exact
 
     def repair(self, residual: BlockMatrix) -> BlockMatrix:
         """Shift rows to averages of zero, after mixing in what keeps P non-negative.
@@ -259,10 +347,10 @@ class CrossEntropyFit(Datafit):
         p = self.partition
         excess = residual.row_average
         prior = p.counts * p.weights / (p.loss_shares.sum() * p.num_samples)
-        mix = float(np.max(np.maximum(excess, 0) / prior)) / float(p.weights.min())
-        mix = mix / (1 + mix)
-        mean = (1 - mix) * (residual.mean - excess[:, None])
-        mean += mix * (prior[:, None] - np.diag(1 / p.sizes)) * p.weights
+        mix = np.max(np.maximum(excess, 0) / prior, axis=-1) / float(p.weights.min())
+        mix = (mix / (1 + mix))[..., None]
+        mean = (1 - mix[..., None]) * (residual.mean - excess[..., None])
+        mean += mix[..., None] * (prior[:, None] - np.diag(1 / p.sizes)) * p.weights
         within = np.where(p.sizes > 1, (1 - mix) * residual.within - mix * p.weights, 0.0)
         return p.matrix(within, mean)
 
@@ -301,7 +389,3 @@ class CrossEntropyFit(Datafit):
 
 def _xlogx(x: Array) -> Array:
     return x * np.log(np.where(x > 0, x, 1.0))
-
-
-def _round_up(x: Array) -> Array:
-    return np.where((x < 0) & (x > -1e-15), 0.0, x)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.losses.base import Array, Datafit, Derivatives, Loss
+from tightframe.rounding import UNDERFLOW, UNIT, gamma, inverse, two_sum
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,13 +56,29 @@ class MeanSquaredErrorFit(Datafit):
     """Squared error ``0.5 ||z + b - e_y||^2``; R = Z + b 1^T - I."""
 
     def values(self, within: Array, scores: Array) -> Array:
-        return self.values_at(self.residual(within, scores))
+        return self._mean(self.residual(within, scores))
+
+    def evaluate(self, within: Array, mean: Array, bias: Array) -> tuple[Array, Array, BlockMatrix]:
+        """Keep the digits of residuals: own logits nearly reach one, and that cancels."""
+        p, g, own = self.partition, self.partition.num_groups, self.groups
+        label, label_rest = inverse(p.sizes)
+        residual = mean + bias[..., None]
+        total, rest = two_sum(mean[..., own, own], bias)
+        missing, rest_of_missing = two_sum(total, -label)
+        residual[..., own, own] = missing + ((rest + rest_of_missing) - label_rest)
+        blocks = p.matrix(np.where(p.sizes > 1, within - 1, 0.0), residual)
+        values = self._mean(blocks)
+        # What is left where all of that cancels.
+        small = np.abs(rest) + np.abs(rest_of_missing) + np.abs(label_rest)
+        least = (4 * UNIT * small * np.sqrt(p.sizes)).max(axis=-1)
+        errors = gamma(2 * g + 16) * values + 2 * least * np.sqrt(values) + least**2 + UNDERFLOW
+        return values, errors, blocks
 
     def residual(self, within: Array, scores: Array) -> BlockMatrix:
         p = self.partition
         return p.matrix(np.where(p.sizes > 1, within - 1, 0.0), scores - np.diag(1 / p.sizes))
 
-    def values_at(self, residual: BlockMatrix) -> Array:
+    def _mean(self, residual: BlockMatrix) -> Array:
         mean: Array = self._squares(residual) @ self.partition.shares / 2
         return mean
 
@@ -91,10 +108,12 @@ class MeanSquaredErrorFit(Datafit):
 
     def dual_values(self, residual: BlockMatrix) -> Array:
         """Return the mean of ``-||r||^2 / 2 - r_own``."""
-        k = self.partition.sizes
-        own = residual.mean[..., self.groups, self.groups] + residual.within * (k - 1) / k
-        mean: Array = (-self._squares(residual) / 2 - own) @ self.partition.shares
-        return mean
+        p, k = self.partition, self.partition.sizes
+        mean, within = residual.mean[..., self.groups, self.groups], residual.within * (k - 1) / k
+        squares = self._squares(residual) / 2
+        values: Array = (-squares - (mean + within)) @ p.shares
+        size = (squares + np.abs(mean) + np.abs(within)) @ p.shares
+        return values - gamma(2 * p.num_groups + 16) * size
 
     def restrict(self, residual: BlockMatrix) -> BlockMatrix:
         """Return the residual itself: the conjugate is finite everywhere."""
@@ -103,7 +122,24 @@ class MeanSquaredErrorFit(Datafit):
     def repair(self, residual: BlockMatrix) -> BlockMatrix:
         """Subtract the row averages."""
         excess = residual.row_average
-        return self.partition.matrix(residual.within, residual.mean - excess[:, None])
+        return self.partition.matrix(residual.within, residual.mean - excess[..., None])
+
+    def rows(self, residual: BlockMatrix) -> tuple[Array, Array]:
+        shares, g = self.partition.shares, self.partition.num_groups
+        return residual.row_average, gamma(2 * g + 16) * (np.abs(residual.mean) @ shares)
+
+    def possible_rows(self, rows: Array) -> tuple[Array, Array]:
+        """Return the rows themselves: nothing ties them together."""
+        return rows, np.zeros_like(rows)
+
+    def with_rows(self, residual: BlockMatrix, values: Array, miss: Array) -> tuple[Array, Array]:
+        """Subtract what is missed from all entries of a row."""
+        p = self.partition
+        length = np.sqrt(miss**2 @ p.sizes)
+        lengths = np.sqrt(self._squares(residual))
+        lost = (lengths * length[..., None] + miss) @ p.shares + length**2 / 2
+        exact = 1 + gamma(2 * p.num_groups + 16)
+        return values - lost * exact, length * np.sqrt(p.num_samples) * exact
 
     def values_and_residuals(self, scores: Array) -> tuple[Array, Array]:
         residual = scores.copy()

@@ -421,8 +421,14 @@ class Problem:
     @property
     def mean_decay(self) -> float:
         """Geometric mean of all layers' decays and the features', ``mu``; lambda for one layer."""
-        decays = (*self.weight_decays, self.feature_decay)
-        return math.exp(math.fsum(map(math.log, decays)) / len(decays))
+        if self.depth == 1:
+            return self.logit_decay
+        # By mantissas and exponents, which keeps all digits: the logarithm of 1e-100 costs two.
+        parts = [math.frexp(decay) for decay in (*self.weight_decays, self.feature_decay)]
+        number = len(parts)
+        exponent, rest = divmod(sum(exponent for _, exponent in parts), number)
+        product = math.prod(mantissa for mantissa, _ in parts)
+        return math.ldexp(math.ldexp(product, rest) ** (1 / number), exponent)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the arguments of `Problem` as JSON-ready values.

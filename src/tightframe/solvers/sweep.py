@@ -187,7 +187,7 @@ class Sweep:
             return int(np.abs(times - start - share * length).argmin())
 
         middle = nearest(0.5)
-        primal, dual = self._certify([middle], self._predict([middle], [low, high]))
+        primal, dual, _ = self._certify([middle], self._predict([middle], [low, high]))
         with np.errstate(invalid="ignore"):  # a wild prediction has an infinite objective
             excess = (primal[0] - dual[0]) / (self.tol * primal[0])
         o = self.options
@@ -263,7 +263,7 @@ class Sweep:
 
     def _certify(
         self, places: Sequence[int], predicted: tuple[BlockMatrix, Array]
-    ) -> tuple[Array, Array]:
+    ) -> tuple[Array, Array, Array]:
         indices = [self.order[place] for place in places]
         decays, bias_decays = self.decays[indices], self.bias_decays[indices]
         return certify_batch(self.problem, *predicted, decays, bias_decays)
@@ -271,14 +271,14 @@ class Sweep:
     def _accept(self, places: Sequence[int], predicted: tuple[BlockMatrix, Array]) -> set[int]:
         """Certify predictions, keep those within the tolerance and return their places."""
         logits, bias = predicted
-        primal, dual = self._certify(places, predicted)
+        primal, dual, rounding = self._certify(places, predicted)
         good = np.isfinite(primal) & (primal - dual <= self.tol * primal)
         accepted = np.flatnonzero(good).tolist()
         for i in accepted:
             self.found[self.order[places[i]]] = Point(
                 BlockMatrix(self.partition, logits.within[i], logits.mean[i]),
                 without_constant(self.problem, bias[i], self.partition.sizes),
-                Certificate(float(primal[i]), float(dual[i])),
+                Certificate(float(primal[i]), float(dual[i]), rounding=float(rounding[i])),
                 self.order[places[i]] in self.nodes,
             )
         return {places[i] for i in accepted}

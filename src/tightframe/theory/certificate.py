@@ -6,14 +6,15 @@ Imports no solver. The convex case (one linear layer, real features) uses the du
 
 (docs/theory.md section 2). Any residual R that is feasible for the data fit, has
 ``||R D^{1/2} / N||_op <= lambda`` and, with a free bias, ``R n = 0`` gives the lower bound
-``-f*(R) - ||R n / N||^2 / (2 bias_decay)``. Evaluated in float64; rounding of the last digits is
-not covered.
+``-f*(R) - ||R n / N||^2 / (2 bias_decay)``. Every bound has the rounding of its own evaluation
+subtracted, and that of the objective too: no bound is above the minimum.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,6 +23,7 @@ from tightframe.checks import detached
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition, svd
 from tightframe.losses.base import Datafit
 from tightframe.problem.problem import Problem
+from tightframe.rounding import FUNCTION, gamma, svd_error
 from tightframe.theory.coverage import coverage, is_convex
 
 #: Newton steps allowed for the bias of a candidate; more only loosens the bound, never breaks it.
@@ -33,8 +35,20 @@ MAX_BIAS_STEP = 20.0
 #: Singular vectors of logits with smaller values than this, relatively, say nothing.
 FACE_TOLERANCE = 1e-6
 
+#: Shares of the limit, and of the size of their terms, above which a norm that should not exceed
+#: the limit and row averages that should be zero are not so by rounding alone.
+ROUGH_NORM = 1e-12
+ROUGH_ROWS = 1e-9
+
+#: Row averages are known to this share of the size of their terms, at least.
+ROUGH_NOISE = 1e-12
+
 #: Samples whose logits are held at a time.
 SAMPLE_CHUNK = 65536
+
+
+class BoundError(RuntimeError):
+    """A lower bound above an objective, by more than rounding explains: an error of tightframe."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +60,37 @@ class Certificate:
     primal : float
         The candidate's objective (nats for cross-entropy).
     dual : float
-        Lower bound of the global minimum.
+        Lower bound of the global minimum; what rounding may have done to it, and to ``primal``, is
+        subtracted.
+    rounding : float
+        Bound of the rounding error of ``primal``.
     """
 
     primal: float
     dual: float
+    rounding: float = field(default=0.0, kw_only=True)
 
     @property
     def gap(self) -> float:
         """Upper bound of the candidate's distance from the minimum, at least 0."""
-        return max(self.primal - self.dual, 0.0)
+        return self.primal - self.dual
+
+
+def settled(primal: float, dual: float, rounding: float, subject: object) -> float:
+    """Return a lower bound less the rounding of the objective, at least 0.
+
+    Raises
+    ------
+    BoundError
+        If the bound is above the objective by more than that.
+    """
+    if not dual <= primal + rounding:
+        raise BoundError(
+            f"internal error: a lower bound of {dual!r} was found above the objective {primal!r} "
+            f"of a candidate, and rounding explains {rounding:.1e} only. Please report this, with "
+            f"{subject!r}"
+        )
+    return max(dual - rounding, 0.0)
 
 
 def certify(
@@ -103,15 +138,21 @@ def certify(
         lower_bound = float(finite_array("lower_bound", lower_bound, ()))
     blocks = BlockMatrix.from_dense(problem, z)
     _require_reachable(problem, blocks)
-    certificate = certify_blocks(problem, blocks, b)
-    if lower_bound is None or lower_bound <= certificate.dual:
+    return with_bound(certify_blocks(problem, blocks, b), lower_bound)
+
+
+def with_bound(certificate: Certificate, lower_bound: float | None) -> Certificate:
+    """Return a certificate with the better of its own lower bound and one known otherwise."""
+    primal, rounding = certificate.primal, certificate.rounding
+    if lower_bound is None or lower_bound - rounding <= certificate.dual:
         return certificate
-    if lower_bound > certificate.primal * (1 + 1e-9) + 1e-12:
+    # A bound that was printed and read again may have lost some digits.
+    if lower_bound > primal * (1 + 1e-9) + rounding:
         raise ValueError(
-            f"lower_bound: got {lower_bound}, above this candidate's objective "
-            f"{certificate.primal}: not a lower bound of this problem"
+            f"lower_bound: got {lower_bound}, above this candidate's objective {primal}: "
+            "not a lower bound of this problem"
         )
-    return Certificate(certificate.primal, float(lower_bound))
+    return Certificate(primal, min(lower_bound, primal) - rounding, rounding=rounding)
 
 
 def _require_reachable(problem: Problem, logits: BlockMatrix) -> None:
@@ -148,21 +189,79 @@ def penalty(problem: Problem, logits: BlockMatrix) -> float:
     ``lambda ||Z D^{1/2}||_*``. With non-negative features: over the column lengths, the cost of
     orthogonal class means.
     """
+    return float(_cost(problem, logits, problem.mean_decay))
+
+
+def _cost(problem: Problem, logits: BlockMatrix, mean_decay: float | Array) -> Array:
     if problem.features == "real":
         values, times = logits.spectrum
     else:
         values, times = logits.column_norms, logits.partition.sizes
     m = problem.depth
-    return float((m + 1) / 2 * problem.mean_decay * (times @ values ** (2 / (m + 1))))
+    lengths = values if m == 1 else values ** (2 / (m + 1))
+    cost: Array = (m + 1) / 2 * mean_decay * (lengths @ times)
+    return cost
+
+
+def penalty_with_error(
+    problem: Problem, logits: BlockMatrix, mean_decay: float | Array
+) -> tuple[Array, Array]:
+    """Return `penalty` and a bound of its rounding error, of a batch.
+
+    Of several layers' point the singular values that are rounding are zero, as in the factors.
+    """
+    g, m = logits.partition.num_groups, problem.depth
+    cost = _cost(problem, logits, mean_decay)
+    # The mean decay itself is off by a few roundings.
+    relative = gamma(2 * g + 8 * FUNCTION) * cost
+    if problem.features == "nonnegative":
+        return cost, relative
+    found = logits.decomposition[1]  # zeros may be left out
+    error = svd_error(g) * np.sqrt(np.square(found).sum(axis=-1))
+    kept = logits.spectrum[0][..., : found.shape[-1]]
+    if m == 1:
+        # The sum of n singular values moves by at most root n times the Frobenius norm.
+        error = math.sqrt(g) * error + (found - kept).sum(axis=-1)
+    else:
+        low, high = np.maximum(kept - error[..., None], 0.0), kept + error[..., None]
+        spread = high ** (2 / (m + 1)) - low ** (2 / (m + 1))
+        error = np.where(kept > 0, spread, 0.0).sum(axis=-1)
+    return cost, (m + 1) / 2 * mean_decay * error + relative
 
 
 def objective(problem: Problem, logits: BlockMatrix, bias: Array) -> float:
     """Return the objective of block logits with their cheapest factors; ``bias`` per group."""
     fit = problem.loss_object.datafit(logits.partition)
     bias_cost = problem.bias_decay / 2 * float(logits.partition.sizes @ bias**2)
-    return (
-        fit.value(logits.within, logits.mean + bias[:, None]) + penalty(problem, logits) + bias_cost
-    )
+    value = fit.value(logits.within, logits.mean + bias[:, None])
+    return value + penalty(problem, logits) + bias_cost
+
+
+def _evaluate(
+    problem: Problem,
+    fit: Datafit,
+    logits: BlockMatrix,
+    bias: Array,
+    mean_decay: float | Array,
+    bias_decay: float | Array,
+) -> tuple[Array, Array, BlockMatrix]:
+    """Return objectives, bounds of their rounding errors and the residuals, of a batch."""
+    values, errors, residual = fit.evaluate(logits.within, logits.mean, bias)
+    cost, cost_errors = penalty_with_error(problem, logits, mean_decay)
+    values, errors = values + cost, errors + cost_errors
+    if problem.bias == "decayed":
+        values = values + bias_decay / 2 * (bias**2 @ fit.partition.sizes)
+    errors = errors + gamma(fit.partition.num_groups + 8) * values
+    return values, errors, residual
+
+
+def _rounding_of_factors(logits: BlockMatrix, residual: BlockMatrix) -> float:
+    """Bound how far apart the loss is of logits and of factors without what is rounding in them."""
+    found, (values, _) = logits.decomposition[1], logits.spectrum
+    dropped = found - values[: len(found)]
+    moved = svd_error(len(found)) * np.linalg.norm(found) + np.linalg.norm(dropped)
+    p = logits.partition
+    return float(moved * np.sqrt(residual.column_norms**2 @ p.sizes) / p.num_samples)
 
 
 def certify_blocks(
@@ -170,49 +269,60 @@ def certify_blocks(
 ) -> Certificate:
     """Certify block logits and a bias per group, by duality, by a theorem's bound, or both.
 
-    Further bounds are left out once the gap is at most ``enough`` times the objective.
+    Further bounds are left out once the gap is at most ``enough`` times the objective, or nearly
+    all rounding.
     """
+    fit = problem.loss_object.datafit(logits.partition)
+    decays = np.asarray(problem.mean_decay), np.asarray(problem.bias_decay)
     try:
         with np.errstate(over="ignore", invalid="ignore"):
-            primal = objective(problem, logits, bias)
+            value, error, residual = _evaluate(problem, fit, logits, bias, *decays)
+            primal, rounding = float(value), float(error)
+            if problem.depth > 1 and problem.features == "real":
+                rounding += _rounding_of_factors(logits, residual)
     except np.linalg.LinAlgError:  # an overflow reached the singular values
-        primal = np.inf
-    if not np.isfinite(primal):
+        primal = rounding = np.inf
+    if not np.isfinite(primal + rounding):
         raise ValueError("logits: so large that the objective overflows")
     dual = -np.inf
-    for bound in _bounds(problem, logits, bias):
+    for bound in _bounds(problem, fit, logits, bias, residual):
         dual = max(dual, bound)
-        if primal - dual <= enough * primal:
+        if primal - dual + rounding <= max(enough * primal, 5 * rounding):
             break
     if dual == -np.inf:
         raise ValueError(f"problem: {coverage(problem).reason}")
-    return Certificate(primal, dual)
+    return Certificate(primal, settled(primal, dual, rounding, problem), rounding=rounding)
 
 
-def _bounds(problem: Problem, logits: BlockMatrix, bias: Array) -> Iterator[float]:
+def _bounds(
+    problem: Problem, fit: Datafit, logits: BlockMatrix, bias: Array, residual: BlockMatrix
+) -> Iterator[float]:
     """Give lower bounds of the minimum; near the minimiser the first ones are the tightest."""
     family = coverage(problem).family
     if family is not None and (bound := family.lower_bound(problem)) is not None:
         yield bound
     if is_convex(problem):
-        fit = problem.loss_object.datafit(logits.partition)
         yield 0.0  # no loss and no decay cost is below
-        limit = np.asarray(problem.logit_decay * logits.partition.num_samples)
-        residual = fit.residual(logits.within, logits.mean + bias[:, None])
-        yield _bound(problem, fit, _aligned(problem, logits, residual, limit))
+        decays = np.asarray(problem.logit_decay), np.asarray(problem.bias_decay)
+        limit = decays[0] * logits.partition.num_samples
+
+        def bound_at(residual: BlockMatrix, bias: Array) -> float:
+            return float(_dual(problem, fit, residual, bias, *decays))
+
+        yield bound_at(_aligned(problem, logits, residual, limit), bias)
         if problem.bias != "none":
-            best = best_bias(problem, fit, logits, bias)
-            residual = fit.residual(logits.within, logits.mean + best[:, None])
-            yield _bound(problem, fit, _aligned(problem, logits, residual, limit))
+            bias = best_bias(problem, fit, logits, bias)
+            residual = fit.residual(logits.within, logits.mean + bias[:, None])
+            yield bound_at(_aligned(problem, logits, residual, limit), bias)
         if problem.bias == "free":
             residual = fit.repair(residual)
-        yield _bound(problem, fit, _clipped(problem, residual))
-        yield _bound(problem, fit, _scaled(problem, residual))
+        yield bound_at(_clipped(problem, residual), bias)
+        yield bound_at(residual, bias)
 
 
 def certify_batch(
     problem: Problem, logits: BlockMatrix, bias: Array, decays: Array, bias_decays: Array
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array, Array]:
     """Certify a batch of points near the minimisers of problems that differ in their decays.
 
     Parameters
@@ -227,21 +337,16 @@ def certify_batch(
 
     Returns
     -------
-    primal, dual : ndarray, shape (T,)
-        Objectives and lower bounds; the latter may be -inf.
+    primal, dual, rounding : ndarray, shape (T,)
+        As those of a `Certificate`; the dual may be -inf.
     """
-    p = logits.partition
-    fit = problem.loss_object.datafit(p)
-    scores = logits.mean + bias[..., None]
-    values, times = logits.spectrum
-    residual = fit.residual(logits.within, scores)
-    primal = fit.values_at(residual) + decays * (values @ times)
-    residual = _aligned(problem, logits, residual, decays * p.num_samples)
-    dual = fit.dual_values(residual)
-    if problem.bias == "decayed":
-        primal += bias_decays / 2 * (bias**2 @ p.sizes)
-        dual -= residual.row_average**2 @ p.sizes / (2 * bias_decays)
-    return primal, dual
+    fit = problem.loss_object.datafit(logits.partition)
+    primal, rounding, residual = _evaluate(problem, fit, logits, bias, decays, bias_decays)
+    residual = _aligned(problem, logits, residual, decays * logits.partition.num_samples)
+    dual = _dual(problem, fit, residual, bias, decays, bias_decays)
+    for i in np.flatnonzero(dual > primal + rounding)[:1]:
+        settled(float(primal[i]), float(dual[i]), float(rounding[i]), problem)  # raises
+    return primal, dual - rounding, rounding
 
 
 def _aligned(
@@ -270,7 +375,8 @@ def _aligned(
         counts = np.sqrt(p.shares)
         reduced -= (reduced @ counts)[..., None] * counts
     reach = limit[..., None] / np.sqrt(p.counts)
-    within = np.where(logits.within > 0, -reach, np.clip(residual.within, -reach, reach))
+    clipped = np.minimum(np.maximum(residual.within, -reach), reach)
+    within = np.where(logits.within > 0, -reach, clipped)
     return BlockMatrix(p, np.where(p.sizes > 1, within, 0.0), reduced / p.scale)
 
 
@@ -283,34 +389,86 @@ def _clipped(problem: Problem, residual: BlockMatrix) -> BlockMatrix:
     return BlockMatrix(p, np.clip(residual.within, -reach, reach), reduced / p.scale)
 
 
-def _scaled(problem: Problem, residual: BlockMatrix) -> BlockMatrix:
-    """Scale a residual until its largest singular value is feasible."""
-    limit = problem.logit_decay * residual.partition.num_samples
-    return residual * (limit / max(residual.operator_norm, limit))
-
-
 def _clip(matrices: Array, limit: Array) -> Array:
     """Return a matrix, or a batch, with its singular values clipped."""
-    if np.all(np.linalg.norm(matrices, axis=(-2, -1)) <= limit):
+    if (np.sqrt(np.square(matrices).sum(axis=(-2, -1))) <= limit).all():
         return matrices
     left, values, right = svd(matrices)
     clipped: Array = (left * np.minimum(values, limit[..., None])[..., None, :]) @ right
     return clipped
 
 
-def _bound(problem: Problem, fit: Datafit, residual: BlockMatrix) -> float:
-    """Return the dual objective at a residual of feasible norm, or near it if outside of `fit`."""
-    bound = fit.dual_value(residual)
-    if bound == -np.inf:
-        residual = fit.restrict(residual)
-        if problem.bias == "free":
-            residual = fit.repair(residual)
-        residual = _scaled(problem, residual)
-        bound = fit.dual_value(residual)
-    if problem.bias == "decayed":
-        rows = residual.row_average
-        bound -= float(residual.partition.sizes @ rows**2) / (2 * problem.bias_decay)
+def _dual(
+    problem: Problem,
+    fit: Datafit,
+    residual: BlockMatrix,
+    bias: Array,
+    decays: Array,
+    bias_decays: Array,
+) -> Array:
+    """Return lower bounds of the minimum from dual points near these residuals, of a batch.
+
+    The dual objective is concave and zero at a residual of zero, so a point whose norm exceeds the
+    limit by a share of 1e-16 costs that share of its value. Row averages that must be exact are
+    made so by `Datafit.with_rows`.
+    """
+    p = residual.partition
+    limit = decays * p.num_samples * (1 - gamma(p.num_groups + 3 * FUNCTION))
+    residual = fit.restrict(residual)
+    bound = _dual_at(problem, fit, residual, bias, limit, bias_decays)
+    if problem.bias == "free":
+        rows = np.abs(residual.row_average)
+        if (rows > ROUGH_ROWS * (np.abs(residual.mean) @ p.shares)).any():
+            residual = fit.restrict(fit.repair(residual))
+            other = _dual_at(problem, fit, residual, bias, limit, bias_decays)
+            bound = np.maximum(bound, other)
     return bound
+
+
+def _dual_at(
+    problem: Problem,
+    fit: Datafit,
+    residual: BlockMatrix,
+    bias: Array,
+    limit: Array,
+    bias_decays: Array,
+) -> Array:
+    p = residual.partition
+    norm = residual.norm_bound
+    if (norm > limit * (1 + ROUGH_NORM)).any():
+        factor = limit / np.maximum(norm, limit)
+        residual, norm = residual * factor, norm * factor
+    values = fit.dual_values(residual)
+    if problem.bias == "none":
+        return _within(values, norm, limit)
+    inside = values > -np.inf
+    all_inside = inside.all()
+    if not all_inside:
+        values = np.where(inside, values, 0.0)
+    rows, blur = fit.rows(residual)
+    if problem.bias == "free":
+        values, change = fit.with_rows(residual, values, np.abs(rows) + blur)
+        bound = _within(values, norm + change, limit)
+        return bound if all_inside else np.where(inside, bound, -np.inf)
+    # At the minimum rows are -bias_decay times the bias, which says more where that is tiny.
+    targets = [rows]
+    noise = ROUGH_NOISE * (np.abs(residual.mean) @ p.shares)
+    if (noise**2 @ p.sizes > ROUGH_ROWS * bias_decays * np.abs(values)).any():
+        targets.append(-bias_decays[..., None] * bias)
+    bound = np.full(np.shape(values), -np.inf)
+    for wanted in targets:
+        target, unsure = fit.possible_rows(wanted)
+        miss = np.abs(rows - target) * (1 + gamma(2)) + unsure + blur
+        moved, change = fit.with_rows(residual, values, miss)
+        cost = (np.abs(target) + unsure) ** 2 @ p.sizes / (2 * bias_decays)
+        moved = moved - cost * (1 + gamma(p.num_groups + 8))
+        bound = np.maximum(bound, _within(moved, norm + change, limit))
+    return bound if all_inside else np.where(inside, bound, -np.inf)
+
+
+def _within(values: Array, norms: Array, limit: Array) -> Array:
+    """Return the dual values of points scaled until their norms are feasible."""
+    return values * (limit / np.maximum(norms, limit)) * (1 - np.sign(values) * gamma(8))
 
 
 def factored_objective(

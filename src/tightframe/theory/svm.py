@@ -21,7 +21,8 @@ from tightframe.geometry.blocks import RANK_TOLERANCE, Array, BlockMatrix, Parti
 from tightframe.geometry.dense import SELI_NAMES
 from tightframe.problem.counts import CountsLike
 from tightframe.problem.problem import Problem
-from tightframe.theory.certificate import Certificate, finite_array
+from tightframe.rounding import FUNCTION, gamma
+from tightframe.theory.certificate import Certificate, finite_array, penalty_with_error, settled
 from tightframe.theory.closed_form import relu
 
 
@@ -94,13 +95,18 @@ def certify_svm(
             f"logits: the least margin is {margin:.3g}; every class must beat all others"
         )
     blocks = blocks * (1 / margin)
-    values, times = blocks.spectrum
+    primal, rounding = map(float, penalty_with_error(problem, blocks, 1.0))
+    # Scaled to a least margin of one but for rounding.
+    size = float(np.abs(blocks.mean).max() + np.abs(blocks.within).max())
+    rounding += gamma(4 * FUNCTION) * size * primal
     polar = _polar(blocks, free)
     siblings, others = _off_diagonal(polar)
     multipliers = np.maximum(-siblings, 0.0), np.maximum(-others, 0.0)
+    dual = _dual(blocks.partition, *multipliers, free)
     return SvmCertificate(
-        primal=float(times @ values),
-        dual=_dual(blocks.partition, *multipliers, free),
+        primal=primal,
+        dual=settled(primal, dual, rounding, problem.compact_counts),
+        rounding=rounding,
         largest_off_diagonal=float(max(siblings.max(), others.max())),
     )
 
@@ -180,5 +186,6 @@ def _dual(partition: Partition, siblings: Array, others: Array, free: bool) -> f
     total = elsewhere + (p.sizes - 1) * siblings
     mean = np.diag(elsewhere / p.sizes) - others
     within = np.where(p.sizes > 1, total + siblings, 0.0)
-    norm = BlockMatrix(p, within / p.counts, mean / p.counts).operator_norm
-    return float(p.sizes @ total) / norm if norm > 0 else 0.0
+    norm = float(BlockMatrix(p, within / p.counts, mean / p.counts).norm_bound)
+    bound = float(p.sizes @ total) * (1 - gamma(2 * p.num_groups + 4 * FUNCTION))
+    return bound / norm if norm > 0 else 0.0

@@ -10,10 +10,13 @@ bias the minimiser is diagonal and can be built from non-negative features too.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition, svd
 from tightframe.problem.problem import Problem, at_most
+from tightframe.rounding import FUNCTION, gamma, svd_error
 
 NAME = "MSE, decoupled singular values"
 
@@ -43,15 +46,25 @@ def solve(problem: Problem) -> tuple[BlockMatrix, Array]:
 
 
 def lower_bound(problem: Problem) -> float:
-    """Return the decoupled bound; it holds for all factors of the given width."""
-    values, times = targets(problem, Partition.coarsest(problem)).spectrum
+    """Return the decoupled bound; it holds for all factors of the given width.
+
+    Rounding is subtracted. The cost of a target grows with it, so targets are taken as low as they
+    may be.
+    """
+    partition = Partition.coarsest(problem)
+    if problem.bias == "none":
+        values, times = np.sqrt(partition.counts) * (1 - gamma(FUNCTION)), partition.sizes
+    else:
+        values, times = targets(problem, partition).spectrum
+        error = svd_error(partition.num_groups) * math.sqrt(float(times @ values**2))
+        values = np.maximum(values - error, 0.0)
     order = np.argsort(-values)
     values, times = values[order], times[order]
     width = problem.num_classes if problem.dim is None else problem.dim
     used = np.clip(width - (np.cumsum(times) - times), 0, times)
-    nonzero = _scalar_cost(problem, shrink(problem, values), values)
-    zero = _scalar_cost(problem, np.zeros_like(values), values)
-    return float(used @ nonzero + (times - used) @ zero)
+    zero = values**2 / (2 * problem.num_samples)
+    bound = float(used @ np.minimum(_nonzero_cost(problem, values), zero) + (times - used) @ zero)
+    return bound * (1 - gamma(2 * len(values) + 10 * FUNCTION))
 
 
 def shrink(problem: Problem, targets: Array) -> Array:
@@ -85,10 +98,24 @@ def collapse_factor(depth: int) -> float:
 BISECTIONS = 60
 
 
-def _scalar_cost(problem: Problem, sigma: Array, targets: Array) -> Array:
-    m = problem.depth
-    decay = (m + 1) / 2 * problem.mean_decay * sigma ** (2 / (m + 1))
-    return (sigma - targets) ** 2 / (2 * problem.num_samples) + decay
+def _nonzero_cost(problem: Problem, targets: Array) -> Array:
+    """Return a lower bound of the cost of the best s > 0 for each target; inf if zero is better.
+
+    There ``a - s = N mu / s^p``, which keeps its digits where s is next to a.
+    """
+    m, total = problem.depth, problem.num_samples
+    threshold, p = total * problem.mean_decay, (m - 1) / (m + 1)
+    s = shrink(problem, targets)
+    low, high = (
+        s * (1 - gamma(16 * FUNCTION)),
+        np.minimum(s * (1 + gamma(16 * FUNCTION)), targets),
+    )
+    if m == 1:
+        low = high = np.maximum(targets - threshold, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        missed = threshold / high**p
+        cost = missed**2 / (2 * total) + (m + 1) / 2 * problem.mean_decay * low ** (2 / (m + 1))
+    return np.where(s > 0, cost, np.inf)
 
 
 def targets(problem: Problem, partition: Partition) -> BlockMatrix:
@@ -96,5 +123,9 @@ def targets(problem: Problem, partition: Partition) -> BlockMatrix:
     within = np.where(partition.sizes > 1, 1.0, 0.0)
     mean = np.diag(1 / partition.sizes)
     if problem.bias == "free":
-        mean = mean - (partition.counts / partition.num_samples)[:, None]
+        share = partition.counts / partition.num_samples
+        mean = np.repeat(-share[:, None], partition.num_groups, axis=1)
+        # One minus the share of a group that has nearly all samples keeps no digits.
+        others = np.where(np.eye(len(share)) > 0, 0.0, partition.shares).sum(axis=1)
+        np.fill_diagonal(mean, others / partition.sizes)
     return BlockMatrix(partition, within, mean)

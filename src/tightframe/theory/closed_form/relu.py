@@ -8,6 +8,7 @@ import numpy as np
 
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition
 from tightframe.problem.problem import Problem, at_most
+from tightframe.rounding import FUNCTION, gamma
 
 NAME = "cross-entropy with non-negative features"
 
@@ -42,18 +43,26 @@ def lower_bound(problem: Problem) -> float:
     ``sum_k c_k m_k`` for any ``0 <= c_k <= lambda sqrt(n_k (K-1)/K)``. The sum of both is minimised
     class by class (docs/theory.md section 5).
     """
-    partition = Partition.coarsest(problem)
-    m = margins(problem, partition)
-    k = problem.num_classes
-    losses = np.log1p((k - 1) * np.exp(-m))
-    costs = problem.logit_decay * np.sqrt(partition.counts * (k - 1) / k) * m
-    return float(partition.loss_shares @ losses + partition.sizes @ costs)
+    p, k = Partition.coarsest(problem), problem.num_classes
+    # That minimum is the largest entropy of a wrong class's probability q at most t. What rounding
+    # adds to t is taken off: any q below gives a bound.
+    q = np.minimum(_slopes(problem, p), (k - 1) / k) * (1 - gamma(6 * FUNCTION))
+    bounds = q * (math.log(k - 1) - np.log(q)) - (1 - q) * np.log1p(-q)
+    return float(p.loss_shares @ bounds) * (1 - gamma(2 * p.num_groups + 6 * FUNCTION))
 
 
 def margins(problem: Problem, partition: Partition) -> Array:
     """Return the margin of each group, shape (G,); 0 where its classes vanish."""
     k = problem.num_classes
-    t = partition.num_samples * problem.logit_decay * math.sqrt((k - 1) / k) / partition.pull
+    t = _slopes(problem, partition)
     shown = np.minimum(t, (k - 1) / k)  # keeps the logarithm defined for vanished classes
     m = math.log(k - 1) + np.log1p(-shown) - np.log(shown)
     return np.where(at_most((k - 1) / k, t), 0.0, m)
+
+
+def _slopes(problem: Problem, partition: Partition) -> Array:
+    """Return t of each group, shape (G,): the decay's pull on a margin over that of the loss."""
+    k = problem.num_classes
+    scale = partition.num_samples * problem.logit_decay * math.sqrt((k - 1) / k)
+    slopes: Array = scale / partition.pull
+    return slopes
