@@ -169,13 +169,13 @@ def _explored(
     for field in _worth_chains(fields.values(), options):
         if not budget.over():
             budget.tell(len(fields), len(fields) + 2, f"chains of width {field.f.width}")
-            field.climb(confirm=problem.depth == 1)
+            field.climb(patient=problem.depth == 1)
     best = min(fields.values(), key=lambda field: field.value)
     while not (best.many or budget.over()) and best.climbed:
         if best.agreed >= options.chains or best.climbed >= options.max_chains:
             break
         best.open()
-        best.climb(confirm=problem.depth == 1)
+        best.climb(patient=True)
     return list(fields.values()), best
 
 

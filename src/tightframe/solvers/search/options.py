@@ -42,8 +42,10 @@ class SearchOptions:
         Moves that a chain tries at once; of more, so many at random.
     max_rounds, rounds_of_many : int
         Times that a chain may try moves; the second with many classes.
-    starting, racing, confirming : Race
-        Of the starts of a chain, of its moves, and of all moves from the winner.
+    starting, racing, patient : Race
+        Of the starts of a chain, of its moves, and of those from where no move helped in the last.
+    max_patient : int
+        Different points whose moves are given more time, the best ones.
     max_widths : int
         With several layers a singular value that is zero stays zero in a descent, so every width
         is tried; if there are more, the best one is bracketed.
@@ -83,7 +85,8 @@ class SearchOptions:
     rounds_of_many: int = 6
     starting: Race = Race((40, 150), (0.5,))
     racing: Race = Race((8, 25, 80), (0.12, 1 / 3))
-    confirming: Race = Race((30, 100, 300), (0.12, 1 / 3))
+    patient: Race = Race((30, 100, 300), (0.3, 0.5))
+    max_patient: int = 3
     max_widths: int = 16
     near: float = 0.03
     nearest: float = 0.005
