@@ -14,7 +14,7 @@ import numpy as np
 
 from tightframe.geometry.blocks import Array, BlockMatrix
 from tightframe.problem.problem import Problem
-from tightframe.solvers.search.budget import Budget, Progress
+from tightframe.solvers.search.budget import Budget
 from tightframe.solvers.search.candidates import Entry, closed_forms, compare
 from tightframe.solvers.search.factors import Factors
 from tightframe.solvers.search.fields import Field, search_widths
@@ -48,8 +48,7 @@ def search(
     seed: int = 0,
     max_iterations: int = 5000,
     relaxed: tuple[BlockMatrix, float | None] | None = None,
-    time_limit: float | None = None,
-    progress: Progress | None = None,
+    budget: Budget | None = None,
     options: SearchOptions = DEFAULTS,
 ) -> Found:
     """Return the best local minimum that chains of local search and closed forms reach.
@@ -69,11 +68,8 @@ def search(
         say).
     relaxed : tuple of BlockMatrix and float, optional
         With one layer: solution and lower bound of the problem without ``dim``.
-    time_limit : float, optional
-        Seconds after which the search ends with what it has found.
-    progress : callable, optional
-        Called with the steps done, how many there may be, and what goes on; a true answer ends the
-        search like a time limit. In long steps it is called every 0.1 s.
+    budget : Budget, optional
+        Ends the search early, with what it has found, and hears how far it is.
     options : SearchOptions
 
     Raises
@@ -90,7 +86,7 @@ def search(
     # One order of the classes, so that the answer does not depend on how they are named.
     order = np.lexsort((problem.logit_adjustment, -problem.class_weights, -problem.counts))
     places = np.argsort(order)
-    budget = Budget(time_limit, progress)
+    budget = Budget() if budget is None else budget
     ordered, start = problem.reordered(order), None
     if relaxed is not None:
         start = relaxed[0].to_dense()[np.ix_(order, order)] * np.sqrt(ordered.counts)
