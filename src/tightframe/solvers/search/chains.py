@@ -94,7 +94,6 @@ def _best(values: Array, owners: NDArray[np.intp], share: float) -> NDArray[np.i
 def climb(
     f: Objective,
     chains: list[Chain],
-    max_rounds: int,
     iterations: int,
     options: SearchOptions,
     budget: Budget,
@@ -108,7 +107,7 @@ def climb(
         for (chain, kind), better in zip(active, improved, strict=True):
             chain.rounds += 1
             following = 0 if better else kind + 1
-            if following < len(NEIGHBOURHOODS) and chain.rounds < max_rounds:
+            if following < len(NEIGHBOURHOODS) and chain.rounds < options.max_rounds:
                 going_on.append((chain, following))
         active = going_on
 

@@ -64,11 +64,6 @@ class Field:
         self.explored = self.open()
 
     @property
-    def many(self) -> bool:
-        """Whether there are so many classes that a chain does not try all moves."""
-        return self.f.num_classes > self.options.max_many
-
-    @property
     def best(self) -> Chain | None:
         """The lowest chain, or None where none has a finite value."""
         return min(self.chains, key=lambda chain: chain.value, default=None)
@@ -86,7 +81,7 @@ class Field:
 
     def open(self) -> int:
         """Start chains, each from the best of some starts; return the number of starts."""
-        number = self.options.chains_of_many if self.many else self.options.chains
+        number = self.options.chains
         first = len(self.chains)
         rngs = [
             np.random.default_rng((self._seed, self.f.width, first + i)) for i in range(number)
@@ -123,7 +118,7 @@ class Field:
         new = self.chains[self.climbed :]
         self._climb(new)
         self.climbed = len(self.chains)
-        if patient and not self.many:
+        if patient:
             for _ in range(self.options.max_rounds):
                 if self.budget.over() or not self._climb_patiently():
                     break
@@ -131,8 +126,7 @@ class Field:
     def _climb(self, chains: list[Chain]) -> None:
         if not chains:
             return
-        rounds = self.options.rounds_of_many if self.many else self.options.max_rounds
-        climb(self.f, chains, rounds, self._iterations, self.options, self.budget)
+        climb(self.f, chains, self._iterations, self.options, self.budget)
         settle(self.f, chains, min(SETTLING, self._iterations), self.options, self.budget)
         self.endings += [chain.value for chain in chains]
 
