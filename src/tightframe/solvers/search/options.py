@@ -79,7 +79,7 @@ class SearchOptions:
     max_rounds: int = 60
     starting: Race = Race((40, 150), (0.5,))
     racing: Race = Race((8, 25, 80), (0.12, 1 / 3), (100, 60))
-    patient: Race = Race((30, 100, 300), (0.2, 0.5), (300, 300))
+    patient: Race = Race((30, 80, 250), (0.2, 0.4), (300, 300))
     max_patient: int = 3
     max_widths: int = 16
     near: float = 0.03
