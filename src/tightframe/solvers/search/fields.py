@@ -83,9 +83,7 @@ class Field:
         """Start chains, each from the best of some starts; return the number of starts."""
         number = self.options.chains
         first = len(self.chains)
-        rngs = [
-            np.random.default_rng((self._seed, self.f.width, first + i)) for i in range(number)
-        ]
+        rngs = [np.random.default_rng((self._seed, self.f.width, first + i)) for i in range(number)]
         if self._relaxed is not None:
             each = max(1, self._starts // 2)
             starts = [narrow_starts(self.f, self._relaxed, each, rng) for rng in rngs]
@@ -95,7 +93,9 @@ class Field:
         if first == 0:
             structured = structured_starts(self.f, rngs[-1])
             starts += [structured[[i]] for i in range(len(structured))]
-        owners = [np.full(len(x), (i if i < number else -1 - i) % number) for i, x in enumerate(starts)]
+        owners = [
+            np.full(len(x), (i if i < number else -1 - i) % number) for i, x in enumerate(starts)
+        ]
         points, values, owned, endings = race(
             self.f,
             np.concatenate(starts),
@@ -165,9 +165,7 @@ class Field:
         return bool(moved)
 
 
-def search_widths(
-    look: Callable[[int], float], full: int, options: SearchOptions
-) -> None:
+def search_widths(look: Callable[[int], float], full: int, options: SearchOptions) -> None:
     """Look at the widths that may be the best: all of few; of many, those about the lowest value.
 
     The best value as a function of the width has one minimum, as far as is known.

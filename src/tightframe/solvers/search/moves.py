@@ -16,7 +16,6 @@ from tightframe.geometry.blocks import Array
 from tightframe.solvers.search.factors import Classes, Objective
 
 
-
 class Place(NamedTuple):
     """Where a class may go in its random direction.
 

@@ -40,6 +40,8 @@ class SearchOptions:
     chains, max_chains : int
         Chains of local search that run together and have to agree; if they do not, as many more,
         at most so many in all.
+    majority : float
+        The share of all chains that have to agree.
     max_rounds : int
         How often a chain may try moves.
     starting, racing, patient : Race
@@ -76,6 +78,7 @@ class SearchOptions:
 
     chains: int = 5
     max_chains: int = 15
+    majority: float = 0.6
     max_rounds: int = 60
     starting: Race = Race((40, 150), (0.5,))
     racing: Race = Race((8, 25, 80), (0.12, 1 / 3), (100, 60))
