@@ -20,6 +20,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,14 +136,13 @@ def _many_starts(problem: tf.Problem, relaxed: Any) -> float:
     best = np.inf
     for width in widths:
         f = Factors(problem, width)
+        n = min(100, MANY_STARTS // len(widths))
         for _ in range(0, MANY_STARTS // len(widths) + 1, 100):
-            n = min(100, MANY_STARTS // len(widths))
             if relaxed is None:
                 starts = deep_starts(f, n, rng)
             else:
-                x = relaxed[0].to_dense() * f.root
-                starts = narrow_starts(f, x, n, rng)
-            end = lbfgs(f, starts, lambda v, g, f=f: f.is_small(1e-12, v, g), 400)
+                starts = narrow_starts(f, relaxed[0].to_dense() * f.root, n, rng)
+            end = lbfgs(f, starts, partial(f.is_small, 1e-12), 400)
             best = min(best, float(np.nanmin(end.values)))
     return best
 

@@ -21,7 +21,8 @@ class Candidate:
         Rank of the logits.
     objective : float
     found : int or None
-        How many starts and chains ended within 1e-4 (relatively) of this objective; None for closed forms.
+        How many starts and chains ended within 1e-4 (relatively) of this objective; None for
+        closed forms.
     """
 
     name: str
