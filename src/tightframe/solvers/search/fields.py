@@ -15,10 +15,6 @@ from tightframe.solvers.search.guesses import deep_starts, narrow_starts, struct
 from tightframe.solvers.search.moves import NEIGHBOURHOODS
 from tightframe.solvers.search.options import SearchOptions
 
-#: Iterations that bring the end of a chain so near its minimum that ends can be compared.
-SETTLING = 300
-
-
 class Field:
     """The chains of one width.
 
@@ -127,7 +123,7 @@ class Field:
         if not chains:
             return
         climb(self.f, chains, self._iterations, self.options, self.budget)
-        settle(self.f, chains, min(SETTLING, self._iterations), self.options, self.budget)
+        settle(self.f, chains, min(self.options.settling, self._iterations), self.options, self.budget)
         self.endings += [chain.value for chain in chains]
 
     def _climb_patiently(self) -> bool:

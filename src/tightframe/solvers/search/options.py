@@ -46,6 +46,8 @@ class SearchOptions:
         How often a chain may try moves.
     starting, racing, patient : Race
         Of the starts of a chain, of its moves, and of those from where no move helped in the last.
+    settling : int
+        Iterations that bring the end of a chain so near its minimum that ends can be compared.
     max_patient : int
         Different points whose moves are given more time, the best ones.
     max_widths : int
@@ -83,6 +85,7 @@ class SearchOptions:
     starting: Race = Race((40, 150), (0.5,))
     racing: Race = Race((8, 25, 80), (0.12, 1 / 3), (100, 60))
     patient: Race = Race((30, 80, 250), (0.2, 0.4), (300, 300))
+    settling: int = 300
     max_patient: int = 3
     max_widths: int = 16
     near: float = 0.03
@@ -109,10 +112,11 @@ MANY = 24
 FOR_MANY = SearchOptions(
     chains=2,
     max_chains=2,
-    max_rounds=5,
-    starting=Race((15, 60), (0.34,)),
-    racing=Race((8, 25, 80), (0.12, 1 / 3), (60, 60)),
-    patient=Race((8, 25), (0.12,), (60, 60)),
+    max_rounds=4,
+    starting=Race((10, 40), (0.34,)),
+    racing=Race((8, 25, 80), (0.12, 1 / 3), (40, 40)),
+    patient=Race((8, 25), (0.12,), (40, 40)),
+    settling=100,
     max_patient=1,
     near=1e-9,
 )
