@@ -15,6 +15,7 @@ from tightframe.solvers.search.guesses import deep_starts, narrow_starts, struct
 from tightframe.solvers.search.moves import NEIGHBOURHOODS
 from tightframe.solvers.search.options import SearchOptions
 
+
 class Field:
     """The chains of one width.
 
@@ -123,7 +124,9 @@ class Field:
         if not chains:
             return
         climb(self.f, chains, self._iterations, self.options, self.budget)
-        settle(self.f, chains, min(self.options.settling, self._iterations), self.options, self.budget)
+        settle(
+            self.f, chains, min(self.options.settling, self._iterations), self.options, self.budget
+        )
         self.endings += [chain.value for chain in chains]
 
     def _climb_patiently(self) -> bool:
