@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+#: So many chains have to end at one point before a search is sure of it.
+ENOUGH = 3
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -18,7 +21,8 @@ class Candidate:
         Rank of the logits.
     objective : float
     found : int or None
-        How many starts ended within 1e-4 (relatively) of this objective; None for closed forms.
+        How many starts and chains ended within 1e-4 (relatively) of this objective; None for
+        closed forms.
     """
 
     name: str
@@ -34,12 +38,18 @@ class Search:
     Attributes
     ----------
     starts : int
-        Starts run in all, over all widths.
+        Starts run to explore, over all widths; chains that are added later start anew.
     seed : int
     widths : tuple of int
         Widths of the factors that were started from.
     candidates : tuple of Candidate
         The winner first, then by objective; of every rank the best that was found.
+    chains : int
+        Independent chains of local search run at the winner's width.
+    agreed : int
+        How many of them ended within 1e-6 (relatively) of the winner's objective.
+    stopped : {None, "time limit", "interrupted"}
+        What ended the search before it was done.
     winner : {"ETF", "low-rank", "full-rank", "zero"}
         A closed form wins where no found point beats it by more than 1e-9 (relatively).
         ``"full-rank"`` is the rank that classes and ``dim`` allow, K - 1 for cross-entropy.
@@ -47,7 +57,8 @@ class Search:
         Whether the best point found reached the accuracy of the local solver.
     relaxed_bound : float or None
         With one layer: certified lower bound of the problem without ``dim``. It holds here too,
-        but the gap to it need not close.
+        but the gap to it need not close. In one dimension without bias, the bound of
+        `tightframe.theory.rank_one` where that is larger.
     """
 
     starts: int
@@ -55,12 +66,27 @@ class Search:
     widths: tuple[int, ...]
     candidates: tuple[Candidate, ...]
     winner: str
+    chains: int
+    agreed: int
+    stopped: str | None
     converged: bool
     relaxed_bound: float | None
+
+    @property
+    def unsure(self) -> bool:
+        """Whether too few chains agree to trust the answer, or the search ended early."""
+        return self.agreed < ENOUGH or self.stopped is not None
+
+    @property
+    def verdict(self) -> str:
+        """How often the best was found, in words."""
+        found = f"best found by {self.agreed} of {self.chains} independent chains"
+        return f"{found}, unsure" if self.unsure else found
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything JSON-ready."""
         return asdict(self) | {
+            "unsure": self.unsure,
             "widths": list(self.widths),
             "candidates": [asdict(candidate) for candidate in self.candidates],
         }
