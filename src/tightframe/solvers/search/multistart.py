@@ -241,6 +241,13 @@ class Factors:
             parts.append(bias / self.bias_scale)
         return np.concatenate(parts, axis=1)
 
+    def from_parts(self, u: Array, v: Array, bias: Array) -> Array:
+        """Return the point (1, P) of U and V, (K, r) each, and the bias (K,); one layer."""
+        parts = [u.ravel(), v.ravel()]
+        if self.problem.bias != "none":
+            parts.append(bias / self.bias_scale)
+        return np.concatenate(parts)[None]
+
     def products(self, x: Array) -> Array:
         """Return ``X = Z D^{1/2}``, shape (B, K, K)."""
         u, v, c, _ = self.split(x)
