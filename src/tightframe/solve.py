@@ -192,7 +192,7 @@ def _best_found(
         lower_bound=None,
         method=f"multi-start search: {found.search.winner}",
         status=Status.LOCAL if found.search.converged else Status.NOT_CONVERGED,
-        note=f"no certificate: {case.reason}; best of {found.search.starts} starts",
+        note=f"no certificate: {case.reason}; {found.search.verdict}",
         seconds=0.0,
         search=found.search,
         stats=Stats(starts=found.search.starts),

@@ -7,7 +7,7 @@ is what costs where the functions are small.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,12 @@ from numpy.typing import NDArray
 from tightframe.geometry.blocks import Array
 
 Mask = NDArray[np.bool_]
+
+#: Maps points (B, P) to values (B,) and gradients (B, P).
+Function = Callable[[Array], tuple[Array, Array]]
+
+#: Maps values and gradients to whether each point has converged.
+IsSmall = Callable[[Array, Array], Mask]
 
 #: Curvature pairs kept a point.
 MEMORY = 10
@@ -29,21 +35,15 @@ DECREASE, CURVATURE = 1e-4, 0.9
 NOISE = 1e-14
 
 
-class Descended(NamedTuple):
-    """Where the points ended: shape (B, P), their values (B,), and which converged (B,)."""
+class Descents:
+    """Points that go down together; they can be halted, some of them left, and told to go on.
 
-    x: Array
-    values: Array
-    converged: Mask
-
-
-def lbfgs(
-    function: Callable[[Array], tuple[Array, Array]],
-    x: Array,
-    is_small: Callable[[Array, Array], Mask],
-    max_iterations: int,
-) -> Descended:
-    """Minimise a smooth function from every row of ``x``.
+    Attributes
+    ----------
+    x : ndarray, shape (B, P)
+        Where the points are.
+    values : ndarray, shape (B,)
+    converged : ndarray of bool, shape (B,)
 
     Parameters
     ----------
@@ -52,22 +52,55 @@ def lbfgs(
     x : ndarray, shape (B, P)
     is_small : callable
         Maps values and gradients to whether each point has converged.
-    max_iterations : int
     """
-    state = _State(x, *function(x))
-    result = Descended(x.copy(), state.values.copy(), np.zeros(len(x), dtype=np.bool_))
-    for iteration in range(max_iterations + 1):
-        small = is_small(state.values, state.gradients)
-        ended = small | state.stuck | (iteration == max_iterations)
-        if ended.any():
-            rows = state.rows[ended]
-            result.x[rows], result.values[rows] = state.x[ended], state.values[ended]
-            result.converged[rows] = (small | state.exhausted)[ended]
-            state.keep(~ended)
-            if not len(state.rows):
+
+    def __init__(self, function: Function, x: Array, is_small: IsSmall) -> None:
+        self._function, self._is_small = function, is_small
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            values, gradients = function(x)
+        self._state = _State(x, values, gradients)
+        self.x, self.values = x.copy(), values.copy()
+        self.converged = np.zeros(len(x), dtype=np.bool_)
+
+    def run(self, iterations: int, halt: Callable[[], bool] = lambda: False) -> Descents:
+        """Take steps until all have converged, so many are taken, or ``halt()`` says so."""
+        state = self._state
+        for iteration in range(iterations + 1):
+            small = self._is_small(state.values, state.gradients)
+            ended = small | state.stuck
+            if ended.any():
+                self.converged[state.rows[ended]] = (small | state.exhausted)[ended]
+                self._write(ended)
+                state.keep(~ended)
+            if not len(state.rows) or iteration == iterations or halt():
                 break
-        _advance(function, state)
-    return result
+            _advance(self._function, state)
+        self._write(np.ones(len(state.rows), dtype=np.bool_))
+        return self
+
+    def keep(self, rows: NDArray[np.intp]) -> None:
+        """Leave all points but these, in the order given."""
+        places = np.full(len(self.x), -1)
+        places[rows] = np.arange(len(rows))
+        self.x, self.values = self.x[rows], self.values[rows]
+        self.converged = self.converged[rows]
+        self._state.keep(places[self._state.rows] >= 0)
+        self._state.rows = places[self._state.rows]
+
+    def _write(self, mask: Mask) -> None:
+        rows = self._state.rows[mask]
+        self.x[rows], self.values[rows] = self._state.x[mask], self._state.values[mask]
+
+
+def lbfgs(
+    function: Function,
+    x: Array,
+    is_small: IsSmall,
+    max_iterations: int,
+    halt: Callable[[], bool] = lambda: False,
+) -> Descents:
+    """Minimise a smooth function from every row of ``x``; arguments as those of `Descents`."""
+    return Descents(function, x, is_small).run(max_iterations, halt)
 
 
 class _State:
@@ -117,7 +150,7 @@ class _State:
         return -q
 
 
-def _advance(function: Callable[[Array], tuple[Array, Array]], state: _State) -> None:
+def _advance(function: Function, state: _State) -> None:
     """Move every point by one quasi-Newton step."""
     directions = state.directions()
     slopes = _dot(state.gradients, directions)
@@ -137,7 +170,7 @@ def _advance(function: Callable[[Array], tuple[Array, Array]], state: _State) ->
 
 
 def _line_search(
-    function: Callable[[Array], tuple[Array, Array]],
+    function: Function,
     state: _State,
     directions: Array,
     slopes: Array,

@@ -7,15 +7,15 @@ lowers the objective, a local minimum is global, and a bound shows it (`tightfra
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition
 from tightframe.problem.problem import Problem
-from tightframe.solvers.search.lbfgs import lbfgs
-from tightframe.solvers.search.multistart import Factors
+from tightframe.solvers.search.factors import Classes, Factors
 from tightframe.theory.certificate import without_constant
 from tightframe.theory.orthant import orthant_bound, steepest_axes
 
@@ -53,6 +53,7 @@ class Orthant:
     def __init__(self, problem: Problem, width: int) -> None:
         self.problem, self.width = problem, width
         self.factors = Factors(problem, width)
+        self.num_classes = problem.num_classes
         self.root = self.factors.root
         self._own = slice(*self.factors.cuts[:2])
 
@@ -66,6 +67,14 @@ class Orthant:
         """Tell whether gradients are small enough for an accuracy."""
         return self.factors.is_small(accuracy, values, gradients)
 
+    def classes(self, x: Array) -> Classes:
+        """Return what belongs to single classes."""
+        return self.factors.classes(self.leave(x))
+
+    def from_classes(self, classes: Classes) -> Array:
+        """Return the points (B, P), the inverse of `classes`."""
+        return self.enter(self.factors.from_classes(classes))
+
     def leave(self, x: Array) -> Array:
         """Return the points of `Factors`, which hold V."""
         points = x.copy()
@@ -77,6 +86,12 @@ class Orthant:
         x = points.copy()
         x[:, self._own] = np.sqrt(np.maximum(x[:, self._own], 0.0))
         return x
+
+
+def point(f: Factors, u: Array, v: Array, bias: Array) -> Array:
+    """Return the point (1, P) of `Factors` with U and V, (K, r) each, and the bias (K,)."""
+    means = v / f.root[:, None]
+    return f.from_classes(Classes(u[None], means[None], bias[None], np.zeros((1, 0))))
 
 
 @dataclass(frozen=True)
@@ -105,6 +120,17 @@ class Found:
     converged: bool
     rounds: int
 
+    @property
+    def width(self) -> int:
+        """Number of axes."""
+        return self.left.shape[1]
+
+    def renamed(self, places: NDArray[np.intp]) -> Found:
+        """Return the same with class k moved from place ``places[k]``."""
+        return replace(
+            self, left=self.left[places], right=self.right[:, places], bias=self.bias[places]
+        )
+
 
 def minimise(problem: Problem, *, tol: float, max_iterations: int) -> Found:
     """Descend to a local minimum that no further axis lowers: the global one, where bounds close.
@@ -130,7 +156,7 @@ def minimise(problem: Problem, *, tol: float, max_iterations: int) -> Found:
         if not steep.any():
             break
         f, points = _with_axes(f, points, gradient, axes[steep][np.argsort(-lengths[steep])])
-    return _found(f, points, converged, rounds)
+    return found(f, points, converged, rounds)
 
 
 def descend(f: Factors, points: Array, max_iterations: int) -> tuple[Array, bool]:
@@ -155,7 +181,6 @@ def descend(f: Factors, points: Array, max_iterations: int) -> tuple[Array, bool
         )
         points, left = polish(f, end.x[None], bounds[own, 1] > 0)
         value = float(f(points)[0][0])
-        if VERBOSE: print("   lbfgs", end.nfev, end.message, value, left, (bounds[own,1]==0).sum())
         if value > least * (1 + CONVERGED):  # what was held is needed
             return best, False
         best, least = points, value
@@ -193,15 +218,12 @@ def _unit(rows: Array) -> Array:
     return unit
 
 
-VERBOSE = 0
-
-
 def _first_guess(f: Factors) -> Array:
     """Return a point with an axis a class: the shape of the closed form without bias."""
     k = f.num_classes
     codes = np.eye(k) - f.problem.loss_object.ignores_constants / k
     size = np.sqrt(f.root.mean())
-    return f.from_parts(size * codes, size * np.eye(k), np.zeros(k))
+    return point(f, size * codes, size * np.eye(k), np.zeros(k))
 
 
 def _gradient(f: Factors, points: Array) -> Array:
@@ -235,7 +257,7 @@ def _without_spare_axes(f: Factors, points: Array) -> tuple[Factors, Array]:
     smaller = Factors(f.problem, len(joined))
     parts = [np.array([pair[side] for pair in joined]).T for side in (0, 1)]
     k = f.num_classes
-    return smaller, smaller.from_parts(*(part.reshape(k, -1) for part in parts), bias)
+    return smaller, point(smaller, *(part.reshape(k, -1) for part in parts), bias)
 
 
 def _with_axes(f: Factors, points: Array, gradient: Array, axes: Array) -> tuple[Factors, Array]:
@@ -251,22 +273,20 @@ def _with_axes(f: Factors, points: Array, gradient: Array, axes: Array) -> tuple
     wider = Factors(f.problem, f.width + len(chosen))
     lengths = np.sqrt(f.root.mean()) * np.geomspace(1e-3, 3.0, 12)
     trials = np.concatenate(
-        [wider.from_parts(np.c_[u, s * new_u], np.c_[v, s * new_v], bias) for s in lengths]
+        [point(wider, np.c_[u, s * new_u], np.c_[v, s * new_v], bias) for s in lengths]
     )
     best = int(wider(trials)[0].argmin())
     return wider, trials[[best]]
 
 
-def _found(f: Factors, points: Array, converged: bool, rounds: int) -> Found:
+def found(f: Factors, points: Array, converged: bool, rounds: int) -> Found:
     u, v, _, bias = (part[0] for part in f.split(points))
     bias = without_constant(f.problem, bias, np.ones(f.num_classes))
     partition = f.fit.partition
     scores = u @ v.T / f.root + bias[:, None]
     residual = f.fit.residual(np.zeros(f.num_classes), scores)
-    return Found(
-        u, v.T, bias, float(f(points)[0][0]), orthant_bound(f.problem, f.fit, residual), converged,
-        rounds,
-    )  # fmt: skip
+    bound = orthant_bound(f.problem, f.fit, residual)
+    return Found(u, v.T, bias, float(f(points)[0][0]), bound, converged, rounds)
 
 
 # -- Newton steps on what is free ------------------------------------------------------------------
@@ -336,7 +356,7 @@ def _newton_step(f: Factors, x: Array, gradient: Array, free: NDArray[np.bool_])
     return step
 
 
-def _hessian(f: Factors, x: Array):  # type: ignore[no-untyped-def]
+def _hessian(f: Factors, x: Array) -> Callable[[Array], Array]:
     """Return the product of the Hessian at a point (P,) with a vector."""
     u, v, _, bias = (part[0] for part in f.split(x[None]))
     none = np.zeros(f.num_classes)

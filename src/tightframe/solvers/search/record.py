@@ -6,6 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 
+#: So many chains have to end at one point before a search is sure of it.
+ENOUGH = 3
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A critical point that a multi-start search compares.
@@ -40,6 +44,12 @@ class Search:
         Widths of the factors that were started from.
     candidates : tuple of Candidate
         The winner first, then by objective; of every rank the best that was found.
+    chains : int
+        Independent chains of local search run at the winner's width.
+    agreed : int
+        How many of them ended within 1e-6 (relatively) of the winner's objective.
+    stopped : {None, "time limit", "interrupted"}
+        What ended the search before it was done.
     winner : {"ETF", "low-rank", "full-rank", "zero"}
         A closed form wins where no found point beats it by more than 1e-9 (relatively).
         ``"full-rank"`` is the rank that classes and ``dim`` allow, K - 1 for cross-entropy.
@@ -55,12 +65,27 @@ class Search:
     widths: tuple[int, ...]
     candidates: tuple[Candidate, ...]
     winner: str
+    chains: int
+    agreed: int
+    stopped: str | None
     converged: bool
     relaxed_bound: float | None
+
+    @property
+    def unsure(self) -> bool:
+        """Whether too few chains agree to trust the answer, or the search ended early."""
+        return self.agreed < ENOUGH or self.stopped is not None
+
+    @property
+    def verdict(self) -> str:
+        """How often the best was found, in words."""
+        found = f"best found by {self.agreed} of {self.chains} independent chains"
+        return f"{found}, unsure" if self.unsure else found
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything JSON-ready."""
         return asdict(self) | {
+            "unsure": self.unsure,
             "widths": list(self.widths),
             "candidates": [asdict(candidate) for candidate in self.candidates],
         }

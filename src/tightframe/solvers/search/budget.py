@@ -1,0 +1,53 @@
+"""How long a search may take, and who hears how far it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+#: Called with how many steps are done, how many there may be, and what goes on, in words; a true
+#: answer ends the search with what it has found.
+Progress = Callable[[int, int, str], object]
+
+#: Seconds between two calls of a progress callback while nothing new has happened.
+INTERVAL = 0.1
+
+
+class Budget:
+    """The time of one search.
+
+    Parameters
+    ----------
+    time_limit : float, optional
+        Seconds.
+    progress : callable, optional
+
+    Attributes
+    ----------
+    stopped : {None, "time limit", "interrupted"}
+        What ended the search before it was done.
+    """
+
+    def __init__(self, time_limit: float | None = None, progress: Progress | None = None) -> None:
+        self._end = None if time_limit is None else time.monotonic() + time_limit
+        self._progress, self._last, self._step = progress, 0.0, (0, 1, "")
+        self.stopped: str | None = None
+
+    def tell(self, done: int, total: int, what: str) -> None:
+        """Say how far the search is."""
+        self._step = (done, total, what)
+        self._last = 0.0
+        self.over()
+
+    def over(self) -> bool:
+        """Tell whether the search has to end; called at every step of a descent."""
+        if self.stopped is not None:
+            return True
+        now = time.monotonic()
+        if self._end is not None and now >= self._end:
+            self.stopped = "time limit"
+        elif self._progress is not None and now - self._last >= INTERVAL:
+            self._last = now
+            if self._progress(*self._step):
+                self.stopped = "interrupted"
+        return self.stopped is not None

@@ -1,0 +1,188 @@
+"""The chains of one width, and which widths are worth chains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from tightframe.geometry.blocks import Array
+from tightframe.solvers.search.budget import Budget
+from tightframe.solvers.search.chains import Chain, climb, race, settle, try_moves
+from tightframe.solvers.search.factors import Objective
+from tightframe.solvers.search.guesses import (
+    deep_starts,
+    narrow_starts,
+    orthant_starts,
+    structured_starts,
+)
+from tightframe.solvers.search.moves import NEIGHBOURHOODS
+from tightframe.solvers.search.options import SearchOptions
+
+
+class Field:
+    """The chains of one width.
+
+    Parameters
+    ----------
+    f : Objective
+    starts : int
+        Random starts.
+    seed : int
+    relaxed : ndarray, shape (K, K), or None
+        With one layer: X of the solution without a width.
+    iterations : int
+        The most for any descent.
+    options : SearchOptions
+    budget : Budget
+
+    Attributes
+    ----------
+    chains : list of Chain
+    climbed : int
+        How many of them have gone as far as their moves take them.
+    endings : list of float
+        Values at which starts and chains ended.
+    """
+
+    def __init__(
+        self,
+        f: Objective,
+        starts: int,
+        seed: int,
+        relaxed: Array | None,
+        iterations: int,
+        options: SearchOptions,
+        budget: Budget,
+    ) -> None:
+        self.f, self.options, self.budget = f, options, budget
+        self._starts, self._seed, self._relaxed = starts, seed, relaxed
+        self._iterations = iterations
+        self.chains: list[Chain] = []
+        self.climbed = 0
+        self.endings: list[float] = []
+        self.explored = self.open()
+
+    @property
+    def many(self) -> bool:
+        """Whether there are so many classes that a chain does not try all moves."""
+        return self.f.num_classes > self.options.max_many
+
+    @property
+    def best(self) -> Chain | None:
+        """The lowest chain, or None where none has a finite value."""
+        return min(self.chains, key=lambda chain: chain.value, default=None)
+
+    @property
+    def value(self) -> float:
+        """The objective of the best chain."""
+        return math.inf if self.best is None else self.best.value
+
+    @property
+    def agreed(self) -> int:
+        """How many chains that have climbed ended at the best objective of all."""
+        limit = self.value * (1 + self.options.improvement)
+        return sum(chain.value <= limit for chain in self.chains[: self.climbed])
+
+    def open(self) -> int:
+        """Start chains, each from the best of some starts; return the number of starts."""
+        number = self.options.chains_of_many if self.many else self.options.chains
+        first = len(self.chains)
+        rngs = [
+            np.random.default_rng((self._seed, self.f.width, first + i)) for i in range(number)
+        ]
+        if self._relaxed is not None:
+            each = max(1, self._starts // 2)
+            draw = narrow_starts if self.f.signed else orthant_starts
+            starts = [draw(self.f, self._relaxed, each, rng) for rng in rngs]
+        else:
+            each = np.bincount(np.arange(self._starts) % number, minlength=number)
+            starts = [deep_starts(self.f, n, rng) for n, rng in zip(each, rngs, strict=True) if n]
+        if first == 0 and self.f.signed:
+            structured = structured_starts(self.f, rngs[-1])
+            starts += [structured[[i]] for i in range(len(structured))]
+        owners = [np.full(len(x), (i if i < number else -1 - i) % number) for i, x in enumerate(starts)]
+        points, values, owned, endings = race(
+            self.f,
+            np.concatenate(starts),
+            np.concatenate(owners),
+            self.options.starting.within(self._iterations),
+            self.options,
+            self.budget,
+        )
+        self.endings += endings[np.isfinite(endings)].tolist()
+        self.chains += [
+            Chain(point[None], value, rngs[owner])
+            for point, value, owner in zip(points, values.tolist(), owned.tolist(), strict=True)
+        ]
+        return len(endings)
+
+    def climb(self, confirm: bool) -> None:
+        """Let the chains that have not done so climb; confirm the best if asked to."""
+        if self._iterations <= self.options.racing.lengths[0]:
+            return  # not enough to tell moves apart
+        new = self.chains[self.climbed :]
+        self._climb(new)
+        self.climbed = len(self.chains)
+        if confirm and self.agreed >= self.options.chains:
+            self._confirm()
+
+    def _climb(self, chains: list[Chain]) -> None:
+        if not chains:
+            return
+        rounds = self.options.rounds_of_many if self.many else self.options.max_rounds
+        climb(self.f, chains, rounds, self._iterations, self.options, self.budget)
+        settle(self.f, chains, min(300, self._iterations), self.options, self.budget)
+        self.endings += [chain.value for chain in chains]
+
+    def _confirm(self) -> None:
+        """Try every move from the best point more patiently; go on where one helps."""
+        best = self.best
+        rules = self.options.confirming.within(self._iterations)
+        for kind in range(len(NEIGHBOURHOODS)):
+            if best is None or self.budget.over():
+                return
+            if try_moves(self.f, [(best, kind)], rules, self.options, self.budget)[0]:
+                self._climb([best])
+                return
+
+
+def search_widths(
+    look: Callable[[int], float], full: int, options: SearchOptions
+) -> None:
+    """Look at the widths that may be the best: all of few; of many, those about the lowest value.
+
+    The best value as a function of the width has one minimum, as far as is known.
+
+    Parameters
+    ----------
+    look : callable
+        Returns the best value at a width; what it has found is kept by the caller.
+    full : int
+        The largest width.
+    """
+    if full <= options.max_widths:
+        for width in range(1, full + 1):
+            look(width)
+        return
+    values: dict[int, float] = {}
+    ladder = sorted({round(width) for width in 2 ** np.arange(0, math.log2(full), 0.5)} | {full})
+    for width in ladder:
+        values[width] = look(width)
+        behind = [value for value in list(values.values())[-2:] if value > min(values.values())]
+        if len(behind) == 2 and values[width] >= behind[0]:
+            break
+    while True:
+        best = min(values, key=lambda width: values[width])
+        tried = sorted(values)
+        place = tried.index(best)
+        gaps = [
+            (best + other) // 2
+            for other in tried[max(place - 1, 0) : place + 2]
+            if abs(other - best) > 1
+        ]
+        if not gaps:
+            return
+        for width in gaps:
+            values[width] = look(width)

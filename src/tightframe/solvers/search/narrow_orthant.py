@@ -1,0 +1,93 @@
+"""ReLU features with fewer axes than the minimiser wants: chains of local search in the orthant."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tightframe.geometry.blocks import Array, BlockMatrix
+from tightframe.problem.problem import Problem
+from tightframe.solvers.search import orthant
+from tightframe.solvers.search.budget import Budget, Progress
+from tightframe.solvers.search.candidates import Entry, closed_forms, compare
+from tightframe.solvers.search.factors import Factors
+from tightframe.solvers.search.fields import Field
+from tightframe.solvers.search.options import DEFAULTS, SearchOptions
+from tightframe.solvers.search.orthant import Found, Orthant
+from tightframe.solvers.search.record import Candidate, Search
+
+
+def search(
+    problem: Problem,
+    wide: Found,
+    *,
+    starts: int,
+    seed: int,
+    max_iterations: int,
+    time_limit: float | None = None,
+    progress: Progress | None = None,
+    options: SearchOptions = DEFAULTS,
+) -> tuple[Found, Search]:
+    """Return the best local minimum that chains find with ``problem.dim`` axes, and their record.
+
+    Parameters
+    ----------
+    problem : Problem
+        One layer, non-negative features, a ``dim``.
+    wide : Found
+        Of the problem without ``dim``: where starts are taken from, and the bound.
+    starts, seed, max_iterations, time_limit, progress, options
+        As in `multistart.search`.
+    """
+    order = np.lexsort((problem.logit_adjustment, -problem.class_weights, -problem.counts))
+    ordered, places = problem.reordered(order), np.argsort(order)
+    width = problem.num_classes if problem.dim is None else problem.dim
+    budget = Budget(time_limit, progress)
+    budget.tell(0, 2, f"chains of width {width}")
+    f = Orthant(ordered, width)
+    relaxed = (wide.left @ wide.right)[np.ix_(order, order)]
+    field = Field(f, starts, seed, relaxed, max_iterations, options, budget)
+    field.climb(confirm=True)
+    while not (field.many or budget.over()) and field.climbed:
+        if field.agreed >= options.chains or field.climbed >= options.max_chains:
+            break
+        field.open()
+        field.climb(confirm=True)
+    budget.tell(1, 2, "polishing")
+    best = field.best
+    entries, points, converged = [], None, True
+    if best is not None:
+        points, converged = orthant.descend(f.factors, f.leave(best.point), max_iterations)
+        result = orthant.found(f.factors, points, converged, 1).renamed(places)
+        z = BlockMatrix.from_dense(problem, result.left @ result.right / np.sqrt(problem.counts))
+        near = np.abs(np.array(field.endings) - result.objective)
+        hits = int((near <= options.found_tolerance * result.objective).sum())
+        candidate = Candidate("search", z.rank, result.objective, hits)
+        entries.append(Entry(candidate, z, result.bias, converged))
+    full = min(problem.loss_object.max_rank(problem.num_classes), width)
+    winner, compared = compare(closed_forms(problem), entries, full, options.tie_tolerance)
+    top = compared[0]
+    if winner == "zero":
+        result = _nothing(problem, top, wide.lower_bound)
+    climbed = field.chains[: field.climbed]
+    limit = top.candidate.objective * (1 + options.improvement)
+    record = Search(
+        starts=field.explored,
+        seed=seed,
+        widths=(width,),
+        candidates=tuple(entry.candidate for entry in compared),
+        winner=winner,
+        chains=len(climbed),
+        agreed=sum(chain.value <= limit for chain in climbed),
+        stopped=budget.stopped,
+        converged=converged,
+        relaxed_bound=wide.lower_bound,
+    )
+    return result, record
+
+
+def _nothing(problem: Problem, zero: Entry, bound: float) -> Found:
+    """Return the zero solution, with one axis that vanishes."""
+    k = problem.num_classes
+    bias = zero.bias[zero.logits.partition.class_groups]
+    none = np.zeros((k, 1))
+    return Found(none, none.T, bias, zero.candidate.objective, bound, True, 0)
