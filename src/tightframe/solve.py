@@ -12,7 +12,7 @@ from tightframe.geometry.blocks import Array, BlockMatrix, Partition
 from tightframe.problem.problem import Problem
 from tightframe.solution import Solution, Status
 from tightframe.solvers.continuation import Continuation
-from tightframe.solvers.search import multistart
+from tightframe.solvers.search import multistart, narrow_orthant, orthant
 from tightframe.solvers.stats import Stats
 from tightframe.solvers.sweep import Sweep
 from tightframe.theory.certificate import Certificate, certify_blocks
@@ -35,10 +35,11 @@ def solve(
 
     Certified are cross-entropy with real features and one layer (any counts, any bias),
     cross-entropy with non-negative features (one layer, no bias), and MSE (no or free bias at any
-    depth; decayed bias with one layer). Other problems with real features, those with several
-    layers or with ``dim`` too small, are not convex: there the best of many local minima is
-    returned with ``status`` ``"local"`` and no gap (with one layer only where the solution without
-    ``dim`` does not fit into ``dim``: if it does, that is the certified minimiser).
+    depth; decayed bias with one layer). With one layer, non-negative features are certified in
+    other cases too where a bound closes, as it does nearly always. Problems with real features and
+    several layers, or with ``dim`` too small, are not convex: there the best of many local minima
+    is returned with ``status`` ``"local"`` and no gap (with one layer only where the solution
+    without ``dim`` does not fit into ``dim``: if it does, that is the certified minimiser).
 
     Parameters
     ----------
@@ -62,8 +63,8 @@ def solve(
     Raises
     ------
     ValueError
-        If an argument is out of range, features are non-negative and no closed form covers the
-        problem, or there are too many classes to search.
+        If an argument is out of range, features are non-negative with several layers and no closed
+        form, or there are too many classes to search.
 
     Examples
     --------
@@ -95,6 +96,8 @@ def solve_along(
         raise ValueError(f"problem: {found.reason}")
     if found.is_certified:
         solution = _certified(found, tol, max_iterations, continuation)
+    elif problem.features == "nonnegative":
+        solution = _in_the_orthant(found, tol, max_iterations, starts, seed)
     else:
         solution = _best_found(found, tol, max_iterations, starts, seed)
     _warn_if_not_converged(solution, tol, max_iterations)
@@ -196,6 +199,48 @@ def _best_found(
         seconds=0.0,
         search=found.search,
         stats=Stats(starts=found.search.starts),
+    )
+
+
+def _in_the_orthant(
+    case: Coverage, tol: float, max_iterations: int, starts: int, seed: int
+) -> Solution:
+    """Add axes until a bound closes; search where there may not be so many, or none closes."""
+    problem = case.problem
+    multistart.require_few_classes(problem)
+    wide = orthant.minimise(problem, tol=tol, max_iterations=max_iterations)
+    if problem.dim is None or wide.width <= problem.dim:
+        found, search = wide, wide.record(problem, seed)
+    else:
+        found, search = narrow_orthant.search(
+            problem, wide, starts=starts, seed=seed, max_iterations=max_iterations
+        )
+    closes = found.objective - wide.lower_bound <= tol * found.objective
+    blocks, bias = found.blocks(problem)
+    shared = {
+        "problem": problem,
+        "blocks": blocks,
+        "group_bias": bias,
+        "objective": found.objective,
+        "factors": found.factors(problem),
+        "seconds": 0.0,
+        "stats": Stats(starts=search.starts),
+    }
+    if closes:
+        return Solution(
+            lower_bound=wide.lower_bound,
+            method=f"descent in the orthant, {found.width} axes",
+            status=Status.OPTIMAL,
+            note="duality gap" if problem.dim is None else "duality gap of the problem without dim",
+            **shared,
+        )
+    return Solution(
+        lower_bound=None,
+        method=f"multi-start search in the orthant: {search.winner}",
+        status=Status.LOCAL if search.converged else Status.NOT_CONVERGED,
+        note=f"no certificate: {case.reason}; {search.verdict}",
+        search=search,
+        **shared,
     )
 
 

@@ -115,6 +115,18 @@ RULES = (
     ),
     Rule(
         "certified",
+        "closed form, certified by a lower bound",
+        loss="is_softmax",
+        features="nonnegative",
+        layers="1",
+        biases=("free", "decayed"),
+        width=AXES,
+        equal_counts=True,
+        without_adjustment=True,
+        family=relu,
+    ),
+    Rule(
+        "certified",
         "closed form, certified by duality or a lower bound",
         loss="is_quadratic",
         features="real",
@@ -148,52 +160,52 @@ RULES = (
         reason="depth {p.depth} is certified for MSE with bias 'none' or 'free' only",
     ),
     Rule(
-        "refused",
-        "refused",
-        loss="is_softmax",
+        "searched",
+        "certified where a lower bound closes and the axes fit, as nearly always without `dim`, "
+        "else best of many starts, **not certified**",
         features="nonnegative",
         layers="1",
-        biases=("none",),
-        without_adjustment=True,
-        reason="dim is {p.dim}, too few axes for the classes that do not vanish",
-    ),
-    Rule(
-        "refused",
-        "refused",
-        loss="is_softmax",
-        features="nonnegative",
-        without_adjustment=True,
-        reason="non-negative features with cross-entropy are solved for depth 1 and bias 'none'",
-    ),
-    Rule(
-        "refused",
-        "refused",
-        loss="is_softmax",
-        features="nonnegative",
-        reason="non-negative features are solved without a logit adjustment",
+        reason="non-negative features with {p.loss}, bias {p.bias!r} and dim {p.dim} have no "
+        "closed form for these counts, and the lower bound without dim leaves a gap",
     ),
     Rule(
         "refused",
         "refused",
         loss="is_quadratic",
         features="nonnegative",
-        reason="non-negative features with MSE are solved for bias 'none'",
+        reason="non-negative features with MSE and several layers are solved for bias 'none'",
     ),
     Rule(
         "refused",
         "refused",
         features="nonnegative",
-        reason="non-negative features are not solved with loss {p.loss!r}",
+        reason="non-negative features with {p.loss!r} are solved for depth 1, got {p.depth}",
     ),
 )
 
 #: For which problems thresholds are known; ``reason`` begins with the argument that is at fault.
 THRESHOLD_RULES = (
     Rule(
+        "certified",
+        loss="is_softmax",
+        features="nonnegative",
+        layers="1",
+        equal_counts=True,
+        without_adjustment=True,
+    ),
+    Rule(
         "refused",
         features="nonnegative",
         biases=("free", "decayed"),
-        reason="bias: thresholds for non-negative features are known for bias 'none'",
+        reason="bias: thresholds for non-negative features are known for bias 'none', or for "
+        "cross-entropy and equal counts",
+    ),
+    Rule("certified", features="nonnegative", layers="1", without_adjustment=True),
+    Rule(
+        "refused",
+        features="nonnegative",
+        layers="1",
+        reason="logit_adjustment: thresholds for non-negative features are known without",
     ),
     Rule("certified", features="real", layers="1"),
     Rule("certified", loss="is_quadratic", biases=("none", "free")),
@@ -263,9 +275,12 @@ def is_convex(problem: Problem) -> bool:
 def has_compact_form(problem: Problem) -> bool:
     """Tell whether the geometry of a solution is known without writing all classes out.
 
-    One layer, and real features that are wide enough or non-negative ones.
+    One layer, and real features that are wide enough or non-negative ones with a closed form: their
+    class means are orthogonal.
     """
-    return problem.depth == 1 and (problem.features == "nonnegative" or is_convex(problem))
+    if problem.features == "nonnegative":
+        return problem.depth == 1 and coverage(problem).family is not None
+    return is_convex(problem)
 
 
 def require_covered(problem: Problem) -> None:

@@ -81,12 +81,8 @@ def search(
     ValueError
         If there are too many classes.
     """
+    require_few_classes(problem)
     k = problem.num_classes
-    if k > MAX_CLASSES:
-        raise ValueError(
-            f"counts: got {k} classes; nothing certifies this kind of problem, and the multi-start "
-            f"search takes at most {MAX_CLASSES}"
-        )
     # One order of the classes, so that the answer does not depend on how they are named.
     order = np.lexsort((problem.logit_adjustment, -problem.class_weights, -problem.counts))
     places = np.argsort(order)
@@ -128,6 +124,15 @@ def search(
         relaxed_bound=_lower_bound(problem, None if relaxed is None else relaxed[1]),
     )
     return Found(top.logits, top.bias, top.candidate.objective, record)
+
+
+def require_few_classes(problem: Problem) -> None:
+    """Refuse a problem of more classes than a search takes."""
+    if (k := problem.num_classes) > MAX_CLASSES:
+        raise ValueError(
+            f"counts: got {k} classes; nothing certifies this kind of problem, and the multi-start "
+            f"search takes at most {MAX_CLASSES}"
+        )
 
 
 def _full_rank(problem: Problem) -> int:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition
 from tightframe.problem.problem import Problem
 from tightframe.solvers.search.factors import Classes, Factors
+from tightframe.solvers.search.record import Candidate, Search
 from tightframe.theory.certificate import without_constant
 from tightframe.theory.orthant import orthant_bound, steepest_axes
 
@@ -124,6 +125,57 @@ class Found:
     def width(self) -> int:
         """Number of axes."""
         return self.left.shape[1]
+
+    def blocks(self, problem: Problem) -> tuple[BlockMatrix, Array]:
+        """Return the logits and a bias per group; by class where classes of a group differ.
+
+        The problem without ``dim`` is convex in the logits: those of classes of a group agree.
+        """
+        z = self.left @ self.right / np.sqrt(problem.counts)
+        groups, sizes = problem.class_groups, np.array([n for _, n in problem.groups])
+        share = (np.arange(len(sizes))[:, None] == groups) / sizes[:, None]
+        mean, bias = share @ z @ share.T, share @ self.bias
+        own = share @ np.diagonal(z)
+        partition = Partition.coarsest(problem)
+        # The mean over a group holds own and sibling entries.
+        many = np.where(sizes > 1, sizes, 2)
+        within = np.where(sizes > 1, (own - np.diagonal(mean)) * many / (many - 1), 0.0)
+        limit = VANISHING * float(np.abs(z).max())
+        within[np.abs(within) <= limit] = 0.0
+        blocks = BlockMatrix(partition, within, mean)
+        scale = limit + VANISHING * float(np.abs(self.bias).max())
+        if (
+            np.abs(blocks.to_dense() - z).max() <= scale
+            and np.abs(bias[groups] - self.bias).max() <= scale
+        ):
+            return blocks, bias
+        return BlockMatrix.from_dense(problem, z), self.bias
+
+    def factors(self, problem: Problem) -> tuple[list[Array], Array]:
+        """Return the classifier and the class means, with axes that are zero up to ``dim``."""
+        k, width = problem.num_classes, max(problem.dim or problem.num_classes, self.width)
+        weights, means = np.zeros((k, width)), np.zeros((width, k))
+        decay = problem.mean_decay
+        weights[:, : self.width] = self.left * np.sqrt(decay / problem.weight_decays[0])
+        means[: self.width] = self.right * np.sqrt(decay / (problem.feature_decay * problem.counts))
+        return [weights], means
+
+    def record(self, problem: Problem, seed: int) -> Search:
+        """Return the record of one descent to a minimum that no further axis lowers."""
+        rank = self.blocks(problem)[0].rank
+        full = min(problem.loss_object.max_rank(problem.num_classes), self.width)
+        return Search(
+            starts=1,
+            seed=seed,
+            widths=(self.width,),
+            candidates=(Candidate("search", rank, self.objective, 1),),
+            winner="full-rank" if rank == full else "low-rank",
+            chains=1,
+            agreed=1,
+            stopped=None,
+            converged=self.converged,
+            relaxed_bound=self.lower_bound,
+        )
 
     def renamed(self, places: NDArray[np.intp]) -> Found:
         """Return the same with class k moved from place ``places[k]``."""
