@@ -284,7 +284,7 @@ def advise(
     search = _Search(problem, wanted, feature_decay_of, positive_float("tol", tol))
     safety = search.safety()
     kinds = [search.decay, search.oversampling]
-    if problem.loss_object.takes_class_terms:
+    if problem.loss_object.takes_adjustment:
         kinds += [search.class_weights, search.logit_adjustment]
     proposals = () if wanted.met(search.now) else tuple(propose() for propose in kinds)
     more = tuple(
@@ -538,7 +538,7 @@ class _Search:
         repeated = self.with_counts(np.full_like(counts, counts.max()))
         text = "All classes oversampled to the largest count."
         found = [self._proposal("balanced_oversampling", text, {"oversample": "balance"}, repeated)]
-        if self.problem.loss_object.takes_class_terms:
+        if self.problem.loss_object.takes_adjustment:
             text = "Balanced class weights, N / (K n_k)."
             weighted = self.problem.replace(class_weights="balanced")
             changes = {"class_weights": "balanced"}

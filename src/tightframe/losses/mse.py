@@ -1,4 +1,4 @@
-"""Mean squared error: R = Z + b 1^T - I."""
+"""Mean squared error: R = Z + b 1^T - I, times the class weights."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ class MeanSquaredError(Loss):
         from torch.nn import functional
 
         targets = functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
-        return 0.5 * (logits - targets).square().sum() / len(labels)
+        squares = (logits - targets).square()
+        if weights is not None:
+            squares = squares * weights[labels, None]
+        return 0.5 * squares.sum() / len(labels)
 
     def column_values(self, scores: Tensor, targets: Tensor) -> Tensor:
         return (scores - targets).square().sum(dim=1) / 2
@@ -52,28 +55,29 @@ class MeanSquaredError(Loss):
 
 
 class MeanSquaredErrorFit(Datafit):
-    """Squared error ``0.5 ||z + b - e_y||^2``; R = Z + b 1^T - I."""
+    """Squared error ``0.5 ||z + b - e_y||^2``; R = Z + b 1^T - I, times the class weights."""
 
     def values(self, within: Array, scores: Array) -> Array:
         return self.values_at(self.residual(within, scores))
 
     def residual(self, within: Array, scores: Array) -> BlockMatrix:
         p = self.partition
-        return p.matrix(np.where(p.sizes > 1, within - 1, 0.0), scores - np.diag(1 / p.sizes))
+        within = np.where(p.sizes > 1, within - 1, 0.0)
+        return p.matrix(within * p.weights, (scores - np.diag(1 / p.sizes)) * p.weights)
 
     def values_at(self, residual: BlockMatrix) -> Array:
-        mean: Array = self._squares(residual) @ self.partition.shares / 2
+        mean: Array = self._weighted_squares(residual) @ self.partition.shares / 2
         return mean
 
     def scores(self, residual: BlockMatrix) -> tuple[Array, Array]:
         p = self.partition
-        within = np.where(p.sizes > 1, residual.within + 1, 0.0)
-        return within, residual.mean + np.diag(1 / p.sizes)
+        within = np.where(p.sizes > 1, residual.within / p.weights + 1, 0.0)
+        return within, residual.mean / p.weights + np.diag(1 / p.sizes)
 
     def derivatives(self, within: Array, scores: Array) -> Derivatives:
         p = self.partition
-        margin_diagonal = p.shares * (p.sizes - 1) / p.sizes
-        by_score = p.sizes[:, None] * p.shares
+        margin_diagonal = p.loss_shares * (p.sizes - 1) / p.sizes
+        by_score = p.sizes[:, None] * p.loss_shares
 
         def apply(d_within: Array, d_scores: Array) -> tuple[Array, Array]:
             return margin_diagonal * d_within, by_score * d_scores
@@ -83,17 +87,17 @@ class MeanSquaredErrorFit(Datafit):
 
     @property
     def smoothness(self) -> float:
-        return 1 / self.partition.num_samples
+        return float(self.partition.weights.max()) / self.partition.num_samples
 
     def bias_derivatives(self, within: Array, scores: Array) -> tuple[Array, Array]:
-        sizes = self.partition.sizes
-        return sizes * self.residual(within, scores).row_average, np.diag(sizes)
+        sizes, weight = self.partition.sizes, float(self.partition.loss_shares.sum())
+        return sizes * self.residual(within, scores).row_average, np.diag(sizes * weight)
 
     def dual_values(self, residual: BlockMatrix) -> Array:
-        """Return the mean of ``-||r||^2 / 2 - r_own``."""
+        """Return the mean of ``-||r||^2 / (2 weight) - r_own``."""
         k = self.partition.sizes
         own = residual.mean[..., self.groups, self.groups] + residual.within * (k - 1) / k
-        mean: Array = (-self._squares(residual) / 2 - own) @ self.partition.shares
+        mean: Array = (-self._weighted_squares(residual) / 2 - own) @ self.partition.shares
         return mean
 
     def restrict(self, residual: BlockMatrix) -> BlockMatrix:
@@ -108,16 +112,25 @@ class MeanSquaredErrorFit(Datafit):
     def values_and_residuals(self, scores: Array) -> tuple[Array, Array]:
         residual = scores.copy()
         residual[:, self.groups, self.groups] -= 1
-        shares = self.partition.shares
-        return np.einsum("bjk,bjk,k->b", residual, residual, shares) / 2, residual
+        p = self.partition
+        values = np.einsum("bjk,bjk,k->b", residual, residual, p.loss_shares) / 2
+        return values, residual * p.weights
 
     def sample_sum(self, logits: Array, labels: NDArray[np.intp]) -> float:
-        residual = self.sample_residuals(logits, labels)
-        return float(np.vdot(residual, residual)) / 2
+        logits[np.arange(len(logits)), labels] -= 1
+        return float(np.einsum("ij,ij,i->", logits, logits, self._sample_weights(labels))) / 2
 
     def sample_residuals(self, logits: Array, labels: NDArray[np.intp]) -> Array:
         logits[np.arange(len(logits)), labels] -= 1
+        logits *= self._sample_weights(labels)[:, None]
         return logits
 
-    def _squares(self, r: BlockMatrix) -> Array:
-        return r.column_norms**2 / self.partition.counts
+    def _sample_weights(self, labels: NDArray[np.intp]) -> Array:
+        p = self.partition
+        weights: Array = p.weights[p.class_groups[labels]]
+        return weights
+
+    def _weighted_squares(self, r: BlockMatrix) -> Array:
+        """Return the squares of the residuals, over the class weights: of each group, (G,)."""
+        squares: Array = r.column_norms**2 / (self.partition.counts * self.partition.weights)
+        return squares

@@ -6,9 +6,9 @@ Everything in tightframe minimises (``N`` samples, ``K`` classes, ``M`` linear l
         + sum_m (weight_decay_m / 2) ||W_m||^2 + (feature_decay / 2) sum_i ||h_i||^2
         + (bias_decay / 2) ||b||^2
 
-over the classifier, the bias and the features (the unconstrained feature model, UFM). Cross-entropy
-may weigh the classes and adjust their logits: ``class_weights[y_i] * loss(... + logit_adjustment,
-y_i)``. Papers and training scripts that write it differently are converted by the
+over the classifier, the bias and the features (the unconstrained feature model, UFM). The loss may
+weigh the classes, and cross-entropy adjust their logits: ``class_weights[y_i] * loss(... +
+logit_adjustment, y_i)``. Papers and training scripts that write it differently are converted by the
 ``Problem.from_*`` constructors, see `tightframe.problem.conventions`.
 """
 
@@ -93,8 +93,8 @@ class Problem:
     dim : int, optional
         Width of the features (and hidden linear layers). ``None`` means as wide as needed.
     class_weights : str, iterable of float, or mapping, optional
-        Factor of the loss of every class's samples, cross-entropy only: a sequence, compact text
-        (``"1x5,5x5"``), by label like ``counts``, or ``"balanced"`` for ``N / (K n_k)``. The sum
+        Factor of the loss of every class's samples: a sequence, compact text (``"1x5,5x5"``), by
+        label like ``counts``, or ``"balanced"`` for ``N / (K n_k)``. The sum
         is still divided by N; PyTorch's weighted mean divides by the samples' weights, see
         `from_weighted_mean`.
     logit_adjustment : str, iterable of float, or mapping, optional
@@ -174,11 +174,11 @@ class Problem:
             object.__setattr__(self, "weight_runs", weights)
         if len(adjustment) > 1:
             object.__setattr__(self, "adjustment_runs", adjustment)
-        if not (self.loss_object.takes_class_terms or self.is_plain):
-            name = "class_weights" if self.weight_runs else "logit_adjustment"
-            able = [repr(loss.name) for loss in KNOWN_LOSSES.values() if loss.takes_class_terms]
+        if self.adjustment_runs and not self.loss_object.takes_adjustment:
+            able = [repr(loss.name) for loss in KNOWN_LOSSES.values() if loss.takes_adjustment]
             raise ValueError(
-                f"{name}: got numbers with loss {self.loss!r}, need loss {' or '.join(able)}"
+                f"logit_adjustment: got numbers with loss {self.loss!r}, "
+                f"need loss {' or '.join(able)}"
             )
 
     # -- named constructors: other conventions, converted ------------------------------------
@@ -347,6 +347,11 @@ class Problem:
     def group_weights(self) -> NDArray[np.float64]:
         """Class weight of every group, shape (G,); ones where none were given."""
         return np.array([weight for _, weight, _ in self._kinds])
+
+    @property
+    def has_equal_weights(self) -> bool:
+        """Whether all classes have the same class weight."""
+        return len({weight for weight, _ in self.weight_runs}) <= 1
 
     @property
     def group_adjustment(self) -> NDArray[np.float64]:

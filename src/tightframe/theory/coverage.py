@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from tightframe.losses.registry import LOSSES
 from tightframe.problem.problem import BIASES, Problem
-from tightframe.theory.closed_form import balanced, deep_linear, relu
+from tightframe.theory.closed_form import balanced, deep_linear, relu, weighted_mse
 
 
 def least_dim(problem: Problem) -> int:
@@ -30,6 +30,7 @@ class Width(NamedTuple):
 
 WIDE = Width("wide", lambda p: p.dim is None or p.dim >= least_dim(p))
 NARROW = Width("narrow", lambda p: not WIDE.holds(p))
+SHOWN = Width("an axis a class", lambda p: p.dim is None or p.dim >= weighted_mse.num_axes(p))
 AXES = Width("an axis a class", lambda p: p.dim is None or p.dim >= relu.num_axes(p))
 
 
@@ -48,8 +49,8 @@ class Rule:
     layers : {"1", "2 or more"} or None
     biases : tuple of str
     width : Width or None
-    equal_counts, without_adjustment : bool
-        Whether all classes must be interchangeable; whether there must be no logit adjustment.
+    equal_counts, equal_weights, without_adjustment : bool
+        Whether all classes must be interchangeable; of one weight; without a logit adjustment.
     family : module or None
         The closed form that gives the minimiser.
     reason : str
@@ -64,6 +65,7 @@ class Rule:
     biases: tuple[str, ...] = BIASES
     width: Width | None = None
     equal_counts: bool = False
+    equal_weights: bool = False
     without_adjustment: bool = False
     family: ModuleType | None = None
     reason: str = ""
@@ -76,6 +78,7 @@ class Rule:
             and (self.layers is None or (problem.depth == 1) == (self.layers == "1"))
             and problem.bias in self.biases
             and not (self.equal_counts and len(problem.groups) > 1)
+            and not (self.equal_weights and not problem.has_equal_weights)
             and not (self.without_adjustment and problem.adjustment_runs)
             and (self.width is None or self.width.holds(problem))
         )
@@ -131,6 +134,7 @@ RULES = (
         loss="is_quadratic",
         features="real",
         biases=("none", "free"),
+        equal_weights=True,
         family=deep_linear,
     ),
     Rule(
@@ -139,7 +143,17 @@ RULES = (
         loss="is_quadratic",
         features="nonnegative",
         biases=("none",),
+        equal_weights=True,
         family=deep_linear,
+    ),
+    Rule(
+        "certified",
+        "closed form, certified by duality or a lower bound",
+        loss="is_quadratic",
+        layers="1",
+        biases=("none",),
+        width=SHOWN,
+        family=weighted_mse,
     ),
     CONVEX,
     Rule(
@@ -157,7 +171,7 @@ RULES = (
         "best of many starts and the closed forms, **not certified**",
         features="real",
         layers="2 or more",
-        reason="depth {p.depth} is certified for MSE with bias 'none' or 'free' only",
+        reason="depth {p.depth} is certified for MSE with bias 'none' or 'free' only{weighted}",
     ),
     Rule(
         "searched",
@@ -173,7 +187,8 @@ RULES = (
         "refused",
         loss="is_quadratic",
         features="nonnegative",
-        reason="non-negative features with MSE and several layers are solved for bias 'none'",
+        reason="non-negative features with MSE and several layers are solved for bias 'none'"
+        "{weighted}",
     ),
     Rule(
         "refused",
@@ -208,7 +223,7 @@ THRESHOLD_RULES = (
         reason="logit_adjustment: thresholds for non-negative features are known without",
     ),
     Rule("certified", features="real", layers="1"),
-    Rule("certified", loss="is_quadratic", biases=("none", "free")),
+    Rule("certified", loss="is_quadratic", biases=("none", "free"), equal_weights=True),
     Rule("certified", loss="is_softmax", layers="1"),
     Rule(
         "refused",
@@ -248,7 +263,10 @@ class Coverage:
     @property
     def reason(self) -> str:
         """Why nothing certifies the problem; empty where something does."""
-        return self.rule.reason.format(p=self.problem, least=least_dim(self.problem))
+        weighted = "" if self.problem.has_equal_weights else " and equal class weights"
+        return self.rule.reason.format(
+            p=self.problem, least=least_dim(self.problem), weighted=weighted
+        )
 
 
 def coverage(problem: Problem) -> Coverage:
