@@ -173,11 +173,11 @@ def _best_found(
     if problem.depth == 1:
         wide = coverage(problem.replace(dim=None))
         relaxed = _certified(wide, tol, max_iterations, Continuation())
-        if problem.dim is not None and relaxed.rank <= problem.dim:
+        if problem.width is not None and relaxed.rank <= problem.width:
             return replace(
                 relaxed,
                 problem=problem,
-                method=f"{relaxed.method}; rank {relaxed.rank} fits dim {problem.dim}",
+                method=f"{relaxed.method}; rank {relaxed.rank} fits dim {problem.width}",
                 note=f"{relaxed.note} of the problem without dim",
             )
     found = multistart.search(
@@ -209,7 +209,7 @@ def _in_the_orthant(
     problem = case.problem
     multistart.require_few_classes(problem)
     wide = orthant.minimise(problem, tol=tol, max_iterations=max_iterations)
-    if problem.dim is None or wide.width <= problem.dim:
+    if problem.width is None or wide.width <= problem.width:
         found, search = wide, wide.record(problem, seed)
     else:
         found, search = narrow_orthant.search(
@@ -231,7 +231,7 @@ def _in_the_orthant(
             lower_bound=wide.lower_bound,
             method=f"descent in the orthant, {found.width} axes",
             status=Status.OPTIMAL,
-            note="duality gap" if problem.dim is None else "duality gap of the problem without dim",
+            note="duality gap" if problem.width is None else "duality gap of the problem without dim",
             **shared,
         )
     return Solution(

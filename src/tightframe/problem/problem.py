@@ -90,8 +90,10 @@ class Problem:
         ``"nonnegative"`` are ReLU features, ``H >= 0``.
     depth : int
         Number M of linear layers after the features.
-    dim : int, optional
-        Width of the features (and hidden linear layers). ``None`` means as wide as needed.
+    dim : int or sequence of int, optional
+        Width of the features and of what is between the linear layers. One number serves all; a
+        sequence gives ``depth`` numbers, the features' first, then behind W_1, W_2 and so on.
+        ``None`` means as wide as needed.
     class_weights : str, iterable of float, or mapping, optional
         Factor of the loss of every class's samples: a sequence, compact text (``"1x5,5x5"``), by
         label like ``counts``, or ``"balanced"`` for ``N / (K n_k)``. The sum
@@ -124,7 +126,7 @@ class Problem:
     bias_decay: float
     features: str
     depth: int
-    dim: int | None
+    dim: int | tuple[int, ...] | None
     weight_runs: Runs
     adjustment_runs: Runs
 
@@ -139,7 +141,7 @@ class Problem:
         bias_decay: float | None = None,
         features: str = "real",
         depth: int = 1,
-        dim: int | None = None,
+        dim: int | Iterable[int] | None = None,
         class_weights: PerClass | None = None,
         logit_adjustment: PerClass | None = None,
     ) -> None:
@@ -155,7 +157,7 @@ class Problem:
         set_field(self, "bias_decay", _bias_decay(bias, bias_decay))
         set_field(self, "features", choice("features", features, FEATURES))
         set_field(self, "depth", depth)
-        set_field(self, "dim", None if dim is None else whole_number("dim", dim))
+        set_field(self, "dim", _widths(dim, depth))
         set_field(self, "weight_runs", ())
         set_field(self, "adjustment_runs", ())
         if class_weights is not None or logit_adjustment is not None:
@@ -406,6 +408,16 @@ class Problem:
         return self.weight_decays[0] if len(set(self.weight_decays)) == 1 else self.weight_decays
 
     @property
+    def dims(self) -> tuple[int, ...] | None:
+        """Width of what goes into every layer, the features' first; None: as needed."""
+        return (self.dim,) * self.depth if isinstance(self.dim, int) else self.dim
+
+    @property
+    def width(self) -> int | None:
+        """The least of `dims`, which bounds the rank of the logits; None: as needed."""
+        return None if self.dims is None else min(self.dims)
+
+    @property
     def logit_decay(self) -> float:
         """Factor of the nuclear norm of the logits, lambda = sqrt(weight_decay feature_decay).
 
@@ -439,7 +451,7 @@ class Problem:
             "bias_decay": self.bias_decay if self.bias == "decayed" else None,
             "features": self.features,
             "depth": self.depth,
-            "dim": self.dim,
+            "dim": list(self.dim) if isinstance(self.dim, tuple) else self.dim,
         }
         terms = {"class_weights": self.weight_runs, "logit_adjustment": self.adjustment_runs}
         return values | {name: format_runs(runs) for name, runs in terms.items() if runs}
@@ -479,6 +491,15 @@ def _layer_decays(value: Any, depth: int) -> tuple[float, ...]:
             f"weight_decay: got {len(decays)} numbers for depth {depth}; give one, or one a layer"
         )
     return decays
+
+
+def _widths(value: Any, depth: int) -> int | tuple[int, ...] | None:
+    if value is None or isinstance(value, str) or not isinstance(value, Iterable):
+        return None if value is None else whole_number("dim", value)
+    widths = tuple(whole_number("dim", item) for item in value)
+    if len(widths) != depth:
+        raise ValueError(f"dim: got {len(widths)} numbers for depth {depth}; give one, or one a layer")
+    return widths[0] if len(set(widths)) == 1 else widths
 
 
 def _class_weights(value: PerClass | None, counts: tuple[Group, ...], names: Sequence[str]) -> Runs:

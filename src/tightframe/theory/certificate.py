@@ -115,13 +115,13 @@ def certify(
 
 def _require_reachable(problem: Problem, logits: BlockMatrix) -> None:
     """Refuse logits that no factors of the problem's width have."""
-    if problem.dim is None or is_convex(problem):
+    if problem.width is None or is_convex(problem):
         return
     real = problem.features == "real"
     needed = logits.rank if real else int((logits.column_norms > 0).sum())
-    if needed > problem.dim:
+    if needed > problem.width:
         what = f"rank {needed}" if real else f"{needed} classes with non-zero logits"
-        raise ValueError(f"logits: {what}, which features of dim {problem.dim} cannot have")
+        raise ValueError(f"logits: {what}, which features of dim {problem.width} cannot have")
 
 
 def finite_array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:

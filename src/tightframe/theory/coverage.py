@@ -28,10 +28,10 @@ class Width(NamedTuple):
     holds: Callable[[Problem], bool]
 
 
-WIDE = Width("wide", lambda p: p.dim is None or p.dim >= least_dim(p))
+WIDE = Width("wide", lambda p: p.width is None or p.width >= least_dim(p))
 NARROW = Width("narrow", lambda p: not WIDE.holds(p))
-SHOWN = Width("an axis a class", lambda p: p.dim is None or p.dim >= weighted_mse.num_axes(p))
-AXES = Width("an axis a class", lambda p: p.dim is None or p.dim >= relu.num_axes(p))
+SHOWN = Width("an axis a class", lambda p: p.width is None or p.width >= weighted_mse.num_axes(p))
+AXES = Width("an axis a class", lambda p: p.width is None or p.width >= relu.num_axes(p))
 
 
 @dataclass(frozen=True)

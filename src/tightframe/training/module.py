@@ -213,7 +213,9 @@ def check_head(head: nn.Module, problem: Problem) -> None:
         raise ValueError(
             f"head: it has {'a' if has_bias else 'no'} bias, the problem's bias is {problem.bias!r}"
         )
-    if problem.dim is not None and layers[0].in_features != problem.dim:
+    widths = tuple(layer.in_features for layer in layers)
+    if problem.dims is not None and widths != problem.dims:
+        width = " ".join(map(str, widths))
         raise ValueError(
-            f"head: features of width {layers[0].in_features}, the problem's dim is {problem.dim}"
+            f"head: features and layers of width {width}, the problem's dim is {problem.dim}"
         )

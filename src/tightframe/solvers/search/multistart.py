@@ -138,7 +138,7 @@ def require_few_classes(problem: Problem) -> None:
 def _full_rank(problem: Problem) -> int:
     """Return the highest rank a solution can have."""
     k = problem.num_classes
-    return min(problem.loss_object.max_rank(k), problem.dim or k)
+    return min(problem.loss_object.max_rank(k), problem.width or k)
 
 
 def _lower_bound(problem: Problem, relaxed: float | None) -> float | None:

@@ -40,7 +40,7 @@ def search(
     """
     order = np.lexsort((problem.logit_adjustment, -problem.class_weights, -problem.counts))
     ordered, places = problem.reordered(order), np.argsort(order)
-    width = problem.num_classes if problem.dim is None else problem.dim
+    width = problem.width or problem.num_classes
     budget = Budget(time_limit, progress)
     budget.tell(0, 2, f"chains of width {width}")
     f = Orthant(ordered, width)

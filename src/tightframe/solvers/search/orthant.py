@@ -153,7 +153,7 @@ class Found:
 
     def factors(self, problem: Problem) -> tuple[list[Array], Array]:
         """Return the classifier and the class means, with axes that are zero up to ``dim``."""
-        k, width = problem.num_classes, max(problem.dim or problem.num_classes, self.width)
+        k, width = problem.num_classes, max(problem.width or problem.num_classes, self.width)
         weights, means = np.zeros((k, width)), np.zeros((width, k))
         decay = problem.mean_decay
         weights[:, : self.width] = self.left * np.sqrt(decay / problem.weight_decays[0])

@@ -24,7 +24,7 @@ def solve(problem: Problem) -> tuple[BlockMatrix, Array]:
     weight = common_weight(problem)
     partition = Partition.coarsest(problem)
     values, times = targets(problem, partition).spectrum
-    width = problem.num_classes if problem.dim is None else problem.dim
+    width = problem.num_classes if problem.width is None else problem.width
     if width < times[shrink(problem, values, weight) > 0].sum():
         # The cut may run through a group of equal classes, so no symmetry is used.
         partition = Partition.singletons(problem)
@@ -49,7 +49,7 @@ def lower_bound(problem: Problem) -> float:
     values, times = targets(problem, Partition.coarsest(problem)).spectrum
     order = np.argsort(-values)
     values, times = values[order], times[order]
-    width = problem.num_classes if problem.dim is None else problem.dim
+    width = problem.num_classes if problem.width is None else problem.width
     used = np.clip(width - (np.cumsum(times) - times), 0, times)
     nonzero = _scalar_cost(problem, shrink(problem, values, common_weight(problem)), values)
     zero = _scalar_cost(problem, np.zeros_like(values), values)
