@@ -12,11 +12,11 @@ from tightframe.geometry.blocks import Array, BlockMatrix, Partition
 from tightframe.problem.problem import Problem
 from tightframe.solution import Solution, Status
 from tightframe.solvers.continuation import Continuation
-from tightframe.solvers.search import multistart, narrow_orthant, orthant
+from tightframe.solvers.search import axes, multistart, narrow_orthant
 from tightframe.solvers.stats import Stats
 from tightframe.solvers.sweep import Sweep
 from tightframe.theory.certificate import Certificate, certify_blocks
-from tightframe.theory.coverage import Coverage, coverage, is_convex
+from tightframe.theory.coverage import Coverage, coverage, is_convex, require_covered
 
 
 class NotConvergedWarning(UserWarning):
@@ -102,6 +102,22 @@ def solve_along(
         solution = _best_found(found, tol, max_iterations, starts, seed)
     _warn_if_not_converged(solution, tol, max_iterations)
     return replace(solution, seconds=time.perf_counter() - start)
+
+
+def solve_certified(problem: Problem, tol: float = 1e-8) -> Solution:
+    """Return a solution with a certificate, for what means nothing without.
+
+    Raises
+    ------
+    ValueError
+        If the problem is not certified; where a bound may close or not, after it did not.
+    """
+    if problem.features == "real" or coverage(problem).outcome == "refused":
+        require_covered(problem)
+    solution = solve(problem, tol)
+    if solution.gap is None:
+        raise ValueError(f"problem: {coverage(problem).reason}")
+    return solution
 
 
 def uses_solver(problem: Problem) -> bool:
@@ -208,39 +224,37 @@ def _in_the_orthant(
     """Add axes until a bound closes; search where there may not be so many, or none closes."""
     problem = case.problem
     multistart.require_few_classes(problem)
-    wide = orthant.minimise(problem, tol=tol, max_iterations=max_iterations)
+    wide = axes.minimise(problem, max_iterations=max_iterations)
     if problem.width is None or wide.width <= problem.width:
         found, search = wide, wide.record(problem, seed)
     else:
         found, search = narrow_orthant.search(
             problem, wide, starts=starts, seed=seed, max_iterations=max_iterations
         )
-    closes = found.objective - wide.lower_bound <= tol * found.objective
     blocks, bias = found.blocks(problem)
-    shared = {
-        "problem": problem,
-        "blocks": blocks,
-        "group_bias": bias,
-        "objective": found.objective,
-        "factors": found.factors(problem),
-        "seconds": 0.0,
-        "stats": Stats(starts=search.starts),
-    }
-    if closes:
-        return Solution(
-            lower_bound=wide.lower_bound,
-            method=f"descent in the orthant, {found.width} axes",
-            status=Status.OPTIMAL,
-            note="duality gap" if problem.width is None else "duality gap of the problem without dim",
-            **shared,
-        )
-    return Solution(
+    solution = Solution(
+        problem=problem,
+        blocks=blocks,
+        group_bias=bias,
+        objective=found.objective,
         lower_bound=None,
         method=f"multi-start search in the orthant: {search.winner}",
         status=Status.LOCAL if search.converged else Status.NOT_CONVERGED,
         note=f"no certificate: {case.reason}; {search.verdict}",
+        seconds=0.0,
         search=search,
-        **shared,
+        stats=Stats(starts=search.starts),
+        factors=found.factors(problem),
+    )
+    if found.objective - wide.lower_bound > tol * found.objective:
+        return solution
+    return replace(
+        solution,
+        lower_bound=wide.lower_bound,
+        method=f"descent in the orthant, {found.width} axes",
+        status=Status.OPTIMAL,
+        note="duality gap" if problem.width is None else "duality gap of the problem without dim",
+        search=None,
     )
 
 

@@ -498,7 +498,9 @@ def _widths(value: Any, depth: int) -> int | tuple[int, ...] | None:
         return None if value is None else whole_number("dim", value)
     widths = tuple(whole_number("dim", item) for item in value)
     if len(widths) != depth:
-        raise ValueError(f"dim: got {len(widths)} numbers for depth {depth}; give one, or one a layer")
+        raise ValueError(
+            f"dim: got {len(widths)} numbers for depth {depth}; give one, or one a layer"
+        )
     return widths[0] if len(set(widths)) == 1 else widths
 
 

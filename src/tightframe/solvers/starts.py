@@ -85,7 +85,9 @@ def _quadratic_guess(problem: Problem, partition: Partition) -> Factors:
     """
     root = np.sqrt(partition.counts)
     weight = float(partition.loss_shares.sum())
-    within = np.where(partition.sizes > 1, deep_linear.shrink(problem, root, partition.weights) / root, 0.0)
+    within = np.where(
+        partition.sizes > 1, deep_linear.shrink(problem, root, partition.weights) / root, 0.0
+    )
     points = []
     for share in (0.0,) if problem.bias == "none" else np.linspace(0, 1, 5):
         bias = share * partition.counts / partition.num_samples

@@ -22,6 +22,7 @@ from tightframe.geometry.blocks import Array, BlockMatrix, Partition, svd
 from tightframe.losses.base import Datafit
 from tightframe.problem.problem import Problem
 from tightframe.theory.coverage import coverage, is_convex
+from tightframe.theory.orthant import orthant_bound
 
 #: Newton steps allowed for the bias of a candidate; more only loosens the bound, never breaks it.
 MAX_BIAS_STEPS = 100
@@ -69,8 +70,8 @@ def certify(
     Parameters
     ----------
     problem : Problem
-        The convex form (one layer, real features, ``dim`` at least K - 1, K for MSE), or a case
-        with a closed form.
+        The convex form (one layer, real features, ``dim`` at least K - 1, K for MSE), a case with a
+        closed form, or any with one layer and non-negative features.
     logits : array_like, shape (K, K)
         Mean logits without bias, ``W H``; column k holds the samples of class k.
     bias : array_like, shape (K,), optional
@@ -207,6 +208,14 @@ def _bounds(problem: Problem, logits: BlockMatrix, bias: Array) -> Iterator[floa
             residual = fit.repair(residual)
         yield _bound(problem, fit, _clipped(problem, residual))
         yield _bound(problem, fit, _scaled(problem, residual))
+    elif family is None and problem.features == "nonnegative" and problem.depth == 1:
+        fit = problem.loss_object.datafit(logits.partition)
+        biases = [bias]
+        if problem.bias != "none":
+            biases.append(best_bias(problem, fit, logits, bias))
+        for b in biases:
+            residual = fit.residual(logits.within, logits.mean + b[:, None])
+            yield orthant_bound(problem, fit, residual)
 
 
 def certify_batch(

@@ -73,9 +73,7 @@ def _layer_lengths(problem: Problem, values: Array) -> tuple[list[Array], Array]
     return [np.sqrt(cost / decay) for decay in decays], np.sqrt(cost / problem.feature_decay)
 
 
-def _layers(
-    directions: Array, to_layer: list[Array], widths: tuple[int, ...]
-) -> list[Array]:
+def _layers(directions: Array, to_layer: list[Array], widths: tuple[int, ...]) -> list[Array]:
     """Return the layers: diagonal, but for the last, whose columns have these directions (K, r)."""
     used = directions.shape[1]
     layers = [np.zeros(shape) for shape in zip(widths[1:], widths, strict=False)]

@@ -12,6 +12,8 @@ needed (Diananda 1962).
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tightframe.geometry.blocks import Array, BlockMatrix
@@ -40,7 +42,7 @@ def orthant_norm(matrix: Array) -> float:
         s += s.T
         return s
 
-    def excess(entries: Array) -> tuple[float, Array]:
+    def excess(entries: Any) -> Any:
         values, vectors = np.linalg.eigh(gram + symmetric(entries))
         over = np.maximum(values - 1, 0.0)
         return float(over @ over) / 2, 2 * ((vectors * over) @ vectors.T)[above]
@@ -49,7 +51,7 @@ def orthant_norm(matrix: Array) -> float:
     start = np.maximum(-off, 0.0)
     found = start
     if len(off) and excess(start)[0] > 0:
-        options = {"maxiter": MAX_STEPS, "maxfun": 2 * MAX_STEPS, "ftol": 0.0, "gtol": 1e-14}
+        options: Any = {"maxiter": MAX_STEPS, "maxfun": 2 * MAX_STEPS, "ftol": 0.0, "gtol": 1e-14}
         found = minimize(
             excess, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(off),
             options=options | {"maxcor": 30},

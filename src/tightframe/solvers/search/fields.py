@@ -10,7 +10,7 @@ import numpy as np
 from tightframe.geometry.blocks import Array
 from tightframe.solvers.search.budget import Budget
 from tightframe.solvers.search.chains import Chain, climb, race, settle, try_moves
-from tightframe.solvers.search.factors import Objective
+from tightframe.solvers.search.factors import Factors
 from tightframe.solvers.search.guesses import (
     deep_starts,
     narrow_starts,
@@ -26,7 +26,7 @@ class Field:
 
     Parameters
     ----------
-    f : Objective
+    f : Factors
     starts : int
         Random starts.
     seed : int
@@ -48,7 +48,7 @@ class Field:
 
     def __init__(
         self,
-        f: Objective,
+        f: Factors,
         starts: int,
         seed: int,
         relaxed: Array | None,
@@ -89,9 +89,7 @@ class Field:
         """Start chains, each from the best of some starts; return the number of starts."""
         number = self.options.chains_of_many if self.many else self.options.chains
         first = len(self.chains)
-        rngs = [
-            np.random.default_rng((self._seed, self.f.width, first + i)) for i in range(number)
-        ]
+        rngs = [np.random.default_rng((self._seed, self.f.width, first + i)) for i in range(number)]
         if self._relaxed is not None:
             each = max(1, self._starts // 2)
             draw = narrow_starts if self.f.signed else orthant_starts
@@ -102,7 +100,9 @@ class Field:
         if first == 0 and self.f.signed:
             structured = structured_starts(self.f, rngs[-1])
             starts += [structured[[i]] for i in range(len(structured))]
-        owners = [np.full(len(x), (i if i < number else -1 - i) % number) for i, x in enumerate(starts)]
+        owners = [
+            np.full(len(x), (i if i < number else -1 - i) % number) for i, x in enumerate(starts)
+        ]
         points, values, owned, endings = race(
             self.f,
             np.concatenate(starts),
@@ -148,9 +148,7 @@ class Field:
                 return
 
 
-def search_widths(
-    look: Callable[[int], float], full: int, options: SearchOptions
-) -> None:
+def search_widths(look: Callable[[int], float], full: int, options: SearchOptions) -> None:
     """Look at the widths that may be the best: all of few; of many, those about the lowest value.
 
     The best value as a function of the width has one minimum, as far as is known.

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from tightframe.geometry.blocks import Array, svd
-from tightframe.solvers.search.factors import Classes, Factors, Objective
+from tightframe.solvers.search.factors import Classes, Factors
 
 #: Of random factors: their scale relative to those of the relaxed solution is drawn, evenly in its
 #: logarithm, from here to 1.
@@ -75,7 +75,7 @@ def narrow_starts(f: Factors, relaxed: Array, starts: int, rng: np.random.Genera
     return np.concatenate(parts, axis=1)
 
 
-def orthant_starts(f: Objective, relaxed: Array, starts: int, rng: np.random.Generator) -> Array:
+def orthant_starts(f: Factors, relaxed: Array, starts: int, rng: np.random.Generator) -> Array:
     """Return random points with non-negative means, shape (starts, P), of three kinds in turn.
 
     The classes with most samples on axes of their own, the others on any; small random factors;
@@ -104,7 +104,10 @@ def orthant_starts(f: Objective, relaxed: Array, starts: int, rng: np.random.Gen
             else:
                 codes *= (shares ** (rng.uniform() / 2) / np.linalg.norm(codes, axis=1))[:, None]
                 codes /= math.sqrt(float((codes**2).sum()) / k)
-        rows[i], means[i] = scale * center @ codes, scale * codes / np.sqrt(f.problem.counts)[:, None]
+        rows[i], means[i] = (
+            scale * center @ codes,
+            scale * codes / np.sqrt(f.problem.counts)[:, None],
+        )
     prior = np.log(shares) - np.log(shares).mean() if f.problem.bias != "none" else np.zeros(k)
     bias = np.broadcast_to(prior, (starts, k))
     return f.from_classes(Classes(rows, means, bias, np.zeros((starts, 0))))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from tightframe.geometry.blocks import Array, BlockMatrix
+from tightframe.geometry.blocks import BlockMatrix
 from tightframe.problem.problem import Problem
-from tightframe.solvers.search import orthant
+from tightframe.solvers.search.axes import Found, found
 from tightframe.solvers.search.budget import Budget, Progress
 from tightframe.solvers.search.candidates import Entry, closed_forms, compare
 from tightframe.solvers.search.factors import Factors
 from tightframe.solvers.search.fields import Field
 from tightframe.solvers.search.options import DEFAULTS, SearchOptions
-from tightframe.solvers.search.orthant import Found, Orthant
+from tightframe.solvers.search.orthant import Orthant, descend
 from tightframe.solvers.search.record import Candidate, Search
 
 
@@ -43,7 +43,7 @@ def search(
     width = problem.width or problem.num_classes
     budget = Budget(time_limit, progress)
     budget.tell(0, 2, f"chains of width {width}")
-    f = Orthant(ordered, width)
+    f, plain = Orthant(ordered, width), Factors(ordered, width)
     relaxed = (wide.left @ wide.right)[np.ix_(order, order)]
     field = Field(f, starts, seed, relaxed, max_iterations, options, budget)
     field.climb(confirm=True)
@@ -54,10 +54,10 @@ def search(
         field.climb(confirm=True)
     budget.tell(1, 2, "polishing")
     best = field.best
-    entries, points, converged = [], None, True
+    entries, converged = [], True
     if best is not None:
-        points, converged = orthant.descend(f.factors, f.leave(best.point), max_iterations)
-        result = orthant.found(f.factors, points, converged, 1).renamed(places)
+        points, converged = descend(plain, f.leave(best.point), max_iterations)
+        result = found(plain, points, converged).renamed(places)
         z = BlockMatrix.from_dense(problem, result.left @ result.right / np.sqrt(problem.counts))
         near = np.abs(np.array(field.endings) - result.objective)
         hits = int((near <= options.found_tolerance * result.objective).sum())
@@ -66,7 +66,7 @@ def search(
     full = min(problem.loss_object.max_rank(problem.num_classes), width)
     winner, compared = compare(closed_forms(problem), entries, full, options.tie_tolerance)
     top = compared[0]
-    if winner == "zero":
+    if best is None or winner == "zero":
         result = _nothing(problem, top, wide.lower_bound)
     climbed = field.chains[: field.climbed]
     limit = top.candidate.objective * (1 + options.improvement)
@@ -90,4 +90,4 @@ def _nothing(problem: Problem, zero: Entry, bound: float) -> Found:
     k = problem.num_classes
     bias = zero.bias[zero.logits.partition.class_groups]
     none = np.zeros((k, 1))
-    return Found(none, none.T, bias, zero.candidate.objective, bound, True, 0)
+    return Found(none, none.T, bias, zero.candidate.objective, bound, True)

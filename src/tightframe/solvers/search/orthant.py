@@ -1,92 +1,65 @@
-"""ReLU features and one layer: points of the orthant, their descents, and axes that are added.
+"""ReLU features and one layer: points of the orthant, and descents that end at exact zeros.
 
-With ``H >= 0`` no rotation of the features is free. Over factors of any width the minimum is that
-of a convex problem all the same (docs/theory.md section 5): where no direction of the orthant
-lowers the objective, a local minimum is global, and a bound shows it (`tightframe.theory.orthant`).
+With ``H >= 0`` no rotation of the features is free: a coordinate of a class mean is zero or not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.geometry.blocks import Array, BlockMatrix, Partition
-from tightframe.problem.problem import Problem
+from tightframe.geometry.blocks import Array
 from tightframe.solvers.search.factors import Classes, Factors
-from tightframe.solvers.search.record import Candidate, Search
-from tightframe.theory.certificate import without_constant
-from tightframe.theory.orthant import orthant_bound, steepest_axes
 
-#: Rounds of descent and new axes.
-MAX_ROUNDS = 40
-
-#: Descents of a round: where Newton steps get stuck, quasi-Newton ones lead on.
+#: Descents from a point: where Newton steps get stuck, quasi-Newton ones lead on.
 MAX_DESCENTS = 6
-CONVERGED = 1e-9
-LBFGSB = {"ftol": 1e-15, "gtol": 1e-12, "maxcor": 30}
 
-#: A direction lowers the objective where its pull exceeds the decay by more than this share.
-STEEP = 1e-8
+#: A gradient below this share of the decay times the point's length is rounding.
+CONVERGED = 1e-9
+
+#: Of SciPy's L-BFGS-B, which stops where the objective no longer changes.
+QUASI_NEWTON = {"ftol": 1e-15, "gtol": 1e-12, "maxcor": 30}
 
 #: Newton steps of a polish, conjugate gradients of each, and the share of the gradient's square
 #: that they may leave.
 MAX_NEWTON, MAX_GRADIENTS, LEFT = 30, 600, 1e-10
 
-#: Entries, and differences of classes, below this share of the largest vanish.
-VANISHING = 1e-7
 
-
-class Orthant:
-    """The objective on points (B, P) that hold (U, Y, bias), ``V = Y^2``; one layer.
-
-    Parameters
-    ----------
-    problem : Problem
-    width : int
-        Columns of U and V.
-    """
+class Orthant(Factors):
+    """The objective on points (B, P) that hold (U, Y, bias), ``V = Y^2``; one layer."""
 
     signed = False
 
-    def __init__(self, problem: Problem, width: int) -> None:
-        self.problem, self.width = problem, width
-        self.factors = Factors(problem, width)
-        self.num_classes = problem.num_classes
-        self.root = self.factors.root
-        self._own = slice(*self.factors.cuts[:2])
-
     def __call__(self, x: Array) -> tuple[Array, Array]:
         """Return the objective, shape (B,), and its gradient, shape (B, P)."""
-        values, gradients = self.factors(self.leave(x))
-        gradients[:, self._own] *= 2 * x[:, self._own]
+        values, gradients = super().__call__(self.leave(x))
+        own = _means(self)
+        gradients[:, own] *= 2 * x[:, own]
         return values, gradients
-
-    def is_small(self, accuracy: float, values: Array, gradients: Array) -> NDArray[np.bool_]:
-        """Tell whether gradients are small enough for an accuracy."""
-        return self.factors.is_small(accuracy, values, gradients)
 
     def classes(self, x: Array) -> Classes:
         """Return what belongs to single classes."""
-        return self.factors.classes(self.leave(x))
+        return super().classes(self.leave(x))
 
     def from_classes(self, classes: Classes) -> Array:
         """Return the points (B, P), the inverse of `classes`."""
-        return self.enter(self.factors.from_classes(classes))
+        x, own = super().from_classes(classes), _means(self)
+        x[:, own] = np.sqrt(np.maximum(x[:, own], 0.0))
+        return x
 
     def leave(self, x: Array) -> Array:
         """Return the points of `Factors`, which hold V."""
-        points = x.copy()
-        points[:, self._own] **= 2
+        points, own = x.copy(), _means(self)
+        points[:, own] **= 2
         return points
 
-    def enter(self, points: Array) -> Array:
-        """Return the points for some of `Factors`; the inverse of `leave`."""
-        x = points.copy()
-        x[:, self._own] = np.sqrt(np.maximum(x[:, self._own], 0.0))
-        return x
+
+def _means(f: Factors) -> slice:
+    """Return where points hold V, or what stands for it."""
+    return slice(*f.cuts[:2])
 
 
 def point(f: Factors, u: Array, v: Array, bias: Array) -> Array:
@@ -95,136 +68,20 @@ def point(f: Factors, u: Array, v: Array, bias: Array) -> Array:
     return f.from_classes(Classes(u[None], means[None], bias[None], np.zeros((1, 0))))
 
 
-@dataclass(frozen=True)
-class Found:
-    """A local minimum over the orthant, decays balanced: both factors carry the mean decay.
-
-    Attributes
-    ----------
-    left, right : ndarray, shapes (K, r) and (r, K)
-        ``Z D^{1/2} = left @ right``, ``right >= 0``.
-    bias : ndarray, shape (K,)
-    objective : float
-    lower_bound : float
-        Of the minimum over factors of any width.
-    converged : bool
-        Whether the gradient became as small as it can.
-    rounds : int
-        Descents.
-    """
-
-    left: Array
-    right: Array
-    bias: Array
-    objective: float
-    lower_bound: float
-    converged: bool
-    rounds: int
-
-    @property
-    def width(self) -> int:
-        """Number of axes."""
-        return self.left.shape[1]
-
-    def blocks(self, problem: Problem) -> tuple[BlockMatrix, Array]:
-        """Return the logits and a bias per group; by class where classes of a group differ.
-
-        The problem without ``dim`` is convex in the logits: those of classes of a group agree.
-        """
-        z = self.left @ self.right / np.sqrt(problem.counts)
-        groups, sizes = problem.class_groups, np.array([n for _, n in problem.groups])
-        share = (np.arange(len(sizes))[:, None] == groups) / sizes[:, None]
-        mean, bias = share @ z @ share.T, share @ self.bias
-        own = share @ np.diagonal(z)
-        partition = Partition.coarsest(problem)
-        # The mean over a group holds own and sibling entries.
-        many = np.where(sizes > 1, sizes, 2)
-        within = np.where(sizes > 1, (own - np.diagonal(mean)) * many / (many - 1), 0.0)
-        limit = VANISHING * float(np.abs(z).max())
-        within[np.abs(within) <= limit] = 0.0
-        blocks = BlockMatrix(partition, within, mean)
-        scale = limit + VANISHING * float(np.abs(self.bias).max())
-        if (
-            np.abs(blocks.to_dense() - z).max() <= scale
-            and np.abs(bias[groups] - self.bias).max() <= scale
-        ):
-            return blocks, bias
-        return BlockMatrix.from_dense(problem, z), self.bias
-
-    def factors(self, problem: Problem) -> tuple[list[Array], Array]:
-        """Return the classifier and the class means, with axes that are zero up to ``dim``."""
-        k, width = problem.num_classes, max(problem.width or problem.num_classes, self.width)
-        weights, means = np.zeros((k, width)), np.zeros((width, k))
-        decay = problem.mean_decay
-        weights[:, : self.width] = self.left * np.sqrt(decay / problem.weight_decays[0])
-        means[: self.width] = self.right * np.sqrt(decay / (problem.feature_decay * problem.counts))
-        return [weights], means
-
-    def record(self, problem: Problem, seed: int) -> Search:
-        """Return the record of one descent to a minimum that no further axis lowers."""
-        rank = self.blocks(problem)[0].rank
-        full = min(problem.loss_object.max_rank(problem.num_classes), self.width)
-        return Search(
-            starts=1,
-            seed=seed,
-            widths=(self.width,),
-            candidates=(Candidate("search", rank, self.objective, 1),),
-            winner="full-rank" if rank == full else "low-rank",
-            chains=1,
-            agreed=1,
-            stopped=None,
-            converged=self.converged,
-            relaxed_bound=self.lower_bound,
-        )
-
-    def renamed(self, places: NDArray[np.intp]) -> Found:
-        """Return the same with class k moved from place ``places[k]``."""
-        return replace(
-            self, left=self.left[places], right=self.right[:, places], bias=self.bias[places]
-        )
-
-
-def minimise(problem: Problem, *, tol: float, max_iterations: int) -> Found:
-    """Descend to a local minimum that no further axis lowers: the global one, where bounds close.
-
-    Parameters
-    ----------
-    problem : Problem
-        One layer, non-negative features; ``dim`` is not used.
-    tol : float
-        Relative gap to the bound at which rounds end.
-    max_iterations : int
-        Quasi-Newton iterations allowed to a descent.
-    """
-    k = problem.num_classes
-    f = Factors(problem, k)
-    points = _first_guess(f)
-    for rounds in range(1, MAX_ROUNDS + 1):
-        points, converged = descend(f, points, max_iterations)
-        f, points = _without_spare_axes(f, points)
-        gradient = _gradient(f, points)
-        lengths, axes = steepest_axes(gradient / f.decay)
-        steep = lengths > 1 + STEEP
-        if not steep.any():
-            break
-        f, points = _with_axes(f, points, gradient, axes[steep][np.argsort(-lengths[steep])])
-    return found(f, points, converged, rounds)
-
-
 def descend(f: Factors, points: Array, max_iterations: int) -> tuple[Array, bool]:
     """Descend from a point (1, P) of `Factors` within the orthant; tell whether that converged."""
     from scipy.optimize import minimize
 
-    own = slice(*f.cuts[:2])
-    bounds = np.full((points.shape[1], 2), np.inf)
+    own = _means(f)
+    bounds: Any = np.full((points.shape[1], 2), np.inf)
     bounds[:, 0] *= -1
     bounds[own, 0] = 0.0
 
-    def function(x: Array) -> tuple[float, Array]:
+    def function(x: Any) -> Any:
         values, gradients = f(x[None])
         return float(values[0]), gradients[0]
 
-    options = LBFGSB | {"maxiter": max_iterations, "maxfun": 2 * max_iterations}
+    options: Any = QUASI_NEWTON | {"maxiter": max_iterations, "maxfun": 2 * max_iterations}
     best, least = points, np.inf
     for _ in range(MAX_DESCENTS):
         points[:, own] = np.minimum(points[:, own], bounds[own, 1])
@@ -249,10 +106,10 @@ def _rivals(f: Factors, points: Array, error: float) -> NDArray[np.bool_]:
     are on one they push each other off it, with a force that vanishes with their entries. Which
     pairs those are, the larger of that and of their cosine tells near the minimum.
     """
-    gradient = _gradient(f, points) / f.decay
+    slope = gradient(f, points) / f.decay
     v = f.split(points)[1][0]
     unit = _unit(v)
-    apart = -gradient.T @ gradient > np.maximum(unit @ unit.T, error)
+    apart = -slope.T @ slope > np.maximum(unit @ unit.T, error)
     lose = np.zeros(v.shape, dtype=np.bool_)
     for axis in range(f.width):
         stay: list[int] = []
@@ -270,75 +127,12 @@ def _unit(rows: Array) -> Array:
     return unit
 
 
-def _first_guess(f: Factors) -> Array:
-    """Return a point with an axis a class: the shape of the closed form without bias."""
-    k = f.num_classes
-    codes = np.eye(k) - f.problem.loss_object.ignores_constants / k
-    size = np.sqrt(f.root.mean())
-    return point(f, size * codes, size * np.eye(k), np.zeros(k))
-
-
-def _gradient(f: Factors, points: Array) -> Array:
+def gradient(f: Factors, points: Array) -> Array:
     """Return G, the gradient of the data fit in X, (K, K)."""
     _, _, _, bias = f.split(points)
     scores = f.products(points) / f.root + bias[:, :, None]
-    gradient: Array = (f.fit.values_and_residuals(scores)[1] * f.slope_scale)[0]
-    return gradient
-
-
-def _without_spare_axes(f: Factors, points: Array) -> tuple[Factors, Array]:
-    """Drop axes that vanish and join those that point the same way, which costs no more."""
-    u, v, _, bias = (part[0] for part in f.split(points))
-    lengths = np.linalg.norm(v, axis=0)
-    kept = lengths > VANISHING * max(lengths.max(initial=0.0), 1e-3)
-    if not kept.any():
-        kept[0] = True
-        u, v, lengths = 0 * u, 0 * v, np.ones_like(lengths)
-    u, v, lengths = u[:, kept], v[:, kept], lengths[kept]
-    same = (v / lengths).T @ (v / lengths) > 1 - VANISHING**2
-    leaders = same.argmax(axis=1)
-    joined = []
-    for leader in np.unique(leaders):
-        members = leaders == leader
-        # X's part is of rank one: w = -G v / lambda is parallel too, and lengths agree.
-        product = u[:, members] @ v[:, members].T
-        axis = v[:, leader] / lengths[leader]
-        w = product @ axis
-        size = np.sqrt(np.linalg.norm(w))
-        joined.append((w / size if size else w, axis * size))
-    smaller = Factors(f.problem, len(joined))
-    parts = [np.array([pair[side] for pair in joined]).T for side in (0, 1)]
-    k = f.num_classes
-    return smaller, point(smaller, *(part.reshape(k, -1) for part in parts), bias)
-
-
-def _with_axes(f: Factors, points: Array, gradient: Array, axes: Array) -> tuple[Factors, Array]:
-    """Add axes along which the objective falls, the steepest first, none twice."""
-    chosen: list[Array] = []
-    for axis in axes:
-        if all(axis @ other < 0.99 for other in chosen):
-            chosen.append(axis)
-    u, v, _, bias = (part[0] for part in f.split(points))
-    new_v = np.array(chosen).T
-    new_u = -gradient @ new_v
-    new_u /= np.linalg.norm(new_u, axis=0)
-    wider = Factors(f.problem, f.width + len(chosen))
-    lengths = np.sqrt(f.root.mean()) * np.geomspace(1e-3, 3.0, 12)
-    trials = np.concatenate(
-        [point(wider, np.c_[u, s * new_u], np.c_[v, s * new_v], bias) for s in lengths]
-    )
-    best = int(wider(trials)[0].argmin())
-    return wider, trials[[best]]
-
-
-def found(f: Factors, points: Array, converged: bool, rounds: int) -> Found:
-    u, v, _, bias = (part[0] for part in f.split(points))
-    bias = without_constant(f.problem, bias, np.ones(f.num_classes))
-    partition = f.fit.partition
-    scores = u @ v.T / f.root + bias[:, None]
-    residual = f.fit.residual(np.zeros(f.num_classes), scores)
-    bound = orthant_bound(f.problem, f.fit, residual)
-    return Found(u, v.T, bias, float(f(points)[0][0]), bound, converged, rounds)
+    slope: Array = (f.fit.values_and_residuals(scores)[1] * f.slope_scale)[0]
+    return slope
 
 
 # -- Newton steps on what is free ------------------------------------------------------------------
@@ -351,7 +145,7 @@ def polish(f: Factors, points: Array, loose: NDArray[np.bool_]) -> tuple[Array, 
     where the decay prevails, leaves at zero, and all that are not ``loose``. Returns a point
     (1, P), and the length of its gradient over the decay and the point's length.
     """
-    own = slice(*f.cuts[:2])
+    own = _means(f)
     x = points[0].copy()
 
     def look(x: Array) -> tuple[Array, NDArray[np.bool_], float]:
