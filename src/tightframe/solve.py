@@ -13,6 +13,7 @@ from tightframe.problem.problem import Problem
 from tightframe.solution import Solution, Status
 from tightframe.solvers.continuation import Continuation
 from tightframe.solvers.search import axes, multistart, narrow_orthant
+from tightframe.solvers.search.budget import Budget, Progress
 from tightframe.solvers.stats import Stats
 from tightframe.solvers.sweep import Sweep
 from tightframe.theory.certificate import Certificate, certify_blocks
@@ -30,6 +31,8 @@ def solve(
     max_iterations: int = 5000,
     starts: int = multistart.STARTS,
     seed: int = 0,
+    time_limit: float | None = None,
+    progress: Progress | None = None,
 ) -> Solution:
     """Return a global minimiser with its certificate, or the best local minimum of a search.
 
@@ -50,15 +53,23 @@ def solve(
     max_iterations : int
         Iterations allowed to the numerical solver; in a search to each of the best starts.
     starts : int
-        Of a search: random starts at every width. Structured ones and closed forms are added.
+        Of a search: random starts at every width; with one layer, twice those of each chain.
+        Structured ones and closed forms are added.
     seed : int
-        Of a search's random starts.
+        Of a search's random numbers.
+    time_limit : float, optional
+        Seconds after which a search ends with what it has found.
+    progress : callable, optional
+        Called in a search, at least every 0.1 s or so, with how many steps are done, how many
+        there may be, and what goes on, in words. A true answer ends the search with what it has.
 
     Returns
     -------
     Solution
         With ``status`` ``"optimal"`` iff the gap is within the tolerance, ``"local"`` if there is
-        no gap; otherwise ``"not_converged"``, after a `NotConvergedWarning`.
+        no gap; otherwise ``"not_converged"``, after a `NotConvergedWarning`: also where the time
+        limit or ``progress`` ended a search. ``solution.search.unsure`` says whether too few
+        chains of it agree.
 
     Raises
     ------
@@ -78,7 +89,10 @@ def solve(
     tol = positive_float("tol", tol)
     max_iterations = whole_number("max_iterations", max_iterations)
     starts, seed = whole_number("starts", starts), whole_number("seed", seed, 0)
-    return solve_along(problem, tol, max_iterations, starts, seed, Continuation())
+    if time_limit is not None:
+        time_limit = positive_float("time_limit", time_limit)
+    budget = Budget(time_limit, progress)
+    return solve_along(problem, tol, max_iterations, starts, seed, Continuation(), budget)
 
 
 def solve_along(
@@ -88,6 +102,7 @@ def solve_along(
     starts: int,
     seed: int,
     continuation: Continuation,
+    budget: Budget | None = None,
 ) -> Solution:
     """Solve the next problem of a sweep; `solve` without the checks, with a memory."""
     start = time.perf_counter()
@@ -97,9 +112,9 @@ def solve_along(
     if found.is_certified:
         solution = _certified(found, tol, max_iterations, continuation)
     elif problem.features == "nonnegative":
-        solution = _in_the_orthant(found, tol, max_iterations, starts, seed)
+        solution = _in_the_orthant(found, tol, max_iterations, starts, seed, budget)
     else:
-        solution = _best_found(found, tol, max_iterations, starts, seed)
+        solution = _best_found(found, tol, max_iterations, starts, seed, budget)
     _warn_if_not_converged(solution, tol, max_iterations)
     return replace(solution, seconds=time.perf_counter() - start)
 
@@ -145,7 +160,10 @@ def solve_sweep(problems: Sequence[Problem], tol: float, max_iterations: int) ->
 def _warn_if_not_converged(solution: Solution, tol: float, max_iterations: int) -> None:
     if solution.status is Status.NOT_CONVERGED:
         where = f"before a local minimum, after {max_iterations} iterations"
-        if solution.gap is not None:
+        search = solution.search
+        if search is not None and search.stopped is not None:
+            where = f"its search early ({search.stopped}): {search.verdict}"
+        elif solution.gap is not None:
             gap = solution.gap / solution.objective
             where = f"at a relative gap of {gap:.1e}, above tol = {tol:.1e}"
         warnings.warn(f"solve stopped {where}", NotConvergedWarning, stacklevel=4)
@@ -182,7 +200,12 @@ def _solution(
 
 
 def _best_found(
-    case: Coverage, tol: float, max_iterations: int, starts: int, seed: int
+    case: Coverage,
+    tol: float,
+    max_iterations: int,
+    starts: int,
+    seed: int,
+    budget: Budget | None,
 ) -> Solution:
     """Search, unless the solution without a width fits into the width: then that is certified."""
     problem, relaxed = case.problem, None
@@ -202,7 +225,9 @@ def _best_found(
         seed=seed,
         max_iterations=max_iterations,
         relaxed=None if relaxed is None else (relaxed.blocks, relaxed.lower_bound),
+        budget=budget,
     )
+    done = found.search.converged and found.search.stopped is None
     return Solution(
         problem=problem,
         blocks=found.logits,
@@ -210,7 +235,7 @@ def _best_found(
         objective=found.objective,
         lower_bound=None,
         method=f"multi-start search: {found.search.winner}",
-        status=Status.LOCAL if found.search.converged else Status.NOT_CONVERGED,
+        status=Status.LOCAL if done else Status.NOT_CONVERGED,
         note=f"no certificate: {case.reason}; {found.search.verdict}",
         seconds=0.0,
         search=found.search,
@@ -219,7 +244,7 @@ def _best_found(
 
 
 def _in_the_orthant(
-    case: Coverage, tol: float, max_iterations: int, starts: int, seed: int
+    case: Coverage, tol: float, max_iterations: int, starts: int, seed: int, budget: Budget | None
 ) -> Solution:
     """Add axes until a bound closes; search where there may not be so many, or none closes."""
     problem = case.problem
@@ -229,7 +254,12 @@ def _in_the_orthant(
         found, search = wide, wide.record(problem, seed)
     else:
         found, search = narrow_orthant.search(
-            problem, wide, starts=starts, seed=seed, max_iterations=max_iterations
+            problem,
+            wide,
+            starts=starts,
+            seed=seed,
+            max_iterations=max_iterations,
+            budget=budget,
         )
     blocks, bias = found.blocks(problem)
     solution = Solution(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.progress import (
     Progress,
     TaskID,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
@@ -101,12 +103,51 @@ def _print_search(solution: Solution, search: Search, console: Console) -> None:
     print_table(Table("", columns, rows, missing="closed form"), console)
     bound = ""
     if search.relaxed_bound is not None:
-        bound = f"; certified without dim: at least {search.relaxed_bound:.12g}"
+        bound = f"; certified: at least {search.relaxed_bound:.12g}"
     console.print(
         f"{solution.note} (seed {search.seed}){bound}. Nothing certifies that there is no better "
         "solution.",
         highlight=False,
     )
+
+
+@contextlib.contextmanager
+def search_display(console: Console) -> Iterator[Callable[[int, int, str], bool]]:
+    """Show how far a search is, on a terminal only; Ctrl-C ends it with what it has found.
+
+    A second Ctrl-C, and one outside the search, interrupt the command as ever.
+    """
+    bar = Progress(
+        TextColumn("searching"),
+        BarColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task("", total=None)
+    searching = asked = False
+
+    def progress(done: int, total: int, name: str) -> bool:
+        nonlocal searching
+        searching = True
+        bar.start()
+        bar.update(task, completed=done, total=total, description=name)
+        return asked
+
+    def interrupt(*_: Any) -> None:
+        nonlocal asked
+        if asked or not searching:
+            raise KeyboardInterrupt
+        asked = True
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield progress
+    finally:
+        signal.signal(signal.SIGINT, before)
+        bar.stop()
 
 
 def print_advice(advice: Advice, fitted: Calibration | None) -> None:

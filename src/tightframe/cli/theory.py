@@ -9,11 +9,17 @@ import typer
 from rich.console import Console
 
 from tightframe.changes import thresholds as find_thresholds
-from tightframe.cli.console import print_solution, print_table, print_thresholds
-from tightframe.cli.exit_codes import NOT_CONVERGED
+from tightframe.cli.console import (
+    print_solution,
+    print_table,
+    print_thresholds,
+    search_display,
+)
+from tightframe.cli.exit_codes import INTERRUPTED, NOT_CONVERGED
 from tightframe.cli.options import (
     FLAG,
     JSON,
+    NUMBER,
     PATH,
     PROBLEM,
     TOL,
@@ -42,17 +48,31 @@ NEEDLESS: dict[str, Any] = {"default": None}
     TOL,
     Option("starts", WHOLE, "Random starts at every width, where nothing is certified.", STARTS),
     Option("seed", WHOLE, "Of the random starts.", 0),
+    Option("time_limit", NUMBER, "Seconds after which a search ends with what it has found."),
     JSON,
     Option("out", PATH, "Also write logits, bias, factors and Grams to this .npz."),
 )
 def solve(
-    *, tol: float, starts: int, seed: int, json: bool, out: Path | None, **problem: Any
+    *,
+    tol: float,
+    starts: int,
+    seed: int,
+    time_limit: float | None,
+    json: bool,
+    out: Path | None,
+    **problem: Any,
 ) -> None:
-    """Solve for the global minimiser with its certificate; else for the best of many starts."""
+    """Solve for the global minimiser with its certificate; else for the best that a search finds.
+
+    Ctrl-C ends a search with what it has found.
+    """
     asked = Problem(**problem)
     if out is not None and out.suffix != ".npz":
         raise ValueError(f"out: got {str(out)!r}, need a name that ends in .npz")
-    solution = solve_problem(asked, tol=tol, starts=starts, seed=seed)
+    with search_display(Console(stderr=True)) as progress:
+        solution = solve_problem(
+            asked, tol=tol, starts=starts, seed=seed, time_limit=time_limit, progress=progress
+        )
     if out is not None:
         layers = {f"weight_{m}": layer for m, layer in enumerate(solution.weights, start=1)}
         write_npz(
@@ -68,6 +88,8 @@ def solve(
         print(format_json(solution.to_dict()))
     else:
         print_solution(solution, Console())
+    if solution.search is not None and solution.search.stopped == "interrupted":
+        raise typer.Exit(INTERRUPTED)
     if solution.status == "not_converged":
         raise typer.Exit(NOT_CONVERGED)
 

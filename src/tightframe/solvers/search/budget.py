@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -14,7 +15,7 @@ INTERVAL = 0.1
 
 
 class Budget:
-    """The time of one search.
+    """The time of one search, counted from its first step on.
 
     Parameters
     ----------
@@ -29,14 +30,16 @@ class Budget:
     """
 
     def __init__(self, time_limit: float | None = None, progress: Progress | None = None) -> None:
-        self._end = None if time_limit is None else time.monotonic() + time_limit
-        self._progress, self._last, self._step = progress, 0.0, (0, 1, "")
+        self._limit, self._end = time_limit, math.inf
+        self._progress, self._last, self._step = progress, -math.inf, (0, 1, "")
         self.stopped: str | None = None
 
     def tell(self, done: int, total: int, what: str) -> None:
         """Say how far the search is."""
+        if self._limit is not None and self._end == math.inf:
+            self._end = time.monotonic() + self._limit
         self._step = (done, total, what)
-        self._last = 0.0
+        self._last = -math.inf
         self.over()
 
     def over(self) -> bool:
@@ -44,7 +47,7 @@ class Budget:
         if self.stopped is not None:
             return True
         now = time.monotonic()
-        if self._end is not None and now >= self._end:
+        if now >= self._end:
             self.stopped = "time limit"
         elif self._progress is not None and now - self._last >= INTERVAL:
             self._last = now

@@ -19,14 +19,28 @@ from tightframe.solvers.search.moves import NEIGHBOURHOODS
 from tightframe.solvers.search.options import Race, SearchOptions
 
 
-@dataclass
+@dataclass(eq=False)
 class Chain:
-    """One chain: its point (1, P), the objective there, and its own random numbers."""
+    """One chain of local search.
+
+    Attributes
+    ----------
+    point : ndarray, shape (1, P)
+    value : float
+        The objective there.
+    rng : numpy.random.Generator
+        Its own random numbers.
+    rounds : int
+        How often it has tried moves.
+    patient : bool
+        Whether all moves from here have been given time to pay, and none did.
+    """
 
     point: Array
     value: float
     rng: np.random.Generator
     rounds: int = 0
+    patient: bool = False
 
 
 def race(
@@ -80,7 +94,6 @@ def _best(values: Array, owners: NDArray[np.intp], share: float) -> NDArray[np.i
 def climb(
     f: Objective,
     chains: list[Chain],
-    max_rounds: int,
     iterations: int,
     options: SearchOptions,
     budget: Budget,
@@ -94,7 +107,7 @@ def climb(
         for (chain, kind), better in zip(active, improved, strict=True):
             chain.rounds += 1
             following = 0 if better else kind + 1
-            if following < len(NEIGHBOURHOODS) and chain.rounds < max_rounds:
+            if following < len(NEIGHBOURHOODS) and chain.rounds < options.max_rounds:
                 going_on.append((chain, following))
         active = going_on
 

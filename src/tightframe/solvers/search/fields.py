@@ -21,6 +21,10 @@ from tightframe.solvers.search.moves import NEIGHBOURHOODS
 from tightframe.solvers.search.options import SearchOptions
 
 
+#: Iterations that bring the end of a chain so near its minimum that ends can be compared.
+SETTLING = 300
+
+
 class Field:
     """The chains of one width.
 
@@ -65,11 +69,6 @@ class Field:
         self.explored = self.open()
 
     @property
-    def many(self) -> bool:
-        """Whether there are so many classes that a chain does not try all moves."""
-        return self.f.num_classes > self.options.max_many
-
-    @property
     def best(self) -> Chain | None:
         """The lowest chain, or None where none has a finite value."""
         return min(self.chains, key=lambda chain: chain.value, default=None)
@@ -87,7 +86,7 @@ class Field:
 
     def open(self) -> int:
         """Start chains, each from the best of some starts; return the number of starts."""
-        number = self.options.chains_of_many if self.many else self.options.chains
+        number = self.options.chains
         first = len(self.chains)
         rngs = [np.random.default_rng((self._seed, self.f.width, first + i)) for i in range(number)]
         if self._relaxed is not None:
@@ -118,34 +117,58 @@ class Field:
         ]
         return len(endings)
 
-    def climb(self, confirm: bool) -> None:
-        """Let the chains that have not done so climb; confirm the best if asked to."""
+    def climb(self, patient: bool) -> None:
+        """Let the chains that have not done so climb; where asked to, try their moves again."""
         if self._iterations <= self.options.racing.lengths[0]:
             return  # not enough to tell moves apart
         new = self.chains[self.climbed :]
         self._climb(new)
         self.climbed = len(self.chains)
-        if confirm and self.agreed >= self.options.chains:
-            self._confirm()
+        if patient:
+            for _ in range(self.options.max_rounds):
+                if self.budget.over() or not self._climb_patiently():
+                    break
 
     def _climb(self, chains: list[Chain]) -> None:
         if not chains:
             return
-        rounds = self.options.rounds_of_many if self.many else self.options.max_rounds
-        climb(self.f, chains, rounds, self._iterations, self.options, self.budget)
-        settle(self.f, chains, min(300, self._iterations), self.options, self.budget)
+        climb(self.f, chains, self._iterations, self.options, self.budget)
+        settle(self.f, chains, min(SETTLING, self._iterations), self.options, self.budget)
         self.endings += [chain.value for chain in chains]
 
-    def _confirm(self) -> None:
-        """Try every move from the best point more patiently; go on where one helps."""
-        best = self.best
-        rules = self.options.confirming.within(self._iterations)
+    def _climb_patiently(self) -> bool:
+        """Let the moves of the best ends descend for longer; tell whether one helped.
+
+        A move of frequent classes costs more than others for some fifty steps before it pays.
+        Chains that ended at one point go on together.
+        """
+        ends: list[list[Chain]] = []
+        for chain in sorted(self.chains[: self.climbed], key=lambda chain: chain.value):
+            if ends and chain.value <= ends[-1][0].value * (1 + self.options.improvement):
+                ends[-1].append(chain)
+            else:
+                ends.append([chain])
+        active = [chains for chains in ends[: self.options.max_patient] if not chains[0].patient]
+        rules = self.options.patient.within(self._iterations)
+        moved: list[Chain] = []
         for kind in range(len(NEIGHBOURHOODS)):
-            if best is None or self.budget.over():
-                return
-            if try_moves(self.f, [(best, kind)], rules, self.options, self.budget)[0]:
-                self._climb([best])
-                return
+            trying = [chains for chains in active if chains[0] not in moved]
+            if not trying:
+                break
+            improved = try_moves(
+                self.f, [(chains[0], kind) for chains in trying], rules, self.options, self.budget
+            )
+            moved += [chains[0] for chains, ok in zip(trying, improved, strict=True) if ok]
+        for chains in active:
+            for chain in chains:
+                chain.patient = True
+        self._climb(moved)
+        for chains in active:
+            for chain in chains[1:]:
+                chain.point, chain.value = chains[0].point, chains[0].value
+            for chain in chains if chains[0] in moved else []:
+                chain.patient = False
+        return bool(moved)
 
 
 def search_widths(look: Callable[[int], float], full: int, options: SearchOptions) -> None:

@@ -8,18 +8,19 @@ search runs independent chains of local search from many starts and says what th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from tightframe.geometry.blocks import Array, BlockMatrix
 from tightframe.problem.problem import Problem
-from tightframe.solvers.search.budget import Budget, Progress
+from tightframe.solvers.search.budget import Budget
 from tightframe.solvers.search.candidates import Entry, closed_forms, compare
 from tightframe.solvers.search.factors import Factors
 from tightframe.solvers.search.fields import Field, search_widths
-from tightframe.solvers.search.options import DEFAULTS, SearchOptions
-from tightframe.solvers.search.polish import Polished, polish
+from tightframe.solvers.search.options import SearchOptions, options_for
+from tightframe.solvers.search.polish import Polished, nearly, polish
 from tightframe.solvers.search.record import Candidate, Search
 from tightframe.theory.certificate import without_constant
 from tightframe.theory.rank_one import rank_one_bound
@@ -48,9 +49,8 @@ def search(
     seed: int = 0,
     max_iterations: int = 5000,
     relaxed: tuple[BlockMatrix, float | None] | None = None,
-    time_limit: float | None = None,
-    progress: Progress | None = None,
-    options: SearchOptions = DEFAULTS,
+    budget: Budget | None = None,
+    options: SearchOptions | None = None,
 ) -> Found:
     """Return the best local minimum that chains of local search and closed forms reach.
 
@@ -69,12 +69,10 @@ def search(
         say).
     relaxed : tuple of BlockMatrix and float, optional
         With one layer: solution and lower bound of the problem without ``dim``.
-    time_limit : float, optional
-        Seconds after which the search ends with what it has found.
-    progress : callable, optional
-        Called with the steps done, how many there may be, and what goes on; a true answer ends the
-        search like a time limit. In long steps it is called every 0.1 s.
-    options : SearchOptions
+    budget : Budget, optional
+        Ends the search early, with what it has found, and hears how far it is.
+    options : SearchOptions, optional
+        If not given, those for the number of classes.
 
     Raises
     ------
@@ -86,7 +84,8 @@ def search(
     # One order of the classes, so that the answer does not depend on how they are named.
     order = np.lexsort((problem.logit_adjustment, -problem.class_weights, -problem.counts))
     places = np.argsort(order)
-    budget = Budget(time_limit, progress)
+    options = options_for(k) if options is None else options
+    budget = Budget() if budget is None else budget
     ordered, start = problem.reordered(order), None
     if relaxed is not None:
         start = relaxed[0].to_dense()[np.ix_(order, order)] * np.sqrt(ordered.counts)
@@ -101,16 +100,15 @@ def search(
         return Entry(found, logits, bias, polished.converged)
 
     budget.tell(len(fields) + 1, len(fields) + 2, "polishing")
-    polished = [
-        entry(found)
-        for f, point in _best_of_each_rank(fields, best)[: options.max_polished]
-        if (found := polish(f, point, max_iterations, options, budget)) is not None
-    ]
+    (f, point), *others = _best_of_each_rank(fields)
+    finished = [polish(f, point, max_iterations, options, budget)]
+    finished += [nearly(f, point, options, budget) for f, point in others]
+    polished = [entry(found) for found in finished if found is not None]
     full = _full_rank(problem)
     winner, entries = compare(closed_forms(problem), polished, full, options.tie_tolerance)
     top = entries[0]
-    limit = top.candidate.objective * (1 + options.improvement)
-    climbed = [] if best is None else best.chains[: best.climbed]
+    climbed = best.chains[: best.climbed]
+    lowest = top.candidate.objective if top.candidate.found is None else best.value
     record = Search(
         starts=sum(field.explored for field in fields),
         seed=seed,
@@ -118,7 +116,7 @@ def search(
         candidates=tuple(entry.candidate for entry in entries),
         winner=winner,
         chains=len(climbed),
-        agreed=sum(chain.value <= limit for chain in climbed),
+        agreed=sum(chain.value <= lowest * (1 + options.improvement) for chain in climbed),
         stopped=budget.stopped,
         converged=top.converged,
         relaxed_bound=_lower_bound(problem, None if relaxed is None else relaxed[1]),
@@ -155,7 +153,7 @@ def _explored(
     iterations: int,
     options: SearchOptions,
     budget: Budget,
-) -> tuple[list[Field], Field | None]:
+) -> tuple[list[Field], Field]:
     """Return the chains of every width that was looked at, and those that hold the best point."""
     fields: dict[int, Field] = {}
     full = _full_rank(problem)
@@ -174,25 +172,24 @@ def _explored(
     for field in _worth_chains(fields.values(), options):
         if not budget.over():
             budget.tell(len(fields), len(fields) + 2, f"chains of width {field.f.width}")
-            field.climb(confirm=problem.depth == 1)
+            field.climb(patient=problem.depth == 1)
     best = min(fields.values(), key=lambda field: field.value)
-    while not (best.many or budget.over()) and best.climbed:
+    while best.climbed and not budget.over():
         if best.agreed >= options.chains or best.climbed >= options.max_chains:
             break
         best.open()
-        best.climb(confirm=problem.depth == 1)
+        best.climb(patient=True)
     return list(fields.values()), best
 
 
-def _worth_chains(fields, options: SearchOptions) -> list[Field]:
+def _worth_chains(fields: Iterable[Field], options: SearchOptions) -> list[Field]:
     """Return the fields whose best start is near the best of all, best first."""
     ordered = sorted(fields, key=lambda field: field.value)
-    near = options.nearest if ordered[0].many else options.near
-    limit = ordered[0].value * (1 + near)
+    limit = ordered[0].value * (1 + options.near)
     return [field for field in ordered if field.value <= limit]
 
 
-def _best_of_each_rank(fields: list[Field], first: Field) -> list[tuple[Factors, Array]]:
+def _best_of_each_rank(fields: list[Field]) -> list[tuple[Factors, Array]]:
     """Return the lowest point (1, P) of every rank, the winner first, then by value."""
     best: dict[int, tuple[float, Factors, Array]] = {}
     for field in fields:

@@ -7,11 +7,11 @@ import numpy as np
 from tightframe.geometry.blocks import BlockMatrix
 from tightframe.problem.problem import Problem
 from tightframe.solvers.search.axes import Found, found
-from tightframe.solvers.search.budget import Budget, Progress
+from tightframe.solvers.search.budget import Budget
 from tightframe.solvers.search.candidates import Entry, closed_forms, compare
 from tightframe.solvers.search.factors import Factors
 from tightframe.solvers.search.fields import Field
-from tightframe.solvers.search.options import DEFAULTS, SearchOptions
+from tightframe.solvers.search.options import SearchOptions, options_for
 from tightframe.solvers.search.orthant import Orthant, descend
 from tightframe.solvers.search.record import Candidate, Search
 
@@ -23,9 +23,8 @@ def search(
     starts: int,
     seed: int,
     max_iterations: int,
-    time_limit: float | None = None,
-    progress: Progress | None = None,
-    options: SearchOptions = DEFAULTS,
+    budget: Budget | None = None,
+    options: SearchOptions | None = None,
 ) -> tuple[Found, Search]:
     """Return the best local minimum that chains find with ``problem.dim`` axes, and their record.
 
@@ -35,23 +34,24 @@ def search(
         One layer, non-negative features, a ``dim``.
     wide : Found
         Of the problem without ``dim``: where starts are taken from, and the bound.
-    starts, seed, max_iterations, time_limit, progress, options
+    starts, seed, max_iterations, budget, options
         As in `multistart.search`.
     """
     order = np.lexsort((problem.logit_adjustment, -problem.class_weights, -problem.counts))
     ordered, places = problem.reordered(order), np.argsort(order)
     width = problem.width or problem.num_classes
-    budget = Budget(time_limit, progress)
+    budget = Budget() if budget is None else budget
+    options = options_for(problem.num_classes) if options is None else options
     budget.tell(0, 2, f"chains of width {width}")
     f, plain = Orthant(ordered, width), Factors(ordered, width)
     relaxed = (wide.left @ wide.right)[np.ix_(order, order)]
     field = Field(f, starts, seed, relaxed, max_iterations, options, budget)
-    field.climb(confirm=True)
-    while not (field.many or budget.over()) and field.climbed:
+    field.climb(patient=True)
+    while not budget.over() and field.climbed:
         if field.agreed >= options.chains or field.climbed >= options.max_chains:
             break
         field.open()
-        field.climb(confirm=True)
+        field.climb(patient=True)
     budget.tell(1, 2, "polishing")
     best = field.best
     entries, converged = [], True

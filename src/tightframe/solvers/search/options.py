@@ -36,26 +36,22 @@ class SearchOptions:
     chains, max_chains : int
         Chains of local search that run together and have to agree; if they do not, as many more,
         at most so many in all.
-    max_many, chains_of_many : int
-        Of more classes than the first, the second number of chains is run, once.
-    max_moves : int
-        Moves that a chain tries at once; of more, so many at random.
-    max_rounds, rounds_of_many : int
-        Times that a chain may try moves; the second with many classes.
-    starting, racing, confirming : Race
-        Of the starts of a chain, of its moves, and of all moves from the winner.
+    max_moves, max_rounds : int
+        Moves that a chain tries at once, of more so many at random, and how often it may try some.
+    starting, racing, patient : Race
+        Of the starts of a chain, of its moves, and of those from where no move helped in the last.
+    max_patient : int
+        Different points whose moves are given more time, the best ones.
     max_widths : int
         With several layers a singular value that is zero stays zero in a descent, so every width
         is tried; if there are more, the best one is bracketed.
-    near, nearest : float
-        Chains are run at the widths whose best start is, relatively, so near the best of all;
-        with many classes the second.
-    max_polished : int
-        Candidates of other ranks than the winner's that are polished.
+    near : float
+        Chains are run at the widths whose best start is, relatively, so near the best of all.
     refine_iterations : int
         Iterations allowed until the winner's rank is clear.
-    max_dense : int
-        Numbers of a point up to which it is polished by Newton's method with a dense Hessian.
+    max_dense, max_cheap : int
+        Numbers of a point up to which the winner, and the best of other ranks, are polished by
+        Newton's method with a dense Hessian.
     explore_accuracy, refine_accuracy, polish_accuracy : float
         Converged: squared gradient at most this share of ``mu`` times the objective. As curvatures
         are of the order of mu, that is the order of the relative distance left to the minimum.
@@ -76,20 +72,17 @@ class SearchOptions:
 
     chains: int = 5
     max_chains: int = 15
-    max_many: int = 24
-    chains_of_many: int = 3
     max_moves: int = 200
     max_rounds: int = 60
-    rounds_of_many: int = 6
     starting: Race = Race((40, 150), (0.5,))
     racing: Race = Race((8, 25, 80), (0.12, 1 / 3))
-    confirming: Race = Race((30, 100, 300), (0.12, 1 / 3))
+    patient: Race = Race((30, 100, 300), (0.3, 0.5))
+    max_patient: int = 3
     max_widths: int = 16
     near: float = 0.03
-    nearest: float = 0.005
-    max_polished: int = 12
     refine_iterations: int = 1000
     max_dense: int = 1200
+    max_cheap: int = 400
     explore_accuracy: float = 1e-10
     refine_accuracy: float = 1e-13
     polish_accuracy: float = 1e-18
@@ -103,3 +96,22 @@ class SearchOptions:
 
 
 DEFAULTS = SearchOptions()
+
+#: Of more classes than this a search tries a sample of the moves, in one batch of chains, at the
+#: best width, and polishes nothing but the winner: it takes a second at 60 classes.
+MANY = 24
+FOR_MANY = SearchOptions(
+    chains=2,
+    max_chains=2,
+    max_moves=60,
+    max_rounds=5,
+    starting=Race((15, 60), (0.34,)),
+    patient=Race((8, 25), (0.12,)),
+    max_patient=1,
+    near=1e-9,
+)
+
+
+def options_for(num_classes: int) -> SearchOptions:
+    """Return what a search spends on so many classes."""
+    return FOR_MANY if num_classes > MANY else DEFAULTS

@@ -17,8 +17,9 @@ from tightframe.solvers.search.options import SearchOptions
 #: Regularisations of a Newton step, in units of the decay: the least, and the largest tried.
 LEAST_SHIFT, LARGEST_SHIFT = 1e-9, 1e9
 
-#: Newton steps from where a descent stopped; more than some ten are not seen near a minimum.
-MAX_NEWTON_STEPS = 100
+#: Newton steps from where a descent stopped. With several layers the objective has flat, bent
+#: valleys where singular values nearly agree: there they only come near the minimum.
+MAX_NEWTON_STEPS = {"one layer": 50, "deep": 8}
 
 
 class Polished(NamedTuple):
@@ -38,7 +39,22 @@ def polish(
     f, x, converged = _descend(f, x, max_iterations, options, budget)
     if f.width == 0:
         return None
-    x, parents = _merged(f, x, options.tie_tolerance)
+    return _finished(f, *_merged(f, x, options.tie_tolerance), converged)
+
+
+def nearly(f: Factors, x: Array, options: SearchOptions, budget: Budget) -> Polished | None:
+    """Take some Newton steps where they are cheap; None where the point (1, P) vanishes."""
+    f, x = cut(f, x)
+    if f.width == 0:
+        return None
+    converged = False
+    if x.shape[1] <= options.max_cheap:
+        x, converged = newton(f, x, options.polish_accuracy, budget)
+        f, x = cut(f, x)
+    return _finished(f, x, np.arange(f.num_classes), converged) if f.width else None
+
+
+def _finished(f: Factors, x: Array, parents: NDArray[np.intp], converged: bool) -> Polished:
     # Copies, so that merged classes agree in every bit.
     logits = (f.products(x)[0] / f.root)[np.ix_(parents, parents)]
     bias = f.split(x)[3][0][parents]
@@ -53,7 +69,7 @@ def _descend(
         f, x = cut(f, x)
     if x.shape[1] <= options.max_dense:
         while f.width > 0:
-            x, converged = newton(f, x, max_iterations, options.polish_accuracy, budget)
+            x, converged = newton(f, x, options.polish_accuracy, budget, max_iterations)
             if not converged:
                 break
             width = f.width
@@ -64,7 +80,7 @@ def _descend(
 
 
 def newton(
-    f: Factors, x: Array, max_steps: int, accuracy: float, budget: Budget
+    f: Factors, x: Array, accuracy: float, budget: Budget, max_steps: int = 100
 ) -> tuple[Array, bool]:
     """Take Newton steps from a point (1, P); return where they end and whether it is critical.
 
@@ -74,7 +90,8 @@ def newton(
     2001).
     """
     values, gradients = f(x)
-    for _ in range(min(max_steps, MAX_NEWTON_STEPS)):
+    most = MAX_NEWTON_STEPS["one layer" if f.depth == 1 else "deep"]
+    for _ in range(min(max_steps, most)):
         if f.is_small(accuracy, values, gradients)[0]:
             return x, True
         if budget.over() or not np.isfinite(gradients).all():
@@ -128,25 +145,42 @@ def _newton_step(hessian: Array, gradient: Array, shift: float) -> Array | None:
 def _without_hessian(
     f: Factors, x: Array, max_iterations: int, options: SearchOptions, budget: Budget
 ) -> tuple[Factors, Array, bool]:
-    """Descend by L-BFGS: until the rank is clear, then with that rank fixed."""
+    """Descend by L-BFGS: until the rank is clear, then with that rank fixed.
+
+    With several layers it is clear: the minimum has no singular values near zero.
+    """
     if f.width == 0:
         return f, x, True
+    if f.depth > 1:
+        x, converged = _with_fixed_rank(f, x, max_iterations, options, budget)
+        if converged:
+            return f, x, True
     steps = min(max_iterations, options.refine_iterations)
     x = lbfgs(f, x, lambda v, g: f.is_small(options.refine_accuracy, v, g), steps, budget.over).x
     f, x = cut(f, x)
     if f.width == 0:
         return f, x, True
+    x, converged = _with_fixed_rank(f, x, max_iterations, options, budget)
+    if converged:
+        return f, x, True
+    # A singular value goes to zero after all.
+    end = lbfgs(
+        f, x, lambda v, g: f.is_small(options.polish_accuracy, v, g), max_iterations, budget.over
+    )
+    return *cut(f, end.x), bool(end.converged[0])
+
+
+def _with_fixed_rank(
+    f: Factors, x: Array, max_iterations: int, options: SearchOptions, budget: Budget
+) -> tuple[Array, bool]:
+    """Return the minimum of full rank and True; where there is none, the same point and False."""
     fixed = FixedRank(f, float(f.decompose(x)[1].max()))
 
     def is_small(values: Array, gradients: Array) -> NDArray[np.bool_]:
         return f.is_small(options.polish_accuracy, values, gradients)
 
     end = lbfgs(fixed, fixed.enter(x), is_small, max_iterations, budget.over)
-    if end.converged[0]:
-        return f, fixed.leave(end.x), True
-    # A singular value goes to zero after all.
-    end = lbfgs(f, x, is_small, max_iterations, budget.over)
-    return *cut(f, end.x), bool(end.converged[0])
+    return (fixed.leave(end.x), True) if end.converged[0] else (x, False)
 
 
 def cut(f: Factors, x: Array) -> tuple[Factors, Array]:
