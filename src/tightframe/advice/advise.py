@@ -22,7 +22,7 @@ from tightframe.path import path
 from tightframe.problem.counts import compact_counts
 from tightframe.problem.problem import Problem
 from tightframe.solve import solve
-from tightframe.theory.coverage import has_compact_form, require_covered
+from tightframe.theory.coverage import has_compact_form, require_covered, require_thresholds
 from tightframe.theory.thresholds import thresholds
 
 LIMITS = (
@@ -306,13 +306,8 @@ def advise(
 def _check(problem: Any, margin: Any, angle: Any, feature_decay_of: str) -> Wanted:
     if not isinstance(problem, Problem):
         raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
-    if problem.features == "nonnegative" and problem.depth == 1 and not has_compact_form(problem):
-        raise ValueError(
-            "problem: advice needs thresholds, which for non-negative features are known for "
-            "cross-entropy or MSE with bias 'none' and no logit adjustment; got bias "
-            f"{problem.bias!r}{' and a logit adjustment' if problem.adjustment_runs else ''} and "
-            f"dim {problem.dim}"
-        )
+    if problem.features == "nonnegative" and problem.depth == 1:
+        require_thresholds(problem)
     if not has_compact_form(problem):
         raise ValueError(
             "problem: advice needs certified solves: one linear layer and a dim that is wide "

@@ -201,19 +201,10 @@ RULES = (
 #: For which problems thresholds are known; ``reason`` begins with the argument that is at fault.
 THRESHOLD_RULES = (
     Rule(
-        "certified",
-        loss="is_softmax",
-        features="nonnegative",
-        layers="1",
-        equal_counts=True,
-        without_adjustment=True,
-    ),
-    Rule(
         "refused",
         features="nonnegative",
         biases=("free", "decayed"),
-        reason="bias: thresholds for non-negative features are known for bias 'none', or for "
-        "cross-entropy and equal counts",
+        reason="bias: thresholds for non-negative features are known for bias 'none'",
     ),
     Rule("certified", features="nonnegative", layers="1", without_adjustment=True),
     Rule(
