@@ -814,6 +814,19 @@ def test_a_width_is_not_overruled():
     assert train_ufm(SMALL.replace(dim=6), iterations=0)[0].class_means.shape == (6, 5)
 
 
+def test_one_width_a_layer():
+    """Two layers with a narrow middle reach the best known minimum."""
+    problem = tf.Problem("9,5x2,3", depth=2, **DECAYS)
+    run = train_ufm(problem, dim=(6, 2), lr=0.3, iterations=4000, init_std=0.5, seeds=[1])[0]
+    assert run.problem.dim == (6, 2)
+    assert [w.shape for w in run.weights] == [(2, 6), (4, 2)]
+    assert run.class_means.shape == (6, 4)
+    assert run.history[-1]["objective"] == pytest.approx(run.reference.objective, rel=0.02)
+    assert run.history[-1]["rank"] <= 2
+    with pytest.raises(ValueError, match="dim: got 3 numbers for depth 2"):
+        train_ufm(problem, dim=(6, 2, 2))
+
+
 # -- the direction of the UFM-SVM ------------------------------------------------------------------
 
 

@@ -52,8 +52,8 @@ class Descent:
     seeds : sequence of int
         One a run. All starting values of a run come from its own generator, so that they do not
         depend on the batch, the device or the dtype.
-    dims : sequence of int
-        Width of what goes into every layer, the features' first.
+    dim : int or sequence of int
+        Width d of the features and between layers, or one a layer, the features' first.
     init_std : float
     per_sample : bool
         One column of features a sample, or one a class.
@@ -80,7 +80,7 @@ class Descent:
         self,
         problems: Sequence[Problem],
         seeds: Sequence[int],
-        dims: Sequence[int],
+        dim: int | Sequence[int],
         *,
         init_std: float,
         per_sample: bool,
@@ -123,6 +123,7 @@ class Descent:
         self._bias_decay = per_run([p.bias_decay for p in problems])
 
         k, c = self.num_classes, len(self.labels)
+        dims = (dim,) * problem.depth if isinstance(dim, int) else tuple(dim)
         shapes = [*zip([*dims[1:], k], dims, strict=True), (dims[0], c)]
         if problem.bias != "none":
             shapes.append((k, 1))

@@ -255,8 +255,8 @@ def train_ufm(
     seeds : iterable of int
         Each gives every problem one run; runs of one seed and equal shapes start alike.
     dim : int or sequence of int, optional
-        Width d of features and hidden layers, as in `Problem`, of the problems that have no ``dim`` of their own
-        (another than theirs is refused). By default 2 K: the theory needs K, or K - 1.
+        Width d of features and hidden layers, as in `Problem`, of the problems that have no ``dim``
+        of their own (another than theirs is refused). By default 2 K: the theory needs K, or K - 1.
     lr : float
         Learning rate. Descent is unstable beyond 2 (1 + momentum) / curvature.
     momentum : float
@@ -665,7 +665,7 @@ class _Training:
         self._descent = Descent(
             problems,
             [job.seed for job in jobs],
-            problems[0].dims or (1,) * problems[0].depth,
+            problems[0].dim or 1,
             init_std=settings.init_std,
             per_sample=settings.per_sample,
             nonnegative=settings.nonnegative,
