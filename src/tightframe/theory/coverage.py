@@ -342,6 +342,15 @@ def _cells(rule: Rule) -> tuple[str, ...]:
         rule.layers or "any",
         "any" if rule.biases == BIASES else ", ".join(rule.biases),
         rule.width.text if rule.width else "any",
-        "equal" if rule.equal_counts else "any",
+        _classes(rule),
         rule.how,
     )
+
+
+def _classes(rule: Rule) -> str:
+    needed = [
+        "equal" if rule.equal_counts else "any",
+        *(["equal class weights"] if rule.equal_weights else []),
+        *(["no logit adjustment"] if rule.without_adjustment else []),
+    ]
+    return ", ".join(needed)
