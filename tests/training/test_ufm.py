@@ -392,15 +392,24 @@ def test_a_local_minimum_is_named():
 
 
 def test_nothing_is_compared_where_nothing_is_known():
-    problem = tf.Problem("6x2,2x2", **DECAYS, features="nonnegative", bias="free")
+    problem = tf.Problem("6x2,2x2", **DECAYS, features="nonnegative", depth=2)
     run = train_ufm(problem, iterations=200)[0]
     assert math.isnan(run.excess)
     assert math.isnan(run.distance)
     assert run.gap is None
-    assert "bias 'none'" in run.gap_note
+    assert "depth 1" in run.gap_note
     assert run.final["reference"] == "none"
     assert run.final["reference_objective"] is None
     assert math.isfinite(run.history[-1]["logits_to_etf"])
+
+
+def test_relu_features_with_a_bias_reach_the_certified_minimum():
+    problem = tf.Problem("20x2,5x2", **DECAYS, features="nonnegative", bias="free")
+    run = train_ufm(problem, dim=20, lr=0.4, iterations=6000)[0]
+    assert run.final["reference"] == "optimal"
+    assert 0 <= run.gap <= 1e-5 * run.reference.objective
+    assert run.gap == pytest.approx(run.excess, abs=1e-8)
+    assert run.distance < 1e-2
 
 
 def test_too_narrow_features_are_searched_for():

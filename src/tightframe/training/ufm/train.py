@@ -613,12 +613,16 @@ def _references(problems: list[Problem]) -> list[Solution | None]:
 
 
 def _certified_gap(
-    problem: Problem, reference: Solution | None, logits: Array, bias: Array
+    problem: Problem, reference: Solution | None, logits: Array, bias: Array, objective: float
 ) -> tuple[float | None, str]:
     key = _solvable(problem)
     case = coverage(key)
     if not case.is_certified:
-        return None, f"no certificate: {case.reason}"
+        bound = None if reference is None else reference.lower_bound
+        if reference is None or bound is None or problem.features == "real":
+            return None, f"no certificate: {case.reason}"
+        # What non-negative features cost, their logits do not tell; the run's own factors do.
+        return max(objective - bound, 0.0), reference.note
     try:
         certificate = certify(
             key,
@@ -776,7 +780,11 @@ class _Training:
             gap, note = None, "no certificate: the run diverged"
             if status != "diverged":
                 gap, note = _certified_gap(
-                    job.problem, job.reference, state.logits[r], state.bias[r]
+                    job.problem,
+                    job.reference,
+                    state.logits[r],
+                    state.bias[r],
+                    float(history[-1]["objective"]),
                 )
             run = UFMRun(
                 problem=job.problem,
