@@ -29,6 +29,7 @@ import tightframe as tf
 from tightframe.theory.coverage import coverage
 
 TABLE = Path(__file__).parents[1] / "tests" / "solvers" / "search.csv"
+HARD = TABLE.with_name("search_hard.csv")
 FIELDS = ("name", "counts", "decay", "bias", "bias_decay", "depth", "dim", "best")
 
 #: How many problems are one layer of narrow features; the others are deep.
@@ -93,9 +94,9 @@ def from_row(row: Mapping[str, str]) -> tuple[tf.Problem, float]:
     return problem, float(row["best"])
 
 
-def read_table() -> list[dict[str, str]]:
-    """Return the rows of the table of problems."""
-    with TABLE.open(newline="") as file:
+def read_table(path: Path = TABLE) -> list[dict[str, str]]:
+    """Return the rows of a table of problems: the random ones, or those found hard before."""
+    with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 

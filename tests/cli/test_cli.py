@@ -102,7 +102,7 @@ def test_solve_says_what_nothing_certifies(command):
     options += ["--depth", "3", "--starts", "3", "--seed", "1"]
     code, out, err = command("solve", *options)
     assert (code, err) == (0, "")
-    words = ("gap none", "local", "low-rank", "ETF", "closed form", "best of 18 starts", "seed 1")
+    words = ("gap none", "local", "low-rank", "ETF", "closed form", "independent chains", "seed 1")
     for word in (*words, "Nothing certifies"):
         assert word in " ".join(out.split())
     code, out, _ = command("solve", *options, "--json")
@@ -111,6 +111,33 @@ def test_solve_says_what_nothing_certifies(command):
     assert (result["status"], result["gap"]) == ("local", None)
     assert result["search"]["winner"] == "low-rank"
     assert [c["rank"] for c in result["search"]["candidates"]] == [2, 3, 1, 0]
+
+
+def test_a_time_limit_keeps_the_result_and_is_exit_code_3(command):
+    options = ["--counts", "60,20,9,4", *DECAYS, "--depth", "2", "--time-limit", "1e-9"]
+    code, out, err = command("solve", *options, "--json")
+    assert code == 3
+    result = json.loads(out)
+    assert (result["status"], result["search"]["stopped"]) == ("not_converged", "time limit")
+    assert err.startswith("tightframe: warning: solve stopped its search early (time limit)")
+
+
+def test_ctrl_c_ends_a_search_with_what_it_has(command, monkeypatch):
+    """The signal comes while the search says how far it is; the command still prints a result."""
+
+    def interrupted(*arguments, progress, **options):
+        def told(*step):
+            os.kill(os.getpid(), signal.SIGINT)
+            return progress(*step)
+
+        return tf.solve(*arguments, progress=lambda *s: progress(*s) or told(*s), **options)
+
+    monkeypatch.setattr("tightframe.cli.theory.solve_problem", interrupted)
+    options = ["--counts", "60,20,9,4", *DECAYS, "--depth", "2"]
+    code, out, err = command("solve", *options, "--json")
+    assert code == 130
+    assert json.loads(out)["search"]["stopped"] == "interrupted"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_non_convergence_is_exit_code_3(command, monkeypatch):

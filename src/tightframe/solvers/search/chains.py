@@ -121,8 +121,10 @@ def try_moves(
 ) -> list[bool]:
     """Take the best move of the given neighbourhood of every chain; tell which improved."""
     held = 2 * MEMORY * active[0][0].point.shape[1] + 8 * f.num_classes**2
-    most = max(1, min(options.max_moves, options.batch_numbers // held // len(active)))
-    moved = [NEIGHBOURHOODS[kind](f, c.point, c.rng, most) for c, kind in active]
+    most = max(1, options.batch_numbers // held // len(active))
+    moved = [
+        NEIGHBOURHOODS[kind](f, c.point, c.rng, min(most, rules.most[kind])) for c, kind in active
+    ]
     owners = np.repeat(np.arange(len(active)), [len(points) for points in moved])
     points, values, owners, _ = race(f, np.concatenate(moved), owners, rules, options, budget)
     improved = [False] * len(active)

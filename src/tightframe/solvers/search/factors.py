@@ -198,7 +198,11 @@ class Factors:
         """Return the second derivatives at one point (1, P), shape (P, P)."""
         u, v, c, bias = (part[0] for part in self.split(x))
         m, k, r = self.depth, self.num_classes, self.width
-        powers = [c ** (m - 1), (m - 1) * c ** max(m - 2, 0), (m - 1) * (m - 2) * c ** max(m - 3, 0)]
+        powers = [
+            c ** (m - 1),
+            (m - 1) * c ** max(m - 2, 0),
+            (m - 1) * (m - 2) * c ** max(m - 3, 0),
+        ]
         strength, first, second = powers
         h = v / self.root[:, None]  # logits of class i: U (strength * h_i) + bias
         scores = (u * strength) @ h.T + bias[:, None]

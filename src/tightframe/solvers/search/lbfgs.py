@@ -23,7 +23,7 @@ Function = Callable[[Array], tuple[Array, Array]]
 IsSmall = Callable[[Array, Array], Mask]
 
 #: Curvature pairs kept a point.
-MEMORY = 10
+MEMORY = 6
 
 #: Function values allowed to one line search.
 MAX_TRIALS = 30

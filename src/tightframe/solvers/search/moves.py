@@ -7,6 +7,7 @@ other, so the moves do.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,26 @@ from numpy.typing import NDArray
 from tightframe.geometry.blocks import Array
 from tightframe.solvers.search.factors import Classes, Objective
 
-#: How often a class is put at a random place, in one neighbourhood.
-RANDOM_PLACES = 1
+
+class Place(NamedTuple):
+    """Where a class may go in its random direction.
+
+    Attributes
+    ----------
+    side : int
+        The direction, or its opposite.
+    mean, row : float
+        Lengths of its mean and its row, in units of the longest ones where that is ``outside``,
+        else of the average ones.
+    """
+
+    side: int
+    mean: float
+    row: float
+    outside: bool = True
+
+
+PLACES = (Place(1, 1.0, 1.0, outside=False), Place(1, 2.0, 1.3), Place(-1, 2.0, 1.3))
 
 #: Returns moved points of one point (1, P), at most so many of them, shape (B, P).
 Neighbourhood = Callable[[Objective, Array, np.random.Generator, int], Array]
@@ -43,24 +62,44 @@ def exchanges(f: Objective, x: Array, rng: np.random.Generator, most: int) -> Ar
 
 
 def relocations(f: Objective, x: Array, rng: np.random.Generator, most: int) -> Array:
-    """One class joins another in its place, or goes to a random one."""
+    """One class joins another in its place, or goes to a random place, among the others or outside.
+
+    Descents do not bring a class from among the others to the outside, where the rarest are at
+    home.
+    """
     k = f.num_classes
     i, j = (side.ravel() for side in np.meshgrid(np.arange(k), np.arange(k), indexing="ij"))
     joins = np.column_stack([i, j])[i != j]
-    alone = np.repeat(np.arange(k), RANDOM_PLACES)
+    alone = np.repeat(np.arange(k), len(PLACES))
     pairs = _some(np.concatenate([joins, np.column_stack([alone, alone])]), rng, most)
     moved = _copies(f, x, len(pairs))
     points, (i, j) = np.arange(len(pairs)), pairs.T
     for part in moved[:3]:
         part[points, i] = part[points, j]
-    free = i == j
-    directions = rng.standard_normal((int(free.sum()), f.width))
+    free = np.flatnonzero(i == j)
+    directions = rng.standard_normal((k, f.width))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     if not f.signed:
         directions = np.abs(directions)
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    for part in moved[:2]:
-        length = np.linalg.norm(part[0], axis=1).mean()
-        part[points[free], i[free]] = length * directions
+    rows, means, bias, _ = moved
+    lengths = {
+        outside: [float(unit(np.linalg.norm(part[0], axis=1))) for part in (rows, means)]
+        for outside, unit in ((False, np.mean), (True, np.max))
+    }
+    taken = np.zeros(k, dtype=np.intp)
+    for point in np.flatnonzero(i == j):
+        who = i[point]
+        place = PLACES[taken[who]]
+        taken[who] += 1
+        direction = directions[who] * (place.side if f.signed else 1)
+        row_length, mean_length = lengths[place.outside]
+        row, mean = direction * row_length * place.row, direction * mean_length * place.mean
+        # With its bias it becomes the first choice half way to its mean.
+        others = np.arange(k) != who
+        best = (rows[point, others] @ mean / 2 + bias[point, others]).max()
+        rows[point, who], means[point, who] = row, mean
+        if f.problem.bias != "none":
+            bias[point, who] = best - row @ mean / 2
     return f.from_classes(moved)
 
 

@@ -118,7 +118,7 @@ def search(
         chains=len(climbed),
         agreed=sum(chain.value <= lowest * (1 + options.improvement) for chain in climbed),
         stopped=budget.stopped,
-        converged=top.converged,
+        converged=top.converged and (finished[0] is None or finished[0].converged),
         relaxed_bound=_lower_bound(problem, None if relaxed is None else relaxed[1]),
     )
     return Found(top.logits, top.bias, top.candidate.objective, record)
@@ -175,7 +175,8 @@ def _explored(
             field.climb(patient=problem.depth == 1)
     best = min(fields.values(), key=lambda field: field.value)
     while best.climbed and not budget.over():
-        if best.agreed >= options.chains or best.climbed >= options.max_chains:
+        enough = max(options.chains, options.majority * best.climbed)
+        if best.agreed >= enough or best.climbed >= options.max_chains:
             break
         best.open()
         best.climb(patient=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tightframe.checks import require_positive_fields
 
@@ -17,14 +17,18 @@ class Race:
         Iterations after which the points are compared, counted from the start.
     kept : tuple of float
         Shares of the points of a chain that go on after each comparison but the last.
+    most : tuple of int
+        Of moves: how many of each neighbourhood run; of more, so many at random.
     """
 
     lengths: tuple[int, ...]
     kept: tuple[float, ...]
+    most: tuple[int, ...] = ()
 
     def within(self, iterations: int) -> Race:
         """Return the race with no more than so many iterations."""
-        return Race(tuple(min(length, iterations) for length in self.lengths), self.kept)
+        lengths = tuple(min(length, iterations) for length in self.lengths)
+        return replace(self, lengths=lengths)
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,10 @@ class SearchOptions:
     chains, max_chains : int
         Chains of local search that run together and have to agree; if they do not, as many more,
         at most so many in all.
-    max_moves, max_rounds : int
-        Moves that a chain tries at once, of more so many at random, and how often it may try some.
+    majority : float
+        The share of all chains that have to agree.
+    max_rounds : int
+        How often a chain may try moves.
     starting, racing, patient : Race
         Of the starts of a chain, of its moves, and of those from where no move helped in the last.
     max_patient : int
@@ -72,18 +78,18 @@ class SearchOptions:
 
     chains: int = 5
     max_chains: int = 15
-    max_moves: int = 200
+    majority: float = 0.6
     max_rounds: int = 60
     starting: Race = Race((40, 150), (0.5,))
-    racing: Race = Race((8, 25, 80), (0.12, 1 / 3))
-    patient: Race = Race((30, 100, 300), (0.3, 0.5))
+    racing: Race = Race((8, 25, 80), (0.12, 1 / 3), (100, 60))
+    patient: Race = Race((30, 80, 250), (0.2, 0.4), (300, 300))
     max_patient: int = 3
     max_widths: int = 16
     near: float = 0.03
     refine_iterations: int = 1000
     max_dense: int = 1200
     max_cheap: int = 400
-    explore_accuracy: float = 1e-10
+    explore_accuracy: float = 1e-8
     refine_accuracy: float = 1e-13
     polish_accuracy: float = 1e-18
     improvement: float = 1e-6
@@ -103,10 +109,10 @@ MANY = 24
 FOR_MANY = SearchOptions(
     chains=2,
     max_chains=2,
-    max_moves=60,
     max_rounds=5,
     starting=Race((15, 60), (0.34,)),
-    patient=Race((8, 25), (0.12,)),
+    racing=Race((8, 25, 80), (0.12, 1 / 3), (60, 60)),
+    patient=Race((8, 25), (0.12,), (60, 60)),
     max_patient=1,
     near=1e-9,
 )
