@@ -1,9 +1,9 @@
 """MSE with class weights, one layer, no bias, any counts: the logits are diagonal.
 
 Changing the sign of a class's row and column, ``X -> S X S`` with S diagonal and ``S^2 = I``,
-leaves loss and nuclear norm as they are, and the problem is convex in X: the average over all S, the
-diagonal of X, is no worse. There each class has its own scalar problem. Non-negative features reach
-the diagonal too.
+leaves loss and nuclear norm as they are, and the problem is convex in X: the average over all S,
+the diagonal of X, is no worse. There each class has its own scalar problem. Non-negative features
+reach the diagonal too.
 """
 
 from __future__ import annotations
