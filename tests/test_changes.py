@@ -1,3 +1,4 @@
+import itertools
 import json
 import warnings
 
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq, root
 
 import tightframe as tf
+from tests.reference import extended, ufm
 
 TEN = "500,400,300,200,150,100,80,50,30,10"
 
@@ -233,3 +235,83 @@ def test_a_lost_class_solves_the_equations_of_a_tie(counts):
     found = root(equations, start(change.logit_decay * 0.98), method="hybr", tol=1e-15)
     assert np.abs(found.fun).max() < 1e-12
     assert change.logit_decay == pytest.approx(found.x[6] / 1000, rel=1e-9)
+
+
+@pytest.mark.skipif(not extended.AVAILABLE, reason="long double is no longer than double here")
+@pytest.mark.parametrize(
+    "classes",
+    [
+        24,
+        pytest.param(100, marks=pytest.mark.slow),  # CIFAR-100-LT, 85 groups
+    ],
+)
+def test_decays_of_long_tails_hold_in_extended_precision(classes):
+    counts = [round(500 * 100 ** (-k / (classes - 1))) for k in range(classes)]
+    changes = tf.state_changes(problem(counts), takers=False)
+    found = [
+        c
+        for c in changes
+        if "lost" in (c.before, c.after) and "vanished" not in (c.before, c.after)
+    ]
+    assert len(found) > 0.8 * len(changes.problem.groups)
+    for change in found:
+        (group,) = change.groups
+        for side, state in ((-1, change.before), (1, change.after)):
+            decay = change.logit_decay * (1 + side * 1e-9)
+            at = changes.problem.replace(weight_decay=decay, feature_decay=decay)
+            margin = extended.decision_margins(at)[group]
+            assert (margin < 0) == (state == "lost"), change
+
+
+def states_by_definition(logits, bias):
+    """Return every class's state, and its taker if it is lost, of logits known to about 1e-5."""
+    spread = logits - logits.mean(axis=0)
+    found = []
+    for k, column in enumerate((logits + bias[:, None]).T):
+        same = np.abs(logits.T - logits[:, k]).max(axis=1) < 1e-3
+        apart = np.where(same, -np.inf, column)
+        if np.abs(spread[:, k]).max() < 1e-3:
+            found.append(("vanished", None))
+        elif column[k] < apart.max():
+            found.append(("lost", int(apart.argmax())))
+        else:
+            found.append(("merged" if same.sum() > 1 else "distinct", None))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("counts", "kwargs"),
+    [
+        ("30x2,6x3", {}),
+        ("40,25,12,6", {}),
+        ("50x2,20,4x2", {"bias": "free"}),
+        ("30,9x2,4", {"bias": "decayed", "bias_decay": 0.01}),
+        ("30x2,10,3", {"class_weights": "balanced"}),
+        ("30,10x2,5", {"logit_adjustment": "0.5*prior"}),
+        ("30x2,9x2,4", {"loss": "mse", "bias": "free"}),
+    ],
+)
+def test_an_interior_point_solver_agrees_on_the_states(counts, kwargs):
+    asked = problem(counts, **kwargs)
+    changes = tf.state_changes(asked)
+    places = sorted({change.logit_decay for change in changes})
+    ends = [changes.lowest * 10, *(p for p in places if p > changes.lowest * 10), places[-1] * 1.2]
+    looked = 0
+    for low, high in itertools.pairwise(ends):
+        if high < low * 1.1:
+            continue  # too near for that solver
+        decay = float(np.sqrt(low * high))
+        at = asked.replace(weight_decay=decay, feature_decay=decay)
+        _, logits, bias = ufm.convex_minimum(at)
+        expected = states_by_definition(logits, bias if asked.bias != "none" else 0 * bias)
+        for group in range(len(asked.groups)):
+            mine = [c for c in changes.of_group(group) if c.logit_decay < decay]
+            state = mine[-1].after if mine else changes.first.state[group]
+            rival = mine[-1].rival if mine and state == "lost" else None
+            for label in np.flatnonzero(asked.class_groups == group).tolist():
+                assert expected[label][0] == state, (decay, group)
+                if rival is not None:
+                    taker = asked.class_groups[expected[label][1]]
+                    assert taker == asked.class_groups[rival]
+        looked += 1
+    assert looked >= 2

@@ -431,6 +431,15 @@ def test_rank_beside_every_change(problem):
         assert tf.solve(at(problem, middle)).rank == change.rank_below
 
 
+def test_the_last_direction_between_groups_vanishes_where_the_states_change():
+    for counts, bias in (("100x5,10x5", "none"), ("60x4,9x3", "free"), ("50x3,10x2", "decayed")):
+        problem = make(counts, bias=bias)
+        vanished = {c.logit_decay for c in tf.state_changes(problem) if c.after == "vanished"}
+        ranks = [c.logit_decay for c in tf.rank_changes(problem)]
+        for decay in vanished:
+            assert min(abs(rank / decay - 1) for rank in ranks) < 2e-9
+
+
 @pytest.mark.parametrize("problem", CHANGING, ids=changing)
 def test_merging_thresholds_are_exact(problem):
     steps = {c.logit_decay: c.rank_below - c.rank_above for c in rank_changes(problem)}

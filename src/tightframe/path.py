@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from tightframe.solution import Solution
 from tightframe.solve import NotConvergedWarning, solve_along, solve_sweep, uses_solver
 from tightframe.solvers.continuation import Continuation
 from tightframe.solvers.search import multistart
+from tightframe.solvers.unranked import unranked
 from tightframe.theory.coverage import require_convex
 from tightframe.theory.thresholds import thresholds
 
@@ -185,10 +187,10 @@ def rank_changes(
     This is what collapse means for classes that are alone with their count: no merging, but one
     direction after the other is lost as the decay grows. At the minimum ``X = Z D^{1/2}`` and minus
     the gradient G share singular vectors, and ``sigma(X - t G) - t lambda`` changes sign where a
-    singular value of X becomes zero; that is bracketed on a grid, then found to about 1e-8, or to
-    1e-5 where the solver cannot tell a vanishing direction sooner (4e-6 with counts 100x5,10x5;
-    `state_changes` is exact where classes vanish). Where groups merge the decay is known exactly
-    (docs/theory.md section 6).
+    singular value of X becomes zero; that is bracketed on a grid, then found to about 1e-8. Where
+    the last direction between groups vanishes, which a solver cannot tell so well, the gradient at
+    the best point without one tells. Where groups merge the decay is known exactly (docs/theory.md
+    section 6).
 
     Parameters
     ----------
@@ -221,12 +223,20 @@ def rank_changes(
         raise ValueError(f"lowest: got {low}, need less than {top}, where everything collapses")
     memory = Continuation()
 
+    def at(decay: float) -> Problem:
+        return problem.replace(weight_decay=decay, feature_decay=decay)
+
     def excesses(decay: float, continuation: Continuation) -> Array:
-        here = problem.replace(weight_decay=decay, feature_decay=decay)
+        here = at(decay)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotConvergedWarning)
             solution = solve_along(here, RANK_GAP, RANK_STEPS, 1, 0, continuation)
         return rank_excesses(here, solution.blocks, solution.group_bias)
+
+    def excess(i: int, decay: float) -> float:
+        if i == 0:  # none is left between groups on one side
+            return unranked(at(decay), partition, None, RANK_GAP, RANK_STEPS)[1]
+        return float(excesses(decay, Continuation())[i])
 
     # A little beyond the lowest, for a change that lies there.
     grid = np.geomspace(top, low * (1 - 10 * SAME_DECAY), points).tolist()
@@ -238,7 +248,7 @@ def rank_changes(
     above = np.full(len(problem.groups), -1.0)  # nothing is left at the top
     for high, decay, below in zip(grid, grid[1:], found, strict=False):
         for i in np.flatnonzero((above > 0) != (below > 0)).tolist():
-            place = _bisect(excesses, i, decay, high)
+            place = _bisect(partial(excess, i), decay, high)
             # For MSE without bias a group's mean vanishes where its classes do.
             place = next((s for s in steps if math.isclose(s, place, rel_tol=SAME_DECAY)), place)
             steps[place] = steps.get(place, 0) + (1 if below[i] > 0 else -1)
@@ -264,14 +274,12 @@ def rank_excesses(problem: Problem, blocks: BlockMatrix, bias: Array) -> Array:
     return values - size * problem.logit_decay
 
 
-def _bisect(
-    excesses: Callable[[float, Continuation], Array], i: int, low: float, high: float
-) -> float:
-    """Find the decay at which entry i of the excesses changes sign."""
+def _bisect(function: Callable[[float], float], low: float, high: float) -> float:
+    """Find the decay at which a function of it changes sign."""
     from scipy.optimize import brentq
 
     def value(log_decay: float) -> float:
-        return float(excesses(math.exp(log_decay), Continuation())[i])
+        return function(math.exp(log_decay))
 
     ends = value(math.log(low)), value(math.log(high))
     if ends[0] * ends[1] >= 0:  # zero at one end but for rounding, such as total collapse itself

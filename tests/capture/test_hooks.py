@@ -113,6 +113,18 @@ def test_deep_linear_head_is_its_product():
     assert report.layers
 
 
+@pytest.mark.parametrize(("bias", "name"), [(False, "SELI"), (True, "free-bias SELI")])
+def test_the_head_picks_the_seli_geometry_for_all_layers(bias, name):
+    """A hidden layer is read by a probe with a bias; the network has one or not."""
+    model = net()
+    model.fc = nn.Linear(model.fc.in_features, K, bias=bias)
+    reports = collapse_report(model, BATCHES, ["conv"], num_classes=K, targets=["etf", "seli"])
+    for report in reports.values():
+        names = {row.target for row in report.rows if row.metric == "nc2"}
+        assert names == {"simplex ETF", name}
+        assert len(report.notes) == 1
+
+
 # -- one pass for all layers ---------------------------------------------------------------------
 
 

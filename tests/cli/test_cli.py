@@ -203,6 +203,14 @@ def test_thresholds(command):
     assert "merge from" in out
 
 
+def test_thresholds_of_many_groups_take_long_and_say_so(command, monkeypatch):
+    monkeypatch.setattr("tightframe.cli.theory.FEW_GROUPS", 2)
+    for counts, groups in (("9x2,5", None), ("9,5,3", 3)):
+        code, _, err = command("thresholds", "--counts", counts)
+        assert code == 0
+        assert (f"states of {groups} groups" in err) if groups else (err == "")
+
+
 DEEP = ["--loss", "mse", "--depth", "2", "--weight-decay", "1e-3,4e-3", "--feature-decay", "2e-3"]
 
 
@@ -337,7 +345,7 @@ def test_measure_prints_no_distance_of_a_zero_classifier(command, tmp_path):
     np.savez(tmp_path / "x.npz", **{**_network(), "weight": np.zeros((3, 4))})
     code, out, _ = command("measure", tmp_path / "x.npz")
     assert code == 0
-    (row,) = [line for line in out.splitlines() if "SELI" in line]
+    (row,) = [line for line in out.splitlines() if line.startswith("│ SELI")]
     _, classifier, *means, logits = [cell.strip() for cell in row.strip("│").split("│")]
     assert (classifier, logits) == ("-", "-")
     assert all(float(mean) > 0 for mean in means)

@@ -56,7 +56,23 @@ def test_seli_norms_match_the_closed_forms_for_step_imbalance(ratio):
     assert h[0, 9] == pytest.approx(-1 / (k * s))
 
 
+@given(st.lists(st.integers(1, 1000), min_size=2, max_size=8))
+def test_seli_with_a_free_bias_takes_the_shares_out(counts):
+    """Its factors are those of the centred labels: logits and means have a weighted mean of 0."""
+    frame, n = tf.seli(counts, bias="free"), np.array(counts, dtype=float)
+    assert np.allclose(frame.logits @ n, 0, atol=1e-9)
+    assert np.allclose(frame.logits.sum(axis=0), 0, atol=1e-12)
+    assert np.allclose(frame.logits + (n / n.sum())[:, None], np.eye(len(n)))
+    assert n @ frame.means @ n == pytest.approx(0, abs=1e-8 * n.sum() ** 2)
+    laplacian = np.diag(n) - np.outer(n, n) / n.sum()
+    assert np.allclose(frame.classifier @ frame.classifier, laplacian, atol=1e-9 * n.max())
+    inner = frame.logits * np.sqrt(n)
+    assert np.trace(frame.classifier) == pytest.approx(np.linalg.norm(inner, "nuc"))
+
+
 def test_seli_is_the_etf_when_balanced():
+    assert tf.seli("7x6", bias="free").distance(tf.simplex_etf(6), "classifier") < 1e-14
+    assert tf.seli("7x6", bias="free").distance(tf.simplex_etf(6), "means") < 1e-14
     assert tf.seli("7x6").distance(tf.simplex_etf(6), "classifier") < 1e-14
     assert tf.seli("7x6").distance(tf.simplex_etf(6), "means") < 1e-14
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize
 from scipy.sparse.linalg import LinearOperator
 
 import tightframe as tf
@@ -359,14 +360,14 @@ def test_without_a_null_direction_the_eigenvector_is_used():
         points.append(Point(weight, weight.T / np.sqrt(problem.counts)))
     found = [critical_point(problem, *point) for point in points]
     assert [f.rank for f in found] == [1, 1, 1]
-    # The largest class's axis is the best of width 1: nothing descends, nothing certifies it.
-    assert [f.verdict for f in found] == ["undecided", "strict saddle", "strict saddle"]
+    # The largest class's axis is the best of width 1, but above the wide problem's minimum.
+    assert [f.verdict for f in found] == ["local minimum", "strict saddle", "strict saddle"]
     for point, f in zip(points[1:], found[1:], strict=True):
         assert f.direction.kind == "eigenvector"
         assert f.direction.predicted is None
         smallest = np.linalg.eigvalsh(_written_out(hessian(problem, *point)))[0]
         assert f.direction.curvature == pytest.approx(smallest, rel=1e-9)
-        with pytest.warns(tf.NotConvergedWarning, match="undecided"):
+        with pytest.warns(tf.NotConvergedWarning, match="local minimum"):
             result = descend(problem, point)
         assert result.stages[-1].objective == pytest.approx(found[0].objective, rel=1e-12)
         assert not result.converged
@@ -375,6 +376,94 @@ def test_without_a_null_direction_the_eigenvector_is_used():
     weights, means = points[1][:2]
     wide = Point(np.pad(weights, ((0, 0), (0, 1))), np.pad(means, ((0, 1), (0, 0))))
     assert critical_point(problem, *wide).direction.kind == "explicit"
+
+
+def _narrow_problem(rng):
+    """Return a narrow problem with counts, decays and bias at random."""
+    k = int(rng.integers(3, 7))
+    counts = rng.integers(2, 300, k).tolist()
+    options = [{"bias": "none"}, {"bias": "free"}, DECAYED][int(rng.integers(3))]
+    unit = tf.Problem(counts, weight_decay=1, feature_decay=1, **options)
+    decay = tf.thresholds(unit).total_collapse * 10 ** rng.uniform(-3, -0.1)
+    tilt = 10 ** rng.uniform(-2, 2)
+    dim = int(rng.integers(1, k - 1))
+    return unit.replace(weight_decay=decay * tilt, feature_decay=decay / tilt, dim=dim)
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_what_the_search_returns_is_a_minimum_or_descend_falls_from_it(seed):
+    problem = _narrow_problem(np.random.default_rng(seed))
+    solution = tf.solve(problem)
+    bias = None if problem.bias == "none" else solution.bias
+    point = Point(solution.weights[0], solution.class_means, bias)
+    found = critical_point(problem, *point)
+    if found.verdict in ("strict saddle", "not critical"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", tf.NotConvergedWarning)
+            lowest = descend(problem, point).stages[-1].objective
+        assert lowest < found.objective
+        return
+    assert found.verdict in ("global minimum", "local minimum")
+    assert found.direction is None
+    assert descent_direction(problem, *point) is None
+    # Independently: from points around it, plain minimisation comes back.
+    x, rng = point.to_vector(problem), np.random.default_rng(seed)
+    for _ in range(3):
+        start = x * (1 + 0.01 * rng.normal(size=len(x)))
+        back = minimize(
+            lambda y: objective(problem, *Point.from_vector(problem, y)),
+            start,
+            jac=lambda y: gradient(problem, *Point.from_vector(problem, y)),
+        )
+        assert back.fun >= found.objective * (1 - 1e-10)
+
+
+@pytest.mark.parametrize("bias", ["none", "free", "decayed"])
+@pytest.mark.parametrize("keep", [[], [0], [1]])
+def test_narrow_saddles_without_a_null_direction_are_left(keep, bias):
+    """Classes that share everything though their counts would have them apart."""
+    options = DECAYED if bias == "decayed" else {"bias": bias}
+    decays = {"weight_decay": 1e-2, "feature_decay": 1e-3}
+    dim = 2 if keep else 1
+    problem = tf.Problem("30x2,8x3", dim=dim, **decays, **options)
+    point = saddle(problem, keep)
+    found = critical_point(problem, *point)
+    assert found.rank == dim
+    assert (found.verdict, found.direction.kind) == ("strict saddle", "eigenvector")
+    assert found.curvature < -found.curvature_error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", tf.NotConvergedWarning)
+        stages = descend(problem, point).stages
+    assert stages[-1].objective < 0.999 * found.objective
+    assert stages[-1].verdict in ("global minimum", "local minimum")
+
+
+@pytest.mark.parametrize("bias", ["none", "free", "decayed"])
+@pytest.mark.parametrize("seed", range(3))
+def test_curvature_is_judged_across_the_symmetries(bias, seed):
+    """The Hessian's nearly zero eigenvalues are the symmetries, the next one is reported."""
+    options = DECAYED if bias == "decayed" else {"bias": bias}
+    decays = {"weight_decay": 2e-3, "feature_decay": 2e-3}
+    problem = tf.Problem([200, 90, 33, 12, 5], dim=3, **decays, **options)
+    solution = tf.solve(problem, seed=seed)
+    point = (solution.weights[0], solution.class_means, None if bias == "none" else solution.bias)
+    found = critical_point(problem, *point)
+    values = np.linalg.eigvalsh(_written_out(hessian(problem, *point)))
+    flat = 3 + (bias == "free")  # rotations of three directions; a constant in the bias
+    assert np.abs(values[:flat]).max() < 1e-9
+    assert found.verdict == "local minimum"
+    assert found.curvature == pytest.approx(values[flat], rel=1e-6)
+    assert 0 < found.curvature_error < 1e-8
+
+
+def test_a_flat_direction_beyond_the_symmetries_is_undecided():
+    """MSE at width 1 with two largest classes: all mixtures of their axes cost the same."""
+    problem = tf.Problem([40, 40, 10], "mse", weight_decay=1e-3, feature_decay=1e-3, dim=1)
+    solution = tf.solve(problem)
+    found = critical_point(problem, solution.weights[0], solution.class_means)
+    assert found.verdict == "undecided"
+    assert abs(found.curvature) <= found.curvature_error
+    assert found.direction is None
 
 
 def test_a_random_point_is_not_critical():

@@ -554,6 +554,7 @@ class TestReport:
             *("num_samples", "counts", "nc1", "nc1_quotient", "cdnv", "nc4", "self_duality"),
             *("bias_alignment", "nc1_rank", "accuracy", "nearest_center_accuracy", "nc5"),
             *("certificate_gap", "missing", "logits", "margins", "geometry", "metrics"),
+            "notes",
         ]
         assert out["nc1"] == report.nc1  # full precision
         assert out["counts"] == [10, 10, 10]

@@ -34,7 +34,7 @@ from tightframe.metrics import (
     self_duality,
     uniformity,
 )
-from tightframe.metrics.targets import TARGET_PARTS
+from tightframe.metrics.targets import TARGET_PARTS, HeadKind
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -168,6 +168,72 @@ class TestRows:
         for layer in exact.layers["predicted"]:
             assert max(layer[1:6]) <= 1e-7
 
+    @pytest.mark.parametrize("with_bias", [False, True])
+    def test_the_head_picks_the_seli_geometry(self, network, with_bias):
+        x, y, w, b = network
+        moments = gather(x, y, 4)
+        bias = b if with_bias else None
+        name = "free-bias SELI" if with_bias else "SELI"
+        report = CollapseReport.measure(moments, w, bias, targets=["etf", "seli"])
+        frame = seli(COUNTS, "free" if with_bias else "none")
+        got = values(report)
+        for part in ("classifier", "means", "centered_means"):
+            want = nc2(w if part == "classifier" else moments, frame, part=part)
+            assert got["nc2", part, name] == pytest.approx(want, rel=1e-9)
+        want = nc3(moments, w, frame, centered=False)
+        assert got["nc3", "logits", name] == pytest.approx(want, rel=1e-9)
+        assert {target for metric, _, target in got if metric == "nc2"} == {"simplex ETF", name}
+        kind = "with a bias" if with_bias else "without bias"
+        (note,) = report.notes
+        start = name[0].upper() + name[1:]
+        assert note == f"{start} is the limit of small decays for a head {kind}, as this one."
+        assert report.to_dict()["notes"] == [note]
+        # The other frame, given as it is, is compared with, and said not to be the head's.
+        other = seli(COUNTS, "none" if with_bias else "free")
+        report = CollapseReport.measure(moments, w, bias, targets=other)
+        (note,) = report.notes
+        assert "is not the limit of small decays for this head" in note
+        assert f"has {'a' if with_bias else 'no'} bias" in note
+
+    def test_both_seli_geometries_of_equal_counts_are_one(self):
+        x, y = np.repeat(np.eye(3), 4, axis=0), np.repeat(np.arange(3), 4)
+        moments = gather(x, y, 3)
+        report = CollapseReport.measure(moments, np.eye(3), np.ones(3), targets=seli([4, 4, 4]))
+        (note,) = report.notes
+        assert "all counts are equal" in note
+
+    def test_layers_of_a_head_with_a_bias(self, network):
+        x, y, w, b = network
+        moments = gather(x, y, 4)
+        layers = [np.eye(6), w]
+        report = CollapseReport.measure(moments, None, b, weights=layers, targets="seli")
+        want = layer_metrics(moments, layers, seli(COUNTS, "free"))
+        got = report.layers["free-bias SELI"]
+        assert [part.means for part in got] == pytest.approx([part.means for part in want])
+
+    def test_seli_of_many_classes(self):
+        """100,000 classes in two groups cost what two do; as many counts as classes are refused."""
+        many = HeadKind(np.r_[np.full(60_000, 9), np.full(40_000, 2)], has_bias=True).seli
+        few = HeadKind(np.r_[np.full(6, 9), np.full(4, 2)], has_bias=True).seli
+        exact = seli([9] * 6 + [2] * 4, bias="free")
+        for part in ("classifier", "means", "logits"):
+            assert np.allclose(getattr(few, part).to_dense(), getattr(exact, part), atol=1e-12)
+        assert many.num_classes == 100_000
+        assert many.classifier.diagonal == pytest.approx(np.sqrt([2, 9]))
+        with pytest.raises(ValueError, match="'seli' of 5000 distinct counts"):
+            _ = HeadKind(np.arange(1, 5001), has_bias=False).seli
+
+    def test_seli_needs_to_know_the_head(self, network):
+        x, y, w, _ = network
+        moments = gather(x, y, 4)
+        for call in (
+            lambda: nc2(moments, "seli"),
+            lambda: nc3(moments, w, "seli"),
+            lambda: self_duality(moments, w, "seli"),
+        ):
+            with pytest.raises(ValueError, match=r"'seli' depends on .* the head's bias"):
+                call()
+
     def test_groups_and_their_number(self, network):
         x, y, w, _ = network
         report = CollapseReport.measure(gather(x, y, 4), w, groups=[1, 0, 1, 0])
@@ -238,6 +304,28 @@ class TestMissingClasses:
         assert out["geometry"] is None
         assert report.to_table().caption == "class 2 is without samples"
         assert report.plot() is not None
+
+    @pytest.mark.parametrize("bias", ["none", "free"])
+    def test_seli_of_classes_of_which_one_has_no_samples(self, network, bias):
+        """The missing class counts as one of next to no samples: the frame of a limit."""
+        x, y, w, b = network
+        kept = y != 2
+        moments = gather(x[kept], y[kept], 4)
+        given = b if bias == "free" else None
+        options = {"targets": "seli", "missing": "leave_out"}
+        with pytest.warns(RuntimeWarning, match="class 2 .*without samples"):
+            got = values(CollapseReport.measure(moments, w, given, **options))
+        counts = np.array(COUNTS) * 10**10
+        counts[2] = 1
+        frame, index = seli(counts, bias), [0, 1, 3]
+        (name,) = {target for metric, _, target in got if metric == "nc3"}
+        means = np.stack([x[y == k].mean(axis=0) for k in index])
+        for part, measured, target in (
+            ("means", means @ means.T, frame.means[np.ix_(index, index)]),
+            ("classifier", w @ w.T, frame.classifier),
+        ):
+            want = normalized_distance(measured, target)
+            assert got["nc2", part, name] == pytest.approx(want, rel=1e-4)
 
     def test_too_few(self):
         with pytest.raises(ValueError, match="1 of 3 classes have samples, need 2"):

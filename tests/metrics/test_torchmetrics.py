@@ -134,6 +134,16 @@ class TestValues:
         ):
             assert raw[name] == pytest.approx(two_pass.frobenius_distance(measured, want))
 
+    def test_the_classifier_picks_the_seli_geometry(self):
+        weight, layer = linear().weight, linear()
+        for head, bias in ((weight, "none"), (layer, "free")):
+            named = numbers(filled(classifier=head, target="seli").compute())
+            counts = filled(classifier=head).moments.counts.tolist()
+            exact = numbers(filled(classifier=head, target=tf.seli(counts, bias)).compute())
+            assert named == pytest.approx(exact, rel=1e-9, nan_ok=True)
+        with pytest.raises(ValueError, match="'seli' depends on"):
+            CollapseMetric(4, target="seli")
+
     def test_the_moments_are_a_copy_for_everything_else(self):
         layer = linear()
         metric = filled(classifier=layer)

@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
+import tightframe as tf
 from tightframe.runs.measure import measure
+from tightframe.runs.tables import distance_table
+from tightframe.runs.verdicts import group_verdicts
 
 DECAYS = {"weight_decay": 5e-3, "feature_decay": 1e-3}
 
@@ -53,3 +56,31 @@ def test_bad_arrays_are_named(arrays, message):
 def test_features_below_zero_are_none_of_a_relu():
     with pytest.raises(ValueError, match=r"features: smallest entry is -.* with 'nonnegative'"):
         measure(network(), features="nonnegative", **DECAYS)
+
+
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_the_head_picks_the_seli_geometry(has_bias):
+    arrays = network() | ({"bias": np.array([0.3, -0.2, 0.1])} if has_bias else {})
+    found = measure(arrays, **(DECAYS | {"bias": "free"} if has_bias else DECAYS))
+    frame = tf.seli([6, 4, 5], bias="free" if has_bias else "none")
+    name = "free-bias SELI" if has_bias else "SELI"
+    said = found.to_dict()
+    assert list(said["distances"]) == ["predicted", "simplex ETF", "orthogonal frame", name]
+    assert said["distances"][name] == found.report.distances(frame)
+    (note,) = said["notes"]
+    kind = "Free-bias SELI" if has_bias else "SELI"
+    assert note.startswith(f"{kind} is the limit of small decays for a head with")
+    assert distance_table(found.report, found.targets).note == note
+
+
+def test_verdicts_name_the_seli_geometry_of_the_head():
+    """A network far from the prediction, at the limit of its kind of head."""
+    counts = [200, 200, 10, 10]
+    for kind, name in (("none", "SELI"), ("free", "free-bias SELI")):
+        problem = tf.Problem(counts, weight_decay=4e-3, feature_decay=4e-3, bias=kind)
+        logits = 3 * tf.seli(counts, kind).logits
+        bias = None if kind == "none" else np.zeros(4)
+        verdicts = group_verdicts(problem, tf.solve(problem), logits, bias)
+        assert verdicts[0].nearest_distance == pytest.approx(0, abs=1e-9)
+        if kind == "free":  # without bias SELI's logits are the simplex ETF's
+            assert verdicts[0].nearest == name

@@ -40,9 +40,6 @@ def test_what_is_left_last_is_the_limit_at_total_collapse(problem):
 @pytest.mark.parametrize("problem", ENDED, ids=changing)
 def test_what_the_path_tends_to_as_the_decays_vanish(problem):
     limits = tf.path_limits(problem)
-    if problem.bias == "free":
-        assert limits.vanishing is None
-        return
     distances = []
     for nearness in (1e-1, 1e-3, 1e-5, 1e-7):
         solution = tf.solve(at(problem, limits.total_collapse * nearness))
@@ -51,6 +48,44 @@ def test_what_the_path_tends_to_as_the_decays_vanish(problem):
     for further, nearer in itertools.pairwise(distances):
         assert all(b < max(0.9 * a, 1e-6) for a, b in zip(further, nearer, strict=True))
     assert max(distances[-1]) < (1e-5 if problem.loss == "mse" else 0.1)
+
+
+@pytest.mark.parametrize("ratio", [0.01, 1, 10, 22, 40, 1000])
+@pytest.mark.parametrize("counts", ["60,20x3", "60x2,20x3,9", "9x5", "500,3"])
+def test_mse_with_all_decays_vanishing_in_proportion(counts, ratio):
+    unit = make(counts, "mse", bias="decayed", bias_decay=ratio, decay=1)
+    distances = []
+    for decay in (1e-4, 1e-5, 1e-6):
+        problem = at(unit, decay).replace(bias_decay=ratio * decay)
+        limits = tf.path_limits(problem)
+        solution = tf.solve(problem, 1e-12)
+        frame = limits.vanishing_in_proportion
+        distances.append([solution.geometry.distance(frame, part) for part in PARTS])
+    for further, nearer in itertools.pairwise(distances):
+        assert all(b < max(0.2 * a, 1e-7) for a, b in zip(further, nearer, strict=True))
+    assert max(distances[-1]) < 1e-3
+    if ratio <= 10:
+        # That of a decay that is held is another one, far away.
+        assert solution.geometry.distance(limits.vanishing, "logits") > 0.1
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+@pytest.mark.parametrize("bias", ["none", "free"])
+def test_without_a_decayed_bias_there_is_one_limit(loss, bias):
+    limits = tf.path_limits(make("60,20x3", loss, bias=bias))
+    assert limits.vanishing_in_proportion is limits.vanishing
+
+
+def test_both_limits_of_cross_entropy_with_a_decayed_bias_are_one():
+    """Reached slowly: the larger the bias decay in proportion, the nearer."""
+    distances = []
+    for ratio in (1, 10, 100):
+        problem = make("60,20x3", decay=1e-9, bias="decayed", bias_decay=ratio * 1e-9)
+        limits = tf.path_limits(problem)
+        assert limits.vanishing_in_proportion is limits.vanishing
+        distances.append(tf.solve(problem).geometry.distance(limits.vanishing, "means"))
+    assert distances[0] > 2 * distances[1] > 2 * distances[2]
+    assert distances[2] < 0.1
 
 
 def test_limits_of_balanced_problems_are_the_frames_of_the_field():

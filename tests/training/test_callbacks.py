@@ -90,7 +90,7 @@ def expected_row(model, problem, solution):
         for name, target in (
             ("predicted", solution.geometry),
             ("etf", simplex_etf(4)),
-            ("seli", seli(problem.counts)),
+            ("seli", seli(problem.counts, "none" if bias is None else "free")),
         ):
             goal = getattr(target, part)
             row[f"{part}_to_{name}"] = np.linalg.norm(

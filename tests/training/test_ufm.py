@@ -462,7 +462,7 @@ def test_records_are_the_metrics(counts, seed, depth):
         targets = {
             "predicted": solution.geometry,
             "etf": tf.simplex_etf(problem.num_classes),
-            "seli": tf.seli(counts),
+            "seli": tf.seli(counts, bias="free"),
             "orthogonal_frame": tf.orthogonal_frame(problem.num_classes),
         }
         for part, (name, target) in itertools.product(PARTS, targets.items()):
@@ -861,6 +861,20 @@ def test_svm_direction_of_seli_and_of_others():
     assert math.isnan(zero.distance)
     with pytest.raises(ValueError, match="logits"):
         svm_direction(counts, np.eye(3))
+
+
+def test_svm_direction_with_a_free_bias():
+    counts = [50, 50, 5, 5]
+    frame = tf.seli(counts, bias="free").logits
+    # The bias that the margins need is not part of the logits: the best one is meant.
+    exact = svm_direction(counts, 3 * frame, bias="free")
+    assert exact.distance < 1e-12
+    assert exact.margin == pytest.approx(3)
+    assert exact.gap == pytest.approx(0, abs=1e-9)
+    other = svm_direction(counts, frame)
+    assert other.distance > 0.3
+    assert other.margin == pytest.approx(1 - 45 / 110)
+    assert svm_direction(counts, -np.eye(4), bias="free").gap is None
 
 
 def test_weaker_decay_points_closer_to_the_svm():

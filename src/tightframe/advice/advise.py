@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.advice.prediction import GroupOutlook, Outlook, describe, outlook
+from tightframe.changes import FEW_GROUPS, state_changes
 from tightframe.checks import choice, positive_float
 from tightframe.geometry.blocks import Array, Partition
 from tightframe.geometry.states import DISTINCT, MERGED, VANISHED
@@ -38,13 +39,16 @@ FEATURE_DECAY_OF = ("sample", "mean")
 #: Relative accuracy of the least or largest number that does.
 ACCURACY = 1e-3
 
+#: How close to a closed form a decay that was followed is taken for it.
+SAME_DECAY = 1e-9
+
 #: Points of the first look for a number that does, before the place is bisected.
 LOOKS = 25
 
 #: Factors of groups up to this many are lowered one by one, where the others allow it.
 MAX_TRIMMED = 30
 
-#: Points of the path on which classes that are alone with their count are followed.
+#: Points of the path on which classes of more than `FEW_GROUPS` groups are followed.
 PATH_POINTS = 121
 
 #: The largest multiple of the log-prior that is tried.
@@ -93,11 +97,13 @@ class Safety:
     Attributes
     ----------
     logit_decay : float
-        ``sqrt(weight_decay feature_decay)`` at which its classes merge, vanish or are lost.
+        The next ``sqrt(weight_decay feature_decay)`` at which its classes merge, vanish or are
+        lost; if they have collapsed already, the last one.
     factor : float
         That over the problem's: below 1 they have collapsed already.
-    by : {"theorem", "path"}
-        The former is exact; the latter interpolates between certified points, to about 1 %.
+    by : {"theorem", "changes", "path"}
+        A closed form; `state_changes`, to 1e-9; or of more than `FEW_GROUPS` groups interpolated
+        between certified points, to about 1 %.
     """
 
     logit_decay: float
@@ -155,7 +161,7 @@ class Advice:
     safety : tuple of Safety
         One a group.
     largest_decay : float
-        The largest ``sqrt(weight_decay feature_decay)`` at which all classes are distinct.
+        The ``sqrt(weight_decay feature_decay)`` below which all classes are distinct.
     proposals : tuple of Proposal
         The least change of each kind; none where all classes have what is wanted.
     plain_remedies : tuple of Proposal
@@ -282,7 +288,7 @@ def advise(
     """
     wanted = _check(problem, margin, angle, feature_decay_of)
     search = _Search(problem, wanted, feature_decay_of, positive_float("tol", tol))
-    safety = search.safety()
+    safety, first = search.safety()
     kinds = [search.decay, search.oversampling]
     if problem.loss_object.takes_adjustment:
         kinds += [search.class_weights, search.logit_adjustment]
@@ -296,7 +302,7 @@ def advise(
         feature_decay_of,
         search.now,
         safety,
-        min(group.logit_decay for group in safety),
+        first,
         proposals,
         search.plain_remedies(),
         more,
@@ -366,21 +372,40 @@ class _Search:
 
     # -- how far collapse is -----------------------------------------------------------------------
 
-    def safety(self) -> tuple[Safety, ...]:
-        """Return where each group collapses: by theorem, or else followed along the decays.
-
-        A group that another one takes over before its own classes merge is lost there.
-        """
+    def safety(self) -> tuple[tuple[Safety, ...], float]:
+        """Return where each group collapses, and the least decay at which any does."""
         here = self.problem.logit_decay
-        limits = [group.logit_decay for group in self.thresholds.groups]
-        lost = self._lost()
+        if len(self.problem.groups) <= FEW_GROUPS:
+            by, (places, first) = "changes", self._changes()
+        else:
+            by, places = "path", self._lost()
+            first = min(places)
         found = []
-        for limit, crossing in zip(limits, lost, strict=True):
-            if limit is not None and limit <= crossing * (1 + ACCURACY):
+        for group, place in zip(self.thresholds.groups, places, strict=True):
+            limit = group.logit_decay
+            if limit is not None and math.isclose(limit, place, rel_tol=SAME_DECAY):
                 found.append(Safety(limit, limit / here, "theorem"))
             else:
-                found.append(Safety(crossing, crossing / here, "path"))
-        return tuple(found)
+                found.append(Safety(place, place / here, by))
+        return tuple(found), min(first, *(safety.logit_decay for safety in found))
+
+    def _changes(self) -> tuple[list[float], float]:
+        """Return where each group is next, or was last, no longer distinct; and the least such."""
+        here = self.problem.logit_decay
+        changes = state_changes(self.problem, takers=False)
+        places, least = [], math.inf
+        for group, first in enumerate(changes.first.state):
+            left = [] if first == DISTINCT else [changes.lowest]
+            back = 0.0
+            for change in changes.of_group(group):
+                if change.before == DISTINCT:
+                    left.append(change.logit_decay)
+                elif change.after == DISTINCT and change.logit_decay <= here:
+                    back = change.logit_decay
+            collapsed = [place for place in left if back <= place <= here]
+            places.append(collapsed[-1] if collapsed else next(p for p in left if p > here))
+            least = min(least, left[0])
+        return places, least
 
     def _lost(self) -> list[float]:
         """Return the decay from which on each group is lost or vanishes."""
@@ -403,6 +428,10 @@ class _Search:
             if first and gone[first, group] and distinct:
                 place = self._vanishing(decays[first - 1], decays[first], group)
                 found[group] = min(found[group], place)
+        for group, limit in enumerate(group.logit_decay for group in self.thresholds.groups):
+            # Another group may take over before the classes merge.
+            if limit is not None and limit <= found[group] * (1 + ACCURACY):
+                found[group] = limit
         return found
 
     def _vanishing(self, below: float, above: float, group: int) -> float:

@@ -19,7 +19,7 @@ from tightframe.metrics.class_moments import ClassMoments
 from tightframe.metrics.decisions import Decisions
 from tightframe.metrics.plain import plain_tensors
 from tightframe.metrics.report import CollapseReport
-from tightframe.metrics.targets import Target
+from tightframe.metrics.targets import HeadKind, Target
 from tightframe.problem.problem import Problem
 
 #: Wider layers are refused: their D x D scatter matrix would be above 512 MiB.
@@ -185,7 +185,11 @@ class LayerMoments:
         """Return a report a layer; the head's has its own classifier, the others a probe's."""
         reports = {}
         for name, moments in self.moments.items():
-            options: dict[str, Any] = {"targets": targets, "missing": "leave_out"}
+            # A layer's probe has a bias, whether the network's head has one or not.
+            kind = HeadKind(moments.counts.cpu().numpy(), head.bias is not None)
+            options: dict[str, Any] = {"missing": "leave_out"}
+            if targets is not None:
+                options["targets"] = kind.pick(targets)
             if name == head.name:
                 weight, bias = head.weight, head.bias
                 options["problem"] = problem
@@ -195,7 +199,7 @@ class LayerMoments:
                 weight, bias = least_squares_classifier(moments)
             report = CollapseReport.measure(moments, weight, bias, **options)
             shares: dict[str, Any] = {} if mismatch is None else mismatch.shares(name)
-            reports[name] = replace(report, numbers=report.numbers | shares)
+            reports[name] = replace(report, numbers=report.numbers | shares, head=kind)
         return reports
 
 

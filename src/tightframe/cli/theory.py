@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from tightframe.changes import FEW_GROUPS
 from tightframe.changes import thresholds as find_thresholds
 from tightframe.cli.console import (
     print_solution,
@@ -107,6 +109,12 @@ def thresholds(*, ranks: bool, json: bool, **problem: Any) -> None:
     decays = ("weight_decay", "feature_decay")
     given = all(problem[name] is not None for name in decays)
     asked = Problem(**(problem | {n: 1.0 for n in decays if problem[n] is None}))
+    if len(asked.groups) > FEW_GROUPS:
+        print(
+            f"tightframe: following the states of {len(asked.groups)} groups, which can take "
+            "minutes",
+            file=sys.stderr,
+        )
     result = find_thresholds(asked)
     if not given:
         result = result.without_decays()

@@ -195,8 +195,8 @@ class FixedFrame(FixedHead):
     ----------
     geometry : Solution or Geometry
         Whose classifier is taken: of a `Solution` for imbalanced counts, of
-        `tightframe.seli`, or a measured one. Its Gram matrix is factored, so the weight is fixed
-        up to the rotation that ``seed`` chooses.
+        `tightframe.seli` (for the head's kind of bias), or a measured one. Its Gram matrix is
+        factored, so the weight is fixed up to the rotation that ``seed`` chooses.
     in_features : int
         Width d of the features, at least the rank of the classifier.
     bias : bool

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from tightframe.geometry.blocks import Array
-from tightframe.landscape.curvature import NULL_TOLERANCE, Objective, operator, smallest_eigenpair
+from tightframe.landscape.curvature import NULL_TOLERANCE, Objective, smallest_eigenpair
 from tightframe.landscape.point import Point
+from tightframe.landscape.symmetry import hessian_across, unsettled
 from tightframe.theory.certificate import Certificate, certify
+
+#: Values of F that differ by less than this share are equal up to rounding.
+ROUNDING = 1e-14
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +31,8 @@ class Direction:
         eigenvector.
     kind : {"explicit", "eigenvector"}
         The formula of docs/theory.md section 4, or (where no unit vector a has ``W a = 0`` and
-        ``a^T H = 0``) the eigenvector of the Hessian's smallest eigenvalue.
+        ``a^T H = 0``) the eigenvector of the Hessian's smallest eigenvalue across the symmetries
+        of F (see `CriticalPoint`), scaled to unit length.
     """
 
     step: Point
@@ -42,10 +47,13 @@ class CriticalPoint:
 
     Attributes
     ----------
-    verdict : {"global minimum", "strict saddle", "not critical", "undecided"}
-        ``"undecided"``: critical, not shown to be global, and no direction of negative curvature.
-        That happens only for d < K (see `tightframe.landscape.landscape`), where local minima may
-        exist.
+    verdict : {"global minimum", "local minimum", "strict saddle", "not critical", "undecided"}
+        Curvature is judged across the symmetries of F, the rotations of the features and a constant
+        in a free bias, along which it is zero. ``"strict saddle"``: `curvature` is negative by more
+        than its error, and F falls along an eigenvector. ``"local minimum"``: it is positive by
+        more than its error, and nothing shows the point to be global. ``"undecided"``: neither,
+        where F is flat in a further direction. In exact arithmetic both happen only for d < K (see
+        `tightframe.landscape.landscape`).
     objective : float
         F at the point (nats for cross-entropy).
     gradient_norm : float
@@ -63,6 +71,13 @@ class CriticalPoint:
         F at this point and a lower bound of the global minimum, for a global minimum only.
     direction : Direction or None
         The direction of negative curvature of a strict saddle.
+    curvature : float or None
+        What the verdict rests on where the gradient does not decide it: the smallest eigenvalue of
+        the Hessian across the symmetries (at most twice lambda is told of it), or the curvature
+        along the explicit direction; W and V rescaled so that both decays are lambda.
+    curvature_error : float or None
+        What rounding, the eigenvector's residual and the gradient that is left may add to it: of
+        the last, how the curvature changes over one Newton step.
     """
 
     verdict: str
@@ -74,6 +89,8 @@ class CriticalPoint:
     rank: int
     certificate: Certificate | None
     direction: Direction | None
+    curvature: float | None
+    curvature_error: float | None
 
     @property
     def gap(self) -> float | None:
@@ -81,12 +98,22 @@ class CriticalPoint:
         return None if self.certificate is None else self.certificate.gap
 
 
+@dataclass(frozen=True, eq=False)
+class _Bend:
+    """The least curvature that is known at a point, along a rescaled unit vector."""
+
+    vector: Array
+    value: float
+    error: float  # of rounding and of the eigenvector, at this very point
+    explicit: bool
+
+
 def classify(landscape: Objective, x: Array, tol: float, seed: int) -> CriticalPoint:
     """Tell what kind of point a flat vector is, see `Landscape.critical_point`."""
     stationarity = landscape.stationarity(x)
     norm = float(np.linalg.norm(landscape.residual(x), 2))
     value = landscape.value(x)
-    certificate = direction = None
+    certificate = direction = curvature = error = None
     if stationarity > tol:
         verdict = "not critical"
     elif norm <= landscape.decay * (1 + tol):
@@ -96,8 +123,18 @@ def classify(landscape: Objective, x: Array, tol: float, seed: int) -> CriticalP
         wide = landscape.problem.replace(dim=None)
         certificate = Certificate(value, certify(wide, w @ v / landscape.root, b).dual)
     else:
-        direction = escape(landscape, x, seed)
-        verdict = "undecided" if direction is None else "strict saddle"
+        bend = _least_bend(landscape, x, seed)
+        curvature, error = bend.value, bend.error
+        if abs(curvature) > error:
+            error += unsettled(landscape, x, bend.vector, curvature)
+        verdict = "undecided"
+        if curvature - error > 0:
+            verdict = "local minimum"
+        elif curvature + error < 0:
+            found = _direction(landscape, x, bend)
+            # The explicit direction has a proof, an eigenvector has numbers only.
+            if bend.explicit or _falls(landscape, x, found):
+                verdict, direction = "strict saddle", found
     return CriticalPoint(
         verdict=verdict,
         objective=value,
@@ -108,28 +145,60 @@ def classify(landscape: Objective, x: Array, tol: float, seed: int) -> CriticalP
         rank=landscape.rank(x),
         certificate=certificate,
         direction=direction,
+        curvature=curvature,
+        curvature_error=error,
     )
 
 
 def escape(landscape: Objective, x: Array, seed: int) -> Direction | None:
     """Return a direction of negative curvature, see `Landscape.descent_direction`."""
-    left, values, right = np.linalg.svd(landscape.residual(x))
-    if values[0] <= landscape.decay:
+    if np.linalg.norm(landscape.residual(x), 2) <= landscape.decay:
         return None
-    a = _null_direction(landscape, x)
+    bend = _least_bend(landscape, x, seed)
+    return _direction(landscape, x, bend) if bend.value + bend.error < 0 else None
+
+
+def follow(landscape: Objective, x: Array, direction: Direction) -> Array:
+    """Return the best point along a direction, either way, at lengths in a geometric sequence."""
+    step = landscape.enter(direction.step)
+    lengths = 4.0 ** np.arange(-12, 8)
+    return min((x + t * step for t in np.r_[lengths, -lengths]), key=landscape.value)
+
+
+def _falls(landscape: Objective, x: Array, direction: Direction) -> bool:
+    """Tell whether F falls along a direction by more than it is rounded."""
+    lower = landscape.value(follow(landscape, x, direction))
+    return lower < landscape.value(x) * (1 - ROUNDING)
+
+
+def _least_bend(landscape: Objective, x: Array, seed: int) -> _Bend:
+    """Return the explicit direction's curvature where there is one, else the least across."""
+    left, values, right = np.linalg.svd(landscape.residual(x))
+    a = _null_direction(landscape, x) if values[0] > landscape.decay else None
     if a is None:
-        pair = smallest_eigenpair(operator(landscape, x), seed=seed)
-        if pair.value + pair.error >= 0:
-            return None
-        return Direction(landscape.point(pair.vector), pair.value, None, "eigenvector")
-    step = landscape.join(
-        landscape.c * np.outer(left[:, 0], a),
-        -np.outer(a, right[0]) / landscape.c,
-        np.zeros(landscape.problem.num_classes),
-    )
+        pair = smallest_eigenpair(hessian_across(landscape, x), seed=seed)
+        return _Bend(pair.vector, pair.value, pair.error, explicit=False)
+    vector = landscape.join(
+        np.outer(left[:, 0], a), -np.outer(a, right[0]), np.zeros(landscape.problem.num_classes)
+    ) / np.sqrt(2)
+    tilt = landscape.tilt
+    value = float((tilt * vector) @ landscape.product(x)(tilt * vector))
+    # The value is a difference of these two.
+    rounding = np.finfo(float).eps * len(x) * (float(values[0]) + landscape.decay)
+    return _Bend(vector, value, rounding, explicit=True)
+
+
+def _direction(landscape: Objective, x: Array, bend: _Bend) -> Direction:
+    """Return the displacement of a bend, with the lengths that `Direction` promises."""
+    step = landscape.tilt * bend.vector
+    step = step * (np.sqrt(2) if bend.explicit else 1 / np.linalg.norm(step))
     curvature = float(step @ landscape.product(x)(step))
-    predicted = -2 * (float(values[0]) - landscape.decay)
-    return Direction(landscape.point(step), curvature, predicted, "explicit")
+    predicted = None
+    if bend.explicit:
+        norm = float(np.linalg.norm(landscape.residual(x), 2))
+        predicted = -2 * (norm - landscape.decay)
+    kind = "explicit" if bend.explicit else "eigenvector"
+    return Direction(landscape.point(step), curvature, predicted, kind)
 
 
 def _null_direction(landscape: Objective, x: Array) -> Array | None:

@@ -20,6 +20,9 @@ DENSE_SIZE = 600
 #: A singular value of a point below this share of its largest counts as zero.
 NULL_TOLERANCE = 1e-7
 
+#: An eigenvalue of a Hessian below this share of its largest is one of a flat direction.
+FLAT = 1e-11
+
 
 class Smooth(Protocol):
     """What local minimisation needs of a function."""
@@ -170,6 +173,30 @@ def smallest_eigenpair(operator: LinearOperator, *, seed: int = 0) -> Eigenpair:
     value = float(vector @ product)
     residual = float(np.linalg.norm(product - value * vector))
     return Eigenpair(value, vector, residual + np.finfo(float).eps * rows * norm)
+
+
+def newton_step(operator: LinearOperator, slope: Array, dense_size: int, accuracy: float) -> Array:
+    """Return the least d with ``A d = slope``; A is singular: rotations of features cost nothing.
+
+    Parameters
+    ----------
+    operator : LinearOperator
+        A, symmetric.
+    slope : ndarray, shape (n,)
+    dense_size : int
+        Up to so many unknowns A is written out.
+    accuracy : float
+        Relative, of the iteration above.
+    """
+    from scipy.sparse.linalg import minres
+
+    if len(slope) > dense_size:
+        step: Array = minres(operator, slope, rtol=accuracy, maxiter=5 * len(slope))[0]
+        return step
+    values, vectors = np.linalg.eigh(dense(operator))
+    kept = np.abs(values) > FLAT * np.abs(values).max()
+    part: Array = vectors[:, kept] @ ((vectors[:, kept].T @ slope) / values[kept])
+    return part
 
 
 def _lanczos(operator: LinearOperator, seed: int) -> tuple[Array, float]:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tightframe.checks import is_whole, require_positive_fields
 from tightframe.geometry.blocks import Array
-from tightframe.landscape.critical import CriticalPoint, Direction, classify
-from tightframe.landscape.curvature import DENSE_SIZE, Objective, Smooth, dense
+from tightframe.landscape.critical import ROUNDING, CriticalPoint, classify, follow
+from tightframe.landscape.curvature import DENSE_SIZE, Objective, Smooth, newton_step
 from tightframe.landscape.point import Point
 from tightframe.problem.problem import Problem
 from tightframe.solve import NotConvergedWarning
 from tightframe.theory.certificate import Certificate
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator
 
 
 @dataclass(frozen=True)
@@ -119,9 +122,9 @@ def follow_down(
     stages = [classify(f, x, tol, seed)]
     while stages[-1].verdict in ("strict saddle", "not critical") and len(stages) <= allowed:
         last = stages[-1]
-        moved = x if last.direction is None else _follow(f, x, last.direction)
+        moved = x if last.direction is None else follow(f, x, last.direction)
         new = minimise(f, moved, options)
-        if f.value(new) > last.objective * (1 + 1e-14):
+        if f.value(new) > last.objective * (1 + ROUNDING):
             break  # too shallow for float64
         x = new
         stages.append(classify(f, x, tol, seed))
@@ -202,13 +205,6 @@ def _cells(problem: Problem, keep: Iterable[int]) -> Array:
     return np.column_stack(columns)
 
 
-def _follow(landscape: Objective, x: Array, direction: Direction) -> Array:
-    """Return the best point along a direction, either way, at lengths in a geometric sequence."""
-    step = landscape.enter(direction.step)
-    lengths = 4.0 ** np.arange(-12, 8)
-    return min((x + t * step for t in np.r_[lengths, -lengths]), key=landscape.value)
-
-
 def minimise(f: Smooth, x: Array, options: DescentOptions) -> Array:
     """Minimise locally: SciPy's trust-region Newton-CG, then Newton steps."""
     from scipy.optimize import minimize
@@ -237,12 +233,22 @@ def minimise(f: Smooth, x: Array, options: DescentOptions) -> Array:
         norm = float(np.linalg.norm(slope))
         if norm <= options.accuracy * f.decay:
             break
-        trial = y - _solve(f, y, slope, options)
+        trial = y - newton_step(_rescaled(f, y), slope, options.dense_size, 1e-10)
         trial_slope = slope_at(trial)
         if not np.linalg.norm(trial_slope) < 0.9 * norm:
             break
         y, slope = trial, trial_slope
     return np.asarray(tilt * y, dtype=np.float64)
+
+
+def _rescaled(f: Smooth, y: Array) -> LinearOperator:
+    """Return the Hessian in rescaled coordinates."""
+    from scipy.sparse.linalg import LinearOperator
+
+    product = f.product(f.tilt * y)
+    return LinearOperator(
+        (len(y), len(y)), matvec=lambda d: f.tilt * product(f.tilt * np.ravel(d)), dtype=np.float64
+    )
 
 
 def _product_at_last_point(f: Smooth) -> Callable[[Any, Any], Any]:
@@ -256,20 +262,3 @@ def _product_at_last_point(f: Smooth) -> Callable[[Any, Any], Any]:
         return product
 
     return hessp
-
-
-def _solve(f: Smooth, y: Array, slope: Array, options: DescentOptions) -> Array:
-    """Return the least Newton step: rotations of the features cost nothing, so H is singular."""
-    from scipy.sparse.linalg import LinearOperator, minres
-
-    size, product = len(y), f.product(f.tilt * y)
-    operator = LinearOperator(
-        (size, size), matvec=lambda d: f.tilt * product(f.tilt * np.ravel(d)), dtype=np.float64
-    )
-    if size > options.dense_size:
-        step: Array = minres(operator, slope, rtol=1e-10, maxiter=5 * size)[0]
-        return step
-    values, vectors = np.linalg.eigh(dense(operator))
-    kept = np.abs(values) > 1e-11 * np.abs(values).max()
-    part: Array = vectors[:, kept] @ ((vectors[:, kept].T @ slope) / values[kept])
-    return part

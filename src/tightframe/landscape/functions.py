@@ -78,7 +78,7 @@ def critical_point(
     tol: float = 1e-6,
     seed: int = 0,
 ) -> CriticalPoint:
-    """Tell global minimum, strict saddle and non-critical point apart.
+    """Tell global minimum, local minimum, strict saddle and non-critical point apart.
 
     As `Landscape.critical_point`; the point as in `gradient`.
     """

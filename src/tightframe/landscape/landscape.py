@@ -24,7 +24,8 @@ that is not global as soon as d >= K. Proof: at a critical point ``weight_decay 
 feature_decay V V^T``, so that W and V have the same null directions a, and ``W = c U S R^T``,
 ``V = R S Q^T / c`` with ``U^T G = -lambda Q^T``; without a null direction d = K and U is square,
 so ``G = -lambda U Q^T`` and ``||G||_op = lambda``. For cross-entropy (``1^T G = 0 = 1^T U``) and
-for MSE with a free bias (``G D^{1/2} 1 = 0``) the same argument serves d = K - 1.
+for MSE with a free bias (``G D^{1/2} 1 = 0``) the same argument serves d = K - 1. Narrower
+problems may have local minima; there the Hessian tells, see `tightframe.landscape.symmetry`.
 """
 
 from __future__ import annotations
@@ -155,7 +156,7 @@ class Landscape:
         return operator(self._f, self._enter(point), with_residual=False)
 
     def critical_point(self, point: Point, *, tol: float = 1e-6, seed: int = 0) -> CriticalPoint:
-        """Tell global minimum, strict saddle and non-critical point apart.
+        """Tell global minimum, local minimum, strict saddle and non-critical point apart.
 
         Parameters
         ----------
@@ -184,7 +185,8 @@ class Landscape:
 
         has curvature ``-2 (||G||_op - lambda)`` (docs/theory.md section 4), at critical and other
         points. Where no such a exists, the result is the unit eigenvector of the Hessian's smallest
-        eigenvalue and its ``kind`` says so. If ``||G||_op <= lambda`` the Hessian is positive
+        eigenvalue across the symmetries of F (see `CriticalPoint`), if that is negative by more
+        than its error, and its ``kind`` says so. If ``||G||_op <= lambda`` the Hessian is positive
         semi-definite and there is no such direction.
 
         Parameters
@@ -246,8 +248,8 @@ class Landscape:
         Returns
         -------
         Descent
-            Not converged, after a `NotConvergedWarning`, if it ended elsewhere: an undecided point
-            of a narrow problem, or too few stages.
+            Not converged, after a `NotConvergedWarning`, if it ended elsewhere: a local minimum or
+            an undecided point of a narrow problem, or too few stages.
 
         Raises
         ------

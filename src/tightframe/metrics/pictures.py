@@ -35,6 +35,8 @@ class Report(Protocol):
     @property
     def missing(self) -> tuple[int, ...]: ...  # noqa: D102
     @property
+    def notes(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
     def rows(self) -> Sequence[Row]: ...  # noqa: D102
     @property
     def logits(self) -> NDArray[np.float64]: ...  # noqa: D102
@@ -68,12 +70,12 @@ def rows_of(report: Report) -> Table:
         target if metric in ("nc2", "nc3") else tuple(part.split()[:2])
         for metric, part, target, _ in rows
     ]
-    missing = list(report.missing)
+    notes = [f"{describe_classes(list(report.missing))} without samples"] if report.missing else []
     return Table(
         f"Neural collapse: {report.num_samples} samples, {len(report.counts)} classes",
         ["metric", "part", "target", Column("value", align="right", format=".6g")],
         [list(row) for row in rows],
-        note=f"{describe_classes(missing)} without samples" if missing else "",
+        note=" ".join([*notes, *report.notes]),
         sections=[i for i in range(1, len(about)) if about[i] != about[i - 1]],
     )
 

@@ -37,9 +37,9 @@ from tightframe.metrics.snapshot import Snapshot
 from tightframe.metrics.source import Source, Vectors
 from tightframe.metrics.targets import (
     TARGET_PARTS,
+    HeadKind,
     Target,
     as_target,
-    target_list,
     target_name,
 )
 from tightframe.problem.problem import Problem, with_loss_terms
@@ -98,6 +98,8 @@ class CollapseReport:
         All those metrics by key.
     missing : tuple of int
         Classes without samples.
+    head : HeadKind
+        Counts, and whether the network's head has a bias.
     """
 
     num_samples: int
@@ -106,6 +108,7 @@ class CollapseReport:
     missing: tuple[int, ...]
     _dense: tuple[Geometry, Tensor] | None = field(repr=False)  # with the bias
     _later: _Later = field(repr=False)
+    head: HeadKind = field(repr=False)
 
     if TYPE_CHECKING:
 
@@ -152,7 +155,8 @@ class CollapseReport:
             partial product, see `layer_metrics`.
         targets : target or iterable of targets, optional
             What NC2 and NC3 are compared with, see `nc2`: by default the simplex ETF and the
-            orthogonal frame.
+            orthogonal frame. Also ``"seli"``, the limit of small decays for these counts and for a
+            head with or without bias, whichever this is; `notes` says which.
         problem : Problem, optional
             For `certificate_gap`.
         lower_bound : float, optional
@@ -375,6 +379,11 @@ class CollapseReport:
         return self._later.group_angles
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Which SELI geometry the head is compared with and why, in words, if with one at all."""
+        return tuple(filter(None, map(self.head.remark, self._later.targets)))
+
+    @property
     def layers(self) -> dict[str, list[LayerMetrics]]:
         """NC2 and NC3 of every partial product by target name; empty without ``weights``."""
         return self._later.layers
@@ -395,6 +404,7 @@ class CollapseReport:
             parts = {part: getattr(self.geometry, part) for part in PARTS}
             out["geometry"] = {"name": self.geometry.name, **parts}
         out["metrics"] = [row._asdict() for row in self.rows]
+        out["notes"] = self.notes
         return {name: _json(value) for name, value in out.items()}
 
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
@@ -601,7 +611,8 @@ def _measure(
     own = usable(moments, "report")
     if targets is None:
         targets = ["etf", "orthogonal_frame"]
-    given = target_list(targets)
+    kind = HeadKind(moments.counts.cpu().numpy(), with_bias)
+    given = kind.pick(targets)
     goals = [as_target(target, k, "targets") for target in given]
     layers = None if weights is None else layer_list(moments, weights)
     if layers is not None and missing:
@@ -643,6 +654,7 @@ def _measure(
             weights=None if layers is None else [layer.clone() for layer in layers],
             given=given,
         ),
+        head=kind,
     )
 
 

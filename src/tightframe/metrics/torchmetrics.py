@@ -21,7 +21,7 @@ from tightframe.metrics.plain import plain_tensors
 from tightframe.metrics.readings import describe_classes
 from tightframe.metrics.registry import METRICS, Descriptor, about_classifier
 from tightframe.metrics.source import Source
-from tightframe.metrics.targets import Target, as_target
+from tightframe.metrics.targets import HeadKind, Target, as_target
 
 #: State tensors of the metric.
 _STATES = Moments._fields
@@ -155,7 +155,9 @@ class CollapseMetric(Metric):
             "nonfinite": nonfinite,
         }
         self._gathered = self._empty()
-        if isinstance(as_target(target, num_classes), str) and centered:
+        # SELI is known when all counts are, from a classifier on that has a bias or none.
+        late = isinstance(target, str) and target == "seli" and classifier is not None
+        if not late and isinstance(as_target(target, num_classes), str) and centered:
             raise ValueError(
                 f"target: got {target!r}, of which there is none for centred means; "
                 "give centered=False"
@@ -206,7 +208,8 @@ class CollapseMetric(Metric):
         # A shell of its own: the tensors may be shared with another metric that went on.
         moments = self._empty().adopt(self._gathered.tensors())
         given = self._classifier[0]
-        head = None if given is None else classifier(moments, *_weight_and_bias(given))
+        layer = None if given is None else _weight_and_bias(given)
+        head = None if layer is None else classifier(moments, *layer)
         names = self._names(head is not None)
         present = moments.num_classes - len(moments.missing)
         if present < 2:
@@ -224,7 +227,8 @@ class CollapseMetric(Metric):
                 warnings.filterwarnings("ignore", ".* without samples and left out", RuntimeWarning)
                 own = usable(moments, "CollapseMetric")
                 weight, bias = head or (None, None)
-                source = Source(moments, own, weight, bias, ranked=False)
+                has_bias = layer is not None and layer[1] is not None
+                source = Source(moments, own, weight, bias, with_bias=has_bias, ranked=False)
                 values = {name: self._value(source, *names[name]) for name in names}
         device = self.device
         dtype = torch.float64 if float64_device(device) == device else torch.float32
@@ -251,7 +255,8 @@ class CollapseMetric(Metric):
 
     def _value(self, source: Source, metric: Descriptor, part: str) -> float:
         if metric.fan == "target":
-            target = as_target(self._target, source.moments.num_classes)
+            kind = HeadKind(source.moments.counts.cpu().numpy(), source.with_bias)
+            target = as_target(self._target, source.moments.num_classes, head=kind)
             return float(metric.measure(source, part, target))
         return float(metric.measure(source.vectors.directed(part) if part else source))
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.geometry.dense import Geometry, orthogonal_frame, seli, simplex_etf
+from tightframe.geometry.dense import Geometry, orthogonal_frame, seli_of_head, simplex_etf
 from tightframe.metrics import ClassMoments, CollapseReport
 from tightframe.problem.problem import Problem
 from tightframe.runs.verdicts import Verdict, group_verdicts
@@ -55,6 +55,7 @@ class Measurement:
         report["distances"] = {
             target.name: self.report.distances(target) for target in self.targets
         }
+        report["notes"] = [*filter(None, map(self.report.head.remark, self.targets))]
         if self.solution is not None and self.certificate is not None:
             report["prediction"] = self.solution.to_dict()
             report["certificate"] = {
@@ -77,7 +78,8 @@ def measure(arrays: Mapping[str, NDArray[Any]], **decays: Any) -> Measurement:
         optionally ``bias`` (K,). Others are ignored.
     **decays
         Keyword arguments of `Problem` except ``counts`` and ``dim``, which the data give. Without
-        any, the metrics are compared with the ETF, the orthogonal frame and SELI only.
+        any, the metrics are compared with the ETF, the orthogonal frame and SELI only, that
+        of a free bias if there is a ``bias``.
 
     Raises
     ------
@@ -101,7 +103,8 @@ def measure(arrays: Mapping[str, NDArray[Any]], **decays: Any) -> Measurement:
     bias = np.asarray(arrays["bias"]) if "bias" in arrays else None
     moments = ClassMoments(len(weight)).update(features, labels)
     report = CollapseReport.measure(moments, weight, bias, features=features)
-    frames = (simplex_etf(len(weight)), orthogonal_frame(len(weight)), seli(report.counts))
+    limit = seli_of_head(report.counts, bias is not None)
+    frames = (simplex_etf(len(weight)), orthogonal_frame(len(weight)), limit)
     if not decays:
         return Measurement(report, frames, None, None, None, [])
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tightframe.changes import thresholds
+from tightframe.changes import FEW_GROUPS, thresholds
 from tightframe.figures.style import margin_kind
 from tightframe.figures.table import Column, Table, format_number
 from tightframe.geometry.dense import PARTS, Geometry
@@ -23,9 +23,6 @@ from tightframe.theory.thresholds import thresholds as closed_forms
 
 if TYPE_CHECKING:
     from tightframe.metrics import CollapseReport
-
-#: Of more groups the closed forms are shown alone: to follow all states takes long.
-MAX_FOLLOWED = 30
 
 #: What classes do that change to a state; a closed form does not tell merging from vanishing.
 _STATE_VERBS = {"": "collapses", MERGED: "merges", LOST: "lost", VANISHED: "vanishes"}
@@ -142,14 +139,15 @@ def leading_table(report: CollapseReport, named_by: str = "label") -> Table:
 def distance_table(report: CollapseReport, targets: Iterable[Geometry]) -> Table:
     """Return how far the measured geometry is from others, part by part, as a table."""
     parts = [Column(PART_NAMES[part], align="right", format=".4f") for part in PARTS]
-    rows = []
+    rows, notes = [], []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a zero matrix has no distance
         for target in targets:
             distances = report.distances(target)
             rows.append([target.name, *(distances[part] for part in PARTS)])
-    title = "Normalised Frobenius distance (0 to 2)"
-    return Table(title, ["distance to", *parts], rows, missing="-")
+            notes.append(report.head.remark(target))
+    title, note = "Normalised Frobenius distance (0 to 2)", " ".join(filter(None, notes))
+    return Table(title, ["distance to", *parts], rows, missing="-", note=note)
 
 
 def group_rows(setting: SettingRecord) -> list[dict[str, Any]]:
@@ -341,7 +339,7 @@ def setting_thresholds(setting: SettingRecord) -> Thresholds | None:
     if setting.problem is None:
         return None
     try:
-        few = len(setting.problem.groups) <= MAX_FOLLOWED
+        few = len(setting.problem.groups) <= FEW_GROUPS
         return (thresholds if few else closed_forms)(setting.problem)
     except ValueError:
         return None

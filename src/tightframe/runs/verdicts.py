@@ -15,7 +15,7 @@ from tightframe.geometry.blocks import Array
 from tightframe.geometry.dense import (
     normalized_distance,
     orthogonal_frame,
-    seli,
+    seli_of_head,
     simplex_etf,
 )
 from tightframe.geometry.states import (
@@ -155,7 +155,7 @@ def group_verdicts(
     own_bias = np.zeros(len(scores)) if bias is None else np.asarray(bias, dtype=np.float64)
     states = measured_states(problem, scores - own_bias[:, None], own_bias)
     aim = solution.logits if bias is not None else solution.logits + solution.bias[:, None]
-    distances = _distances(problem, aim, scores - own_bias[:, None])
+    distances = _distances(problem, aim, scores - own_bias[:, None], bias is not None)
     expected = group_margins(problem, solution.logits + solution.bias[:, None])
     found = group_margins(problem, scores)
     predicted = solution.states
@@ -191,11 +191,15 @@ def group_verdicts(
     return verdicts
 
 
-def _distances(problem: Problem, aim: Array, measured: Array) -> dict[str, float]:
-    """Return the normalised distances of the logits to the prediction and to every known frame."""
+def _distances(problem: Problem, aim: Array, measured: Array, apart: bool) -> dict[str, float]:
+    """Return the normalised distances of the logits to the prediction and to every known frame.
+
+    ``apart``: the head has a bias, which is not in the logits. SELI's logits with a free bias are
+    those without one once that bias is in them.
+    """
     k = problem.num_classes
     frames = {"prediction": aim}
-    for frame in (simplex_etf(k), orthogonal_frame(k), seli(problem.compact_counts)):
+    for frame in (simplex_etf(k), orthogonal_frame(k), seli_of_head(problem.compact_counts, apart)):
         frames[frame.name] = frame.logits
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of zero matrices: NaN, left out

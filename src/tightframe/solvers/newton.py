@@ -500,7 +500,8 @@ def _newton(
     value = f.value(x)
     model = f.model(x)
     reached = float(np.linalg.norm(model.gradient / model.weights))
-    radius = min(radius, math.sqrt(2 * value), f.options.first_radius * reached)
+    longest = math.sqrt(2 * value)
+    radius = min(radius, longest, f.options.first_radius * reached)
     if not math.isfinite(radius):
         return x, 0, math.inf, math.inf
     solve = _direct_step if len(x) <= f.options.max_dense_unknowns else _truncated_step
@@ -523,6 +524,10 @@ def _newton(
             before, after = model.gradient, new_model.gradient
             smaller = np.linalg.norm(after / model.weights) < np.linalg.norm(before / model.weights)
             ratio = 1.0 if smaller else -1.0
+            if not smaller and 0.99 * radius < length and radius < longest:
+                # Cut short along a soft direction, the gradient may well grow.
+                radius = min(8 * radius, longest)
+                continue
         else:
             ratio = (value - new) / predicted
         if ratio < 0.25:

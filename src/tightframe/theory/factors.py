@@ -112,6 +112,23 @@ def grouped_geometry(problem: Problem, blocks: BlockMatrix) -> GroupedGeometry:
         axes = np.zeros((p.num_groups, p.num_groups))
         means = GroupedMatrix(groups, lengths / p.counts / ratio, axes)
         return GroupedGeometry("predicted", classifier, means, logits)
+    return balanced_geometry(blocks, ratio, "predicted")
+
+
+def balanced_geometry(blocks: BlockMatrix, ratio: float, name: str) -> GroupedGeometry:
+    """Return the geometry of `balanced_factors` of one layer in compact form.
+
+    Parameters
+    ----------
+    blocks : BlockMatrix
+        Mean logits without bias. Classes without samples get a mean of zero.
+    ratio : float
+        ``sqrt(feature_decay / weight_decay)``.
+    name : str
+    """
+    p = blocks.partition
+    groups = p.class_groups
+    logits = GroupedMatrix(groups, blocks.within, blocks.mean - np.diag(blocks.within / p.sizes))
     left, values, right = blocks.decomposition
     values = without_rounding(values)
     # Sqrt of Sigma goes to either side; the ratio of the decays shares it out.
@@ -119,12 +136,13 @@ def grouped_geometry(problem: Problem, blocks: BlockMatrix) -> GroupedGeometry:
     root = np.sqrt(p.sizes)
 
     def gram(frame: Array, inner: Array, scale: Array) -> GroupedMatrix:
-        mean = (frame * values) @ frame.T / np.outer(root * scale, root * scale)
-        inner = inner / scale**2
+        share = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
+        mean = (frame * values) @ frame.T * np.outer(share / root, share / root)
+        inner = inner * share**2
         return GroupedMatrix(groups, inner, mean - np.diag(inner / p.sizes))
 
     return GroupedGeometry(
-        "predicted",
+        name,
         gram(left, within, np.full(p.num_groups, 1 / np.sqrt(ratio))),
         gram(right.T, within, np.sqrt(p.counts * ratio)),
         logits,

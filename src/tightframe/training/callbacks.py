@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tightframe.capture.hooks import evaluating
-from tightframe.geometry.dense import PARTS, Geometry, seli, simplex_etf
+from tightframe.geometry.dense import PARTS, Geometry, seli_of_head, simplex_etf
 from tightframe.metrics import ClassMoments, CollapseReport, self_duality
 from tightframe.metrics.registry import LEADING
 from tightframe.problem.problem import Problem
@@ -98,7 +98,8 @@ class CollapseCallback(lightning.Callback):
       (`tightframe.metrics.self_duality`; the NC2_W of Dang et al. 2024);
     - ``<part>_to_predicted``, ``<part>_to_etf``, ``<part>_to_seli``: normalised Frobenius distances
       of every part of the geometry to the predicted one, to the simplex ETF and to the SELI
-      geometry of the counts;
+      geometry of the counts, for a head with a bias that of a free bias
+      (`tightframe.geometry.dense.seli_of_head`);
     - ``group<i>_margin``: see `group_margins`, in logit units (nats for cross-entropy).
 
     The history is part of the callback's state in a checkpoint: a resumed run continues it. The
@@ -150,7 +151,8 @@ class CollapseCallback(lightning.Callback):
         self.problem = problem
         self.history: list[Row] = []
         self.final: Measured | None = None
-        goals = (predicted, simplex_etf(problem.num_classes), seli(problem.counts))
+        limit = seli_of_head(problem.compact_counts, problem.bias != "none")
+        goals = (predicted, simplex_etf(problem.num_classes), limit)
         self._targets = dict(zip(TARGETS, goals, strict=True))
         self._train = train
         self._test = test

@@ -12,7 +12,7 @@ from tightframe.advice.prediction import describe
 from tightframe.figures.model import evenly
 from tightframe.figures.style import Ink
 from tightframe.figures.table import Column, Table
-from tightframe.geometry.dense import orthogonal_frame, seli, simplex_etf
+from tightframe.geometry.dense import orthogonal_frame, seli_of_head, simplex_etf
 from tightframe.geometry.states import DISTINCT, STATES
 from tightframe.pages.explore import compute, figures
 from tightframe.pages.explore.figures import Picture, group_names
@@ -241,7 +241,7 @@ def measured_tables(measured: Measured, solution: Solution | None) -> list[Any]:
 
     report = measured.report
     targets = [simplex_etf(len(report.counts)), orthogonal_frame(len(report.counts))]
-    targets.append(seli(report.counts))
+    targets.append(seli_of_head(report.counts, measured.bias is not None))
     sentences: list[Any] = []
     if solution is not None:
         targets.insert(0, solution.geometry)

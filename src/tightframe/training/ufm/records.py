@@ -16,7 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tightframe.geometry.dense import PARTS, Geometry, orthogonal_frame, seli, simplex_etf
+from tightframe.geometry.dense import (
+    PARTS,
+    Geometry,
+    orthogonal_frame,
+    seli_of_head,
+    simplex_etf,
+)
 from tightframe.metrics.moments import EPS, blur
 from tightframe.metrics.variability import between_directions, nc1_along, trace_quotient
 from tightframe.problem.problem import Problem
@@ -74,7 +80,7 @@ class Recorder:
         k = self.problem.num_classes
         frames = {
             "etf": simplex_etf(k),
-            "seli": seli(self.problem.compact_counts),
+            "seli": seli_of_head(self.problem.compact_counts, self.problem.bias != "none"),
             "orthogonal_frame": orthogonal_frame(k),
         }
         nothing = np.full((k, k), np.nan)

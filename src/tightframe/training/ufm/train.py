@@ -15,6 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from tightframe.checks import choice, positive_float, whole_number
+from tightframe.geometry.blocks import BlockMatrix
 from tightframe.geometry.dense import normalized_distance, seli
 from tightframe.metrics.plain import plain_tensors
 from tightframe.problem.counts import CountsLike
@@ -23,7 +24,7 @@ from tightframe.solution import Solution
 from tightframe.solve import solve
 from tightframe.theory.certificate import certify, finite_array
 from tightframe.theory.coverage import coverage
-from tightframe.theory.svm import certify_svm
+from tightframe.theory.svm import certify_svm, least_margin
 from tightframe.training.ufm.descent import (
     NONNEGATIVE,
     Descent,
@@ -328,7 +329,8 @@ def train_ufm(
     - nc1, nc1_quotient: as `tightframe.metrics.nc1` and ``nc1_quotient``, class-weighted; infinite
       if all class means are equal;
     - ``<part>_to_<target>``: `normalized_distance` of the parts of `geometry.PARTS` to
-      "predicted" (the reference's geometry), "etf", "seli", "orthogonal_frame";
+      "predicted" (the reference's geometry), "etf", "seli" (with a bias that of a free bias, see
+      `tightframe.geometry.dense.seli_of_head`), "orthogonal_frame";
     - spectrum_to_predicted, rank: normalised distance of the singular values of ``Z D^{1/2}`` to
       the reference's, and how many are above 1e-3 of the largest;
     - ``group<i>_margin``: see `tightframe.training.group_margins`; groups as ``problem.groups``;
@@ -400,9 +402,9 @@ class SvmDirection(NamedTuple):
     Attributes
     ----------
     distance : float
-        Normalised Frobenius distance to ``I - 11^T/K``, columns weighted by ``sqrt(n_k)``.
+        Normalised Frobenius distance to SELI's logits, columns weighted by ``sqrt(n_k)``.
     margin : float
-        Least margin of a class over another.
+        Least margin of a class over another; with a free bias, with the best one.
     gap : float or None
         Certified relative gap of the logits, scaled to a least margin of one, to the minimum of
         the UFM-SVM; None if the margin is not positive: then they separate nothing.
@@ -413,11 +415,11 @@ class SvmDirection(NamedTuple):
     gap: float | None
 
 
-def svm_direction(counts: CountsLike, logits: ArrayLike) -> SvmDirection:
+def svm_direction(counts: CountsLike, logits: ArrayLike, *, bias: str = "none") -> SvmDirection:
     """Compare the direction of logits with the UFM-SVM's solution, SELI.
 
-    That is where cross-entropy without bias points as the decays vanish, and what descent without
-    decay is compared with (Thrampoulidis et al. 2022, https://arxiv.org/abs/2208.05512).
+    That is where cross-entropy points as the decays vanish, and what descent without decay is
+    compared with (without bias Thrampoulidis et al. 2022, https://arxiv.org/abs/2208.05512).
 
     Parameters
     ----------
@@ -425,6 +427,8 @@ def svm_direction(counts: CountsLike, logits: ArrayLike) -> SvmDirection:
         Samples per class.
     logits : array_like, shape (K, K)
         Mean logits, for example `UFMRun.logits`; column k holds the samples of class k.
+    bias : {"none", "free"}
+        Bias of the head, as for `tightframe.seli`; it is not part of the logits.
 
     Returns
     -------
@@ -437,15 +441,13 @@ def svm_direction(counts: CountsLike, logits: ArrayLike) -> SvmDirection:
         If shapes or values are off.
     """
     problem = Problem(counts, weight_decay=1.0, feature_decay=1.0)  # for its counts only
-    frame = seli(problem.compact_counts).logits
+    frame = seli(problem.compact_counts, bias).logits
     root = np.sqrt(problem.counts)
     z = finite_array("logits", logits, frame.shape)
-    margins = np.diagonal(z) - z
-    np.fill_diagonal(margins, np.inf)
-    margin = float(margins.min())
+    margin = least_margin(BlockMatrix.from_dense(problem, z), bias)
     gap = None
     if margin > 0:
-        certificate = certify_svm(problem.compact_counts, z)
+        certificate = certify_svm(problem.compact_counts, z, bias=bias)
         gap = certificate.gap / certificate.dual if certificate.dual > 0 else math.inf
     return SvmDirection(normalized_distance(z * root, frame * root), margin, gap)
 
