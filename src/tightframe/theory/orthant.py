@@ -20,6 +20,9 @@ from tightframe.geometry.blocks import Array, BlockMatrix
 from tightframe.losses.base import Datafit
 from tightframe.problem.problem import Problem
 
+#: Roundings of a bound's terms, for every class.
+ROUNDINGS = 8
+
 #: Steps allowed to the search for S, and to the ascents over the orthant.
 MAX_STEPS, MAX_ASCENTS = 1000, 200
 
@@ -101,7 +104,11 @@ def orthant_bound(problem: Problem, fit: Datafit, residual: BlockMatrix) -> floa
     p = residual.partition
     reach = orthant_norm(residual.reduced / (p.num_samples * problem.logit_decay))
     residual = residual * (1 / max(reach, 1.0))
-    bound = fit.dual_value(residual)
+    bound, rows = fit.dual_value(residual), residual.row_average
+    # What the rounding of the sums, over classes and their logits, may have added.
+    size = abs(bound) + float(p.shares @ np.abs(np.diagonal(residual.mean)))
+    size += float(p.sizes @ np.abs(p.adjustment * rows))
     if problem.bias == "decayed":
-        bound -= float(p.sizes @ residual.row_average**2) / (2 * problem.bias_decay)
-    return max(bound, 0.0)
+        cost = float(p.sizes @ rows**2) / (2 * problem.bias_decay)
+        bound, size = bound - cost, size + cost
+    return max(bound - ROUNDINGS * p.num_classes * np.finfo(float).eps * size, 0.0)
