@@ -249,9 +249,10 @@ def _in_the_orthant(
     """Add axes until a bound closes; search where there may not be so many, or none closes."""
     problem = case.problem
     multistart.require_few_classes(problem)
-    wide = axes.minimise(problem, max_iterations=max_iterations)
+    budget = Budget() if budget is None else budget
+    wide = axes.minimise(problem, max_iterations=max_iterations, budget=budget)
     if problem.width is None or wide.width <= problem.width:
-        found, search = wide, wide.record(problem, seed)
+        found, search = wide, wide.record(problem, seed, budget.stopped)
     else:
         found, search = narrow_orthant.search(
             problem,

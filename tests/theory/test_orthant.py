@@ -149,6 +149,15 @@ def test_a_width_that_suffices_and_one_that_does_not():
     assert found == pytest.approx(solution.objective, rel=1e-10)
 
 
+def test_a_time_limit_and_progress_end_a_descent():
+    problem = make([1000 - 9 * k for k in range(40)], 1e-4, bias="free")
+    told = []
+    with pytest.warns(tf.NotConvergedWarning, match="early"):
+        solution = tf.solve(problem, progress=lambda *step: told.append(step) or True)
+    assert (solution.status, solution.search.stopped) == ("not_converged", "interrupted")
+    assert told[0][2] == "descent in the orthant"
+
+
 def test_several_layers_are_refused():
     with pytest.raises(ValueError, match="problem: non-negative features with 'cross_entropy'"):
         tf.solve(make("9,5", depth=2))

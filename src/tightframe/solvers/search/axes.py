@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition
 from tightframe.problem.problem import Problem
+from tightframe.solvers.search.budget import Budget
 from tightframe.solvers.search.factors import Factors
 from tightframe.solvers.search.orthant import descend, gradient, point
 from tightframe.solvers.search.record import Candidate, Search
@@ -102,7 +103,7 @@ class Found:
         means[: self.width] = self.right * np.sqrt(decay / (problem.feature_decay * problem.counts))
         return [weights], means
 
-    def record(self, problem: Problem, seed: int) -> Search:
+    def record(self, problem: Problem, seed: int, stopped: str | None) -> Search:
         """Return the record of one descent to a minimum that no further axis lowers."""
         rank = self.blocks(problem)[0].rank
         full = min(problem.loss_object.max_rank(problem.num_classes), self.width)
@@ -114,7 +115,7 @@ class Found:
             winner="full-rank" if rank == full else "low-rank",
             chains=1,
             agreed=1,
-            stopped=None,
+            stopped=stopped,
             converged=self.converged,
             relaxed_bound=self.lower_bound,
         )
@@ -126,7 +127,7 @@ class Found:
         )
 
 
-def minimise(problem: Problem, *, max_iterations: int) -> Found:
+def minimise(problem: Problem, *, max_iterations: int, budget: Budget | None = None) -> Found:
     """Descend to a local minimum that no further axis lowers: the global one, where bounds close.
 
     Parameters
@@ -135,10 +136,16 @@ def minimise(problem: Problem, *, max_iterations: int) -> Found:
         One layer, non-negative features; ``dim`` is not used.
     max_iterations : int
         Quasi-Newton iterations allowed to a descent.
+    budget : Budget, optional
+        Ends the descents early, and hears how far they are.
     """
     f = Factors(problem, problem.num_classes)
-    best = _descended(f, _first_guess(f), max_iterations)
-    for _ in range(MAX_ROUNDS):
+    budget = Budget() if budget is None else budget
+    budget.tell(0, MAX_ROUNDS + 1, "descent in the orthant")
+    best = _descended(f, _first_guess(f), max_iterations, budget)
+    for rounds in range(MAX_ROUNDS):
+        if budget.over():
+            break
         slope = gradient(best.f, best.points)
         lengths, axes = steepest_axes(slope / f.decay)
         steep = lengths > 1 + STEEP
@@ -146,7 +153,8 @@ def minimise(problem: Problem, *, max_iterations: int) -> Found:
             break
         steepest = axes[steep][np.argsort(-lengths[steep])]
         wider = _with_axes(best.f, best.points, slope, steepest)
-        following = _descended(*wider, max_iterations)
+        budget.tell(rounds + 1, MAX_ROUNDS + 1, f"descent with {wider[0].width} axes")
+        following = _descended(*wider, max_iterations, budget)
         gain = best.value - following.value
         if best.converged and gain < LEAST_GAIN * best.value:
             break
@@ -164,8 +172,8 @@ class _Descended(NamedTuple):
     converged: bool
 
 
-def _descended(f: Factors, points: Array, max_iterations: int) -> _Descended:
-    points, converged = descend(f, points, max_iterations)
+def _descended(f: Factors, points: Array, max_iterations: int, budget: Budget) -> _Descended:
+    points, converged = descend(f, points, max_iterations, budget)
     f, points = _without_spare_axes(f, points)
     return _Descended(f, points, float(f(points)[0][0]), converged)
 

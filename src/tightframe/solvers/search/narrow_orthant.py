@@ -56,7 +56,7 @@ def search(
     best = field.best
     entries, converged = [], True
     if best is not None:
-        points, converged = descend(plain, f.leave(best.point), max_iterations)
+        points, converged = descend(plain, f.leave(best.point), max_iterations, budget)
         result = found(plain, points, converged).renamed(places)
         z = BlockMatrix.from_dense(problem, result.left @ result.right / np.sqrt(problem.counts))
         near = np.abs(np.array(field.endings) - result.objective)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.geometry.blocks import Array
+from tightframe.solvers.search.budget import Budget
 from tightframe.solvers.search.factors import Classes, Factors
 
 #: Descents from a point: where Newton steps get stuck, quasi-Newton ones lead on.
@@ -68,12 +69,12 @@ def point(f: Factors, u: Array, v: Array, bias: Array) -> Array:
     return f.from_classes(Classes(u[None], means[None], bias[None], np.zeros((1, 0))))
 
 
-def descend(f: Factors, points: Array, max_iterations: int) -> tuple[Array, bool]:
+def descend(f: Factors, points: Array, max_iterations: int, budget: Budget) -> tuple[Array, bool]:
     """Descend from a point (1, P) of `Factors` within the orthant; tell whether that converged."""
     from scipy.optimize import minimize
 
     own = _means(f)
-    bounds: Any = np.full((points.shape[1], 2), np.inf)
+    bounds = np.full((points.shape[1], 2), np.inf)
     bounds[:, 0] *= -1
     bounds[own, 0] = 0.0
 
@@ -81,20 +82,23 @@ def descend(f: Factors, points: Array, max_iterations: int) -> tuple[Array, bool
         values, gradients = f(x[None])
         return float(values[0]), gradients[0]
 
-    options: Any = QUASI_NEWTON | {"maxiter": max_iterations, "maxfun": 2 * max_iterations}
+    def stop(_: Any) -> None:
+        if budget.over():
+            raise StopIteration
+
+    rest: Any = {"method": "L-BFGS-B", "bounds": bounds, "callback": stop}
+    rest["options"] = QUASI_NEWTON | {"maxiter": max_iterations, "maxfun": 2 * max_iterations}
     best, least = points, np.inf
     for _ in range(MAX_DESCENTS):
         points[:, own] = np.minimum(points[:, own], bounds[own, 1])
-        end = minimize(
-            function, points[0], jac=True, method="L-BFGS-B", bounds=bounds, options=options
-        )
-        points, left = polish(f, end.x[None], bounds[own, 1] > 0)
+        end = minimize(function, points[0], jac=True, **rest)
+        points, left = polish(f, end.x[None], bounds[own, 1] > 0, budget)
         value = float(f(points)[0][0])
         if value > least * (1 + CONVERGED):  # what was held is needed
             return best, False
         best, least = points, value
-        if left <= CONVERGED:
-            return best, True
+        if left <= CONVERGED or budget.over():
+            return best, left <= CONVERGED
         bounds[own, 1] = np.where(_rivals(f, points, 10 * left), 0.0, np.inf)
     return best, False
 
@@ -138,7 +142,9 @@ def gradient(f: Factors, points: Array) -> Array:
 # -- Newton steps on what is free ------------------------------------------------------------------
 
 
-def polish(f: Factors, points: Array, loose: NDArray[np.bool_]) -> tuple[Array, float]:
+def polish(
+    f: Factors, points: Array, loose: NDArray[np.bool_], budget: Budget
+) -> tuple[Array, float]:
     """Converge by Newton steps on the coordinates of V that are not held at zero.
 
     Held are those that a step along the gradient, of the length 1/decay that is a Newton step
@@ -158,6 +164,8 @@ def polish(f: Factors, points: Array, loose: NDArray[np.bool_]) -> tuple[Array, 
 
     gradient, free, size = look(x)
     for _ in range(MAX_NEWTON):
+        if budget.over():
+            break
         if (x[~free] != 0).any():
             x = np.where(free, x, 0.0)
             gradient, free, size = look(x)
