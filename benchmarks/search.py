@@ -1,7 +1,7 @@
 """Judge the search for narrow and deep problems against the best values known: one table.
 
-    python -m benchmarks.search values [--only 0:300]      # find them (hours): tests/solvers/search.csv
-    python -m benchmarks.search judge [--against SRC]      # hit rate, and time against another version
+    python -m benchmarks.search values [--only 0:300]   # finds tests/solvers/search.csv (hours)
+    python -m benchmarks.search judge [--against SRC]   # hit rate, and time against another version
 
 The random problems follow from their numbers. The best known value of each is the lowest of the
 search with 20 times its chains and of 600 random starts; a row is written as soon as it is known,
@@ -20,6 +20,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ MANY_STARTS = 600
 
 
 def make(number: int) -> tf.Problem:
-    """Return a random problem that has to be searched for: 4 to 12 classes, every width and bias."""
+    """Return a random problem of 4 to 12 classes that has to be searched for."""
     rng = np.random.default_rng((20261128, number))
     while True:
         k = int(rng.integers(4, 13))
@@ -50,19 +51,25 @@ def make(number: int) -> tf.Problem:
         depth = 1 if narrow else int(rng.integers(2, 4))
         dim = int(rng.integers(1, k - 1)) if narrow else int(rng.integers(1, k + 1))
         bias = str(rng.choice(["none", "free", "decayed"]))
+        counts = sorted((int(_between(rng, 2, 300)) for _ in range(k)), reverse=True)
+        decay = _between(rng, 5e-5, 2e-3)
         problem = tf.Problem(
-            sorted((int(np.exp(rng.uniform(np.log(2), np.log(300)))) for _ in range(k)), reverse=True),
-            weight_decay=(decay := float(np.exp(rng.uniform(np.log(5e-5), np.log(2e-3))))),
+            counts,
+            weight_decay=decay,
             feature_decay=decay,
             bias=bias,
-            bias_decay=float(np.exp(rng.uniform(np.log(1e-5), np.log(0.1)))) if bias == "decayed" else None,
+            bias_decay=_between(rng, 1e-5, 0.1) if bias == "decayed" else None,
             depth=depth,
             dim=dim if narrow or dim < k - 1 else None,
-        )  # fmt: skip
+        )
         if coverage(problem).outcome != "searched":
             continue
         if not narrow or tf.solve(problem.replace(dim=None)).rank > dim:
             return problem
+
+
+def _between(rng: np.random.Generator, low: float, high: float) -> float:
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 def to_row(name: str, problem: tf.Problem, best: float) -> dict[str, Any]:
@@ -129,14 +136,13 @@ def _many_starts(problem: tf.Problem, relaxed: Any) -> float:
     best = np.inf
     for width in widths:
         f = Factors(problem, width)
+        n = min(100, MANY_STARTS // len(widths))
         for _ in range(0, MANY_STARTS // len(widths) + 1, 100):
-            n = min(100, MANY_STARTS // len(widths))
             if relaxed is None:
                 starts = deep_starts(f, n, rng)
             else:
-                x = relaxed[0].to_dense() * f.root
-                starts = narrow_starts(f, x, n, rng)
-            end = lbfgs(f, starts, lambda v, g, f=f: f.is_small(1e-12, v, g), 400)
+                starts = narrow_starts(f, relaxed[0].to_dense() * f.root, n, rng)
+            end = lbfgs(f, starts, partial(f.is_small, 1e-12), 400)
             best = min(best, float(np.nanmin(end.values)))
     return best
 

@@ -134,7 +134,7 @@ def test_ctrl_c_ends_a_search_with_what_it_has(command, monkeypatch):
 
     monkeypatch.setattr("tightframe.cli.theory.solve_problem", interrupted)
     options = ["--counts", "60,20,9,4", *DECAYS, "--depth", "2"]
-    code, out, err = command("solve", *options, "--json")
+    code, out, _ = command("solve", *options, "--json")
     assert code == 130
     assert json.loads(out)["search"]["stopped"] == "interrupted"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

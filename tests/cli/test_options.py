@@ -28,6 +28,7 @@ BUILDS = [
         {
             "problem": "made from the options",
             "max_iterations": "not reached by a problem that is solved",
+            "progress": "a bar on the terminal",
         },
     ),
     ("thresholds", tf.Problem, {"dim": "thresholds are those of features that are wide enough"}),

@@ -5,9 +5,9 @@ import warnings
 
 import numpy as np
 import pytest
-from benchmarks import search as stored
 
 import tightframe as tf
+from benchmarks import search as stored
 from tests.reference import ufm
 from tightframe.solvers.search.budget import Budget
 from tightframe.solvers.search.chains import race

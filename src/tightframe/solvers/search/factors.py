@@ -254,7 +254,8 @@ class Factors:
         )
         sizes = np.diff(self.cuts, prepend=0)
         scale = np.repeat([1.0, 1.0, 1 / self.middle_scale, self.bias_scale], sizes)
-        return hessian * scale * scale[:, None]
+        hessian *= scale * scale[:, None]
+        return hessian
 
     def objective(self, x: Array) -> float:
         """Return the objective of the logits of one point (1, P) with their cheapest factors."""

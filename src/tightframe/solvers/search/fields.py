@@ -20,7 +20,6 @@ from tightframe.solvers.search.guesses import (
 from tightframe.solvers.search.moves import NEIGHBOURHOODS
 from tightframe.solvers.search.options import SearchOptions
 
-
 #: Iterations that bring the end of a chain so near its minimum that ends can be compared.
 SETTLING = 300
 
@@ -94,11 +93,12 @@ class Field:
             draw = narrow_starts if self.f.signed else orthant_starts
             starts = [draw(self.f, self._relaxed, each, rng) for rng in rngs]
         else:
-            each = np.bincount(np.arange(self._starts) % number, minlength=number)
-            starts = [deep_starts(self.f, n, rng) for n, rng in zip(each, rngs, strict=True) if n]
+            shares = [len(range(i, self._starts, number)) for i in range(number)]
+            starts = [deep_starts(self.f, n, rng) for n, rng in zip(shares, rngs, strict=True) if n]
         if first == 0 and self.f.signed:
             structured = structured_starts(self.f, rngs[-1])
             starts += [structured[[i]] for i in range(len(structured))]
+        # Structured starts go to the chains that have the fewest.
         owners = [
             np.full(len(x), (i if i < number else -1 - i) % number) for i, x in enumerate(starts)
         ]

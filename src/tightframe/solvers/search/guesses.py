@@ -53,10 +53,13 @@ def narrow_starts(f: Factors, relaxed: Array, starts: int, rng: np.random.Genera
     left, values, right = svd(relaxed)
     root = np.sqrt(values)
     length = math.sqrt(float(values[:width].mean()) * width / k) or 1.0  # of a class's factor
-    prior = np.log(f.shares) - np.log(f.shares).mean() if f.problem.bias != "none" else np.zeros(k)
+    prior = np.zeros(k)
+    if f.problem.loss_object.is_softmax:
+        prior = np.log(f.shares * f.problem.class_weights) - f.problem.logit_adjustment
+        prior -= prior.mean()
     u, v = np.empty((starts, k, width)), np.empty((starts, k, width))
     for i in range(starts):
-        kind = rng.permutation(3)[0] if starts < 3 else i % 3
+        kind = int(rng.integers(3)) if starts < 3 else i % 3
         if kind == 0:
             latent = np.linalg.qr(rng.standard_normal((k, width)))[0]
             u[i], v[i] = (left * root) @ latent, (right.T * root) @ latent
@@ -119,7 +122,8 @@ def _near(f: Factors, guesses: Array, rng: np.random.Generator) -> Array:
     x = _scaled(f, center @ guesses * f.root)
     # Structured starts are symmetric, and a descent keeps symmetries: a little noise breaks them.
     noise = 0.01 * np.sqrt((x**2).mean(axis=1, keepdims=True)) * rng.standard_normal(x.shape)
-    return x + noise
+    near: Array = x + noise
+    return near
 
 
 def _scaled(f: Factors, guesses: Array) -> Array:

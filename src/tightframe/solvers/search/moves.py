@@ -76,7 +76,6 @@ def relocations(f: Objective, x: Array, rng: np.random.Generator, most: int) -> 
     points, (i, j) = np.arange(len(pairs)), pairs.T
     for part in moved[:3]:
         part[points, i] = part[points, j]
-    free = np.flatnonzero(i == j)
     directions = rng.standard_normal((k, f.width))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     if not f.signed:

@@ -1,4 +1,4 @@
-"""From a point near a minimum to the minimum: Newton's method, vanished directions, merged classes."""
+"""From a point near a minimum to the minimum: Newton steps, vanished directions, merged classes."""
 
 from __future__ import annotations
 

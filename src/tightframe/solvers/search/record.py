@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-
 #: So many chains have to end at one point before a search is sure of it.
 ENOUGH = 3
 
@@ -22,7 +21,8 @@ class Candidate:
         Rank of the logits.
     objective : float
     found : int or None
-        How many starts ended within 1e-4 (relatively) of this objective; None for closed forms.
+        How many starts and chains ended within 1e-4 (relatively) of this objective; None for
+        closed forms.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Search:
     Attributes
     ----------
     starts : int
-        Starts run in all, over all widths.
+        Starts run to explore, over all widths; chains that are added later start anew.
     seed : int
     widths : tuple of int
         Widths of the factors that were started from.
@@ -57,7 +57,8 @@ class Search:
         Whether the best point found reached the accuracy of the local solver.
     relaxed_bound : float or None
         With one layer: certified lower bound of the problem without ``dim``. It holds here too,
-        but the gap to it need not close.
+        but the gap to it need not close. In one dimension without bias, the bound of
+        `tightframe.theory.rank_one` where that is larger.
     """
 
     starts: int
