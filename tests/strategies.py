@@ -31,7 +31,7 @@ def convex_problems(draw, max_classes=6, low=-4.0):
     return tf.Problem(
         counts,
         loss,
-        class_weights=None if plain else per_class(draw, [0.3, 1.0, 5.0], counts),
+        class_weights=per_class(draw, [0.3, 1.0, 5.0], counts),
         logit_adjustment=None if plain else per_class(draw, [-2.0, 0.0, 0.7], counts),
         weight_decay=10 ** draw(st.floats(low, 0)),
         feature_decay=10 ** draw(st.floats(low, 0)),

@@ -138,18 +138,6 @@ def test_weighted_search_of_narrow_and_deep_problems(depth):
     assert tf.solve(problem).objective == pytest.approx(value, rel=1e-7)
 
 
-def test_logit_adjustment_of_nonnegative_features_is_refused():
-    problem = tf.Problem(
-        "9x2,4x2",
-        weight_decay=1e-2,
-        feature_decay=1e-3,
-        features="nonnegative",
-        logit_adjustment="prior",
-    )
-    with pytest.raises(ValueError, match="logit adjustment"):
-        tf.solve(problem)
-
-
 # -- what the issue asks for, word for word --------------------------------------------------------
 
 
@@ -294,13 +282,14 @@ def test_summary_is_json_ready():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"features": "nonnegative", "bias": "free"}, "depth 1 and bias 'none'"),
-        ({"features": "nonnegative", "dim": 3}, "dim is 3, too few axes"),
-        ({"features": "nonnegative", "loss": "mse", "bias": "free"}, "MSE are solved for bias"),
+        ({}, "'cross_entropy' are solved for depth 1, got 2"),
+        ({"bias": "free"}, "'cross_entropy' are solved for depth 1, got 2"),
+        ({"loss": "mse", "bias": "free"}, "MSE and several layers are solved for bias 'none'"),
     ],
 )
 def test_what_is_not_covered_is_said(changes, message):
-    problem = tf.Problem("50x2,5x3", **({"weight_decay": 1e-2, "feature_decay": 1e-4} | changes))
+    decays = {"weight_decay": 1e-2, "feature_decay": 1e-4}
+    problem = tf.Problem("50x2,5x3", features="nonnegative", depth=2, **(decays | changes))
     with pytest.raises(ValueError, match=message):
         tf.solve(problem)
 

@@ -291,11 +291,12 @@ def _known_decays(line: _Line, limits: closed.Thresholds) -> list[float]:
     problem, partition = line.problem, line.partition
     known = {limits.total_collapse}
     known |= {group.logit_decay for group in limits.groups if group.logit_decay is not None}
-    if not uses_solver(problem) and problem.features == "real":
+    if not uses_solver(problem) and problem.features == "real" and problem.has_equal_weights:
         # One layer's balanced cross-entropy, or MSE, whose singular values vanish one by one.
         values, _ = deep_linear.targets(problem, partition).spectrum
         m = problem.depth
-        places = deep_linear.collapse_factor(m) * values ** (2 * m / (m + 1)) / problem.num_samples
+        pull = deep_linear.common_weight(problem) * values ** (2 * m / (m + 1))
+        places = deep_linear.collapse_factor(m) * pull / problem.num_samples
         known |= set(places[values > 1e-9 * values.max()].tolist())
     return sorted(known)
 

@@ -69,6 +69,9 @@ class Solution:
         What was searched and found, where nothing is certified.
     stats : Stats
         What the solver did on its way.
+    factors : tuple of list of ndarray and ndarray, or None
+        Layers and class means where logits alone do not tell them: of non-negative features whose
+        class means are not orthogonal.
     """
 
     problem: Problem
@@ -82,6 +85,7 @@ class Solution:
     seconds: float
     search: Search | None = None
     stats: Stats = field(default_factory=Stats)
+    factors: tuple[list[Array], Array] | None = None
 
     @property
     def gap(self) -> float | None:
@@ -162,13 +166,14 @@ class Solution:
 
     @cached_property
     def _factors(self) -> tuple[list[Array], Array]:
-        return cheapest_factors(self.problem, self.logits)
+        return self.factors or cheapest_factors(self.problem, self.logits)
 
     @property
     def weights(self) -> list[Array]:
         """The linear layers, W_1 (next to the features) first; the last has shape (K, d).
 
-        One representative: any rotation of the features gives another (of the same geometry).
+        One representative: any rotation of the features gives another (of the same geometry), with
+        non-negative features any that keeps them non-negative.
         """
         return self._factors[0]
 

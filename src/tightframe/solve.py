@@ -12,12 +12,12 @@ from tightframe.geometry.blocks import Array, BlockMatrix, Partition
 from tightframe.problem.problem import Problem
 from tightframe.solution import Solution, Status
 from tightframe.solvers.continuation import Continuation
-from tightframe.solvers.search import multistart
+from tightframe.solvers.search import axes, multistart, narrow_orthant
 from tightframe.solvers.search.budget import Budget, Progress
 from tightframe.solvers.stats import Stats
 from tightframe.solvers.sweep import Sweep
 from tightframe.theory.certificate import Certificate, certify_blocks
-from tightframe.theory.coverage import Coverage, coverage, is_convex
+from tightframe.theory.coverage import Coverage, coverage, is_convex, require_covered
 
 
 class NotConvergedWarning(UserWarning):
@@ -38,10 +38,11 @@ def solve(
 
     Certified are cross-entropy with real features and one layer (any counts, any bias),
     cross-entropy with non-negative features (one layer, no bias), and MSE (no or free bias at any
-    depth; decayed bias with one layer). Other problems with real features, those with several
-    layers or with ``dim`` too small, are not convex: there the best of many local minima is
-    returned with ``status`` ``"local"`` and no gap (with one layer only where the solution without
-    ``dim`` does not fit into ``dim``: if it does, that is the certified minimiser).
+    depth; decayed bias with one layer). With one layer, non-negative features are certified in
+    other cases too where a bound closes, as it does nearly always. Problems with real features and
+    several layers, or with ``dim`` too small, are not convex: there the best of many local minima
+    is returned with ``status`` ``"local"`` and no gap (with one layer only where the solution
+    without ``dim`` does not fit into ``dim``: if it does, that is the certified minimiser).
 
     Parameters
     ----------
@@ -73,8 +74,8 @@ def solve(
     Raises
     ------
     ValueError
-        If an argument is out of range, features are non-negative and no closed form covers the
-        problem, or there are too many classes to search.
+        If an argument is out of range, features are non-negative with several layers and no closed
+        form, or there are too many classes to search.
 
     Examples
     --------
@@ -110,10 +111,28 @@ def solve_along(
         raise ValueError(f"problem: {found.reason}")
     if found.is_certified:
         solution = _certified(found, tol, max_iterations, continuation)
+    elif problem.features == "nonnegative":
+        solution = _in_the_orthant(found, tol, max_iterations, starts, seed, budget)
     else:
         solution = _best_found(found, tol, max_iterations, starts, seed, budget)
     _warn_if_not_converged(solution, tol, max_iterations)
     return replace(solution, seconds=time.perf_counter() - start)
+
+
+def solve_certified(problem: Problem, tol: float = 1e-8) -> Solution:
+    """Return a solution with a certificate, for what means nothing without.
+
+    Raises
+    ------
+    ValueError
+        If the problem is not certified; where a bound may close or not, after it did not.
+    """
+    if problem.features == "real" or coverage(problem).outcome == "refused":
+        require_covered(problem)
+    solution = solve(problem, tol)
+    if solution.gap is None:
+        raise ValueError(f"problem: {coverage(problem).reason}")
+    return solution
 
 
 def uses_solver(problem: Problem) -> bool:
@@ -193,11 +212,11 @@ def _best_found(
     if problem.depth == 1:
         wide = coverage(problem.replace(dim=None))
         relaxed = _certified(wide, tol, max_iterations, Continuation())
-        if problem.dim is not None and relaxed.rank <= problem.dim:
+        if problem.width is not None and relaxed.rank <= problem.width:
             return replace(
                 relaxed,
                 problem=problem,
-                method=f"{relaxed.method}; rank {relaxed.rank} fits dim {problem.dim}",
+                method=f"{relaxed.method}; rank {relaxed.rank} fits dim {problem.width}",
                 note=f"{relaxed.note} of the problem without dim",
             )
     found = multistart.search(
@@ -221,6 +240,52 @@ def _best_found(
         seconds=0.0,
         search=found.search,
         stats=Stats(starts=found.search.starts),
+    )
+
+
+def _in_the_orthant(
+    case: Coverage, tol: float, max_iterations: int, starts: int, seed: int, budget: Budget | None
+) -> Solution:
+    """Add axes until a bound closes; search where there may not be so many, or none closes."""
+    problem = case.problem
+    multistart.require_few_classes(problem)
+    budget = Budget() if budget is None else budget
+    wide = axes.minimise(problem, max_iterations=max_iterations, budget=budget)
+    if problem.width is None or wide.width <= problem.width:
+        found, search = wide, wide.record(problem, seed, budget.stopped)
+    else:
+        found, search = narrow_orthant.search(
+            problem,
+            wide,
+            starts=starts,
+            seed=seed,
+            max_iterations=max_iterations,
+            budget=budget,
+        )
+    blocks, bias = found.blocks(problem)
+    solution = Solution(
+        problem=problem,
+        blocks=blocks,
+        group_bias=bias,
+        objective=found.objective,
+        lower_bound=None,
+        method=f"multi-start search in the orthant: {search.winner}",
+        status=Status.LOCAL if search.converged else Status.NOT_CONVERGED,
+        note=f"no certificate: {case.reason}; {search.verdict}",
+        seconds=0.0,
+        search=search,
+        stats=Stats(starts=search.starts),
+        factors=found.factors(problem),
+    )
+    if found.objective - wide.lower_bound > tol * found.objective:
+        return solution
+    return replace(
+        solution,
+        lower_bound=wide.lower_bound,
+        method=f"descent in the orthant, {found.width} axes",
+        status=Status.OPTIMAL,
+        note="duality gap" if problem.width is None else "duality gap of the problem without dim",
+        search=None,
     )
 
 

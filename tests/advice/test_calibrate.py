@@ -33,6 +33,30 @@ def test_a_minimiser_has_its_own_decays(problem, scale):
     assert fit.logits_distance < 0.02
 
 
+@pytest.mark.parametrize("bias", ["none", "free", "decayed"])
+def test_a_minimiser_with_relu_features_has_its_own_decays(bias):
+    """Where a feature is zero its gradient need not vanish: complementarity leaves the identity."""
+    problem = tf.Problem(
+        "30x2,8x3",
+        weight_decay=2e-2,
+        feature_decay=3e-3,
+        bias=bias,
+        bias_decay=1e-2 if bias == "decayed" else None,
+        features="nonnegative",
+    )
+    solution = tf.solve(problem)
+    w, h, y, b = samples(problem, solution)
+    fit = tf.calibrate(problem.replace(weight_decay=1.0, feature_decay=1.0), w, h, y, b)
+    assert fit.weight_decay == pytest.approx(2e-2, rel=1e-6)
+    assert fit.feature_decay == pytest.approx(3e-3, rel=1e-6)
+    assert max(fit.weight_error, fit.feature_error, fit.logits_distance) < 1e-6
+    # For real features the same network is far from stationary.
+    real = problem.replace(features="real")
+    assert tf.calibrate(real, w, h, y, b).feature_error > 0.1
+    with pytest.raises(ValueError, match="features: got -1, need none below 0"):
+        tf.calibrate(problem, w, h - (h == h.max()) * (1 + h), y, b)
+
+
 def test_other_lengths_are_other_decays():
     """A turn between W and H keeps the logits and trades one decay for the other."""
     w, h, y, _ = samples(STEP, tf.solve(STEP))
@@ -94,7 +118,7 @@ def test_bad_arrays_are_named(part, value, message):
 
 def test_problems_that_cannot_be_fitted():
     arrays = samples(STEP, tf.solve(STEP))
-    for changes in ({"depth": 2}, {"features": "nonnegative"}):
+    for changes in ({"depth": 2},):
         with pytest.raises(ValueError, match="problem: calibration needs"):
             tf.calibrate(STEP.replace(**changes), *arrays)
     with pytest.raises(ValueError, match="problem: got str"):

@@ -62,12 +62,12 @@ def _naive_matrices(problem, point):
     rest = np.zeros((size, size))
     for c in range(k):
         z = point.weights @ point.class_means[:, c] + bias + problem.logit_adjustment
+        weight = problem.class_weights[c]
         if problem.loss == "mse":
-            slope, curvature = z - np.eye(k)[c], np.eye(k)
+            slope, curvature = weight * (z - np.eye(k)[c]), weight * np.eye(k)
         else:
             p = np.exp(z - z.max())
             p /= p.sum()
-            weight = problem.class_weights[c]
             slope = weight * (p - np.eye(k)[c])
             curvature = weight * (np.diag(p) - np.outer(p, p))
         root = np.sqrt(counts[c])

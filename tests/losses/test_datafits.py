@@ -15,14 +15,13 @@ SEEDS = st.integers(0, 10**6)
 
 
 def _random_blocks(loss, groups, seed):
-    """Draw blocks; every other loss that may has class weights and a logit adjustment."""
+    """Draw blocks; every other loss has class weights and, if it may, a logit adjustment."""
     rng, options = np.random.default_rng(seed + 2), {}
-    if KNOWN_LOSSES[loss].takes_class_terms and seed % 2:
+    if seed % 2:
         sizes = [classes for _, classes in groups]
-        options = {
-            "class_weights": np.repeat(10 ** rng.uniform(-1, 1, len(groups)), sizes),
-            "logit_adjustment": np.repeat(rng.normal(size=len(groups)), sizes),
-        }
+        options["class_weights"] = np.repeat(10 ** rng.uniform(-1, 1, len(groups)), sizes)
+        if KNOWN_LOSSES[loss].takes_adjustment:
+            options["logit_adjustment"] = np.repeat(rng.normal(size=len(groups)), sizes)
     return random_blocks(groups, seed, loss=loss, **options)
 
 
@@ -91,7 +90,7 @@ def test_tensors_give_the_dense_loss(loss, groups, seed):
     scores, targets = (dense + adjustment[:, None])[None], torch.eye(k, dtype=torch.float64)
     assert np.allclose(known.column_values(scores.clone(), targets)[0], losses, atol=1e-12)
     assert np.allclose(known.column_residuals(scores.clone(), targets)[0], residual, atol=1e-12)
-    terms = (weights, adjustment) if known.takes_class_terms else (None, None)
+    terms = (weights, adjustment if known.takes_adjustment else None)
     mean = known.batch_mean(dense.T, torch.arange(k), *terms)
     assert mean.item() == pytest.approx(problem.class_weights @ losses / k, rel=1e-11)
 

@@ -1,4 +1,5 @@
 import collections
+import json
 import math
 
 import numpy as np
@@ -106,6 +107,9 @@ def test_bad_counts_are_named(counts, message):
         ({"depth": 1.0}, r"depth: got 1\.0"),
         ({"dim": 0}, "dim: got 0"),
         ({"dim": 2.5}, r"dim: got 2\.5"),
+        ({"dim": [2, 3]}, "dim: got 2 numbers for depth 1; give one, or one a layer"),
+        ({"dim": [0]}, "dim: got 0"),
+        ({"dim": "2,3"}, "dim: got '2,3'"),
     ],
 )
 def test_bad_arguments_are_named(changes, message):
@@ -122,6 +126,19 @@ def test_replace_keeps_the_rest():
     assert deep.runs == problem.runs
     with pytest.raises(ValueError, match="lambda: not an argument"):
         problem.replace(**{"lambda": 1})
+
+
+def test_one_width_a_layer():
+    deep = {"depth": 3, **DECAYS}
+    problem = tf.Problem("5x2", dim=np.array([4, 2, 7]), **deep)
+    assert (problem.dim, problem.dims, problem.width) == ((4, 2, 7), (4, 2, 7), 2)
+    assert tf.Problem(**json.loads(json.dumps(problem.to_dict()))) == problem == problem.replace()
+    same = tf.Problem("5x2", dim=(3, 3, 3), **deep)
+    assert same == tf.Problem("5x2", dim=3, **deep)
+    assert (same.dim, same.dims, same.width) == (3, (3, 3, 3), 3)
+    none = tf.Problem("5x2", **deep)
+    assert (none.dims, none.width) == (None, None)
+    assert tf.Problem("5x2", dim=[3], **DECAYS).dim == 3
 
 
 def test_logit_decay_is_for_one_layer():
@@ -302,7 +319,6 @@ def test_a_weighted_mean_divides_by_the_weights():
         ({"class_weights": ["a"] * 4}, "class_weights: got .*need one number a class"),
         ({"class_weights": []}, "class_weights: got .*need one number a class"),
         ({"class_weights": [[1, 2], [3, 4]]}, "class_weights: got .*need one number a class"),
-        ({"class_weights": [1, 2, 3, 4], "loss": "mse"}, "class_weights: .*'cross_entropy'"),
         ({"logit_adjustment": [0.0] * 5}, "logit_adjustment: got 5 numbers for 4 classes"),
         ({"logit_adjustment": [1, 2, 3, math.inf]}, "logit_adjustment: got inf"),
         ({"logit_adjustment": [1, 2, 3, 1e4]}, "logit_adjustment: got 10000"),

@@ -98,7 +98,7 @@ def convex_minimum(problem, solver="CLARABEL"):
     for c in range(k):
         column = z[:, c] + b
         if problem.loss == "mse":
-            loss = 0.5 * cp.sum_squares(column - np.eye(k)[c])
+            loss = problem.class_weights[c] * 0.5 * cp.sum_squares(column - np.eye(k)[c])
         else:
             column = column + problem.logit_adjustment
             loss = problem.class_weights[c] * (cp.log_sum_exp(column) - column[c])

@@ -136,6 +136,40 @@ def test_mse(depth, bias, counts):
     assert np.allclose(solution.logits, product, atol=1e-3)
 
 
+@pytest.mark.parametrize("features", ["real", "nonnegative"])
+@pytest.mark.parametrize("decay", [2e-3, 0.1])
+def test_weighted_mse_is_diagonal(features, decay):
+    problem = tf.Problem(
+        "20,10,5x2",
+        "mse",
+        weight_decay=decay,
+        feature_decay=decay / 2,
+        features=features,
+        class_weights=[0.3, 2.0, 1.0, 5.0],
+    )
+    solution, weights, means = _assert_minimum(problem, 5, starts=6)
+    assert solution.gap <= 1e-15
+    assert np.array_equal(solution.logits, np.diag(np.diagonal(solution.logits)))
+    assert np.allclose(solution.logits, weights[0] @ means, atol=1e-3)
+    collapse = tf.thresholds(problem).groups[0].logit_decay
+    assert collapse == pytest.approx(0.3 * np.sqrt(20) / 40)
+
+
+@pytest.mark.parametrize("bias", ["none", "free"])
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_weight_of_all_classes_divides_the_decays_of_mse(bias, depth):
+    problem = tf.Problem(
+        "20,10,5x2", "mse", weight_decay=2e-3, feature_decay=1e-3, bias=bias, depth=depth, dim=3
+    )
+    weighted = problem.replace(class_weights=[3.0] * 4, weight_decay=6e-3, feature_decay=3e-3)
+    one, three = tf.solve(problem), tf.solve(weighted)
+    assert three.objective == pytest.approx(3 * one.objective, rel=1e-12)
+    assert np.allclose(one.logits, three.logits, atol=1e-12)
+    assert three.gap <= 1e-12
+    above = tf.thresholds(weighted).total_collapse
+    assert above == pytest.approx(3 * tf.thresholds(problem).total_collapse, rel=1e-12)
+
+
 @pytest.mark.parametrize("bias", ["none", "free"])
 def test_mse_without_enough_width(bias):
     problem = tf.Problem(

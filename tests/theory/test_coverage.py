@@ -20,9 +20,9 @@ def make(**options):
 def expected(loss, bias, features, depth, dim):
     """Say what becomes of a problem of three classes, written out case by case."""
     if features == "nonnegative":
-        if loss == "cross_entropy":
-            return "certified" if depth == 1 and bias == "none" and dim != 1 else "refused"
-        return "certified" if bias == "none" else "refused"
+        if bias == "none" and (loss == "mse" or (depth == 1 and dim != 1)):
+            return "certified"
+        return "searched" if depth == 1 else "refused"
     if loss == "mse" and bias != "decayed":
         return "certified"
     wide = dim is None or dim >= (2 if loss == "cross_entropy" else 3)
@@ -52,7 +52,8 @@ def test_solve_does_what_the_table_says(loss, bias, features, depth, dim):
         assert found.reason in solution.note
     else:
         assert depth == 1
-        assert solution.rank <= dim
+        assert solution.rank <= (dim or 3)
+        assert dim is not None or features == "nonnegative"
 
 
 def test_equal_counts_have_a_closed_form_for_cross_entropy():
@@ -61,17 +62,32 @@ def test_equal_counts_have_a_closed_form_for_cross_entropy():
     assert coverage(make()).family is None
 
 
-def test_an_adjustment_is_refused_with_relu_features():
-    found = coverage(make(features="nonnegative", logit_adjustment="prior"))
-    assert found.outcome == "refused"
-    assert "logit adjustment" in found.reason
+def test_with_relu_features_equal_counts_have_a_closed_form_for_any_bias():
+    assert coverage(make(counts="9x3", features="nonnegative", bias="free")).family is not None
+    adjusted = make(counts="9x3", features="nonnegative", logit_adjustment=[0, 1, 2])
+    assert coverage(adjusted).outcome == "searched"
+    assert coverage(adjusted.replace(depth=2, weight_decay=1e-3)).outcome == "refused"
+
+
+@pytest.mark.parametrize("features", ["real", "nonnegative"])
+def test_unequal_class_weights_with_mse_have_a_closed_form_for_one_layer_without_bias(features):
+    weighted = make(loss="mse", class_weights=[1, 2, 3], features=features)
+    assert coverage(weighted).family is not None
+    assert coverage(weighted.replace(bias="free")).family is None
+    found = coverage(weighted.replace(depth=2, weight_decay=1e-3))
+    assert found.outcome == ("searched" if features == "real" else "refused")
+    assert found.reason.endswith("equal class weights")
+    equal = weighted.replace(class_weights=[2, 2, 2], depth=2, weight_decay=1e-3)
+    assert coverage(equal).is_certified
 
 
 def test_convex_and_compact_forms():
     assert is_convex(make(dim=2))
     assert not is_convex(make(dim=2, loss="mse"))
     assert not is_convex(make(depth=2))
-    assert has_compact_form(make(features="nonnegative", dim=1))
+    assert has_compact_form(make(features="nonnegative", dim=3))
+    assert not has_compact_form(make(features="nonnegative", dim=1))
+    assert not has_compact_form(make(features="nonnegative", bias="free"))
     assert not has_compact_form(make(features="nonnegative", depth=2))
     assert not has_compact_form(make(dim=1))
 

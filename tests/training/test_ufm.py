@@ -392,15 +392,24 @@ def test_a_local_minimum_is_named():
 
 
 def test_nothing_is_compared_where_nothing_is_known():
-    problem = tf.Problem("6x2,2x2", **DECAYS, features="nonnegative", bias="free")
+    problem = tf.Problem("6x2,2x2", **DECAYS, features="nonnegative", depth=2)
     run = train_ufm(problem, iterations=200)[0]
     assert math.isnan(run.excess)
     assert math.isnan(run.distance)
     assert run.gap is None
-    assert "bias 'none'" in run.gap_note
+    assert "depth 1" in run.gap_note
     assert run.final["reference"] == "none"
     assert run.final["reference_objective"] is None
     assert math.isfinite(run.history[-1]["logits_to_etf"])
+
+
+def test_relu_features_with_a_bias_reach_the_certified_minimum():
+    problem = tf.Problem("20x2,5x2", **DECAYS, features="nonnegative", bias="free")
+    run = train_ufm(problem, dim=20, lr=0.4, iterations=6000)[0]
+    assert run.final["reference"] == "optimal"
+    assert 0 <= run.gap <= 1e-5 * run.reference.objective
+    assert run.gap == pytest.approx(run.excess, abs=1e-8)
+    assert run.distance < 1e-2
 
 
 def test_too_narrow_features_are_searched_for():
@@ -812,6 +821,19 @@ def test_a_width_is_not_overruled():
     with pytest.raises(ValueError, match=r"^dim: got 8, but a problem has dim 6"):
         train_ufm(SMALL.replace(dim=6), dim=8)
     assert train_ufm(SMALL.replace(dim=6), iterations=0)[0].class_means.shape == (6, 5)
+
+
+def test_one_width_a_layer():
+    """Two layers with a narrow middle reach the best known minimum."""
+    problem = tf.Problem("9,5x2,3", depth=2, **DECAYS)
+    run = train_ufm(problem, dim=(6, 2), lr=0.3, iterations=4000, init_std=0.5, seeds=[1])[0]
+    assert run.problem.dim == (6, 2)
+    assert [w.shape for w in run.weights] == [(2, 6), (4, 2)]
+    assert run.class_means.shape == (6, 4)
+    assert run.history[-1]["objective"] == pytest.approx(run.reference.objective, rel=0.02)
+    assert run.history[-1]["rank"] <= 2
+    with pytest.raises(ValueError, match="dim: got 3 numbers for depth 2"):
+        train_ufm(problem, dim=(6, 2, 2))
 
 
 # -- the direction of the UFM-SVM ------------------------------------------------------------------

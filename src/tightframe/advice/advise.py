@@ -23,7 +23,7 @@ from tightframe.path import path
 from tightframe.problem.counts import compact_counts
 from tightframe.problem.problem import Problem
 from tightframe.solve import solve
-from tightframe.theory.coverage import has_compact_form, require_covered
+from tightframe.theory.coverage import has_compact_form, require_covered, require_thresholds
 from tightframe.theory.thresholds import thresholds
 
 LIMITS = (
@@ -290,7 +290,7 @@ def advise(
     search = _Search(problem, wanted, feature_decay_of, positive_float("tol", tol))
     safety, first = search.safety()
     kinds = [search.decay, search.oversampling]
-    if problem.loss_object.takes_class_terms:
+    if problem.loss_object.takes_adjustment:
         kinds += [search.class_weights, search.logit_adjustment]
     proposals = () if wanted.met(search.now) else tuple(propose() for propose in kinds)
     more = tuple(
@@ -312,6 +312,8 @@ def advise(
 def _check(problem: Any, margin: Any, angle: Any, feature_decay_of: str) -> Wanted:
     if not isinstance(problem, Problem):
         raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
+    if problem.features == "nonnegative" and problem.depth == 1:
+        require_thresholds(problem)
     if not has_compact_form(problem):
         raise ValueError(
             "problem: advice needs certified solves: one linear layer and a dim that is wide "
@@ -567,7 +569,7 @@ class _Search:
         repeated = self.with_counts(np.full_like(counts, counts.max()))
         text = "All classes oversampled to the largest count."
         found = [self._proposal("balanced_oversampling", text, {"oversample": "balance"}, repeated)]
-        if self.problem.loss_object.takes_class_terms:
+        if self.problem.loss_object.takes_adjustment:
             text = "Balanced class weights, N / (K n_k)."
             weighted = self.problem.replace(class_weights="balanced")
             changes = {"class_weights": "balanced"}

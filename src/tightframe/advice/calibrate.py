@@ -20,7 +20,6 @@ from tightframe.problem.problem import Problem
 from tightframe.solution import Solution
 from tightframe.solve import solve
 from tightframe.theory.certificate import SAMPLE_CHUNK
-from tightframe.theory.coverage import is_convex
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,13 +75,15 @@ def calibrate(
     At a stationary point ``grad_W + weight_decay W = 0`` and ``grad_h_i + feature_decay h_i = 0``,
     gradients of the mean loss. Multiplied by W and by the features both give
     ``c = (1/N) sum_i <W h_i, y_i - p_i>``, the least-squares fits ``c / ||W||^2`` and
-    ``c / sum_i ||h_i||^2``.
+    ``c / sum_i ||h_i||^2``. With non-negative features the second gradient vanishes only where
+    ``h_i > 0`` and is at least zero elsewhere, which gives the same number; features that end in a
+    ReLU are such.
 
     Parameters
     ----------
     problem : Problem
         Loss, bias, class weights and logit adjustment are taken from it, and N; its decays are not
-        used. One linear layer, real features.
+        used. One linear layer.
     weight : array_like, shape (K, d)
         Classifier.
     features : array_like, shape (N, d)
@@ -97,8 +98,9 @@ def calibrate(
     Raises
     ------
     ValueError
-        If shapes, values or counts are off, the problem has no convex form, or the loss does not
-        pull at all: the network is not trained, or zero.
+        If shapes, values or counts are off, features of a problem with non-negative ones are below
+        zero, the problem has several layers, or the loss does not pull at all: the network is not
+        trained, or zero.
 
     Examples
     --------
@@ -111,12 +113,13 @@ def calibrate(
     """
     if not isinstance(problem, Problem):
         raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
-    if not is_convex(problem.replace(dim=None)):
-        raise ValueError("problem: calibration needs one linear layer and real features")
+    if problem.depth != 1:
+        raise ValueError(f"problem: calibration needs one linear layer, got depth {problem.depth}")
     k = problem.num_classes
     if k > MAX_DENSE_CLASSES:
         raise ValueError(f"problem: got {k} classes, need at most {MAX_DENSE_CLASSES}")
     w, h, y, b = _checked(problem, weight, features, labels, bias)
+    nonnegative = problem.features == "nonnegative"
     pull, by_weight, squares = 0.0, np.zeros_like(w), 0.0
     force_squares, means = 0.0, np.zeros((k, w.shape[1]))
     fit = problem.loss_object.datafit(Partition.coarsest(problem))
@@ -130,6 +133,8 @@ def calibrate(
         pull -= float(np.vdot(force, rows))
         by_weight += residual.T @ rows
         squares += float(np.vdot(rows, rows))
+        if nonnegative:  # at the boundary of H >= 0 only what points inside counts
+            force = np.where(rows > 0, force, np.minimum(force, 0.0))
         force_squares += float(np.vdot(force, force))
         np.add.at(means, own, rows)
     weight_squares = float(np.vdot(w, w))
@@ -169,6 +174,8 @@ def _checked(
             )
         if not np.isfinite(array).all():
             raise ValueError(f"{name}: entries must be finite")
+    if problem.features == "nonnegative" and h.size and h.min() < 0:
+        raise ValueError(f"features: got {h.min():g}, need none below 0, as the problem says")
     if w.shape[0] != k or b.shape != (k,) or h.shape[1] != w.shape[1]:
         raise ValueError(
             f"weight, features, bias: got shapes {w.shape}, {h.shape} and {b.shape} for {k} classes"

@@ -44,6 +44,11 @@ def _whole(text: str | int) -> int:
         raise typer.BadParameter(f"got {text!r}, need a whole number") from None
 
 
+def _layer_wholes(text: str | int) -> Any:
+    """Read one whole number, or several with commas between (one a layer)."""
+    return parse_layers(text, _whole) if isinstance(text, str) else text
+
+
 def _wholes(text: str | tuple[int, ...]) -> tuple[int, ...]:
     return tuple(_whole(part) for part in text.split(",")) if isinstance(text, str) else text
 
@@ -82,6 +87,7 @@ NUMBER = Kind(Any, "NUMBER", _number)
 NUMBERS = Kind(Any, "NUMBER", _numbers)
 WHOLE = Kind(Any, "INTEGER", _whole)
 WHOLES = Kind(Any, "INTEGERS", _wholes)
+LAYER_WHOLES = Kind(Any, "INTEGER", _layer_wholes)
 ASSIGNMENT = Kind(Any, "NAME=VALUE", _assignment)
 
 
@@ -280,7 +286,7 @@ PROBLEM = (
     Option("bias_decay", NUMBER, "With --bias decayed."),
     Option("features", one_of(*FEATURES), "nonnegative: ReLU features.", "real"),
     Option("depth", WHOLE, "Linear layers after the features.", 1),
-    Option("dim", WHOLE, "Width of the features; default: as needed."),
+    Option("dim", LAYER_WHOLES, "Width of the features; 20,10: one a layer; default: as needed."),
     Option("class_weights", text("WEIGHTS|balanced"), "Factor of each class's loss: 1x5,10x5."),
     Option(
         "logit_adjustment",

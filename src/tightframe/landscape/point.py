@@ -140,7 +140,7 @@ def check_problem(problem: Any) -> None:
 def checked_width(problem: Problem, dim: int | None) -> int:
     """Return a width that was asked for: that of the problem, or K, where none was."""
     if dim is None:
-        return problem.dim or problem.num_classes
+        return problem.width or problem.num_classes
     dim = plain_number(dim)
     if not is_whole(dim) or dim < 1:
         raise ValueError(f"dim: got {dim!r}, need a positive whole number")

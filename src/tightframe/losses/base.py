@@ -48,8 +48,8 @@ class Loss(ABC):
     ignores_constants : bool
         Whether a constant added to all logits changes nothing, as softmax does not see it. Then
         columns of the logits have a mean of zero, and their rank is at most K - 1.
-    takes_class_terms : bool
-        Whether it may have class weights and a logit adjustment.
+    takes_adjustment : bool
+        Whether it may have a logit adjustment; class weights every loss may have.
     is_softmax : bool
         Whether the loss is the negative logarithm of the own class's softmax probability, for
         which the closed forms with ``log`` margins are known.
@@ -70,7 +70,7 @@ class Loss(ABC):
     title: str
     unit: str
     ignores_constants: bool
-    takes_class_terms: bool = False
+    takes_adjustment: bool = False
     is_softmax: bool = False
     is_quadratic: bool = False
     attains_zero: bool

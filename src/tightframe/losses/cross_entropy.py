@@ -25,7 +25,7 @@ class CrossEntropy(Loss):
     title = "cross-entropy"
     unit = "nats"
     ignores_constants = True
-    takes_class_terms = True
+    takes_adjustment = True
     is_softmax = True
     attains_zero = False
     vanishing_frame = "seli"

@@ -6,9 +6,9 @@ Everything in tightframe minimises (``N`` samples, ``K`` classes, ``M`` linear l
         + sum_m (weight_decay_m / 2) ||W_m||^2 + (feature_decay / 2) sum_i ||h_i||^2
         + (bias_decay / 2) ||b||^2
 
-over the classifier, the bias and the features (the unconstrained feature model, UFM). Cross-entropy
-may weigh the classes and adjust their logits: ``class_weights[y_i] * loss(... + logit_adjustment,
-y_i)``. Papers and training scripts that write it differently are converted by the
+over the classifier, the bias and the features (the unconstrained feature model, UFM). The loss may
+weigh the classes, and cross-entropy adjust their logits: ``class_weights[y_i] * loss(... +
+logit_adjustment, y_i)``. Papers and training scripts that write it differently are converted by the
 ``Problem.from_*`` constructors, see `tightframe.problem.conventions`.
 """
 
@@ -89,11 +89,13 @@ class Problem:
         ``"nonnegative"`` are ReLU features, ``H >= 0``.
     depth : int
         Number M of linear layers after the features.
-    dim : int, optional
-        Width of the features (and hidden linear layers). ``None`` means as wide as needed.
+    dim : int or sequence of int, optional
+        Width of the features and of what is between the linear layers. One number serves all; a
+        sequence gives ``depth`` numbers, the features' first, then behind W_1, W_2 and so on.
+        ``None`` means as wide as needed.
     class_weights : str, iterable of float, or mapping, optional
-        Factor of the loss of every class's samples, cross-entropy only: a sequence, compact text
-        (``"1x5,5x5"``), by label like ``counts``, or ``"balanced"`` for ``N / (K n_k)``. The sum
+        Factor of the loss of every class's samples: a sequence, compact text (``"1x5,5x5"``), by
+        label like ``counts``, or ``"balanced"`` for ``N / (K n_k)``. The sum
         is still divided by N; PyTorch's weighted mean divides by the samples' weights, see
         `from_weighted_mean`.
     logit_adjustment : str, iterable of float, or mapping, optional
@@ -123,7 +125,7 @@ class Problem:
     bias_decay: float
     features: str
     depth: int
-    dim: int | None
+    dim: int | tuple[int, ...] | None
     weight_runs: Runs
     adjustment_runs: Runs
 
@@ -138,7 +140,7 @@ class Problem:
         bias_decay: float | None = None,
         features: str = "real",
         depth: int = 1,
-        dim: int | None = None,
+        dim: int | Iterable[int] | None = None,
         class_weights: PerClass | None = None,
         logit_adjustment: PerClass | None = None,
     ) -> None:
@@ -154,7 +156,7 @@ class Problem:
         set_field(self, "bias_decay", _bias_decay(bias, bias_decay))
         set_field(self, "features", choice("features", features, FEATURES))
         set_field(self, "depth", depth)
-        set_field(self, "dim", None if dim is None else whole_number("dim", dim))
+        set_field(self, "dim", _widths(dim, depth))
         set_field(self, "weight_runs", ())
         set_field(self, "adjustment_runs", ())
         if class_weights is not None or logit_adjustment is not None:
@@ -173,11 +175,11 @@ class Problem:
             object.__setattr__(self, "weight_runs", weights)
         if len(adjustment) > 1:
             object.__setattr__(self, "adjustment_runs", adjustment)
-        if not (self.loss_object.takes_class_terms or self.is_plain):
-            name = "class_weights" if self.weight_runs else "logit_adjustment"
-            able = [repr(loss.name) for loss in KNOWN_LOSSES.values() if loss.takes_class_terms]
+        if self.adjustment_runs and not self.loss_object.takes_adjustment:
+            able = [repr(loss.name) for loss in KNOWN_LOSSES.values() if loss.takes_adjustment]
             raise ValueError(
-                f"{name}: got numbers with loss {self.loss!r}, need loss {' or '.join(able)}"
+                f"logit_adjustment: got numbers with loss {self.loss!r}, "
+                f"need loss {' or '.join(able)}"
             )
 
     # -- named constructors: other conventions, converted ------------------------------------
@@ -355,6 +357,11 @@ class Problem:
         return np.array([weight for _, weight, _ in self._kinds])
 
     @property
+    def has_equal_weights(self) -> bool:
+        """Whether all classes have the same class weight."""
+        return len({weight for weight, _ in self.weight_runs}) <= 1
+
+    @property
     def group_adjustment(self) -> NDArray[np.float64]:
         """Logit adjustment of every group, shape (G,); zeros where none was given."""
         return np.array([adjustment for _, _, adjustment in self._kinds])
@@ -407,6 +414,16 @@ class Problem:
         return self.weight_decays[0] if len(set(self.weight_decays)) == 1 else self.weight_decays
 
     @property
+    def dims(self) -> tuple[int, ...] | None:
+        """Width of what goes into every layer, the features' first; None: as needed."""
+        return (self.dim,) * self.depth if isinstance(self.dim, int) else self.dim
+
+    @property
+    def width(self) -> int | None:
+        """The least of `dims`, which bounds the rank of the logits; None: as needed."""
+        return None if self.dims is None else min(self.dims)
+
+    @property
     def logit_decay(self) -> float:
         """Factor of the nuclear norm of the logits, lambda = sqrt(weight_decay feature_decay).
 
@@ -446,7 +463,7 @@ class Problem:
             "bias_decay": self.bias_decay if self.bias == "decayed" else None,
             "features": self.features,
             "depth": self.depth,
-            "dim": self.dim,
+            "dim": list(self.dim) if isinstance(self.dim, tuple) else self.dim,
         }
         terms = {"class_weights": self.weight_runs, "logit_adjustment": self.adjustment_runs}
         return values | {name: format_runs(runs) for name, runs in terms.items() if runs}
@@ -486,6 +503,17 @@ def _layer_decays(value: Any, depth: int) -> tuple[float, ...]:
             f"weight_decay: got {len(decays)} numbers for depth {depth}; give one, or one a layer"
         )
     return decays
+
+
+def _widths(value: Any, depth: int) -> int | tuple[int, ...] | None:
+    if value is None or isinstance(value, str) or not isinstance(value, Iterable):
+        return None if value is None else whole_number("dim", value)
+    widths = tuple(whole_number("dim", item) for item in value)
+    if len(widths) != depth:
+        raise ValueError(
+            f"dim: got {len(widths)} numbers for depth {depth}; give one, or one a layer"
+        )
+    return widths[0] if len(set(widths)) == 1 else widths
 
 
 def _class_weights(value: PerClass | None, counts: tuple[Group, ...], names: Sequence[str]) -> Runs:

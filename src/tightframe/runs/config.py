@@ -341,10 +341,10 @@ class RunConfig:
         if self.head == "fixed_etf":
             if self.depth != 1:
                 raise ValueError(f"head: 'fixed_etf' is one layer, but depth is {self.depth}")
-            if first.dim is not None and first.dim < first.num_classes - 1:
+            if first.width is not None and first.width < first.num_classes - 1:
                 raise ValueError(
                     f"head: a simplex ETF of {first.num_classes} classes needs features of width "
-                    f"{first.num_classes - 1}, feature_dim is {first.dim}"
+                    f"{first.num_classes - 1}, feature_dim is {first.width}"
                 )
         if self.decay_on == "all":
             for problem in problems:

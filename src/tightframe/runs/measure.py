@@ -14,9 +14,8 @@ from tightframe.metrics import ClassMoments, CollapseReport
 from tightframe.problem.problem import Problem
 from tightframe.runs.verdicts import Verdict, group_verdicts
 from tightframe.solution import Solution
-from tightframe.solve import solve
+from tightframe.solve import solve_certified
 from tightframe.theory.certificate import Certificate, certify, factored_objective
-from tightframe.theory.coverage import require_covered
 
 #: Arrays that a file must hold.
 REQUIRED = ("features", "labels", "weight")
@@ -112,8 +111,7 @@ def measure(arrays: Mapping[str, NDArray[Any]], **decays: Any) -> Measurement:
     problem = Problem(report.counts, dim=features.shape[1], **decays)
     if problem.features == "nonnegative" and features.min() < 0:
         raise ValueError(f"features: smallest entry is {features.min():.3g} with 'nonnegative'")
-    require_covered(problem)
-    solution = solve(problem)
+    solution = solve_certified(problem)
     return Measurement(
         report,
         (solution.geometry, *frames),

@@ -34,8 +34,7 @@ from tightframe.runs.config import RunConfig
 from tightframe.runs.folder import environment, open_folder
 from tightframe.runs.verdicts import Verdict, described, group_verdicts, state_of
 from tightframe.solution import Solution
-from tightframe.solve import solve
-from tightframe.theory.coverage import require_covered
+from tightframe.solve import solve_certified
 from tightframe.training.backbones import build_backbone
 from tightframe.training.callbacks import CollapseCallback, Measured
 from tightframe.training.margins import group_margins
@@ -113,9 +112,7 @@ def run(
     """
     # What can be refused is refused before anything is written.
     dataset = _dataset(config)
-    for problem in config.problems:
-        require_covered(problem)
-    solutions = [solve(problem) for problem in config.problems]
+    solutions = [solve_certified(problem) for problem in config.problems]
     _check_network(config, solutions[0], dataset)
     if config.device == "gpu" and not torch.accelerator.is_available():
         raise ValueError("device: got 'gpu', but PyTorch finds none; use 'cpu' or 'auto'")

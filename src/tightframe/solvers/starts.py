@@ -80,16 +80,20 @@ def first_guess(problem: Problem, partition: Partition) -> Factors:
 def _quadratic_guess(problem: Problem, partition: Partition) -> Factors:
     """Return the best of the exact minimisers for a few biases between zero and the class shares.
 
+    Exact where the class weights are equal; others are replaced by their mean over the samples.
     For a given bias the targets' singular values are soft-thresholded (docs/theory.md section 5).
     """
     root = np.sqrt(partition.counts)
-    within = np.where(partition.sizes > 1, deep_linear.shrink(problem, root) / root, 0.0)
+    weight = float(partition.loss_shares.sum())
+    within = np.where(
+        partition.sizes > 1, deep_linear.shrink(problem, root, partition.weights) / root, 0.0
+    )
     points = []
     for share in (0.0,) if problem.bias == "none" else np.linspace(0, 1, 5):
         bias = share * partition.counts / partition.num_samples
         target = (np.diag(1 / partition.sizes) - bias[:, None]) * partition.scale
         left, values, right = svd(target)
-        reduced = (left * deep_linear.shrink(problem, values)) @ right
+        reduced = (left * deep_linear.shrink(problem, values, weight)) @ right
         points.append((BlockMatrix(partition, within, reduced / partition.scale), bias))
     return Factors.balanced(*min(points, key=lambda point: objective(problem, *point)))
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -25,6 +26,7 @@ from tightframe.losses.base import Datafit
 from tightframe.problem.problem import Problem
 from tightframe.rounding import FUNCTION, gamma, svd_error
 from tightframe.theory.coverage import coverage, is_convex
+from tightframe.theory.orthant import orthant_norm
 
 #: Newton steps allowed for the bias of a candidate; more only loosens the bound, never breaks it.
 MAX_BIAS_STEPS = 100
@@ -105,8 +107,8 @@ def certify(
     Parameters
     ----------
     problem : Problem
-        The convex form (one layer, real features, ``dim`` at least K - 1, K for MSE), or a case
-        with a closed form.
+        The convex form (one layer, real features, ``dim`` at least K - 1, K for MSE), a case with a
+        closed form, or any with one layer and non-negative features.
     logits : array_like, shape (K, K)
         Mean logits without bias, ``W H``; column k holds the samples of class k.
     bias : array_like, shape (K,), optional
@@ -157,13 +159,13 @@ def with_bound(certificate: Certificate, lower_bound: float | None) -> Certifica
 
 def _require_reachable(problem: Problem, logits: BlockMatrix) -> None:
     """Refuse logits that no factors of the problem's width have."""
-    if problem.dim is None or is_convex(problem):
+    if problem.width is None or is_convex(problem):
         return
     real = problem.features == "real"
     needed = logits.rank if real else int((logits.column_norms > 0).sum())
-    if needed > problem.dim:
+    if needed > problem.width:
         what = f"rank {needed}" if real else f"{needed} classes with non-zero logits"
-        raise ValueError(f"logits: {what}, which features of dim {problem.dim} cannot have")
+        raise ValueError(f"logits: {what}, which features of dim {problem.width} cannot have")
 
 
 def finite_array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
@@ -303,12 +305,8 @@ def _bounds(
         yield bound
     if is_convex(problem):
         yield 0.0  # no loss and no decay cost is below
-        decays = np.asarray(problem.logit_decay), np.asarray(problem.bias_decay)
-        limit = decays[0] * logits.partition.num_samples
-
-        def bound_at(residual: BlockMatrix, bias: Array) -> float:
-            return float(_dual(problem, fit, residual, bias, *decays))
-
+        limit = np.asarray(problem.logit_decay * logits.partition.num_samples)
+        bound_at = partial(bound_from, problem, fit)
         yield bound_at(_aligned(problem, logits, residual, limit), bias)
         if problem.bias != "none":
             bias = best_bias(problem, fit, logits, bias)
@@ -318,6 +316,13 @@ def _bounds(
             residual = fit.repair(residual)
         yield bound_at(_clipped(problem, residual), bias)
         yield bound_at(residual, bias)
+    elif family is None and problem.features == "nonnegative" and problem.depth == 1:
+        yield 0.0
+        yield bound_from(problem, fit, residual, bias)
+        if problem.bias != "none":
+            bias = best_bias(problem, fit, logits, bias)
+            residual = fit.residual(logits.within, logits.mean + bias[:, None])
+            yield bound_from(problem, fit, residual, bias)
 
 
 def certify_batch(
@@ -398,6 +403,12 @@ def _clip(matrices: Array, limit: Array) -> Array:
     return clipped
 
 
+def bound_from(problem: Problem, fit: Datafit, residual: BlockMatrix, bias: Array) -> float:
+    """Return the lower bound that a residual near the minimiser's gives; one layer."""
+    decays = np.asarray(problem.logit_decay), np.asarray(problem.bias_decay)
+    return float(_dual(problem, fit, residual, bias, *decays))
+
+
 def _dual(
     problem: Problem,
     fit: Datafit,
@@ -434,7 +445,10 @@ def _dual_at(
     bias_decays: Array,
 ) -> Array:
     p = residual.partition
-    norm = residual.norm_bound
+    if problem.features == "real":
+        norm = residual.norm_bound
+    else:  # every class stands alone, and this is no batch
+        norm = limit * orthant_norm(residual.reduced / limit)
     if (norm > limit * (1 + ROUGH_NORM)).any():
         factor = limit / np.maximum(norm, limit)
         residual, norm = residual * factor, norm * factor

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from tightframe.losses.registry import LOSSES
 from tightframe.problem.problem import BIASES, Problem
-from tightframe.theory.closed_form import balanced, deep_linear, relu
+from tightframe.theory.closed_form import balanced, deep_linear, relu, weighted_mse
 
 
 def least_dim(problem: Problem) -> int:
@@ -28,9 +28,10 @@ class Width(NamedTuple):
     holds: Callable[[Problem], bool]
 
 
-WIDE = Width("wide", lambda p: p.dim is None or p.dim >= least_dim(p))
+WIDE = Width("wide", lambda p: p.width is None or p.width >= least_dim(p))
 NARROW = Width("narrow", lambda p: not WIDE.holds(p))
-AXES = Width("an axis a class", lambda p: p.dim is None or p.dim >= relu.num_axes(p))
+SHOWN = Width("an axis a class", lambda p: p.width is None or p.width >= weighted_mse.num_axes(p))
+AXES = Width("an axis a class", lambda p: p.width is None or p.width >= relu.num_axes(p))
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Rule:
     layers : {"1", "2 or more"} or None
     biases : tuple of str
     width : Width or None
-    equal_counts, without_adjustment : bool
-        Whether all classes must be interchangeable; whether there must be no logit adjustment.
+    equal_counts, equal_weights, without_adjustment : bool
+        Whether all classes must be interchangeable; of one weight; without a logit adjustment.
     family : module or None
         The closed form that gives the minimiser.
     reason : str
@@ -64,6 +65,7 @@ class Rule:
     biases: tuple[str, ...] = BIASES
     width: Width | None = None
     equal_counts: bool = False
+    equal_weights: bool = False
     without_adjustment: bool = False
     family: ModuleType | None = None
     reason: str = ""
@@ -76,6 +78,7 @@ class Rule:
             and (self.layers is None or (problem.depth == 1) == (self.layers == "1"))
             and problem.bias in self.biases
             and not (self.equal_counts and len(problem.groups) > 1)
+            and not (self.equal_weights and not problem.has_equal_weights)
             and not (self.without_adjustment and problem.adjustment_runs)
             and (self.width is None or self.width.holds(problem))
         )
@@ -115,10 +118,23 @@ RULES = (
     ),
     Rule(
         "certified",
+        "closed form, certified by a lower bound",
+        loss="is_softmax",
+        features="nonnegative",
+        layers="1",
+        biases=("free", "decayed"),
+        width=AXES,
+        equal_counts=True,
+        without_adjustment=True,
+        family=relu,
+    ),
+    Rule(
+        "certified",
         "closed form, certified by duality or a lower bound",
         loss="is_quadratic",
         features="real",
         biases=("none", "free"),
+        equal_weights=True,
         family=deep_linear,
     ),
     Rule(
@@ -127,7 +143,17 @@ RULES = (
         loss="is_quadratic",
         features="nonnegative",
         biases=("none",),
+        equal_weights=True,
         family=deep_linear,
+    ),
+    Rule(
+        "certified",
+        "closed form, certified by duality or a lower bound",
+        loss="is_quadratic",
+        layers="1",
+        biases=("none",),
+        width=SHOWN,
+        family=weighted_mse,
     ),
     CONVEX,
     Rule(
@@ -145,45 +171,30 @@ RULES = (
         "best of many starts and the closed forms, **not certified**",
         features="real",
         layers="2 or more",
-        reason="depth {p.depth} is certified for MSE with bias 'none' or 'free' only",
+        reason="depth {p.depth} is certified for MSE with bias 'none' or 'free' only{weighted}",
     ),
     Rule(
-        "refused",
-        "refused",
-        loss="is_softmax",
+        "searched",
+        "certified where a lower bound closes and the axes fit, as nearly always without `dim`, "
+        "else best of many starts, **not certified**",
         features="nonnegative",
         layers="1",
-        biases=("none",),
-        without_adjustment=True,
-        reason="dim is {p.dim}, too few axes for the classes that do not vanish",
-    ),
-    Rule(
-        "refused",
-        "refused",
-        loss="is_softmax",
-        features="nonnegative",
-        without_adjustment=True,
-        reason="non-negative features with cross-entropy are solved for depth 1 and bias 'none'",
-    ),
-    Rule(
-        "refused",
-        "refused",
-        loss="is_softmax",
-        features="nonnegative",
-        reason="non-negative features are solved without a logit adjustment",
+        reason="non-negative features with {p.loss}, bias {p.bias!r} and dim {p.dim} have no "
+        "closed form for these counts, and the lower bound without dim leaves a gap",
     ),
     Rule(
         "refused",
         "refused",
         loss="is_quadratic",
         features="nonnegative",
-        reason="non-negative features with MSE are solved for bias 'none'",
+        reason="non-negative features with MSE and several layers are solved for bias 'none'"
+        "{weighted}",
     ),
     Rule(
         "refused",
         "refused",
         features="nonnegative",
-        reason="non-negative features are not solved with loss {p.loss!r}",
+        reason="non-negative features with {p.loss!r} are solved for depth 1, got {p.depth}",
     ),
 )
 
@@ -195,8 +206,15 @@ THRESHOLD_RULES = (
         biases=("free", "decayed"),
         reason="bias: thresholds for non-negative features are known for bias 'none'",
     ),
+    Rule("certified", features="nonnegative", layers="1", without_adjustment=True),
+    Rule(
+        "refused",
+        features="nonnegative",
+        layers="1",
+        reason="logit_adjustment: thresholds for non-negative features are known without",
+    ),
     Rule("certified", features="real", layers="1"),
-    Rule("certified", loss="is_quadratic", biases=("none", "free")),
+    Rule("certified", loss="is_quadratic", biases=("none", "free"), equal_weights=True),
     Rule("certified", loss="is_softmax", layers="1"),
     Rule(
         "refused",
@@ -236,7 +254,10 @@ class Coverage:
     @property
     def reason(self) -> str:
         """Why nothing certifies the problem; empty where something does."""
-        return self.rule.reason.format(p=self.problem, least=least_dim(self.problem))
+        weighted = "" if self.problem.has_equal_weights else " and equal class weights"
+        return self.rule.reason.format(
+            p=self.problem, least=least_dim(self.problem), weighted=weighted
+        )
 
 
 def coverage(problem: Problem) -> Coverage:
@@ -263,9 +284,12 @@ def is_convex(problem: Problem) -> bool:
 def has_compact_form(problem: Problem) -> bool:
     """Tell whether the geometry of a solution is known without writing all classes out.
 
-    One layer, and real features that are wide enough or non-negative ones.
+    One layer, and real features that are wide enough or non-negative ones with a closed form: their
+    class means are orthogonal.
     """
-    return problem.depth == 1 and (problem.features == "nonnegative" or is_convex(problem))
+    if problem.features == "nonnegative":
+        return problem.depth == 1 and coverage(problem).family is not None
+    return is_convex(problem)
 
 
 def require_covered(problem: Problem) -> None:
@@ -318,6 +342,15 @@ def _cells(rule: Rule) -> tuple[str, ...]:
         rule.layers or "any",
         "any" if rule.biases == BIASES else ", ".join(rule.biases),
         rule.width.text if rule.width else "any",
-        "equal" if rule.equal_counts else "any",
+        _classes(rule),
         rule.how,
     )
+
+
+def _classes(rule: Rule) -> str:
+    needed = [
+        "equal" if rule.equal_counts else "any",
+        *(["equal class weights"] if rule.equal_weights else []),
+        *(["no logit adjustment"] if rule.without_adjustment else []),
+    ]
+    return ", ".join(needed)

@@ -20,7 +20,7 @@ def cheapest_factors(problem: Problem, logits: Array) -> tuple[list[Array], Arra
         If there are too many classes, or too wide features, to be written out.
     """
     require_dense(problem.num_classes, "weights, class_means")
-    if (problem.dim or 0) > MAX_DENSE_CLASSES:
+    if max(problem.dims or (0,)) > MAX_DENSE_CLASSES:
         raise ValueError(
             f"weights, class_means: dim is {problem.dim}; "
             f"factors are written out up to {MAX_DENSE_CLASSES}"
@@ -38,12 +38,12 @@ def balanced_factors(problem: Problem, logits: Array) -> tuple[list[Array], Arra
     root = np.sqrt(problem.counts)
     left, values, right = svd(logits * root)
     values = without_rounding(values)
-    width = problem.dim or problem.num_classes
-    kept = min(width, len(values))
+    widths = _widths(problem)
+    kept = min(*widths, len(values))
     to_layer, to_features = _layer_lengths(problem, values[:kept])
-    means = np.zeros((width, problem.num_classes))
+    means = np.zeros((widths[0], problem.num_classes))
     means[:kept] = to_features[:, None] * right[:kept] / root
-    return _layers(left[:, :kept], to_layer, width), means
+    return _layers(left[:, :kept], to_layer, widths), means
 
 
 def orthant_factors(problem: Problem, logits: Array) -> tuple[list[Array], Array]:
@@ -55,11 +55,15 @@ def orthant_factors(problem: Problem, logits: Array) -> tuple[list[Array], Array
     scaled = logits * root
     values = without_rounding(np.linalg.norm(scaled, axis=0))
     active = np.flatnonzero(values > 0)
-    width = problem.dim or problem.num_classes
+    widths = _widths(problem)
     to_layer, to_features = _layer_lengths(problem, values[active])
-    means = np.zeros((width, problem.num_classes))
+    means = np.zeros((widths[0], problem.num_classes))
     means[np.arange(len(active)), active] = to_features / root[active]
-    return _layers(scaled[:, active] / values[active], to_layer, width), means
+    return _layers(scaled[:, active] / values[active], to_layer, widths), means
+
+
+def _widths(problem: Problem) -> tuple[int, ...]:
+    return problem.dims or (problem.num_classes,) * problem.depth
 
 
 def _layer_lengths(problem: Problem, values: Array) -> tuple[list[Array], Array]:
@@ -69,13 +73,13 @@ def _layer_lengths(problem: Problem, values: Array) -> tuple[list[Array], Array]
     return [np.sqrt(cost / decay) for decay in decays], np.sqrt(cost / problem.feature_decay)
 
 
-def _layers(directions: Array, to_layer: list[Array], width: int) -> list[Array]:
+def _layers(directions: Array, to_layer: list[Array], widths: tuple[int, ...]) -> list[Array]:
     """Return the layers: diagonal, but for the last, whose columns have these directions (K, r)."""
     used = directions.shape[1]
-    layers = [np.zeros((width, width)) for _ in to_layer[:-1]]
+    layers = [np.zeros(shape) for shape in zip(widths[1:], widths, strict=False)]
     for layer, lengths in zip(layers, to_layer[:-1], strict=True):
         layer[np.arange(used), np.arange(used)] = lengths
-    last = np.zeros((len(directions), width))
+    last = np.zeros((len(directions), widths[-1]))
     last[:, :used] = directions * to_layer[-1]
     return [*layers, last]
 

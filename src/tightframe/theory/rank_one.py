@@ -28,7 +28,7 @@ def rank_one_bound(problem: Problem) -> float | None:
     0.346574
     """
     if (
-        problem.dim != 1
+        problem.width != 1
         or problem.bias != "none"
         or not problem.loss_object.is_softmax
         or np.ptp(problem.logit_adjustment) > 0

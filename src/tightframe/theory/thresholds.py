@@ -214,15 +214,15 @@ def _crossing(function: Callable[[float], float], below: float, above: float) ->
 
 def _total_collapse(problem: Problem, factor: float) -> float:
     """Return the decay from which on all logits are zero."""
-    quadratic = problem.loss_object.is_quadratic
-    if problem.features == "nonnegative" or (quadratic and problem.bias != "decayed"):
-        # The largest target: the largest pull, less what a free bias takes.
-        if problem.features == "nonnegative":
-            largest = float(Partition.coarsest(problem).pull.max())
-        else:
-            largest = deep_linear.targets(problem, Partition.coarsest(problem)).operator_norm
-        power = 2 * problem.depth / (problem.depth + 1)
-        return float(factor * largest**power / problem.num_samples)
+    p, power = Partition.coarsest(problem), problem.depth / (problem.depth + 1)
+    if problem.features == "nonnegative":
+        return float(factor * (p.weights * p.counts**power).max() / problem.num_samples)
+    quadratic = problem.loss_object.is_quadratic and problem.has_equal_weights
+    if quadratic and problem.bias != "decayed":
+        # The largest target, less what a free bias takes.
+        largest = deep_linear.common_weight(problem)
+        largest *= deep_linear.targets(problem, p).operator_norm ** (2 * power)
+        return float(factor * largest / problem.num_samples)
     return residual_at_zero(problem).operator_norm / problem.num_samples
 
 

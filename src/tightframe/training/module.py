@@ -213,7 +213,9 @@ def check_head(head: nn.Module, problem: Problem) -> None:
         raise ValueError(
             f"head: it has {'a' if has_bias else 'no'} bias, the problem's bias is {problem.bias!r}"
         )
-    if problem.dim is not None and layers[0].in_features != problem.dim:
-        raise ValueError(
-            f"head: features of width {layers[0].in_features}, the problem's dim is {problem.dim}"
-        )
+    widths = [layer.in_features for layer in layers]
+    if problem.dims is not None and widths != list(problem.dims):
+        named = f"features of width {widths[0]}"
+        if len(widths) > 1:
+            named += f" and layers of width {', '.join(map(str, widths[1:]))}"
+        raise ValueError(f"head: {named}, the problem's dim is {problem.dim}")

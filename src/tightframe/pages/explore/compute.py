@@ -172,7 +172,8 @@ def sweep(problem: Problem) -> Sweep:
     limits = thresholds(problem)
     if limits is None or not coverage(problem).is_certified:
         raise ValueError(
-            "path: needs certified solves; nothing certifies this loss, depth, dim and bias"
+            "path: needs certified solves and thresholds; these features, loss, depth, dim and "
+            "bias lack them"
         )
     top = limits.total_collapse
     known = [
@@ -258,7 +259,9 @@ def phases(problem: Problem) -> Phases:
         name = "class_weights" if problem.weight_runs else "logit_adjustment"
         raise ValueError(f"{name}: a phase diagram is drawn without; make the field empty")
     if not coverage(problem.replace(dim=None)).is_certified:
-        raise ValueError("features: nothing certifies these with this bias; no phase diagram")
+        raise ValueError(
+            "features: a phase diagram needs thresholds, which these lack with this bias"
+        )
     counts = problem.counts
     small = int(counts.min())
     few = counts < counts.max()

@@ -117,7 +117,7 @@ class State:
         if self.depth.strip() != "1":
             given["depth"] = _whole("depth", self.depth)
         if self.dim.strip():
-            given["dim"] = _whole("dim", self.dim)
+            given["dim"] = parse_layers(self.dim, partial(_whole, "dim"))
         for name in ("class_weights", "logit_adjustment"):
             if text := getattr(self, name).strip():
                 given[name] = text

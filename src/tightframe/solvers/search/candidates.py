@@ -44,7 +44,9 @@ def closed_forms(problem: Problem) -> list[Entry]:
     bias = without_constant(problem, bias, partition.sizes)
     points = [("zero", zero, bias)]
     balanced = problem.loss_object.is_softmax and problem.depth > 1 and g == 1
-    wide = problem.dim is None or problem.dim >= problem.loss_object.max_rank(problem.num_classes)
+    wide = problem.width is None or problem.width >= problem.loss_object.max_rank(
+        problem.num_classes
+    )
     if balanced and wide and (margin := etf_margin(problem)) is not None:
         points.append(("ETF", BlockMatrix(partition, np.array([margin]), zero.mean), np.zeros(g)))
     return [

@@ -11,7 +11,12 @@ from tightframe.geometry.blocks import Array
 from tightframe.solvers.search.budget import Budget
 from tightframe.solvers.search.chains import Chain, climb, race, settle, try_moves
 from tightframe.solvers.search.factors import Factors
-from tightframe.solvers.search.guesses import deep_starts, narrow_starts, structured_starts
+from tightframe.solvers.search.guesses import (
+    deep_starts,
+    narrow_starts,
+    orthant_starts,
+    structured_starts,
+)
 from tightframe.solvers.search.moves import NEIGHBOURHOODS
 from tightframe.solvers.search.options import SearchOptions
 
@@ -82,11 +87,12 @@ class Field:
         rngs = [np.random.default_rng((self._seed, self.f.width, first + i)) for i in range(number)]
         if self._relaxed is not None:
             each = max(1, self._starts // 2)
-            starts = [narrow_starts(self.f, self._relaxed, each, rng) for rng in rngs]
+            draw = narrow_starts if self.f.signed else orthant_starts
+            starts = [draw(self.f, self._relaxed, each, rng) for rng in rngs]
         else:
             shares = [len(range(i, self._starts, number)) for i in range(number)]
             starts = [deep_starts(self.f, n, rng) for n, rng in zip(shares, rngs, strict=True) if n]
-        if first == 0:
+        if first == 0 and self.f.signed:
             structured = structured_starts(self.f, rngs[-1])
             starts += [structured[[i]] for i in range(len(structured))]
         # Structured starts go to the chains that have the fewest.

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from tightframe.geometry.blocks import Array, svd
-from tightframe.solvers.search.factors import Factors
+from tightframe.solvers.search.factors import Classes, Factors
 
 #: Of random factors: their scale relative to those of the relaxed solution is drawn, evenly in its
 #: logarithm, from here to 1.
@@ -76,6 +76,44 @@ def narrow_starts(f: Factors, relaxed: Array, starts: int, rng: np.random.Genera
     if f.problem.bias != "none":
         parts.append(np.broadcast_to(prior / f.bias_scale, (starts, k)))
     return np.concatenate(parts, axis=1)
+
+
+def orthant_starts(f: Factors, relaxed: Array, starts: int, rng: np.random.Generator) -> Array:
+    """Return random points with non-negative means, shape (starts, P), of three kinds in turn.
+
+    The classes with most samples on axes of their own, the others on any; small random factors;
+    and classes in random directions, further out the more frequent they are.
+
+    Parameters
+    ----------
+    relaxed : ndarray, shape (K, K)
+        X of the solution without a width.
+    """
+    k, width = f.num_classes, f.width
+    shares = f.problem.counts / f.problem.num_samples
+    length = math.sqrt(float(np.linalg.norm(relaxed, axis=0).mean())) or 1.0
+    center = np.eye(k) - f.problem.loss_object.ignores_constants / k
+    rows, means = np.empty((starts, k, width)), np.empty((starts, k, width))
+    for i in range(starts):
+        kind = rng.permutation(3)[0] if starts < 3 else i % 3
+        scale = length
+        if kind == 0:
+            axes = np.concatenate([rng.permutation(width), rng.integers(width, size=k)])[:k]
+            codes = np.eye(width)[axes] + 0.1 * np.abs(rng.standard_normal((k, width)))
+        else:
+            codes = np.abs(rng.standard_normal((k, width)))
+            if kind == 1:
+                scale *= LEAST_SCALE ** rng.uniform() / math.sqrt(width)
+            else:
+                codes *= (shares ** (rng.uniform() / 2) / np.linalg.norm(codes, axis=1))[:, None]
+                codes /= math.sqrt(float((codes**2).sum()) / k)
+        rows[i], means[i] = (
+            scale * center @ codes,
+            scale * codes / np.sqrt(f.problem.counts)[:, None],
+        )
+    prior = np.log(shares) - np.log(shares).mean() if f.problem.bias != "none" else np.zeros(k)
+    bias = np.broadcast_to(prior, (starts, k))
+    return f.from_classes(Classes(rows, means, bias, np.zeros((starts, 0))))
 
 
 def _near(f: Factors, guesses: Array, rng: np.random.Generator) -> Array:

@@ -79,12 +79,8 @@ def search(
     ValueError
         If there are too many classes.
     """
+    require_few_classes(problem)
     k = problem.num_classes
-    if k > MAX_CLASSES:
-        raise ValueError(
-            f"counts: got {k} classes; nothing certifies this kind of problem, and the multi-start "
-            f"search takes at most {MAX_CLASSES}"
-        )
     # One order of the classes, so that the answer does not depend on how they are named.
     order = np.lexsort((problem.logit_adjustment, -problem.class_weights, -problem.counts))
     places = np.argsort(order)
@@ -128,10 +124,19 @@ def search(
     return Found(top.logits, top.bias, top.candidate.objective, record)
 
 
+def require_few_classes(problem: Problem) -> None:
+    """Refuse a problem of more classes than a search takes."""
+    if (k := problem.num_classes) > MAX_CLASSES:
+        raise ValueError(
+            f"counts: got {k} classes; nothing certifies this kind of problem, and the multi-start "
+            f"search takes at most {MAX_CLASSES}"
+        )
+
+
 def _full_rank(problem: Problem) -> int:
     """Return the highest rank a solution can have."""
     k = problem.num_classes
-    return min(problem.loss_object.max_rank(k), problem.dim or k)
+    return min(problem.loss_object.max_rank(k), problem.width or k)
 
 
 def _lower_bound(problem: Problem, relaxed: float | None) -> float | None:

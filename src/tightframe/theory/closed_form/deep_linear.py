@@ -5,7 +5,8 @@ minimised out first, which replaces ``D^{1/2}`` by ``A = D^{1/2}(I - u u^T)``, `
 By von Neumann's trace inequality the objective is at least
 ``sum_i (sigma_i - a_i)^2 / (2N) + (M+1)/2 mu sigma_i^{2/(M+1)}`` over sorted singular values, with
 equality where logits and A share singular vectors; so each sigma_i solves a scalar problem. Without
-bias the minimiser is diagonal and can be built from non-negative features too.
+bias the minimiser is diagonal and can be built from non-negative features too. A weight that all
+classes have divides N. With unequal ones nothing decouples (`closed_form.weighted_mse`).
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ NAME = "MSE, decoupled singular values"
 
 def solve(problem: Problem) -> tuple[BlockMatrix, Array]:
     """Return the minimiser; if ``dim`` is too small, the largest singular values are kept."""
+    weight = common_weight(problem)
     partition = Partition.coarsest(problem)
     values, times = targets(problem, partition).spectrum
-    width = problem.num_classes if problem.dim is None else problem.dim
-    if width < times[shrink(problem, values) > 0].sum():
+    width = problem.num_classes if problem.width is None else problem.width
+    if width < times[shrink(problem, values, weight) > 0].sum():
         # The cut may run through a group of equal classes, so no symmetry is used.
         partition = Partition.singletons(problem)
     root = np.sqrt(partition.counts)
@@ -35,10 +37,10 @@ def solve(problem: Problem) -> tuple[BlockMatrix, Array]:
         left, values, right = np.eye(len(root))[:, order], root[order], np.eye(len(root))[order]
     else:
         left, values, right = svd(targets(problem, partition).reduced)
-    sigma = shrink(problem, values)
+    sigma = shrink(problem, values, weight)
     if partition.num_groups == problem.num_classes:
         sigma[width:] = 0.0
-    within = np.where(partition.sizes > 1, shrink(problem, root) / root, 0.0)
+    within = np.where(partition.sizes > 1, shrink(problem, root, weight) / root, 0.0)
     logits = BlockMatrix(partition, within, (left * sigma) @ right / partition.scale)
     prior = partition.counts / partition.num_samples
     bias = prior if problem.bias == "free" else np.zeros(partition.num_groups)
@@ -60,21 +62,26 @@ def lower_bound(problem: Problem) -> float:
         values = np.maximum(values - error, 0.0)
     order = np.argsort(-values)
     values, times = values[order], times[order]
-    width = problem.num_classes if problem.dim is None else problem.dim
+    width = problem.num_classes if problem.width is None else problem.width
     used = np.clip(width - (np.cumsum(times) - times), 0, times)
-    zero = values**2 / (2 * problem.num_samples)
+    zero = common_weight(problem) * values**2 / (2 * problem.num_samples)
     bound = float(used @ np.minimum(_nonzero_cost(problem, values), zero) + (times - used) @ zero)
     return bound * (1 - gamma(2 * len(values) + 10 * FUNCTION))
 
 
-def shrink(problem: Problem, targets: Array) -> Array:
-    """Minimise ``(s - a)^2 / (2N) + (M+1)/2 mu s^{2/(M+1)}`` over s >= 0 for every target a.
+def common_weight(problem: Problem) -> float:
+    """Return the class weight that all classes have."""
+    return float(problem.group_weights[0])
 
-    One layer: soft-thresholding at ``N mu``. More: the larger root of
-    ``(a - s) s^p = N mu``, ``p = (M-1)/(M+1)``, unless zero costs no more (`collapse_factor`).
+
+def shrink(problem: Problem, targets: Array, weights: Array | float) -> Array:
+    """Minimise ``w (s - a)^2 / (2N) + (M+1)/2 mu s^{2/(M+1)}`` over s >= 0 for every target a.
+
+    One layer: soft-thresholding at ``N mu / w``. More: the larger root of
+    ``(a - s) s^p = N mu / w``, ``p = (M-1)/(M+1)``, unless zero costs no more (`collapse_factor`).
     """
     m = problem.depth
-    threshold = problem.num_samples * problem.mean_decay
+    threshold = problem.num_samples * problem.mean_decay / weights
     zero = at_most(collapse_factor(m) * targets ** (2 * m / (m + 1)), threshold)
     if m == 1:
         return np.where(zero, 0.0, targets - threshold)
@@ -89,7 +96,7 @@ def shrink(problem: Problem, targets: Array) -> Array:
 
 
 def collapse_factor(depth: int) -> float:
-    """Return c_M: `shrink` takes a target a to zero iff ``c_M a^{2M/(M+1)} <= N mu``."""
+    """Return c_M: `shrink` takes a target a to zero iff ``w c_M a^{2M/(M+1)} <= N mu``."""
     m = depth
     return float(((m - 1) / m) ** ((m - 1) / (m + 1)) / m)
 
@@ -101,11 +108,11 @@ BISECTIONS = 60
 def _nonzero_cost(problem: Problem, targets: Array) -> Array:
     """Return a lower bound of the cost of the best s > 0 for each target; inf if zero is better.
 
-    There ``a - s = N mu / s^p``, which keeps its digits where s is next to a.
+    There ``a - s = N mu / (w s^p)``, which keeps its digits where s is next to a.
     """
-    m, total = problem.depth, problem.num_samples
-    threshold, p = total * problem.mean_decay, (m - 1) / (m + 1)
-    s = shrink(problem, targets)
+    m, total, weight = problem.depth, problem.num_samples, common_weight(problem)
+    threshold, p = total * problem.mean_decay / weight, (m - 1) / (m + 1)
+    s = shrink(problem, targets, weight)
     low, high = (
         s * (1 - gamma(16 * FUNCTION)),
         np.minimum(s * (1 + gamma(16 * FUNCTION)), targets),
@@ -114,7 +121,8 @@ def _nonzero_cost(problem: Problem, targets: Array) -> Array:
         low = high = np.maximum(targets - threshold, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         missed = threshold / high**p
-        cost = missed**2 / (2 * total) + (m + 1) / 2 * problem.mean_decay * low ** (2 / (m + 1))
+        decay_cost = (m + 1) / 2 * problem.mean_decay * low ** (2 / (m + 1))
+        cost = weight * missed**2 / (2 * total) + decay_cost
     return np.where(s > 0, cost, np.inf)
 
 

@@ -52,8 +52,8 @@ class Descent:
     seeds : sequence of int
         One a run. All starting values of a run come from its own generator, so that they do not
         depend on the batch, the device or the dtype.
-    dim : int
-        Width d.
+    dim : int or sequence of int
+        Width d of the features and between layers, or one a layer, the features' first.
     init_std : float
     per_sample : bool
         One column of features a sample, or one a class.
@@ -65,7 +65,7 @@ class Descent:
     Attributes
     ----------
     layers : list of Tensor
-        W_1, shape (R, d, d), to W_M, shape (R, K, d).
+        W_1, shape (R, d_1, d), to W_M, shape (R, K, d_{M-1}).
     columns : Tensor, shape (R, d, C)
         What is descended on: the features, or what the ReLU is applied to.
     bias : Tensor, shape (R, K, 1), or None
@@ -80,7 +80,7 @@ class Descent:
         self,
         problems: Sequence[Problem],
         seeds: Sequence[int],
-        dim: int,
+        dim: int | Sequence[int],
         *,
         init_std: float,
         per_sample: bool,
@@ -122,8 +122,9 @@ class Descent:
         self._feature_decay = per_run([p.feature_decay for p in problems])
         self._bias_decay = per_run([p.bias_decay for p in problems])
 
-        k, d, c = self.num_classes, dim, len(self.labels)
-        shapes = [(d, d)] * (problem.depth - 1) + [(k, d), (d, c)]
+        k, c = self.num_classes, len(self.labels)
+        dims = (dim,) * problem.depth if isinstance(dim, int) else tuple(dim)
+        shapes = [*zip([*dims[1:], k], dims, strict=True), (dims[0], c)]
         if problem.bias != "none":
             shapes.append((k, 1))
         # Drawn in float64 on the CPU whatever the run is computed in.
@@ -324,7 +325,7 @@ def _draw(shapes: list[tuple[int, int]], seed: int, std: float) -> list[Tensor]:
 
 
 def _suffixes(layers: list[Tensor]) -> list[Tensor]:
-    """Return ``W_M ... W_m`` for every m, each (R, K, d)."""
+    """Return ``W_M ... W_m`` for every m, each (R, K, d_{m-1})."""
     out = [layers[-1]]
     for layer in reversed(layers[:-1]):
         out.insert(0, torch.bmm(out[0], layer))

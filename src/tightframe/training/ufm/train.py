@@ -224,7 +224,7 @@ def train_ufm(
     problems: Problem | Iterable[Problem],
     *,
     seeds: Iterable[int] = (0,),
-    dim: int | None = None,
+    dim: int | Sequence[int] | None = None,
     lr: float = 0.1,
     momentum: float = 0.9,
     iterations: int = 30_000,
@@ -255,9 +255,9 @@ def train_ufm(
         Real or non-negative features, any loss, bias and depth, class weights and logit adjustment.
     seeds : iterable of int
         Each gives every problem one run; runs of one seed and equal shapes start alike.
-    dim : int, optional
-        Width d of features and hidden layers of the problems that have no ``dim`` of their own
-        (another than theirs is refused). By default 2 K: the theory needs K, or K - 1.
+    dim : int or sequence of int, optional
+        Width d of features and hidden layers, as in `Problem`, of the problems that have no ``dim``
+        of their own (another than theirs is refused). By default 2 K: the theory needs K, or K - 1.
     lr : float
         Learning rate. Descent is unstable beyond 2 (1 + momentum) / curvature.
     momentum : float
@@ -574,14 +574,15 @@ def _seed_list(seeds: Any) -> list[int]:
     return out
 
 
-def _with_width(problems: list[Problem], dim: int | None) -> list[Problem]:
-    if dim is not None:
-        dim = whole_number("dim", dim)
+def _with_width(problems: list[Problem], dim: int | Sequence[int] | None) -> list[Problem]:
     out = []
     for problem in problems:
-        if dim is not None and problem.dim not in (None, dim):
-            raise ValueError(f"dim: got {dim}, but a problem has dim {problem.dim} of its own")
-        out.append(problem.replace(dim=problem.dim or dim or 2 * problem.num_classes))
+        wanted = problem.replace(dim=2 * problem.num_classes if dim is None else dim)
+        if problem.dim is not None:
+            if dim is not None and wanted.dim != problem.dim:
+                raise ValueError(f"dim: got {dim}, but a problem has dim {problem.dim} of its own")
+            wanted = problem
+        out.append(wanted)
     return out
 
 
@@ -590,7 +591,7 @@ def _with_width(problems: list[Problem], dim: int | None) -> list[Problem]:
 
 def _solvable(problem: Problem) -> Problem:
     """Leave out a width that suffices: theorems and solvers then need not look at it."""
-    wide = problem.dim is None or problem.dim >= problem.num_classes
+    wide = problem.width is None or problem.width >= problem.num_classes
     return problem.replace(dim=None) if wide else problem
 
 
@@ -614,12 +615,16 @@ def _references(problems: list[Problem]) -> list[Solution | None]:
 
 
 def _certified_gap(
-    problem: Problem, reference: Solution | None, logits: Array, bias: Array
+    problem: Problem, reference: Solution | None, logits: Array, bias: Array, objective: float
 ) -> tuple[float | None, str]:
     key = _solvable(problem)
     case = coverage(key)
     if not case.is_certified:
-        return None, f"no certificate: {case.reason}"
+        bound = None if reference is None else reference.lower_bound
+        if reference is None or bound is None or problem.features == "real":
+            return None, f"no certificate: {case.reason}"
+        # What non-negative features cost, their logits do not tell; the run's own factors do.
+        return max(objective - bound, 0.0), reference.note
     try:
         certificate = certify(
             key,
@@ -651,7 +656,7 @@ def _batches(jobs: list[_Job], per_sample: bool) -> list[list[_Job]]:
     batches = []
     for group in alike.values():
         p = group[0].problem
-        entries = (p.dim or 1) * (p.num_samples if per_sample else p.num_classes)
+        entries = max(p.dims or (1,)) * (p.num_samples if per_sample else p.num_classes)
         size = max(1, BATCH_ENTRIES // entries)
         batches += [group[i : i + size] for i in range(0, len(group), size)]
     return batches
@@ -777,7 +782,11 @@ class _Training:
             gap, note = None, "no certificate: the run diverged"
             if status != "diverged":
                 gap, note = _certified_gap(
-                    job.problem, job.reference, state.logits[r], state.bias[r]
+                    job.problem,
+                    job.reference,
+                    state.logits[r],
+                    state.bias[r],
+                    float(history[-1]["objective"]),
                 )
             run = UFMRun(
                 problem=job.problem,

@@ -56,7 +56,7 @@ def dropped(logits: ArrayLike) -> list[int]:
 def _smallest(run: Run) -> list[int]:
     """Return the K - d classes with the fewest samples, which the paper says are dropped."""
     counts = run.problem.counts
-    return sorted(np.argsort(counts)[: len(counts) - (run.problem.dim or 0)].tolist())
+    return sorted(np.argsort(counts)[: len(counts) - (run.problem.width or 0)].tolist())
 
 
 def projector_distance(matrix: ArrayLike, dim: int, *, centred: bool) -> float:
@@ -83,7 +83,7 @@ def projector_distance(matrix: ArrayLike, dim: int, *, centred: bool) -> float:
 
 def _projector_distance(run: Run) -> float:
     """Return the largest distance of W Wᵀ and W H̄."""
-    dim, centred = run.problem.dim or 0, run.problem.bias == "free"
+    dim, centred = run.problem.width or 0, run.problem.bias == "free"
     matrices = (run.array(name) for name in ("classifier", "logits"))
     return max(projector_distance(matrix, dim, centred=centred) for matrix in matrices)
 
@@ -135,7 +135,7 @@ def _above(runs: Sequence[Run], wrong: int) -> str:
     """Say how many runs ended above the certified minimum, where that explains something."""
     if not wrong or runs[0].task.kind != "ufm":
         return "."
-    few = sum(run.measured("rank") < (run.problem.dim or 0) for run in runs)
+    few = sum(run.measured("rank") < (run.problem.width or 0) for run in runs)
     return (
         f"; {shared.above(runs)} runs end above the certified minimum, {few} with fewer classes "
         "than d left."

@@ -1,0 +1,175 @@
+"""Non-negative features without a closed form: the lower bound, and minima that it certifies."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tightframe as tf
+from tests.reference import ufm
+from tightframe.theory.orthant import orthant_norm, steepest_axes
+
+RELU = {"features": "nonnegative"}
+
+
+def make(counts, decay=1e-2, **options):
+    if options.get("bias") == "decayed":
+        options.setdefault("bias_decay", 0.01)
+    return tf.Problem(counts, weight_decay=decay, feature_decay=decay / 2, **(RELU | options))
+
+
+def assert_solved(problem, dim, **options):
+    """Compare a certified solution, its factors and its logits with direct minimisation."""
+    solution = tf.solve(problem)
+    assert solution.status == "optimal"
+    assert 0 <= solution.gap <= 1e-8 * solution.objective
+    assert solution.search is None
+    bias = None if problem.bias == "none" else solution.bias
+    assert solution.class_means.min() >= 0
+    found = ufm.objective(problem, solution.weights, solution.class_means, bias)
+    assert found == pytest.approx(solution.objective, rel=1e-10)
+    product = solution.weights[0] @ solution.class_means
+    assert np.allclose(product, solution.logits, atol=1e-6 * np.abs(product).max())
+    value = ufm.multistart(problem, dim, **options)[0]
+    assert solution.objective == pytest.approx(value, rel=1e-7)
+    return solution
+
+
+@pytest.mark.parametrize("bias", ["free", "decayed"])
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+@pytest.mark.parametrize("decay", [1e-3, 1e-2])
+def test_a_bias(loss, bias, decay):
+    assert_solved(make("100x2,10x2", decay, loss=loss, bias=bias), 6, starts=12)
+
+
+@pytest.mark.parametrize("bias", ["none", "free"])
+def test_a_logit_adjustment_and_class_weights(bias):
+    problem = make("60,30,12,3", bias=bias, logit_adjustment="prior", class_weights=[1, 2, 1, 4])
+    assert_solved(problem, 6, starts=12)
+
+
+def test_class_means_with_a_bias_are_not_orthogonal():
+    """The measured figure: a largest cosine of .22."""
+    problem = tf.Problem(
+        [100, 100, 10, 10],
+        weight_decay=1e-2,
+        feature_decay=1e-2,
+        bias="decayed",
+        bias_decay=1e-2,
+        **RELU,
+    )
+    means = assert_solved(problem, 6, starts=12).class_means
+    cosines = means.T @ means / np.outer(*[np.linalg.norm(means, axis=0)] * 2)
+    assert cosines[2, 3] == pytest.approx(0.22, abs=0.006)
+    cosines[[0, 1, 2, 3], [0, 1, 2, 3]] = cosines[2, 3] = cosines[3, 2] = 0
+    assert np.abs(cosines).max() < 1e-9
+
+
+@pytest.mark.parametrize("bias", ["free", "decayed"])
+@pytest.mark.parametrize("decay", [2e-3, 3e-2])
+def test_equal_counts_keep_the_closed_form_without_bias(bias, decay):
+    problem = make("20x4", decay, bias=bias)
+    solution = tf.solve(problem)
+    assert solution.method.startswith("closed form")
+    assert solution.gap <= 1e-12
+    assert solution.objective == tf.solve(problem.replace(bias="none", bias_decay=None)).objective
+    assert solution.objective == pytest.approx(ufm.multistart(problem, 5, starts=8)[0], rel=1e-8)
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(st.integers(1, 60), min_size=2, max_size=4),
+    st.sampled_from(["cross_entropy", "mse"]),
+    st.sampled_from(["none", "free", "decayed"]),
+    st.floats(-3.5, -0.5),
+    st.integers(0, 10**6),
+)
+def test_up_to_four_classes_are_certified_and_no_factors_are_below(counts, loss, bias, at, seed):
+    rng = np.random.default_rng(seed)
+    adjustment = rng.normal(size=len(counts)) if loss == "cross_entropy" else None
+    problem = make(counts, 10**at, loss=loss, bias=bias, logit_adjustment=adjustment)
+    solution = tf.solve(problem)
+    assert solution.status == "optimal"
+    k = len(counts)
+    for scale in (0.1, 1.0):
+        w, h = scale * rng.normal(size=(k, k + 1)), scale * np.abs(rng.normal(size=(k + 1, k)))
+        b = None if bias == "none" else rng.normal(size=k)
+        assert ufm.objective(problem, [w], h, b) >= solution.lower_bound
+        certificate = tf.certify(problem, w @ h, b)
+        assert certificate.dual <= solution.objective * (1 + 1e-12)
+        assert certificate.primal >= solution.lower_bound
+
+
+@settings(max_examples=30)
+@given(st.integers(2, 7), st.integers(0, 10**6))
+def test_the_norm_over_the_orthant_is_between_what_is_found_and_what_is_proven(k, seed):
+    rng = np.random.default_rng(seed)
+    matrix = rng.normal(size=(k, k)) / np.sqrt(k)
+    lengths, axes = steepest_axes(matrix)
+    assert np.allclose(np.linalg.norm(matrix @ axes.T, axis=0), lengths)
+    assert axes.min() >= 0
+    tried = np.abs(rng.normal(size=(k, 2000)))
+    reached = np.linalg.norm(matrix @ (tried / np.linalg.norm(tried, axis=0)), axis=0).max()
+    bound = orthant_norm(matrix / lengths.max()) * lengths.max()
+    assert reached <= bound * (1 + 1e-12)
+    assert lengths.max() <= bound * (1 + 1e-12)
+    assert bound <= np.linalg.norm(matrix, 2) * (1 + 1e-9)
+    if k <= 4:  # copositive matrices are sums of a positive and a non-negative one
+        assert bound <= lengths.max() * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("bias", ["free", "decayed"])
+def test_everything_collapses_where_no_axis_pulls_more_than_the_decay(bias):
+    """Z = 0 iff max |G v| <= lambda over unit v >= 0, G the gradient at the best bias alone."""
+    problem = make("40,20,20,4", bias=bias)
+    none = np.zeros((4, 4))
+    counts, n = problem.counts, problem.num_samples
+    b = tf.solve(problem.replace(weight_decay=10.0, feature_decay=10.0)).bias
+    p = np.exp(b) / np.exp(b).sum()
+    gradient = (p[:, None] - np.eye(4)) * np.sqrt(counts) / n
+    top = steepest_axes(gradient)[0].max()
+    for factor, vanishes in ((0.995, False), (1.005, True)):
+        decay = top * factor
+        solution = tf.solve(problem.replace(weight_decay=decay, feature_decay=decay))
+        assert (solution.logits == none).all() == vanishes
+
+
+def test_a_width_that_suffices_and_one_that_does_not():
+    wide = tf.solve(make("100x2,10x2", bias="free"))
+    assert tf.solve(make("100x2,10x2", bias="free", dim=4)).gap is not None
+    problem = make("100x2,10x2", bias="free", dim=3)
+    solution = tf.solve(problem)
+    assert (solution.status, solution.gap) == ("local", None)
+    assert solution.search.relaxed_bound == pytest.approx(wide.objective, rel=1e-8)
+    assert solution.class_means.shape == (3, 4)
+    assert solution.class_means.min() >= 0
+    value = ufm.multistart(problem, 3, starts=20)[0]
+    assert solution.objective <= value * (1 + 1e-8)
+    found = ufm.objective(problem, solution.weights, solution.class_means, solution.bias)
+    assert found == pytest.approx(solution.objective, rel=1e-10)
+
+
+def test_a_time_limit_and_progress_end_a_descent():
+    problem = make([1000 - 9 * k for k in range(40)], 1e-4, bias="free")
+    told = []
+    with pytest.warns(tf.NotConvergedWarning, match="early"):
+        solution = tf.solve(problem, progress=lambda *step: told.append(step) or True)
+    assert (solution.status, solution.search.stopped) == ("not_converged", "interrupted")
+    assert told[0][2] == "descent in the orthant"
+
+
+def test_several_layers_are_refused():
+    with pytest.raises(ValueError, match="problem: non-negative features with 'cross_entropy'"):
+        tf.solve(make("9,5", depth=2))
+    with pytest.raises(ValueError, match="problem: non-negative features with MSE and several"):
+        tf.solve(make("9,5", loss="mse", bias="free", depth=2))
+
+
+def test_what_needs_thresholds_is_refused():
+    for problem, name in (
+        (make("9,5", bias="free"), "bias"),
+        (make("9,5", logit_adjustment="prior"), "logit_adjustment"),
+    ):
+        for function in (tf.thresholds, tf.state_changes, tf.advise):
+            with pytest.raises(ValueError, match=f"^{name}: thresholds for non-negative"):
+                function(problem)
