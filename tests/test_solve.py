@@ -208,7 +208,7 @@ def test_every_start_ends_at_the_same_minimum(bias):
         assert other.converged
         assert solution.objective == pytest.approx(other.certificate.primal, rel=2e-8)
         assert other.logits.rank == solution.rank
-    options = factored.NewtonOptions(direct_groups=10)
+    options = factored.NewtonOptions(split_groups=10)
     pooled = factored.minimise(problem, partition, tol=1e-8, options=options)
     assert solution.objective == pytest.approx(pooled.certificate.primal, rel=2e-8)
 

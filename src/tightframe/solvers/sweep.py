@@ -219,7 +219,8 @@ class Sweep:
     def _solve(self, place: int, predicted: tuple[BlockMatrix, Array] | None = None) -> None:
         """Solve one place, from a prediction where there is one, and make it a node."""
         index = self.order[place]
-        if index in self.found:
+        # An interpolated point may be found already, but is no node.
+        if index in self.found and index in self.nodes:
             return
         problem, tol = self.problems[index], self.options.node_tolerance * self.tol
         start = None if predicted is None else _factors(predicted)
