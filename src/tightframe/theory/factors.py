@@ -93,20 +93,19 @@ def grouped_geometry(problem: Problem, blocks: BlockMatrix) -> GroupedGeometry:
         )
     p = blocks.partition
     ratio = np.sqrt(problem.feature_decay / problem.weight_decays[0])
-    groups = p.class_groups
-    logits = GroupedMatrix(groups, blocks.within, blocks.mean - np.diag(blocks.within / p.sizes))
+    logits = GroupedMatrix(p, blocks.within, blocks.mean - np.diag(blocks.within / p.sizes))
     if nonnegative:
         lengths = blocks.column_norms
         shares = np.divide(p.counts, lengths, out=np.zeros_like(lengths), where=lengths > 0)
         across = logits.blocks * shares
         inner = logits.diagonal * across
         classifier = GroupedMatrix(
-            groups,
+            p,
             ratio * logits.diagonal**2 * shares,
             ratio * (inner + inner.T + (across * p.sizes) @ logits.blocks.T),
         )
         axes = np.zeros((p.num_groups, p.num_groups))
-        means = GroupedMatrix(groups, lengths / p.counts / ratio, axes)
+        means = GroupedMatrix(p, lengths / p.counts / ratio, axes)
         return GroupedGeometry("predicted", classifier, means, logits)
     left, values, right = blocks.decomposition
     values = without_rounding(values)
@@ -117,7 +116,7 @@ def grouped_geometry(problem: Problem, blocks: BlockMatrix) -> GroupedGeometry:
     def gram(frame: Array, inner: Array, scale: Array) -> GroupedMatrix:
         mean = (frame * values) @ frame.T / np.outer(root * scale, root * scale)
         inner = inner / scale**2
-        return GroupedMatrix(groups, inner, mean - np.diag(inner / p.sizes))
+        return GroupedMatrix(p, inner, mean - np.diag(inner / p.sizes))
 
     return GroupedGeometry(
         "predicted",
