@@ -13,6 +13,7 @@ from tightframe.geometry.blocks import Partition
 from tightframe.solvers import newton as factored
 from tightframe.solvers.continuation import ContinuationOptions
 from tightframe.solvers.search import multistart
+from tightframe.solvers.splitting import SplittingOptions
 from tightframe.solvers.starts import Factors
 from tightframe.solvers.sweep import SweepOptions
 
@@ -392,7 +393,7 @@ def test_stats_tell_what_the_solver_did():
     ("options", "name"),
     [
         (factored.NewtonOptions, "shift"),
-        (factored.NewtonOptions, "pool"),
+        (SplittingOptions, "memory"),
         (SweepOptions, "power"),
         (ContinuationOptions, "max_points"),
         (multistart.SearchOptions, "batch_numbers"),

@@ -546,7 +546,10 @@ class _Search:
         repeated = self.with_counts(np.full_like(self.counts, self.counts.max()))
         found = []
         if repeated is not None:
-            text, changes = "All classes oversampled to the largest count.", {"oversample": "balance"}
+            text, changes = (
+                "All classes oversampled to the largest count.",
+                {"oversample": "balance"},
+            )
             found.append(self._proposal("balanced_oversampling", text, changes, repeated))
         if self.problem.loss_object.takes_class_terms:
             text = "Balanced class weights, N / (K n_k)."
@@ -562,7 +565,9 @@ class _Search:
 
     # -- searches ----------------------------------------------------------------------------------
 
-    def _least(self, low: float, high: float, make: Callable[[float], Problem | None]) -> float | None:
+    def _least(
+        self, low: float, high: float, make: Callable[[float], Problem | None]
+    ) -> float | None:
         """Return the least x from low to high whose problem does; None if none of them does."""
         before = low
         for x in np.linspace(low, high, LOOKS)[1:].tolist():

@@ -80,9 +80,7 @@ def batch_features(
     return decays.scaled(1 / scale, batch_size / (num_samples * scale))
 
 
-def weighted_mean(
-    weights: NDArray[np.float64], samples: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def weighted_mean(weights: NDArray[np.float64], samples: NDArray[np.int64]) -> NDArray[np.float64]:
     """Convert weights whose sum over the samples divides the loss; one a class or group each."""
     return weights * float(samples.sum() / (samples @ weights))
 

@@ -1,11 +1,11 @@
 """Operator splitting for the convex form, where groups are many: a Newton step a column, then SVT.
 
-Douglas-Rachford on ``f(X) + lambda ||X||_*``, X the reduced matrix of the logits. The data fit falls
-apart into one small problem a group, whose Hessian is a diagonal less a rank-one matrix: one Newton
-step from the last iterate is enough. The norm's proximal map, singular value thresholding (SVT),
-takes one eigendecomposition and finds the rank by itself. So cost and steps hardly depend on rank
-and decay, and Anderson's acceleration keeps the steps to some ten. A bias belongs to the data fit's
-side, where it couples the columns by one G x G system; margins inside the groups are singular
+Douglas-Rachford on ``f(X) + lambda ||X||_*``, X the reduced matrix of the logits. The data fit
+falls apart into one small problem a group, whose Hessian is a diagonal less a rank-one matrix: one
+Newton step from the last iterate is enough. The norm's proximal map, singular value thresholding
+(SVT), takes one eigendecomposition and finds the rank by itself. So cost and steps hardly depend on
+rank and decay, and Anderson's acceleration keeps the steps to some ten. A bias belongs to the data
+fit's side, where it couples the columns by one G x G system; margins inside the groups are singular
 values of their own, shrunk apart.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.checks import require_positive_fields
-from tightframe.geometry.blocks import Array, BlockMatrix, Partition
+from tightframe.geometry.blocks import Array, BlockMatrix
 from tightframe.problem.problem import Problem, at_most
 from tightframe.solvers.stats import Round
 from tightframe.theory.certificate import Certificate, certify_blocks, without_constant
@@ -30,15 +30,18 @@ class SplittingOptions:
 
     Attributes
     ----------
-    first_share : float
+    first_share, far_share : float
         The first penalty, in units of the data fit's curvature, over the decay's share of the one
-        at which everything collapses.
+        at which everything collapses; the latter where the first guess is further away: for squared
+        errors and adjusted logits.
     adapt_every, adapt_until : int
         The penalty is balanced after every so many steps, up to so many.
     band, longest_change : float
         It is left alone within a factor of the former, and changes by the latter at most.
     longest_step : float
         Of one Newton step, in logits.
+    few : float
+        Where the last rank was below this share of all, only those eigenvectors are computed.
     memory : int
         Steps that Anderson's acceleration combines.
     memory_bytes : float
@@ -58,12 +61,14 @@ class SplittingOptions:
         If one of them is not positive.
     """
 
-    first_share: float = 0.025
+    first_share: float = 0.006
+    far_share: float = 0.03
     adapt_every: int = 10
     adapt_until: int = 40
     band: float = 1.25
     longest_change: float = 2.5
     longest_step: float = 4.0
+    few: float = 0.3
     memory: int = 8
     memory_bytes: float = 8e8
     ridge: float = 1e-10
@@ -178,10 +183,13 @@ class _Splitting:
         self.has_bias = problem.bias != "none"
         self.bias = bias
         self.matrix = start.reduced
+        self.rank = p.num_groups
         self.within = np.where(self.active, np.maximum(start.within, 0.0), 0.0)
         collapse = float(p.pull.max()) / p.num_samples
         curvature = float(p.loss_shares.sum()) / p.num_samples
-        self.penalty = options.first_share * min(1.0, self.decay / collapse) * curvature
+        far = problem.loss_object.is_quadratic or bool(p.adjustment.any())
+        share = options.far_share if far else options.first_share
+        self.penalty = share * min(1.0, self.decay / collapse) * curvature
         residual = self.fit.residual(self.within, start.mean + bias[:, None])
         reach = 1 / (self.penalty * p.num_samples)
         self.governing = np.empty(p.num_groups**2 + p.num_groups)
@@ -197,10 +205,10 @@ class _Splitting:
     def shrink(self) -> _Shrunk:
         """Shrink singular values and margins by the decay: the norm's proximal map."""
         matrix, size = self.governed, self.decay / self.penalty
-        squares, vectors = np.linalg.eigh(matrix.T @ matrix)
-        first = int(np.searchsorted(squares, size**2, side="right"))
-        values = np.sqrt(squares[first:][::-1])
-        vectors = vectors[:, first:][:, ::-1]
+        squares, vectors = self._leading(matrix.T @ matrix, size**2)
+        values = np.sqrt(squares[::-1])
+        vectors = vectors[:, ::-1]
+        self.rank = len(values)
         left = matrix @ vectors
         left /= values
         values -= size
@@ -208,6 +216,19 @@ class _Splitting:
         margins = self._margins()
         within = np.where(self.active, np.maximum(margins - size / self.root, 0.0), 0.0)
         return _Shrunk(left, values, right, (left * values) @ right, within)
+
+    def _leading(self, gram: Array, least: float) -> tuple[Array, Array]:
+        """Return the eigenvalues above a number, ascending, and their vectors."""
+        if self.rank <= self.options.few * len(gram):
+            from scipy.linalg import eigh
+
+            found: tuple[Array, Array] = eigh(
+                gram, driver="evr", subset_by_value=(least, np.inf), overwrite_a=True
+            )
+            return found
+        squares, vectors = np.linalg.eigh(gram)
+        first = int(np.searchsorted(squares, least, side="right"))
+        return squares[first:], vectors[:, first:]
 
     def _margins(self) -> Array:
         g = self.partition.num_groups
@@ -250,9 +271,8 @@ class _Splitting:
         p = self.partition
         left, values, right = point.left, point.values, point.right
         logits = BlockMatrix(p, point.within, point.matrix / p.scale)
-        rank = len(values)
-        size = self.decay / self.penalty
-        if rank and (values[-1] + size) ** 2 > self.options.safe_condition * (values[0] + size) ** 2:
+        before = values + self.decay / self.penalty
+        if len(values) and (before[-1] / before[0]) ** 2 > self.options.safe_condition:
             # One step of Newton and Schulz makes the left vectors orthonormal to rounding.
             left = 1.5 * left - 0.5 * left @ (left.T @ left)
             logits = BlockMatrix.from_svd(p, point.within, left, values, right)
@@ -400,4 +420,3 @@ class _Anderson:
         products[:-1, :-1] = old
         products[-1] = products[:, -1] = [float(past @ change) for past in self.moves]
         self.products = products
-
