@@ -369,7 +369,10 @@ class Problem:
         """
         index = {kind: i for i, kind in enumerate(self._kinds)}
         values = np.asarray(numbers).tolist()
-        return joined((values[index[tuple(kind)]], classes) for *kind, classes in self._cells)
+        return joined(
+            (values[index[count, weight, adjustment]], classes)
+            for count, weight, adjustment, classes in self._cells
+        )
 
     @property
     def class_weights(self) -> NDArray[np.float64]:

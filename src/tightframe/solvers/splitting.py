@@ -52,6 +52,9 @@ class SplittingOptions:
         It forgets where the residual grows by more than this.
     max_steps, patience : int
         Steps allowed, and steps in which the gap must halve.
+    margin : float
+        A certificate is asked for at this share of the tolerance: its bound is looser than the
+        estimate, and one that fails costs as much as three steps.
     safe_condition : float
         Singular values of which the squares are further apart than this are computed anew.
 
@@ -75,7 +78,8 @@ class SplittingOptions:
     restart: float = 2.0
     max_steps: int = 200
     patience: int = 40
-    safe_condition: float = 1e-6
+    margin: float = 0.3
+    safe_condition: float = 1e-9
 
     def __post_init__(self) -> None:
         require_positive_fields(self)
@@ -129,10 +133,9 @@ def split(
     """
     f = _Splitting(problem, start, bias, options)
     accelerated = _Anderson(options, f.governing.size)
-    wanted, best, since = tol, np.inf, 0
+    wanted, best, since = options.margin * tol, np.inf, 0
     history: list[Round] = []
-    last = None
-    step = 0
+    last, step = None, 0
     while True:
         point = f.shrink()
         gap = f.estimated_gap(point)
@@ -145,8 +148,7 @@ def split(
             history.append(Round(step, certificate.primal, certificate.dual, rank))
             if done or certificate.gap <= tol * certificate.primal:
                 return Split(logits, bias, certificate, tuple(history))
-            # Its bound differs a little from the estimate.
-            wanted *= 0.3
+            wanted *= options.margin
         f.fit_columns(point)
         move = f.move(point)
         balance = step and step % options.adapt_every == 0 and step <= options.adapt_until
@@ -312,7 +314,8 @@ class _Splitting:
         total = gradient
         total *= inverse
         total *= -1
-        q, spread = model.direction, None
+        q = model.direction
+        spread, gain = None, np.zeros(p.num_groups)
         if q is not None:
             spread = q * inverse
             # One less the share of q^T inverse q, without cancellation: q sums to one.
@@ -333,7 +336,7 @@ class _Splitting:
             shift = np.linalg.solve(system, wanted)
             inverse *= shift[:, None]
             total += inverse
-            if spread is not None:
+            if spread is not None and q is not None:
                 total += spread * (gain * np.einsum("ji,ji->i", q, inverse))
         margin_step = (slope * own_pull * (total[own, own] - shift) - by_margin) / stiff
         margin_step = np.where(self.active, margin_step, 0.0)
