@@ -269,8 +269,8 @@ def cliff_cases() -> list[Cliff]:
         swept(200),
         swept(500),
         Cliff("50,000 words, λ = 2.1e-7", (plain(words),), Goal()),
-        Cliff("50,000 words, λ = 1e-6", (plain(words, 1e-6),), Goal(max_times=2), (plain(words),)),
-        Cliff("50,000 words, λ = 1e-5", (plain(words, 1e-5),), Goal(max_times=2), (plain(words),)),
+        Cliff("50,000 words, λ = 1e-6", (plain(words, 1e-6),), Goal(max_times=4), (plain(words),)),
+        Cliff("50,000 words, λ = 1e-5", (plain(words, 1e-5),), Goal(max_times=4), (plain(words),)),
         Cliff(
             "5,000 counts, 20 to 10⁵",
             (plain(distinct_counts(5000, 20, 10**5)),),

@@ -1,10 +1,12 @@
-"""Factored Newton solver for the convex form: X = U V^T, trust region, certified stop.
+"""Solver of the convex form: factored Newton, X = U V^T, trust region, certified stop.
 
 The nuclear norm becomes ``(||U||^2 + ||V||^2) / 2``, a smooth problem whose only local minima are
 global once U and V have a spare column (docs/theory.md section 4). Newton steps are exact where the
 Hessian is small, and Steihaug's truncated conjugate gradients (matrix products only) elsewhere.
 Between rounds of Newton steps a proximal gradient step on X finds the rank: it drops singular
 values that the minimiser does not have and adds directions along which the objective falls.
+
+Many groups go to the operator splitting first, and mostly no further.
 """
 
 from __future__ import annotations
@@ -101,6 +103,7 @@ class FactoredResult:
     certificate: Certificate
     converged: bool
     stats: Stats
+    method: str = "grouped Newton"
 
 
 class Model(NamedTuple):
@@ -419,7 +422,9 @@ def _split(
     factors = Factors.from_svd(*found.logits.decomposition, found.logits.within, found.bias)
     converged = found.certificate.gap <= tol * found.certificate.primal
     stats = Stats(found.history[-1].iteration, 1, 0, found.history)
-    return FactoredResult(found.logits, factors, found.certificate, converged, stats)
+    return FactoredResult(
+        found.logits, factors, found.certificate, converged, stats, "operator splitting"
+    )
 
 
 def _adapt_rank(f: FactoredProblem, x: Vector) -> Vector:
