@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -291,11 +292,13 @@ def minimise(
     used, adaptations, radius = 0, 0, math.inf
     history: list[Round] = []
     if partition.num_groups > options.split_groups:
-        result = _split(problem, partition, tol, max_iterations, start)
-        if result.converged or result.stats.iterations >= max_iterations:
-            return result
-        start, used = result.factors, result.stats.iterations
-        history += result.stats.history
+        # An overflow on its way leaves all to Newton's method, which guards its steps.
+        with suppress(np.linalg.LinAlgError), np.errstate(over="ignore", invalid="ignore"):
+            result = _split(problem, partition, tol, max_iterations, start)
+            if result.converged or result.stats.iterations >= max_iterations:
+                return result
+            start, used = result.factors, result.stats.iterations
+            history += result.stats.history
     f = FactoredProblem(problem, partition, options)
     if start is not None:
         x = f.enter(start)

@@ -33,7 +33,7 @@ class SplittingOptions:
     first_share, far_share : float
         The first penalty, in units of the data fit's curvature, over the decay's share of the one
         at which everything collapses; the latter where the first guess is further away: for squared
-        errors and adjusted logits.
+        errors, adjusted logits and free biases.
     adapt_every, adapt_until : int
         The penalty is balanced after every so many steps, up to so many.
     band, longest_change : float
@@ -189,8 +189,8 @@ class _Splitting:
         self.within = np.where(self.active, np.maximum(start.within, 0.0), 0.0)
         collapse = float(p.pull.max()) / p.num_samples
         curvature = float(p.loss_shares.sum()) / p.num_samples
-        far = problem.loss_object.is_quadratic or bool(p.adjustment.any())
-        share = options.far_share if far else options.first_share
+        near = problem.loss_object.is_softmax and problem.bias != "free" and not p.adjustment.any()
+        share = options.first_share if near else options.far_share
         self.penalty = share * min(1.0, self.decay / collapse) * curvature
         residual = self.fit.residual(self.within, start.mean + bias[:, None])
         reach = 1 / (self.penalty * p.num_samples)
@@ -266,7 +266,7 @@ class _Splitting:
         if problem.bias == "decayed":
             dual -= float(p.sizes @ residual.row_average**2) / (2 * problem.bias_decay)
         gap = (primal - dual) / primal
-        return gap if np.isfinite(gap) else np.inf
+        return abs(gap) if np.isfinite(gap) else np.inf
 
     def certified(self, point: _Shrunk, tol: float) -> tuple[BlockMatrix, Array, Certificate]:
         """Return the point's logits and bias with their certificate."""
@@ -345,6 +345,11 @@ class _Splitting:
         step[own, own] -= slope * margin_step
         longest = np.maximum(step.max(axis=0), -step.min(axis=0))
         cut = np.minimum(1.0, self.options.longest_step / np.maximum(longest, 1e-300))
+        if self.has_bias:
+            # Columns of different length would not fit the bias, which all share.
+            farthest = max(float(longest.max()), float(np.abs(shift).max()))
+            cut = np.full_like(cut, min(1.0, self.options.longest_step / max(farthest, 1e-300)))
+            shift = shift * cut
         step *= scale * cut
         self.matrix += step
         self.within = self.within + cut * margin_step
