@@ -30,10 +30,10 @@ class SplittingOptions:
 
     Attributes
     ----------
-    first_share, far_share : float
+    first_share, far_share, square_share : float
         The first penalty, in units of the data fit's curvature, over the decay's share of the one
-        at which everything collapses; the latter where the first guess is further away: for squared
-        errors, adjusted logits and free biases.
+        at which everything collapses: as a rule; where the first guess is further away, with
+        adjusted logits and free biases; for squared errors, whose curvature is the same everywhere.
     adapt_every, adapt_until : int
         The penalty is balanced after every so many steps, up to so many.
     band, longest_change : float
@@ -66,6 +66,7 @@ class SplittingOptions:
 
     first_share: float = 0.006
     far_share: float = 0.03
+    square_share: float = 3.0
     adapt_every: int = 10
     adapt_until: int = 40
     band: float = 1.25
@@ -189,8 +190,11 @@ class _Splitting:
         self.within = np.where(self.active, np.maximum(start.within, 0.0), 0.0)
         collapse = float(p.pull.max()) / p.num_samples
         curvature = float(p.loss_shares.sum()) / p.num_samples
-        near = problem.loss_object.is_softmax and problem.bias != "free" and not p.adjustment.any()
-        share = options.first_share if near else options.far_share
+        share = options.first_share
+        if problem.loss_object.is_quadratic:
+            share = options.square_share
+        elif problem.bias == "free" or p.adjustment.any():
+            share = options.far_share
         self.penalty = share * min(1.0, self.decay / collapse) * curvature
         residual = self.fit.residual(self.within, start.mean + bias[:, None])
         reach = 1 / (self.penalty * p.num_samples)
