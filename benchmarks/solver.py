@@ -37,6 +37,7 @@ import tightframe as tf
 from tightframe.files import replacing, write_json
 from tightframe.problem.counts import format_runs
 from tightframe.runs.folder import cores, processor
+from tightframe.theory.thresholds import thresholds
 
 Message = dict[str, Any]
 Worker = Callable[..., Iterator[Message]]
@@ -51,6 +52,8 @@ ROUNDING = 1e-12
 REFERENCE_GAP = 1e-10
 #: Points of a path.
 PATH_POINTS = 50
+#: Repeats of the cliffs' rows, of which the median counts.
+CLIFF_REPEATS = 3
 #: A run longer than this is not repeated.
 SLOW_SECONDS = 5.0
 #: Repeats of a fast run fill about this long, but there are at least 3 and at most ``repeats``.
@@ -77,6 +80,7 @@ class Goal:
     max_mib: float | None = None
     max_gap: float | None = None
     max_cold_solves: float | None = None
+    max_times: float | None = None
 
     def __str__(self) -> str:
         parts = [
@@ -85,6 +89,7 @@ class Goal:
             (self.max_mib, "≤ {:g} MiB"),
             (self.max_gap, "gap ≤ {:.0e}"),
             (self.max_cold_solves, "≤ {:g} cold solves"),
+            (self.max_times, "≤ {:g} times"),
         ]
         return ", ".join(form.format(value) for value, form in parts if value is not None)
 
@@ -99,6 +104,17 @@ class Case:
     goal: Goal = field(default_factory=Goal)
     tol: float = TARGET_GAP
     peers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cliff:
+    """What should cost no more than so many times another solve, or a G x G SVD without one."""
+
+    name: str
+    problems: tuple[tf.Problem, ...]
+    goal: Goal
+    reference: tuple[tf.Problem, ...] = ()
+    tol: float = 1e-6
 
 
 @dataclass(frozen=True)
@@ -134,6 +150,7 @@ class Row:
     svd_seconds: float | None = None
     svd_units: float | None = None
     cold_solves: float | None = None
+    times: float | None = None
     goal: str = ""
     met: bool | None = None
     notes: str = ""
@@ -217,6 +234,51 @@ def distinct_case(classes: int, goal: Goal, peers: tuple[str, ...] = ()) -> Case
     return Case(f"K={classes} distinct", problem, "distinct counts", goal, peers=peers)
 
 
+def cliff_cases() -> list[Cliff]:
+    """Return pairs of problems of like size, of which one was once far slower than the other."""
+    even = range(2, 1001, 2)
+
+    def plain(counts: Any, decay: float | None = None) -> tf.Problem:
+        draft = half_threshold(counts).replace(bias="none", bias_decay=None)
+        if decay is None:
+            return draft
+        return draft.replace(weight_decay=decay, feature_decay=decay)
+
+    def swept(classes: int) -> Cliff:
+        counts = range(2, 2 * classes + 1, 2)
+        top = thresholds(plain(counts)).total_collapse
+        problems = tuple(plain(counts, top * share) for share in np.geomspace(0.9e-4, 0.9, 13))
+        name = f"λ over 4 decades, K={classes}"
+        return Cliff(name, problems, Goal(max_times=4), problems, TARGET_GAP)
+
+    words = [max(1, round(877_000 / rank)) for rank in range(1, 50_001)]
+    return [
+        Cliff(
+            "1,000 counts, 100 to 10⁷",
+            (plain(distinct_counts(1000, 100, 10**7)),),
+            Goal(max_times=3),
+            (plain(distinct_counts(1000)),),
+        ),
+        Cliff(
+            "500 counts, λ = 3.79e-5",
+            (plain(even, 3.786621769566342e-05),),
+            Goal(max_times=4),
+            (plain(even, 6.31e-06),),
+        ),
+        swept(50),
+        swept(200),
+        swept(500),
+        Cliff("50,000 words, λ = 2.1e-7", (plain(words),), Goal()),
+        Cliff("50,000 words, λ = 1e-6", (plain(words, 1e-6),), Goal(max_times=4), (plain(words),)),
+        Cliff("50,000 words, λ = 1e-5", (plain(words, 1e-5),), Goal(max_times=4), (plain(words),)),
+        Cliff(
+            "5,000 counts, 20 to 10⁵",
+            (plain(distinct_counts(5000, 20, 10**5)),),
+            Goal(max_times=4, max_mib=4096),
+        ),
+    ]
+
+
 def quick_cases() -> list[Case]:
     """Return a subset of about one minute."""
     chosen = ("K=10 two groups", "K=10 distinct", "K=50 distinct", "3 groups, K=1,000,000")
@@ -293,6 +355,49 @@ def path_runs(arguments: Mapping[str, Any], repeats: int) -> Iterator[Message]:
         }
 
     yield from _repeated(run, repeats)
+
+
+def cliff_runs(
+    measured: Sequence[Mapping[str, Any]],
+    reference: Sequence[Mapping[str, Any]],
+    tol: float,
+    repeats: int,
+) -> Iterator[Message]:
+    """Solve all problems in turn, in seconds of the processor, which other work disturbs least.
+
+    Without a reference one G x G SVD stands for it.
+    """
+    warnings.simplefilter("ignore", tf.NotConvergedWarning)  # the status tells
+    tf.solve(half_threshold("9,5"))
+    yield {"ready": True}
+
+    def solve(arguments: Mapping[str, Any]) -> tuple[float, tf.Solution]:
+        start = time.process_time()
+        solution = tf.solve(tf.Problem(**arguments), tol)
+        return time.process_time() - start, solution
+
+    for _ in range(repeats):
+        ours = [solve(arguments) for arguments in measured]
+        peak = _peak_mib()
+        if reference:
+            same = reference == measured
+            theirs = [t for t, _ in (ours if same else map(solve, reference))]
+        else:
+            groups = len(tf.Problem(**measured[0]).groups)
+            matrix = np.random.default_rng(0).standard_normal((groups, groups))
+            start = time.process_time()
+            np.linalg.svd(matrix)
+            theirs = [time.process_time() - start]
+        slowest = max(seconds for seconds, _ in ours)
+        gaps = [s.gap / s.objective for _, s in ours if s.gap is not None]
+        yield {
+            "seconds": slowest,
+            "reference_seconds": min(theirs),
+            "times": slowest / min(theirs),
+            "gap": max(gaps),
+            "optimal": all(s.status == "optimal" for _, s in ours),
+            "peak_mib": peak,
+        }
 
 
 def peer_runs(
@@ -523,6 +628,26 @@ def path_row(case: Case, settings: Settings, run: Runner = run_apart) -> Row:
     return judged(row, case.goal)
 
 
+def cliff_row(case: Cliff, settings: Settings, run: Runner = run_apart) -> Row:
+    """Measure the slowest of some problems in units of the cheapest of the reference."""
+    first = case.problems[0]
+    row = Row(case.name, "cliffs", first.num_classes, len(first.groups))
+    measured = [problem.to_dict() for problem in case.problems]
+    reference = [problem.to_dict() for problem in case.reference]
+    arguments = (measured, reference, case.tol, min(CLIFF_REPEATS, settings.repeats))
+    outcome = run(cliff_runs, arguments, settings.own_limit * 4, settings.memory_gib)
+    for message in outcome.runs():
+        message["tol"] = case.tol
+    _add_ours(row, outcome)
+    if outcome.runs():
+        row.times = _median(outcome.runs(), "times")
+        unit = _median(outcome.runs(), "reference_seconds")
+        same = reference == measured
+        what = "the cheapest" if same else "the reference" if reference else "an SVD"
+        _note(row, f"{row.times:.3g} times {what}, {unit:.2g} s of the processor")
+    return judged(row, case.goal)
+
+
 def path_cases() -> list[Case]:
     """Return the paths of the full benchmark."""
     goal = Goal(max_cold_solves=8)
@@ -653,6 +778,7 @@ def judged(row: Row, goal: Goal, converged: bool = True) -> Row:
         (goal.max_mib, row.peak_mib),
         (goal.max_gap, row.gap),
         (goal.max_cold_solves, row.cold_solves),
+        (goal.max_times, row.times),
     ):
         checks.append(most is None or (value is not None and value <= most))
     if goal.min_ratio is not None and all(checks):
@@ -812,6 +938,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.only in case.name:
             _progress(case.name)
             rows.append(path_row(case, settings))
+            write_results(options.out, about, rows)
+    for cliff in [] if options.quick else cliff_cases():
+        if options.only in f"cliffs: {cliff.name}":
+            _progress(cliff.name)
+            rows.append(cliff_row(cliff, settings))
             write_results(options.out, about, rows)
     if options.only in "sweep":
         _progress("sweep")

@@ -13,6 +13,7 @@ from tightframe.geometry.blocks import Partition
 from tightframe.solvers import newton as factored
 from tightframe.solvers.continuation import ContinuationOptions
 from tightframe.solvers.search import multistart
+from tightframe.solvers.splitting import SplittingOptions
 from tightframe.solvers.starts import Factors
 from tightframe.solvers.sweep import SweepOptions
 
@@ -196,7 +197,7 @@ def test_every_start_ends_at_the_same_minimum(bias):
         assert other.converged
         assert solution.objective == pytest.approx(other.certificate.primal, rel=2e-8)
         assert other.logits.rank == solution.rank
-    options = factored.NewtonOptions(direct_groups=10)
+    options = factored.NewtonOptions(split_groups=10)
     pooled = factored.minimise(problem, partition, tol=1e-8, options=options)
     assert solution.objective == pytest.approx(pooled.certificate.primal, rel=2e-8)
 
@@ -381,7 +382,7 @@ def test_stats_tell_what_the_solver_did():
     ("options", "name"),
     [
         (factored.NewtonOptions, "shift"),
-        (factored.NewtonOptions, "pool"),
+        (SplittingOptions, "memory"),
         (SweepOptions, "power"),
         (ContinuationOptions, "max_points"),
         (multistart.SearchOptions, "batch_numbers"),

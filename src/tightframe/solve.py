@@ -148,7 +148,7 @@ def solve_sweep(problems: Sequence[Problem], tol: float, max_iterations: int) ->
     seconds = (time.perf_counter() - start) / len(problems)
     solutions = []
     for problem, point in zip(problems, points, strict=True):
-        method = "grouped Newton" if point.solved else "interpolation along the sweep"
+        method = point.solved or "interpolation along the sweep"
         solution = _solution(
             problem, point.logits, point.bias, point.certificate, method, point.stats, tol
         )
@@ -299,4 +299,4 @@ def _minimise(
         return logits, bias, certificate, f"closed form: {family.NAME}", Stats()
     partition = Partition.coarsest(problem)
     result = continuation.minimise(problem, partition, tol, max_iterations)
-    return result.logits, result.factors.bias, result.certificate, "grouped Newton", result.stats
+    return result.logits, result.factors.bias, result.certificate, result.method, result.stats

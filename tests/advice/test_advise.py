@@ -345,3 +345,37 @@ def test_a_lost_class_is_told_with_its_taker():
     )
     first = tf.advise(problem).warnings[0]
     assert first.startswith("1 class of 50 samples is lost: taken for a class of 80 samples (")
+
+
+def test_a_sweep_may_solve_where_it_has_interpolated():
+    """Was a KeyError: an interpolated point became the end of a stretch."""
+    problem = tf.Problem(
+        "371881134311x46,258x2,1x50308524",
+        weight_decay=6.049082396173325e22,
+        feature_decay=0.04039895271362134,
+        class_weights="0.002440031166687077x50308572",
+    )
+    advice = tf.advise(problem)
+    assert [safety.factor < 1 for safety in advice.safety] == [True] * 3
+    # Copies of the small classes up to the largest count are more samples than float64 counts.
+    assert [proposal.kind for proposal in advice.plain_remedies] == ["balanced_weights"]
+    assert [times for times, _ in advice.more_data] == [2, 10]
+
+
+def test_nothing_has_the_size_of_the_number_of_classes(monkeypatch):
+    def refused(self):
+        raise AssertionError("classes were listed one by one")
+
+    for name in ("counts", "class_groups", "class_weights", "logit_adjustment"):
+        monkeypatch.setattr(tf.Problem, name, property(refused))
+    problem = tf.Problem("76x244,4x224385277", weight_decay=5e-4, feature_decay=5e-6)
+    advice = tf.advise(problem)
+    assert len(advice.proposals) == 4
+    weighted = tf.Problem.from_weighted_mean(
+        "76x244,4x224385277",
+        class_weights="1x244,5x224385277",
+        weight_decay=5e-4,
+        feature_decay=5e-6,
+    )
+    samples = 76 * 244 + 4 * 224385277
+    assert weighted.group_weights[1] == pytest.approx(5 * samples / (samples + 16 * 224385277))

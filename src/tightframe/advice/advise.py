@@ -20,7 +20,7 @@ from tightframe.checks import choice, positive_float
 from tightframe.geometry.blocks import Array, Partition
 from tightframe.geometry.states import DISTINCT, MERGED, VANISHED
 from tightframe.path import path
-from tightframe.problem.counts import compact_counts
+from tightframe.problem.counts import format_runs
 from tightframe.problem.problem import Problem
 from tightframe.solve import solve
 from tightframe.theory.coverage import has_compact_form, require_covered, require_thresholds
@@ -56,6 +56,9 @@ MAX_TEMPERATURE = 3.0
 
 #: Decays are lowered to this share at most.
 LEAST_DECAY = 1e-9
+
+#: `Problem` takes no more samples: float64 cannot count them.
+MAX_SAMPLES = 2.0**53
 
 #: How much more data is looked at.
 MORE_DATA = (2, 10)
@@ -293,9 +296,8 @@ def advise(
     if problem.loss_object.takes_adjustment:
         kinds += [search.class_weights, search.logit_adjustment]
     proposals = () if wanted.met(search.now) else tuple(propose() for propose in kinds)
-    more = tuple(
-        (times, search.look(search.with_counts(problem.counts * times))) for times in MORE_DATA
-    )
+    larger = [(times, search.repeated(np.full(len(problem.groups), times))) for times in MORE_DATA]
+    more = tuple((times, search.look(made)) for times, made in larger if made is not None)
     return Advice(
         problem,
         wanted,
@@ -344,6 +346,7 @@ class _Search:
         self.problem, self.wanted, self.tol = problem, wanted, tol
         self.feature_decay_of = feature_decay_of
         self.partition = Partition.coarsest(problem)
+        self.counts = np.array([group.count for group in problem.groups])
         self.thresholds = thresholds(problem)
         self.now = self.look(problem)
 
@@ -351,16 +354,25 @@ class _Search:
         """Solve a problem and read the solution."""
         return outlook(solve(problem, self.tol))
 
-    def met(self, problem: Problem) -> bool:
-        return self.wanted.met(self.look(problem))
+    def met(self, problem: Problem | None) -> bool:
+        return problem is not None and self.wanted.met(self.look(problem))
 
-    def with_counts(self, counts: NDArray[np.int64]) -> Problem:
-        """Return the problem with other counts, its features' decay as `feature_decay_of` says."""
-        changed = self.problem.replace(counts=counts)
+    def with_counts(self, counts: NDArray[np.int64]) -> Problem | None:
+        """Return the problem with other counts, one a group; its classes may be too many to list.
+
+        The features' decay is as `feature_decay_of` says. None beyond `MAX_SAMPLES`.
+        """
+        if counts.astype(np.float64) @ self.partition.sizes > MAX_SAMPLES:
+            return None
+        changed = self.problem.replace(counts=format_runs(self.problem.runs_of(counts)))
         if self.feature_decay_of == "sample":
             return changed
         share = self.problem.num_samples / changed.num_samples
         return changed.replace(feature_decay=self.problem.feature_decay * share)
+
+    def repeated(self, factors: Array | NDArray[np.int64]) -> Problem | None:
+        """Return the problem with every sample repeated so many times, by group."""
+        return self.with_counts(self.counts * factors.astype(np.int64))
 
     def at(self, logit_decay: float) -> Problem:
         """Return the problem with both decays changed alike, to another ``logit_decay``."""
@@ -473,7 +485,7 @@ class _Search:
         """Repeat the samples of small classes: the least factors that do."""
         counts = self.partition.counts
         level = self._least(
-            math.log(counts.min()), math.log(counts.max()), lambda x: self._repeated(self._up_to(x))
+            math.log(counts.min()), math.log(counts.max()), lambda x: self.repeated(self._up_to(x))
         )
         if level is None:
             text = (
@@ -482,20 +494,16 @@ class _Search:
             )
             return Proposal("oversampling", text, {}, None, None)
         factors = self._trimmed(self._up_to(level))
-        each = factors[self.problem.class_groups]
-        changes = {"oversample": compact_counts(each.astype(np.int64))}
+        changes = {"oversample": format_runs(self.problem.runs_of(factors.astype(np.int64)))}
         text = f"Repeat the samples of every class so many times: {changes['oversample']}."
-        return self._proposal("oversampling", text, changes, self._repeated(factors))
+        changed = self.repeated(factors)
+        assert changed is not None  # it was looked at
+        return self._proposal("oversampling", text, changes, changed)
 
     def _up_to(self, level: float) -> Array:
         # A hair below the level counts as there: exponentials round.
         reach = math.exp(level) * (1 - 1e-9)
         return np.maximum(1.0, np.ceil(reach / self.partition.counts))
-
-    def _repeated(self, factors: Array) -> Problem:
-        return self.with_counts(
-            self.problem.counts * factors[self.problem.class_groups].astype(np.int64)
-        )
 
     def _trimmed(self, factors: Array) -> Array:
         """Lower single factors as far as the others allow."""
@@ -506,7 +514,7 @@ class _Search:
             while high - low > 1:
                 middle = (low + high) // 2
                 factors[i] = middle
-                low, high = (low, middle) if self.met(self._repeated(factors)) else (middle, high)
+                low, high = (low, middle) if self.met(self.repeated(factors)) else (middle, high)
             factors[i] = high
         return factors
 
@@ -533,7 +541,7 @@ class _Search:
         p = self.partition
         weights = p.weights * np.maximum(1.0, math.exp(level) / p.pull)
         weights *= (p.loss_shares.sum()) / (p.shares @ weights)
-        return self.problem.replace(class_weights=weights[self.problem.class_groups])
+        return self.problem.replace(class_weights=self.problem.runs_of(weights))
 
     def logit_adjustment(self) -> Proposal:
         """Adjust the logits in the loss by a multiple of the log-prior: the least that does."""
@@ -547,7 +555,7 @@ class _Search:
         if merged or self.problem.features == "nonnegative":
             text = "Logit adjustment does not move the thresholds at which classes merge or vanish."
             return Proposal(kind, text, {}, None, None)
-        if len(set(self.problem.counts.tolist())) == 1:
+        if self.counts.min() == self.counts.max():
             return Proposal(kind, "Logit adjustment has no prior to correct.", {}, None, None)
         factor = self._least(0.0, MAX_TEMPERATURE, self._adjusted)
         if factor is None:
@@ -558,17 +566,22 @@ class _Search:
         return self._proposal(kind, text, changes, self._adjusted(factor))
 
     def _adjusted(self, factor: float) -> Problem:
-        prior = np.log(self.problem.counts / self._n)
-        return self.problem.replace(logit_adjustment=self.problem.logit_adjustment + factor * prior)
+        prior = np.log(self.counts / self._n)
+        adjustment = self.problem.group_adjustment + factor * prior
+        return self.problem.replace(logit_adjustment=self.problem.runs_of(adjustment))
 
     def plain_remedies(self) -> tuple[Proposal, ...]:
         """Look at what is done unasked: full balance, by repeats or by weights."""
-        counts = self.problem.counts
-        if counts.min() == counts.max():
+        if self.counts.min() == self.counts.max():
             return ()
-        repeated = self.with_counts(np.full_like(counts, counts.max()))
-        text = "All classes oversampled to the largest count."
-        found = [self._proposal("balanced_oversampling", text, {"oversample": "balance"}, repeated)]
+        repeated = self.with_counts(np.full_like(self.counts, self.counts.max()))
+        found = []
+        if repeated is not None:
+            text, changes = (
+                "All classes oversampled to the largest count.",
+                {"oversample": "balance"},
+            )
+            found.append(self._proposal("balanced_oversampling", text, changes, repeated))
         if self.problem.loss_object.takes_adjustment:
             text = "Balanced class weights, N / (K n_k)."
             weighted = self.problem.replace(class_weights="balanced")
@@ -583,7 +596,9 @@ class _Search:
 
     # -- searches ----------------------------------------------------------------------------------
 
-    def _least(self, low: float, high: float, make: Callable[[float], Problem]) -> float | None:
+    def _least(
+        self, low: float, high: float, make: Callable[[float], Problem | None]
+    ) -> float | None:
         """Return the least x from low to high whose problem does; None if none of them does."""
         before = low
         for x in np.linspace(low, high, LOOKS)[1:].tolist():
@@ -592,7 +607,7 @@ class _Search:
             before = x
         return None
 
-    def _bisect(self, good: float, bad: float, make: Callable[[float], Problem]) -> float:
+    def _bisect(self, good: float, bad: float, make: Callable[[float], Problem | None]) -> float:
         """Narrow down the place between a number that does and one that does not."""
         while abs(good - bad) > ACCURACY:
             middle = (good + bad) / 2

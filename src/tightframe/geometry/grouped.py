@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.checks import require_dense
-from tightframe.geometry.blocks import Array
+from tightframe.geometry.blocks import Array, Partition
 from tightframe.geometry.dense import Geometry
 
 if TYPE_CHECKING:
@@ -28,25 +28,34 @@ class GroupedMatrix:
 
     Attributes
     ----------
-    groups : ndarray, shape (K,), int
-        Group of every class, 0 to G - 1.
+    classes : Partition, or ndarray of int, shape (K,)
+        Which classes are in which group; a partition takes no memory of the size of K.
     diagonal : ndarray, shape (G,), float64
     blocks : ndarray, shape (G, G), float64
     """
 
-    groups: NDArray[np.intp]
+    classes: Partition | NDArray[np.intp]
     diagonal: Array
     blocks: Array
 
     @property
+    def groups(self) -> NDArray[np.intp]:
+        """Group of every class, 0 to G - 1, shape (K,)."""
+        known = self.classes
+        return known.class_groups if isinstance(known, Partition) else known
+
+    @property
     def num_classes(self) -> int:
         """Number of classes K."""
-        return len(self.groups)
+        known = self.classes
+        return known.num_classes if isinstance(known, Partition) else len(known)
 
     @cached_property
     def sizes(self) -> Array:
         """Classes in every group, shape (G,)."""
-        sizes: Array = np.bincount(self.groups, minlength=len(self.diagonal)).astype(np.float64)
+        if isinstance(self.classes, Partition):
+            return self.classes.sizes
+        sizes: Array = np.bincount(self.classes, minlength=len(self.diagonal)).astype(np.float64)
         return sizes
 
     @cached_property
@@ -81,7 +90,7 @@ class GroupedMatrix:
         blocks = self.blocks - of_columns[:, None]
         if rows:
             blocks = blocks - (self.diagonal + sizes @ blocks) / k
-        return GroupedMatrix(self.groups, self.diagonal, blocks)
+        return GroupedMatrix(self.classes, self.diagonal, blocks)
 
     def restrict(self, kept: NDArray[np.intp]) -> GroupedMatrix:
         """Return rows and columns of some classes."""

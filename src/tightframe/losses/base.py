@@ -144,6 +144,33 @@ class Derivatives(NamedTuple):
     score_diagonal: Array
 
 
+class Columns(NamedTuple):
+    """Second-order model of every column alone: that of `Derivatives`, in a form to be inverted.
+
+    In the change of a column's scores, the own one's counted with ``slope`` times that of
+    ``within``, and in the change of ``within`` the Hessian is ``diag(curvature) - share q q^T`` and
+    ``bend``, without mixed terms.
+
+    Attributes
+    ----------
+    by_margin, by_score : ndarray, shapes (G,) and (G, G)
+        Gradient, as in `Derivatives`.
+    slope, bend, share : ndarray, shape (G,)
+    curvature : ndarray, shape (G, G)
+        ``share q`` where there is a q.
+    direction : ndarray, shape (G, G), or None
+        The q of every column, of sum one.
+    """
+
+    by_margin: Array
+    by_score: Array
+    slope: Array
+    bend: Array
+    share: Array
+    curvature: Array
+    direction: Array | None
+
+
 class Datafit(ABC):
     """Mean loss ``f(Z + b 1^T)`` of block logits over a partition.
 
@@ -194,6 +221,10 @@ class Datafit(ABC):
     @abstractmethod
     def derivatives(self, within: Array, scores: Array) -> Derivatives:
         """Return gradient and Hessian of `value` in (within, scores)."""
+
+    @abstractmethod
+    def columns(self, within: Array, scores: Array) -> Columns:
+        """Return the model of every column at a point."""
 
     @property
     @abstractmethod

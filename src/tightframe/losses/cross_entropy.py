@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.losses.base import Array, Datafit, Derivatives, Loss
+from tightframe.losses.base import Array, Columns, Datafit, Derivatives, Loss
 from tightframe.rounding import FUNCTION, UNDERFLOW, UNIT, gamma, long_gamma
 
 if TYPE_CHECKING:
@@ -195,17 +195,21 @@ class CrossEntropyFit(Datafit):
         others[..., self.groups, self.groups] = 0.0
         return k, sibling, others
 
-    def derivatives(self, within: Array, scores: Array) -> Derivatives:
-        p = self.partition
-        q = self._group_probabilities(within, scores)
-        k = p.sizes
+    def _margin_terms(self, within: Array) -> tuple[Array, Array]:
+        """Return first and second derivative of `_log_own`."""
+        k = self.partition.sizes
         # Of the own group's probability, the own class's share and all siblings' share.
         log_siblings = np.log(np.maximum(k - 1, 1e-300)) - within
         own_share = np.exp(-np.logaddexp(0.0, log_siblings))
         siblings_share = np.exp(log_siblings - np.logaddexp(0.0, log_siblings))
-        slope = (k - 1) / k * own_share - siblings_share / k  # d log_own / d within
-        own = np.diagonal(q)
-        bend = own * own_share * siblings_share
+        return (k - 1) / k * own_share - siblings_share / k, own_share * siblings_share
+
+    def derivatives(self, within: Array, scores: Array) -> Derivatives:
+        p = self.partition
+        q = self._group_probabilities(within, scores)
+        k = p.sizes
+        slope, bend = self._margin_terms(within)
+        bend = np.diagonal(q) * bend
         weights = q * p.loss_shares
         groups = self.groups
         alone = not np.any(k > 1)  # then there are no margins
@@ -226,6 +230,14 @@ class CrossEntropyFit(Datafit):
         return Derivatives(
             *self._gradient(self._residual(within, q)), apply, margin_diagonal, spread
         )
+
+    def columns(self, within: Array, scores: Array) -> Columns:
+        p = self.partition
+        q = self._group_probabilities(within, scores)
+        slope, bend = self._margin_terms(within)
+        bend = np.diagonal(q) * bend * p.loss_shares
+        gradient = self._gradient(self._residual(within, q))
+        return Columns(*gradient, slope, bend, p.loss_shares, q * p.loss_shares, q)
 
     @property
     def smoothness(self) -> float:

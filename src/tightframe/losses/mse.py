@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.losses.base import Array, Datafit, Derivatives, Loss
+from tightframe.losses.base import Array, Columns, Datafit, Derivatives, Loss
 from tightframe.rounding import UNDERFLOW, UNIT, gamma, inverse, two_sum
 
 if TYPE_CHECKING:
@@ -104,6 +104,19 @@ class MeanSquaredErrorFit(Datafit):
 
         gradient = self._gradient(self.residual(within, scores))
         return Derivatives(*gradient, apply, margin_diagonal, by_score)
+
+    def columns(self, within: Array, scores: Array) -> Columns:
+        model = self.derivatives(within, scores)
+        zero = np.zeros_like(within)
+        return Columns(
+            model.by_margin,
+            model.by_score,
+            zero,
+            model.margin_diagonal,
+            zero,
+            model.score_diagonal,
+            None,
+        )
 
     @property
     def smoothness(self) -> float:

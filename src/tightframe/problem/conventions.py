@@ -80,11 +80,9 @@ def batch_features(
     return decays.scaled(1 / scale, batch_size / (num_samples * scale))
 
 
-def weighted_mean(
-    class_weights: NDArray[np.float64], counts: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Convert class weights whose sum over the samples divides the loss, shape (K,)."""
-    return class_weights * float(counts.sum() / (counts @ class_weights))
+def weighted_mean(weights: NDArray[np.float64], samples: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Convert weights whose sum over the samples divides the loss; one a class or group each."""
+    return weights * float(samples.sum() / (samples @ weights))
 
 
 def batch_of(batch_size: Any, num_samples: int) -> int:

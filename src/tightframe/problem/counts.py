@@ -79,7 +79,7 @@ def parse_counts(counts: CountsLike, name: str = "counts") -> tuple[Group, ...]:
     if isinstance(counts, tuple) and counts and isinstance(counts[0], Group):
         return cast("tuple[Group, ...]", counts)  # read before
     if isinstance(counts, str):
-        groups = tuple(Group(*run) for run in _joined(_counts_in(name, counts)))
+        groups = tuple(Group(*run) for run in joined(_counts_in(name, counts)))
     else:
         runs = _run_lengths(_counts_of(name, counts))
         groups = tuple(Group(int(count), classes) for count, classes in runs)
@@ -197,7 +197,7 @@ def parse_per_class(
     if isinstance(value, tuple) and value and isinstance(value[0], tuple):
         runs: Runs = value  # read before
     elif isinstance(value, str):
-        runs = _joined(_numbers_in(name, value, allowed))
+        runs = joined(_numbers_in(name, value, allowed))
     else:
         runs = _run_lengths(_numbers_of(name, value, allowed, num_classes(counts), names))
     bad = np.flatnonzero(~is_allowed(np.array([number for number, _ in runs])))
@@ -272,7 +272,7 @@ def format_runs(runs: Iterable[tuple[float, int]]) -> str:
     return ",".join(repr(v) if n == 1 else f"{v!r}x{n}" for v, n in runs)
 
 
-def _joined(pairs: Iterable[tuple[_Value, int]]) -> tuple[tuple[_Value, int], ...]:
+def joined(pairs: Iterable[tuple[_Value, int]]) -> tuple[tuple[_Value, int], ...]:
     """Join neighbours of equal value."""
     runs: list[tuple[_Value, int]] = []
     for value, classes in pairs:

@@ -37,6 +37,7 @@ from tightframe.problem.counts import (
     class_names,
     counts_array,
     format_runs,
+    joined,
     lasting,
     num_classes,
     num_samples,
@@ -277,8 +278,9 @@ class Problem:
         if class_weights is None:
             raise ValueError("class_weights: missing; a weighted mean needs them")
         given = cls(counts, class_weights=class_weights, **rest)
-        weights = conventions.weighted_mean(given.class_weights, given.counts)
-        return given.replace(class_weights=weights)
+        counted, sizes = np.array(given.groups).T
+        weights = conventions.weighted_mean(given.group_weights, counted * sizes)
+        return given.replace(class_weights=given.runs_of(weights))
 
     def replace(self, **changes: Any) -> Problem:
         """Return a copy with some arguments of `Problem` changed.
@@ -372,6 +374,18 @@ class Problem:
         index = {kind: i for i, kind in enumerate(self._kinds)}
         groups = [index[count, weight, adjustment] for count, weight, adjustment, _ in self._cells]
         return np.repeat(np.array(groups, dtype=np.intp), [classes for *_, classes in self._cells])
+
+    def runs_of(self, numbers: ArrayLike) -> Runs:
+        """Return numbers, one a group, as runs in class order: what `Problem` takes per class.
+
+        They take no memory of the size of K.
+        """
+        index = {kind: i for i, kind in enumerate(self._kinds)}
+        values = np.asarray(numbers).tolist()
+        return joined(
+            (values[index[count, weight, adjustment]], classes)
+            for count, weight, adjustment, classes in self._cells
+        )
 
     @property
     def class_weights(self) -> NDArray[np.float64]:

@@ -1,16 +1,19 @@
-"""Factored Newton solver for the convex form: X = U V^T, trust region, certified stop.
+"""Solver of the convex form: factored Newton, X = U V^T, trust region, certified stop.
 
 The nuclear norm becomes ``(||U||^2 + ||V||^2) / 2``, a smooth problem whose only local minima are
 global once U and V have a spare column (docs/theory.md section 4). Newton steps are exact where the
 Hessian is small, and Steihaug's truncated conjugate gradients (matrix products only) elsewhere.
 Between rounds of Newton steps a proximal gradient step on X finds the rank: it drops singular
 values that the minimiser does not have and adds directions along which the objective falls.
+
+Many groups go to the operator splitting first, and mostly no further.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,6 +22,7 @@ import numpy as np
 from tightframe.checks import require_positive_fields
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition, singular_values, svd
 from tightframe.problem.problem import Problem, at_most
+from tightframe.solvers.splitting import split
 from tightframe.solvers.starts import Factors, first_guess
 from tightframe.solvers.stats import Round, Stats
 from tightframe.theory.certificate import Certificate, certify_blocks, without_constant
@@ -35,12 +39,8 @@ class NewtonOptions:
 
     Attributes
     ----------
-    direct_groups : int
-        More groups than this start from an answer with neighbouring counts pooled.
-    pool : int
-        Groups that are pooled into one.
-    coarse_tolerance : float
-        Relative gap of the pooled answer.
+    split_groups : int
+        More groups than this are for the splitting, and Newton steps only for what it leaves.
     max_dense_unknowns : int
         Up to so many a Newton step solves with the Hessian written out.
     first_radius : float
@@ -74,9 +74,7 @@ class NewtonOptions:
         If one of them is not positive.
     """
 
-    direct_groups: int = 300
-    pool: int = 3
-    coarse_tolerance: float = 1e-6
+    split_groups: int = 60
     max_dense_unknowns: int = 80
     first_radius: float = 300.0
     max_warm_iterations: int = 20
@@ -106,6 +104,7 @@ class FactoredResult:
     certificate: Certificate
     converged: bool
     stats: Stats
+    method: str = "grouped Newton"
 
 
 class Model(NamedTuple):
@@ -290,15 +289,21 @@ def minimise(
         Where to start from, over the same partition; by default `first_guess`.
     options : NewtonOptions
     """
-    f = FactoredProblem(problem, partition, options)
     used, adaptations, radius = 0, 0, math.inf
     history: list[Round] = []
+    if partition.num_groups > options.split_groups:
+        # An overflow on its way leaves all to Newton's method, which guards its steps.
+        with suppress(np.linalg.LinAlgError), np.errstate(over="ignore", invalid="ignore"):
+            result = _split(problem, partition, tol, max_iterations, start)
+            if result.converged or result.stats.iterations >= max_iterations:
+                return result
+            start, used = result.factors, result.stats.iterations
+            history += result.stats.history
+    f = FactoredProblem(problem, partition, options)
     if start is not None:
         x = f.enter(start)
-    elif partition.num_groups > options.direct_groups:
-        x = f.enter(_pooled_start(f, max_iterations))
     else:
-        guess = first_guess(problem, partition)
+        guess = Factors.balanced(*first_guess(problem, partition))
         x = f.enter(guess)
         if not _is_settled(f, guess):
             first = _adapt_rank(f, x)
@@ -407,26 +412,22 @@ def slope(factors: Factors, problem: Problem, partition: Partition) -> Factors:
     return f.unpack(f.feasible(step))
 
 
-def _pooled_start(f: FactoredProblem, max_iterations: int) -> Factors:
-    """Return the answer for neighbouring groups pooled, spread over them.
-
-    The logits vary smoothly with the counts, so that few steps remain to be done.
-    """
-    problem, partition, options = f.problem, f.partition, f.options
-    parents = np.empty(partition.num_groups, dtype=np.intp)
-    parents[np.argsort(partition.pull)] = np.arange(partition.num_groups) // options.pool
-    sizes = np.bincount(parents, partition.sizes).astype(np.float64)
-    parts = (partition.counts, partition.weights, partition.adjustment)
-    counts, *rest = (np.bincount(parents, partition.sizes * part) / sizes for part in parts)
-    pooled = Partition(counts, sizes, lambda: parents, *rest)
-    coarse = minimise(
-        problem,
-        pooled,
-        tol=options.coarse_tolerance,
-        max_iterations=max_iterations,
-        options=options,
+def _split(
+    problem: Problem, partition: Partition, tol: float, max_iterations: int, start: Factors | None
+) -> FactoredResult:
+    """Minimise by operator splitting, from a start or the first guess."""
+    if start is None:
+        logits, bias = first_guess(problem, partition)
+    else:
+        left, right, within, bias = start
+        logits = BlockMatrix(partition, within, left @ right.T / partition.scale)
+    found = split(problem, logits, bias, tol, max_iterations)
+    factors = Factors.from_svd(*found.logits.decomposition, found.logits.within, found.bias)
+    converged = found.certificate.gap <= tol * found.certificate.primal
+    stats = Stats(found.history[-1].iteration, 1, 0, found.history)
+    return FactoredResult(
+        found.logits, factors, found.certificate, converged, stats, "operator splitting"
     )
-    return Factors.balanced(coarse.logits.refine(partition, parents), coarse.factors.bias[parents])
 
 
 def _adapt_rank(f: FactoredProblem, x: Vector) -> Vector:
@@ -455,7 +456,12 @@ def _may_shrink(f: FactoredProblem, x: Vector, logits: BlockMatrix) -> bool:
 
 
 def _may_hide_rank(f: FactoredProblem, x: Vector, logits: BlockMatrix, reached: float) -> bool:
-    """Tell whether the minimiser may have another rank, for all that the gradient says."""
+    """Tell whether the minimiser may have another rank, for all that the gradient says.
+
+    Of many groups the singular values lie so close that always some seem to tell so.
+    """
+    if f.partition.num_groups > f.options.split_groups:
+        return False
     if reached <= f.options.settled_accuracy:
         return False
     left, values, right = logits.decomposition

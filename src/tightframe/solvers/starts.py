@@ -44,8 +44,8 @@ class Factors(NamedTuple):
         return cls(left[:, :rank] * root, right[:rank].T * root, within, bias)
 
 
-def first_guess(problem: Problem, partition: Partition) -> Factors:
-    """Return a point near the minimiser.
+def first_guess(problem: Problem, partition: Partition) -> tuple[BlockMatrix, Array]:
+    """Return logits and a bias near the minimiser.
 
     For a softmax loss without bias those are the logits with ReLU features: known in closed form,
     and within a percent or so of the objective with real ones. Where nothing is known it is zero,
@@ -55,10 +55,10 @@ def first_guess(problem: Problem, partition: Partition) -> Factors:
     if problem.loss_object.is_quadratic:
         return _quadratic_guess(problem, partition)
     if not problem.loss_object.is_softmax:
-        return Factors.balanced(partition.matrix(bias, np.diag(bias)), bias)
+        return partition.matrix(bias, np.diag(bias)), bias
     logits = relu.logits(partition, relu.margins(problem, partition))
     if problem.bias == "none":
-        return Factors.balanced(logits, bias)
+        return logits, bias
     # The bias can carry the sample-weighted row averages: at no cost if it is free, else as far as
     # that saves more of the logits' decay than it costs.
     row = logits.row_average
@@ -68,16 +68,15 @@ def first_guess(problem: Problem, partition: Partition) -> Factors:
         saved = penalty(problem, logits) - penalty(problem, moved)
         cost = problem.bias_decay * float(partition.sizes @ row**2)
         share = min(max(saved, 0.0) / cost, 1.0) if cost > 0 else 0.0
-    points = [
-        (BlockMatrix(partition, logits.within, logits.mean - share * row[:, None]), share * row)
-    ]
-    if problem.bias == "free":
-        points.append(_full_rank_guess(problem, moved))
-        points.sort(key=lambda point: objective(problem, *point))
-    return Factors.balanced(*points[0])
+    guess = BlockMatrix(partition, logits.within, logits.mean - share * row[:, None]), share * row
+    if problem.bias == "decayed":
+        return guess
+    return min(
+        guess, _full_rank_guess(problem, moved), key=lambda point: objective(problem, *point)
+    )
 
 
-def _quadratic_guess(problem: Problem, partition: Partition) -> Factors:
+def _quadratic_guess(problem: Problem, partition: Partition) -> tuple[BlockMatrix, Array]:
     """Return the best of the exact minimisers for a few biases between zero and the class shares.
 
     Exact where the class weights are equal; others are replaced by their mean over the samples.
@@ -95,7 +94,7 @@ def _quadratic_guess(problem: Problem, partition: Partition) -> Factors:
         left, values, right = svd(target)
         reduced = (left * deep_linear.shrink(problem, values, weight)) @ right
         points.append((BlockMatrix(partition, within, reduced / partition.scale), bias))
-    return Factors.balanced(*min(points, key=lambda point: objective(problem, *point)))
+    return min(points, key=lambda point: objective(problem, *point))
 
 
 def _full_rank_guess(problem: Problem, logits: BlockMatrix) -> tuple[BlockMatrix, Array]:

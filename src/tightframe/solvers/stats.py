@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Round(NamedTuple):
-    """Where a round of Newton steps ended.
+    """Where a certificate was asked for.
 
     Attributes
     ----------
@@ -16,7 +16,7 @@ class Round(NamedTuple):
     primal, dual : float
         Objective and certified lower bound.
     rank : int
-        Columns of the factors.
+        Rank of the point between the groups.
     """
 
     iteration: int
@@ -32,9 +32,9 @@ class Stats:
     Attributes
     ----------
     iterations : int
-        Newton steps.
+        Steps: of Newton's method, or of the splitting.
     starts : int
-        Starts of a search; 1 for the Newton solver.
+        Starts of a search; 1 for the certified solver.
     rank_adaptations : int
         How often a proximal step changed the rank of the factors.
     history : tuple of Round

@@ -20,6 +20,7 @@ from tightframe.checks import require_positive_fields
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition, svd
 from tightframe.problem.problem import Problem
 from tightframe.solvers.interpolation import lagrange
+from tightframe.solvers.newton import DEFAULTS as NEWTON
 from tightframe.solvers.newton import minimise_from, polish
 from tightframe.solvers.starts import Factors
 from tightframe.solvers.stats import Stats
@@ -68,17 +69,20 @@ class SweepOptions:
 
 DEFAULTS = SweepOptions()
 
+#: How a node is made of a prediction.
+POLISHED = "grouped Newton"
+
 #: Squares of singular values may be so far apart for eigenvectors to give the singular vectors.
 SAFE_CONDITION = 1e-6
 
 
 class Point(NamedTuple):
-    """A certified point of a sweep; ``solved`` tells whether it was, or else interpolated."""
+    """A certified point of a sweep; ``solved`` by a method, or else interpolated."""
 
     logits: BlockMatrix
     bias: Array
     certificate: Certificate
-    solved: bool
+    solved: str | None
     stats: Stats = Stats()
 
 
@@ -207,7 +211,12 @@ class Sweep:
         return one.rank == other.rank and np.array_equal(one.shown, other.shown)
 
     def _polish(self, place: int, predicted: tuple[BlockMatrix, Array]) -> bool:
-        """Make a prediction a node by Newton steps; tell whether few were enough."""
+        """Make a prediction a node by Newton steps; tell whether few were enough.
+
+        With many groups the splitting, certificate included, costs less than they do.
+        """
+        if self.partition.num_groups > NEWTON.split_groups:
+            return False
         index = self.order[place]
         problem, tol = self.problems[index], self.options.node_tolerance * self.tol
         start = _factors(predicted)
@@ -219,14 +228,15 @@ class Sweep:
     def _solve(self, place: int, predicted: tuple[BlockMatrix, Array] | None = None) -> None:
         """Solve one place, from a prediction where there is one, and make it a node."""
         index = self.order[place]
-        if index in self.found:
+        # An interpolated point may be found already, but is no node.
+        if index in self.found and index in self.nodes:
             return
         problem, tol = self.problems[index], self.options.node_tolerance * self.tol
         start = None if predicted is None else _factors(predicted)
         result = minimise_from(start, problem, self.partition, tol, self.max_iterations)
         self._add_node(index, result.factors)
         self.found[index] = Point(
-            result.logits, result.factors.bias, result.certificate, True, result.stats
+            result.logits, result.factors.bias, result.certificate, result.method, result.stats
         )
 
     def _add_node(self, index: int, factors: Factors) -> None:
@@ -279,7 +289,7 @@ class Sweep:
                 BlockMatrix(self.partition, logits.within[i], logits.mean[i]),
                 without_constant(self.problem, bias[i], self.partition.sizes),
                 Certificate(float(primal[i]), float(dual[i]), rounding=float(rounding[i])),
-                self.order[places[i]] in self.nodes,
+                POLISHED if self.order[places[i]] in self.nodes else None,
             )
         return {places[i] for i in accepted}
 

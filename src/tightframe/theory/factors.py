@@ -97,20 +97,19 @@ def grouped_geometry(problem: Problem, blocks: BlockMatrix) -> GroupedGeometry:
         )
     p = blocks.partition
     ratio = np.sqrt(problem.feature_decay / problem.weight_decays[0])
-    groups = p.class_groups
-    logits = GroupedMatrix(groups, blocks.within, blocks.mean - np.diag(blocks.within / p.sizes))
+    logits = GroupedMatrix(p, blocks.within, blocks.mean - np.diag(blocks.within / p.sizes))
     if nonnegative:
         lengths = blocks.column_norms
         shares = np.divide(p.counts, lengths, out=np.zeros_like(lengths), where=lengths > 0)
         across = logits.blocks * shares
         inner = logits.diagonal * across
         classifier = GroupedMatrix(
-            groups,
+            p,
             ratio * logits.diagonal**2 * shares,
             ratio * (inner + inner.T + (across * p.sizes) @ logits.blocks.T),
         )
         axes = np.zeros((p.num_groups, p.num_groups))
-        means = GroupedMatrix(groups, lengths / p.counts / ratio, axes)
+        means = GroupedMatrix(p, lengths / p.counts / ratio, axes)
         return GroupedGeometry("predicted", classifier, means, logits)
     return balanced_geometry(blocks, ratio, "predicted")
 
@@ -127,8 +126,7 @@ def balanced_geometry(blocks: BlockMatrix, ratio: float, name: str) -> GroupedGe
     name : str
     """
     p = blocks.partition
-    groups = p.class_groups
-    logits = GroupedMatrix(groups, blocks.within, blocks.mean - np.diag(blocks.within / p.sizes))
+    logits = GroupedMatrix(p, blocks.within, blocks.mean - np.diag(blocks.within / p.sizes))
     left, values, right = blocks.decomposition
     values = without_rounding(values)
     # Sqrt of Sigma goes to either side; the ratio of the decays shares it out.
@@ -139,7 +137,7 @@ def balanced_geometry(blocks: BlockMatrix, ratio: float, name: str) -> GroupedGe
         share = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
         mean = (frame * values) @ frame.T * np.outer(share / root, share / root)
         inner = inner * share**2
-        return GroupedMatrix(groups, inner, mean - np.diag(inner / p.sizes))
+        return GroupedMatrix(p, inner, mean - np.diag(inner / p.sizes))
 
     return GroupedGeometry(
         name,
