@@ -656,10 +656,11 @@ def _records(
     problem: Problem, found: list[tuple[float, _Point, _Point]]
 ) -> tuple[StateChange, ...]:
     """Join groups that change alike at one decay."""
-    firsts = {
-        int(group): int(label)
-        for group, label in zip(*np.unique(problem.class_groups, return_index=True), strict=True)
-    }
+    firsts: dict[int, int] = {}  # label of the first class of every group
+    label = 0
+    for group, classes in problem.runs_of(np.arange(len(problem.groups))):
+        firsts.setdefault(int(group), label)
+        label += classes
     records = []
     for decay, below, above in found:
         alike: dict[tuple[str, str, int], list[int]] = {}
