@@ -37,7 +37,7 @@ RANDOM, HARD = stored.read_table(), stored.read_table(stored.HARD)
 QUICK = {"0", "1", "2", "4", "6", "9", "12", "16", "18", "20", "22", "25"}
 QUICK |= {f"hard-{i}" for i in (0, 1, 3, 4, 5, 7, 8, 9, 13, 15)}
 
-#: The one of which the search finds the second best point, by 2.4e-4.
+#: The one of which the search finds the second best point, by 2.4e-4, and says that it is unsure.
 MISSED = {"hard-2"}
 
 
@@ -46,13 +46,15 @@ MISSED = {"hard-2"}
     [
         pytest.param(row, id=row["name"], marks=[] if row["name"] in QUICK else [pytest.mark.slow])
         for row in RANDOM + HARD
-        if row["name"] not in MISSED
     ],
 )
 def test_the_best_known_value_is_found(row):
     problem, best = stored.from_row(row)
     solution = tf.solve(problem)
     assert solution.status == "local"
+    if row["name"] in MISSED:
+        assert solution.search.unsure
+        return
     # The values of the hard ones are given to 12 digits, of the deep ones to 1e-10 or so.
     assert solution.objective <= best * (1 + stored.FOUND)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-#: So many chains have to end at one point before a search is sure of it.
-ENOUGH = 3
+#: So many chains, and this share of all, have to end at one point for a search to be sure of it.
+ENOUGH, MAJORITY = 3, 0.5
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ class Search:
     @property
     def unsure(self) -> bool:
         """Whether too few chains agree to trust the answer, or the search ended early."""
-        return self.agreed < ENOUGH or self.stopped is not None
+        enough = max(ENOUGH, MAJORITY * self.chains)
+        return self.agreed < enough or self.stopped is not None
 
     @property
     def verdict(self) -> str:
