@@ -304,7 +304,7 @@ def test_a_million_classes_get_advice():
     [
         ({"depth": 2}, {}, "problem: advice needs certified solves.*depth 2"),
         ({"dim": 3}, {}, "problem: advice needs certified solves.*dim 3"),
-        ({"features": "nonnegative", "bias": "free"}, {}, "problem: "),
+        ({"features": "nonnegative", "bias": "free"}, {}, "bias: thresholds for non-negative"),
         ({}, {"margin": 1, "angle": 30}, "margin, angle: got both"),
         ({}, {"margin": -1}, "margin: got -1"),
         ({}, {"margin": math.nan}, "margin: got nan"),

@@ -155,7 +155,7 @@ def test_non_convergence_is_exit_code_3(command, monkeypatch):
         (["--counts", "500"], "tightframe: --counts: got 1 class"),
         (["--bias", "decayed"], "tightframe: --bias-decay: missing"),
         (["--starts", "0"], "tightframe: --starts: got 0, need a whole number, at least 1"),
-        (["--features", "nonnegative", "--depth", "2"], "are solved for depth 1 and bias 'none'"),
+        (["--features", "nonnegative", "--depth", "2"], "problem: non-negative features with"),
         (["--weight-decay", "much"], "'--weight-decay': got 'much', need a number"),
         (["--weight-decay", "1e-3,x"], "'--weight-decay': got 'x', need a number"),
         (["--dim", "2.5"], "'--dim': got '2.5', need a whole number"),
@@ -457,7 +457,7 @@ def test_interrupted_before_anything_is_kept(command, tmp_path, monkeypatch):
     def interrupt(problem):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "solve", interrupt)
+    monkeypatch.setattr(train, "solve_certified", interrupt)
     code, out, err = command("run", "--out", tmp_path / "run", *TINY)
     assert (code, out) == (130, "")
     assert "interrupted" in err

@@ -103,7 +103,7 @@ def test_class_weights_and_logit_adjustment(configured, tmp_path):
         (["--hidden", "16,x"], "'--hidden': got 'x', need a whole number"),
         (["--weight-decay", "0.1"], "--feature-decay: given 0 times, weight_decay 1 times"),
         (["--counts", "141x10"], "--counts: class 0 wants 141 training samples, digits has 140"),
-        (["--feature-dim", "3", "--features", "nonnegative"], "problem: dim is 3"),
+        (["--feature-dim", "3", "--features", "nonnegative"], "and dim 3 have no closed form"),
     ],
 )
 def test_bad_options_are_named_before_a_folder_is_made(fails, tmp_path, flags, message):

@@ -345,7 +345,7 @@ def test_the_table_needs_no_pandas(tmp_path, monkeypatch):
 
 
 def test_what_nothing_covers_is_refused_before_a_folder_is_made(tmp_path):
-    uncovered = problem(features="nonnegative", bias="free")
+    uncovered = problem(features="nonnegative", depth=2)
     with pytest.raises(ValueError, match="problem: non-negative features"):
         run_grid(make(problem=uncovered), tmp_path / "grid")
     for options in ({"jobs": 0}, {"scheduler": "nowhere"}):

@@ -520,8 +520,10 @@ def _layer_decays(value: Any, depth: int) -> tuple[float, ...]:
 
 
 def _widths(value: Any, depth: int) -> int | tuple[int, ...] | None:
-    if value is None or isinstance(value, str) or not isinstance(value, Iterable):
-        return None if value is None else whole_number("dim", value)
+    if value is None:
+        return None
+    if not is_several(value):
+        return whole_number("dim", value)
     widths = tuple(whole_number("dim", item) for item in value)
     if len(widths) != depth:
         raise ValueError(

@@ -234,7 +234,7 @@ def test_the_path_of_many_groups_comes_in_two_steps():
         ({"counts": ",".join(map(str, range(1, 120)))}, "counts: got 119 groups"),
         ({"counts": "5x30", "depth": "2"}, "counts: got 30 classes; nothing certifies"),
         ({"counts": "abc"}, "counts: cannot read 'abc'"),
-        ({"features": "nonnegative", "bias": "free"}, "features|bias"),
+        ({"features": "nonnegative", "depth": "2"}, "non-negative features .* depth 1, got 2"),
     ],
 )
 def test_what_cannot_be_shown_is_said(changes, message):
