@@ -173,6 +173,24 @@ def test_certified_from_vanishing_to_total_decay(f, bias):
     assert np.abs(solution.logits).max() > 0
 
 
+@pytest.mark.parametrize(
+    ("counts", "bias", "exponent"),
+    [
+        ("100,60,36,22,13,8,5,3,2,1", "none", -17),
+        ("61,7,48,1,6,9,8,2", "none", -22.4),
+        ("1,2,4,5,6,57,283,623,624,841", "free", -18.8),
+        ("2,10,12,16,23,247,294,676", "free", -22.5),
+    ],
+)
+def test_steps_that_rounding_leads_astray_are_made_shorter(counts, bias, exponent):
+    """Far below the machine's precision conjugate gradients may end where the model is higher."""
+    total = tf.Problem(counts, weight_decay=1.0, feature_decay=1.0).num_samples
+    decay = 10**exponent / total
+    solution = tf.solve(tf.Problem(counts, weight_decay=decay, feature_decay=decay, bias=bias))
+    assert solution.status == "optimal"
+    assert 0 <= solution.gap <= 1e-8 * solution.objective
+
+
 @pytest.mark.parametrize("bias", ["none", "free", "decayed"])
 def test_every_start_ends_at_the_same_minimum(bias):
     counts = np.arange(5, 5 + 2 * 40, 2)

@@ -31,8 +31,9 @@ def dense_angle(solution):
     lengths = np.sqrt(np.diagonal(gram))
     if not lengths.min() > 0:
         return 0.0
-    cosines = gram / np.outer(lengths, lengths)
-    return math.degrees(math.acos(min(cosines[~np.eye(len(gram), dtype=bool)].max(), 1.0)))
+    # Rounding may take a cosine past -1 (of two classes) as well as past 1.
+    cosines = np.clip(gram / np.outer(lengths, lengths), -1.0, 1.0)
+    return math.degrees(math.acos(cosines[~np.eye(len(gram), dtype=bool)].max()))
 
 
 @st.composite

@@ -7,7 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
+from pathlib import Path
 
 import filelock
 import pytest
@@ -268,6 +270,14 @@ def test_of_two_commands_started_together_one_is_done(tmp_path):
     assert list(read_grid(tmp_path / "p").rows) == counts[codes.index(0)]
 
 
+@pytest.fixture
+def open_to_all():
+    """A folder that other users may enter; pytest's own are closed to them."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
 NOBODY = ["setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups"]
 
 
@@ -276,13 +286,11 @@ NOBODY = ["setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups"]
     reason="needs a user whom permissions stop",
 )
 @pytest.mark.parametrize("name", ["path", "run", "reproduce"])
-def test_a_folder_that_may_not_be_written_is_one_line(tmp_path, name):
-    out, own = tmp_path / "out", tmp_path / "own"
+def test_a_folder_that_may_not_be_written_is_one_line(open_to_all, name):
+    out, own = open_to_all / "out", open_to_all / "own"
     for folder, mode in ((out, 0o555), (own, 0o777)):
         folder.mkdir()
         folder.chmod(mode)
-    for folder in (tmp_path, *tmp_path.parents[:2]):  # pytest's own, closed to others
-        folder.chmod(0o755)
     code = "from tightframe.cli import main; main()"
     prefix = NOBODY if os.geteuid() == 0 else []
     done = subprocess.run(

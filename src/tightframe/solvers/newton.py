@@ -525,7 +525,10 @@ def _newton(
         # Below rounding of the value the gradient decides.
         noise = 1e-13 * abs(value)
         new_model = None
-        if predicted < noise:
+        if predicted < -noise:
+            # Rounding has led the conjugate gradients astray; shorter steps are safer.
+            ratio = -1.0
+        elif predicted < noise:
             new_model = f.model(trial)
             before, after = model.gradient, new_model.gradient
             smaller = np.linalg.norm(after / model.weights) < np.linalg.norm(before / model.weights)
@@ -542,7 +545,7 @@ def _newton(
             radius = max(radius, 2 * length)
         if ratio > 1e-3:
             x, value, model = trial, new, new_model or f.model(trial)
-        elif predicted < noise:
+        elif abs(predicted) <= noise:
             return x, iteration, reached, radius
     return x, max_iterations, math.inf, radius
 
