@@ -40,7 +40,9 @@ def scaled(counts, exponent, **options):
     one = tf.Problem(counts, weight_decay=decay, feature_decay=decay, **options)
     if exponent < -20:
         return one
-    decay *= tf.thresholds(one).total_collapse
+    # The states of all groups, which `thresholds` gives too, take seconds.
+    convex = one.features == "real" and one.depth == 1
+    decay *= (tf.path_limits if convex else tf.thresholds)(one).total_collapse
     return one.replace(weight_decay=decay, feature_decay=decay)
 
 
