@@ -91,6 +91,8 @@ def solve(
     starts, seed = whole_number("starts", starts), whole_number("seed", seed, 0)
     if time_limit is not None:
         time_limit = positive_float("time_limit", time_limit)
+    if progress is not None and not callable(progress):
+        raise ValueError(f"progress: got {progress!r}, need a function, or None")
     budget = Budget(time_limit, progress)
     return solve_along(problem, tol, max_iterations, starts, seed, Continuation(), budget)
 

@@ -44,7 +44,7 @@ def loss(problem, own, sibling, others, index):
         for j, (_, size, _, _) in enumerate(known):
             if j != index:
                 squares += size * others[j] ** 2
-        return squares / 2
+        return weight * squares / 2
     rest = (classes - 1) * mp.exp(sibling - own)
     for j, (_, size, _, other) in enumerate(known):
         if j != index:

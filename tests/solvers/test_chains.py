@@ -260,3 +260,8 @@ def test_many_classes_take_a_rank_that_is_no_guess():
         solution = tf.solve(MANY)
     assert solution.rank == 7
     assert solution.objective < 0.6412
+
+
+def test_progress_that_cannot_be_called_is_named():
+    with pytest.raises(ValueError, match="progress: got 3, need a function, or None"):
+        tf.solve(NARROW, progress=3)
