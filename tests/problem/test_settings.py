@@ -133,6 +133,13 @@ def test_what_is_unclear_is_refused_with_its_places(tmp_path, text, message):
     assert len(str(caught.value)) < 500
 
 
+def test_sizes_that_no_computer_holds_are_refused_with_the_file(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("weight_decay: 5e-4\nbatch_size: " + "9" * 400)
+    with pytest.raises(ValueError, match=r"config\.yaml has batch_size 9+\.\.\., need .* 2\*\*63"):
+        training_settings(file)
+
+
 def test_aliases_written_out_are_limited(tmp_path):
     pairs = zip("abcdef", "bcdefg", strict=True)
     lines = [f"{c}: &{c} [{','.join(['*' + b] * 9)}]\n" for b, c in pairs]

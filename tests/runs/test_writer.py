@@ -72,6 +72,21 @@ def take(folder):
         pass
 
 
+def test_who_may_not_open_the_lock_leaves_it_to_its_holder(tmp_path, monkeypatch):
+    """In a folder that two users share, the lock of one is not the other's to open."""
+
+    def refused(*rest):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with held_elsewhere(tmp_path):
+        with monkeypatch.context() as patched:
+            patched.setattr(writer, "_new_lock", refused)
+            with pytest.raises(PermissionError, match=tmp_path.name):
+                take(tmp_path)
+        with pytest.raises(ValueError, match="is being written by process"):
+            take(tmp_path)
+
+
 def test_another_process_is_refused_until_the_first_is_killed(tmp_path):
     with held_elsewhere(tmp_path) as process:
         message = f"being written by process {process.pid} on {socket.gethostname()}"

@@ -232,8 +232,10 @@ class Configuration:
     def _one_whole(self, what: str, entries: list[_Entry]) -> int:
         for entry in entries:
             whole = is_whole(entry.value) or (entry.is_number and entry.value % 1 == 0)
-            if not whole or entry.value < 1 or not _is_value(entry):
-                raise self._error(f"has {entry}, need a whole number, at least 1; give batch_size")
+            if not whole or not 1 <= entry.value < 2**63 or not _is_value(entry):
+                raise self._error(
+                    f"has {entry}, need a whole number, at least 1 and below 2**63; give batch_size"
+                )
         if len({entry.value for entry in entries}) > 1:
             raise self._error(f"has several {what}, {_listed(entries)}; give batch_size")
         return int(entries[0].value)

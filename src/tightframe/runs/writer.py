@@ -81,19 +81,17 @@ def keeping_folders() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(folder: Path, name: str) -> Iterator[None]:
-    lock: Any = None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = _acquired(folder, name)
-        write_json(folder / HOLDER, {"pid": os.getpid(), "host": socket.gethostname()})
-    except OSError as error:
-        _release(folder, lock)
-        # Whose name the user knows.
-        raise OSError(error.errno, error.strerror, os.fspath(folder)) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = _acquired(folder, name)
+            # Not before: until then the files are those of somebody else.
+            stack.callback(_release, folder, lock)
+            write_json(folder / HOLDER, {"pid": os.getpid(), "host": socket.gethostname()})
+        except OSError as error:
+            # With the name that the user knows.
+            raise OSError(error.errno, error.strerror, os.fspath(folder)) from error
         yield
-    finally:
-        _release(folder, lock)
 
 
 def _release(folder: Path, lock: Any) -> None:
