@@ -29,7 +29,7 @@ from tightframe.problem.problem import Problem
 from tightframe.solve import NotConvergedWarning, solve, uses_solver
 from tightframe.solvers.continuation import turned
 from tightframe.solvers.interpolation import lagrange
-from tightframe.solvers.newton import FactoredProblem, minimise_from, settle, slope
+from tightframe.solvers.newton import FactoredProblem, minimise, minimise_from, settle, slope
 from tightframe.solvers.starts import Factors
 from tightframe.solvers.unranked import unranked
 from tightframe.theory import thresholds as closed
@@ -59,6 +59,9 @@ RANK_GAP = 1e-12
 ROUGH = 1e-13
 GAP = 1e-20
 STEPS = 200
+
+#: Steps from a certified minimiser towards an accuracy that could not be settled.
+LAST_STEPS = 20
 
 #: A neighbour whose decay is no further away, in logarithms, is what a solve starts from.
 NEAR = 0.2
@@ -234,7 +237,8 @@ def state_changes(problem: Problem, *, takers: bool = True) -> StateChanges:
     (docs/theory.md section 6). Where another class's logit overtakes the own one, the decay is a
     root of the decision margin, and where all logits between groups vanish, of the gradient's
     excess over the decay: both are found between neighbouring points of a scan, to 1e-9 relative
-    (checked with gradients in extended precision, up to CIFAR-100-LT's 85 groups).
+    (checked with gradients in extended precision, up to CIFAR-100-LT's 85 groups). Where rounding
+    hides the logits' differences fewer digits hold: 1e-3 is seen at 1e-16, counts of 4e11 and 258.
     States may change back; wherever they differ between neighbouring points of the scan
     (`POINTS_A_DECADE`, and every known threshold), all that is between is found. Missed are changes
     that undo each other between two neighbouring points, and what lies below ``lowest``.
@@ -458,7 +462,11 @@ class _Line:
         reached = result.certificate.gap / result.certificate.primal
         self.worst_gap = max(self.worst_gap, reached)
         found = settle(result.factors, problem, self.partition, gap, STEPS)
-        return found or minimise_from(start, problem, self.partition, gap, STEPS).factors
+        if found is None:  # rounding is in the way, and a few more steps show where it begins
+            near = result.factors
+            last = minimise(problem, self.partition, tol=gap, max_iterations=LAST_STEPS, start=near)
+            found = last.factors
+        return found
 
     def _exactly(self, problem: Problem, factors: Factors) -> Factors:
         """Go on to what a gap of `GAP` needs."""

@@ -63,13 +63,15 @@ def test_head_weight_is_the_product_of_the_layers():
     ("call", "message"),
     [
         (lambda: MLP(3, 4, features="relu"), "features: got 'relu', allowed are real"),
-        (lambda: MLP(3, 4, (0,)), "hidden: layer widths"),
+        (lambda: MLP(3, 4, (0,)), "hidden: got 0"),
         (lambda: MLP(3, 4, features="nonnegative", last_relu=False), "last_relu: got False"),
         (
             lambda: head_layers(nn.Sequential(FixedETF(4, 4, bias=True), nn.Linear(4, 2))),
             "head: a layer before the last has a bias",
         ),
+        (lambda: MLP(3, 4, (2 + 1j,)), "hidden: got"),
         (lambda: linear_head(3, 4, depth=0), "depth: got 0"),
+        (lambda: linear_head(3, 4, depth=2**63), "depth: got 9223372036854775808, need at most"),
         (lambda: head_layers(nn.ReLU()), "head: got ReLU, need torch.nn.Linear"),
         (lambda: head_layers(nn.Sequential()), "head: got Sequential"),
         (lambda: head_layers(nn.Sequential(nn.Linear(2, 2), nn.ReLU())), "head: got Sequential"),

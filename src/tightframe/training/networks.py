@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tightframe.checks import choice, whole_number
 from tightframe.geometry.dense import product_of
 from tightframe.heads.fixed import FixedHead
-from tightframe.problem.problem import FEATURES
+from tightframe.problem.problem import FEATURES, MAX_DEPTH
 
 
 class MLP(nn.Sequential):
@@ -54,9 +54,11 @@ class MLP(nn.Sequential):
         last_relu: bool | None = None,
     ) -> None:
         relu = ends_in_relu(features, last_relu)
-        widths = [in_dim, *hidden, feature_dim]
-        if min(widths) < 1:
-            raise ValueError(f"hidden: layer widths {widths}; every one must be at least 1")
+        widths = [
+            whole_number("in_dim", in_dim),
+            *(whole_number("hidden", width) for width in hidden),
+            whole_number("feature_dim", feature_dim),
+        ]
         layers: list[nn.Module] = []
         for i, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
             hidden_layer = i < len(widths) - 2
@@ -122,7 +124,8 @@ def linear_head(
         ("num_classes", num_classes),
         ("depth", depth),
     ):
-        whole_number(name, value)
+        if whole_number(name, value) > MAX_DEPTH and name == "depth":
+            raise ValueError(f"depth: got {depth}, need at most {MAX_DEPTH}")
     inner = [nn.Linear(feature_dim, feature_dim, bias=False) for _ in range(depth - 1)]
     return nn.Sequential(*inner, nn.Linear(feature_dim, num_classes, bias=bias))
 
