@@ -101,14 +101,15 @@ def path(
     the grid stored in --out is used. A phase diagram: tightframe path --classes 10 --minority 20
     --ratios 1:50:20 --lambda 1e-4:1e-1:30
     """
-    from tightframe.runs.writer import keeping_folders
+    from tightframe.runs.writer import keeping_folders, may_be_written
     from tightframe.sweeps.grid import grid_file, read_grid, run_grid, shortfalls
     from tightframe.sweeps.phase import PhaseDiagram
 
     if resume and out is None:
         raise ValueError("out: missing; --resume goes on with the grid in a folder")
     started = out is not None and grid_file(out).exists()
-    if resume and not started:
+    # Who is refused as the second writer is told only that.
+    if resume and not started and out is not None and not may_be_written(out):
         print(f"tightframe: nothing to resume in {out}, a new grid starts", file=sys.stderr)
     place = {option.name for option in _PLACE}
     if resume and started and out is not None and not set(given(context)) - place:

@@ -68,6 +68,11 @@ def writing(folder: Path, name: str = "out") -> Iterator[None]:
         yield
 
 
+def may_be_written(folder: Path) -> bool:
+    """Tell whether somebody writes in a folder, or was killed there; `writing` knows which."""
+    return (folder / LOCK).exists()
+
+
 @contextlib.contextmanager
 def keeping_folders() -> Iterator[None]:
     """Release what the block locks at its end only: a command's page belongs to its results."""
