@@ -36,22 +36,6 @@ def test_singletons_hold_the_same_matrix(groups, seed):
     assert same.rank == blocks.rank
 
 
-@given(GROUPS, st.integers(0, 10**6))
-def test_refining_keeps_every_entry(groups, seed):
-    problem, blocks = random_blocks(groups, seed)
-    fine = blocks.refine(Partition.singletons(problem), problem.class_groups)
-    assert np.allclose(fine.to_dense(), blocks.to_dense(), atol=1e-13)
-    # Halves of groups: sizes that are not one.
-    halves = [(count, size) for count, size in problem.groups for _ in range(2)]
-    doubled = tf.Problem([c for c, k in problem.groups for _ in range(2 * k)], **DECAYS)
-    coarse = BlockMatrix(Partition.coarsest(doubled), blocks.within, blocks.mean)
-    parents = np.repeat(np.arange(len(groups)), 2)
-    index = np.repeat(np.arange(len(halves)), [size for _, size in halves])
-    counts, sizes = np.array(halves).T
-    split = coarse.refine(Partition(counts, sizes, lambda: index), parents)
-    assert np.allclose(split.to_dense(), coarse.to_dense(), atol=1e-13)
-
-
 def test_dense_form_has_the_documented_entries():
     problem = tf.Problem("4x2,9", weight_decay=1e-3, feature_decay=1e-3)
     mean = np.array([[1.0, 2.0], [3.0, 4.0]])

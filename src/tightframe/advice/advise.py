@@ -20,7 +20,7 @@ from tightframe.checks import choice, positive_float
 from tightframe.geometry.blocks import Array, Partition
 from tightframe.geometry.states import DISTINCT, MERGED, VANISHED
 from tightframe.path import path
-from tightframe.problem.counts import format_runs
+from tightframe.problem.counts import MAX_SAMPLES, format_runs
 from tightframe.problem.problem import Problem
 from tightframe.solve import solve
 from tightframe.theory.coverage import has_compact_form, require_covered, require_thresholds
@@ -56,9 +56,6 @@ MAX_TEMPERATURE = 3.0
 
 #: Decays are lowered to this share at most.
 LEAST_DECAY = 1e-9
-
-#: `Problem` takes no more samples: float64 cannot count them.
-MAX_SAMPLES = 2.0**53
 
 #: How much more data is looked at.
 MORE_DATA = (2, 10)

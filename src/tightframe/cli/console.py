@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +55,15 @@ LAMBDA = Column("lambda", align="left", format=".6g")
 def print_table(table: Table, console: Console) -> None:
     """Print a table with the marks that the console can show."""
     console.print(to_rich(table, ascii_only=console.options.ascii_only))
+
+
+def print_new_start(folder: Path, what: str) -> None:
+    """Say on stderr that --resume found nothing to go on with, unless somebody may write there."""
+    from tightframe.runs.writer import may_be_written
+
+    # Who is refused as the second writer is told only that.
+    if not may_be_written(folder):
+        print(f"tightframe: nothing to resume in {folder}, a new {what} starts", file=sys.stderr)
 
 
 def _numbers(*names: str, format: str = ".6g") -> list[Column]:

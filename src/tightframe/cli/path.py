@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
-from tightframe.cli.console import print_phases, print_row, rows_display
+from tightframe.cli.console import print_new_start, print_phases, print_row, rows_display
 from tightframe.cli.exit_codes import NOT_CONVERGED
 from tightframe.cli.options import (
     FLAG,
@@ -101,16 +101,15 @@ def path(
     the grid stored in --out is used. A phase diagram: tightframe path --classes 10 --minority 20
     --ratios 1:50:20 --lambda 1e-4:1e-1:30
     """
-    from tightframe.runs.writer import keeping_folders, may_be_written
+    from tightframe.runs.writer import keeping_folders
     from tightframe.sweeps.grid import grid_file, read_grid, run_grid, shortfalls
     from tightframe.sweeps.phase import PhaseDiagram
 
     if resume and out is None:
         raise ValueError("out: missing; --resume goes on with the grid in a folder")
     started = out is not None and grid_file(out).exists()
-    # Who is refused as the second writer is told only that.
-    if resume and not started and out is not None and not may_be_written(out):
-        print(f"tightframe: nothing to resume in {out}, a new grid starts", file=sys.stderr)
+    if resume and not started and out is not None:
+        print_new_start(out, "grid")
     place = {option.name for option in _PLACE}
     if resume and started and out is not None and not set(given(context)) - place:
         grid = read_grid(out)

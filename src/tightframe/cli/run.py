@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from tightframe.cli.console import print_run, training_display
+from tightframe.cli.console import print_new_start, print_run, training_display
 from tightframe.cli.exit_codes import NOT_CONVERGED
 from tightframe.cli.options import (
     ASSIGNMENT,
@@ -142,7 +142,7 @@ def run(
     from tightframe.runs.store import read_run_file, run_file
     from tightframe.runs.train import RunConfig
     from tightframe.runs.train import run as train
-    from tightframe.runs.writer import keeping_folders, may_be_written
+    from tightframe.runs.writer import keeping_folders
 
     values = {name: value for name, value in asked.items() if value is not None}
     if weight_decay or feature_decay:
@@ -150,9 +150,8 @@ def run(
     if network_option:
         values["network_options"] = dict(network_option)
     started = run_file(out).exists()
-    # Who is refused as the second writer is told only that.
-    if resume and not started and not may_be_written(out):
-        print(f"tightframe: nothing to resume in {out}, a new run starts", file=sys.stderr)
+    if resume and not started:
+        print_new_start(out, "run")
     stored = read_run_file(out)["config"] if resume and started else {}
     config = RunConfig.from_dict(stored | values)
     console = Console(stderr=json)

@@ -167,23 +167,6 @@ class BlockMatrix:
         dense[np.diag_indices_from(dense)] += self.within[index]
         return dense
 
-    def refine(self, partition: Partition, parents: NDArray[np.intp]) -> BlockMatrix:
-        """Return the same entries over a finer partition.
-
-        Parameters
-        ----------
-        partition : Partition
-            Its groups are parts of this one's; the counts may differ.
-        parents : ndarray, shape (G',), int
-            Group of this partition that each group of the finer one is part of.
-        """
-        within = self.within[parents]
-        # Siblings that fall into another part leave the mean over the own part.
-        same = parents[:, None] == parents
-        mean = self.mean[np.ix_(parents, parents)] - same * (within / self.partition.sizes[parents])
-        mean += np.diag(within / partition.sizes)
-        return BlockMatrix(partition, np.where(partition.sizes > 1, within, 0.0), mean)
-
     @property
     def reduced(self) -> Array:
         """The G x G matrix with the singular values of ``B D^{1/2}`` on group indicators."""

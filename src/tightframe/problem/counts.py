@@ -45,6 +45,9 @@ Runs = tuple[tuple[float, int], ...]
 
 _Value = TypeVar("_Value", int, float)
 
+#: Samples beyond this cannot be counted in float64.
+MAX_SAMPLES = 2**53
+
 
 # -- counts ----------------------------------------------------------------------------------------
 
@@ -86,7 +89,7 @@ def parse_counts(counts: CountsLike, name: str = "counts") -> tuple[Group, ...]:
     total = num_classes(groups)
     if total < 2:
         raise ValueError(f"{name}: got {total} class{'es' if total != 1 else ''}, need at least 2")
-    if num_samples(groups) > 2**53:
+    if num_samples(groups) > MAX_SAMPLES:
         raise ValueError(f"{name}: more than 2**53 samples in all, which float64 cannot count")
     return groups
 
@@ -152,7 +155,7 @@ def _counts_of(name: str, counts: Any) -> NDArray[Any]:
     if array.dtype.kind not in "iuf":
         raise ValueError(f"{name}: entries of type {array.dtype} are not positive integers")
     array = wide(array)
-    bad = ~np.isfinite(array) | (array < 1) | (array != np.floor(array)) | (array > 2**53)
+    bad = ~np.isfinite(array) | (array < 1) | (array != np.floor(array)) | (array > MAX_SAMPLES)
     if bad.any():
         k = int(np.argmax(bad))
         raise ValueError(f"{name}: class {k} has count {array[k]}; counts are positive integers")

@@ -74,9 +74,9 @@ def steepest_axes(matrix: Array) -> tuple[Array, Array]:
     """
     gram = matrix.T @ matrix
     vectors = np.linalg.eigh(gram)[1].T
-    v = _unit(np.maximum(np.concatenate([np.eye(len(gram)), vectors, -vectors]), 0.0))
+    v = unit_rows(np.maximum(np.concatenate([np.eye(len(gram)), vectors, -vectors]), 0.0))
     for _ in range(MAX_ASCENTS):
-        moved = _unit(np.maximum(v @ gram, 0.0))
+        moved = unit_rows(np.maximum(v @ gram, 0.0))
         done = np.abs(moved - v).max() < 1e-12
         v = moved
         if done:
@@ -84,7 +84,8 @@ def steepest_axes(matrix: Array) -> tuple[Array, Array]:
     return np.linalg.norm(v @ matrix.T, axis=1), v
 
 
-def _unit(rows: Array) -> Array:
+def unit_rows(rows: Array) -> Array:
+    """Return rows scaled to length one; zeros stay."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     unit: Array = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
     return unit

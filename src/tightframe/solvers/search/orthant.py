@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tightframe.geometry.blocks import Array
 from tightframe.solvers.search.budget import Budget
 from tightframe.solvers.search.factors import Classes, Factors
+from tightframe.theory.orthant import unit_rows
 
 #: Descents from a point: where Newton steps get stuck, quasi-Newton ones lead on.
 MAX_DESCENTS = 6
@@ -112,7 +113,7 @@ def _rivals(f: Factors, points: Array, error: float) -> NDArray[np.bool_]:
     """
     slope = gradient(f, points) / f.decay
     v = f.split(points)[1][0]
-    unit = _unit(v)
+    unit = unit_rows(v)
     apart = -slope.T @ slope > np.maximum(unit @ unit.T, error)
     lose = np.zeros(v.shape, dtype=np.bool_)
     for axis in range(f.width):
@@ -123,12 +124,6 @@ def _rivals(f: Factors, points: Array, error: float) -> NDArray[np.bool_]:
             else:
                 stay.append(int(k))
     return lose.ravel()
-
-
-def _unit(rows: Array) -> Array:
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit: Array = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
-    return unit
 
 
 def gradient(f: Factors, points: Array) -> Array:
