@@ -1,6 +1,7 @@
-"""The last layer: classifiers fixed to a geometry, narrow ones, and what they save.
+"""The last layer: its arrays, classifiers fixed to a geometry, narrow ones, and what they save.
 
-The names below are loaded on first use: most need torch, `tightframe.heads.savings` does not.
+The names below are loaded on first use: most need torch; `savings` and
+`last_layer` do not.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         freeze_to_frame,
         replace_module,
     )
+    from tightframe.heads.last_layer import LastLayer
     from tightframe.heads.narrow import narrow_last_block, project_features
     from tightframe.heads.savings import Savings, parameter_savings, savings_table
 
@@ -25,6 +27,7 @@ __all__ = [
     "FixedETF",
     "FixedFrame",
     "FixedHead",
+    "LastLayer",
     "Savings",
     "freeze_to_etf",
     "freeze_to_frame",
@@ -46,6 +49,7 @@ __getattr__ = handed_on(
             "freeze_to_frame",
             "replace_module",
         ),
+        "tightframe.heads.last_layer": ("LastLayer",),
         "tightframe.heads.narrow": ("narrow_last_block", "project_features"),
         "tightframe.heads.savings": ("Savings", "parameter_savings", "savings_table"),
     },

@@ -1,0 +1,1 @@
+"""What a trained network does, class by class, and what helps: read from its last layer."""

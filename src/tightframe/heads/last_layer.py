@@ -1,0 +1,128 @@
+"""`LastLayer`: what is known of a trained network's last layer, checked once.
+
+It needs NumPy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tightframe.checks import detached, wide
+
+Array = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class LastLayer:
+    """Features, labels and classifier of a trained network; make one with `of`.
+
+    Attributes
+    ----------
+    features : ndarray, shape (N, D), float64
+    labels : ndarray, shape (N,), int64
+        From 0 to K - 1. Classes may be absent.
+    weight : ndarray, shape (K, D), float64
+    bias : ndarray, shape (K,), float64, or None
+        None if the head has none.
+    held_out : tuple of (features, labels) or None
+        Of samples that were not trained on.
+    class_names : tuple of str or None
+    """
+
+    features: Array
+    labels: Labels
+    weight: Array
+    bias: Array | None = None
+    held_out: tuple[Array, Labels] | None = None
+    class_names: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        features: Any,
+        labels: Any,
+        weight: Any,
+        bias: Any = None,
+        *,
+        held_out: tuple[Any, Any] | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> LastLayer:
+        """Check arrays or tensors, and keep them in double precision.
+
+        Raises
+        ------
+        ValueError
+            If a shape is wrong, an entry is not finite, or a label is no class.
+        """
+        w = _floats("weight", weight, 2)
+        if len(w) < 2:
+            raise ValueError(f"weight: got {len(w)} rows, need at least 2, one for each class")
+        b = None if bias is None else _floats("bias", bias, 1)
+        if b is not None and len(b) != len(w):
+            raise ValueError(f"bias: got {len(b)} entries, weight has {len(w)} rows")
+        x, y = _samples("", features, labels, w)
+        held = None if held_out is None else _samples("held_out ", *held_out, w)
+        names = None if class_names is None else tuple(str(name) for name in class_names)
+        if names is not None and len(names) != len(w):
+            raise ValueError(f"class_names: got {len(names)}, weight has {len(w)} rows")
+        return cls(x, y, w, b, held, names)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes K."""
+        return len(self.weight)
+
+    @property
+    def counts(self) -> Labels:
+        """Training samples of every class, shape (K,)."""
+        return np.bincount(self.labels, minlength=self.num_classes)
+
+    def logits(self, features: Array | None = None) -> Array:
+        """Return ``features W^T + b``, shape (N, K), of the training samples by default."""
+        product = (self.features if features is None else features) @ self.weight.T
+        return product if self.bias is None else product + self.bias
+
+    def name(self, label: int) -> str:
+        """Return a class's name, or its label where classes have no names."""
+        return str(label) if self.class_names is None else self.class_names[label]
+
+
+def _samples(prefix: str, features: Any, labels: Any, weight: Array) -> tuple[Array, Labels]:
+    x = _floats(f"{prefix}features", features, 2)
+    if x.shape[1] != weight.shape[1]:
+        raise ValueError(
+            f"{prefix}features: got shape {x.shape}, weight has shape {weight.shape}; "
+            "need (N, D) and (K, D)"
+        )
+    y = np.asarray(detached(labels))
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.shape != (len(x),):
+        raise ValueError(f"{prefix}labels: got shape {y.shape}, need ({len(x)},)")
+    whole = y.astype(np.int64) if y.dtype.kind in "iufb" else None
+    if whole is None or y.dtype.kind == "b" or not np.array_equal(whole, y):
+        raise ValueError(f"{prefix}labels: got {y.dtype} entries, need whole numbers from 0")
+    if len(y) == 0:
+        raise ValueError(f"{prefix}labels: got no samples")
+    if whole.min() < 0 or whole.max() >= len(weight):
+        raise ValueError(
+            f"{prefix}labels: got {whole.min()} to {whole.max()}, need 0 to {len(weight) - 1}"
+        )
+    return x, whole
+
+
+def _floats(name: str, value: Any, axes: int) -> Array:
+    array = np.asarray(detached(value))
+    if array.ndim != axes or array.dtype.kind not in "iuf" or 0 in array.shape[1:]:
+        kind = "(K,)" if axes == 1 else "rows and columns"
+        raise ValueError(f"{name}: got {array.dtype} of shape {array.shape}, need {kind}")
+    result = wide(array).astype(np.float64, copy=False)
+    if not np.isfinite(result).all():
+        raise ValueError(f"{name}: got an entry that is not finite")
+    return result
