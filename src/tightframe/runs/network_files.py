@@ -20,6 +20,7 @@ from tightframe.checks import wide
 from tightframe.heads.last_layer import LastLayer
 from tightframe.problem.class_names import Indexed, NamesLike, class_names_of, indexed
 from tightframe.problem.labels import IGNORED, LABEL_NAMES
+from tightframe.runs.folder import using_record
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -183,9 +184,9 @@ def read_network(
     wanted = parse_keys(keys)
     notes: list[str] = []
     if Path(path).is_dir():
-        found = _of_run(Path(path), setting)
         if wanted:
             raise ValueError(f"keys: given for {os.fspath(path)}, a run's folder")
+        found = _of_run(Path(path), setting)
     else:
         if setting is not None:
             raise ValueError(f"setting: got {setting!r}, but {os.fspath(path)} is no run's folder")
@@ -369,30 +370,22 @@ def _listed(arrays: Arrays) -> str:
 
 
 def _missing(array: str, path: str | os.PathLike[str]) -> str:
-    arrays = {} if Path(path).is_dir() else read_named(path)
     return (
-        f"{array}: missing; need features, labels, weight; {os.fspath(path)} has "
-        f"{_listed(arrays)}; say where they are by keys (--keys {array}=NAME or {array}=FILE)"
+        f"{os.fspath(path)}: has no {array}; there are {_listed(read_named(path))}; say where they "
+        f"are by keys (--keys {array}=NAME or {array}=FILE)"
     )
 
 
 def _of_run(folder: Path, setting: str | None) -> Arrays:
     """Return the final arrays of a setting of a run."""
-    from tightframe.runs.store import load_run
+    from tightframe.runs.store import trained_setting
 
-    settings = {record.name: record for record in load_run(folder).settings}
-    names = ", ".join(settings)
-    if setting is None and len(settings) > 1:
-        raise ValueError(f"setting: {folder} has several, name one: {names}")
-    record = settings.get(setting or next(iter(settings), ""))
-    if record is None:
-        raise ValueError(f"setting: got {setting!r}, {folder} has {names or 'none'}")
-    if record.problem is None or record.final is None:
-        raise ValueError(f"setting: {record.name} of {folder} has not been trained to the end")
-    arrays = {name: record.final[name] for name in ("features", "labels", "weight")}
-    if record.problem.bias != "none":
-        arrays["bias"] = record.final["bias"]
-    return arrays
+    record = trained_setting(folder, setting)
+    assert record.problem is not None
+    assert record.final is not None
+    with using_record(folder, "run"):
+        arrays = {name: record.final[name] for name in ("features", "labels", "weight")}
+        return arrays if record.problem.bias == "none" else arrays | {"bias": record.final["bias"]}
 
 
 # -- what they have to be --------------------------------------------------------------------------
