@@ -16,6 +16,7 @@ from tightframe.figures.table import Column, Table, format_number
 from tightframe.geometry.dense import PARTS, Geometry
 from tightframe.geometry.states import LOST, MERGED, VANISHED
 from tightframe.metrics.registry import LEADING, METRICS
+from tightframe.problem.class_names import listed
 from tightframe.problem.problem import Problem, with_loss_terms
 from tightframe.runs.store import RunRecord, SettingRecord
 from tightframe.theory.thresholds import Thresholds
@@ -365,7 +366,8 @@ def group_name(group: Mapping[str, Any]) -> str:
     """Return a group in words: ``"5 classes of 100"``, ``"5 classes of 100 with weight 5"``."""
     classes = int(group["classes"])
     many = "class" if classes == 1 else "classes"
-    return with_group_terms(f"{classes} {many} of {int(group['count'])}", group)
+    name = with_group_terms(f"{classes} {many} of {int(group['count'])}", group)
+    return f"{name} ({listed(group['names'])})" if group.get("names") else name
 
 
 def with_group_terms(name: str, group: Mapping[str, Any]) -> str:
