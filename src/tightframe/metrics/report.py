@@ -338,12 +338,11 @@ class CollapseReport:
             classifier.
         """
         truth = held_out.answers if isinstance(held_out, CollapseReport) else held_out
-        if held_out is not None:
-            if truth is None or truth.num_classes != len(self.counts):
-                have = "no accuracies" if truth is None else f"{truth.num_classes} classes"
-                raise ValueError(
-                    f"held_out: a report with {have}, need accuracies of {len(self.counts)} classes"
-                )
+        if held_out is not None and (truth is None or truth.num_classes != len(self.counts)):
+            have = "no accuracies" if truth is None else f"{truth.num_classes} classes"
+            raise ValueError(
+                f"held_out: a report with {have}, need accuracies of {len(self.counts)} classes"
+            )
         table = table_of(
             self.counts,
             *self._later.head(),
