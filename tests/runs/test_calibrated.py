@@ -42,7 +42,7 @@ def test_an_unfinished_setting_is_named(folder, tmp_path):
 @pytest.mark.parametrize(
     ("name", "setting", "message"),
     [
-        ("x.npz", None, "x.npz: has no features; there are logits"),
+        ("x.npz", None, "x.npz: features: missing; there are logits"),
         ("x.npz", "a", "setting: got 'a', but .*x.npz is no run's folder"),
         ("nowhere.npz", None, "nowhere.npz: no such file"),
         ("nowhere.xyz", None, "need .npz, .safetensors"),

@@ -15,10 +15,10 @@ from tightframe.cli.options import (
     ARRAYS,
     FLAG,
     JSON,
+    NETWORK,
     NUMBER,
     PATH,
     PROBLEM,
-    TEXT,
     WHOLE,
     Option,
     about,
@@ -37,7 +37,7 @@ _COUNTS, _WEIGHT_DECAY, _FEATURE_DECAY, *_PROBLEM = changed(
     depth=None,
     dim=None,
 )
-*_PROBLEM, _LOGIT_ADJUSTMENT = _PROBLEM
+*_PROBLEM, _LOGIT_ADJUSTMENT, _CLASS_NAMES = _PROBLEM
 #: What a training script knows of its problem, see `described_problem`.
 _DESCRIBED = (
     _COUNTS,
@@ -64,7 +64,7 @@ _RUN = (
         PATH,
         "Fit both decays to a trained network: a folder of 'run', or a file as for 'measure'.",
     ),
-    Option("setting", TEXT, "Which setting of the run, if it has several."),
+    *NETWORK,
 )
 
 
@@ -74,6 +74,7 @@ _RUN = (
     *_PROBLEM,
     _WEIGHTED_MEAN,
     _LOGIT_ADJUSTMENT,
+    _CLASS_NAMES,
     Option(
         "margin",
         NUMBER,
@@ -94,6 +95,10 @@ _RUN = (
 def advise(
     *,
     from_run: Path | None,
+    keys: str | None,
+    held_out: Path | None,
+    class_names: str | None,
+    ignore_index: int,
     setting: str | None,
     margin: float | None,
     angle: float | None,
@@ -115,10 +120,19 @@ def advise(
         if any(described[name] is not None for name in _FOUND_IN_RUN):
             raise ValueError("from_run: given with counts or decays, which it sets")
         with about(from_run, () if from_run.is_dir() else ARRAYS, **options):
-            fitted = calibrate_saved(from_run, setting, **options)
+            fitted = calibrate_saved(
+                from_run,
+                setting,
+                keys=keys,
+                ignore_index=ignore_index,
+                class_names=class_names,
+                **options,
+            )
         problem = fitted.problem
     else:
-        problem = described_problem(**described, **options)
+        problem = described_problem(
+            **described, class_names=class_names, ignore_index=ignore_index, **options
+        )
     advice = make_advice(problem, margin=margin, angle=angle, feature_decay_of=feature_decay_of)
     if json:
         calibration = None if fitted is None else fitted.to_dict()

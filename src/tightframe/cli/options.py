@@ -293,8 +293,14 @@ PROBLEM = (
         text("NUMBERS|prior"),
         "Added to the logits inside the loss only; also 0.5*prior.",
     ),
+    Option(
+        "class_names",
+        text("NAMES|FILE"),
+        "In class order: cat,dog,.., or a .txt or .json file.",
+    ),
 )
-#: How a file of a network is read, see `tightframe.runs.network_files.read_network`.
+
+#: How a file of a network is read, see `tightframe.runs.network_files`; beside --class-names.
 NETWORK = (
     Option(
         "keys",
@@ -302,11 +308,6 @@ NETWORK = (
         "Where its arrays are: features=X,labels=y.csv,weight=model.pt:fc.weight.",
     ),
     Option("held_out", PATH, "File with features and labels of samples not trained on."),
-    Option(
-        "class_names",
-        text("NAMES|FILE"),
-        "In class order: cat,dog,..., or a .txt or .json file.",
-    ),
     Option("ignore_index", WHOLE, "Label of samples that are left out.", -100),
     Option("setting", TEXT, "Which setting of a run, if it has several."),
 )

@@ -533,7 +533,9 @@ class Problem:
         }
         terms = {"class_weights": self.weight_runs, "logit_adjustment": self.adjustment_runs}
         values |= {name: format_runs(runs) for name, runs in terms.items() if runs}
-        return values if self.class_names is None else values | {"class_names": self.class_names}
+        return (
+            values if self.class_names is None else values | {"class_names": list(self.class_names)}
+        )
 
 
 def loss_terms(class_weight: float, logit_adjustment: float) -> list[str]:

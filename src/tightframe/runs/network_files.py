@@ -371,8 +371,8 @@ def _listed(arrays: Arrays) -> str:
 
 def _missing(array: str, path: str | os.PathLike[str]) -> str:
     return (
-        f"{os.fspath(path)}: has no {array}; there are {_listed(read_named(path))}; say where they "
-        f"are by keys (--keys {array}=NAME or {array}=FILE)"
+        f"{os.fspath(path)}: {array}: missing; there are {_listed(read_named(path))}; say where "
+        f"they are by keys (--keys {array}=NAME or {array}=FILE)"
     )
 
 
