@@ -1,7 +1,7 @@
 """The last layer: its arrays, classifiers fixed to a geometry, narrow ones, and what they save.
 
-The names below are loaded on first use: most need torch; `savings` and
-`last_layer` do not.
+The names below are loaded on first use: most need torch; `savings`, `last_layer` and `fitted` do
+not.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         freeze_to_frame,
         replace_module,
     )
+    from tightframe.heads.fitted import FittedHead, fit_head
     from tightframe.heads.last_layer import LastLayer
     from tightframe.heads.narrow import narrow_last_block, project_features
     from tightframe.heads.savings import Savings, parameter_savings, savings_table
@@ -27,8 +28,10 @@ __all__ = [
     "FixedETF",
     "FixedFrame",
     "FixedHead",
+    "FittedHead",
     "LastLayer",
     "Savings",
+    "fit_head",
     "freeze_to_etf",
     "freeze_to_frame",
     "narrow_last_block",
@@ -49,6 +52,7 @@ __getattr__ = handed_on(
             "freeze_to_frame",
             "replace_module",
         ),
+        "tightframe.heads.fitted": ("FittedHead", "fit_head"),
         "tightframe.heads.last_layer": ("LastLayer",),
         "tightframe.heads.narrow": ("narrow_last_block", "project_features"),
         "tightframe.heads.savings": ("Savings", "parameter_savings", "savings_table"),
