@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tightframe.lazy import handed_on
 
 if TYPE_CHECKING:
+    from tightframe.heads.fitted import FittedHead, fit_head
     from tightframe.heads.fixed import (
         FixedETF,
         FixedFrame,
@@ -19,16 +20,15 @@ if TYPE_CHECKING:
         freeze_to_frame,
         replace_module,
     )
-    from tightframe.heads.fitted import FittedHead, fit_head
     from tightframe.heads.last_layer import LastLayer
     from tightframe.heads.narrow import narrow_last_block, project_features
     from tightframe.heads.savings import Savings, parameter_savings, savings_table
 
 __all__ = [
+    "FittedHead",
     "FixedETF",
     "FixedFrame",
     "FixedHead",
-    "FittedHead",
     "LastLayer",
     "Savings",
     "fit_head",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -228,6 +229,7 @@ def _stage(
     from scipy.linalg import solve_triangular
     from scipy.optimize import minimize
 
+    minimize_it: Any = minimize  # its overloads do not know a jacobian that comes with the value
     factor = problem.metric(start)
     best = (start, np.inf, np.inf)
     done = 0
@@ -242,19 +244,17 @@ def _stage(
         if gap < best[2]:
             best = (v, value, gap)
         if gap <= tol * value:
-            raise _Solved
+            raise _SolvedError
         if factor is not None:
             gradient = solve_triangular(factor, gradient.T, lower=True).T
         return value, gradient.ravel()
 
     first = (start if factor is None else start @ factor).ravel()
     options = {"maxiter": steps, "maxfun": most, "maxcor": 10, "ftol": 0.0, "gtol": 0.0}
-    try:
-        minimize(evaluate, first, jac=True, method="L-BFGS-B", options=options)
-    except _Solved:
-        pass
+    with contextlib.suppress(_SolvedError):
+        minimize_it(evaluate, first, jac=True, method="L-BFGS-B", options=options)
     return best, done
 
 
-class _Solved(Exception):
-    """The gap is small enough."""
+class _SolvedError(Exception):
+    """The gap is small enough: ends a minimisation."""

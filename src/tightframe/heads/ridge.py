@@ -103,15 +103,15 @@ class RidgeProblem:
         if len(weights) <= size:
             chosen, share = self.features, weights
         else:
-            steps = (np.arange(size) + 0.5) * (heights[-1] / size)
+            total = float(heights[-1])
+            steps = (np.arange(size) + 0.5) * (total / size)
             chosen = self.features[np.searchsorted(heights, steps).clip(max=len(weights) - 1)]
-            share = np.full(size, heights[-1] / size)
+            share = np.full(size, total / size)
         if self.bias:
             chosen = np.column_stack([chosen, np.ones(len(chosen))])
         gram = (chosen * (share / k)[:, None]).T @ chosen
         gram[np.diag_indices(width)] += self.weight_decay
-        factor: Array = np.linalg.cholesky(gram)
-        return factor
+        return np.linalg.cholesky(gram).astype(np.float64, copy=False)
 
     def _spread(self, v: Array, x: Array, y: Labels) -> Array:
         p = np.exp(self._logits(v, x))
