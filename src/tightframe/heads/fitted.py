@@ -175,7 +175,7 @@ def fit_head(
         decay,
         bool(bias),
     )
-    v, objective, gap = _minimise(problem, tolerance)
+    v, objective, gap = minimise(problem, tolerance)
     d = layer.features.shape[1]
     weight, b = v[:, :d], v[:, d] if bias else None
     status = Status.OPTIMAL if gap <= tolerance * objective else Status.NOT_CONVERGED
@@ -186,11 +186,8 @@ def fit_head(
             NotConvergedWarning,
             stacklevel=2,
         )
-    fitted = LastLayer(layer.features, layer.labels, weight, b)
-    held = None
-    if layer.held_out is not None:
-        held = Scores.of(fitted.logits(layer.held_out[0]), layer.held_out[1])
-    training = Scores.of(fitted.logits(), layer.labels)
+    held = None if layer.held_out is None else Scores.of_head(*layer.held_out, weight, b)
+    training = Scores.of_head(layer.features, layer.labels, weight, b)
     return FittedHead(weight, b, objective, objective - gap, status, training, held)
 
 
@@ -207,8 +204,8 @@ def _on_given_features(
     return LastLayer.of(x, y, zeros, held_out=held_out)
 
 
-def _minimise(problem: RidgeProblem, tol: float) -> tuple[Array, float, float]:
-    """Return the best V, its objective and its gap."""
+def minimise(problem: RidgeProblem, tol: float) -> tuple[Array, float, float]:
+    """Return the best V that was found, its objective, and its certified gap."""
     v = np.zeros(problem.shape)
     best = (v, np.inf, np.inf)
     evaluations = 0

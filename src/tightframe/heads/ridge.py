@@ -1,6 +1,6 @@
 """The convex problem of a head on given features: its value, its gradient and its dual bound.
 
-With features ``h_i`` (and 1 for a bias) as rows ``x_i``, and one matrix V of weight and bias,
+With features ``h_i`` (and a constant for a bias) as rows ``x_i``, and one matrix V of weight and bias,
 
     P(V) = sum_i c_i loss_i(V x_i) + (weight_decay / 2) ||V||^2,
     loss_i(z) = logsumexp(z + a) - (z + a)_{y_i},
@@ -50,7 +50,9 @@ class RidgeProblem:
     adjustment : ndarray, shape (K,)
     weight_decay : float
     bias : bool
-        Whether there is one; it is the last column of V.
+        Whether there is one: `bias_scale` times the last column of V.
+    bias_scale : float
+        The bias's ridge is ``weight_decay`` over its square.
     """
 
     features: Array
@@ -59,6 +61,7 @@ class RidgeProblem:
     adjustment: Array
     weight_decay: float
     bias: bool
+    bias_scale: float = 1.0
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -108,7 +111,7 @@ class RidgeProblem:
             chosen = self.features[np.searchsorted(heights, steps).clip(max=len(weights) - 1)]
             share = np.full(size, total / size)
         if self.bias:
-            chosen = np.column_stack([chosen, np.ones(len(chosen))])
+            chosen = np.column_stack([chosen, np.full(len(chosen), self.bias_scale)])
         gram = (chosen * (share / k)[:, None]).T @ chosen
         gram[np.diag_indices(width)] += self.weight_decay
         return np.linalg.cholesky(gram).astype(np.float64, copy=False)
@@ -123,7 +126,7 @@ class RidgeProblem:
         """Return adjusted logits whose largest is 0."""
         z = x @ v[:, : x.shape[1]].T + self.adjustment
         if self.bias:
-            z += v[:, -1]
+            z += self.bias_scale * v[:, -1]
         z -= z.max(axis=1, keepdims=True)
         shifted: Array = z
         return shifted
@@ -131,7 +134,7 @@ class RidgeProblem:
     def _add_product(self, gradient: Array, residual: Array, x: Array) -> None:
         gradient[:, : x.shape[1]] += residual.T @ x
         if self.bias:
-            gradient[:, -1] += residual.sum(axis=0)
+            gradient[:, -1] += self.bias_scale * residual.sum(axis=0)
 
     def _blocks(self) -> Iterator[tuple[Array, Labels]]:
         rows = max(1, BLOCK // max(len(self.class_weights), self.features.shape[1]))

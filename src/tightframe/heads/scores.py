@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+#: Logits in one block.
+BLOCK = 2**20
+
 
 @dataclass(frozen=True, eq=False)
 class Scores:
@@ -33,10 +36,28 @@ class Scores:
     @classmethod
     def of(cls, logits: Array, labels: NDArray[np.int64]) -> Scores:
         """Score logits, shape (N, K), against labels, shape (N,). A tie is not right."""
-        right = own_margins(logits, labels) > 0
-        counts = np.bincount(labels, minlength=logits.shape[1])
-        hits = np.bincount(labels, weights=right, minlength=logits.shape[1])
-        recalls = np.full(len(counts), np.nan)
+        return cls._of(own_margins(logits, labels) > 0, labels, logits.shape[1])
+
+    @classmethod
+    def of_head(
+        cls, features: Array, labels: NDArray[np.int64], weight: Array, bias: Array | None
+    ) -> Scores:
+        """Score a head on features, shape (N, D), in blocks: no N x K array is made."""
+        right = np.zeros(len(labels), dtype=bool)
+        rows = max(1, BLOCK // len(weight))
+        for start in range(0, len(labels), rows):
+            part = slice(start, start + rows)
+            logits = features[part] @ weight.T
+            if bias is not None:
+                logits += bias
+            right[part] = own_margins(logits, labels[part]) > 0
+        return cls._of(right, labels, len(weight))
+
+    @classmethod
+    def _of(cls, right: NDArray[np.bool_], labels: NDArray[np.int64], classes: int) -> Scores:
+        counts = np.bincount(labels, minlength=classes)
+        hits = np.bincount(labels, weights=right, minlength=classes)
+        recalls = np.full(classes, np.nan)
         np.divide(hits, counts, out=recalls, where=counts > 0)
         return cls(recalls, float(right.mean()))
 
