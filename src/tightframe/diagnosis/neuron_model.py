@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tightframe.geometry.blocks import Array
-from tightframe.heads.last_layer import Labels
+from tightframe.heads.ridge import RidgeProblem
 
 #: Neurons with a classifier column below this share of the largest are switched off.
 DEAD_NEURON = 1e-3
@@ -29,50 +29,6 @@ _STOP = {
     "gtol": 1e-6,
     "ftol": 1e-10,
 }
-
-#: Samples whose logits are held at a time.
-_CHUNK = 1 << 16
-
-
-@dataclass(frozen=True, eq=False)
-class Loss:
-    """Mean cross-entropy over the samples, as a function of the last layer.
-
-    Parameters
-    ----------
-    features : ndarray, shape (N, D)
-    labels : ndarray, shape (N,), int
-    class_weights : ndarray, shape (K,)
-        Factors of the samples' losses; the sum is divided by N whatever they are.
-    adjustment : ndarray, shape (K,)
-        Added to the logits.
-    """
-
-    features: Array
-    labels: Labels
-    class_weights: Array
-    adjustment: Array
-
-    def __call__(self, weight: Array, bias: Array) -> tuple[float, Array, Array]:
-        """Return the loss and its gradients by weight (K, D) and bias (K,)."""
-        value, by_weight, by_bias = 0.0, np.zeros_like(weight), np.zeros_like(bias)
-        n = len(self.labels)
-        for start in range(0, n, _CHUNK):
-            rows, own = self.features[start : start + _CHUNK], self.labels[start : start + _CHUNK]
-            logits = rows @ weight.T
-            logits += bias + self.adjustment
-            logits -= logits.max(axis=1, keepdims=True)
-            each = np.arange(len(own))
-            picked = logits[each, own]
-            np.exp(logits, out=logits)
-            total = logits.sum(axis=1)
-            factors = self.class_weights[own] / n
-            value += float(factors @ (np.log(total) - picked))
-            logits *= (factors / total)[:, None]
-            logits[each, own] -= factors
-            by_weight += logits.T @ rows
-            by_bias += logits.sum(axis=0)
-        return value, by_weight, by_bias
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +90,8 @@ class NeuronModel:
 
     Parameters
     ----------
-    loss : Loss
+    loss : RidgeProblem
+        Of the head on the network's features, without a ridge.
     weight : ndarray, shape (K, D)
         The trained head: it sets the prices of the neurons, `prices`.
     weight_decay : float
@@ -146,7 +103,7 @@ class NeuronModel:
         or all alike.
     """
 
-    loss: Loss
+    loss: RidgeProblem
     weight: Array
     weight_decay: float
     layers: int
@@ -192,16 +149,21 @@ class NeuronModel:
         """Return the objective and its gradient by every part of the scales."""
         return _Objective(self)(scales)
 
+    def share(self, weight: Array) -> float:
+        """Return T / A: what the neurons cost at an effective head, over what they cost now."""
+        prices = self.prices
+        cost = float(prices @ np.linalg.norm(weight, axis=0))
+        return cost / float(prices @ prices)
+
     def least(self, weight: Array, bias: Array) -> float:
         """Return the objective at an effective head, at the best scales where all below are alike.
 
         That is the formula ``loss + weight_decay ((L/2) A (T/A)^(2/L) + ||b||^2 / 2)`` with
-        ``T = sum_j a_j ||U_j||`` and ``A = ||W||_F^2``.
+        ``T = sum_j a_j ||U_j||``, prices ``a_j`` and ``A = ||W||_F^2``.
         """
-        squares = float(self.prices @ self.prices)
-        share = float(self.prices @ np.linalg.norm(weight, axis=0)) / squares
-        cost = squares * share ** (2 / self.layers) * self.layers / 2 + float(bias @ bias) / 2
-        return self.loss(weight, bias)[0] + self.weight_decay * cost
+        cost = float(np.vdot(self.weight, self.weight)) * self.share(weight) ** (2 / self.layers)
+        cost = cost * self.layers / 2 + float(bias @ bias) / 2
+        return _loss(self.loss, weight, bias)[0] + self.weight_decay * cost
 
     def fit(self, bias: Array | None) -> Fitted:
         """Minimise by L-BFGS from the network as it is; its bias stays away where it has none."""
@@ -259,7 +221,7 @@ class _Objective:
 
     def __call__(self, scales: Scales) -> tuple[float, Scales]:
         scaled, below = scales.head * scales.neurons, scales.below
-        loss, by_weight, by_bias = self._loss(scales.weight(self._below), scales.bias)
+        loss, by_weight, by_bias = _loss(self._loss, scales.weight(self._below), scales.bias)
         cost = float(self._prices @ scales.neurons**2) + float(np.vdot(scales.head, scales.head))
         cost += float(scales.bias @ scales.bias)
         by_below, passed = np.zeros_like(below), by_weight
@@ -281,6 +243,15 @@ class _Objective:
             by_below,
         )
         return loss + self._decay / 2 * cost, gradient
+
+
+def _loss(problem: RidgeProblem, weight: Array, bias: Array) -> tuple[float, Array, Array]:
+    """Return a loss and its gradients by weight and bias."""
+    if not problem.bias:
+        value, gradient = problem.value_and_gradient(weight)
+        return value, gradient, np.zeros_like(bias)
+    value, gradient = problem.value_and_gradient(np.column_stack([weight, bias]))
+    return value, gradient[:, :-1], gradient[:, -1]
 
 
 def _times(below: Array, columns: Array) -> Array:
