@@ -126,7 +126,7 @@ def _worst(found: Outlook) -> list[int]:
 
 def _entry(found: Outlook, row: int, k: int) -> tuple[float, float]:
     margins, error = found.margins, found.error
-    assert margins is not None and error is not None  # noqa: S101, PT018  (the row speaks)
+    assert margins is not None and error is not None  # noqa: PT018  (the row speaks)
     return float(margins[row, k]), float(error[row, k])
 
 
