@@ -300,6 +300,7 @@ PROBLEM = (
     ),
 )
 
+IGNORE_INDEX = Option("ignore_index", WHOLE, "Label of samples that are left out.", -100)
 #: How a file of a network is read, see `tightframe.runs.network_files`; beside --class-names.
 NETWORK = (
     Option(
@@ -308,7 +309,7 @@ NETWORK = (
         "Where its arrays are: features=X,labels=y.csv,weight=model.pt:fc.weight.",
     ),
     Option("held_out", PATH, "File with features and labels of samples not trained on."),
-    Option("ignore_index", WHOLE, "Label of samples that are left out.", -100),
+    IGNORE_INDEX,
     Option("setting", TEXT, "Which setting of a run, if it has several."),
 )
 TOL = Option("tol", NUMBER, "Certified relative gap wanted.", 1e-8)
