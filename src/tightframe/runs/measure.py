@@ -97,7 +97,7 @@ def measure(source: Mapping[str, NDArray[Any]] | SavedNetwork, **decays: Any) ->
         If an array is missing or has wrong shapes or values, a class has no samples and decays are
         given, or the arguments of `Problem` are out of range.
     """
-    arrays = vars(source) if isinstance(source, SavedNetwork) else source
+    arrays: Mapping[str, Any] = vars(source) if isinstance(source, SavedNetwork) else source
     for name in REQUIRED:
         if arrays.get(name) is None:
             present = ", ".join(sorted(arrays)) or "nothing"
@@ -152,5 +152,6 @@ def _held_out(
     """Return what the classifier answers on held-out samples, if there are any."""
     if arrays.get("held_out") is None:
         return None
-    apart = LastLayer.of(*arrays["held_out"], weight, bias)
+    features, labels = arrays["held_out"]
+    apart = LastLayer.of(features, labels, weight, bias)
     return answers_of(apart.features, apart.labels, apart.weight, apart.bias)
