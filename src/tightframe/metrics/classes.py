@@ -360,6 +360,7 @@ def class_table(
     separable: Separable | None = None,
     history: Sequence[Any] | None = None,
     problem: Problem | None = None,
+    recalls: ArrayLike | None = None,
     samples: bool = True,
 ) -> ClassTable:
     """Return what a network does with every class, worst first.
@@ -378,6 +379,8 @@ def class_table(
     problem : Problem, optional
         Which classes are siblings, the loss, and the kind of bias. By default classes of the same
         count are, the loss is cross-entropy, and a bias is free.
+    recalls : array_like, shape (K,), optional
+        Held-out recall of every class, NaN where unknown: where only that is left of the samples.
     samples : bool
         False judges from class means and covariances alone (`ClassRow.near_lost`), as where
         samples are not at hand.
@@ -400,16 +403,18 @@ def class_table(
     answers = None
     if samples:
         answers = answers_of(layer.features, layer.labels, layer.weight, layer.bias)
-    held_out = None
+    truth = None if recalls is None else np.asarray(recalls, dtype=np.float64)
+    if truth is not None and truth.shape != (layer.num_classes,):
+        raise ValueError(f"recalls: got shape {truth.shape}, need ({layer.num_classes},)")
     if layer.held_out is not None:
-        held_out = answers_of(*layer.held_out, layer.weight, layer.bias)
+        truth = answers_of(*layer.held_out, layer.weight, layer.bias).accuracy
     table = table_of(
         counts,
         means,
         layer.weight,
         layer.bias,
         answers=answers,
-        held_out=held_out,
+        recalls=truth,
         scores=None if samples else _scores(layer),
         names=layer.class_names,
         history=history,
@@ -427,7 +432,7 @@ def table_of(
     bias: Array | None,
     *,
     answers: Answers | None = None,
-    held_out: Answers | None = None,
+    recalls: Array | None = None,
     scores: Array | None = None,
     names: tuple[str, ...] | None = None,
     history: Sequence[Any] | None = None,
@@ -442,18 +447,19 @@ def table_of(
         Anything in the rows of classes without samples.
     weight, bias
         The classifier; a bias of None is none.
-    answers, held_out : Answers, optional
-        On training samples, and on held-out ones.
+    answers : Answers, optional
+        On training samples.
+    recalls : ndarray, shape (K,), optional
+        On held-out samples; NaN where unknown.
     scores : ndarray, shape (K,), optional
         `ClassRow.score`.
     """
     states = mean_states(counts, means, weight, bias, problem)
     known = None if answers is None or not len(answers) else _Tally(answers)
-    truth = None if held_out is None else held_out.accuracy
     since = None
     if history is not None and known is not None:
         since = _since([*_accuracies(history, len(counts)), (None, known.accuracy)])
-    seen = (counts > 0) | (False if truth is None else np.isfinite(truth))
+    seen = (counts > 0) | (False if recalls is None else np.isfinite(recalls))
     merged = _members(states)
     rows = []
     for k in np.flatnonzero(seen).tolist():
@@ -467,7 +473,7 @@ def table_of(
             decision_margin=_number(states.decision_margin[k]),
             sibling_margin=_number(states.sibling_margin[k]),
             shares_with=tuple(i for i in merged.get(int(states.prediction[k]), ()) if i != k),
-            held_out_recall=None if truth is None else _number(truth[k]),
+            held_out_recall=None if recalls is None else _number(recalls[k]),
         )
         if known is not None and counts[k]:
             rival = known.rival[k] if known.rival[k] >= 0 else rival
@@ -495,7 +501,7 @@ def table_of(
         len(counts),
         tuple(np.flatnonzero(~seen).tolist()),
         names,
-        truth is not None,
+        recalls is not None,
         None if known is None else known.accuracy,
     )
 
