@@ -348,8 +348,9 @@ def print_measurement(result: Measurement) -> None:
     from tightframe.runs.tables import distance_table, leading_table
 
     console = Console()
-    print_table(result.classes.to_table(), console)
-    console.print(result.classes.headline, highlight=False)
+    print_table(result.classes.to_table(remarks=False), console)
+    for remark in result.classes.remarks:
+        console.print(remark, highlight=False)
     print_table(leading_table(result.report, named_by="key"), console)
     print_table(distance_table(result.report, result.targets), console)
     if result.certificate is not None:

@@ -347,7 +347,7 @@ class CollapseReport:
             self.counts,
             *self._later.head(),
             answers=self.answers,
-            held_out=truth,
+            recalls=None if truth is None else truth.accuracy,
             names=self.class_names,
             history=history,
             problem=self._later.problem if problem is None else problem,

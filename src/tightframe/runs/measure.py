@@ -154,5 +154,6 @@ def _held_out(
     """Return what the classifier answers on held-out samples, if there are any."""
     if arrays.get("held_out") is None:
         return None
-    apart = LastLayer.of(*arrays["held_out"], weight, bias)
+    features, labels = arrays["held_out"]
+    apart = LastLayer.of(features, labels, weight, bias)
     return answers_of(apart.features, apart.labels, apart.weight, apart.bias)
