@@ -276,6 +276,9 @@ def about(file: Path, arrays: Container[str], **options: Any) -> Iterator[None]:
 COUNTS = Option(
     "counts", TEXT, "Samples per class: 500,100,100 or, compactly, 500x5,100x5.", REQUIRED
 )
+CLASS_NAMES = Option(
+    "class_names", text("NAMES|FILE"), "In class order: cat,dog,.., or a .txt or .json file."
+)
 #: All arguments of `Problem`.
 PROBLEM = (
     COUNTS,
@@ -293,11 +296,7 @@ PROBLEM = (
         text("NUMBERS|prior"),
         "Added to the logits inside the loss only; also 0.5*prior.",
     ),
-    Option(
-        "class_names",
-        text("NAMES|FILE"),
-        "In class order: cat,dog,.., or a .txt or .json file.",
-    ),
+    CLASS_NAMES,
 )
 
 IGNORE_INDEX = Option("ignore_index", WHOLE, "Label of samples that are left out.", -100)
