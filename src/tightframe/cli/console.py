@@ -270,7 +270,8 @@ def print_row(row: Mapping[str, Any], console: Console) -> None:
     else:
         groups = [
             with_loss_terms(
-                f"{group['classes']} of {group['count']}",
+                f"{group['classes']} of {group['count']}"
+                + (f" ({listed(group['names'], 2)})" if "names" in group else ""),
                 group["class_weight"],
                 group["logit_adjustment"],
             )
