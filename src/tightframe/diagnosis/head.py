@@ -224,7 +224,9 @@ def ask_head(layer: LastLayer, training: Training, *, cross_entropy: bool = True
     if not cross_entropy:
         note = "The loss is not cross-entropy: whether the head is at its optimum was not asked."
     elif training.ridge is None and fitted is None:
-        note = "No ridge fits the head: the loss does not pull it outwards, as in a trained network."
+        note = (
+            "No ridge fits the head: the loss does not pull it outwards, as in a trained network."
+        )
     else:
         kind = _kind_of_bias(layer, training, ridge)
         excess = _suboptimality(layer, training, ridge, kind)

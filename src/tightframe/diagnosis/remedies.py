@@ -105,9 +105,7 @@ class Remedies:
         }
 
 
-def remedies(
-    any_lost: bool, equal_counts: bool, training: Training, head: HeadAnswer
-) -> Remedies:
+def remedies(any_lost: bool, equal_counts: bool, training: Training, head: HeadAnswer) -> Remedies:
     """Rank the remedies of a network.
 
     Parameters
@@ -132,7 +130,9 @@ def remedies(
         (against if row is not None and row.harmful else advised).append(remedy)
     for name in ADVISED_AGAINST[state]:
         if not equal_counts and name not in done:
-            remedy = Remedy(name, _text(name, training, head), table[state, name], _seen(name, head))
+            remedy = Remedy(
+                name, _text(name, training, head), table[state, name], _seen(name, head)
+            )
             against.append(remedy)
     return Remedies(state, tuple(advised), tuple(against))
 

@@ -81,7 +81,14 @@ class Training:
         decay = None if weight_decay is None else positive_float("weight_decay", weight_decay)
         natural = bool(np.allclose(weights, weights[0]))
         coupled = choice("optimizer", optimizer, OPTIMIZERS) == "sgd"
-        return cls(decay, decay if coupled else None, weights, terms.logit_adjustment, np.log(seen / seen.sum()), natural)
+        return cls(
+            decay,
+            decay if coupled else None,
+            weights,
+            terms.logit_adjustment,
+            np.log(seen / seen.sum()),
+            natural,
+        )
 
     @property
     def post_hoc(self) -> Array:
