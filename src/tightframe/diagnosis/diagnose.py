@@ -7,7 +7,7 @@ speaks only of networks that it describes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ import numpy as np
 
 from tightframe.diagnosis.blocks import Block, advice_blocks, in_html, in_rich
 from tightframe.diagnosis.head import HeadAnswer, HeadRow, ask_head
+from tightframe.diagnosis.larger_decay import LargerDecay, larger_decay
+from tightframe.diagnosis.larger_decay_pictures import rows_of
 from tightframe.diagnosis.remedies import Remedies, remedies
 from tightframe.diagnosis.theory import TheoryAnswer, ask_theory
 from tightframe.diagnosis.training import Training
@@ -49,6 +51,8 @@ class Diagnosis:
         Whether its head is at its optimum, and what others do on the same features.
     remedies : Remedies
         What to do, the best first, with evidence.
+    larger_decay : LargerDecay or None
+        Margins at other decays; None if none was asked about.
     theory : TheoryAnswer
         Margins of the unconstrained feature model beside the network's, and its advice where it
         describes the network.
@@ -57,14 +61,23 @@ class Diagnosis:
     classes: ClassTable
     head: HeadAnswer
     remedies: Remedies
+    larger_decay: LargerDecay | None
     theory: TheoryAnswer
+
+    @property
+    def headline(self) -> str:
+        """One sentence: which classes are lost, taken for which, and which are weak."""
+        lost = [row for row in self.classes.lost if row.rival_name is not None]
+        taken = ", ".join(f"{row.name} for {row.rival_name}" for row in lost[:10])
+        more = f" and {len(lost) - 10} more" if len(lost) > 10 else ""
+        return self.classes.headline + (f" Mostly taken: {taken}{more}." if lost else "")
 
     @property
     def warnings(self) -> list[str]:
         """What must not be overlooked, a sentence each."""
         found = []
         if self.classes.lost or self.classes.weak:
-            found.append(self.classes.headline)
+            found.append(self.headline)
         found += [f"class {row.name}: {row.warning}" for row in self.classes if row.warning]
         if not self.theory.describes:
             found.append(_undescribed(self.theory))
@@ -91,6 +104,7 @@ class Diagnosis:
             "classes": self.classes.to_dict(),
             "head": self.head.to_dict(),
             "remedies": self.remedies.to_dict(),
+            "larger_decay": None if self.larger_decay is None else self.larger_decay.to_dict(),
             "theory": theory.to_dict(),
             "calibration": None if theory.calibration is None else theory.calibration.to_dict(),
         }
@@ -101,10 +115,15 @@ class Diagnosis:
 
     def blocks(self) -> Iterator[Block]:
         """Yield sentences and tables in reading order."""
-        yield self.classes.headline
+        yield self.headline
         yield self.classes.to_table()
         yield from _head_blocks(self.head, self.classes)
         yield from _remedy_blocks(self.remedies, self.classes)
+        if self.larger_decay is not None:
+            if self.larger_decay.margins is None:
+                yield f"\nAnother weight decay: {self.larger_decay.note}"
+            else:
+                yield rows_of(self.larger_decay)
         yield from _theory_blocks(self.theory, self.classes)
 
     def __rich_console__(
@@ -128,7 +147,8 @@ def diagnose(
     weight_decay: float | None = None,
     class_weights: PerClass | None = None,
     logit_adjustment: PerClass | None = None,
-    sampler: str | Iterable[float] | None = None,
+    sampler: PerClass | None = None,
+    optimizer: str = "sgd",
     loss: str = "cross_entropy",
     bias: str | None = None,
     bias_decay: float | None = None,
@@ -138,6 +158,8 @@ def diagnose(
     angle: float | None = None,
     feature_decay_of: str = "sample",
     history: Sequence[Any] | None = None,
+    at_weight_decay: float | Iterable[float] | None = None,
+    **network: Any,
 ) -> Diagnosis:
     """Tell what a trained network does with its classes, and what helps.
 
@@ -146,12 +168,13 @@ def diagnose(
     layer : LastLayer
         Of the training samples; with held-out samples, recalls are given for them too.
     weight_decay : float, optional
-        Of the training, where it is a term of the objective (SGD). Without it the ridge that fits
-        the head is used.
+        Of the training. Without it the ridge that fits the head is used.
     class_weights, logit_adjustment : optional
         Of the training's loss, as in `Problem`.
-    sampler : "balanced" or iterable of float, optional
-        How often samples of every class were drawn: ``"balanced"``, or the shares, shape (K,).
+    sampler : "balanced", str, iterable of float, or mapping, optional
+        How often samples of every class were drawn: ``"balanced"``, or shares as ``class_weights``.
+    optimizer : {"sgd", "adamw"}
+        ``"adamw"``, or any other whose decay is no term of the objective: the ridge is fitted too.
     loss, bias, bias_decay, features : optional
         Of the training, as in `Problem`, for the theory. The bias is ``"free"`` by default where
         the head has one.
@@ -162,6 +185,11 @@ def diagnose(
     history : sequence, optional
         Earlier measurements, see `tightframe.metrics.classes.class_table`: since when classes are
         lost.
+    at_weight_decay : float or iterable of float, optional
+        Other decays to ask about; needs ``weight_decay``.
+    **network
+        Then, what `tightframe.diagnosis.larger_decay.larger_decay` has to know: ``layers``,
+        ``batch_norm``, ``convolutional``, ``lr``, ``momentum``, ``full_batch``, ``layer_norms``.
 
     Returns
     -------
@@ -186,15 +214,17 @@ def diagnose(
     """
     if problem is not None:
         weight_decay = problem.weight_decays[0]
-        loss, class_weights = problem.loss, problem.weight_runs or None
-        logit_adjustment = problem.adjustment_runs or None
+        loss, class_weights = problem.loss, problem.class_weights
+        logit_adjustment = problem.logit_adjustment
     training = Training.of(
         layer,
         weight_decay=weight_decay,
         class_weights=class_weights,
         logit_adjustment=logit_adjustment,
         sampler=sampler,
+        optimizer=optimizer,
     )
+    larger = _larger(layer, training, at_weight_decay, optimizer, network)
     if problem is None and layer.counts.all():
         has_bias = layer.bias is not None and bool(layer.bias.any())
         problem = Problem(
@@ -215,6 +245,7 @@ def diagnose(
         table,
         head,
         remedies(head.some_lost, bool(np.ptp(counts) == 0), training, head),
+        larger,
         ask_theory(
             layer,
             problem,
@@ -223,6 +254,34 @@ def diagnose(
             angle=angle,
             feature_decay_of=feature_decay_of,
         ),
+    )
+
+
+def _larger(
+    layer: LastLayer,
+    training: Training,
+    at: float | Iterable[float] | None,
+    optimizer: str,
+    network: Mapping[str, Any],
+) -> LargerDecay | None:
+    if at is None:
+        if network:
+            raise ValueError(f"{min(network)}: given without at_weight_decay, for which it is")
+        return None
+    if training.weight_decay is None:
+        raise ValueError("weight_decay: missing; at_weight_decay needs that of the training")
+    return larger_decay(
+        layer.features,
+        layer.labels,
+        layer.weight,
+        layer.bias,
+        weight_decay=training.weight_decay,
+        at=at,
+        optimizer=optimizer,
+        class_weights=training.weights,
+        logit_adjustment=training.adjustment,
+        class_names=layer.class_names,
+        **network,
     )
 
 
@@ -268,9 +327,9 @@ def _listed(labels: Sequence[int], classes: ClassTable, most: int = 5) -> str:
 
 
 def _remedy_blocks(found: Remedies, classes: ClassTable) -> Iterator[Block]:
-    few = [row.name for row in classes if row.warning]
+    few = [row.name for row in classes if row.warning and row.held_out_recall is None]
     yield "\nWhat to do"
-    if not (classes.lost or classes.weak or few):
+    if not (classes.lost or classes.weak or any(row.warning for row in classes)):
         if not found.advised:
             yield "Every class is distinct and has many samples: nothing has to change."
             return
@@ -315,7 +374,7 @@ def _theory_blocks(theory: TheoryAnswer, classes: ClassTable) -> Iterator[Block]
     assert theory.advice is not None
     fitted = theory.calibration
     yield (
-        f"as predicted: every margin is within {theory.error:.2g} nats. Fitted to the network: "
+        f"as predicted: every margin is within {theory.error:.2g} nats; fitted to the network: "
         f"weight_decay {fitted.weight_decay:.4g}, feature_decay {fitted.feature_decay:.4g}. What "
         "follows holds at the present settings."
     )

@@ -225,7 +225,7 @@ def ask_head(layer: LastLayer, training: Training, *, cross_entropy: bool = True
         note = "The loss is not cross-entropy: whether the head is at its optimum was not asked."
     elif training.ridge is None and fitted is None:
         note = (
-            "No ridge fits the head: the loss does not pull it outwards, as in a trained network."
+            "No ridge fits the head: the loss does not pull it outwards, as it does when trained."
         )
     else:
         kind = _kind_of_bias(layer, training, ridge)

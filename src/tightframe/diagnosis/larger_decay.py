@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tightframe.checks import (
-    choice,
     is_several,
     plain_number,
     positive_float,
@@ -41,8 +40,6 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-OPTIMIZERS = ("sgd", "adamw")
-
 #: Value of `larger_decay`'s loss arguments: as the network was trained.
 SAME = "same"
 
@@ -50,8 +47,8 @@ SAME = "same"
 AT_RISK = 1.0
 
 #: Largest share of the objective that the head may lie above its optimum. No head that AdamW
-#: trained comes below 1 %.
-MOST_SUBOPTIMAL = {"sgd": 0.01, "adamw": 0.15}
+#: trained, whose decay is decoupled from it, came below 4 %.
+MOST_SUBOPTIMAL, MOST_SUBOPTIMAL_DECOUPLED = 0.01, 0.15
 
 #: Relative gap to which the best head is known.
 TOL = 1e-4
@@ -337,23 +334,30 @@ def larger_decay(
     True
     """
     layer = LastLayer.of(features, labels, weight, bias, class_names=class_names)
-    loss = {"class_weights": class_weights, "logit_adjustment": logit_adjustment}
-    trained = Training.of(layer, weight_decay=weight_decay, **loss)
-    changed = {"class_weights": at_class_weights, "logit_adjustment": at_logit_adjustment}
-    loss |= {name: value for name, value in changed.items() if not _is_same(value)}
+    training = Training.of(
+        layer,
+        weight_decay=positive_float("weight_decay", weight_decay),
+        class_weights=class_weights,
+        logit_adjustment=logit_adjustment,
+        optimizer=optimizer,
+    )
+    loss = Training.of(
+        layer,
+        class_weights=class_weights if _is_same(at_class_weights) else at_class_weights,
+        logit_adjustment=logit_adjustment if _is_same(at_logit_adjustment) else at_logit_adjustment,
+    )
     return ask_decay(
         layer,
-        trained,
+        training,
         at=at,
         layers=layers,
         batch_norm=batch_norm,
         convolutional=convolutional,
-        optimizer=optimizer,
         lr=lr,
         momentum=momentum,
         full_batch=full_batch,
         layer_norms=layer_norms,
-        loss=Training.of(layer, **loss),
+        loss=loss,
     )
 
 
@@ -365,7 +369,6 @@ def ask_decay(
     layers: int | None = None,
     batch_norm: bool = False,
     convolutional: bool = False,
-    optimizer: str = "sgd",
     lr: float | None = None,
     momentum: float = 0.0,
     full_batch: bool = False,
@@ -379,7 +382,7 @@ def ask_decay(
     layer : LastLayer
     training : Training
         With its weight decay.
-    at, layers, batch_norm, convolutional, optimizer, lr, momentum, full_batch, layer_norms
+    at, layers, batch_norm, convolutional, lr, momentum, full_batch, layer_norms
         As in `larger_decay`.
     loss : Training, optional
         Whose weights and adjustment the loss has at the other decays; by default the same.
@@ -389,7 +392,7 @@ def ask_decay(
         None if layers is None else whole_number("layers", layers, 2),
         bool(batch_norm),
         bool(convolutional),
-        choice("optimizer", optimizer, OPTIMIZERS),
+        training.ridge is not None,
     )
     if kind.layers is None and not kind.batch_norm:
         raise ValueError(
@@ -414,12 +417,12 @@ def _is_same(value: Any) -> bool:
 
 
 class _Kind(NamedTuple):
-    """What a network is made of."""
+    """What a network is made of, and whether its decay is a term of the objective."""
 
     layers: int | None
     batch_norm: bool
     convolutional: bool
-    optimizer: str
+    coupled: bool
 
     @property
     def model_layers(self) -> int:
@@ -429,13 +432,13 @@ class _Kind(NamedTuple):
     @property
     def has_directions(self) -> bool:
         """Whether the matrix model speaks."""
-        plain = not (self.batch_norm or self.convolutional) and self.optimizer == "sgd"
+        plain = not (self.batch_norm or self.convolutional) and self.coupled
         return plain and self.layers == 3
 
     @property
     def bar(self) -> Bar:
         """How far the model was off for a larger decay."""
-        if self.optimizer == "adamw" or self.convolutional:
+        if not self.coupled or self.convolutional:
             return ROUGH
         if self.batch_norm:
             return BATCH_NORM
@@ -450,13 +453,13 @@ class _Kind(NamedTuple):
         if self.has_directions:
             below = ", the layers below scaled direction by direction"
         roughly = "roughly: " if self.bar == ROUGH else ""
-        ridge = ", with the ridge that fits the head" if self.optimizer == "adamw" else ""
+        ridge = ", with the ridge that fits the head" if not self.coupled else ""
         return f"{roughly}neurons scaled{below}{ridge}"
 
     @property
     def is_bounded(self) -> bool:
         """Whether the formula's value bounds the true objective."""
-        return not self.batch_norm and self.optimizer == "sgd"
+        return not self.batch_norm and self.coupled
 
 
 class _Pace(NamedTuple):
@@ -511,9 +514,9 @@ class _Outlook:
         head = layer.weight if self.bias is None else np.column_stack([layer.weight, self.bias])
         loss, gradient = self._problem(trained).value_and_gradient(head)
         squares = float(np.vdot(head, head))
-        # AdamW's decay is no term of the objective; the ridge is for which the head is stationary.
-        fitted = -float(np.vdot(gradient, head)) / squares if squares else 0.0
-        self.ridge = decay if kind.optimizer == "sgd" else fitted
+        self.ridge = decay
+        if not kind.coupled:  # the ridge for which the head is as nearly stationary as it can be
+            self.ridge = -float(np.vdot(gradient, head)) / squares if squares else 0.0
         self.suboptimality = 1.0
         if self.ridge > 0 and squares:
             objective = loss + self.ridge / 2 * squares
@@ -568,7 +571,7 @@ class _Outlook:
                 "scratch ends in worse minima than any model of the optimum sees (off by .8 to 1.4 "
                 "nats). tf.training.continue_at asks the network itself"
             )
-        if kind.batch_norm and kind.optimizer == "adamw":
+        if kind.batch_norm and not kind.coupled:
             return "batch norm with AdamW was not measured"
         if self.layer.features.min() < 0:
             return (
@@ -583,7 +586,7 @@ class _Outlook:
                     f"{MOST_UNEVEN:g}: training has not ended, or the decay is not on all "
                     "parameters alike"
                 )
-        most = MOST_SUBOPTIMAL[kind.optimizer]
+        most = MOST_SUBOPTIMAL if kind.coupled else MOST_SUBOPTIMAL_DECOUPLED
         if self.suboptimality >= most:
             return (
                 f"the head's objective is {self.suboptimality:.2%} above its least on these "

@@ -6,6 +6,7 @@ What is proven of it and what is a model is derived in docs/theory.md, section 9
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -167,7 +168,8 @@ class NeuronModel:
         That is the formula ``loss + weight_decay ((L/2) A (T/A)^(2/L) + ||b||^2 / 2)`` with
         ``T = sum_j a_j ||U_j||``, prices ``a_j`` and ``A = ||W||_F^2``.
         """
-        cost = float(np.vdot(self.weight, self.weight)) * self.share(weight) ** (2 / self.layers)
+        cost = float(np.vdot(self.weight, self.weight))
+        cost *= float(self.share(weight) ** (2 / self.layers))
         cost = cost * self.layers / 2 + float(bias @ bias) / 2
         return _loss(self.loss, weight, bias)[0] + self.weight_decay * cost
 
@@ -199,7 +201,10 @@ class NeuronModel:
             parts = [by.neurons, by.head, by.below] + ([] if bias is None else [by.bias])
             return value, np.concatenate([part.ravel() for part in parts])
 
-        found = minimize(
+        minimize_it: Any = (
+            minimize  # its overloads do not know a jacobian that comes with the value
+        )
+        found = minimize_it(
             function,
             np.concatenate([part.ravel() for part in kept]),
             jac=True,
