@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -23,7 +23,7 @@ from tightframe.checks import (
     whole_number,
 )
 from tightframe.diagnosis.blocks import Block, in_html, in_rich
-from tightframe.diagnosis.neuron_model import NeuronModel
+from tightframe.diagnosis.neuron_model import Fitted, NeuronModel
 from tightframe.diagnosis.training import Training
 from tightframe.files import to_plain
 from tightframe.heads.fitted import minimise
@@ -641,10 +641,21 @@ class _Outlook:
         )
         found = model.fit(self.bias)
         weight = found.scales.weight(model.layers)
-        # Where biases stand in hidden layers, the formula is a bound for smaller scales only.
-        proven = kind.model_layers == 2 or model.share(weight) <= 1
-        bound = model.least(weight, found.scales.bias) if kind.is_bounded and proven else math.nan
-        return self._margins(weight, found.scales.bias), bound, found.converged
+        margins = self._margins(weight, found.scales.bias)
+        return margins, self._bound(model, found), found.converged
+
+    def _bound(self, model: NeuronModel, found: Fitted) -> float:
+        """Return what the best objective is at most, NaN where nothing is proven."""
+        if not self.kind.is_bounded:
+            return math.nan
+        if model.directions:  # no bound itself
+            model = replace(model, directions=False)
+            found = model.fit(self.bias)
+        weight, bias = found.scales.weight(model.layers), found.scales.bias
+        # With biases in the layers below, only shrinking is known to cost no more than the formula.
+        if model.layers > 2 and model.share(weight) > 1:
+            return math.nan
+        return model.least(weight, bias)
 
     def _margins(self, weight: Array, bias: Array | None) -> Array:
         logits = self.means @ weight.T + (0.0 if bias is None else bias)

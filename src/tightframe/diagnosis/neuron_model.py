@@ -140,7 +140,7 @@ class NeuronModel:
             return np.zeros((0, 0))
         gram = self.weight @ self.weight.T
         if not self.directions:
-            return np.trace(gram).reshape(1, 1)
+            return np.full((1, 1), np.trace(gram))
         values, turn = np.linalg.eigh(gram)
         least = LEAST_DIRECTION**2 * values.max()
         squares: Array = (turn * np.maximum(values, least)) @ turn.T
