@@ -15,8 +15,7 @@ import numpy as np
 
 from tightframe.diagnosis.blocks import Block, advice_blocks, in_html, in_rich
 from tightframe.diagnosis.head import HeadAnswer, HeadRow, ask_head
-from tightframe.diagnosis.larger_decay import LargerDecay, larger_decay
-from tightframe.diagnosis.larger_decay_pictures import rows_of
+from tightframe.diagnosis.larger_decay import LargerDecay, ask_decay
 from tightframe.diagnosis.remedies import Remedies, remedies
 from tightframe.diagnosis.theory import TheoryAnswer, ask_theory
 from tightframe.diagnosis.training import Training
@@ -119,10 +118,8 @@ class Diagnosis:
         yield from _head_blocks(self.head, self.classes)
         yield from _remedy_blocks(self.remedies, self.classes)
         if self.larger_decay is not None:
-            if self.larger_decay.margins is None:
-                yield f"\nAnother weight decay: {self.larger_decay.note}"
-            else:
-                yield rows_of(self.larger_decay)
+            yield "\nWhat another weight decay would do"
+            yield from self.larger_decay.blocks()
         yield from _theory_blocks(self.theory, self.classes)
 
     def __rich_console__(
@@ -223,7 +220,7 @@ def diagnose(
         sampler=sampler,
         optimizer=optimizer,
     )
-    larger = _larger(layer, training, at_weight_decay, optimizer, network)
+    larger = _larger(layer, training, at_weight_decay, network)
     if problem is None and layer.counts.all():
         has_bias = layer.bias is not None and bool(layer.bias.any())
         problem = Problem(
@@ -260,28 +257,13 @@ def _larger(
     layer: LastLayer,
     training: Training,
     at: float | Iterable[float] | None,
-    optimizer: str,
     network: Mapping[str, Any],
 ) -> LargerDecay | None:
     if at is None:
         if network:
             raise ValueError(f"{min(network)}: given without at_weight_decay, for which it is")
         return None
-    if training.weight_decay is None:
-        raise ValueError("weight_decay: missing; at_weight_decay needs that of the training")
-    return larger_decay(
-        layer.features,
-        layer.labels,
-        layer.weight,
-        layer.bias,
-        weight_decay=training.weight_decay,
-        at=at,
-        optimizer=optimizer,
-        class_weights=training.weights,
-        logit_adjustment=training.adjustment,
-        class_names=layer.class_names,
-        **network,
-    )
+    return ask_decay(layer, training, at=at, **network)
 
 
 # -- sections --------------------------------------------------------------------------------------
