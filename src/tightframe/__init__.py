@@ -30,6 +30,7 @@ from tightframe.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from tightframe import data, heads, landscape, metrics, report, training
+    from tightframe.diagnosis.larger_decay import LargerDecay, larger_decay
     from tightframe.sweeps.phase import PhaseDiagram, phase_diagram
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Certificate",
     "ClassState",
     "Geometry",
+    "LargerDecay",
     "NotConvergedWarning",
     "Path",
     "PathLimits",
@@ -57,6 +59,7 @@ __all__ = [
     "data",
     "heads",
     "landscape",
+    "larger_decay",
     "metrics",
     "normalized_distance",
     "orthogonal_frame",
@@ -79,6 +82,7 @@ __getattr__ = handed_on(
     __name__,
     {
         "tightframe.data": (),
+        "tightframe.diagnosis.larger_decay": ("LargerDecay", "larger_decay"),
         "tightframe.heads": (),
         "tightframe.landscape": (),
         "tightframe.metrics": (),
