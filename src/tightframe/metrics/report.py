@@ -100,6 +100,8 @@ class CollapseReport:
         Classes without samples.
     head : HeadKind
         Counts, and whether the network's head has a bias.
+    remarks : tuple of str
+        What must be known of the head that was measured: see `notes`.
     """
 
     num_samples: int
@@ -109,6 +111,7 @@ class CollapseReport:
     _dense: tuple[Geometry, Tensor] | None = field(repr=False)  # with the bias
     _later: _Later = field(repr=False)
     head: HeadKind = field(repr=False)
+    remarks: tuple[str, ...] = field(default=(), repr=False)
 
     if TYPE_CHECKING:
 
@@ -380,8 +383,12 @@ class CollapseReport:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Which SELI geometry the head is compared with and why, in words, if with one at all."""
-        return tuple(filter(None, map(self.head.remark, self._later.targets)))
+        """What must be known to read the numbers, in words.
+
+        Of the head that was found in a network, where it is not simply ``W h + b`` of its
+        parameters; and which SELI geometry it is compared with and why, if with one at all.
+        """
+        return (*self.remarks, *filter(None, map(self.head.remark, self._later.targets)))
 
     @property
     def layers(self) -> dict[str, list[LayerMetrics]]:
