@@ -21,7 +21,7 @@ EIGHT_BITS = 2.0**-6
 DROPOUT = "dropout"
 
 #: Rows below which an offset for every class is not told from one for every sample.
-_FEWEST = 4
+FEWEST_ROWS = 4
 
 #: Rounding of float32 products where they may be computed in TF32 or bfloat16.
 _TENSOR_CORES = 2.0**-9
@@ -65,21 +65,28 @@ class Affine:
 class Relation:
     """What a model does to logits on their way out: ``kind`` of ``factor * logits + offset``.
 
-    The kinds (softmax and so on) keep the order of the logits; an empty one is none at all.
+    The factor is a number, or one for every class. The kinds (softmax and so on) keep the order of
+    the logits; an empty one is none at all.
     """
 
     kind: str = ""
-    factor: float = 1.0
+    factor: float | Tensor = 1.0
     offset: Tensor | None = None
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the factor is not one."""
+        return isinstance(self.factor, Tensor) or self.factor != 1
 
     def applied(self, affine: Affine) -> Affine:
         """Return the map from features to what leaves the model (before a softmax)."""
-        if self.factor == 1 and self.offset is None:
+        if not self.scaled and self.offset is None:
             return affine
         weight, bias = affine.weight, affine.bias
-        if self.factor != 1:
-            weight = self.factor * weight
-            bias = None if bias is None else self.factor * bias
+        if self.scaled:
+            factor = torch.as_tensor(self.factor).to(weight)
+            weight = factor.reshape(-1, 1) * weight
+            bias = None if bias is None else factor * bias
         if self.offset is not None:
             offset = self.offset.to(weight)
             bias = offset if bias is None else bias + offset
@@ -88,14 +95,15 @@ class Relation:
     def note(self, name: str) -> str:
         """Return what a report says of it; nothing if the logits leave the model as they are."""
         sentences, parts = [], []
-        if self.factor != 1:
+        if isinstance(self.factor, Tensor):
+            parts.append(f"times a factor for every class ({_range(self.factor)})")
+        elif self.scaled:
             parts.append(f"times {self.factor:.6g}")
         if self.offset is not None:
-            low, high = float(self.offset.min()), float(self.offset.max())
-            parts.append(f"plus an offset for every class ({low:.4g} to {high:.4g})")
+            parts.append(f"plus an offset for every class ({_range(self.offset)})")
         if parts:
             sentences.append(
-                f"The model's logits are those of {name!r} {' and '.join(parts)}; weight and bias "
+                f"The model's logits are W h + b of {name!r} {' '.join(parts)}; weight and bias "
                 "are measured with that."
             )
         if self.kind == DROPOUT:
@@ -141,8 +149,9 @@ def gap(found: Tensor, expected: Tensor) -> str:
 def relation(found: Tensor, expected: Tensor, slack: Tensor) -> Relation | None:
     """Return how a model's prediction comes from logits, None if in no way that is known.
 
-    Known are the logits themselves, times a positive factor, plus an offset for every class, both;
-    each with a softmax, log-softmax or sigmoid behind it; and the one logit of two classes.
+    Known are the logits themselves, times a positive factor or one for every class, plus an offset
+    for every class; with a softmax, log-softmax or sigmoid behind; the one logit of two classes;
+    and dropout.
 
     Parameters
     ----------
@@ -224,9 +233,9 @@ def _fitted(
     choices = []
     if whole > 0:
         choices.append((float((z * logits).sum()) / whole, False))
-    if len(z) >= _FEWEST:
+    if len(z) >= FEWEST_ROWS:
         choices.append((1.0, True))
-    if len(z) >= _FEWEST and float(within.norm()) > 0:
+    if len(z) >= FEWEST_ROWS and float(within.norm()) > 0:
         choices.append((float(((z - z.mean(0)) * within).sum() / within.square().sum()), True))
     for factor, shifted in choices:
         if not (math.isfinite(factor) and factor > 0):
@@ -235,7 +244,20 @@ def _fitted(
         expected = factor * logits if offset is None else factor * logits + offset
         if agrees(z, expected, factor * slack + slack):
             return Relation(kind, factor, offset)
+    if kind or len(z) < FEWEST_ROWS:
+        return None
+    factors = ((z - z.mean(0)) * within).sum(0) / within.square().sum(0)
+    offset = z.mean(0) - factors * logits.mean(0)
+    if not bool(factors.isfinite().all() & (factors > 0).any()):
+        return None
+    for shift in (0 * offset, offset):
+        if agrees(z, factors * logits + shift, factors.abs() * slack + slack):
+            return Relation(kind, factors, shift if bool(shift.any()) else None)
     return None
+
+
+def _range(values: Tensor) -> str:
+    return f"{float(values.min()):.4g} to {float(values.max()):.4g}"
 
 
 def _dropped(z: Tensor, logits: Tensor, slack: Tensor) -> Relation | None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from tightframe.capture.agreement import (
     EIGHT_BITS,
+    FEWEST_ROWS,
     Affine,
     Relation,
     agrees,
@@ -237,8 +238,9 @@ class HeadInUse:
                 "is meant"
             )
         assert self._unnamed is not None
-        none = "; none of them gives what leaves the model" if outputs else ""
-        raise ValueError(f"{self._unnamed}{none}") from None
+        if not outputs or not str(self._unnamed).startswith("head: got None"):
+            raise self._unnamed
+        raise ValueError(f"{self._unnamed}; none of them gives what leaves the model")
 
     # -- what it computes ----------------------------------------------------------------------
 
@@ -473,6 +475,8 @@ class _Pass:
                     closest = closest or (output.rows, expected, output.name)
                     continue
                 notes = [after.note(name)] if after.note(name) else []
+                if not output.primary:
+                    notes.append(f"{name!r} gives {output.name}.")
                 if known is not affine:
                     notes += _applied_notes(repr(name), affine, known)
                 if self.outermost:
@@ -481,17 +485,31 @@ class _Pass:
                         "model's own forward did not run."
                     )
                 return known, after, notes
-        if closest is None:
+        passed = [output.name for output in self.outputs]
+        if closest is None and not self._of_other_classes():
             shapes = " and ".join(str(output.shape) for output in self.outputs)
             why = f"what it gives, of shape {shapes}, has no row for every row of features."
             return affine, Relation(), [unchecked + why]
-        found, expected, which = closest
-        few = "" if len(found) > 3 else "; with few samples an offset is not recognised"
+        if closest is None:
+            differ = f"it has {self.outputs[0].shape[-1]} columns"
+        else:
+            found, expected, passed[0] = closest
+            differ = f"they {gap(found, expected)}"
+            if len(found) < FEWEST_ROWS:
+                differ += f" (below {FEWEST_ROWS} an offset is not recognised)"
         raise ValueError(
-            f"head: what leaves the model ({which}) is not W h + b of {name!r}, nor that times a "
-            f"factor, plus an offset or in a softmax: they {gap(found, expected)}{few}; name the "
-            "classifier by head=, or pass what the model computes as weight= and bias="
+            f"head: what leaves the model ({passed[0]}) is not W h + b of {name!r}, with "
+            f"{len(affine.weight)} classes, nor that times a factor, plus an offset or in a "
+            f"softmax: {differ}; name the classifier by head=, or pass what the model computes as "
+            "weight= and bias="
         )
+
+    def _of_other_classes(self) -> bool:
+        """Whether what leaves the model has other columns than the head, row for row."""
+        if self.seen is None or len(self.outputs) != 1 or self.outputs[0].shape[-1] == 1:
+            return False
+        found, given = self.outputs[0].shape, self.seen.shape
+        return found[:-1] == given[:-1] and found[-1] != given[-1]
 
     def _expected(
         self, affine: Affine, output: Output, eps: float

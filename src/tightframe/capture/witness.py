@@ -218,13 +218,13 @@ def predictions(output: Any) -> Iterator[tuple[str, bool, Tensor]]:
     logits = getattr(output, "logits", None) if logits is None else logits
     found: list[tuple[str, Any]] = []
     if isinstance(output, Tensor):
-        found = [("its output", output)]
+        found = [("the model's output", output)]
     elif isinstance(logits, Tensor):
-        found = [("the 'logits' that it gives", logits)]
+        found = [("'logits' of the model's output", logits)]
     elif isinstance(output, Mapping):
-        found = [(f"the {name!r} that it gives", value) for name, value in output.items()]
+        found = [(f"{name!r} of the model's output", value) for name, value in output.items()]
     elif isinstance(output, tuple | list):
-        found = [(f"entry {i} of its output", value) for i, value in enumerate(output)]
+        found = [(f"entry {i} of the model's output", value) for i, value in enumerate(output)]
     tensors = [(name, value) for name, value in found if _is_prediction(value)]
     for i, (name, value) in enumerate(tensors):
         yield name, i == 0 and (len(found) == 1 or not isinstance(output, Mapping)), value

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +56,7 @@ class Head:
     @property
     def num_classes(self) -> int:
         """Number of classes K."""
-        last = self.weight if self.given is not None else self.layers[-1].weight
+        last = self.weight if self.given is not None else _weight_of(self.layers[-1])
         return int(last.shape[0])
 
     @property
@@ -66,8 +64,7 @@ class Head:
         """The layers' weights as they are now, detached, the one next to the features first."""
         if self.given is not None:
             return (_given_weight(self.given[0]),)
-        with _as_last_used(self.layers):
-            return tuple(layer.weight.detach() for layer in self.layers)
+        return tuple(_weight_of(layer).detach() for layer in self.layers)
 
     @property
     def weight(self) -> Tensor:
@@ -90,8 +87,7 @@ def find_module(model: nn.Module, name: str) -> nn.Module:
     Parameters
     ----------
     model : nn.Module
-        Names are looked up inside `torch.compile`, ``DistributedDataParallel`` and
-        ``DataParallel`` wrappers too.
+        Names are looked up inside its wrappers too, see `unwrapped`.
     name : str
         As in ``model.named_modules()``.
 
@@ -233,7 +229,7 @@ def linear_heads(model: nn.Module) -> list[Head]:
 
 def codes_of(module: nn.Module) -> str:
     """Return in words what a quantised layer stores for its weight, or nothing."""
-    weight = getattr(module, "weight", None)
+    weight = _weight_of(module)
     if callable(weight) and not isinstance(weight, Tensor):  # as of torch.ao
         return "packed codes"
     if isinstance(weight, Tensor):
@@ -246,29 +242,38 @@ def codes_of(module: nn.Module) -> str:
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """Return the module inside `torch.compile`, DDP, DataParallel and the like."""
+    return wrapping(model)[-1]
+
+
+def wrapping(model: nn.Module) -> list[nn.Module]:
+    """Return a model with what is inside it, wrapper by wrapper; the last is no wrapper."""
+    found = [model]
     while True:
-        wraps = any(kind.__name__ in _WRAPPERS for kind in type(model).__mro__)
-        inner = getattr(model, "module" if wraps else "_orig_mod", None)
+        outer = found[-1]
+        wraps = any(kind.__name__ in _WRAPPERS for kind in type(outer).__mro__)
+        inner = getattr(outer, "module" if wraps else "_orig_mod", None)
         if not isinstance(inner, nn.Module):
-            return model
-        model = inner
+            return found
+        found.append(inner)
 
 
 # -- inside --------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _as_last_used(layers: Sequence[nn.Module]) -> Iterator[None]:
-    """Let spectral norms be read without the step that they make whenever they are in training."""
-    lists = [m.parametrizations for m in layers if parametrize.is_parametrized(m)]
-    training = [m for parts in lists for m in parts.modules() if m.training]  # type: ignore[union-attr]
-    for module in training:
-        module.training = False
+def _weight_of(module: nn.Module) -> Any:
+    """Return a module's weight as its last pass had it, or None if there is none.
+
+    In train mode spectral norms change themselves whenever they are read.
+    """
+    inner = module.parametrizations if parametrize.is_parametrized(module) else None
+    training = [m for m in inner.modules() if m.training] if isinstance(inner, nn.Module) else []
+    for part in training:
+        part.training = False
     try:
-        yield
+        return getattr(module, "weight", None)
     finally:
-        for module in training:
-            module.training = True
+        for part in training:
+            part.training = True
 
 
 def _given_weight(value: Any) -> Tensor:
@@ -301,7 +306,7 @@ def _is_linear(module: nn.Module) -> bool:
     named = hasattr(module, "in_features") and hasattr(module, "out_features")
     if not named or not hasattr(module, "bias"):
         return False
-    weight = getattr(module, "weight", None)
+    weight = _weight_of(module)
     return (isinstance(weight, Tensor) and weight.ndim == 2) or bool(codes_of(module))
 
 
