@@ -27,7 +27,7 @@ from tightframe.capture.agreement import (
     rounding_unit,
 )
 from tightframe.capture.hooks import Recorder
-from tightframe.capture.witness import Output, Seen, Witness, some
+from tightframe.capture.witness import Output, Seen, Witness, seen_of, some
 from tightframe.data.batches import Reduction, sample_rows
 from tightframe.heads.find import (
     Head,
@@ -282,11 +282,11 @@ class HeadInUse:
             If what leaves the model is not what the head computes.
         """
         assert self.head is not None
-        if self._met is None:
+        seen, outputs = self._witness.seen.get(self.head.name), self._witness.outputs
+        if seen is None or self._met is None:  # compiled, or only now known to be the head
             self._meet()
         met = self._met
         assert met is not None
-        seen, outputs = self._witness.seen.get(self.head.name), self._witness.outputs
         outermost = self._witness.outermost
         self._witness.clear()
         if self._reading is not None and met is self._read:
@@ -298,6 +298,8 @@ class HeadInUse:
         self._probing = True
         try:
             with self.recorder.paused(), self._witness.paused():
+                if seen is None and not self.head.at_output:
+                    passed = replace(passed, seen=_run_again(self.head, features))
                 reading = passed.reading()
         finally:
             self._probing = False
@@ -333,7 +335,7 @@ class HeadInUse:
 
     def _meet(self) -> None:
         """Keep the head's parameters as they are now, unless that was done."""
-        if self._probing or self.head is None:
+        if torch.compiler.is_compiling() or self._probing or self.head is None:
             return
         head, state = self.head, self._now()
         if self._met is not None and self._met.state == state:
@@ -530,6 +532,12 @@ class _Pass:
 
 
 # -- inside --------------------------------------------------------------------------------------
+
+
+def _run_again(head: Head, features: Tensor) -> Seen | None:
+    """Return what a head makes of features, where it was not seen to."""
+    logits = in_eval_mode(head.module, features)
+    return None if logits is None else seen_of(head, features, logits)
 
 
 def _plain(head: Head) -> Reading:

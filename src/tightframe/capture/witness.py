@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tightframe.capture.hooks import first_tensor
-from tightframe.heads.find import Head, find_module, unwrapped
+from tightframe.heads.find import Head, find_module, wrapping
 
 #: Rows of logits that are compared, at most, and numbers in them.
 _MOST_ROWS, _MOST_NUMBERS = 512, 2**22
@@ -95,7 +96,7 @@ class Witness:
     """
 
     def __init__(self, model: nn.Module, heads: Sequence[Head], *, inputs: bool = False) -> None:
-        self._model, self._heads, self._inputs = unwrapped(model), heads, inputs
+        self._model, self._heads, self._inputs = model, heads, inputs
         self._handles: list[Any] = []
         self._paused = False
         self.clear()
@@ -112,8 +113,10 @@ class Witness:
             if not head.at_output:
                 hook = head.module.register_forward_hook(self._on_head(head), with_kwargs=True)
                 self._handles.append(hook)
-        for name in self._around():
-            module = find_module(self._model, name) if name else self._model
+        around = [(name, find_module(self._model, name)) for name in self._around()]
+        # Compiled code is not looked into, but what leaves its wrapper is seen.
+        around += [("", module) for module in reversed(wrapping(self._model))]
+        for name, module in around:
             self._handles.append(module.register_forward_hook(self._on_output(name)))
         return self
 
@@ -148,32 +151,27 @@ class Witness:
 
     def _around(self) -> list[str]:
         """Return the names of all modules that contain a head, inner ones first."""
-        around = {""}
+        around = set()
         for head in self._heads:
             parts = head.name.split(".")
             around |= {".".join(parts[:i]) for i in range(1, len(parts))}
-        return sorted(around, key=lambda name: (-name.count(".") if name else 1, name))
+        return sorted(around, key=lambda name: (-name.count("."), name))
 
     def _on_head(self, head: Head) -> Any:
         def hook(
             module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any
         ) -> None:
-            if self._paused:
+            if torch.compiler.is_compiling() or self._paused:
                 return
             value, result = first_tensor([*args, *named.values()]), first_tensor(output)
             if value is None or result is None or result.ndim == 0:
                 return
-            value, result = value.detach(), result.detach()
-            before = self.seen.get(head.name)
-            width = int(head.factors[0].shape[1]) if head.given or head.layers else None
-            self.seen[head.name] = Seen(
-                1 if before is None else before.times + 1,
-                len(self.seen),
-                value.clone() if self._inputs else None,
-                tuple(result.shape),
-                *_rows(value, result, width),
-                module.training,
-            )
+            passed = seen_of(head, value.detach(), result.detach())
+            if head.name in self.seen:
+                passed.times += self.seen[head.name].times
+            passed.order = len(self.seen)
+            passed.input = value.detach().clone() if self._inputs else None
+            self.seen[head.name] = passed
             self._drop_inputs()
 
         return hook
@@ -185,7 +183,7 @@ class Witness:
 
     def _on_output(self, name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if self._paused or not (self.seen or self._at_output()):
+            if torch.compiler.is_compiling() or self._paused:
                 return
             # Inner modules end first, so what stays is what the outermost gave.
             self.outermost, self.outputs = (
@@ -204,8 +202,12 @@ class Witness:
         rows = rows[some(len(rows), rows.shape[1])].clone()
         return Output(name, primary, tuple(tensor.shape), rows)
 
-    def _at_output(self) -> bool:
-        return any(head.at_output for head in self._heads)
+
+def seen_of(head: Head, features: Tensor, logits: Tensor) -> Seen:
+    """Return what a head did: it made these logits of these features."""
+    width = int(head.factors[0].shape[1])
+    rows = _rows(features, logits, width)
+    return Seen(1, 0, None, tuple(logits.shape), *rows, head.module.training)
 
 
 def predictions(output: Any) -> Iterator[tuple[str, bool, Tensor]]:
@@ -253,7 +255,7 @@ def _is_prediction(value: Any) -> bool:
     )
 
 
-def _rows(x: Tensor, y: Tensor, width: int | None) -> tuple[Tensor | None, Tensor, int]:
+def _rows(x: Tensor, y: Tensor, width: int) -> tuple[Tensor | None, Tensor, int]:
     """Return some rows of features and logits, and the axis of the classes."""
     axis = -1
     if x.ndim > 2 and x.ndim == y.ndim and x.shape[2:] == y.shape[2:] and x.shape[1] == width:
@@ -264,5 +266,5 @@ def _rows(x: Tensor, y: Tensor, width: int | None) -> tuple[Tensor | None, Tenso
     )
     out = flat(y, axis)
     pick = some(len(out), out.shape[1])
-    fits = together and width in (None, x.shape[axis])
+    fits = together and width == x.shape[axis]
     return flat(x, axis)[pick].clone() if fits else None, out[pick].clone(), axis
