@@ -311,27 +311,28 @@ class HeadInUse:
         return reading
 
     def share(self) -> None:
-        """Take what other processes of a ``torch.distributed`` group found, where none passed here.
+        """Agree with the other processes of a ``torch.distributed`` group; all must call it.
 
-        All must call it.
+        Where no batch passed, what another process found is taken; and where the weight is not
+        simply the parameter, one process's, for rounding differs.
         """
-        name = None if self._reading is None else self.head and self.head.name
-        names: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(names, name)
-        if all(names) or not any(names):
-            return
-        source = next(rank for rank, found in enumerate(names) if found)
+        own = self._reading
+        mine = None if own is None else (own.name, bool(own.notes))
+        all_of_them: list[tuple[str, bool] | None] = [None] * dist.get_world_size()
+        dist.all_gather_object(all_of_them, mine)
+        with_any = [rank for rank, other in enumerate(all_of_them) if other is not None]
+        simple = all(other is not None and not other[1] for other in all_of_them)
+        if simple or not with_any:
+            return  # parameters as they are, the same everywhere
         found: list[Any] = [None]
-        if self._reading is not None and dist.get_rank() == source:
-            own = self._reading
+        if own is not None and dist.get_rank() == with_any[0]:
             bias = None if own.bias is None else own.bias.cpu()
             factors = tuple(factor.cpu() for factor in own.factors)
             found = [replace(own, weight=own.weight.cpu(), bias=bias, factors=factors)]
-        dist.broadcast_object_list(found, source)
-        if self._reading is None:
-            if self._choosing:
-                self.adopt(find_head(self._model, names[source]))
-            self._reading = found[0]
+        dist.broadcast_object_list(found, with_any[0])
+        self._reading = found[0]
+        if self._choosing:
+            self.adopt(find_head(self._model, found[0].name))
 
     def _meet(self) -> None:
         """Keep the head's parameters as they are now, unless that was done."""

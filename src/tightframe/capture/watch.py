@@ -215,7 +215,9 @@ class Watch:
             self._use.share()
         if self._use.head is None:
             raise ValueError("watch: no batch seen, nothing with a label passed through the model")
-        gathered = self._nothing() if self._gathered is None else self._gathered
+        gathered = self._gathered
+        if gathered is None or self._use.name not in gathered.moments:  # no batch passed here
+            gathered = self._nothing()
         gathered = gathered.synchronized() if synchronize else gathered
         gathered.require_samples("watch")
         reading = self._use.reading
