@@ -25,7 +25,12 @@ from tests.capture.nets import (
 from tightframe.capture.layers import collapse_report, layer_moments
 from tightframe.capture.watch import watch
 
-pytestmark = pytest.mark.filterwarnings("error", "ignore::DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "error",
+    "ignore::DeprecationWarning",
+    "ignore:.*torch.nn.utils.weight_norm:FutureWarning",
+    "ignore:.*torch.quantize_per_tensor:UserWarning",
+)
 
 
 def measured(model, how, batches=BATCHES, **options):
@@ -122,7 +127,6 @@ def test_a_head_with_a_factor_of_its_own_and_one_that_is_not_linear(how):
 
 @both
 @pytest.mark.parametrize("norm", ["weight", "spectral", "old weight", "old spectral"])
-@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm:FutureWarning")
 def test_normed_and_parametrised_weights(norm, how):
     wrap = {
         "weight": parametrizations.weight_norm,
@@ -268,7 +272,6 @@ def eight_bits(kind):
 
 @both
 @pytest.mark.parametrize("kind", ["int8", "torch.ao"])
-@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
 def test_quantised_heads_are_refused_by_name_or_given(kind, how):
     model, weight, bias, codes = eight_bits(kind)
     for name in (None, "fc"):
