@@ -221,7 +221,10 @@ class HeadInUse:
 
     def _choice(self) -> Head:
         """Return the candidate whose output is the model's prediction."""
-        seen, outputs = self._witness.seen, self._witness.outputs
+        seen = self._witness.seen
+        # Where the model's own forward did not run, one module around all of them may have.
+        tops = {self._witness.outermost(c) for c in self._candidates if c.name in seen}
+        outputs = self._witness.outputs.get(tops.pop() or "", []) if len(tops) == 1 else []
         fitting = [c for c in self._candidates if _gives(c, seen, outputs)]
         fitting = fitting or [c for c in self._candidates if _may_give(c, seen, outputs)]
         if self.head is not None:
@@ -282,12 +285,12 @@ class HeadInUse:
             If what leaves the model is not what the head computes.
         """
         assert self.head is not None
-        seen, outputs = self._witness.seen.get(self.head.name), self._witness.outputs
+        seen, outermost = self._witness.seen.get(self.head.name), self._witness.outermost(self.head)
+        outputs = [] if outermost is None else self._witness.outputs[outermost]
         if seen is None or self._met is None:  # compiled, or only now known to be the head
             self._meet()
         met = self._met
         assert met is not None
-        outermost = self._witness.outermost
         self._witness.clear()
         if self._reading is not None and met is self._read:
             return self._reading

@@ -89,10 +89,9 @@ class Witness:
     ----------
     seen : dict of str to Seen
         What the heads did in the last pass, by name.
-    outputs : list of Output
-        What left the outermost module that ran, as far as it is understood.
-    outermost : str or None
-        Name of that module, empty for the whole model; None if none ran.
+    outputs : dict of str to list of Output
+        What left the modules around them, by name, as far as it is understood; the whole model's
+        is empty.
     """
 
     def __init__(self, model: nn.Module, heads: Sequence[Head], *, inputs: bool = False) -> None:
@@ -104,8 +103,7 @@ class Witness:
     def clear(self) -> None:
         """Forget the last pass."""
         self.seen: dict[str, Seen] = {}
-        self.outputs: list[Output] = []
-        self.outermost: str | None = None
+        self.outputs: dict[str, list[Output]] = {}
 
     def __enter__(self) -> Witness:
         """Register the hooks."""
@@ -113,7 +111,8 @@ class Witness:
             if not head.at_output:
                 hook = head.module.register_forward_hook(self._on_head(head), with_kwargs=True)
                 self._handles.append(hook)
-        around = [(name, find_module(self._model, name)) for name in self._around()]
+        names = sorted({name for head in self._heads for name in _around(head)})
+        around = [(name, find_module(self._model, name)) for name in names]
         # Compiled code is not looked into, but what leaves its wrapper is seen.
         around += [("", module) for module in reversed(wrapping(self._model))]
         for name, module in around:
@@ -126,6 +125,10 @@ class Witness:
             handle.remove()
         self._handles.clear()
         self.clear()
+
+    def outermost(self, head: Head) -> str | None:
+        """Return the name of the outermost module around a head that ran; None if none did."""
+        return next((name for name in ("", *_around(head)) if name in self.outputs), None)
 
     def keep(self, head: Head) -> None:
         """Look at one head only, from the next pass on."""
@@ -148,14 +151,6 @@ class Witness:
             yield
         finally:
             self._paused = False
-
-    def _around(self) -> list[str]:
-        """Return the names of all modules that contain a head, inner ones first."""
-        around = set()
-        for head in self._heads:
-            parts = head.name.split(".")
-            around |= {".".join(parts[:i]) for i in range(1, len(parts))}
-        return sorted(around, key=lambda name: (-name.count("."), name))
 
     def _on_head(self, head: Head) -> Any:
         def hook(
@@ -185,11 +180,8 @@ class Witness:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             if torch.compiler.is_compiling() or self._paused:
                 return
-            # Inner modules end first, so what stays is what the outermost gave.
-            self.outermost, self.outputs = (
-                name,
-                [self._some_rows(*found) for found in predictions(output)],
-            )
+            found = predictions(output)
+            self.outputs[name] = [self._some_rows(*prediction) for prediction in found]
 
         return hook
 
@@ -244,6 +236,12 @@ def flat(logits: Tensor, axis: int) -> Tensor:
 
 
 # -- inside --------------------------------------------------------------------------------------
+
+
+def _around(head: Head) -> list[str]:
+    """Return the names of the modules that contain a head, outer ones first."""
+    parts = head.name.split(".")
+    return [".".join(parts[:i]) for i in range(1, len(parts))]
 
 
 def _is_prediction(value: Any) -> bool:
