@@ -353,7 +353,9 @@ class Functional(nn.Module):
 @both
 def test_a_functional_head_on_the_output_of_a_module(how):
     model = Functional()
-    with pytest.raises(ValueError, match=r"linear layers are body\.0; none of them gives what"):
+    with pytest.raises(
+        ValueError, match=r"linear layers are body\.0; where it is none of them, pass weight="
+    ):
         measured(model, how)
     check(model, how, features="body", weight=model.matrix, bias=model.shift)
     with pytest.raises(ValueError, match="what leaves the model"):
@@ -491,7 +493,7 @@ def test_several_heads_that_all_could_be_it_are_named(give, how):
 @both
 def test_the_average_of_several_heads_is_none_of_them(how):
     model = Exits(lambda exits, _: sum(exits) / 3).eval()
-    with pytest.raises(ValueError, match="none of them gives what leaves the model"):
+    with pytest.raises(ValueError, match="where it is none of them, pass weight="):
         measured(model, how)
     with pytest.raises(ValueError, match="what leaves the model"):
         measured(model, how, head="heads.2")

@@ -31,6 +31,7 @@ from tightframe.capture.witness import Output, Seen, Witness, seen_of, some
 from tightframe.data.batches import Reduction, sample_rows
 from tightframe.heads.find import (
     Head,
+    NoWeight,
     codes_of,
     find_head,
     given_head,
@@ -117,16 +118,14 @@ class HeadInUse:
             raise ValueError(
                 f"{which}: given without weight; a classifier that is found has its own"
             )
-        elif head is not None:
-            self.head = find_head(model, head)
         else:
-            candidates = linear_heads(model)
+            candidates = [] if head is not None else linear_heads(model)
             try:
-                self.head = find_head(model)
-            except ValueError as error:
+                self.head = find_head(model, head)
+            except NoWeight as error:
+                self._unnamed = ValueError(f"{error}; {error.remedy}")
                 if not candidates:
-                    raise
-                self._unnamed = error
+                    raise self._unnamed from None
         self._choosing = bool(candidates)
         own = [] if self.head is None else [self.head]
         self._candidates = [c for c in candidates if not own or c.name != own[0].name] + own
@@ -241,9 +240,7 @@ class HeadInUse:
                 "is meant"
             )
         assert self._unnamed is not None
-        if not outputs or not str(self._unnamed).startswith("head: got None"):
-            raise self._unnamed
-        raise ValueError(f"{self._unnamed}; none of them gives what leaves the model")
+        raise self._unnamed
 
     # -- what it computes ----------------------------------------------------------------------
 
@@ -484,7 +481,7 @@ class _Pass:
                 if not output.primary:
                     notes.append(f"{name!r} gives {output.name}.")
                 if known is not affine:
-                    notes += _applied_notes(repr(name), affine, known)
+                    notes += _applied_notes(f"What follows {name!r}", affine, known)
                 if self.outermost:
                     notes.append(
                         f"The logits were followed to the output of {self.outermost!r}; the "

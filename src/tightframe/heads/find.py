@@ -28,6 +28,20 @@ _WRAPPERS = (
 )
 
 
+class NoWeight(ValueError):  # noqa: N818  (the ValueError is what callers know)
+    """A module is no linear layer with a weight that can be read; it may be given, see `remedy`.
+
+    Attributes
+    ----------
+    remedy : str
+        What to pass to functions that take a weight.
+    """
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+
 @dataclass(frozen=True, eq=False)
 class Head:
     """A model's classifier: where its features come in, and its linear layers.
@@ -134,10 +148,10 @@ def find_head(model: nn.Module, name: str | None = None) -> Head:
         module = find_module(model, name)
         heads = _linear_parts(name, module)
         if not heads:
-            raise ValueError(
+            raise NoWeight(
                 f"head: {name!r} is a {type(module).__name__} without a linear layer, so it has no "
-                f"weight of shape (K, D); linear layers are {_linear_names(model)}; where it "
-                "computes W h + b all the same, pass weight= and bias= beside its name"
+                f"weight of shape (K, D); linear layers are {_linear_names(model)}",
+                "where it computes W h + b all the same, pass weight= and bias= beside its name",
             )
         if len(heads) > 1:
             raise ValueError(
@@ -157,9 +171,10 @@ def find_head(model: nn.Module, name: str | None = None) -> Head:
     nearest = [head for depth, head in found if depth == min(d for d, _ in found)]
     if len(nearest) != 1:
         what = " and ".join(repr(head.name) for head in nearest) if nearest else "none"
-        raise ValueError(
+        raise NoWeight(
             f"head: got None, and of the usual names ({', '.join(HEAD_NAMES)}) the model has "
-            f"{what}; name the classifier, linear layers are {_linear_names(model)}"
+            f"{what}; name the classifier, linear layers are {_linear_names(model)}",
+            "where it is none of them, pass weight= and bias= beside the name of its module",
         )
     _require_classifier(nearest[0])
     return nearest[0]
@@ -320,16 +335,17 @@ def _require_classifier(head: Head) -> None:
     kind = type(head.layers[-1]).__name__
     for layer in head.layers:
         if codes := codes_of(layer):
-            raise ValueError(
+            raise NoWeight(
                 f"head: {head.name!r} is a {type(layer).__name__}, quantised: it stores {codes}, "
-                f"not its weight; pass head={head.name!r} with weight= and bias= as real numbers "
-                "(dequantised)"
+                "not its weight",
+                f"pass head={head.name!r} with weight= and bias= as real numbers (dequantised)",
             )
     if _one_row(head):
-        raise ValueError(
+        raise NoWeight(
             f"head: {head.name!r} is a {kind} with one row w, as before a sigmoid; two classes are "
-            f"two rows: pass head={head.name!r}, weight=torch.cat([-w, w]) / 2 and "
-            "bias=torch.cat([-b, b]) / 2"
+            "two rows",
+            f"pass head={head.name!r}, weight=torch.cat([-w, w]) / 2 and "
+            "bias=torch.cat([-b, b]) / 2",
         )
 
 
