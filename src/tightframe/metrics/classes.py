@@ -543,9 +543,7 @@ def mean_states(
         present = counts > 0
         middle = weight @ (counts[present] @ means[present] / counts.sum())
     lift = np.zeros(len(weight)) if bias is None else bias
-    return states_of_means(
-        lambda classes: weight @ means[classes].T, lift, middle, kinds, loss.predictions
-    )
+    return states_of_means(lambda classes: weight @ means[classes].T, lift, middle, kinds, loss)
 
 
 # -- inside ----------------------------------------------------------------------------------------
