@@ -18,7 +18,7 @@ from tightframe.heads.find import Head
 from tightframe.metrics.class_moments import ClassMoments
 from tightframe.metrics.decisions import Decisions
 from tightframe.metrics.plain import plain_tensors
-from tightframe.metrics.report import CollapseReport
+from tightframe.metrics.report import CollapseReport, counted
 from tightframe.metrics.targets import HeadKind, Target
 from tightframe.problem.problem import Problem
 
@@ -57,6 +57,8 @@ class LayerMoments:
     Attributes
     ----------
     moments : dict of str to ClassMoments
+    shifted : bool
+        Whether the model predicts at every token the label of the next one; to be set.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class LayerMoments:
             raise ValueError("layers: got no names, need at least one layer or a head")
         self.moments = {name: ClassMoments(num_classes, scatter=scatter) for name in names}
         self._ignore_index = ignore_index
+        self.shifted = False
         if isinstance(reduce, Mapping):
             unknown = [name for name in reduce if name not in self.moments]
             if unknown:
@@ -106,9 +109,14 @@ class LayerMoments:
                 mask,
                 ignore_index=ignored,
                 name=name,
+                shifted=self.shifted,
             )
             for name in self.moments
         }
+
+    def is_automatic(self, name: str) -> bool:
+        """Tell whether it was left open how the features of a layer become rows."""
+        return self._reduce[name] == "auto"
 
     def update(
         self,
@@ -174,6 +182,14 @@ class LayerMoments:
             total.moments[name] = merged
         return total
 
+    def at_least(self, min_count: int) -> LayerMoments:
+        """Return the moments of the classes that have so many samples."""
+        if min_count == 1:
+            return self
+        kept = copy.copy(self)
+        kept.moments = {name: part.at_least(min_count) for name, part in self.moments.items()}
+        return kept
+
     def reports(
         self,
         head: Head,
@@ -234,6 +250,7 @@ class Mismatch:
         ValueError
             If a layer has another number of rows than the head, whose decisions then do not fit.
         """
+        rows = {name: counted(self._moments[name], *pair) for name, pair in rows.items()}
         x, _ = rows[self._head.name]
         if not len(x):
             return

@@ -7,13 +7,12 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from tightframe.capture.gather import NonFiniteFeatures
-from tightframe.capture.layers import collapse_report, layer_scalars, run_on
+from tightframe.capture.layers import collapse_report, layer_scalars
 from tightframe.checks import whole_number
-from tightframe.data.batches import Batch, LabelsLike, Reduction, sample_rows, split_batch
-from tightframe.heads.find import find_head, unwrapped
+from tightframe.data.batches import LabelsLike, Reduction
 from tightframe.metrics import CollapseReport
 from tightframe.metrics.targets import Target
 
@@ -37,8 +36,8 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
     ``metric_for_best_model="eval_collapse/nc1"`` works.
 
     The features are the input of the classifier's last linear layer. Where that gives one logit
-    vector a token (``score`` of GPT-2, Llama and others), the token is the one that the model
-    decides by: the last that is not padding.
+    vector a token (``score`` of GPT-2, Llama and others), the token is the one whose logits the
+    model gives. A causal language model's token is of the class of the next one.
 
     Parameters
     ----------
@@ -64,7 +63,7 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
         Where a batch has its labels, if not under a usual key.
     nc4 : bool
         Compute NC4, by a second pass over the data.
-    scatter, ignore_index
+    scatter, ignore_index, min_count
         As in `tightframe.capture.layers.collapse_report`.
     prefix : str
         Of the logged names.
@@ -103,6 +102,7 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
         nc4: bool = True,
         scatter: bool = True,
         ignore_index: int | None = -100,
+        min_count: int = 1,
         prefix: str = "collapse/",
     ) -> None:
         if isinstance(loader, str) and loader not in _LOADERS:
@@ -113,14 +113,16 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
         self.reports: dict[str, CollapseReport] = {}
         self._head, self._layers, self._loader = head, list(layers), loader
         self._every = whole_number("every", every)
-        self._reduce, self._prefix = reduce, prefix
+        self._prefix = prefix
         self._options: dict[str, Any] = {
             "num_classes": num_classes,
             "targets": targets,
             "labels": labels,
+            "reduce": reduce,
             "nc4": nc4,
             "scatter": scatter,
             "ignore_index": ignore_index,
+            "min_count": min_count,
         }
         self._calls = 0
         self._trainer: Any = None
@@ -165,24 +167,12 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
         return self._calls % self._every == 0
 
     def _measure(self, model: nn.Module, loader: Iterable[Any], state: Any) -> dict[str, float]:
-        head = find_head(model, self._head)
-        names = [*self._layers, head.name]
-        reduce: dict[str, Reduction] = {}
-        if isinstance(self._reduce, Mapping):
-            reduce |= self._reduce
-        else:
-            reduce |= dict.fromkeys(names, self._reduce)
-        token = _DecidingToken(model, self._options["labels"])
-        if reduce.get(head.name, "auto") == "auto":
-            reduce[head.name] = token
         try:
             self.reports = collapse_report(
                 model,
                 loader,
                 self._layers,
-                head.name,
-                reduce=reduce,
-                forward=token.forward,
+                self._head,
                 check=not self.history,
                 synchronize=True,
                 **self._options,
@@ -202,29 +192,3 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
             self._trainer.log(dict(scalars))
         else:
             state.log_history.append({**scalars, "epoch": state.epoch, "step": state.global_step})
-
-
-class _DecidingToken:
-    """Picks the token by whose features a sequence classifier decides, as transformers does."""
-
-    def __init__(self, model: nn.Module, labels: LabelsLike) -> None:
-        config: Any = getattr(unwrapped(model), "config", None)
-        if hasattr(config, "get_text_config"):
-            config = config.get_text_config()
-        self._padding = getattr(config, "pad_token_id", None)
-        self._labels = labels
-        self._batch: Batch | None = None
-
-    def forward(self, model: nn.Module, batch: Any) -> None:
-        """Run the model and remember the inputs, which say where padding is."""
-        self._batch = split_batch(batch, self._labels)
-        run_on(model, self._batch)
-
-    def __call__(self, features: Tensor, mask: Tensor | None) -> Tensor:
-        batch = self._batch
-        if features.ndim != 3 or batch is None or batch.labels.shape == features.shape[:2]:
-            return features
-        inputs = batch.kwargs.get("input_ids")
-        if inputs is not None and self._padding is not None:
-            mask = inputs != self._padding
-        return sample_rows(features, batch.labels, "last", mask, ignore_index=None)[0]

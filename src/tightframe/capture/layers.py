@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tightframe.capture.distributed import with_own
 from tightframe.capture.gather import LayerMoments, Mismatch, share_error
 from tightframe.capture.hooks import Recorder, evaluating, preserved_rng
+from tightframe.capture.tokens import read_sequences, takes_labels
 from tightframe.checks import whole_number
 from tightframe.data.batches import (
     Batch,
@@ -51,6 +52,7 @@ def collapse_report(
     nc4: bool = True,
     scatter: bool = True,
     ignore_index: int | None = -100,
+    min_count: int = 1,
     check: bool = True,
     synchronize: bool = False,
 ) -> dict[str, CollapseReport]:
@@ -84,7 +86,10 @@ def collapse_report(
         For the certificate gap of the last layer, as there.
     reduce : str, callable, or mapping of layer names to them
         How features with more than two axes become rows, see `tightframe.data.batches`. A
-        mapping may leave layers out; they are ``"auto"``: (B, C, H, W) is pooled.
+        mapping may leave layers out; they are ``"auto"``: (B, C, H, W) is pooled; of tokens with a
+        label each, each is a sample, of its own label or, where the model's own loss or class says
+        so (causal language models), of the next token's; of sequences with one label the head's
+        token is the one whose logits the model gave.
     labels : str, int or callable, optional
         Where a batch has its labels, if `tightframe.problem.labels.find_labels` cannot tell.
     forward : callable, optional
@@ -96,6 +101,9 @@ def collapse_report(
         layers need it.
     ignore_index : int or None
         Samples with this label are left out.
+    min_count : int
+        Classes with fewer samples are left out, see `ClassMoments.at_least`: rare tokens of a
+        vocabulary.
     check : bool
         Send the first batch through twice and warn if its features differ (dropout, noise).
     synchronize : bool
@@ -135,7 +143,7 @@ def collapse_report(
             "loader: got an iterator, which can be read once; NC4 needs a second pass: give a "
             "DataLoader or a list, or nc4=False"
         )
-    with _running(model, found, layers, labels, forward) as run:
+    with _running(model, found, layers, labels, forward, gathered) as run:
         error = None
         try:
             _gather(run, loader, gathered, check, synchronize)
@@ -147,6 +155,7 @@ def collapse_report(
             share_error(error)  # before the others wait for this process's sums
             gathered = gathered.synchronized()
         gathered.require_samples("loader")
+        gathered = gathered.at_least(whole_number("min_count", min_count))
         mismatch = None
         if nc4:
             mismatch = Mismatch(gathered.moments, found)
@@ -202,7 +211,7 @@ def layer_moments(
     gathered = LayerMoments(
         num_classes, names, reduce=reduce, scatter=scatter, ignore_index=ignore_index
     )
-    with _running(model, found, layers, labels, forward) as run:
+    with _running(model, found, layers, labels, forward, gathered) as run:
         _gather(run, loader, gathered, check)
     gathered.require_samples("loader")
     return gathered.moments
@@ -248,10 +257,11 @@ def layer_scalars(reports: Mapping[str, CollapseReport]) -> dict[str, float]:
     return scalars | report_scalars(reports[head])
 
 
-def run_on(model: nn.Module, parts: Batch) -> None:
-    """Run a model on the inputs of a batch, without its wrappers.
+def run_on(model: nn.Module, parts: Batch) -> Any:
+    """Run a model on the inputs of a batch, without its wrappers, and return what it gives.
 
-    DDP would wait for the other processes at every batch.
+    DDP would wait for the other processes at every batch. Labels of tokens are given to a model
+    that takes them: its loss tells which token they belong to.
 
     Raises
     ------
@@ -259,6 +269,8 @@ def run_on(model: nn.Module, parts: Batch) -> None:
         If the model does not take these inputs by number and name.
     """
     inner = unwrapped(model)
+    if takes_labels(inner, parts):
+        parts = parts._replace(kwargs=parts.kwargs | {"labels": parts.labels})
     try:
         inspect.signature(inner.forward).bind(*parts.args, **parts.kwargs)
     except ValueError:  # compiled code has no signature
@@ -270,7 +282,7 @@ def run_on(model: nn.Module, parts: Batch) -> None:
             f"which {type(inner).__name__} does not take ({error}); pass a function of the model "
             "and the batch that runs it"
         ) from None
-    inner(*parts.args, **parts.kwargs)
+    return inner(*parts.args, **parts.kwargs)
 
 
 # -- inside --------------------------------------------------------------------------------------
@@ -281,9 +293,11 @@ class _Run:
     """Sends batches through a model with hooks on it."""
 
     model: nn.Module
+    head: Head | None
     recorder: Recorder
     labels: LabelsLike
     forward: Forward | None
+    gathered: LayerMoments
 
     def __call__(self, batch: Any) -> tuple[dict[str, Tensor], Batch]:
         parameter = next(self.model.parameters(), None)
@@ -291,10 +305,12 @@ class _Run:
             batch = to_device(batch, parameter.device)
         parts = split_batch(batch, self.labels)
         if self.forward is not None:
-            self.forward(self.model, batch)
+            output = self.forward(self.model, batch)
         else:
-            run_on(self.model, parts)
-        return self.recorder.take(), parts
+            output = run_on(self.model, parts)
+        features = self.recorder.take()
+        read_sequences(features, self.gathered, self.model, self.head, parts, output)
+        return features, parts
 
 
 @contextlib.contextmanager
@@ -304,6 +320,7 @@ def _running(
     layers: Sequence[str],
     labels: LabelsLike,
     forward: Forward | None,
+    gathered: LayerMoments,
 ) -> Iterator[_Run]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(preserved_rng())
@@ -313,7 +330,7 @@ def _running(
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(evaluating(model))
         recorder = stack.enter_context(Recorder(model, head, layers))
-        yield _Run(model, recorder, labels, forward)
+        yield _Run(model, head, recorder, labels, forward, gathered)
 
 
 def _batches(loader: Iterable[Any], shared: bool) -> Iterator[tuple[Any, int | None]]:

@@ -49,7 +49,7 @@ class CollapseMonitor(lightning.Callback):
         `Solution` for the imbalanced prediction.
     every : int
         Training epochs between measurements.
-    labels, reduce, scatter, ignore_index
+    labels, reduce, scatter, ignore_index, min_count
         As in `tightframe.capture.layers.collapse_report`.
     forward : callable, optional
         ``forward(pl_module, batch)`` runs the module on a batch of ``loader``, where
@@ -96,6 +96,7 @@ class CollapseMonitor(lightning.Callback):
         nc4: bool = True,
         scatter: bool = True,
         ignore_index: int | None = -100,
+        min_count: int = 1,
         dataloader_idx: int = 0,
         prefix: str = "collapse/",
     ) -> None:
@@ -118,6 +119,7 @@ class CollapseMonitor(lightning.Callback):
             "nc4": nc4,
             "scatter": scatter,
             "ignore_index": ignore_index,
+            "min_count": min_count,
         }
         self._watch: Watch | None = None
         self._left: int | None = None  # samples to come that are no repeats
@@ -165,7 +167,7 @@ class CollapseMonitor(lightning.Callback):
                 own = min(self._left, len(parts.labels))
                 self._left -= own
             try:
-                self._watch.labels(parts.labels, parts.mask, own=own)
+                self._watch.labels(parts.labels, parts.mask, own=own, batch=parts)
             except NonFiniteFeatures as error:
                 # A measurement is no reason to end a training that may recover; other processes
                 # hear of it at the end of the loop.

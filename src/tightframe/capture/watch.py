@@ -6,18 +6,23 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tightframe.capture.gather import LayerMoments, Mismatch
 from tightframe.capture.hooks import Recorder
 from tightframe.capture.layers import layer_scalars
+from tightframe.capture.tokens import read_sequences
 from tightframe.checks import whole_number
-from tightframe.data.batches import Reduction, as_tensor
+from tightframe.data.batches import Batch, Reduction, as_tensor
 from tightframe.heads.find import find_head
 from tightframe.metrics.class_moments import ClassMoments
 from tightframe.metrics.report import CollapseReport
 from tightframe.metrics.targets import Target
 from tightframe.problem.problem import Problem
+
+#: In the place of labels that are not known yet.
+_NONE = torch.empty(0)
 
 
 class Watch:
@@ -39,7 +44,7 @@ class Watch:
     labels : str, optional
         The model's own argument that holds the labels, as ``"labels"`` of Hugging Face models;
         its ``attention_mask`` is used too. None: give them by `Watch.labels`.
-    targets, problem, reduce, scatter, ignore_index
+    targets, problem, reduce, scatter, ignore_index, min_count
         As in `tightframe.capture.layers.collapse_report`.
     nc4 : bool
         Keep the features for NC4, on the CPU in their own dtype: N x D numbers a layer.
@@ -83,6 +88,7 @@ class Watch:
         nc4: bool = False,
         scatter: bool = True,
         ignore_index: int | None = -100,
+        min_count: int = 1,
     ) -> None:
         self._model, self._argument, self._nc4 = model, labels, bool(nc4)
         self._head = find_head(model, head)
@@ -92,8 +98,7 @@ class Watch:
             else whole_number("num_classes", num_classes, 2)
         )
         self._layers = list(layers)
-        self._labels: Tensor | None = None
-        self._mask: Tensor | None = None
+        self._min_count = whole_number("min_count", min_count)
         if layers and not scatter:
             raise ValueError("scatter: got False, hidden layers need it")
         self._options: dict[str, Any] = {
@@ -134,7 +139,9 @@ class Watch:
                 stacklevel=2,
             )
 
-    def labels(self, labels: Any, mask: Any = None, *, own: int | None = None) -> None:
+    def labels(
+        self, labels: Any, mask: Any = None, *, own: int | None = None, batch: Batch | None = None
+    ) -> None:
         """Give the labels of a batch, before or after its forward pass, once for every pass.
 
         Parameters
@@ -145,6 +152,9 @@ class Watch:
         own : int, optional
             How many samples of the batch, the first ones, count; the others are what a distributed
             sampler repeats. None means all.
+        batch : Batch, optional
+            What they are part of, `tightframe.data.batches.split_batch`: it helps to tell whether
+            a token's label is that of the next one. By default what the model was called with.
 
         Raises
         ------
@@ -167,20 +177,21 @@ class Watch:
         self._labels = as_tensor("labels", labels)
         self._mask = None if mask is None else as_tensor("mask", mask)
         self._own = own
+        self._batch = batch or self._batch
         self._pair()
 
     def discard(self) -> None:
         """Forget a forward pass that has no labels, or labels that have no pass."""
         if self._recorder.filled:
             self._recorder.take()
-        self._labels = self._mask = self._own = None
+        self._forget()
 
     def reset(self) -> None:
         """Forget everything gathered, to begin another epoch."""
         names = [*self._layers, self._head.name]
         self._gathered = LayerMoments(self._num_classes, names, **self._options)
         self._kept: list[dict[str, tuple[Tensor, Tensor]]] = []
-        self._labels = self._mask = self._own = None
+        self._forget()
 
     # -- what was gathered ---------------------------------------------------------------------
 
@@ -209,6 +220,7 @@ class Watch:
         self._pair()
         gathered = self._gathered.synchronized() if synchronize else self._gathered
         gathered.require_samples("watch")
+        gathered = gathered.at_least(self._min_count)
         mismatch = None
         if self._nc4:
             mismatch = Mismatch(gathered.moments, self._head)
@@ -235,14 +247,22 @@ class Watch:
                 )
             self._labels = as_tensor("labels", kwargs[self._argument])
             self._mask = kwargs.get("attention_mask")
+        self._output = output if self._recorder.filled else None
+        if self._batch is None:
+            self._batch = Batch(args, kwargs, _NONE, None)
         self._pair()
 
     def _pair(self) -> None:
         if self._labels is None or not self._recorder.filled:
             return
         labels, mask, own = self._labels, self._mask, self._own
-        self._labels = self._mask = self._own = None
-        rows = self._gathered.update(self._recorder.take(), labels, mask, own)
+        batch, output = self._batch or Batch((), {}, labels, mask), self._output
+        self._forget()
+        features = self._recorder.take()
+        named = {name: value for name, value in batch.kwargs.items() if name != self._argument}
+        parts = Batch(batch.args, named, labels, mask)
+        read_sequences(features, self._gathered, self._model, self._head, parts, output)
+        rows = self._gathered.update(features, labels, mask, own)
         if self._nc4:
             # Copies: a row may be a view of a whole sequence.
             self._kept.append(
@@ -254,7 +274,15 @@ class Watch:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._labels = self._mask = self._own = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forget the pass and the labels that wait for each other."""
+        self._labels: Tensor | None = None
+        self._mask: Tensor | None = None
+        self._own: int | None = None
+        self._batch: Batch | None = None
+        self._output: Any = None
 
 
 watch = Watch

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from tightframe.checks import MAX_DENSE_CLASSES, require_dense
+from tightframe.data.batches import as_tensor
 from tightframe.files import format_json, replacing
 from tightframe.geometry.dense import PARTS, Geometry, product_of
 from tightframe.geometry.grouped import GroupedGeometry
@@ -31,7 +32,7 @@ from tightframe.metrics.inputs import (
     usable,
 )
 from tightframe.metrics.plain import plain_tensors
-from tightframe.metrics.readings import Readings, describe_classes
+from tightframe.metrics.readings import Readings, describe_missing
 from tightframe.metrics.registry import LEADING, VECTOR_PARTS, Descriptor, of_fan
 from tightframe.metrics.snapshot import Snapshot
 from tightframe.metrics.source import Source, Vectors
@@ -100,6 +101,8 @@ class CollapseReport:
         Classes without samples.
     head : HeadKind
         Counts, and whether the network's head has a bias.
+    min_count : int
+        Classes with fewer samples were left out.
     """
 
     num_samples: int
@@ -109,6 +112,7 @@ class CollapseReport:
     _dense: tuple[Geometry, Tensor] | None = field(repr=False)  # with the bias
     _later: _Later = field(repr=False)
     head: HeadKind = field(repr=False)
+    min_count: int = 1
 
     if TYPE_CHECKING:
 
@@ -134,6 +138,7 @@ class CollapseReport:
         ood: Any = None,
         groups: ArrayLike | None = None,
         missing: str = "raise",
+        min_count: int = 1,
     ) -> CollapseReport:
         """Measure everything that moments and a classifier determine.
 
@@ -169,6 +174,9 @@ class CollapseReport:
         missing : {"raise", "leave_out"}
             What to do where classes have no samples, as of a large vocabulary: refuse, or measure
             the others, at least two, with a RuntimeWarning; `CollapseReport.missing` lists them.
+        min_count : int
+            Leave out classes with fewer samples, see `ClassMoments.at_least`; their counts are 0
+            in the report.
 
         Returns
         -------
@@ -181,7 +189,7 @@ class CollapseReport:
             not finite.
         """
         _require_classes(moments, missing)
-        moments = Snapshot.of(moments)
+        moments = Snapshot.of(_frequent(moments, min_count))
         head = _head(moments, weight, bias, weights)
         decisions = None
         if features is not None:
@@ -241,7 +249,7 @@ class CollapseReport:
             Of the `ClassMoments`.
         **options
             ``weights``, ``targets``, ``problem``, ``lower_bound``, ``ood``, ``groups``,
-            ``missing``: as for `measure`.
+            ``missing``, ``min_count``: as for `measure`.
 
         Returns
         -------
@@ -269,17 +277,19 @@ class CollapseReport:
         if not gathered.num_samples:
             raise ValueError("batches: got no samples")
         _require_classes(gathered, options.pop("missing", "raise"))
-        moments = Snapshot.of(gathered)
+        moments = Snapshot.of(_frequent(gathered, options.pop("min_count", 1)))
         head = _head(moments, weight, bias, options.get("weights"))
         decisions = None
         if nc4:
-            decisions = Decisions(moments, *head)
+            decisions, seen = Decisions(moments, *head), 0
             for x, y in _pairs(batches, features):
-                decisions.update(x, y)
-            if decisions.num_samples != moments.num_samples:
+                x, y = as_tensor("features", x), as_tensor("labels", y)
+                seen += len(y)
+                decisions.update(*counted(moments, x, y))
+            if seen != gathered.num_samples:
                 raise ValueError(
-                    f"batches: the second pass gave {decisions.num_samples} samples, the first "
-                    f"{moments.num_samples}; both must go through the same ones"
+                    f"batches: the second pass gave {seen} samples, the first "
+                    f"{gathered.num_samples}; both must go through the same ones"
                 )
         return _measure(cls, moments, head, bias is not None, decisions, **options)
 
@@ -340,7 +350,7 @@ class CollapseReport:
     def _required(self) -> tuple[Geometry, Tensor]:
         if self.missing:
             raise ValueError(
-                f"moments: {describe_classes(list(self.missing))} without samples; "
+                f"moments: {describe_missing(self.missing, self.min_count)}; "
                 "the geometry needs every class"
             )
         require_dense(len(self.counts), "moments")
@@ -540,9 +550,9 @@ class _Later:
                 yield MetricRow(metric.key, _NO_PART, metric.target, value)
 
     def _groups(self) -> Iterator[MetricRow]:
+        if len(np.unique(self.groups)) > MAX_LISTED_GROUPS:
+            return
         for part, angles in self.group_angles.items():
-            if len(angles.groups) > MAX_LISTED_GROUPS:
-                continue
             for i, name in enumerate(angles.groups):
                 for metric in of_fan("groups"):
                     value = float(metric.measure(angles, i))
@@ -587,9 +597,26 @@ def _require_classes(moments: Readings, missing: str) -> None:
     require_moments(moments)
     if moments.num_classes > 1 and moments.missing and missing == "raise":
         raise ValueError(
-            f"moments: {describe_classes(moments.missing)} without samples; "
-            "missing='leave_out' measures the others"
+            f"moments: {moments.describe_missing()}; missing='leave_out' measures the others"
         )
+
+
+def _frequent(moments: Readings, min_count: int) -> Readings:
+    """Return the moments of classes with so many samples; the others have none."""
+    if min_count == 1:
+        return moments
+    if not isinstance(moments, ClassMoments):
+        raise ValueError(f"min_count: got {min_count} with {type(moments).__name__}")
+    return moments.at_least(min_count)
+
+
+def counted(moments: Readings, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rows of a batch whose classes count."""
+    if moments.least == 1:
+        return x, y
+    labels = y.reshape(-1).long()
+    kept = moments.counts.to(labels.device)[labels] > 0
+    return x[kept.to(x.device)], labels[kept]
 
 
 def _measure(
@@ -616,9 +643,7 @@ def _measure(
     goals = [as_target(target, k, "targets") for target in given]
     layers = None if weights is None else layer_list(moments, weights)
     if layers is not None and missing:
-        raise ValueError(
-            f"weights: {describe_classes(missing)} without samples; layers need every class"
-        )
+        raise ValueError(f"weights: {moments.describe_missing()}; layers need every class")
     values = moments.counts.cpu().numpy() if groups is None else np.asarray(groups)
     if groups is None and problem is not None and problem.num_classes == k:
         values = _group_names(problem)
@@ -655,6 +680,7 @@ def _measure(
             given=given,
         ),
         head=kind,
+        min_count=moments.least,
     )
 
 
