@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from torch import Tensor, nn
 
 from tightframe.capture.distributed import with_own
 from tightframe.capture.gather import LayerMoments, Mismatch, share_error
-from tightframe.capture.hooks import Recorder, evaluating, preserved_rng
+from tightframe.capture.hooks import Recorder, evaluating, preserved_rng, uncompiled
+from tightframe.capture.splits import warn_of_augmentation
 from tightframe.capture.tokens import read_sequences, takes_labels
 from tightframe.checks import whole_number
 from tightframe.data.batches import (
@@ -105,7 +105,8 @@ def collapse_report(
         Classes with fewer samples are left out, see `ClassMoments.at_least`: rare tokens of a
         vocabulary.
     check : bool
-        Send the first batch through twice and warn if its features differ (dropout, noise).
+        Send the first batch through twice and warn if its features differ (dropout, noise); read
+        some samples twice and warn if they differ (augmentation).
     synchronize : bool
         The loader has this process's share of the samples; merge what all processes of a
         ``torch.distributed`` group gathered. All must call it, and all get the same reports. What a
@@ -143,7 +144,7 @@ def collapse_report(
             "loader: got an iterator, which can be read once; NC4 needs a second pass: give a "
             "DataLoader or a list, or nc4=False"
         )
-    with _running(model, found, layers, labels, forward, gathered) as run:
+    with _running(model, loader, found, layers, labels, forward, gathered) as run:
         error = None
         try:
             _gather(run, loader, gathered, check, synchronize)
@@ -211,7 +212,7 @@ def layer_moments(
     gathered = LayerMoments(
         num_classes, names, reduce=reduce, scatter=scatter, ignore_index=ignore_index
     )
-    with _running(model, found, layers, labels, forward, gathered) as run:
+    with _running(model, loader, found, layers, labels, forward, gathered) as run:
         _gather(run, loader, gathered, check)
     gathered.require_samples("loader")
     return gathered.moments
@@ -316,6 +317,7 @@ class _Run:
 @contextlib.contextmanager
 def _running(
     model: nn.Module,
+    loader: Iterable[Any],
     head: Head | None,
     layers: Sequence[str],
     labels: LabelsLike,
@@ -323,11 +325,8 @@ def _running(
     gathered: LayerMoments,
 ) -> Iterator[_Run]:
     with contextlib.ExitStack() as stack:
-        stack.enter_context(preserved_rng())
-        # Compiled code may skip hooks that come after it, so the model runs eagerly here. Without
-        # the compiler in memory nothing is compiled, and loading it would take seconds.
-        if "torch._dynamo" in sys.modules:
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(preserved_rng(loader))
+        stack.enter_context(uncompiled())
         stack.enter_context(evaluating(model))
         recorder = stack.enter_context(Recorder(model, head, layers))
         yield _Run(model, head, recorder, labels, forward, gathered)
@@ -343,6 +342,8 @@ def _gather(
 ) -> None:
     if not isinstance(loader, Iterable):
         raise ValueError(f"loader: got {type(loader).__name__}, need an iterable of batches")
+    if check:
+        warn_of_augmentation(loader)
     for i, (batch, own) in enumerate(_batches(loader, shared)):
         features, parts = run(batch)
         if check and i == 0:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from tightframe.capture.gather import LayerMoments, Mismatch
-from tightframe.capture.hooks import Recorder
+from tightframe.capture.hooks import Recorder, random_in_training, uncompiled
 from tightframe.capture.layers import layer_scalars
 from tightframe.capture.tokens import read_sequences
 from tightframe.checks import whole_number
 from tightframe.data.batches import Batch, Reduction, as_tensor
-from tightframe.heads.find import find_head
+from tightframe.heads.find import Head, find_head
 from tightframe.metrics.class_moments import ClassMoments
 from tightframe.metrics.report import CollapseReport
 from tightframe.metrics.targets import Target
@@ -33,7 +33,7 @@ class Watch:
     model : nn.Module
         Any network. It runs as you run it: the mode and the gradient mode are yours. The usual
         place is the evaluation loop, in eval mode; around a training epoch the features are those
-        of a changing network.
+        of a changing network. What is compiled runs eagerly inside, for compiled code has no hooks.
     head : str, optional
         Dotted name of the classifier, whose *input* are the features; None looks for the usual
         names (`tightframe.heads.find.find_head`).
@@ -53,12 +53,19 @@ class Watch:
     ----------
     moments : dict of str to ClassMoments
         By layer, the head last.
+    skipped : int
+        Batches with labels of which nothing passed through the head; reports warn of them.
 
     Raises
     ------
     ValueError
         If a module does not exist or the head has no weight; in the loop, if a forward pass and
         its labels do not come in pairs, a label is out of range, or a feature is not finite.
+
+    Warns
+    -----
+    RuntimeWarning
+        If dropout or batch statistics act in the passes, or batches skipped the head.
 
     Examples
     --------
@@ -117,6 +124,8 @@ class Watch:
         """Put the hooks on the model."""
         if self._handles:
             raise ValueError("watch: it is active already; make another for a second loop")
+        self._eager = uncompiled()
+        self._eager.__enter__()
         self._recorder.__enter__()
         # The model's own hook says where a pass ends, and which labels it was given.
         hook = self._model.register_forward_hook(self._after_pass, with_kwargs=True)
@@ -128,6 +137,8 @@ class Watch:
         try:
             if kind is None:
                 self._pair()
+                if self._passed_by and not self._recorder.filled:
+                    self.discard()
             unpaired = kind is None and (self._recorder.filled or self._labels is not None)
         finally:
             self._close()
@@ -169,6 +180,11 @@ class Watch:
                 "do not give them as well"
             )
         self._pair()
+        if self._passed_by and not self._recorder.filled:
+            if self._labels is None:  # the pass of these labels skipped the head
+                self.skipped, self._passed_by = self.skipped + 1, False
+                return
+            self.discard()
         if self._labels is not None:
             raise ValueError(
                 "labels: given twice without a forward pass through "
@@ -182,6 +198,7 @@ class Watch:
 
     def discard(self) -> None:
         """Forget a forward pass that has no labels, or labels that have no pass."""
+        self.skipped += self._labels is not None
         if self._recorder.filled:
             self._recorder.take()
         self._forget()
@@ -191,7 +208,9 @@ class Watch:
         names = [*self._layers, self._head.name]
         self._gathered = LayerMoments(self._num_classes, names, **self._options)
         self._kept: list[dict[str, tuple[Tensor, Tensor]]] = []
+        self._applied: _Applied | None = None
         self._forget()
+        self.skipped = 0
 
     # -- what was gathered ---------------------------------------------------------------------
 
@@ -201,7 +220,7 @@ class Watch:
         return self._gathered.moments
 
     def report(self, *, synchronize: bool = False) -> CollapseReport:
-        """Return the report of the last layer, with the classifier as it is now.
+        """Return the report of the last layer, with the classifier as the last features met it.
 
         Parameters
         ----------
@@ -218,17 +237,25 @@ class Watch:
     def reports(self, *, synchronize: bool = False) -> dict[str, CollapseReport]:
         """Return a report a layer, as `tightframe.capture.layers.collapse_report`."""
         self._pair()
+        if self.skipped:
+            warnings.warn(
+                f"watch: of {self.skipped} batches with labels nothing passed through "
+                f"{self._head.name!r}; they are not measured",
+                RuntimeWarning,
+                stacklevel=3,
+            )
         gathered = self._gathered.synchronized() if synchronize else self._gathered
         gathered.require_samples("watch")
         gathered = gathered.at_least(self._min_count)
+        head: Any = self._applied or self._head  # of a process without samples
         mismatch = None
         if self._nc4:
-            mismatch = Mismatch(gathered.moments, self._head)
+            mismatch = Mismatch(gathered.moments, head)
             for rows in self._kept:
                 mismatch.update(rows)
             if synchronize:
                 mismatch.synchronize()
-        return gathered.reports(self._head, mismatch, **self._goals)
+        return gathered.reports(head, mismatch, **self._goals)
 
     def scalars(self) -> dict[str, float]:
         """Return all numbers for a logger, see `tightframe.capture.layers.layer_scalars`."""
@@ -247,7 +274,13 @@ class Watch:
                 )
             self._labels = as_tensor("labels", kwargs[self._argument])
             self._mask = kwargs.get("attention_mask")
-        self._output = output if self._recorder.filled else None
+        if not self._recorder.filled:
+            if self._argument is None:
+                self._passed_by = True
+            else:
+                self.discard()
+            return
+        self._output = output
         if self._batch is None:
             self._batch = Batch(args, kwargs, _NONE, None)
         self._pair()
@@ -262,6 +295,7 @@ class Watch:
         named = {name: value for name, value in batch.kwargs.items() if name != self._argument}
         parts = Batch(batch.args, named, labels, mask)
         read_sequences(features, self._gathered, self._model, self._head, parts, output)
+        self._look(features)
         rows = self._gathered.update(features, labels, mask, own)
         if self._nc4:
             # Copies: a row may be a view of a whole sequence.
@@ -269,8 +303,21 @@ class Watch:
                 {name: (x.to("cpu", copy=True), y.cpu()) for name, (x, y) in rows.items()}
             )
 
+    def _look(self, features: Mapping[str, Tensor]) -> None:
+        """Remember the classifier that these features met: callbacks may swap it afterwards."""
+        if self._applied is None and (noisy := random_in_training(self._model)) is not None:
+            warnings.warn(
+                f"watch: the network is in training mode, so what {noisy} and the like add is in "
+                "the features and NC1 counts it; watch a loop in eval mode",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        if self._applied is None or not self._applied.is_still(self._head):
+            self._applied = _Applied.of(self._head)
+
     def _close(self) -> None:
         self._recorder.__exit__()
+        self._eager.__exit__(None, None, None)
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -283,6 +330,45 @@ class Watch:
         self._own: int | None = None
         self._batch: Batch | None = None
         self._output: Any = None
+        self._passed_by = False  # a pass that skipped the head waits for its labels
+
+
+class _Layer(NamedTuple):
+    weight: Tensor
+    bias: Tensor | None
+
+
+class _Applied(NamedTuple):
+    """A classifier as it was: what reports ask of a `Head`, copied."""
+
+    name: str
+    layers: tuple[_Layer, ...]
+    weight: Tensor
+
+    @classmethod
+    def of(cls, head: Head) -> _Applied:
+        layers = tuple(
+            _Layer(
+                layer.weight.detach().clone(),
+                None if layer.bias is None else layer.bias.detach().clone(),
+            )
+            for layer in head.layers
+        )
+        weight = layers[0].weight if len(layers) == 1 else head.weight
+        return cls(head.name, layers, weight)
+
+    @property
+    def bias(self) -> Tensor | None:
+        return self.layers[-1].bias
+
+    def is_still(self, head: Head) -> bool:
+        """Tell by the numbers: what goes through ``.data`` leaves no other trace."""
+        pairs = [
+            pair
+            for mine, layer in zip(self.layers, head.layers, strict=True)
+            for pair in ((mine.weight, layer.weight), (mine.bias, layer.bias))
+        ]
+        return all(a is None or torch.equal(a, b.to(a.device)) for a, b in pairs)
 
 
 watch = Watch

@@ -103,6 +103,8 @@ class CollapseReport:
         Counts, and whether the network's head has a bias.
     min_count : int
         Classes with fewer samples were left out.
+    measured_on : str
+        Which data, and when, in words; empty where nobody said.
     """
 
     num_samples: int
@@ -113,6 +115,7 @@ class CollapseReport:
     _later: _Later = field(repr=False)
     head: HeadKind = field(repr=False)
     min_count: int = 1
+    measured_on: str = ""
 
     if TYPE_CHECKING:
 
@@ -390,8 +393,9 @@ class CollapseReport:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Which SELI geometry the head is compared with and why, in words, if with one at all."""
-        return tuple(filter(None, map(self.head.remark, self._later.targets)))
+        """What the table says below: which SELI geometry the head is compared with, which data."""
+        where = f"Measured on {self.measured_on}." if self.measured_on else None
+        return tuple(filter(None, [*map(self.head.remark, self._later.targets), where]))
 
     @property
     def layers(self) -> dict[str, list[LayerMetrics]]:
