@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tightframe.problem.labels import LabelsLike as LabelsLike
-from tightframe.problem.labels import find_labels
+from tightframe.problem.labels import find_labels, require_unmasked
 
 #: How features with more than two axes become rows, see `sample_rows`.
 REDUCTIONS = ("auto", "pool", "flatten", "first", "last", "mean", "tokens", "next_token")
@@ -29,6 +29,7 @@ def as_tensor(name: str, value: Any) -> Tensor:
     """
     if isinstance(value, Tensor):
         return value.detach()
+    require_unmasked(name, value)
     try:
         array = np.asarray(value)
         # Torch refuses foreign byte orders and negative strides, and warns of read-only memory.
