@@ -460,8 +460,8 @@ def test_watching_gives_the_report_of_a_pass(order):
     assert not model._forward_hooks
 
 
-@pytest.mark.filterwarnings("ignore:watch. the network is in training mode")
 def test_watching_a_training_loop_changes_nothing():
+    warnings.filterwarnings("ignore", "watch: the network is in training mode")
     losses = []
     for watching in (False, True):
         model = net()
@@ -532,9 +532,9 @@ def test_passes_and_labels_come_in_pairs():
     assert not model.fc._forward_pre_hooks
 
 
-@pytest.mark.filterwarnings("ignore:watch. the network is in training mode")
 def test_features_hold_no_graph():
     """What autograd saves in the forward pass is freed with the logits, within the block too."""
+    warnings.filterwarnings("ignore", "watch: the network is in training mode")
     model, saved = net(), []
 
     class Box:
