@@ -225,12 +225,24 @@ def self_duality(moments: Readings, weight: Any, target: Target | None = None) -
     w, _ = classifier(moments, weight)
     require_complete(moments, dense=target is not None)
     if target is None:
-        return normalized_distance(as_array(w), as_array(Snapshot.of(moments).resolved_means.given))
+        return _distance_of_rows(Rows(w), Snapshot.of(moments).resolved_means)
     goal = as_target(target, moments.num_classes)
     if isinstance(goal, str):
         raise ValueError("target: the nearest general orthogonal frame predicts no classifier")
     predicted = _predicted_classifier(goal, Snapshot.of(moments))
     return normalized_distance(as_array(w), predicted)
+
+
+def _distance_of_rows(left: Rows, right: Rows) -> float:
+    """Return `normalized_distance` of K x D matrices, without another such matrix."""
+    if not (left.norm and right.norm):
+        warn("distance to a zero matrix is undefined")
+        return math.nan
+    total = 0.0
+    for block in row_blocks(*left.scaled.shape):
+        difference = left.scaled[block] / left.norm - right.scaled[block] / right.norm
+        total += float(difference.square_().sum())
+    return math.sqrt(total)
 
 
 def _predicted_classifier(goal: Geometry | GroupedGeometry, moments: Snapshot) -> Array:

@@ -592,7 +592,10 @@ def _head(
         if weights is None:
             raise ValueError("weight: missing; give it, or the layers of a deep head as weights")
         weight = product_of(layer_list(moments, weights))
-    return classifier(moments, weight, bias)
+    given = as_tensor("weight", weight)
+    w, b = classifier(moments, given, bias)
+    # The report's own, which no training changes; K x D numbers are not copied twice.
+    return (w.clone() if w.data_ptr() == given.data_ptr() else w), b
 
 
 def _require_classes(moments: Readings, missing: str) -> None:
@@ -657,7 +660,7 @@ def _measure(
     source = Source(
         moments,
         own,
-        w.clone(),
+        w,
         b,
         with_bias=with_bias,
         decisions=decisions,
