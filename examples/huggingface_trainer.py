@@ -73,7 +73,9 @@ def main() -> None:
         )
         trainer.remove_callback(PrinterCallback)  # we print ourselves
         callback = CollapseTrainerCallback(
-            layers=["bert.encoder.layer.0"], reduce={"bert.encoder.layer.0": "first"}
+            loader="evaluation",  # by default the training set is measured
+            layers=["bert.encoder.layer.0"],
+            reduce={"bert.encoder.layer.0": "first"},
         ).attach(trainer)  # the one line
         trainer.train()
     for row in trainer.state.log_history:

@@ -22,10 +22,15 @@ class Classifier(lightning.LightningModule):
         self.net = nn.Sequential(nn.Linear(10, 64), nn.ReLU(), nn.Linear(64, 12), nn.ReLU())
         self.fc = nn.Linear(12, 4)
 
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the logits."""
+        logits: torch.Tensor = self.fc(self.net(x))
+        return logits
+
     def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
         """Return the loss."""
         x, y = batch
-        return nn.functional.cross_entropy(self.fc(self.net(x)), y)
+        return nn.functional.cross_entropy(self(x), y)
 
     def validation_step(self, batch: list[torch.Tensor], batch_idx: int) -> None:
         """Log the loss."""
@@ -52,7 +57,7 @@ def main() -> None:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        # Collapse is a property of the training set, so that is what is validated on here.
+        # Collapse is a property of the training set, so that is what is measured.
         trainer.fit(Classifier(), DataLoader(data, 50, shuffle=True), DataLoader(data, 200))
         monitor = trainer.callbacks[0]
         for row in monitor.history:

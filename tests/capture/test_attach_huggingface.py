@@ -209,6 +209,48 @@ def test_token_classification(tmp_path):
     )
 
 
+def test_the_training_set_is_measured_by_default_and_it_is_said(tmp_path):
+    trainer = make_trainer(bert(), tmp_path)
+    callback = CollapseTrainerCallback().attach(trainer)
+    trainer.train()
+    assert [row["epoch"] for row in callback.history] == [1, 2]
+    rows = [row for row in trainer.state.log_history if "collapse/nc1" in row]
+    assert [row["collapse/on_training_set"] for row in rows] == [1.0, 1.0]
+    assert not any("eval_collapse/nc1" in row for row in trainer.state.log_history)
+    assert callback.split == "train"
+    assert callback.reports["classifier"].notes == ("Measured on the training set, after step 6.",)
+
+
+def test_evaluation_sets_have_their_prefix(tmp_path):
+    trainer = make_trainer(bert(), tmp_path)
+    trainer.eval_dataset = {"first": DATA[:9], "other": DATA[9:]}
+    callback = CollapseTrainerCallback(loader="evaluation", every=2).attach(trainer)
+    trainer.train()
+    # Every other evaluation of each set.
+    assert [row["set"] for row in callback.history] == ["eval_first", "eval_other"]
+    log = trainer.state.log_history
+    for name, row in zip(("first", "other"), callback.history, strict=True):
+        key = f"eval_{name}_collapse/nc1"
+        assert [logged[key] for logged in log if key in logged] == [row["nc1"]]
+    assert "the evaluation set 'other'" in callback.reports["classifier"].measured_on
+    metrics = trainer.evaluate(DATA[:9], metric_key_prefix="test")
+    assert "test_loss" in metrics
+    assert not any("eval" in name for name in metrics)
+
+
+def test_a_training_without_a_measurement_ends_with_a_warning(tmp_path):
+    def train(message, **options):
+        trainer = make_trainer(bert(), tmp_path, eval_strategy=options.pop("strategy", "no"))
+        callback = CollapseTrainerCallback(**options).attach(trainer)
+        with pytest.warns(RuntimeWarning, match="measured nothing: " + message):
+            trainer.train()
+        assert callback.history == []
+
+    train(r"loader is 'evaluation', and there was none \(eval_strategy='no'\)", loader="evaluation")
+    train("every=3, and there were 2 epochs", every=3)
+    train("every=3, and there were 2 evaluations", every=3, loader="evaluation", strategy="epoch")
+
+
 def test_features_that_are_not_finite_are_no_reason_to_stop(tmp_path):
     model = bert()
     with torch.no_grad():

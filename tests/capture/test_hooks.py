@@ -461,6 +461,7 @@ def test_watching_gives_the_report_of_a_pass(order):
 
 
 def test_watching_a_training_loop_changes_nothing():
+    warnings.filterwarnings("ignore", "watch: the network is in training mode")
     losses = []
     for watching in (False, True):
         model = net()
@@ -533,6 +534,7 @@ def test_passes_and_labels_come_in_pairs():
 
 def test_features_hold_no_graph():
     """What autograd saves in the forward pass is freed with the logits, within the block too."""
+    warnings.filterwarnings("ignore", "watch: the network is in training mode")
     model, saved = net(), []
 
     class Box:

@@ -160,3 +160,209 @@ def test_other_sources_are_refused():
         training_settings(3)
     with pytest.raises(ValueError, match=r"config: dict has weight_decay 1000.*\.\.\., need a fin"):
         training_settings({"weight_decay": 10**400})
+
+
+# -- optimisers ------------------------------------------------------------------------------------
+
+
+def is_penalty(make):
+    """Tell whether an optimiser steps with its decay as it does with the penalty in the loss."""
+    torch = pytest.importorskip("torch")
+    ends = []
+    for decay, penalty in ((0.3, 0.0), (0.0, 0.3)):
+        weight = torch.nn.Parameter(torch.tensor([3.0, -2.0], dtype=torch.float64))
+        optimizer = make([weight], decay)
+        for _ in range(20):
+            optimizer.zero_grad()
+            loss = (weight - 1).pow(4).sum() + penalty / 2 * weight.square().sum()
+            loss.backward()
+            optimizer.step()
+        ends.append(weight.detach())
+    return bool(torch.allclose(*ends, rtol=1e-9))
+
+
+@pytest.mark.parametrize("flag", [False, True])
+@pytest.mark.parametrize("name", ["Adam", "NAdam", "RAdam"])
+def test_flags_of_torch_decide_as_the_steps_do(name, flag):
+    optim = pytest.importorskip("torch.optim")
+
+    def make(parameters, decay):
+        kind = getattr(optim, name)
+        return kind(parameters, 1e-2, weight_decay=decay, decoupled_weight_decay=flag)
+
+    assert is_penalty(make) == (not flag)
+    optimizer = make([parameter()], 0.1)
+    assert training_settings(optimizer).decoupled == flag
+    arguments = {"class_path": f"torch.optim.{name}", "init_args": {"decoupled_weight_decay": flag}}
+    assert training_settings({"optimizer": arguments}).decoupled == flag
+
+
+def parameter():
+    torch = pytest.importorskip("torch")
+    return torch.nn.Parameter(torch.zeros(2))
+
+
+@pytest.mark.parametrize("name", ["AdamW", "Adamax", "Adagrad", "Adafactor", "SGD", "RMSprop"])
+def test_names_of_torch_decide_as_the_steps_do(name):
+    optim = pytest.importorskip("torch.optim")
+    kind = getattr(optim, name)
+    penalty = is_penalty(lambda parameters, decay: kind(parameters, 1e-2, weight_decay=decay))
+    optimizer = kind([parameter()], 1e-2)
+    assert training_settings(optimizer).decoupled == (not penalty)
+
+
+def test_optimisers_that_derive_or_wrap_are_seen_through():
+    torch = pytest.importorskip("torch")
+
+    class Own(torch.optim.AdamW):
+        pass
+
+    class Lion(torch.optim.Optimizer):
+        def __init__(self, parameters):
+            super().__init__(parameters, {"lr": 0.1, "weight_decay": 0.2})
+
+    class Wrapper:  # as of Lightning and accelerate
+        def __init__(self, optimizer):
+            self.optimizer, self.param_groups = optimizer, optimizer.param_groups
+
+    class FusedAdam(torch.optim.Optimizer):  # Apex and DeepSpeed keep their mode beside the groups
+        def __init__(self, parameters, adam_w_mode):
+            super().__init__(parameters, {"lr": 0.1, "weight_decay": 0.2})
+            self.adam_w_mode = int(adam_w_mode)
+
+    parameters = [torch.nn.Parameter(torch.zeros(2))]
+    assert training_settings(Own(parameters)).decoupled
+    assert training_settings(Wrapper(Lion(parameters))) == TrainingSettings(0.2, None, True)
+    assert not training_settings(Wrapper(torch.optim.SGD(parameters))).decoupled
+    for mode in (True, False):
+        assert training_settings(FusedAdam(parameters, mode)).decoupled == mode
+
+
+#: Of transformers, timm, DeepSpeed, Apex and bitsandbytes, as their sources have them.
+DECOUPLED = """
+adamw_torch adamw_torch_fused adamw_torch_xla adamw_torch_npu_fused adamw_anyprecision
+adamw_torch_4bit adamw_torch_8bit adafactor ademamix adamw_bnb_8bit adamw_8bit ademamix_8bit
+lion_8bit lion_32bit paged_adamw_32bit paged_lion_8bit paged_ademamix_8bit galore_adamw_8bit
+galore_adafactor_layerwise adalomo grokadamw schedule_free_radam schedule_free_adamw
+apollo_adamw stable_adamw sgdw sgdp adamwlegacy adamp nadamw radamw adafactorbv adoptw lamb
+lambc lambw lambcw adamc nadamc sgdc adoptc lambcd kronc lionc lapropc rmsproptfc adafactorbvc
+cadamc csgdc clionc cadafactor cadamw cadan cadanw clamb claprop clion cmars cnadamw csgdw
+cadamp adabelief radabelief adan adanw adahessian kronw laprop lion madgradw mars muon nmuon
+adamuon nadamuon novograd fusedadamw fusedlamb fusednovograd bnbadam bnbadam8bit bnbadamw8bit
+bnblion bnblion8bit bnbademamix nesterovw lookahead_adamw DeepSpeedCPUAdam DeepSpeedCPULion
+FusedAdam FusedLion FusedLamb OneBitAdam OnebitAdam ZeroOneAdam OneBitLamb MuAdamW
+bitsandbytes.optim.Adam bitsandbytes.optim.Adam8bit PagedAdam32bit timm.optim.NAdamW
+"""
+PENALTIES = """
+sgd momentum nesterov adam nadam nadamlegacy radam radamlegacy adamax adopt lars larc nlars
+adadelta adagrad madgrad rmsprop rmsproptf fusedsgd fusedadam bnbsgd bnbsgd8bit lomo
+rmsprop_bnb_8bit schedule_free_sgd Adam torch.optim.Adam sgd_with_momentum adam_warmup MuAdam
+torchao.optim.Adam8bit stallion million
+"""
+
+
+def test_names_of_libraries():
+    def decoupled(name):
+        return training_settings({"optimizer": {"type": name, "weight_decay": 0.1}}).decoupled
+
+    assert [name for name in DECOUPLED.split() if not decoupled(name)] == []
+    assert [name for name in PENALTIES.split() if decoupled(name)] == []
+
+
+@pytest.mark.parametrize(
+    ("config", "decoupled"),
+    [
+        # DeepSpeed's Adam is AdamW, unless it is told otherwise.
+        ({"optimizer": {"type": "Adam"}, "zero_optimization": {"stage": 1}}, True),
+        (
+            {
+                "optimizer": {"type": "Adam", "params": {"adam_w_mode": False}},
+                "train_micro_batch_size_per_gpu": 2,
+            },
+            False,
+        ),
+        ({"optimizer": {"type": "Adam"}}, False),
+        ({"optim": {"name": "FusedAdam", "adam_w_mode": False}}, False),
+        ({"optim": {"name": "FusedAdam"}}, True),
+        ({"opt": "adabelief", "weight_decouple": False}, False),
+        ({"optimizer": {"value": "adamw"}}, True),  # Weights & Biases
+        ({"decoupled_weight_decay": {"value": True}}, True),
+        ({"opt": "adopt", "opt_kwargs": {"decoupled": True}}, True),
+        ({"model": {"head": {"decoupled": True}}, "opt": "sgd"}, False),
+    ],
+)
+def test_flags_beside_a_name(config, decoupled):
+    assert training_settings(config).decoupled == decoupled
+
+
+# -- devices ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("config", "size"),
+    [
+        ({"trainer": {"init_args": {"devices": 4, "num_nodes": 2}}, "batch_size": 8}, 64),
+        ({"trainer": {"devices": {"value": 2}}, "batch_size": {"value": 8}}, 16),
+        ({"per_device_train_batch_size": 4, "gradient_accumulation_steps": 8, "world_size": 3}, 96),
+        ({"per_device_train_batch_size": 4, "world_size": 1, "n_gpu": 2}, 8),
+        ({"per_device_train_batch_size": 4, "world_size": 1, "n_gpu": 0}, 4),
+        ({"per_gpu_train_batch_size": 4, "num_processes": 2}, 8),
+        ({"samples_per_gpu": 32, "world_size": 8}, 256),
+        ({"micro_batch_size": 2, "global_batch_size": 64, "trainer": {"devices": 8}}, 64),
+        # DeepSpeed: the batch of a step, and what it consists of.
+        (
+            {
+                "train_batch_size": 64,
+                "train_micro_batch_size_per_gpu": 2,
+                "gradient_accumulation_steps": 4,
+            },
+            64,
+        ),
+        (
+            {
+                "train_batch_size": "auto",
+                "train_micro_batch_size_per_gpu": 2,
+                "gradient_accumulation_steps": 4,
+                "world_size": 2,
+            },
+            16,
+        ),
+        ({"batch_size": 8, "world_size": 1}, 8),
+        ({"batch_size": 8, "eval_accumulation_steps": 3}, 8),
+    ],
+)
+def test_devices_nodes_and_accumulation_enter_the_batch(config, size):
+    assert training_settings(config).batch_size == size
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"trainer": {"devices": "auto", "accumulate_grad_batches": 2}, "batch_size": 8},
+        {"trainer": {"devices": -1, "accumulate_grad_batches": 2}, "batch_size": 8},
+        {"trainer": {"max_epochs": 3, "accumulate_grad_batches": 2}, "batch_size": 8},
+        {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4},
+        {"train_micro_batch_size_per_gpu": 16, "zero_optimization": {}},
+    ],
+)
+def test_unknown_devices_are_told(config):
+    with pytest.warns(RuntimeWarning, match="on how many devices .* size, 16, is that of one"):
+        assert training_settings(config).batch_size == 16
+
+
+def test_a_batch_of_one_device_or_of_all_is_refused():
+    with pytest.raises(ValueError, match="batch_size 8 and world_size 4: is the batch that of one"):
+        training_settings({"batch_size": 8, "world_size": 4})
+
+
+def test_training_arguments_know_their_processes(tmp_path):
+    transformers = pytest.importorskip("transformers")
+
+    class InTwo(transformers.TrainingArguments):
+        @property
+        def world_size(self):
+            return 2
+
+    given = InTwo(str(tmp_path), per_device_train_batch_size=4, gradient_accumulation_steps=8)
+    assert training_settings(given).batch_size == 64

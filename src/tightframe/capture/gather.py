@@ -19,7 +19,7 @@ from tightframe.metrics.answers import Answers
 from tightframe.metrics.class_moments import ClassMoments
 from tightframe.metrics.decisions import Decisions
 from tightframe.metrics.plain import plain_tensors
-from tightframe.metrics.report import CollapseReport
+from tightframe.metrics.report import CollapseReport, counted
 from tightframe.metrics.targets import HeadKind, Target
 from tightframe.problem.problem import Problem
 
@@ -60,6 +60,9 @@ class LayerMoments:
     moments : dict of str to ClassMoments
     unit : str or None
         Name of the layer whose rows are brought to unit length, where a head does.
+    shifted : bool or None
+        Whether the model predicts at every token the label of the next one; None until a batch of
+        sequences has shown it.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class LayerMoments:
         self.moments = {name: ClassMoments(num_classes, scatter=scatter) for name in names}
         self.unit: str | None = None
         self._ignore_index = ignore_index
+        self.shifted: bool | None = None
         if isinstance(reduce, Mapping):
             unknown = [name for name in reduce if name not in self.moments]
             if unknown:
@@ -110,6 +114,7 @@ class LayerMoments:
                 mask,
                 ignore_index=ignored,
                 name=name,
+                shifted=bool(self.shifted),
             )
             for name in self.moments
         }
@@ -121,6 +126,10 @@ class LayerMoments:
     def reduction(self, name: str) -> Reduction:
         """Return how the features of a layer become rows."""
         return self._reduce[name]
+
+    def is_automatic(self, name: str) -> bool:
+        """Tell whether it was left open how the features of a layer become rows."""
+        return self._reduce[name] == "auto"
 
     def update(
         self,
@@ -185,6 +194,14 @@ class LayerMoments:
                 merged.merge(ClassMoments(moments.num_classes, **kind).load_state_dict(other))
             total.moments[name] = merged
         return total
+
+    def at_least(self, min_count: int) -> LayerMoments:
+        """Return the moments of the classes that have so many samples."""
+        if min_count == 1:
+            return self
+        kept = copy.copy(self)
+        kept.moments = {name: part.at_least(min_count) for name, part in self.moments.items()}
+        return kept
 
     def reports(
         self,
@@ -252,6 +269,7 @@ class Mismatch:
         ValueError
             If a layer has another number of rows than the head, whose decisions then do not fit.
         """
+        rows = {name: counted(self._moments[name], *pair) for name, pair in rows.items()}
         x, _ = rows[self._head.name]
         if not len(x):
             return

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import random
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from tightframe.heads.find import Head, find_module
 
@@ -155,6 +156,19 @@ class Recorder:
 
 
 @contextlib.contextmanager
+def uncompiled() -> Iterator[None]:
+    """Run compiled modules and functions eagerly: code compiled before runs no hooks.
+
+    Without the compiler in memory nothing is compiled, and loading it would take seconds.
+    """
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+@contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Run a model in eval mode and without gradients; afterwards every submodule is as before."""
     modes = [(child, child.training) for child in model.modules()]
@@ -171,9 +185,25 @@ def evaluating(model: nn.Module) -> Iterator[None]:
                 child.training = mode
 
 
+def random_in_training(model: nn.Module) -> str | None:
+    """Return the first module whose output in training mode, as it is in, is another each time."""
+    kinds = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+    for name, module in model.named_modules():
+        if module.training and isinstance(module, kinds) and getattr(module, "p", 1.0) > 0:
+            return f"{name} ({type(module).__name__})"
+    return None
+
+
 @contextlib.contextmanager
-def preserved_rng() -> Iterator[None]:
-    """Leave the random states of torch (CPU and CUDA), NumPy and Python as they were."""
+def preserved_rng(loader: Any = None) -> Iterator[None]:
+    """Leave the random states of torch (CPU and CUDA), NumPy and Python as they were.
+
+    Those of a loader's own generators, too.
+    """
+    batches = getattr(loader, "batch_sampler", None)
+    owners = (loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None))
+    generators = [g for o in owners if isinstance(g := getattr(o, "generator", None), Generator)]
+    states = [generator.get_state() for generator in generators]
     used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     devices = list(range(torch.cuda.device_count())) if used else []
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
@@ -181,6 +211,8 @@ def preserved_rng() -> Iterator[None]:
         with torch.random.fork_rng(devices):
             yield
     finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
 

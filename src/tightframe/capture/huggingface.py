@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from tightframe.capture.gather import NonFiniteFeatures
-from tightframe.capture.layers import collapse_report, layer_scalars, run_on
+from tightframe.capture.layers import collapse_report, layer_scalars
+from tightframe.capture.splits import SPLIT_NAMES, announce, split_scalars
 from tightframe.checks import whole_number
-from tightframe.data.batches import Batch, LabelsLike, Reduction, sample_rows, split_batch
-from tightframe.heads.find import find_head, unwrapped
+from tightframe.data.batches import LabelsLike, Reduction
 from tightframe.metrics import CollapseReport
 from tightframe.metrics.targets import Target
 
@@ -33,12 +34,18 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
     One line attaches it: ``CollapseTrainerCallback().attach(trainer)``. The numbers then go through
     ``trainer.log``: to ``state.log_history`` and to everything in ``report_to``. Given to
     ``Trainer(callbacks=[...])`` it knows no trainer and reaches ``state.log_history`` and the
-    metrics that ``evaluate`` returns only. After an evaluation the names begin with ``eval_``, so
-    ``metric_for_best_model="eval_collapse/nc1"`` works.
+    metrics that ``evaluate`` returns only.
+
+    Collapse is a property of the *training* set, so while training that is what is measured, at the
+    end of epochs; outside training, evaluated data are. With ``loader="evaluation"`` those are
+    measured after each evaluation, under its own prefix: ``eval_collapse/nc1``, and of several
+    evaluation sets ``eval_<set>_collapse/nc1``. So they are, too, where ``metric_for_best_model``
+    has such a name. ``collapse/on_training_set`` is 1 or 0, and every report says what it was
+    measured on.
 
     The features are the input of the classifier's last linear layer. Where that gives one logit
-    vector a token (``score`` of GPT-2, Llama and others), the token is the one that the model
-    decides by: the last that is not padding.
+    vector a token (``score`` of GPT-2, Llama and others), the token is the one whose logits the
+    model gives. A causal language model's token is of the class of the next one.
 
     Parameters
     ----------
@@ -48,23 +55,23 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
     layers : sequence of str
         Other modules, whose outputs are measured too, for example ``"bert.encoder.layer.1"``; say
         in ``reduce`` which token is meant.
-    loader : {"evaluation", "train"} or iterable of batches
+    loader : {"train", "evaluation"} or iterable of batches, optional
         What is measured: the evaluation's own data after each evaluation, or other data at the end
-        of epochs. Collapse is a property of the *training* set. A batch is a mapping with labels.
+        of epochs. None: the training set, see above. A batch is a mapping with labels.
     num_classes : int, optional
         Number of classes K; None takes the classifier's rows.
     targets : target or iterable of targets, optional
         What NC2 and NC3 are compared with, as for `CollapseReport.measure`: ``"etf"``, or a
         `Solution` for the imbalanced prediction.
     every : int
-        Evaluations, or epochs, between measurements.
+        Evaluations (of each set), or epochs, between measurements.
     reduce : str, callable, or mapping of layer names to them
         As in `tightframe.capture.layers.collapse_report`; for the head ``"auto"`` is as above.
     labels : str, int or callable, optional
         Where a batch has its labels, if not under a usual key.
     nc4 : bool
         Compute NC4, by a second pass over the data.
-    scatter, ignore_index
+    scatter, ignore_index, min_count
         As in `tightframe.capture.layers.collapse_report`.
     prefix : str
         Of the logged names.
@@ -72,14 +79,23 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
     Attributes
     ----------
     history : list of dict
-        One row a measurement: epoch, step and the numbers, NaN and infinity included.
+        One row a measurement: epoch, step and the numbers, NaN and infinity included; of several
+        evaluation sets also ``"set"``, the prefix.
     reports : dict of str to CollapseReport
         Of the last measurement, by layer; the head last.
+    split : str or None
+        What was measured last: ``"train"``, ``"evaluation"`` or ``"loader"``.
 
     Raises
     ------
     ValueError
         If an argument is out of range; when measuring, as `collapse_report`.
+
+    Warns
+    -----
+    RuntimeWarning
+        If dropout, augmentation or a collator's masking acts, or features are not finite; at the
+        end of the training if nothing was measured, with the reason.
 
     Notes
     -----
@@ -94,7 +110,7 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
         head: str | None = None,
         layers: Sequence[str] = (),
         *,
-        loader: str | Iterable[Any] = "evaluation",
+        loader: str | Iterable[Any] | None = None,
         num_classes: int | None = None,
         targets: Target | Iterable[Target] | None = ("etf",),
         every: int = 1,
@@ -103,26 +119,32 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
         nc4: bool = True,
         scatter: bool = True,
         ignore_index: int | None = -100,
+        min_count: int = 1,
         prefix: str = "collapse/",
     ) -> None:
         if isinstance(loader, str) and loader not in _LOADERS:
             raise ValueError(
                 f"loader: got {loader!r}, allowed are {', '.join(_LOADERS)} or batches"
             )
-        self.history: list[dict[str, float]] = []
+        self.history: list[dict[str, Any]] = []
         self.reports: dict[str, CollapseReport] = {}
         self._head, self._layers, self._loader = head, list(layers), loader
         self._every = whole_number("every", every)
-        self._reduce, self._prefix = reduce, prefix
+        self._prefix = prefix
         self._options: dict[str, Any] = {
             "num_classes": num_classes,
             "targets": targets,
             "labels": labels,
+            "reduce": reduce,
             "nc4": nc4,
             "scatter": scatter,
             "ignore_index": ignore_index,
+            "min_count": min_count,
         }
-        self._calls = 0
+        self.split: str | None = None
+        self._calls: dict[str, int] = {}
+        self._due_ones = 0
+        self._checked = False
         self._trainer: Any = None
 
     def attach(self, trainer: Any) -> CollapseTrainerCallback:
@@ -137,63 +159,95 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
         trainer.add_callback(self)
         return self
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Say what will be measured."""
+        self._calls, self._due_ones = {}, 0
+        if self._loader is None and self._chosen(args, training=True) == "train":
+            announce("train", "loader='evaluation' measures what is evaluated")
+
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure the data that were just evaluated."""
-        if self._loader != "evaluation" or not self._due():
+        metrics = kwargs.get("metrics")
+        prefix = _prefix_of(metrics)
+        training = kwargs.get("train_dataloader") is not None
+        if self._chosen(args, training) != "evaluation" or not self._due(prefix):
             return
         loader = kwargs.get("eval_dataloader")
         if loader is None:
             raise ValueError("loader: got 'evaluation', but the trainer has no evaluation data")
-        scalars = self._measure(kwargs["model"], loader, state)
-        logged = {f"eval_{name}": x for name, x in scalars.items()}
-        metrics = kwargs.get("metrics")
+        scalars = self._measure(kwargs["model"], loader, state, "evaluation", prefix)
+        logged = {f"{prefix}_{name}": x for name, x in scalars.items()}
         if metrics is not None:
             metrics.update(logged)
         self._log(logged, state)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure the training data or the loader that was given."""
-        if self._loader == "evaluation" or not self._due():
+        chosen = self._chosen(args, training=True)
+        if chosen == "evaluation" or not self._due(chosen):
             return
-        loader: Any = kwargs["train_dataloader"] if self._loader == "train" else self._loader
-        self._log(self._measure(kwargs["model"], loader, state), state)
+        loader: Any = kwargs["train_dataloader"] if chosen == "train" else self._loader
+        self._log(self._measure(kwargs["model"], loader, state, chosen), state)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Warn if nothing was measured."""
+        if self._due_ones:
+            return
+        evaluated = self._chosen(args, training=True) == "evaluation"
+        times = max(self._calls.values(), default=0)
+        if evaluated and not times:
+            strategy = getattr(args.eval_strategy, "value", args.eval_strategy)
+            why = f"loader is 'evaluation', and there was none (eval_strategy={strategy!r})"
+        else:
+            what = "evaluations" if evaluated else "epochs"
+            why = f"every={self._every}, and there were {times} {what}"
+        warnings.warn(
+            f"CollapseTrainerCallback: measured nothing: {why}", RuntimeWarning, stacklevel=2
+        )
 
     # -- inside --------------------------------------------------------------------------------
 
-    def _due(self) -> bool:
-        self._calls += 1
-        return self._calls % self._every == 0
+    def _chosen(self, args: Any, training: bool) -> str:
+        """Return what is to be measured."""
+        if self._loader is not None:
+            return self._loader if isinstance(self._loader, str) else "loader"
+        best = getattr(args, "metric_for_best_model", None) or ""
+        wanted = bool(self._prefix) and self._prefix in best
+        return "train" if training and not wanted else "evaluation"
 
-    def _measure(self, model: nn.Module, loader: Iterable[Any], state: Any) -> dict[str, float]:
-        head = find_head(model, self._head)
-        names = [*self._layers, head.name]
-        reduce: dict[str, Reduction] = {}
-        if isinstance(self._reduce, Mapping):
-            reduce |= self._reduce
-        else:
-            reduce |= dict.fromkeys(names, self._reduce)
-        token = _DecidingToken(model, self._options["labels"])
-        if reduce.get(head.name, "auto") == "auto":
-            reduce[head.name] = token
+    def _due(self, what: str) -> bool:
+        self._calls[what] = self._calls.get(what, 0) + 1
+        due = self._calls[what] % self._every == 0
+        self._due_ones += due
+        return due
+
+    def _measure(
+        self, model: nn.Module, loader: Iterable[Any], state: Any, split: str, prefix: str = "eval"
+    ) -> dict[str, float]:
         try:
-            self.reports = collapse_report(
+            reports = collapse_report(
                 model,
                 loader,
                 self._layers,
-                head.name,
-                reduce=reduce,
-                forward=token.forward,
-                check=not self.history,
+                self._head,
+                check=not self._checked,
                 synchronize=True,
                 **self._options,
             )
         except NonFiniteFeatures as error:
             warnings.warn(f"not measured: {error}", RuntimeWarning, stacklevel=2)
             return {}
-        scalars = layer_scalars(self.reports)
-        row = {"epoch": float(state.epoch or 0), "step": float(state.global_step)}
+        self._checked, self.split = True, split
+        named = f" {prefix.removeprefix('eval_')!r}" if prefix != "eval" else ""
+        where = f"{SPLIT_NAMES[split]}{named}, after step {state.global_step}"
+        self.reports = {name: replace(part, measured_on=where) for name, part in reports.items()}
+        scalars = layer_scalars(reports)
+        row: dict[str, Any] = {"epoch": float(state.epoch or 0), "step": float(state.global_step)}
+        if prefix != "eval":
+            row["set"] = prefix
         self.history.append(row | scalars)
-        return {self._prefix + name: x for name, x in scalars.items() if math.isfinite(x)}
+        logged = scalars | split_scalars(split)
+        return {self._prefix + name: x for name, x in logged.items() if math.isfinite(x)}
 
     def _log(self, scalars: dict[str, float], state: Any) -> None:
         if not scalars:
@@ -204,27 +258,7 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
             state.log_history.append({**scalars, "epoch": state.epoch, "step": state.global_step})
 
 
-class _DecidingToken:
-    """Picks the token by whose features a sequence classifier decides, as transformers does."""
-
-    def __init__(self, model: nn.Module, labels: LabelsLike) -> None:
-        config: Any = getattr(unwrapped(model), "config", None)
-        if hasattr(config, "get_text_config"):
-            config = config.get_text_config()
-        self._padding = getattr(config, "pad_token_id", None)
-        self._labels = labels
-        self._batch: Batch | None = None
-
-    def forward(self, model: nn.Module, batch: Any) -> None:
-        """Run the model and remember the inputs, which say where padding is."""
-        self._batch = split_batch(batch, self._labels)
-        run_on(model, self._batch)
-
-    def __call__(self, features: Tensor, mask: Tensor | None) -> Tensor:
-        batch = self._batch
-        if features.ndim != 3 or batch is None or batch.labels.shape == features.shape[:2]:
-            return features
-        inputs = batch.kwargs.get("input_ids")
-        if inputs is not None and self._padding is not None:
-            mask = inputs != self._padding
-        return sample_rows(features, batch.labels, "last", mask, ignore_index=None)[0]
+def _prefix_of(metrics: Mapping[str, Any] | None) -> str:
+    """Return the prefix of an evaluation's metrics: that of one set among several has its name."""
+    timed = [name for name in metrics or () if name.endswith("_runtime")]
+    return timed[0].removesuffix("_runtime") if timed else "eval"

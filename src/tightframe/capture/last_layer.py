@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tightframe.capture.gather import LayerMoments
 from tightframe.capture.head import HeadInUse
 from tightframe.capture.layers import Forward, Run, running
 from tightframe.capture.names import names_for
-from tightframe.data.batches import LabelsLike, Reduction, sample_rows
+from tightframe.data.batches import LabelsLike, Reduction
 from tightframe.heads.last_layer import LastLayer
 from tightframe.problem.class_names import NamesLike
 
@@ -75,7 +76,7 @@ def last_layer(
     """
     use = HeadInUse(model, (), head, weight, bias, features)
     known = names_for(class_names, model, loader)
-    with running(model, use, labels, forward, known) as run:
+    with running(model, loader, use, labels, forward, known) as run:
         own = _rows("loader", loader, run, use, reduce, ignore_index)
         apart = None
         if held_out is not None:
@@ -104,16 +105,26 @@ def _rows(
     if not isinstance(loader, Iterable):
         raise ValueError(f"{argument}: got {type(loader).__name__}, need an iterable of batches")
     parts: list[tuple[Tensor, Tensor]] = []
+    gathered: LayerMoments | None = None
     for batch in loader:
-        features, found = run(batch)
+        passed = run(batch)
+        features, found, _ = passed
         name = use.name
-        if not parts:
-            use.read(features[name], found.labels, reduce, found.mask)
-        rows, labels = sample_rows(
-            features[name], found.labels, reduce, found.mask, ignore_index=ignore_index, name=name
-        )
-        if use.reading.unit:
-            rows = nn.functional.normalize(rows, dim=1)
+        first = gathered is None
+        if gathered is None:
+            assert use.head is not None
+            gathered = LayerMoments(
+                use.head.num_classes,
+                [name],
+                reduce=reduce,
+                scatter=False,
+                ignore_index=ignore_index,
+            )
+        run.settle(passed, gathered)
+        if first:
+            reading = use.read(features[name], found.labels, reduce, found.mask)
+            gathered.unit = reading.name if reading.unit else None
+        rows, labels = gathered.rows(features, found.labels, found.mask)[name]
         parts.append((rows.float().cpu() if rows.element_size() < 4 else rows.cpu(), labels.cpu()))
     if not sum(len(labels) for _, labels in parts):
         raise ValueError(

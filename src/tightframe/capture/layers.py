@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,8 +17,10 @@ from torch import Tensor, nn
 from tightframe.capture.distributed import with_own
 from tightframe.capture.gather import LayerMoments, Mismatch, in_group, share_error
 from tightframe.capture.head import HeadInUse
-from tightframe.capture.hooks import Recorder, evaluating, preserved_rng
+from tightframe.capture.hooks import Recorder, evaluating, preserved_rng, uncompiled
 from tightframe.capture.names import names_for
+from tightframe.capture.splits import warn_of_augmentation
+from tightframe.capture.tokens import read_sequences, takes_labels
 from tightframe.checks import whole_number
 from tightframe.data.batches import (
     Batch,
@@ -28,7 +29,7 @@ from tightframe.data.batches import (
     split_batch,
     to_device,
 )
-from tightframe.heads.find import features_head, unwrapped
+from tightframe.heads.find import Head, features_head, unwrapped
 from tightframe.metrics.class_moments import ClassMoments
 from tightframe.metrics.registry import BY_KEY, about_classifier
 from tightframe.metrics.report import CollapseReport
@@ -62,6 +63,7 @@ def collapse_report(
     nc4: bool = True,
     scatter: bool = True,
     ignore_index: int | None = -100,
+    min_count: int = 1,
     check: bool = True,
     synchronize: bool = False,
 ) -> dict[str, CollapseReport]:
@@ -111,7 +113,10 @@ def collapse_report(
         For the certificate gap of the last layer, as there.
     reduce : str, callable, or mapping of layer names to them
         How features with more than two axes become rows, see `tightframe.data.batches`. A
-        mapping may leave layers out; they are ``"auto"``: (B, C, H, W) is pooled.
+        mapping may leave layers out; they are ``"auto"``: (B, C, H, W) is pooled; of tokens with a
+        label each, each is a sample, of its own label or, where the model's own loss or class says
+        so (causal language models), of the next token's; of sequences with one label the head's
+        token is the one whose logits the model gave.
     labels : str, int or callable, optional
         Where a batch has its labels, if `tightframe.problem.labels.find_labels` cannot tell.
     forward : callable, optional
@@ -123,8 +128,12 @@ def collapse_report(
         layers need it.
     ignore_index : int or None
         Samples with this label are left out.
+    min_count : int
+        Classes with fewer samples are left out, see `ClassMoments.at_least`: rare tokens of a
+        vocabulary.
     check : bool
-        Send the first batch through twice and warn if its features differ (dropout, noise).
+        Send the first batch through twice and warn if its features differ (dropout, noise); read
+        some samples twice and warn if they differ (augmentation).
     synchronize : bool
         The loader has this process's share of the samples; merge what all processes of a
         ``torch.distributed`` group gathered. All must call it, and all get the same reports. What a
@@ -170,7 +179,7 @@ def collapse_report(
 
     gathered: LayerMoments | None = None
     known = names_for(class_names, model, loader)
-    with running(model, use, labels, forward, known) as run:
+    with running(model, loader, use, labels, forward, known) as run:
         error = None
         try:
             gathered = _gather(run, loader, start, check, synchronize)
@@ -189,13 +198,16 @@ def collapse_report(
         if synchronize:
             gathered = gathered.synchronized()
         gathered.require_samples("loader")
+        gathered = gathered.at_least(whole_number("min_count", min_count))
         reading = use.reading
         gathered.unit = reading.name if reading.unit else None
         mismatch = None
         if nc4:
             mismatch = Mismatch(gathered.moments, reading)
             for batch, own in _batches(loader, synchronize):
-                caught, parts = run(batch)
+                passed = run(batch)
+                run.settle(passed, gathered)
+                caught, parts, _ = passed
                 mismatch.update(gathered.rows(caught, parts.labels, parts.mask, own))
             if synchronize:
                 mismatch.synchronize()
@@ -255,7 +267,7 @@ def layer_moments(
     gathered = LayerMoments(
         num_classes, names, reduce=reduce, scatter=scatter, ignore_index=ignore_index
     )
-    with running(model, Recorder(model, found, layers), labels, forward) as run:
+    with running(model, loader, Recorder(model, found, layers), labels, forward, head=found) as run:
         _gather(run, loader, lambda: gathered, check)
     gathered.require_samples("loader")
     return gathered.moments
@@ -307,10 +319,11 @@ def layer_scalars(reports: Mapping[str, CollapseReport]) -> dict[str, float]:
     return scalars | report_scalars(reports[head])
 
 
-def run_on(model: nn.Module, parts: Batch) -> None:
-    """Run a model on the inputs of a batch, without its wrappers.
+def run_on(model: nn.Module, parts: Batch) -> Any:
+    """Run a model on the inputs of a batch, without its wrappers, and return what it gives.
 
-    DDP would wait for the other processes at every batch.
+    DDP would wait for the other processes at every batch. Labels of tokens are given to a model
+    that takes them: its loss tells which token they belong to.
 
     Raises
     ------
@@ -318,6 +331,8 @@ def run_on(model: nn.Module, parts: Batch) -> None:
         If the model does not take these inputs by number and name.
     """
     inner = unwrapped(model)
+    if takes_labels(inner, parts):
+        parts = parts._replace(kwargs=parts.kwargs | {"labels": parts.labels})
     try:
         inspect.signature(inner.forward).bind(*parts.args, **parts.kwargs)
     except ValueError:  # compiled code has no signature
@@ -329,10 +344,18 @@ def run_on(model: nn.Module, parts: Batch) -> None:
             f"which {type(inner).__name__} does not take ({error}); pass a function of the model "
             "and the batch that runs it"
         ) from None
-    inner(*parts.args, **parts.kwargs)
+    return inner(*parts.args, **parts.kwargs)
 
 
 # -- inside --------------------------------------------------------------------------------------
+
+
+class Passed(NamedTuple):
+    """A batch that went through: features by layer, its parts, and what the model gave."""
+
+    features: dict[str, Tensor]
+    parts: Batch
+    output: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -344,38 +367,50 @@ class Run:
     labels: LabelsLike
     forward: Forward | None
     class_names: Sequence[str] | None = None
+    features_of: Head | None = None  # where the recorder does not know the head
 
-    def __call__(self, batch: Any) -> tuple[dict[str, Tensor], Batch]:
-        """Return the features of a batch by layer, and its parts."""
+    def __call__(self, batch: Any) -> Passed:
+        """Send a batch through the model."""
         parameter = next(self.model.parameters(), None)
         if parameter is not None:
             batch = to_device(batch, parameter.device)
         parts = split_batch(batch, self.labels, self.class_names)
         if self.forward is not None:
-            self.forward(self.model, batch)
+            output = self.forward(self.model, batch)
         else:
-            run_on(self.model, parts)
-        return self.recorder.take(), parts
+            output = run_on(self.model, parts)
+        return Passed(self.recorder.take(), parts, output)
+
+    @property
+    def head(self) -> Head | None:
+        """The classifier, as far as it is known."""
+        return self.recorder.head if isinstance(self.recorder, HeadInUse) else self.features_of
+
+    def settle(self, passed: Passed, gathered: LayerMoments) -> None:
+        """Settle which tokens of sequences are measured, in place."""
+        read_sequences(
+            passed.features, gathered, self.model, self.head, passed.parts, passed.output
+        )
 
 
 @contextlib.contextmanager
 def running(
     model: nn.Module,
+    loader: Iterable[Any],
     recorder: Recorder | HeadInUse,
     labels: LabelsLike,
     forward: Forward | None,
     class_names: Sequence[str] | None = None,
+    *,
+    head: Head | None = None,
 ) -> Iterator[Run]:
     """Give what sends batches through a model with hooks, in eval mode and without gradients."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(preserved_rng())
-        # Compiled code may skip hooks that come after it, so the model runs eagerly here. Without
-        # the compiler in memory nothing is compiled, and loading it would take seconds.
-        if "torch._dynamo" in sys.modules:
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(preserved_rng(loader))
+        stack.enter_context(uncompiled())
         stack.enter_context(evaluating(model))
         stack.enter_context(recorder)
-        yield Run(model, recorder, labels, forward, class_names)
+        yield Run(model, recorder, labels, forward, class_names, head)
 
 
 def _batches(loader: Iterable[Any], shared: bool) -> Iterator[tuple[Any, int | None]]:
@@ -396,11 +431,16 @@ def _gather(
     """
     if not isinstance(loader, Iterable):
         raise ValueError(f"loader: got {type(loader).__name__}, need an iterable of batches")
+    if check:
+        warn_of_augmentation(loader)
     gathered: LayerMoments | None = None
     for batch, own in _batches(loader, shared):
-        features, parts = run(batch)
-        if gathered is None:
-            gathered = start()
+        passed = run(batch)
+        features, parts, _ = passed
+        first = gathered is None
+        gathered = start() if gathered is None else gathered
+        run.settle(passed, gathered)
+        if first:
             use = run.recorder
             if isinstance(use, HeadInUse):
                 reading = use.read(
@@ -408,7 +448,9 @@ def _gather(
                 )
                 gathered.unit = reading.name if reading.unit else None
             if check:
-                _check_repeatable(run.model, features, run(batch)[0])
+                again = run(batch)
+                run.settle(again, gathered)
+                _check_repeatable(run.model, features, again.features)
         gathered.update(features, parts.labels, parts.mask, own)
     return gathered
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import lightning
@@ -12,9 +13,11 @@ import lightning
 from tightframe.capture.distributed import own_samples
 from tightframe.capture.gather import NonFiniteFeatures, share_error
 from tightframe.capture.layers import Forward, collapse_report, layer_scalars
+from tightframe.capture.splits import SPLIT_NAMES, announce, split_scalars
 from tightframe.capture.watch import Watch
 from tightframe.checks import whole_number
 from tightframe.data.batches import LabelsLike, Reduction, split_batch
+from tightframe.heads.find import find_head
 from tightframe.metrics import CollapseReport
 from tightframe.metrics.targets import Target
 
@@ -24,14 +27,17 @@ _LOADERS = ("validation", "train")
 class CollapseMonitor(lightning.Callback):
     """Measure and log the collapse of the classifier of any LightningModule.
 
-    By default it watches the validation loop: the features are caught as the batches pass, so
-    there is no forward pass more. With ``loader`` it sends those batches through the module, in
-    eval mode, at the end of training epochs. Collapse is a property of the *training* set, so that
-    is what papers report: ``loader="train"``, or better a loader of it without augmentation.
+    Collapse is a property of the *training* set, so that is what is measured: its batches are sent
+    through the module, in eval mode, at the end of training epochs; better than the Trainer's own
+    loader is one without augmentation (``loader=``). With ``loader="validation"`` the validation
+    loop is watched: the features are caught as the batches pass, so there is no forward pass more.
+    That is also what is done, with a warning, where the training set cannot be measured: where the
+    module has no ``forward``, and outside ``fit``.
 
     The numbers go through ``log_dict``: to every logger of the Trainer (CSV, TensorBoard, W&B,
     MLflow alike) and to ``callback_metrics``, where ``ModelCheckpoint`` and ``EarlyStopping`` find
     them, for example as ``"collapse/nc1"``. What is NaN or infinite is in `history` only.
+    ``"collapse/on_training_set"`` is 1 or 0, and every report says what it was measured on.
 
     Parameters
     ----------
@@ -40,8 +46,8 @@ class CollapseMonitor(lightning.Callback):
         are the features. None looks for the usual names (`tightframe.heads.find.find_head`).
     layers : sequence of str
         Other modules, whose outputs are measured too; they are logged as ``collapse/<layer>/nc1``.
-    loader : {"validation", "train"} or iterable of batches
-        What is measured.
+    loader : {"train", "validation"} or iterable of batches, optional
+        What is measured. None: the training set, see above.
     num_classes : int, optional
         Number of classes K; None takes the classifier's rows.
     targets : target or iterable of targets, optional
@@ -49,7 +55,7 @@ class CollapseMonitor(lightning.Callback):
         `Solution` for the imbalanced prediction.
     every : int
         Training epochs between measurements.
-    labels, reduce, scatter, ignore_index
+    labels, reduce, scatter, ignore_index, min_count
         As in `tightframe.capture.layers.collapse_report`.
     forward : callable, optional
         ``forward(pl_module, batch)`` runs the module on a batch of ``loader``, where
@@ -68,6 +74,8 @@ class CollapseMonitor(lightning.Callback):
         One row a measurement: epoch, step and the numbers. Part of a checkpoint.
     reports : dict of str to CollapseReport
         Of the last measurement, by layer; the head last.
+    split : str or None
+        What was measured last: ``"train"``, ``"validation"`` or ``"loader"``.
 
     Raises
     ------
@@ -75,8 +83,18 @@ class CollapseMonitor(lightning.Callback):
         If an argument is out of range; when fitting, if a module does not exist, a batch has no
         labels that can be found, a label is out of range or a feature is not finite.
 
+    Warns
+    -----
+    RuntimeWarning
+        If batches skip the head, dropout or augmentation acts, features are not finite; at the end
+        of the training if nothing was measured, with the reason.
+
     Notes
     -----
+    Head and features are read at one moment: callbacks that swap the weights for the validation
+    loop (weight averaging) may stand before or after this one. Compiled modules run eagerly while
+    they are watched.
+
     Under DDP each process measures its share and the sums are merged; every process logs the same
     numbers. What a distributed sampler repeats, to make the shares equally long, counts once.
     """
@@ -86,7 +104,7 @@ class CollapseMonitor(lightning.Callback):
         head: str | None = None,
         layers: Sequence[str] = (),
         *,
-        loader: str | Iterable[Any] = "validation",
+        loader: str | Iterable[Any] | None = None,
         num_classes: int | None = None,
         targets: Target | Iterable[Target] | None = ("etf",),
         every: int = 1,
@@ -96,6 +114,7 @@ class CollapseMonitor(lightning.Callback):
         nc4: bool = True,
         scatter: bool = True,
         ignore_index: int | None = -100,
+        min_count: int = 1,
         dataloader_idx: int = 0,
         prefix: str = "collapse/",
     ) -> None:
@@ -118,10 +137,37 @@ class CollapseMonitor(lightning.Callback):
             "nc4": nc4,
             "scatter": scatter,
             "ignore_index": ignore_index,
+            "min_count": min_count,
         }
         self._watch: Watch | None = None
         self._left: int | None = None  # samples to come that are no repeats
         self._error: ValueError | None = None
+        self.split: str | None = None
+        self._chosen: str | None = None
+        self._due_ones = self._measured = 0  # loops that were due, and measurements, of this fit
+
+    # -- what is measured --------------------------------------------------------------------------
+
+    def setup(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
+    ) -> None:
+        """Choose what is measured."""
+        self._due_ones = self._measured = 0
+        if self._loader is not None:
+            self._chosen = self._loader if isinstance(self._loader, str) else "loader"
+            return
+        fitting, own = stage == "fit", lightning.LightningModule.forward
+        runs = self._forward is not None or type(pl_module).forward is not own
+        self._chosen = "train" if fitting and runs else "validation"
+        if fitting and not runs:
+            warnings.warn(
+                "CollapseMonitor: the module has no forward, so the validation set is measured and "
+                "not the training set; pass forward=, or loader='validation' to say so",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        elif fitting:
+            announce("train", "loader='validation' watches the validation loop")
 
     # -- the validation loop is watched ------------------------------------------------------------
 
@@ -129,7 +175,8 @@ class CollapseMonitor(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
         """Begin to watch, if it is time to."""
-        if self._loader == "validation" and not trainer.sanity_checking and self._due(trainer):
+        if self._chosen == "validation" and not trainer.sanity_checking and self._due(trainer):
+            self._due_ones += 1
             watch = Watch(pl_module, self._head, self._layers, **self._options)
             self._watch = watch.__enter__()
             self._left = own_samples(self._validation_loader(trainer))
@@ -165,7 +212,7 @@ class CollapseMonitor(lightning.Callback):
                 own = min(self._left, len(parts.labels))
                 self._left -= own
             try:
-                self._watch.labels(parts.labels, parts.mask, own=own)
+                self._watch.labels(parts.labels, parts.mask, own=own, batch=parts)
             except NonFiniteFeatures as error:
                 # A measurement is no reason to end a training that may recover; other processes
                 # hear of it at the end of the loop.
@@ -194,9 +241,10 @@ class CollapseMonitor(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
         """Run the named loader, if it is time to."""
-        if self._loader == "validation" or not self._due(trainer):
+        if self._chosen == "validation" or not self._due(trainer):
             return
-        loader: Any = trainer.train_dataloader if self._loader == "train" else self._loader
+        self._due_ones += 1
+        loader: Any = trainer.train_dataloader if self._chosen == "train" else self._loader
         try:
             with trainer.precision_plugin.forward_context():
                 reports = collapse_report(
@@ -206,14 +254,42 @@ class CollapseMonitor(lightning.Callback):
                     self._head,
                     labels=self._labels,
                     forward=self._forward,
-                    check=not self.history,
+                    check=not self._measured,
                     synchronize=True,
                     **self._options,
                 )
         except NonFiniteFeatures as error:
             warnings.warn(f"not measured: {error}", RuntimeWarning, stacklevel=2)
             return
+        except Exception as error:
+            if self._loader is not None or self._measured:
+                raise
+            find_head(pl_module, self._head)  # a wrong name is no reason to look elsewhere
+            self._chosen, self._due_ones = "validation", 0
+            warnings.warn(
+                f"CollapseMonitor: the training set cannot be measured ({error}), so the "
+                "validation set is from now on; pass forward=, or loader='validation'",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return
         self._record(trainer, pl_module, reports)
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Warn if nothing was measured."""
+        if self._due_ones or trainer.fast_dev_run:
+            return
+        epochs, every = trainer.current_epoch, self._every
+        if self._chosen == "validation" and not trainer.enable_validation:
+            why = "there is no validation loader, or limit_val_batches is 0"
+        elif self._chosen == "validation":
+            why = (
+                f"every={every}, and of {epochs} epochs none with that number had a validation "
+                f"loop (check_val_every_n_epoch={trainer.check_val_every_n_epoch})"
+            )
+        else:
+            why = f"every={every}, and there were {epochs} epochs"
+        warnings.warn(f"CollapseMonitor: measured nothing: {why}", RuntimeWarning, stacklevel=2)
 
     # -- leaving nothing behind --------------------------------------------------------------------
 
@@ -273,10 +349,16 @@ class CollapseMonitor(lightning.Callback):
         module: lightning.LightningModule,
         reports: dict[str, CollapseReport],
     ) -> None:
-        self.reports = reports
+        assert self._chosen is not None
+        self.split = self._chosen
+        self._measured += 1
+        where = f"{SPLIT_NAMES[self.split]} in epoch {trainer.current_epoch}"
+        where += f", after step {trainer.global_step}"
+        self.reports = {name: replace(part, measured_on=where) for name, part in reports.items()}
         scalars = layer_scalars(reports)
         row = {"epoch": float(trainer.current_epoch), "step": float(trainer.global_step)}
         self.history.append(row | scalars)
-        finite = {self._prefix + name: x for name, x in scalars.items() if math.isfinite(x)}
+        logged = scalars | split_scalars(self.split)
+        finite = {self._prefix + name: x for name, x in logged.items() if math.isfinite(x)}
         # The numbers are merged already and equal; sync_dist keeps Lightning from doubting it.
         module.log_dict(finite, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)

@@ -6,17 +6,23 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tightframe.capture.gather import LayerMoments, Mismatch, in_group
 from tightframe.capture.head import HeadInUse
+from tightframe.capture.hooks import random_in_training, uncompiled
 from tightframe.capture.layers import layer_scalars
+from tightframe.capture.tokens import read_sequences
 from tightframe.checks import whole_number
-from tightframe.data.batches import Reduction, as_tensor
+from tightframe.data.batches import Batch, Reduction, as_tensor
 from tightframe.metrics.class_moments import ClassMoments
 from tightframe.metrics.report import CollapseReport
 from tightframe.metrics.targets import Target
 from tightframe.problem.problem import Problem
+
+#: In the place of labels that are not known yet.
+_NONE = torch.empty(0)
 
 
 class Watch:
@@ -27,7 +33,7 @@ class Watch:
     model : nn.Module
         Any network. It runs as you run it: the mode and the gradient mode are yours. The usual
         place is the evaluation loop, in eval mode; around a training epoch the features are those
-        of a changing network.
+        of a changing network. What is compiled runs eagerly inside, for compiled code has no hooks.
     head : str, optional
         Dotted name of the classifier, whose *input* are the features; None takes the linear layer
         whose output leaves the model in the first pass, or where that cannot be seen the one with a
@@ -42,7 +48,7 @@ class Watch:
     labels : str, optional
         The model's own argument that holds the labels, as ``"labels"`` of Hugging Face models;
         its ``attention_mask`` is used too. None: give them by `Watch.labels`.
-    targets, problem, reduce, scatter, ignore_index
+    targets, problem, reduce, scatter, ignore_index, min_count
         As in `tightframe.capture.layers.collapse_report`.
     nc4 : bool
         Keep the features for NC4, on the CPU in their own dtype: N x D numbers a layer.
@@ -51,12 +57,19 @@ class Watch:
     ----------
     moments : dict of str to ClassMoments
         By layer, the head last.
+    skipped : int
+        Batches with labels of which nothing passed through the head; reports warn of them.
 
     Raises
     ------
     ValueError
         If a module does not exist or the head has no weight; in the loop, if a forward pass and
         its labels do not come in pairs, a label is out of range, or a feature is not finite.
+
+    Warns
+    -----
+    RuntimeWarning
+        If dropout or batch statistics act in the passes, or batches skipped the head.
 
     Examples
     --------
@@ -71,6 +84,15 @@ class Watch:
     >>> watched.report().num_samples
     8
     """
+
+    # The pass and the labels that wait for each other, see `_forget`.
+    _labels: Tensor | None
+    _mask: Tensor | None
+    _own: int | None
+    _batch: Batch | None
+    _output: Any
+    _passed_by: bool
+    skipped: int
 
     def __init__(
         self,
@@ -89,6 +111,7 @@ class Watch:
         nc4: bool = False,
         scatter: bool = True,
         ignore_index: int | None = -100,
+        min_count: int = 1,
     ) -> None:
         self._model, self._argument, self._nc4 = model, labels, bool(nc4)
         self._use = HeadInUse(model, layers, head, weight, bias, features)
@@ -96,8 +119,7 @@ class Watch:
             None if num_classes is None else whole_number("num_classes", num_classes, 2)
         )
         self._layers = list(layers)
-        self._labels: Tensor | None = None
-        self._mask: Tensor | None = None
+        self._min_count = whole_number("min_count", min_count)
         if layers and not scatter:
             raise ValueError("scatter: got False, hidden layers need it")
         self._options: dict[str, Any] = {
@@ -115,6 +137,8 @@ class Watch:
         """Put the hooks on the model."""
         if self._handles:
             raise ValueError("watch: it is active already; make another for a second loop")
+        self._eager = uncompiled()
+        self._eager.__enter__()
         self._use.__enter__()
         # The model's own hook says where a pass ends, and which labels it was given.
         hook = self._model.register_forward_hook(self._after_pass, with_kwargs=True)
@@ -126,6 +150,8 @@ class Watch:
         try:
             if kind is None:
                 self._pair()
+                if self._passed_by and not self._use.ran:
+                    self.discard()
             unpaired = kind is None and (self._use.ran or self._labels is not None)
         finally:
             self._close()
@@ -137,7 +163,9 @@ class Watch:
                 stacklevel=2,
             )
 
-    def labels(self, labels: Any, mask: Any = None, *, own: int | None = None) -> None:
+    def labels(
+        self, labels: Any, mask: Any = None, *, own: int | None = None, batch: Batch | None = None
+    ) -> None:
         """Give the labels of a batch, before or after its forward pass, once for every pass.
 
         Parameters
@@ -148,6 +176,9 @@ class Watch:
         own : int, optional
             How many samples of the batch, the first ones, count; the others are what a distributed
             sampler repeats. None means all.
+        batch : Batch, optional
+            What they are part of, `tightframe.data.batches.split_batch`: it helps to tell whether
+            a token's label is that of the next one. By default what the model was called with.
 
         Raises
         ------
@@ -162,6 +193,11 @@ class Watch:
                 "do not give them as well"
             )
         self._pair()
+        if self._passed_by and not self._use.ran:
+            if self._labels is None:  # the pass of these labels skipped the head
+                self.skipped, self._passed_by = self.skipped + 1, False
+                return
+            self.discard()
         if self._labels is not None:
             raise ValueError(
                 "labels: given twice without a forward pass through "
@@ -170,19 +206,23 @@ class Watch:
         self._labels = as_tensor("labels", labels)
         self._mask = None if mask is None else as_tensor("mask", mask)
         self._own = own
+        self._batch = batch or self._batch
         self._pair()
 
     def discard(self) -> None:
         """Forget a forward pass that has no labels, or labels that have no pass."""
+        self.skipped += self._labels is not None
         self._use.clear()
-        self._labels = self._mask = self._own = None
+        self._forget()
 
     def reset(self) -> None:
         """Forget everything gathered, to begin another epoch."""
         self._gathered = None if self._use.head is None else self._nothing()
         self._use.forget()
         self._kept: list[dict[str, tuple[Tensor, Tensor]]] = []
-        self._labels = self._mask = self._own = None
+        self._warned = False
+        self._forget()
+        self.skipped = 0
 
     # -- what was gathered ---------------------------------------------------------------------
 
@@ -211,6 +251,13 @@ class Watch:
     def reports(self, *, synchronize: bool = False) -> dict[str, CollapseReport]:
         """Return a report a layer, as `tightframe.capture.layers.collapse_report`."""
         self._pair()
+        if self.skipped:
+            warnings.warn(
+                f"watch: of {self.skipped} batches with labels nothing passed through "
+                f"{self._use.name!r}; they are not measured",
+                RuntimeWarning,
+                stacklevel=3,
+            )
         if synchronize and in_group():
             self._use.share()
         if self._use.head is None:
@@ -220,6 +267,7 @@ class Watch:
             gathered = self._nothing()
         gathered = gathered.synchronized() if synchronize else gathered
         gathered.require_samples("watch")
+        gathered = gathered.at_least(self._min_count)
         reading = self._use.reading
         mismatch = None
         if self._nc4:
@@ -247,17 +295,31 @@ class Watch:
                 )
             self._labels = as_tensor("labels", kwargs[self._argument])
             self._mask = kwargs.get("attention_mask")
+        if not self._use.ran:
+            if self._argument is None:
+                self._passed_by = True
+            else:
+                self.discard()
+            return
+        self._output = output
+        if self._batch is None:
+            self._batch = Batch(args, kwargs, _NONE, None)
         self._pair()
 
     def _pair(self) -> None:
         if self._labels is None or not self._use.ran:
             return
         labels, mask, own = self._labels, self._mask, self._own
-        self._labels = self._mask = self._own = None
+        batch, output = self._batch or Batch((), {}, labels, mask), self._output
+        self._forget()
         features = self._use.take()
         name = self._use.name
         if self._gathered is None or name not in self._gathered.moments:
             self._gathered = self._nothing()
+        named = {key: value for key, value in batch.kwargs.items() if key != self._argument}
+        parts = Batch(batch.args, named, labels, mask)
+        read_sequences(features, self._gathered, self._model, self._use.head, parts, output)
+        self._warn_of_noise()
         reading = self._use.read(features[name], labels, self._gathered.reduction(name), mask)
         self._gathered.unit = reading.name if reading.unit else None
         rows = self._gathered.update(features, labels, mask, own)
@@ -273,12 +335,32 @@ class Watch:
         k = self._use.head.num_classes if self._num_classes is None else self._num_classes
         return LayerMoments(k, [*self._layers, self._use.head.name], **self._options)
 
+    def _warn_of_noise(self) -> None:
+        if not self._warned and (noisy := random_in_training(self._model)) is not None:
+            self._warned = True
+            warnings.warn(
+                f"watch: the network is in training mode, so what {noisy} and the like add is in "
+                "the features and NC1 counts it; watch a loop in eval mode",
+                RuntimeWarning,
+                stacklevel=5,
+            )
+
     def _close(self) -> None:
         self._use.__exit__()
+        self._eager.__exit__(None, None, None)
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._labels = self._mask = self._own = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forget the pass and the labels that wait for each other."""
+        self._labels = None
+        self._mask = None
+        self._own = None
+        self._batch = None
+        self._output = None
+        self._passed_by = False  # a pass that skipped the head waits for its labels
 
 
 watch = Watch

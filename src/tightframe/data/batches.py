@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tightframe.problem.class_names import indexed
 from tightframe.problem.labels import LabelsLike as LabelsLike
-from tightframe.problem.labels import find_labels
+from tightframe.problem.labels import find_labels, require_unmasked
 
 #: How features with more than two axes become rows, see `sample_rows`.
 REDUCTIONS = ("auto", "pool", "flatten", "first", "last", "mean", "tokens", "next_token")
@@ -30,6 +30,7 @@ def as_tensor(name: str, value: Any) -> Tensor:
     """
     if isinstance(value, Tensor):
         return value.detach()
+    require_unmasked(name, value)
     try:
         array = np.asarray(value)
         # Torch refuses foreign byte orders and negative strides, and warns of read-only memory.
@@ -119,6 +120,7 @@ def sample_rows(
     *,
     ignore_index: int | None = -100,
     name: str = "features",
+    shifted: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Bring features to one row a sample, with its label.
 
@@ -128,7 +130,8 @@ def sample_rows(
     labels : Tensor, shape (B,), (B, 1), or (B, T) for tokens
     how : str or callable
         ``"auto"`` leaves (B, D) alone, pools (B, C, H, W), and takes (B, T, D) as ``"tokens"`` if
-        the labels are (B, T); otherwise it refuses, for nobody knows which is meant.
+        the labels are (B, T), or as ``"next_token"`` where ``shifted``; otherwise it refuses, for
+        nobody knows which is meant.
         ``"pool"``: global average over all axes after the second. ``"flatten"``: all axes after
         the first in one row. For sequences (B, T, D) ``"first"`` (class token), ``"last"`` (the
         last token that is not masked), ``"mean"`` (over tokens that are not masked), ``"tokens"``
@@ -141,6 +144,8 @@ def sample_rows(
         Samples with this label are dropped, as by `torch.nn.functional.cross_entropy`.
     name : str
         For messages.
+    shifted : bool
+        Whether the model predicts at every token the label of the next one.
 
     Returns
     -------
@@ -155,7 +160,7 @@ def sample_rows(
     if not callable(how) and how not in REDUCTIONS:
         raise ValueError(f"reduce: got {how!r}, allowed are {', '.join(REDUCTIONS)} or a function")
     if how == "auto":
-        how = _automatic(features, labels, name)
+        how = _automatic(features, labels, name, shifted)
     if callable(how):
         features = how(features, mask)
         how = "tokens" if features.ndim == 3 else "as it is"
@@ -187,13 +192,13 @@ def sample_rows(
 # -- inside --------------------------------------------------------------------------------------
 
 
-def _automatic(features: Tensor, labels: Tensor, name: str) -> str:
+def _automatic(features: Tensor, labels: Tensor, name: str, shifted: bool) -> str:
     if features.ndim <= 2:
         return "as it is"
     if features.ndim >= 4:
         return "pool"
     if features.ndim == 3 and labels.shape == features.shape[:2] and features.shape[1] > 1:
-        return "tokens"
+        return "next_token" if shifted else "tokens"
     raise ValueError(
         f"reduce: {name!r} gives features of shape {tuple(features.shape)} with labels of shape "
         f"{tuple(labels.shape)}; say which rows are meant, one of {', '.join(REDUCTIONS[1:])}"

@@ -20,6 +20,7 @@ from tightframe.metrics.moments import (
     choose_anchors_,
     empty,
     merge,
+    of_frequent,
     of_present,
 )
 from tightframe.metrics.panels import PRODUCT_TYPES, mirror
@@ -272,6 +273,31 @@ class ClassMoments(Readings):
         moments = of_present(self.tensors())
         out = ClassMoments(len(moments.counts), scatter=self._scatter, device=self._device)
         return out.adopt(moments)
+
+    @plain_tensors()
+    def at_least(self, min_count: int) -> ClassMoments:
+        """Return the moments without the samples of classes that have fewer than so many.
+
+        Of a language model's vocabulary: the mean of a class seen once is that sample, its
+        variance is 0, and two such classes in one context make CDNV infinite.
+
+        Parameters
+        ----------
+        min_count : int
+            1 or more. Rarer classes stay in their place, as if they had no samples. The scatter
+            within classes is kept of all together and its trace of each, so Sigma_W gets the trace
+            of the classes that are left; of classes seen once that is exact.
+
+        Raises
+        ------
+        ValueError
+            If it is no whole number above 0.
+        """
+        least = whole_number("min_count", min_count)
+        out = ClassMoments(self.num_classes, scatter=self._scatter, device=self._device)
+        out.adopt(of_frequent(self.tensors(), least))
+        out.least = least
+        return out
 
     # -- saving --------------------------------------------------------------------------------
 

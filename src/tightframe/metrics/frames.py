@@ -247,7 +247,7 @@ def self_duality(
     require_complete(moments, dense=target is not None)
     if target is None:
         centered = _centered(Snapshot.of(moments), weighting)
-        return normalized_distance(as_array(w), as_array(centered.given))
+        return _distance_of_rows(Rows(w), centered)
     goal = as_target(target, moments.num_classes)
     if isinstance(goal, str):
         raise ValueError("target: the nearest general orthogonal frame predicts no classifier")
@@ -259,6 +259,18 @@ def _centered(moments: Snapshot, weighting: str) -> Rows:
     """Return the class means less the global mean of a weighting."""
     choice("weighting", weighting, WEIGHTINGS)
     return moments.resolved_means if weighting == "class" else moments.resolved(weighting)
+
+
+def _distance_of_rows(left: Rows, right: Rows) -> float:
+    """Return `normalized_distance` of K x D matrices, without another such matrix."""
+    if not (left.norm and right.norm):
+        warn("distance to a zero matrix is undefined")
+        return math.nan
+    total = 0.0
+    for block in row_blocks(*left.scaled.shape):
+        difference = left.scaled[block] / left.norm - right.scaled[block] / right.norm
+        total += float(difference.square_().sum())
+    return math.sqrt(total)
 
 
 def _predicted_classifier(goal: Geometry | GroupedGeometry, moments: Snapshot) -> Array:

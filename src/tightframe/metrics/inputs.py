@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tightframe.checks import require_dense
 from tightframe.data.batches import as_tensor
-from tightframe.metrics.readings import Readings, describe_classes
+from tightframe.metrics.readings import Readings
 from tightframe.metrics.rows import Rows, largest_entry
 from tightframe.metrics.samples import MAX_FEATURE
 from tightframe.metrics.snapshot import Snapshot
@@ -45,7 +45,7 @@ def usable(moments: Readings, what: str) -> Snapshot:
         raise ValueError(f"{what}: {have} of {moments.num_classes} classes have samples, need 2")
     if not missing:
         return moments
-    warn(f"{what}: {describe_classes(missing)} without samples and left out", 5)
+    warn(f"{what}: {moments.describe_missing()} and left out", 5)
     return moments.present()
 
 
@@ -57,10 +57,7 @@ def require_complete(moments: Readings, *, dense: bool = True) -> None:
     if moments.num_classes < 2:
         raise ValueError("moments: got 1 class, need at least 2")
     if moments.missing:
-        raise ValueError(
-            f"moments: {describe_classes(moments.missing)} without samples; "
-            "the geometry needs every class"
-        )
+        raise ValueError(f"moments: {moments.describe_missing()}; the geometry needs every class")
 
 
 def real_matrix(name: str, value: Any, device: torch.device | None = None) -> Tensor:

@@ -165,6 +165,28 @@ def of_present(moments: Moments) -> Moments:
     )
 
 
+def of_frequent(moments: Moments, least: int) -> Moments:
+    """Return a copy without the samples of classes that have fewer than ``least``.
+
+    Those classes stay, without samples. The scatter within classes is known of all together, and
+    its trace of every one: Sigma_W gets the trace of the classes that are kept.
+    """
+    kept = moments.counts >= least
+    products = moments.products
+    if len(products):
+        spread = traces(moments).nan_to_num() * moments.counts
+        whole = float(spread.sum())
+        share = float(spread[kept].sum()) / whole if whole else 1.0
+        rows, own = _shifts(moments), _shifts(moments)[kept]
+        products = share * (products - rows.T @ rows) + own.T @ own
+    return moments._replace(
+        counts=torch.where(kept, moments.counts, 0),
+        sums=torch.where(kept[:, None], moments.sums, 0.0),
+        squares=torch.where(kept, moments.squares, 0.0),
+        products=products,
+    )
+
+
 # -- deriving --------------------------------------------------------------------------------------
 
 

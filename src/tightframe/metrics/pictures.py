@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tightframe.figures.model import Bars, Block, Chart, Curve, HeatMaps, Matrix, Panel, Sheet
 from tightframe.figures.style import GROUP_COLORS
 from tightframe.figures.table import Column, Table
-from tightframe.metrics.readings import describe_classes
+from tightframe.metrics.readings import describe_missing
 from tightframe.metrics.targets import TARGET_PARTS
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def rows_of(report: Report) -> Table:
         target if metric in ("nc2", "nc3") else tuple(part.split()[:2])
         for metric, part, target, _ in rows
     ]
-    notes = [f"{describe_classes(list(report.missing))} without samples"] if report.missing else []
+    notes = [describe_missing(report.missing, report.min_count)] if report.missing else []
     return Table(
         f"Neural collapse: {report.num_samples} samples, {len(report.counts)} classes",
         ["metric", "part", "target", Column("value", align="right", format=".6g")],

@@ -23,6 +23,7 @@ class Readings:
     _moments: Moments
     _scatter: bool
     _snapshot: Snapshot | None = None  # what metrics derived from these moments, see `Snapshot.of`
+    least: int = 1  # samples that a class needs to count
 
     def tensors(self) -> Moments:
         """Return the state itself, not a copy; `ClassMoments.state_dict` is for everyone else."""
@@ -225,6 +226,10 @@ class Readings:
             self._require_all("weighting 'class'")
         return of.shares(self.tensors(), weighting)
 
+    def describe_missing(self) -> str:
+        """Return in words which classes have no samples, or too few to count."""
+        return describe_missing(self.missing, self.least)
+
     # -- inside --------------------------------------------------------------------------------
 
     def _counts(self) -> Tensor:
@@ -254,9 +259,14 @@ class Readings:
         if self.missing:
             self._require_samples(what)
             raise ValueError(
-                f"{what}: {describe_classes(self.missing)} without samples; "
-                "every class needs one, or use present()"
+                f"{what}: {self.describe_missing()}; every class needs one, or use present()"
             )
+
+
+def describe_missing(classes: Sequence[int], least: int = 1) -> str:
+    """Return which classes are without samples, or have fewer than ``least``, in words."""
+    few = "without samples" if least == 1 else f"of fewer than {least} samples"
+    return f"{describe_classes(list(classes))} {few}"
 
 
 def describe_classes(classes: Sequence[int | str], limit: int = 10) -> str:

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from tightframe.checks import MAX_DENSE_CLASSES, choice, require_dense
+from tightframe.data.batches import as_tensor
 from tightframe.files import format_json, replacing
 from tightframe.geometry.blocks import Array
 from tightframe.geometry.dense import PARTS, Geometry, product_of
@@ -35,7 +36,7 @@ from tightframe.metrics.inputs import (
 )
 from tightframe.metrics.moments import WEIGHTINGS
 from tightframe.metrics.plain import plain_tensors
-from tightframe.metrics.readings import Readings, describe_classes
+from tightframe.metrics.readings import Readings, describe_missing
 from tightframe.metrics.registry import LEADING, VECTOR_PARTS, Descriptor, of_fan
 from tightframe.metrics.snapshot import Snapshot
 from tightframe.metrics.source import Source, Vectors
@@ -110,6 +111,10 @@ class CollapseReport:
     class_names : tuple of str or None
     remarks : tuple of str
         What must be known of the head that was measured: see `notes`.
+    min_count : int
+        Classes with fewer samples were left out.
+    measured_on : str
+        Which data, and when, in words; empty where nobody said.
     """
 
     num_samples: int
@@ -122,6 +127,8 @@ class CollapseReport:
     answers: Answers | None = field(default=None, repr=False)
     class_names: tuple[str, ...] | None = field(default=None, repr=False)
     remarks: tuple[str, ...] = field(default=(), repr=False)
+    min_count: int = 1
+    measured_on: str = ""
 
     if TYPE_CHECKING:
 
@@ -149,6 +156,7 @@ class CollapseReport:
         missing: str = "raise",
         class_names: Sequence[str] | None = None,
         center: str = "class",
+        min_count: int = 1,
     ) -> CollapseReport:
         """Measure everything that moments and a classifier determine.
 
@@ -190,6 +198,9 @@ class CollapseReport:
             The global mean that class means are less: the mean of the classes, or, as the code of
             Papyan et al. (2020) and Zhu et al. (2021) has it, of all samples. They agree on
             balanced data.
+        min_count : int
+            Leave out classes with fewer samples, see `ClassMoments.at_least`; their counts are 0
+            in the report.
 
         Returns
         -------
@@ -202,7 +213,7 @@ class CollapseReport:
             not finite.
         """
         _require_classes(moments, missing)
-        moments = Snapshot.of(moments)
+        moments = Snapshot.of(_frequent(moments, min_count))
         head = _head(moments, weight, bias, weights)
         decisions = None
         if features is not None:
@@ -264,8 +275,7 @@ class CollapseReport:
             Of the `ClassMoments`.
         **options
             ``weights``, ``targets``, ``problem``, ``lower_bound``, ``ood``, ``groups``,
-            ``missing``, ``class_names``,
-            ``center``: as for `measure`.
+            ``missing``, ``min_count``, ``class_names``, ``center``: as for `measure`.
 
         Returns
         -------
@@ -293,17 +303,19 @@ class CollapseReport:
         if not gathered.num_samples:
             raise ValueError("batches: got no samples")
         _require_classes(gathered, options.pop("missing", "raise"))
-        moments = Snapshot.of(gathered)
+        moments = Snapshot.of(_frequent(gathered, options.pop("min_count", 1)))
         head = _head(moments, weight, bias, options.get("weights"))
         decisions = None
         if nc4:
-            decisions = Decisions(moments, *head)
+            decisions, seen = Decisions(moments, *head), 0
             for x, y in _pairs(batches, features):
-                decisions.update(x, y)
-            if decisions.num_samples != moments.num_samples:
+                x, y = as_tensor("features", x), as_tensor("labels", y)
+                seen += len(y)
+                decisions.update(*counted(moments, x, y))
+            if seen != gathered.num_samples:
                 raise ValueError(
-                    f"batches: the second pass gave {decisions.num_samples} samples, the first "
-                    f"{moments.num_samples}; both must go through the same ones"
+                    f"batches: the second pass gave {seen} samples, the first "
+                    f"{gathered.num_samples}; both must go through the same ones"
                 )
         return _measure(cls, moments, head, bias is not None, decisions, **options)
 
@@ -435,7 +447,7 @@ class CollapseReport:
     def _required(self) -> tuple[Geometry, Tensor]:
         if self.missing:
             raise ValueError(
-                f"moments: {describe_classes(list(self.missing))} without samples; "
+                f"moments: {describe_missing(self.missing, self.min_count)}; "
                 "the geometry needs every class"
             )
         require_dense(len(self.counts), "moments")
@@ -478,9 +490,12 @@ class CollapseReport:
         """What must be known to read the numbers, in words.
 
         Of the head that was found in a network, where it is not simply ``W h + b`` of its
-        parameters; and which SELI geometry it is compared with and why, if with one at all.
+        parameters; which SELI geometry it is compared with and why, if with one at all; and which
+        data.
         """
-        return (*self.remarks, *filter(None, map(self.head.remark, self._later.targets)))
+        where = f"Measured on {self.measured_on}." if self.measured_on else None
+        frames = map(self.head.remark, self._later.targets)
+        return (*self.remarks, *filter(None, [*frames, where]))
 
     @property
     def layers(self) -> dict[str, list[LayerMetrics]]:
@@ -653,9 +668,9 @@ class _Later:
                 yield MetricRow(metric.key, _NO_PART, metric.target, value)
 
     def _groups(self) -> Iterator[MetricRow]:
+        if len(np.unique(self.groups)) > MAX_LISTED_GROUPS:
+            return
         for part, angles in self.group_angles.items():
-            if len(angles.groups) > MAX_LISTED_GROUPS:
-                continue
             for i, name in enumerate(angles.groups):
                 for metric in of_fan("groups"):
                     value = float(metric.measure(angles, i))
@@ -691,7 +706,10 @@ def _head(
         if weights is None:
             raise ValueError("weight: missing; give it, or the layers of a deep head as weights")
         weight = product_of(layer_list(moments, weights))
-    return classifier(moments, weight, bias)
+    given = as_tensor("weight", weight)
+    w, b = classifier(moments, given, bias)
+    # The report's own, which no training changes; K x D numbers are not copied twice.
+    return (w.clone() if w.data_ptr() == given.data_ptr() else w), b
 
 
 def _require_classes(moments: Readings, missing: str) -> None:
@@ -700,9 +718,26 @@ def _require_classes(moments: Readings, missing: str) -> None:
     require_moments(moments)
     if moments.num_classes > 1 and moments.missing and missing == "raise":
         raise ValueError(
-            f"moments: {describe_classes(moments.missing)} without samples; "
-            "missing='leave_out' measures the others"
+            f"moments: {moments.describe_missing()}; missing='leave_out' measures the others"
         )
+
+
+def _frequent(moments: Readings, min_count: int) -> Readings:
+    """Return the moments of classes with so many samples; the others have none."""
+    if min_count == 1:
+        return moments
+    if not isinstance(moments, ClassMoments):
+        raise ValueError(f"min_count: got {min_count} with {type(moments).__name__}")
+    return moments.at_least(min_count)
+
+
+def counted(moments: Readings, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rows of a batch whose classes count."""
+    if moments.least == 1:
+        return x, y
+    labels = y.reshape(-1).long()
+    kept = moments.counts.to(labels.device)[labels] > 0
+    return x[kept.to(x.device)], labels[kept]
 
 
 def _measure(
@@ -732,9 +767,7 @@ def _measure(
     goals = [as_target(target, k, "targets") for target in given]
     layers = None if weights is None else layer_list(moments, weights)
     if layers is not None and missing:
-        raise ValueError(
-            f"weights: {describe_classes(missing)} without samples; layers need every class"
-        )
+        raise ValueError(f"weights: {moments.describe_missing()}; layers need every class")
     values = moments.counts.cpu().numpy() if groups is None else np.asarray(groups)
     if groups is None and problem is not None and problem.num_classes == k:
         values = _group_names(problem)
@@ -748,7 +781,7 @@ def _measure(
     source = Source(
         moments,
         own,
-        w.clone(),
+        w,
         b,
         with_bias=with_bias,
         decisions=decisions,
@@ -780,6 +813,7 @@ def _measure(
         head=kind,
         answers=(decisions.answers or None) if decisions is not None else None,
         class_names=names,
+        min_count=moments.least,
     )
 
 

@@ -37,6 +37,7 @@ class Snapshot(Readings):
         if moments._snapshot is not None:
             return moments._snapshot
         out = cls(moments.tensors(), moments.scatter)
+        out.least = moments.least
         if moments.num_classes * (moments.dim or 0) <= BLOCK_ENTRIES:
             moments._snapshot = out
         return out

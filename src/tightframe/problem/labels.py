@@ -359,7 +359,17 @@ def _could_be_one_hot(labels: NDArray[Any]) -> bool:
     return labels.ndim == 2 and labels.shape[1] > 1 and _is_mask(labels)
 
 
+def require_unmasked(name: str, value: Any) -> None:
+    """Refuse a `numpy.ma` array with masked entries: as plain numbers they would count."""
+    if np.ma.isMaskedArray(value) and (hidden := int(np.ma.count_masked(value))):
+        raise ValueError(
+            f"{name}: {hidden} entries are masked, need plain numbers; leave masked samples out "
+            f"({name}[~mask]), or fill masked labels with an ignored one, as -100"
+        )
+
+
 def _read(labels: Any) -> NDArray[Any]:
+    require_unmasked("labels", labels)
     if callable(getattr(labels, "detach", None)):  # a tensor, with a gradient or on a device
         labels = labels.detach().cpu()
     try:

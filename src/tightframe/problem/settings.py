@@ -11,6 +11,7 @@ import math
 import numbers
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 
 from tightframe.checks import is_whole, shortened
 from tightframe.problem.config_files import read_config
+from tightframe.problem.optimizers import FLAGS, SHORT_FLAGS, decouples, names_of
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class TrainingSettings:
     ----------
     weight_decay : float or None
     batch_size : int or None
-        Samples of one optimiser step, on all devices that a Lightning trainer's part names.
+        Samples of one optimiser step: of all accumulated batches, on all devices of all nodes.
     decoupled : bool
         Whether the optimiser decouples its weight decay from the loss (AdamW): that is no penalty,
         so that ``weight_decay`` is not the UFM's.
@@ -49,13 +51,22 @@ def training_settings(source: Any) -> TrainingSettings:
         what Hugging Face's ``TrainingArguments.to_json_string()`` returns. Such a mapping, an
         object with ``to_dict`` (``TrainingArguments``), or a PyTorch optimiser. Files are read as
         YAML 1.2 and JSON define them, so that ``5e-4`` is a number and ``"5e-4"`` is text. Where no
-        optimiser is named, the decay is taken for a penalty, as that of SGD and Adam is.
+        optimiser is named, the decay is taken for a penalty, as that of SGD and Adam is. The
+        devices are those of a Lightning trainer's part (``devices``, ``num_nodes``), of
+        ``world_size`` or ``num_processes``, or of ``TrainingArguments`` itself, as it is in the
+        training process.
 
     Raises
     ------
     ValueError
         If the file is no such file, or a setting is given as something else, in two places with
         two values or only under a name that may mean it (``wd``). The message names the places.
+
+    Warns
+    -----
+    RuntimeWarning
+        If the batch is that of one device and the configuration does not say how many there were
+        (``devices: auto``): ``batch_size`` is then that of one.
 
     Examples
     --------
@@ -117,17 +128,26 @@ def _entries(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[_Entry]:
 
 #: Names that may mean a weight decay: of parameters, of a schedule, or in a script's own words.
 _MAY_DECAY = re.compile(r".*weightdecay.*|w(eight)?d(ecay)?|l2(reg|penalty|lambda|decay|coef).*|l2")
-_BATCH_SIZE = ("batchsize", "trainbatchsize", "perdevicetrainbatchsize")
+#: Of a device, of a device or of all, of all accumulated batches on all devices.
+_DEVICE_BATCH = (
+    "perdevicetrainbatchsize",
+    "pergputrainbatchsize",
+    "trainmicrobatchsizepergpu",
+    "samplespergpu",
+    "batchsizepergpu",
+    "batchsizeperdevice",
+    "microbatchsize",
+)
+_BATCH_SIZE = ("batchsize", "trainbatchsize", *_DEVICE_BATCH)
+_WHOLE_BATCH = ("globalbatchsize", "effectivebatchsize", "totalbatchsize")
+#: Processes, one a device; devices of a process.
+_PROCESSES = ("worldsize", "numprocesses")
+_OWN_DEVICES = ("ngpu", "numgpus", "ngpus")
 #: Parts of a configuration that are not about training.
 _NOT_TRAINING = re.compile(r"(val(?!ue)|eval|test|predict|infer).*")
 _OPTIMIZER = re.compile(r".*optim.*|opt|type|name|classpath|target|algorithm")
-#: Optimisers whose weight decay is no penalty of the loss, as parts of their names.
-_DECOUPLED = re.compile(
-    r"adam_?w|adamp|sgd_?w|sgdp|madgrad_?w|adafactor|adabelief|sophia|muon"
-    r"|(?<![a-z])(fused)?(lion|lamb|adan)(?![a-z])",
-    re.IGNORECASE,
-)
-_DECOUPLING = ("decoupledweightdecay", "weightdecouple", "adamwmode")
+#: Settings that only a configuration for DeepSpeed has.
+_DEEPSPEED = ("trainmicrobatchsizepergpu", "zerooptimization")
 
 
 class Configuration:
@@ -164,9 +184,16 @@ class Configuration:
                 {key: value for key, value in group.items() if key != "params"}
                 for group in source.param_groups
             ]
-            return cls(name, {"optimizer": name, "param_groups": groups})
+            names = names_of(source)
+            named = {"optimizer": names[0] if len(names) == 1 else names}
+            mode = getattr(source, "adam_w_mode", None)  # Apex and DeepSpeed have no group's flag
+            flag = {} if mode is None else {"adam_w_mode": bool(mode)}
+            return cls(name, named | flag | {"param_groups": groups})
         if callable(getattr(source, "to_dict", None)):
-            return cls(name, source.to_dict())
+            # What `TrainingArguments` know in the training process only.
+            here = {key: getattr(source, key, None) for key in ("world_size", "n_gpu")}
+            known = {key: value for key, value in here.items() if value is not None}
+            return cls(name, source.to_dict() | known)
         raise ValueError(f"config: got {name}, need a file, a mapping or an optimiser")
 
     def weight_decay(self) -> float | None:
@@ -197,25 +224,32 @@ class Configuration:
 
     def batch_size(self) -> int | None:
         """Return the samples of one optimiser step, None if no batch size is named."""
-        sizes = self._training(lambda name: name in _BATCH_SIZE)
+        whole = (*_WHOLE_BATCH, "trainbatchsize") if self._is_deepspeed() else _WHOLE_BATCH
+        total = [entry for entry in self._training(lambda name: name in whole) if entry.is_number]
+        if total:
+            return self._one_whole("batch sizes", total)
+        sizes = self._training(lambda name: name in _BATCH_SIZE and name not in whole)
         if not sizes:
             return None
         size = self._one_whole("batch sizes", sizes)
         steps = self._training(lambda name: "accum" in name and not name.startswith("eval"))
         steps = [entry for entry in steps if entry.is_number and entry.value != 0]
         size *= self._one_whole("numbers of accumulated batches", steps) if steps else 1
-        for part in ("devices", "numnodes"):
-            size *= self._lightning(part)
-        return size
+        return size * self._devices(sizes[0], size)
 
     def decoupled_by(self) -> str | None:
         """Return what says that weight decay is no penalty of the loss, None if nothing does."""
+        flags = [entry for entry in self._found if _is_flag(entry)]
+        chosen = [entry for entry in flags if entry.value]
+        if chosen:
+            return str(chosen[0])
+        flag, deepspeed = False if flags else None, self._is_deepspeed()
         for entry in self._found:
-            named = entry.names and _OPTIMIZER.fullmatch(entry.names[-1])
-            if named and isinstance(entry.value, str) and _DECOUPLED.search(entry.value):
-                return str(entry)
-            if entry.value is True and entry.names and entry.names[-1] in _DECOUPLING:
-                return str(entry)
+            named = entry.names and _OPTIMIZER.fullmatch(_own_name(entry))
+            if named and isinstance(entry.value, str):
+                read = deepspeed and entry.names[-2:] == ["optimizer", "type"]
+                if decouples(entry.value, flag, deepspeed=read):
+                    return str(entry)
         return None
 
     def _training(self, wanted: Callable[[str], bool]) -> list[_Entry]:
@@ -240,17 +274,56 @@ class Configuration:
             raise self._error(f"has several {what}, {_listed(entries)}; give batch_size")
         return int(entries[0].value)
 
-    def _lightning(self, part: str) -> int:
-        """Return how many devices or nodes a Lightning trainer's part names, 1 if none."""
-        entries = [entry for entry in self._found if entry.names[-2:] == ["trainer", part]]
+    def _devices(self, batch: _Entry, size: int) -> int:
+        """Return on how many devices the batch is, 1 with a warning where that is not said."""
+        known: list[int | None] = [self._lightning(part) for part in ("devices", "numnodes")]
+        trained = any("trainer" in entry.names for entry in self._found)
+        of_one = _own_name(batch) in _DEVICE_BATCH
+        processes = self._told(_PROCESSES)
+        for entry in (*processes, *self._told(_OWN_DEVICES)):
+            if entry.value > 1 and not of_one:
+                raise self._error(
+                    f"has {batch} and {entry}: is the batch that of one device or of all? give "
+                    "batch_size"
+                )
+        if of_one:
+            for told in (processes, self._told(_OWN_DEVICES)):
+                known.append(self._one_whole("numbers of devices", told) if told else 1)
+        unsaid = None in known if trained else of_one and not processes
+        if unsaid:
+            warnings.warn(
+                f"config: {shortened(self._name, 200)} does not say on how many devices it was "
+                f"trained; the batch size, {size}, is that of one: give batch_size if there were "
+                "more",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        return math.prod(count or 1 for count in known)
+
+    def _told(self, names: tuple[str, ...]) -> list[_Entry]:
+        """Return numbers of devices that are there under a name, but for the CPU's 0."""
+        return [
+            entry
+            for entry in self._training(lambda name: name in names)
+            if _stands_as(entry, names) and is_whole(entry.value) and entry.value > 0
+        ]
+
+    def _lightning(self, part: str) -> int | None:
+        """Return how many devices or nodes a Lightning trainer's part names, None for "auto"."""
+        entries = [entry for entry in self._found if _of_trainer(entry, part)]
         if len(entries) == 1 and isinstance(entries[0].path[-1], str):
             value = entries[0].value
             if is_whole(value):
-                return max(int(value), 1)  # -1: all that are there, which are not named
-            if isinstance(value, str) and value != "auto":
+                return int(value) if value > 0 else None  # -1: all that are there
+            if isinstance(value, str) and value not in ("auto", "-1"):
                 raise self._error(f"has {entries[0]}, need a whole number; give batch_size")
-            return 1
+            return None
+        if not entries and part == "devices":
+            return None
         return max(len(entries), 1)  # a list of devices
+
+    def _is_deepspeed(self) -> bool:
+        return any(name in _DEEPSPEED for entry in self._found for name in entry.names)
 
     def _error(self, message: str) -> ValueError:
         return ValueError(f"config: {shortened(self._name, 200)} {message}")
@@ -259,6 +332,20 @@ class Configuration:
 def _stands_as(entry: _Entry, names: tuple[str, ...]) -> bool:
     """Tell whether an entry is what its name has, not part of what stands under it."""
     return bool(entry.names) and _own_name(entry) in names
+
+
+def _is_flag(entry: _Entry) -> bool:
+    """Tell whether an entry says whether an optimiser decouples its decay."""
+    if not entry.names or entry.value not in (True, False):  # 0 and 1, too
+        return False
+    short = _own_name(entry) in SHORT_FLAGS and any("opt" in name for name in entry.names)
+    return short or _own_name(entry) in FLAGS
+
+
+def _of_trainer(entry: _Entry, part: str) -> bool:
+    """Tell whether an entry is an argument of a Lightning trainer, as its commands write them."""
+    names = [name for name in entry.names if name != "initargs"]
+    return names[-2:] == ["trainer", part] or names[-3:] == ["trainer", part, "value"]
 
 
 def _own_name(entry: _Entry) -> str:

@@ -1,0 +1,89 @@
+"""Which data are measured: what they are called, and whether they are the same when read again."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+#: What reports and logs call the data.
+SPLIT_NAMES = {
+    "train": "the training set",
+    "validation": "the validation set",
+    "evaluation": "the evaluation set",
+    "loader": "the loader that was given",
+}
+
+#: Logged, 1 or 0, under every prefix: whether the numbers are those of the training set.
+ON_TRAINING_SET = "on_training_set"
+
+#: Samples that are read twice.
+_SAMPLES = 4
+
+_LOG = logging.getLogger("tightframe")
+
+
+def announce(split: str, how_else: str) -> None:
+    """Log which data are measured, and how to measure others."""
+    _LOG.info("collapse is measured on %s; %s", SPLIT_NAMES[split], how_else)
+
+
+def split_scalars(split: str) -> dict[str, float]:
+    """Return what a logger, which takes numbers only, is told of the data."""
+    return {} if split == "loader" else {ON_TRAINING_SET: float(split == "train")}
+
+
+def warn_of_augmentation(loader: Any) -> None:
+    """Warn if a loader's data set gives other inputs for the same index on a second read.
+
+    A few samples are read twice, through the loader's ``collate_fn``, which may mask or mix them.
+    What is no map-style data set, or fails, is left alone: the loop itself will say so.
+    """
+    dataset, collate = getattr(loader, "dataset", None), getattr(loader, "collate_fn", None)
+    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+        return
+    try:
+        count = len(dataset)
+        places = [i * count // _SAMPLES for i in range(_SAMPLES)] if count >= _SAMPLES else [0]
+        reads = []
+        for _ in range(2):
+            samples = [dataset[i] for i in places]
+            batched = callable(collate) and getattr(loader, "batch_size", None) is not None
+            reads.append(collate(samples) if batched else samples)
+    except Exception:  # a data set of anybody's may refuse to be read so
+        return
+    if not _equal(*reads):
+        warnings.warn(
+            "loader: its samples are others when they are read again, so augmentation (or a "
+            "collator's masking) is in the features and NC1 counts it; give a loader of the "
+            "training set without it",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
+# -- inside --------------------------------------------------------------------------------------
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Tell whether two samples or batches are the same; what cannot be compared is."""
+    if isinstance(one, Tensor):
+        if not isinstance(other, Tensor) or one.shape != other.shape:
+            return False
+        return bool(torch.equal(one.nan_to_num(), other.nan_to_num()))
+    if isinstance(one, Mapping):
+        return isinstance(other, Mapping) and all(
+            name in other and _equal(value, other[name]) for name, value in one.items()
+        )
+    if isinstance(one, Sequence) and not isinstance(one, str | bytes):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    if isinstance(one, np.ndarray) or hasattr(one, "__array_interface__"):  # images, too
+        return np.array_equal(np.asarray(one), np.asarray(other))
+    if isinstance(one, int | float | str | bytes):
+        return one == other or one != one
+    return True

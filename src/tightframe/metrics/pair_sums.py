@@ -1,0 +1,211 @@
+"""CDNV of tens of thousands of classes, to a certified accuracy and without all pairs.
+
+``sum over i != j of v_i / d_ij^2`` with ``d^2 = s - 2 g``, ``s = |x_i|^2 + |x_j|^2``, g the inner
+product, is the sum of three parts. Pairs that lie close, which no sample may miss, are found by a
+projection to a few dimensions, which shortens distances: they are computed one by one. Of the
+others ``1/d^2 = (1 + q + q^2 + ...) / s`` with ``q = 2 g / s``, whose first terms, up to small
+changes, are sums of products of a term in i and one in j: their sum over all pairs is exact and
+cheap. What remains is of the size of q^3, about D^-1.5, and its mean is taken over sampled blocks
+of pairs, whose spread gives the standard error.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tightframe.metrics.moments import EPS
+from tightframe.metrics.panels import add_products, mirror
+from tightframe.metrics.rows import Rows
+from tightframe.metrics.tiles import row_blocks
+
+#: With fewer classes all pairs take a second or two.
+FEW_CLASSES = 8192
+
+#: Six standard errors may be that share of the sum.
+ACCURACY = 1e-6
+
+#: Pairs whose squared distance is a smaller share of s are close.
+_CLOSE = 0.01
+
+#: Dimensions of the projection, and most pairs that may seem close there.
+_SKETCH, _MOST_CLOSE = 32, 2**20
+
+#: Rows and columns of a block of projected pairs: 2 MiB.
+_TILE = (256, 2048)
+
+#: Nodes of the polynomials in the squared lengths.
+_NODES = 6
+
+#: Sampled blocks, and their rows and columns.
+_BLOCKS, _ROWS, _COLUMNS = 16, 512, 2048
+
+
+class PairSum(NamedTuple):
+    """The sum over ordered pairs; or the first pair whose distance is rounding.
+
+    Attributes
+    ----------
+    total : float
+    equal : tuple of int or None
+    """
+
+    total: float
+    equal: tuple[int, int] | None
+
+
+def inverse_distance_sum(rows: Rows, values: Tensor, errors: Tensor) -> PairSum | None:
+    """Return ``sum over i != j of v_i / ||x_i - x_j||^2`` of the scaled rows, see above.
+
+    Parameters
+    ----------
+    rows : Rows
+        Centred, at least some thousand.
+    values : Tensor, shape (K,), float64
+        v, not negative.
+    errors : Tensor, shape (K,)
+        Rounding errors of the rows, as lengths.
+
+    Returns
+    -------
+    PairSum or None
+        None where the sampled part is not known to `ACCURACY`: then all pairs have to be summed.
+    """
+    x, squares = rows.scaled, rows.lengths.square()
+    k, widest = len(x), float(squares.max())
+    if not float(squares.min()) > 1e-4 * widest or not float(values.sum()) > 0:
+        return None
+    generator = torch.Generator().manual_seed(0)
+    smooth = _Smooth(x, squares, values)
+    means = _sampled_means(smooth, x, squares, values, generator)
+    pairs = k * (k - 1)
+    total = smooth.total() + pairs * float(means.mean())
+    error = pairs * float(means.std()) / math.sqrt(len(means))
+    if not 6 * error <= ACCURACY * total:
+        return None
+    close = _close_pairs(x, squares, generator)
+    if close is None:
+        return None
+    i, j = close
+    distances = (x[i] - x[j]).square().sum(dim=1)
+    equal = torch.nonzero(distances <= (errors[i] + errors[j]).square())
+    if len(equal):
+        return PairSum(math.inf, (int(i[equal[0]]), int(j[equal[0]])))
+    kept = distances <= _CLOSE * (squares[i] + squares[j])
+    near = float(((values[i] + values[j]) / distances)[kept].sum())
+    return PairSum(total + near, None)
+
+
+# -- inside --------------------------------------------------------------------------------------
+
+
+def _close_pairs(
+    x: Tensor, squares: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor] | None:
+    """Return the pairs i < j that may be close, among them all that are; None if too many seem so.
+
+    An orthogonal projection makes no distance longer.
+    """
+    d = x.shape[1]
+    width = min(_SKETCH, d)
+    basis = torch.linalg.qr(torch.randn(d, width, generator=generator, dtype=x.dtype))[0]
+    y = x @ basis.to(x)
+    # |y_i - y_j|^2 - CLOSE s as one product; float32 rounds by less than what is added to CLOSE.
+    slack = y.square().sum(dim=1) - (_CLOSE + 1e-5) * squares
+    ones = torch.ones_like(slack)
+    left = torch.cat([-2 * y, ones[:, None], slack[:, None]], dim=1).float()
+    right = torch.cat([y, slack[:, None], ones[:, None]], dim=1).float()
+    found: list[Tensor] = []
+    for i in range(0, len(x), _TILE[0]):
+        for j in range(i, len(x), _TILE[1]):
+            seeming = left[i : i + _TILE[0]] @ right[j : j + _TILE[1]].T
+            if i == j:  # what follows begins with the block's own square
+                seeming += torch.full_like(seeming, math.inf).tril_()
+            if not float(seeming.min()) > 0:
+                places = torch.nonzero(seeming <= 0)
+                found.append(places + places.new_tensor([i, j]))
+        if sum(map(len, found)) > _MOST_CLOSE:
+            return None
+    pairs = torch.cat(found) if found else torch.empty(0, 2, dtype=torch.int64, device=x.device)
+    return pairs[:, 0], pairs[:, 1]
+
+
+class _Smooth:
+    """Sums of products that are near ``v_i (1 + q + q^2) / s``, of all pairs and of blocks.
+
+    1/s and 1/s^2 are polynomials in both squared lengths; in the square term s is twice the product
+    of the lengths, which it is but for the square of their difference.
+    """
+
+    def __init__(self, x: Tensor, squares: Tensor, values: Tensor) -> None:
+        low, high = float(squares.min()), float(squares.max()) * (1 + 1e-9)
+        places = torch.arange(_NODES, dtype=x.dtype, device=x.device)
+        angles = torch.pi * (places + 0.5) / _NODES
+        nodes = (low + high) / 2 + (high - low) / 2 * torch.cos(angles)
+        self._x, self._squares, self._values = x, squares, values
+        self._basis = _lagrange(squares, nodes, angles)
+        sums = nodes[:, None] + nodes
+        self._first, self._second = sums.reciprocal(), 2 * sums.square().reciprocal()
+        self._lengths = squares.sqrt()
+
+    def block(self, i: Tensor, j: Tensor, products: Tensor) -> Tensor:
+        """Return the terms of rows i and columns j, given their inner products."""
+        basis, lengths = self._basis, self._lengths
+        terms = basis[i] @ self._first @ basis[j].T
+        terms += products * (basis[i] @ self._second @ basis[j].T)
+        cosines = products / lengths[i, None] / lengths[j]
+        terms += cosines.square_() / (2 * lengths[i, None]) / lengths[j]
+        return terms * self._values[i, None]
+
+    def total(self) -> float:
+        """Return their sum over all i != j."""
+        x, basis, lengths, values = self._x, self._basis, self._lengths, self._values
+        weighted = values[:, None] * basis
+        total = weighted.sum(dim=0) @ self._first @ basis.sum(dim=0)
+        total += (self._second * ((weighted.T @ x) @ (basis.T @ x).T)).sum()
+        grams = []
+        for weights in (values / (2 * lengths), lengths.reciprocal()):
+            gram = x.new_zeros(x.shape[1], x.shape[1])
+            for block in row_blocks(len(x), x.shape[1]):
+                scales = weights[block].sqrt() / lengths[block]
+                add_products(gram, x[block] * scales[:, None], torch.float32)
+            grams.append(mirror(gram))
+        total += (grams[0] * grams[1]).sum()
+        own = (basis @ self._first * basis).sum(dim=1)
+        own += self._squares * (basis @ self._second * basis).sum(dim=1)
+        own += 1 / (2 * self._squares)
+        return float(total - values @ own)
+
+
+def _lagrange(at: Tensor, nodes: Tensor, angles: Tensor) -> Tensor:
+    """Return the Lagrange polynomials of Chebyshev nodes, (K, n), by the barycentric formula."""
+    signs = torch.where(torch.arange(len(nodes), device=at.device) % 2 == 0, 1.0, -1.0)
+    gaps = at[:, None] - nodes
+    tiny = EPS * nodes.abs().max()
+    gaps = torch.where(gaps.abs() < tiny, tiny, gaps)
+    shares = signs * torch.sin(angles) / gaps
+    return shares / shares.sum(dim=1, keepdim=True)
+
+
+def _sampled_means(
+    smooth: _Smooth, x: Tensor, squares: Tensor, values: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Return the mean of what is not smooth, and of no close pair, over blocks of pairs."""
+    k = len(x)
+    order = torch.randperm(k, generator=generator).to(x.device)
+    rows, columns = min(_ROWS, k // (2 * _BLOCKS)), min(_COLUMNS, k // (2 * _BLOCKS))
+    means = []
+    for b in range(_BLOCKS):
+        i = order[b * rows : (b + 1) * rows]
+        j = order[k - (b + 1) * columns : k - b * columns]
+        products = x[i] @ x[j].T
+        sizes = squares[i, None] + squares[j]
+        distances = sizes - 2 * products
+        inverse = torch.where(distances <= _CLOSE * sizes, 0.0, 1 / distances)
+        inverse *= values[i, None]
+        inverse -= smooth.block(i, j, products)
+        means.append(inverse.mean())
+    return torch.stack(means)
