@@ -29,7 +29,14 @@ from tightframe.problem.problem import Problem
 from tightframe.solve import NotConvergedWarning, solve, uses_solver
 from tightframe.solvers.continuation import turned
 from tightframe.solvers.interpolation import lagrange
-from tightframe.solvers.newton import FactoredProblem, minimise, minimise_from, settle, slope
+from tightframe.solvers.newton import (
+    FactoredProblem,
+    minimise,
+    minimise_from,
+    remaining,
+    settle,
+    slope,
+)
 from tightframe.solvers.starts import Factors
 from tightframe.solvers.unranked import unranked
 from tightframe.theory import thresholds as closed
@@ -69,6 +76,9 @@ NEAR = 0.2
 #: A relative gap above this at any decay is warned of.
 POOR_GAP = 1e-9
 
+#: A relative error of a decay above this is warned of.
+POOR_PLACE = 1e-8
+
 #: Margins of logits that are known to `ROUGH` have their sign for sure above this.
 CLEAR = 1e-3
 
@@ -76,7 +86,8 @@ CLEAR = 1e-3
 NODES = 5
 AROUND = 12
 
-#: A root between two points so near is where the tangent says that is no longer than the latter.
+#: A root between two points so near is where the tangent says that is no longer than the latter;
+#: or anywhere between, if rounding hides on which side of it they are.
 CLOSE = 1e-2
 SURE = 2e-7
 
@@ -238,7 +249,8 @@ def state_changes(problem: Problem, *, takers: bool = True) -> StateChanges:
     root of the decision margin, and where all logits between groups vanish, of the gradient's
     excess over the decay: both are found between neighbouring points of a scan, to 1e-9 relative
     (checked with gradients in extended precision, up to CIFAR-100-LT's 85 groups). Where rounding
-    hides the logits' differences fewer digits hold: 1e-3 is seen at 1e-16, counts of 4e11 and 258.
+    hides the logits' differences fewer digits hold, and a warning says how many: one or two at decays of
+    1e-16, counts of 4e11 and 258.
     States may change back; wherever they differ between neighbouring points of the scan
     (`POINTS_A_DECADE`, and every known threshold), all that is between is found. Missed are changes
     that undo each other between two neighbouring points, and what lies below ``lowest``.
@@ -259,6 +271,13 @@ def state_changes(problem: Problem, *, takers: bool = True) -> StateChanges:
     ------
     ValueError
         As `thresholds`, or if ``dim`` is too narrow for the minimiser without it.
+
+    Warns
+    -----
+    RuntimeWarning
+        If rounding hides where classes are lost or taken for others, with the accuracy reached.
+    NotConvergedWarning
+        If a solve on the way stopped at a gap above 1e-9.
 
     Examples
     --------
@@ -284,6 +303,14 @@ def state_changes(problem: Problem, *, takers: bool = True) -> StateChanges:
         warnings.warn(
             f"state_changes: a solve stopped at a relative gap of {line.worst_gap:.1e}",
             NotConvergedWarning,
+            stacklevel=2,
+        )
+    error = max((line.error(below, above) for _, below, above in found), default=0.0)
+    if error > POOR_PLACE:
+        warnings.warn(
+            f"state_changes: rounding hides the logits' differences; decays at which classes are "
+            f"lost or taken for others are good to {error:.0e} only",
+            RuntimeWarning,
             stacklevel=2,
         )
     first = line.at(grid[0])
@@ -413,6 +440,7 @@ class _Line:
         self.points: dict[float, _Point] = {}
         self.known: list[float] = []  # their decays, sorted
         self.slopes: dict[float, tuple[Factors, Array]] = {}
+        self.unsettled: dict[float, float] = {}  # by decay, what the gradient did not fall below
         self.worst_gap = 0.0
 
     def at(self, decay: float) -> _Point:
@@ -466,10 +494,12 @@ class _Line:
             near = result.factors
             last = minimise(problem, self.partition, tol=gap, max_iterations=LAST_STEPS, start=near)
             found = last.factors
+            self.unsettled[problem.logit_decay] = remaining(found, problem, self.partition)
         return found
 
     def _exactly(self, problem: Problem, factors: Factors) -> Factors:
         """Go on to what a gap of `GAP` needs."""
+        self.unsettled.pop(problem.logit_decay, None)
         found = settle(factors, problem, self.partition, GAP, STEPS)
         return found or self._certified(problem, factors, GAP)
 
@@ -525,7 +555,8 @@ class _Line:
         if np.array_equal(below.code, above.code):
             return []
         middle = math.sqrt(low * high)
-        if high <= low * (1 + 3 * ACCURACY):
+        near = high <= low * (1 + 3 * ACCURACY)
+        if near or (high <= low * (1 + CLOSE) and self._hidden(below, above)):
             return [(middle, below, above)]
         root, cut = self._root(low, high) if cuts % HALVED else (None, None)
         if root is not None:
@@ -616,6 +647,41 @@ class _Line:
         if not excess(start) * excess(end) < 0:
             return None
         return math.exp(toms748(excess, start, end, xtol=ACCURACY / 4, rtol=1e-15))
+
+    def error(self, below: _Point, above: _Point) -> float:
+        """Return how far, relatively, rounding may have put a change that lies between two points.
+
+        That is what the margin's error is worth in decays, at the end where it is less.
+        """
+        worst = 0.0
+        groups = np.flatnonzero(below.code != above.code).tolist() if self.unsettled else []
+        for group in groups:
+            if margin := self._margin(group, below.states, above.states):
+                errors = []
+                for point in (below, above):
+                    if off := self._off(point, group):
+                        rise = abs(margin.at(point, self._slope(point.problem.logit_decay)))
+                        errors.append(off / rise if rise > off else 1.0)
+                worst = max(worst, min(errors, default=0.0))
+        return worst
+
+    def _hidden(self, below: _Point, above: _Point) -> bool:
+        """Tell whether rounding hides at both points which state is which: nothing is between."""
+        if not self.unsettled:
+            return False
+        for group in np.flatnonzero(below.code != above.code).tolist():
+            margin = self._margin(group, below.states, above.states)
+            if margin is None or any(
+                abs(margin.at(point)) >= self._off(point, group) for point in (below, above)
+            ):
+                return False
+        return True
+
+    def _off(self, point: _Point, group: int) -> float:
+        """Return a margin's error: what is left of the gradient, over the class's share's root."""
+        p = self.partition
+        share = p.weights[group] * p.counts[group] / self.problem.num_samples
+        return self.unsettled.get(point.problem.logit_decay, 0.0) / math.sqrt(share)
 
     def _margin(self, group: int, below: States, above: States) -> _Margin | None:
         """Return the margin whose sign tells the two states of a group apart."""
