@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 
 from tightframe.checks import plain_number, shortened, whole_number
 from tightframe.data.dataset import Dataset, pick, require_dataset
-from tightframe.problem.counts import CountsLike, counts_array, num_classes, parse_counts
+from tightframe.problem.counts import (
+    MAX_SAMPLES,
+    CountsLike,
+    counts_array,
+    num_classes,
+    parse_counts,
+)
 
 
 def step_counts(
@@ -230,7 +236,9 @@ def _take(dataset: Dataset, chosen: NDArray[np.intp]) -> Dataset:
 def _sizes(num_classes: int, majority: int) -> tuple[int, int]:
     sizes = whole_number("num_classes", num_classes, 2), whole_number("majority", majority, 1)
     # A count a class is written out, and counts are exact as floats.
-    for name, size, most in zip(("num_classes", "majority"), sizes, (10**7, 2**53), strict=True):
+    for name, size, most in zip(
+        ("num_classes", "majority"), sizes, (10**7, MAX_SAMPLES), strict=True
+    ):
         if size > most:
             raise ValueError(f"{name}: got {shortened(str(size))}, need at most {most}")
     return sizes
