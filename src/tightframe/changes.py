@@ -250,9 +250,10 @@ def state_changes(problem: Problem, *, takers: bool = True) -> StateChanges:
     excess over the decay: both are found between neighbouring points of a scan, to 1e-9 relative
     (checked with gradients in extended precision, up to CIFAR-100-LT's 85 groups). Where rounding
     hides the logits' differences fewer digits hold, and a warning says how many: one or two at
-    1e-16, counts of 4e11 and 258. States may change back; wherever they differ between neighbouring points of the scan
-    (`POINTS_A_DECADE`, and every known threshold), all that is between is found. Missed are changes
-    that undo each other between two neighbouring points, and what lies below ``lowest``.
+    1e-16, counts of 4e11 and 258. States may change back; wherever they differ between neighbouring
+    points of the scan (`POINTS_A_DECADE`, and every known threshold), all that is between is found.
+    Missed are changes that undo each other between two neighbouring points, and what lies below
+    ``lowest``.
 
     Parameters
     ----------
