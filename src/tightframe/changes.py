@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.geometry.blocks import Array, BlockMatrix, Partition
+from tightframe.geometry.blocks import RANK_TOLERANCE, Array, BlockMatrix, Partition
 from tightframe.geometry.states import (
     DISTINCT,
     LOST,
@@ -41,6 +41,7 @@ from tightframe.solvers.starts import Factors
 from tightframe.solvers.unranked import unranked
 from tightframe.theory import thresholds as closed
 from tightframe.theory.closed_form import deep_linear
+from tightframe.theory.coverage import coverage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +49,9 @@ if TYPE_CHECKING:
 #: Relative accuracy of a decay at which a state changes; states are told apart this far below and
 #: above it.
 ACCURACY = 2e-10
+
+#: The same where every point is a descent in the orthant.
+ORTHANT_ACCURACY = 1e-6
 
 #: Of so many groups all changes are found in a few seconds.
 FEW_GROUPS = 30
@@ -258,7 +262,9 @@ def state_changes(problem: Problem, *, takers: bool = True) -> StateChanges:
     Parameters
     ----------
     problem : Problem
-        As for `thresholds`. Only the product of its decays is swept: their ratio changes nothing.
+        As for `thresholds`. Non-negative features with a bias or a logit adjustment are followed
+        from solve to solve, of up to 100 classes, to 1e-6. Only the product of its decays is
+        swept: their ratio changes nothing.
     takers : bool
         Whether a lost class whose taker changes counts as changing. There are about as many such
         changes as pairs of lost groups; without them a hundred groups take about a minute.
@@ -277,7 +283,7 @@ def state_changes(problem: Problem, *, takers: bool = True) -> StateChanges:
     RuntimeWarning
         If rounding hides where classes are lost or taken for others, with the accuracy reached.
     NotConvergedWarning
-        If a solve on the way stopped at a gap above 1e-9.
+        If a solve on the way stopped at a gap above 1e-9, or found what nothing certifies.
 
     Examples
     --------
@@ -286,7 +292,7 @@ def state_changes(problem: Problem, *, takers: bool = True) -> StateChanges:
     [(5, 0.00575, 'distinct', 'merged'), (5, 0.00903, 'merged', 'vanished'), \
 (5, 0.01818, 'distinct', 'vanished')]
     """
-    limits = closed.thresholds(problem)
+    limits = closed.ends(problem)
     line = _Line(problem.replace(dim=None), takers)
     known = _known_decays(line, limits)
     top = max(known)
@@ -294,7 +300,7 @@ def state_changes(problem: Problem, *, takers: bool = True) -> StateChanges:
     while not (line.at(lowest).states.state == DISTINCT).all() and lowest > LEAST * min(known):
         lowest /= 4
     points = 2 + round(POINTS_A_DECADE * math.log10(top / lowest))
-    edges = [decay * (1 + side * ACCURACY) for decay in known for side in (-1, 1)]
+    edges = [decay * (1 + side * line.accuracy) for decay in known for side in (-1, 1)]
     grid = sorted({*np.geomspace(lowest, top, points)[:-1].tolist(), *edges})
     found: list[tuple[float, _Point, _Point]] = []
     for low, high in itertools.pairwise(grid):
@@ -302,6 +308,13 @@ def state_changes(problem: Problem, *, takers: bool = True) -> StateChanges:
     if line.worst_gap > POOR_GAP:
         warnings.warn(
             f"state_changes: a solve stopped at a relative gap of {line.worst_gap:.1e}",
+            NotConvergedWarning,
+            stacklevel=2,
+        )
+    if line.unproven < math.inf:
+        warnings.warn(
+            f"state_changes: from a decay of {line.unproven:.3g} on some points are the best of a "
+            "search, which nothing certifies",
             NotConvergedWarning,
             stacklevel=2,
         )
@@ -341,9 +354,10 @@ def thresholds(problem: Problem | None = None, **rest: Any) -> closed.Thresholds
     (docs/theory.md section 6; Hong & Ling 2023); another class may take them all the same. Class
     weights multiply ``sqrt(n_i)``; a logit adjustment changes nothing of that. Non-negative
     features with cross-entropy: a class vanishes iff ``sqrt(n_i (K-1)/K)/N <= lambda`` (Dang et al.
-    2024), class weights as before. MSE with M layers, no or free bias: iff
-    ``c_M n_i^{M/(M+1)} / N <= mu``, ``c_M = ((M-1)/M)^{(M-1)/(M+1)} / M`` (Dang et al. 2023); for
-    M > 1 the singular value jumps there.
+    2024), class weights as before; with a bias or a logit adjustment only total collapse has a
+    closed form. MSE with M layers, no or free bias: iff ``c_M n_i^{M/(M+1)} / N <= mu``,
+    ``c_M = ((M-1)/M)^{(M-1)/(M+1)} / M`` (Dang et al. 2023); for M > 1 the singular value jumps
+    there.
 
     With one layer no threshold depends on the ratio of the decays, so that none need be given.
     Features are taken as wide enough: a ``dim`` below the rank drops further directions (`solve`
@@ -361,7 +375,7 @@ def thresholds(problem: Problem | None = None, **rest: Any) -> closed.Thresholds
     ------
     ValueError
         If the problem is cross-entropy, or has a decayed bias, with more than one linear layer, or
-        has non-negative features with a bias; or an argument is out of range.
+        has non-negative features of too many classes with a bias; or an argument is out of range.
 
     Examples
     --------
@@ -378,7 +392,7 @@ def thresholds(problem: Problem | None = None, **rest: Any) -> closed.Thresholds
         problem = Problem(**({"weight_decay": 1.0, "feature_decay": 1.0} | given))
     elif rest:
         raise ValueError(f"{next(iter(rest))}: given with a problem, which has it already")
-    limits = closed.thresholds(problem)
+    limits = closed.ends(problem)
     changes = state_changes(problem, takers=False)
     groups = []
     for i, group in enumerate(limits.groups):
@@ -437,11 +451,13 @@ class _Line:
         self.problem, self.takers = problem, takers
         self.partition = Partition.coarsest(problem)
         self.numeric = uses_solver(problem)
+        searched = not coverage(problem).is_certified
+        self.accuracy = ORTHANT_ACCURACY if searched else ACCURACY
         self.points: dict[float, _Point] = {}
         self.known: list[float] = []  # their decays, sorted
         self.slopes: dict[float, tuple[Factors, Array]] = {}
         self.unsettled: dict[float, float] = {}  # by decay, what the gradient did not fall below
-        self.worst_gap = 0.0
+        self.worst_gap, self.unproven = 0.0, math.inf
 
     def at(self, decay: float) -> _Point:
         """Return the minimiser at one decay."""
@@ -468,7 +484,9 @@ class _Line:
     ) -> tuple[BlockMatrix, Array, Factors | None]:
         if not self.numeric:
             solution = solve(problem)
-            return solution.blocks, solution.group_bias, None
+            if solution.gap is None:
+                self.unproven = min(self.unproven, decay)
+            return self._as_zero(solution.blocks), solution.group_bias, None
         start = self._start(decay)
         if start is None or start.left.shape[1] <= 1:
             factors, excess = self._unranked(problem, start)
@@ -483,6 +501,14 @@ class _Line:
             f = FactoredProblem(problem, self.partition)
             factors = f.proximal_step(f.enter(factors), f.step_size)
         return _blocks(self.partition, factors), factors.bias, factors
+
+    def _as_zero(self, blocks: BlockMatrix) -> BlockMatrix:
+        """Return logits whose columns that a search left near zero are zero."""
+        if self.accuracy == ACCURACY:
+            return blocks
+        norms = blocks.column_norms
+        shown = norms > RANK_TOLERANCE * norms.max()
+        return BlockMatrix(self.partition, blocks.within * shown, blocks.mean * shown)
 
     def _certified(self, problem: Problem, start: Factors | None, gap: float) -> Factors:
         """Return a certified minimiser, settled to what a gap needs where that can be."""
@@ -555,7 +581,7 @@ class _Line:
         if np.array_equal(below.code, above.code):
             return []
         middle = math.sqrt(low * high)
-        near = high <= low * (1 + 3 * ACCURACY)
+        near = high <= low * (1 + 3 * self.accuracy)
         if near or (high <= low * (1 + CLOSE) and self._hidden(below, above)):
             return [(middle, below, above)]
         root, cut = self._root(low, high) if cuts % HALVED else (None, None)
