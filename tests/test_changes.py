@@ -315,3 +315,22 @@ def test_an_interior_point_solver_agrees_on_the_states(counts, kwargs):
                     assert taker == asked.class_groups[rival]
         looked += 1
     assert looked >= 2
+
+
+def test_rounding_is_told_where_it_hides_the_place_of_a_change():
+    """The last layer of fifty million classes: margins of 1e-6, losses known to 1e-16."""
+    weight = 0.002440031166687077
+    hidden = problem("371881134311x46,258x2,1x50308524", class_weights=f"{weight}x50308572")
+    with pytest.warns(RuntimeWarning, match=r"rounding hides .* good to [0-9.]+e-0\d only"):
+        changes = tf.state_changes(hidden, takers=False)
+    # What is known exactly is not touched by it.
+    merges = {change.logit_decay for change in changes if change.after == "merged"}
+    limits = np.sqrt([258, 1]) * weight / hidden.num_samples
+    for limit in limits:
+        assert any(place == pytest.approx(limit, rel=1e-9) for place in merges)
+
+
+def test_no_warning_where_nothing_is_hidden():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tf.state_changes(problem("500,300,200,100,50,20,10"))

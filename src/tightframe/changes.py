@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.geometry.blocks import Array, BlockMatrix, Partition
+from tightframe.geometry.blocks import RANK_TOLERANCE, Array, BlockMatrix, Partition
 from tightframe.geometry.states import (
     DISTINCT,
     LOST,
@@ -29,11 +29,19 @@ from tightframe.problem.problem import Problem
 from tightframe.solve import NotConvergedWarning, solve, uses_solver
 from tightframe.solvers.continuation import turned
 from tightframe.solvers.interpolation import lagrange
-from tightframe.solvers.newton import FactoredProblem, minimise, minimise_from, settle, slope
+from tightframe.solvers.newton import (
+    FactoredProblem,
+    minimise,
+    minimise_from,
+    remaining,
+    settle,
+    slope,
+)
 from tightframe.solvers.starts import Factors
 from tightframe.solvers.unranked import unranked
 from tightframe.theory import thresholds as closed
 from tightframe.theory.closed_form import deep_linear
+from tightframe.theory.coverage import coverage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +49,9 @@ if TYPE_CHECKING:
 #: Relative accuracy of a decay at which a state changes; states are told apart this far below and
 #: above it.
 ACCURACY = 2e-10
+
+#: The same where every point is a descent in the orthant.
+ORTHANT_ACCURACY = 1e-6
 
 #: Of so many groups all changes are found in a few seconds.
 FEW_GROUPS = 30
@@ -69,6 +80,9 @@ NEAR = 0.2
 #: A relative gap above this at any decay is warned of.
 POOR_GAP = 1e-9
 
+#: A relative error of a decay above this is warned of.
+POOR_PLACE = 1e-8
+
 #: Margins of logits that are known to `ROUGH` have their sign for sure above this.
 CLEAR = 1e-3
 
@@ -76,7 +90,8 @@ CLEAR = 1e-3
 NODES = 5
 AROUND = 12
 
-#: A root between two points so near is where the tangent says that is no longer than the latter.
+#: A root between two points so near is where the tangent says that is no longer than the latter;
+#: or anywhere between, if rounding hides on which side of it they are.
 CLOSE = 1e-2
 SURE = 2e-7
 
@@ -238,15 +253,18 @@ def state_changes(problem: Problem, *, takers: bool = True) -> StateChanges:
     root of the decision margin, and where all logits between groups vanish, of the gradient's
     excess over the decay: both are found between neighbouring points of a scan, to 1e-9 relative
     (checked with gradients in extended precision, up to CIFAR-100-LT's 85 groups). Where rounding
-    hides the logits' differences fewer digits hold: 1e-3 is seen at 1e-16, counts of 4e11 and 258.
-    States may change back; wherever they differ between neighbouring points of the scan
-    (`POINTS_A_DECADE`, and every known threshold), all that is between is found. Missed are changes
-    that undo each other between two neighbouring points, and what lies below ``lowest``.
+    hides the logits' differences fewer digits hold, and a warning says how many: one or two at
+    1e-16, counts of 4e11 and 258. States may change back; wherever they differ between neighbouring
+    points of the scan (`POINTS_A_DECADE`, and every known threshold), all that is between is found.
+    Missed are changes that undo each other between two neighbouring points, and what lies below
+    ``lowest``.
 
     Parameters
     ----------
     problem : Problem
-        As for `thresholds`. Only the product of its decays is swept: their ratio changes nothing.
+        As for `thresholds`. Non-negative features with a bias or a logit adjustment are followed
+        from solve to solve, of up to 100 classes, to 1e-6. Only the product of its decays is
+        swept: their ratio changes nothing.
     takers : bool
         Whether a lost class whose taker changes counts as changing. There are about as many such
         changes as pairs of lost groups; without them a hundred groups take about a minute.
@@ -260,6 +278,13 @@ def state_changes(problem: Problem, *, takers: bool = True) -> StateChanges:
     ValueError
         As `thresholds`, or if ``dim`` is too narrow for the minimiser without it.
 
+    Warns
+    -----
+    RuntimeWarning
+        If rounding hides where classes are lost or taken for others, with the accuracy reached.
+    NotConvergedWarning
+        If a solve on the way stopped at a gap above 1e-9, or found what nothing certifies.
+
     Examples
     --------
     >>> changes = state_changes(Problem("100x5,10x5", weight_decay=1e-3, feature_decay=1e-3))
@@ -267,7 +292,7 @@ def state_changes(problem: Problem, *, takers: bool = True) -> StateChanges:
     [(5, 0.00575, 'distinct', 'merged'), (5, 0.00903, 'merged', 'vanished'), \
 (5, 0.01818, 'distinct', 'vanished')]
     """
-    limits = closed.thresholds(problem)
+    limits = closed.ends(problem)
     line = _Line(problem.replace(dim=None), takers)
     known = _known_decays(line, limits)
     top = max(known)
@@ -275,7 +300,7 @@ def state_changes(problem: Problem, *, takers: bool = True) -> StateChanges:
     while not (line.at(lowest).states.state == DISTINCT).all() and lowest > LEAST * min(known):
         lowest /= 4
     points = 2 + round(POINTS_A_DECADE * math.log10(top / lowest))
-    edges = [decay * (1 + side * ACCURACY) for decay in known for side in (-1, 1)]
+    edges = [decay * (1 + side * line.accuracy) for decay in known for side in (-1, 1)]
     grid = sorted({*np.geomspace(lowest, top, points)[:-1].tolist(), *edges})
     found: list[tuple[float, _Point, _Point]] = []
     for low, high in itertools.pairwise(grid):
@@ -284,6 +309,21 @@ def state_changes(problem: Problem, *, takers: bool = True) -> StateChanges:
         warnings.warn(
             f"state_changes: a solve stopped at a relative gap of {line.worst_gap:.1e}",
             NotConvergedWarning,
+            stacklevel=2,
+        )
+    if line.unproven < math.inf:
+        warnings.warn(
+            f"state_changes: from a decay of {line.unproven:.3g} on some points are the best of a "
+            "search, which nothing certifies",
+            NotConvergedWarning,
+            stacklevel=2,
+        )
+    error = max((line.error(below, above) for _, below, above in found), default=0.0)
+    if error > POOR_PLACE:
+        warnings.warn(
+            f"state_changes: rounding hides the logits' differences; decays at which classes are "
+            f"lost or taken for others are good to {error:.0e} only",
+            RuntimeWarning,
             stacklevel=2,
         )
     first = line.at(grid[0])
@@ -314,9 +354,10 @@ def thresholds(problem: Problem | None = None, **rest: Any) -> closed.Thresholds
     (docs/theory.md section 6; Hong & Ling 2023); another class may take them all the same. Class
     weights multiply ``sqrt(n_i)``; a logit adjustment changes nothing of that. Non-negative
     features with cross-entropy: a class vanishes iff ``sqrt(n_i (K-1)/K)/N <= lambda`` (Dang et al.
-    2024), class weights as before. MSE with M layers, no or free bias: iff
-    ``c_M n_i^{M/(M+1)} / N <= mu``, ``c_M = ((M-1)/M)^{(M-1)/(M+1)} / M`` (Dang et al. 2023); for
-    M > 1 the singular value jumps there.
+    2024), class weights as before; with a bias or a logit adjustment only total collapse has a
+    closed form. MSE with M layers, no or free bias: iff ``c_M n_i^{M/(M+1)} / N <= mu``,
+    ``c_M = ((M-1)/M)^{(M-1)/(M+1)} / M`` (Dang et al. 2023); for M > 1 the singular value jumps
+    there.
 
     With one layer no threshold depends on the ratio of the decays, so that none need be given.
     Features are taken as wide enough: a ``dim`` below the rank drops further directions (`solve`
@@ -334,7 +375,7 @@ def thresholds(problem: Problem | None = None, **rest: Any) -> closed.Thresholds
     ------
     ValueError
         If the problem is cross-entropy, or has a decayed bias, with more than one linear layer, or
-        has non-negative features with a bias; or an argument is out of range.
+        has non-negative features of too many classes with a bias; or an argument is out of range.
 
     Examples
     --------
@@ -351,7 +392,7 @@ def thresholds(problem: Problem | None = None, **rest: Any) -> closed.Thresholds
         problem = Problem(**({"weight_decay": 1.0, "feature_decay": 1.0} | given))
     elif rest:
         raise ValueError(f"{next(iter(rest))}: given with a problem, which has it already")
-    limits = closed.thresholds(problem)
+    limits = closed.ends(problem)
     changes = state_changes(problem, takers=False)
     groups = []
     for i, group in enumerate(limits.groups):
@@ -410,10 +451,13 @@ class _Line:
         self.problem, self.takers = problem, takers
         self.partition = Partition.coarsest(problem)
         self.numeric = uses_solver(problem)
+        searched = not coverage(problem).is_certified
+        self.accuracy = ORTHANT_ACCURACY if searched else ACCURACY
         self.points: dict[float, _Point] = {}
         self.known: list[float] = []  # their decays, sorted
         self.slopes: dict[float, tuple[Factors, Array]] = {}
-        self.worst_gap = 0.0
+        self.unsettled: dict[float, float] = {}  # by decay, what the gradient did not fall below
+        self.worst_gap, self.unproven = 0.0, math.inf
 
     def at(self, decay: float) -> _Point:
         """Return the minimiser at one decay."""
@@ -440,7 +484,9 @@ class _Line:
     ) -> tuple[BlockMatrix, Array, Factors | None]:
         if not self.numeric:
             solution = solve(problem)
-            return solution.blocks, solution.group_bias, None
+            if solution.gap is None:
+                self.unproven = min(self.unproven, decay)
+            return self._as_zero(solution.blocks), solution.group_bias, None
         start = self._start(decay)
         if start is None or start.left.shape[1] <= 1:
             factors, excess = self._unranked(problem, start)
@@ -456,6 +502,14 @@ class _Line:
             factors = f.proximal_step(f.enter(factors), f.step_size)
         return _blocks(self.partition, factors), factors.bias, factors
 
+    def _as_zero(self, blocks: BlockMatrix) -> BlockMatrix:
+        """Return logits whose columns that a search left near zero are zero."""
+        if self.accuracy == ACCURACY:
+            return blocks
+        norms = blocks.column_norms
+        shown = norms > RANK_TOLERANCE * norms.max()
+        return BlockMatrix(self.partition, blocks.within * shown, blocks.mean * shown)
+
     def _certified(self, problem: Problem, start: Factors | None, gap: float) -> Factors:
         """Return a certified minimiser, settled to what a gap needs where that can be."""
         result = minimise_from(start, problem, self.partition, RANK_GAP, STEPS)
@@ -466,10 +520,12 @@ class _Line:
             near = result.factors
             last = minimise(problem, self.partition, tol=gap, max_iterations=LAST_STEPS, start=near)
             found = last.factors
+            self.unsettled[problem.logit_decay] = remaining(found, problem, self.partition)
         return found
 
     def _exactly(self, problem: Problem, factors: Factors) -> Factors:
         """Go on to what a gap of `GAP` needs."""
+        self.unsettled.pop(problem.logit_decay, None)
         found = settle(factors, problem, self.partition, GAP, STEPS)
         return found or self._certified(problem, factors, GAP)
 
@@ -525,7 +581,8 @@ class _Line:
         if np.array_equal(below.code, above.code):
             return []
         middle = math.sqrt(low * high)
-        if high <= low * (1 + 3 * ACCURACY):
+        near = high <= low * (1 + 3 * self.accuracy)
+        if near or (high <= low * (1 + CLOSE) and self._hidden(below, above)):
             return [(middle, below, above)]
         root, cut = self._root(low, high) if cuts % HALVED else (None, None)
         if root is not None:
@@ -616,6 +673,41 @@ class _Line:
         if not excess(start) * excess(end) < 0:
             return None
         return math.exp(toms748(excess, start, end, xtol=ACCURACY / 4, rtol=1e-15))
+
+    def error(self, below: _Point, above: _Point) -> float:
+        """Return how far, relatively, rounding may have put a change that lies between two points.
+
+        That is what the margin's error is worth in decays, at the end where it is less.
+        """
+        worst = 0.0
+        groups = np.flatnonzero(below.code != above.code).tolist() if self.unsettled else []
+        for group in groups:
+            if margin := self._margin(group, below.states, above.states):
+                errors = []
+                for point in (below, above):
+                    if off := self._off(point, group):
+                        rise = abs(margin.at(point, self._slope(point.problem.logit_decay)))
+                        errors.append(off / rise if rise > off else 1.0)
+                worst = max(worst, min(errors, default=0.0))
+        return worst
+
+    def _hidden(self, below: _Point, above: _Point) -> bool:
+        """Tell whether rounding hides at both points which state is which: nothing is between."""
+        if not self.unsettled:
+            return False
+        for group in np.flatnonzero(below.code != above.code).tolist():
+            margin = self._margin(group, below.states, above.states)
+            if margin is None or any(
+                abs(margin.at(point)) >= self._off(point, group) for point in (below, above)
+            ):
+                return False
+        return True
+
+    def _off(self, point: _Point, group: int) -> float:
+        """Return a margin's error: what is left of the gradient, over the class's share's root."""
+        p = self.partition
+        share = p.weights[group] * p.counts[group] / self.problem.num_samples
+        return self.unsettled.get(point.problem.logit_decay, 0.0) / math.sqrt(share)
 
     def _margin(self, group: int, below: States, above: States) -> _Margin | None:
         """Return the margin whose sign tells the two states of a group apart."""

@@ -223,7 +223,8 @@ def test_dropout_behind_the_head():
     check(model, "watch")
     with watch(model.train(), targets="etf") as watched:
         model(INPUTS)
-        watched.labels(LABELS)
+        with pytest.warns(RuntimeWarning, match=r"squash \(Dropout\) and the like add may be in"):
+            watched.labels(LABELS)
     assert "Dropout acted on the logits of 'fc'" in watched.report().notes[0]
     assert watched.report().logits == pytest.approx(mean_logits(model.logits()), abs=1e-5)
 

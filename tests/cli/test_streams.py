@@ -87,3 +87,16 @@ def test_a_closed_standard_error_spoils_no_output(shell):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that is always full")
 def test_a_lost_error_line_keeps_the_exit_code(shell):
     assert shell("tf solve --counts 50 --weight-decay 1 --feature-decay 1 2>/dev/full")[0] == 2
+
+
+def test_sigterm_is_said_and_keeps_what_was_finished(shell, tmp_path):
+    """As a batch system sends it, while a grid is solved that takes minutes."""
+    out = tmp_path / "grid"
+    long = f"path --counts 200,90,40,20,9,4 --dim 1 --lambda 1e-4:1e-2:2000 --out {out}"
+    code, _, err = shell(
+        f"tf {long} & pid=$!; until [ -e {out}/grid.json ]; do sleep .1; done; kill $pid; wait $pid"
+    )
+    assert code == 143
+    resume = f"tightframe: kept; go on with: tightframe path --out {out} --resume"
+    assert err.splitlines()[-2:] == [resume, "tightframe: interrupted"]
+    assert (out / "points.csv").exists()

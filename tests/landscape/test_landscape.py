@@ -418,6 +418,113 @@ def test_what_the_search_returns_is_a_minimum_or_descend_falls_from_it(seed):
         assert back.fun >= found.objective * (1 - 1e-10)
 
 
+def _deep_problem(rng, depth):
+    """Return a problem of several layers with counts, decays, bias and widths at random."""
+    k = int(rng.integers(3, 7))
+    options = [{"bias": "none"}, {"bias": "free"}, DECAYED][int(rng.integers(3))]
+    dim = [None, int(rng.integers(2, k + 1)), tuple(rng.integers(2, k + 1, depth).tolist())]
+    return tf.Problem(
+        rng.integers(2, 300, k).tolist(),
+        weight_decay=[float(10 ** rng.uniform(-4, -3)) for _ in range(depth)],
+        feature_decay=float(10 ** rng.uniform(-4, -3)),
+        depth=depth,
+        dim=dim[int(rng.integers(3))],
+        **options,
+    )
+
+
+def _deep_point(problem, seed, size=1.0):
+    """Return a random point of a deep problem; where it has no width, of width three."""
+    rng = np.random.default_rng(seed)
+    k, widths = problem.num_classes, problem.dims or (3,) * problem.depth
+    layers = [size * rng.normal(size=pair[::-1]) for pair in pairwise((*widths, k))]
+    bias = None if problem.bias == "none" else rng.normal(size=k)
+    return Point(layers, size * rng.normal(size=(widths[0], k)), bias)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4])
+@pytest.mark.parametrize("seed", range(3))
+def test_derivatives_of_several_layers(depth, seed):
+    problem = _deep_problem(np.random.default_rng(seed), depth)
+    point = _deep_point(problem, seed)
+    value, by_layers, by_means, by_bias = ufm.value_and_gradients(problem, *point)
+    parts = [*by_layers[::-1], by_means / np.sqrt(problem.counts)]
+    parts += [] if by_bias is None else [by_bias]
+    expected = np.concatenate([part.ravel() for part in parts])
+    assert objective(problem, *point) == pytest.approx(value, rel=1e-12)
+    assert gradient(problem, *point) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    x = point.to_vector(problem)
+    np.testing.assert_allclose(Point.from_vector(problem, x).to_vector(problem), x, rtol=1e-15)
+    steps = 1e-6 * np.eye(len(x))
+    slopes = [
+        [gradient(problem, *Point.from_vector(problem, x + side * step)) for step in steps]
+        for side in (1, -1)
+    ]
+    numeric = (np.array(slopes[0]) - slopes[1]) / 2e-6
+    np.testing.assert_allclose(_written_out(hessian(problem, *point)), numeric, atol=1e-7)
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+@pytest.mark.parametrize("seed", range(8))
+def test_what_a_deep_search_returns_is_a_minimum_or_descend_falls_from_it(depth, seed):
+    problem = _deep_problem(np.random.default_rng(seed), depth)
+    solution = tf.solve(problem)
+    assert solution.status == "local"
+    bias = None if problem.bias == "none" else solution.bias
+    point = Point(solution.weights, solution.class_means, bias)
+    found = critical_point(problem, *point)
+    assert found.objective == pytest.approx(solution.objective, rel=1e-12)
+    if found.verdict in ("strict saddle", "not critical"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", tf.NotConvergedWarning)
+            lowest = descend(problem, point).stages[-1].objective
+        assert lowest < found.objective
+        return
+    assert found.verdict == "local minimum"
+    assert descent_direction(problem, *point) is None
+    # Independently: the written-out Hessian is positive but for what rotations leave as it is.
+    values = np.linalg.eigvalsh(_written_out(hessian(problem, *point)))
+    rank = solution.rank
+    widths = problem.dims or tuple(len(layer.T) for layer in solution.weights)
+    turns = sum(rank * (rank - 1) // 2 + rank * (width - rank) for width in widths)
+    turns += problem.bias == "free"
+    assert (abs(values) < 1e-6 * values[-1]).sum() <= turns + (values < 0).sum()
+    assert values[0] > -1e-7 * values[-1]
+
+
+def test_deep_saddles_are_told_and_left():
+    """Classes that are kept together hide a direction in which they part."""
+    problem = tf.Problem("60x2,10x2", weight_decay=1e-3, feature_decay=1e-3, depth=2)
+    point = saddle(problem, [0])
+    tied = critical_point(problem, *point)
+    assert np.allclose(point.class_means[:, 2], point.class_means[:, 3])
+    assert (tied.verdict, tied.direction.kind) == ("strict saddle", "eigenvector")
+    end = descend(problem, point)
+    assert end.converged
+    assert [stage.verdict for stage in end.stages] == ["strict saddle", "local minimum"]
+    assert end.stages[-1].objective < tied.objective
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_the_origin_of_several_layers_is_a_local_minimum(depth):
+    problem = tf.Problem("60x2,10x2", weight_decay=1e-3, feature_decay=1e-3, depth=depth)
+    found = critical_point(problem, *saddle(problem, 0))
+    assert (found.verdict, found.rank) == ("local minimum", 0)
+    assert found.curvature == pytest.approx(1e-3)
+    assert tf.solve(problem).objective < found.objective
+
+
+def test_a_deep_minimum_that_is_certified_is_global():
+    problem = tf.Problem("60,10,5", "mse", weight_decay=1e-3, feature_decay=1e-3, depth=2)
+    solution = tf.solve(problem)
+    assert solution.status == "optimal"
+    found = critical_point(problem, solution.weights, solution.class_means)
+    assert found.verdict == "global minimum"
+    assert found.certificate.gap <= 1e-6 * found.objective
+    zero = critical_point(problem, *saddle(problem, 0))
+    assert zero.verdict == "local minimum"
+
+
 @pytest.mark.parametrize("bias", ["none", "free", "decayed"])
 @pytest.mark.parametrize("keep", [[], [0], [1]])
 def test_narrow_saddles_without_a_null_direction_are_left(keep, bias):
@@ -635,7 +742,12 @@ GOOD = tf.Problem([5, 3, 2], weight_decay=0.1, feature_decay=0.1)
     ("problem", "point", "message"),
     [
         ("x", (np.zeros((3, 2)), np.zeros((2, 3))), "problem: got str"),
-        (GOOD.replace(depth=2), (np.zeros((3, 2)), np.zeros((2, 3))), "problem: got depth 2"),
+        (GOOD.replace(depth=2), (np.zeros((3, 2)), np.zeros((2, 3))), "weights: need a list of 2"),
+        (
+            GOOD.replace(depth=2),
+            ([np.zeros((3, 2)), np.zeros((3, 2))], np.zeros((2, 3))),
+            r"weights: got shape \(3, 2\), need \(2, 2\)",
+        ),
         (
             GOOD.replace(features="nonnegative"),
             (np.zeros((3, 2)), np.zeros((2, 3))),
@@ -669,7 +781,7 @@ def test_bad_points(function, problem, point, message):
         (lambda: saddle(GOOD, 1, 0), "dim: got 0, need a positive"),
         (lambda: saddle(GOOD, 1, 2.0), "dim: got 2.0, need a positive"),
         (lambda: saddle(GOOD.replace(dim=4), 1, 5), "dim: got 5, but the problem's is 4"),
-        (lambda: saddle(GOOD.replace(depth=2), 1), "problem: got depth 2"),
+        (lambda: Landscape(GOOD.replace(depth=2, dim=200)), "dim: got 200; the symmetries of 2"),
         (lambda: descend(GOOD, (1, 2)), "start: got tuple, need a landscape.Point"),
         (lambda: descend(GOOD, saddle(GOOD, 0), tol=0), "tol: got 0"),
         (lambda: descend(GOOD, saddle(GOOD, 0), max_stages=0), "max_stages: got 0"),

@@ -172,6 +172,7 @@ def test_another_configuration_is_refused(tmp_path):
         ({"devices": 0}, "devices: got 0"),
         ({"devices": 2, "jobs": 2}, "devices: got 2, need 1 with several jobs"),
         ({"data_root": "/nowhere"}, "data_root: /nowhere is no folder"),
+        ({"data_root": "~nobody-here/x"}, "data_root: got '~nobody-here/x', but there is no such"),
     ],
 )
 def test_bad_options_are_refused_before_anything_is_written(tmp_path, options, message):

@@ -464,6 +464,12 @@ def test_max_seconds_ends_with_an_epoch_and_says_so(tmp_path):
     assert (again["epochs"], again["last"]) == (1, result["last"])
 
 
+@pytest.mark.parametrize("missing", ["/nowhere", "~nobody-here/x"])
+def test_the_folder_of_data_sets_has_the_name_of_the_configuration(tmp_path, missing):
+    with pytest.raises(ValueError, match=f"^data_root: got '{missing}', "):
+        run(CONFIG.replace(data="mnist", data_root=missing), tmp_path / "out")
+
+
 def test_place_may_change_when_resuming(finished, tmp_path):
     folder, results = finished
     assert run(CONFIG.replace(data_root=tmp_path), folder, resume=True) == results

@@ -1,5 +1,6 @@
 """The chains of a search: their parts, what they find, and what they say about it."""
 
+import dataclasses
 import json
 import warnings
 
@@ -34,14 +35,11 @@ def _points(problem, width, batch=3, seed=0):
 RANDOM, HARD = stored.read_table(), stored.read_table(stored.HARD)
 
 #: Problems whose search takes a second or so.
-QUICK = {"0", "1", "2", "4", "6", "9", "12", "16", "18", "20", "22", "25"}
+QUICK = {"0", "1", "2", "4", "6", "9", "12", "16", "18", "20", "22", "25", "220"}
 QUICK |= {f"hard-{i}" for i in (0, 1, 3, 4, 5, 7, 8, 9, 13, 15)}
 
 #: Those of which the search finds the second best point; of the first it says that it is unsure.
 MISSED = {"hard-2": 2.5e-4, "149": 1e-5}
-
-#: In its valley the polish of the best point ends with its iterations, and says so.
-UNCONVERGED = {"161"}
 
 
 @pytest.mark.parametrize(
@@ -54,7 +52,7 @@ UNCONVERGED = {"161"}
 def test_the_best_known_value_is_found(row):
     problem, best = stored.from_row(row)
     solution = tf.solve(problem)
-    assert solution.status == ("not_converged" if row["name"] in UNCONVERGED else "local")
+    assert solution.status == "local"
     if row["name"] in MISSED:
         assert solution.search.unsure == row["name"].startswith("hard")
     # The values of the hard ones are given to 12 digits, of the deep ones to 1e-10 or so.
@@ -96,9 +94,12 @@ def test_a_search_says_how_many_chains_agree():
 
 
 def test_a_search_of_few_chains_is_unsure():
+    """Two are too few even if both agree: one time in fifteen such a point is not the best."""
     search = tf.solve(MANY.replace(counts="1000x10,100x16"), starts=2).search
-    assert search.agreed < 3
+    assert search.agreed <= search.chains == 2
     assert search.unsure
+    assert dataclasses.replace(search, agreed=2).unsure
+    assert not dataclasses.replace(search, chains=5, agreed=3).unsure
     assert search.verdict.endswith("independent chains, unsure")
 
 

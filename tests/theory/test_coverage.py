@@ -95,3 +95,25 @@ def test_convex_and_compact_forms():
 @pytest.mark.parametrize("page", ["README.md", "docs/guide/solve.md"])
 def test_pages_have_the_table(page):
     assert coverage_table() in (ROOT / page).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "words"),
+    [
+        ({"dim": 3}, "; dim of at least 8, or none, has one"),
+        ({"dim": 3, "weight_decay": 0.1}, "; dim of at least 5, or none, has one"),
+        ({"dim": 3, "loss": "mse", "class_weights": "balanced"}, "; dim of at least 8, or none,"),
+        ({"dim": 3, "bias": "free"}, "leaves a gap"),
+        ({"bias": "free"}, "leaves a gap"),
+    ],
+)
+def test_too_narrow_relu_features_are_told_the_width_that_is_needed(kwargs, words):
+    given = {"weight_decay": 1e-3, "feature_decay": 1e-3, "features": "nonnegative"}
+    problem = tf.Problem("100x5,10x3", **given | kwargs)
+    reason = coverage(problem).reason
+    assert words in reason
+    assert ("has one" in reason) == coverage(problem.replace(dim=None)).is_certified
+    if "has one" in words:
+        width = int(words.split("least ")[1].split(",")[0])
+        assert coverage(problem.replace(dim=width)).is_certified
+        assert not coverage(problem.replace(dim=width - 1)).is_certified

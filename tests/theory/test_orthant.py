@@ -1,9 +1,12 @@
 """Non-negative features without a closed form: the lower bound, and minima that it certifies."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize
 
 import tightframe as tf
 from tests.reference import ufm
@@ -170,6 +173,80 @@ def test_what_needs_thresholds_is_refused():
         (make("9,5", bias="free"), "bias"),
         (make("9,5", logit_adjustment="prior"), "logit_adjustment"),
     ):
-        for function in (tf.thresholds, tf.state_changes, tf.advise):
-            with pytest.raises(ValueError, match=f"^{name}: thresholds for non-negative"):
-                function(problem)
+        with pytest.raises(ValueError, match=f"^{name}: thresholds for non-negative"):
+            tf.advise(problem)
+
+
+def test_states_of_too_many_classes_are_not_followed():
+    for function in (tf.thresholds, tf.state_changes):
+        with pytest.raises(ValueError, match="counts: got 101 classes; the states of classes with"):
+            function(make("9x100,5", bias="free"))
+
+
+def test_with_a_bias_that_costs_all_states_change_as_without():
+    problem = make("40x2,9x3", bias="decayed", bias_decay=1e9)
+    found, known = tf.thresholds(problem), tf.thresholds(make("40x2,9x3"))
+    assert found.total_collapse == pytest.approx(known.total_collapse, rel=1e-6)
+    for own, other in zip(found.groups, known.groups, strict=True):
+        assert own.vanishes == pytest.approx(other.vanishes, rel=1e-5)
+        assert (own.merges, own.lost, own.logit_decay) == (None, None, None)
+
+
+@pytest.mark.parametrize("bias", ["none", "free"])
+def test_equal_counts_vanish_where_the_theorem_says_for_any_bias(bias):
+    (change,) = tf.state_changes(make("9x4", bias=bias))
+    assert (change.before, change.after) == ("distinct", "vanished")
+    assert change.logit_decay == pytest.approx(math.sqrt(9 * 3 / 4) / 36, rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:state_changes.*nothing certifies")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bias": "free"},
+        {"bias": "decayed", "bias_decay": 1e-3},
+        {"logit_adjustment": "prior"},
+    ],
+)
+def test_states_differ_as_said_on_both_sides_of_a_change(options):
+    changes = tf.state_changes(make("100,40,10x2", **options))
+    assert len(changes) >= 2
+    for change in changes:
+        for side, state in ((1 - 1e-4, change.before), (1 + 1e-4, change.after)):
+            decay = change.logit_decay * side
+            at = changes.problem.replace(weight_decay=decay, feature_decay=decay)
+            states = tf.solve(at).group_states
+            assert {str(states.state[group]) for group in change.groups} == {state}
+
+
+def test_total_collapse_is_where_plain_descents_leave_zero():
+    """From points near zero: beyond it all of them fall back, a little below one gets away."""
+    problem = make("100,40,10x2", bias="free")
+    total = tf.thresholds(problem).total_collapse
+    lengths = []
+    for side in (0.97, 1.03):
+        at = problem.replace(weight_decay=total * side, feature_decay=total * side)
+        ends = [_plain_descent(at, seed) for seed in range(6)]
+        lengths.append(max(ends))
+    assert lengths[0] > 0.05
+    assert lengths[1] < 1e-3
+
+
+def _plain_descent(problem, seed, width=4):
+    """Return the largest class mean after projected descent from a small random start."""
+    rng = np.random.default_rng(seed)
+    k = problem.num_classes
+    shares = problem.counts / problem.counts.sum()
+    size = 2 * k * width
+    start = np.concatenate([0.3 * np.abs(rng.normal(size=size)), np.log(shares)])
+    start[: k * width] *= rng.choice([-1, 1], k * width)
+
+    def value(x):
+        w, h, b = x[: k * width].reshape(k, width), x[k * width : size].reshape(width, k), x[size:]
+        total, by_w, by_h, by_b = ufm.value_and_gradients(problem, [w], h, b)
+        return total, np.concatenate([by_w[0].ravel(), by_h.ravel(), by_b])
+
+    bounds = [(None, None)] * (k * width) + [(0, None)] * (k * width) + [(None, None)] * k
+    end = minimize(value, start, jac=True, method="L-BFGS-B", bounds=bounds,
+                   options={"maxiter": 5000, "ftol": 1e-15, "gtol": 1e-10}).x  # fmt: skip
+    return float(np.abs(end[k * width : size]).max())

@@ -233,9 +233,7 @@ def test_what_has_no_thresholds_at_depth_is_said(changes):
 
 
 def test_what_has_no_thresholds_is_said():
-    with pytest.raises(ValueError, match="bias: thresholds for non-negative features"):
-        tf.thresholds(
-            tf.Problem("5x2", weight_decay=1, feature_decay=1, features="nonnegative", bias="free")
-        )
+    with pytest.raises(ValueError, match="depth: got 2; thresholds with several layers"):
+        tf.thresholds(tf.Problem("5x2", weight_decay=1, feature_decay=1, depth=2))
     with pytest.raises(ValueError, match="problem: got str"):
         tf.thresholds("5x2")

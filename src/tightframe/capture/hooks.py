@@ -185,11 +185,16 @@ def evaluating(model: nn.Module) -> Iterator[None]:
                 child.training = mode
 
 
-def random_in_training(model: nn.Module) -> str | None:
-    """Return the first module whose output in training mode, as it is in, is another each time."""
+def random_in_training(model: nn.Module, head: nn.Module | None = None) -> str | None:
+    """Return the first module whose output in training mode, as it is in, is another each time.
+
+    What is inside the head comes after the features.
+    """
+    after = set() if head is None else set(head.modules())
     kinds = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
     for name, module in model.named_modules():
-        if module.training and isinstance(module, kinds) and getattr(module, "p", 1.0) > 0:
+        random = module.training and isinstance(module, kinds) and getattr(module, "p", 1.0) > 0
+        if random and module not in after:
             return f"{name} ({type(module).__name__})"
     return None
 

@@ -336,11 +336,12 @@ class Watch:
         return LayerMoments(k, [*self._layers, self._use.head.name], **self._options)
 
     def _warn_of_noise(self) -> None:
-        if not self._warned and (noisy := random_in_training(self._model)) is not None:
+        head = None if self._use.head is None else self._use.head.module
+        if not self._warned and (noisy := random_in_training(self._model, head)) is not None:
             self._warned = True
             warnings.warn(
-                f"watch: the network is in training mode, so what {noisy} and the like add is in "
-                "the features and NC1 counts it; watch a loop in eval mode",
+                f"watch: the network is in training mode, so what {noisy} and the like add may "
+                "be in the features, and NC1 counts it; watch a loop in eval mode",
                 RuntimeWarning,
                 stacklevel=5,
             )

@@ -5,6 +5,7 @@ Every failure is one line on stderr and an exit code, no traceback.
 
 from __future__ import annotations
 
+import signal
 import sys
 import warnings
 from typing import Annotated, Any, NoReturn
@@ -13,7 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from tightframe.cli.advise import advise
-from tightframe.cli.exit_codes import BAD_INPUT, INTERRUPTED
+from tightframe.cli.exit_codes import BAD_INPUT, INTERRUPTED, TERMINATED
 from tightframe.cli.explore import explore
 from tightframe.cli.measure import measure
 from tightframe.cli.path import path
@@ -68,7 +69,16 @@ for _command in (
 
 def main() -> NoReturn:
     """Run the command; every failure is one line on stderr and an exit code, no traceback."""
-    sys.exit(writing_to_streams(lambda: run_command(sys.argv[1:])))
+    # SIGTERM, which batch systems send, ends the command as Ctrl-C does, with its own exit code.
+    ended: list[int] = []
+
+    def end(number: int, _: Any) -> None:
+        ended.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+    code = writing_to_streams(lambda: run_command(sys.argv[1:]))
+    sys.exit(TERMINATED if ended and code == INTERRUPTED else code)
 
 
 def run_command(arguments: list[str]) -> int:

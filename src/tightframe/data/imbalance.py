@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tightframe.checks import plain_number, shortened, whole_number
 from tightframe.data.dataset import Dataset, pick, require_dataset
 from tightframe.problem.counts import (
+    MAX_SAMPLES,
     CountsLike,
     by_label,
     counts_array,
@@ -243,7 +244,9 @@ def _take(dataset: Dataset, chosen: NDArray[np.intp]) -> Dataset:
 def _sizes(num_classes: int, majority: int) -> tuple[int, int]:
     sizes = whole_number("num_classes", num_classes, 2), whole_number("majority", majority, 1)
     # A count a class is written out, and counts are exact as floats.
-    for name, size, most in zip(("num_classes", "majority"), sizes, (10**7, 2**53), strict=True):
+    for name, size, most in zip(
+        ("num_classes", "majority"), sizes, (10**7, MAX_SAMPLES), strict=True
+    ):
         if size > most:
             raise ValueError(f"{name}: got {shortened(str(size))}, need at most {most}")
     return sizes

@@ -11,6 +11,7 @@ from tightframe.landscape.curvature import NULL_TOLERANCE, Objective, smallest_e
 from tightframe.landscape.point import Point
 from tightframe.landscape.symmetry import hessian_across, unsettled
 from tightframe.theory.certificate import Certificate, certify
+from tightframe.theory.coverage import coverage
 
 #: Values of F that differ by less than this share are equal up to rounding.
 ROUNDING = 1e-14
@@ -52,8 +53,8 @@ class CriticalPoint:
         in a free bias, along which it is zero. ``"strict saddle"``: `curvature` is negative by more
         than its error, and F falls along an eigenvector. ``"local minimum"``: it is positive by
         more than its error, and nothing shows the point to be global. ``"undecided"``: neither,
-        where F is flat in a further direction. In exact arithmetic both happen only for d < K (see
-        `tightframe.landscape.landscape`).
+        where F is flat in a further direction. In exact arithmetic, and with one layer, both happen
+        only for d < K (see `tightframe.landscape.landscape`).
     objective : float
         F at the point (nats for cross-entropy).
     gradient_norm : float
@@ -64,7 +65,8 @@ class CriticalPoint:
     residual_norm : float
         ``||G||_op``, the largest singular value of the data fit's gradient in ``X = W V``.
     logit_decay : float
-        lambda, what `residual_norm` is compared with (up to the factor ``1 + tol``).
+        lambda, what `residual_norm` is compared with (up to the factor ``1 + tol``). With several
+        layers the geometric mean of all decays, and the comparison tells nothing.
     rank : int
         Rank of the logits ``W H``.
     certificate : Certificate or None
@@ -116,14 +118,8 @@ def classify(landscape: Objective, x: Array, tol: float, seed: int) -> CriticalP
     certificate = direction = curvature = error = None
     if stationarity > tol:
         verdict = "not critical"
-    elif norm <= landscape.decay * (1 + tol):
+    elif (certificate := _certificate(landscape, x, value, norm, tol)) is not None:
         verdict = "global minimum"
-        w, v, b = landscape.split(x)
-        # The convex form's bound holds at every width; a narrow one is certified by it too.
-        wide = landscape.problem.replace(dim=None)
-        cheapest = certify(wide, w @ v / landscape.root, b)
-        # These factors cost no less than the cheapest with their logits; rounding may say so.
-        certificate = replace(cheapest, primal=max(value, cheapest.primal))
     else:
         bend = _least_bend(landscape, x, seed)
         curvature, error = bend.value, bend.error
@@ -152,9 +148,32 @@ def classify(landscape: Objective, x: Array, tol: float, seed: int) -> CriticalP
     )
 
 
+def _certificate(
+    landscape: Objective, x: Array, value: float, norm: float, tol: float
+) -> Certificate | None:
+    """Return the certificate of a critical point that is a global minimum, else None.
+
+    One layer's is one by the residual's norm. Of several layers the bound alone tells, where the
+    theory has one (docs/theory.md section 5).
+    """
+    deep = landscape.problem.depth > 1
+    if not deep and norm > landscape.decay * (1 + tol):
+        return None
+    factors, b = landscape.split(x)
+    # The bound holds at every width; a narrow one is certified by it too.
+    wide = landscape.problem.replace(dim=None)
+    if deep and not coverage(wide).is_certified:
+        return None
+    cheapest = certify(wide, landscape.product_of(factors) / landscape.root, b)
+    # These factors cost no less than the cheapest with their logits; rounding may say so.
+    found = replace(cheapest, primal=max(value, cheapest.primal))
+    return None if deep and found.gap > tol * found.primal else found
+
+
 def escape(landscape: Objective, x: Array, seed: int) -> Direction | None:
     """Return a direction of negative curvature, see `Landscape.descent_direction`."""
-    if np.linalg.norm(landscape.residual(x), 2) <= landscape.decay:
+    convex = landscape.problem.depth == 1
+    if convex and np.linalg.norm(landscape.residual(x), 2) <= landscape.decay:
         return None
     bend = _least_bend(landscape, x, seed)
     return _direction(landscape, x, bend) if bend.value + bend.error < 0 else None
@@ -176,12 +195,13 @@ def _falls(landscape: Objective, x: Array, direction: Direction) -> bool:
 def _least_bend(landscape: Objective, x: Array, seed: int) -> _Bend:
     """Return the explicit direction's curvature where there is one, else the least across."""
     left, values, right = np.linalg.svd(landscape.residual(x))
-    a = _null_direction(landscape, x) if values[0] > landscape.decay else None
+    spare = landscape.problem.depth == 1 and values[0] > landscape.decay
+    a = _null_direction(landscape, x) if spare else None
     if a is None:
         pair = smallest_eigenpair(hessian_across(landscape, x), seed=seed)
         return _Bend(pair.vector, pair.value, pair.error, explicit=False)
     vector = landscape.join(
-        np.outer(left[:, 0], a), -np.outer(a, right[0]), np.zeros(landscape.problem.num_classes)
+        [np.outer(left[:, 0], a), -np.outer(a, right[0])], np.zeros(landscape.problem.num_classes)
     ) / np.sqrt(2)
     tilt = landscape.tilt
     value = float((tilt * vector) @ landscape.product(x)(tilt * vector))
@@ -205,9 +225,9 @@ def _direction(landscape: Objective, x: Array, bend: _Bend) -> Direction:
 
 def _null_direction(landscape: Objective, x: Array) -> Array | None:
     """Return a unit vector a with ``W a = 0`` and ``a^T V = 0``, or None."""
-    w, v, _ = landscape.split(x)
+    (w, v), _ = landscape.split(x / landscape.tilt)
     if not landscape.dim:
         return None
-    _, values, right = np.linalg.svd(np.vstack([w / landscape.c, landscape.c * v.T]))
+    _, values, right = np.linalg.svd(np.vstack([w, v.T]))
     least = values[-1] if len(values) == landscape.dim else 0.0
     return right[-1] if least <= NULL_TOLERANCE * values[0] else None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -43,37 +44,45 @@ class Smooth(Protocol):
 class Objective(Coordinates):
     """F at one width, on flat vectors ``(W, V, b)``; parameters as of `Coordinates`."""
 
-    def __init__(self, problem: Problem, dim: int) -> None:
-        super().__init__(problem, dim)
+    def __init__(self, problem: Problem, widths: tuple[int, ...]) -> None:
+        super().__init__(problem, widths)
         self.fit = problem.loss_object.datafit(Partition.singletons(problem))
-        self.decay = problem.logit_decay
-        self.decays = (problem.weight_decays[0], problem.feature_decay, problem.bias_decay)
         self.within = np.zeros(problem.num_classes)
 
-    def scores(self, w: Array, v: Array, b: Array) -> Array:
+    def product_of(self, factors: Sequence[Array]) -> Array:
+        """Return X, the product of the factors."""
+        return reduce(np.matmul, factors)
+
+    def scores(self, factors: Sequence[Array], b: Array) -> Array:
         """Return the logits with bias."""
-        scores: Array = w @ v / self.root + b[:, None]
+        scores: Array = self.product_of(factors) / self.root + b[:, None]
         return scores
 
     def value(self, x: Array) -> float:
         """Return F."""
-        parts = self.split(x)
-        squares = (float(np.vdot(part, part)) for part in parts)
-        cost = sum(decay / 2 * square for decay, square in zip(self.decays, squares, strict=True))
-        return self.fit.value(self.within, self.scores(*parts)) + cost
+        factors, b = self.split(x)
+        decays = (*self.factor_decays, self.problem.bias_decay)
+        squares = (float(np.vdot(part, part)) for part in (*factors, b))
+        cost = sum(decay / 2 * square for decay, square in zip(decays, squares, strict=True))
+        return self.fit.value(self.within, self.scores(factors, b)) + cost
 
     def residual(self, x: Array) -> Array:
-        """Return G, the gradient of the data fit in ``X = W V``."""
+        """Return G, the gradient of the data fit in X."""
         mean = self.fit.residual(self.within, self.scores(*self.split(x))).mean
         g: Array = mean * (self.root / self.problem.num_samples)
         return g
 
     def gradient(self, x: Array) -> Array:
         """Return F's gradient."""
-        w, v, b = self.split(x)
+        factors, b = self.split(x)
         g = self.residual(x)
-        by_w, by_v, by_b = self.decays
-        return self.join(g @ v.T + by_w * w, w.T @ g + by_v * v, g @ self.root + by_b * b)
+        by_factors = [
+            left.T @ g @ right.T + decay * factor
+            for (left, right), decay, factor in zip(
+                _around(factors), self.factor_decays, factors, strict=True
+            )
+        ]
+        return self.join(by_factors, g @ self.root + self.problem.bias_decay * b)
 
     def stationarity(self, x: Array) -> float:
         """Return the length of the rescaled gradient over lambda."""
@@ -81,32 +90,60 @@ class Objective(Coordinates):
 
     def product(self, x: Array, with_residual: bool = True) -> Callable[[Array], Array]:
         """Return the Hessian's (or the Gauss-Newton matrix's) product with a flat vector."""
-        w, v, b = self.split(x)
+        factors, b = self.split(x)
         g = self.residual(x) if with_residual else None
-        curvature = self.fit.derivatives(self.within, self.scores(w, v, b)).curvature
-        by_w, by_v, by_b = self.decays
+        curvature = self.fit.derivatives(self.within, self.scores(factors, b)).curvature
+        around = _around(factors)
 
         def apply(d: Array) -> Array:
-            dw, dv, db = self.split(np.asarray(d, dtype=np.float64).ravel())
-            slope = curvature(self.within, (dw @ v + w @ dv) / self.root + db[:, None])[1]
+            moves, db = self.split(np.asarray(d, dtype=np.float64).ravel())
+            lefts, rights = _moved(factors, moves)
+            dx = lefts[-1] @ factors[-1] + around[-1][0] @ moves[-1]
+            slope = curvature(self.within, dx / self.root + db[:, None])[1]
             dg = slope / self.root
-            out_w, out_v = dg @ v.T + by_w * dw, w.T @ dg + by_v * dv
-            if g is not None:
-                out_w += g @ dv.T
-                out_v += dw.T @ g
-            return self.join(out_w, out_v, slope.sum(axis=1) + by_b * db)
+            bent = []
+            for i, (left, right) in enumerate(around):
+                part = left.T @ dg @ right.T + self.factor_decays[i] * moves[i]
+                if g is not None:
+                    part += lefts[i].T @ g @ right.T + left.T @ g @ rights[i].T
+                bent.append(part)
+            return self.join(bent, slope.sum(axis=1) + self.problem.bias_decay * db)
 
         return apply
 
     def rank(self, x: Array) -> int:
         """Return the rank of the logits without bias."""
-        w, v, _ = self.split(x)
         if not self.dim:
             return 0
-        values = np.linalg.svd(w @ v, compute_uv=False)
+        values = np.linalg.svd(self.product_of(self.split(x)[0]), compute_uv=False)
         # Logits of 1e-10 are zero, whatever the largest.
         floor = max(NULL_TOLERANCE * values[0], 1e-10 * float(self.root.max()))
         return int((values > floor).sum())
+
+
+def _around(factors: Sequence[Array]) -> list[tuple[Array, Array]]:
+    """Return, for every factor, the products of those before and of those after it."""
+    lefts = [np.eye(len(factors[0]))]
+    for factor in factors[:-1]:
+        lefts.append(lefts[-1] @ factor)
+    rights = [np.eye(factors[-1].shape[1])]
+    for factor in reversed(factors[1:]):
+        rights.append(factor @ rights[-1])
+    return list(zip(lefts, reversed(rights), strict=True))
+
+
+def _moved(factors: Sequence[Array], moves: Sequence[Array]) -> tuple[list[Array], list[Array]]:
+    """Return how the products of `_around` change as the factors move."""
+    left, d_lefts = np.eye(len(factors[0])), [np.zeros((len(factors[0]),) * 2)]
+    for factor, move in zip(factors[:-1], moves[:-1], strict=True):
+        d_lefts.append(d_lefts[-1] @ factor + left @ move)
+        left = left @ factor
+    k = factors[-1].shape[1]
+    right, d_rights = np.eye(k), [np.zeros((k, k))]
+    for factor, move in zip(reversed(factors[1:]), reversed(moves[1:]), strict=True):
+        d_rights.append(factor @ d_rights[-1] + move @ right)
+        right = factor @ right
+    return d_lefts, d_rights[::-1]
 
 
 class Eigenpair(NamedTuple):

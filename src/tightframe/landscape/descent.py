@@ -65,7 +65,8 @@ class Descent:
     point : Point
         The last stage's point.
     converged : bool
-        Whether the last verdict is ``"global minimum"``.
+        Whether the last verdict is ``"global minimum"``, or with several layers, where hardly
+        anything is certified, ``"local minimum"``.
     """
 
     stages: tuple[CriticalPoint, ...]
@@ -91,10 +92,9 @@ def restricted_minimiser(
                 f"keep: got {keep!r}, need 0 to {width} directions, or a list of group indices"
             )
         r = int(keep)
-        narrow = Objective(problem, r)
-        w, v, b = narrow.split(minimise(narrow, narrow.random(rng), options))
-        w, v = np.pad(w, ((0, 0), (0, width - r))), np.pad(v, ((0, width - r), (0, 0)))
-        x = f.join(w, v, b)
+        narrow = Objective(problem, (r,) * problem.depth)
+        factors, b = narrow.split(minimise(narrow, narrow.random(rng), options))
+        x = f.join([_padded(*pair) for pair in zip(factors, f.shapes, strict=True)], b)
     else:
         tied = Tied(f, _cells(problem, keep))
         x = tied.lift(minimise(tied, tied.drop(f.random(rng)), options))
@@ -131,7 +131,9 @@ def follow_down(
         stages.append(classify(f, x, tol, seed))
         if last.verdict == stages[-1].verdict == "not critical":
             break  # the local method is stuck
-    converged = stages[-1].verdict == "global minimum"
+    # With several layers hardly anything certifies a minimum.
+    wanted = ("global minimum", "local minimum")[: f.problem.depth]
+    converged = stages[-1].verdict in wanted
     if not converged:
         warnings.warn(
             f"descend stopped at a point with verdict {stages[-1].verdict!r} after "
@@ -154,22 +156,29 @@ class Tied:
     def __init__(self, landscape: Objective, cells: Array) -> None:
         self.full, self.cells = landscape, cells
         self.decay = landscape.decay
-        c, d = cells.shape[1], landscape.dim
-        tilt = [np.full(c * d, landscape.c), np.full(c * d, 1 / landscape.c)]
-        self.tilt = np.concatenate([*tilt, np.ones(c if landscape.has_bias else 0)])
+        self.shapes = [list(shape) for shape in landscape.shapes]
+        self.shapes[0][0] = self.shapes[-1][1] = cells.shape[1]
+        self.ends = np.cumsum([rows * columns for rows, columns in self.shapes]).tolist()
+        parts = zip(self.shapes, landscape.scales, strict=True)
+        tilt = [np.full(rows * columns, scale) for (rows, columns), scale in parts]
+        self.tilt = np.concatenate([*tilt, np.ones(cells.shape[1] * landscape.has_bias)])
 
     def lift(self, y: Array) -> Array:
         """Return the point of F."""
-        c, d = self.cells.shape[1], self.full.dim
-        w, v = y[: c * d].reshape(c, d), y[c * d : 2 * c * d].reshape(d, c)
-        b = y[2 * c * d :] if self.full.has_bias else np.zeros(c)
-        return self.full.join(self.cells @ w, v @ self.cells.T, self.cells @ b)
+        *parts, tail = np.split(y, self.ends)
+        factors = [p.reshape(s) for p, s in zip(parts, self.shapes, strict=True)]
+        factors[0] = self.cells @ factors[0]
+        factors[-1] = factors[-1] @ self.cells.T
+        bias = self.cells @ tail if self.full.has_bias else np.zeros(len(self.cells))
+        return self.full.join(factors, bias)
 
     def drop(self, x: Array) -> Array:
         """Return the tied part of a point, or of a gradient, of F."""
-        w, v, b = self.full.split(x)
+        factors, b = self.full.split(x)
+        factors[0] = self.cells.T @ factors[0]
+        factors[-1] = factors[-1] @ self.cells
         tail = self.cells.T @ b if self.full.has_bias else b[:0]
-        return np.concatenate([(self.cells.T @ w).ravel(), (v @ self.cells).ravel(), tail])
+        return np.concatenate([*(factor.ravel() for factor in factors), tail])
 
     def value(self, y: Array) -> float:
         """Return F."""
@@ -183,6 +192,11 @@ class Tied:
         """Return the product of that function's Hessian with a vector."""
         product = self.full.product(self.lift(y))
         return lambda d: self.drop(product(self.lift(d)))
+
+
+def _padded(factor: Array, shape: tuple[int, int]) -> Array:
+    """Return a factor with zero directions in addition."""
+    return np.pad(factor, [(0, full - own) for full, own in zip(shape, factor.shape, strict=True)])
 
 
 def _cells(problem: Problem, keep: Iterable[int]) -> Array:

@@ -11,7 +11,7 @@ from tightframe.geometry.blocks import Array
 from tightframe.landscape.critical import CriticalPoint, Direction
 from tightframe.landscape.descent import Descent
 from tightframe.landscape.landscape import Landscape
-from tightframe.landscape.point import Point, width_of
+from tightframe.landscape.point import Point, widths_of
 from tightframe.problem.problem import Problem
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ def gradient(
     Parameters
     ----------
     problem : Problem
-        One linear layer, real features; any counts, loss and bias.
-    weights : array_like, shape (K, d)
-        The classifier W.
+        Real features; any number of linear layers, counts, loss and bias.
+    weights : array_like, shape (K, d), or list of array_like
+        The classifier W; all layers of several, that next to the features first.
     class_means : array_like, shape (d, K)
         The class means H as columns.
     bias : array_like, shape (K,), optional
@@ -50,7 +50,7 @@ def gradient(
     Raises
     ------
     ValueError
-        If the problem has several layers or non-negative features, or shapes do not fit.
+        If the problem has non-negative features, or shapes do not fit.
     """
     return _around(problem, weights).gradient(_point(weights, class_means, bias))
 
@@ -132,7 +132,10 @@ def descend(
 
 def _around(problem: Problem, weights: ArrayLike) -> Landscape:
     """Return the landscape of a classifier's width."""
-    return Landscape(problem, width_of(problem, weights))
+    widths = widths_of(problem, weights)
+    if len(set(widths)) > 1:
+        return Landscape(problem.replace(dim=widths))
+    return Landscape(problem, widths[0])
 
 
 def _point(weights: ArrayLike, class_means: ArrayLike, bias: ArrayLike | None) -> Point:

@@ -1,14 +1,17 @@
 """The optimisation landscape of the factored problem: gradients, curvature, saddles, descent.
 
 The function studied is the objective over the classifier W (K x d), the class means H (d x K) and
-the bias b (K), every sample at its class mean (one linear layer, real features, any counts):
+the bias b (K), every sample at its class mean (real features, any counts):
 
     F(W, H, b) = f(W H + b 1^T) + (weight_decay / 2) ||W||^2
                  + (feature_decay / 2) sum_k n_k ||h_k||^2 + (bias_decay / 2) ||b||^2
 
+Several layers have ``W_M ... W_1`` in place of W, each with its own decay.
+
 **Coordinates.** All gradients, operators and vectors here use ``V = H D^{1/2}`` in place of H
 (column k is ``sqrt(n_k) h_k``), in the order ``x = (W row by row, V row by row, b)``, without b
-for ``bias="none"``: ``2 K d`` or ``2 K d + K`` numbers. In these coordinates ``||V||^2`` is the
+for ``bias="none"``: ``2 K d`` or ``2 K d + K`` numbers. Several layers stand in W's place, the
+classifier's first: ``(W_M, ..., W_1, V, b)``. In these coordinates ``||V||^2`` is the
 squared length of all N features, so that F's Hessian is the Hessian of the problem over all
 samples' features restricted to collapsed features. That restriction is an invariant subspace: the
 remaining eigenvalues of the full Hessian, on features that differ within a class k, are those of
@@ -26,6 +29,9 @@ feature_decay V V^T``, so that W and V have the same null directions a, and ``W 
 so ``G = -lambda U Q^T`` and ``||G||_op = lambda``. For cross-entropy (``1^T G = 0 = 1^T U``) and
 for MSE with a free bias (``G D^{1/2} 1 = 0``) the same argument serves d = K - 1. Narrower
 problems may have local minima; there the Hessian tells, see `tightframe.landscape.symmetry`.
+So it does with several layers at any width: the origin is a local minimum there, as its Hessian is
+that of the decays. Global ones are told only where a bound certifies them (docs/theory.md
+section 5).
 """
 
 from __future__ import annotations
@@ -44,7 +50,8 @@ from tightframe.landscape.descent import (
     follow_down,
     restricted_minimiser,
 )
-from tightframe.landscape.point import Point, check_problem, checked_width
+from tightframe.landscape.point import Point, check_problem, checked_widths
+from tightframe.landscape.symmetry import require_few_tangents
 from tightframe.problem.problem import Problem
 
 if TYPE_CHECKING:
@@ -60,23 +67,25 @@ class Landscape:
     Parameters
     ----------
     problem : Problem
-        One linear layer, real features; any counts, loss and bias.
+        Real features; any number of linear layers, counts, loss and bias.
     dim : int, optional
-        Width d; ``problem.dim`` or K if omitted.
+        Width d, of all layers; ``problem.dim`` or K if omitted.
     options : DescentOptions, optional
         What local minimisations may cost.
 
     Attributes
     ----------
     problem : Problem
-    dim : int
+    dim : int or tuple of int
+        One number a layer where they differ, the features' first.
     size : int
-        Length of gradients: ``2 K d``, or with a bias ``2 K d + K``.
+        Length of gradients: ``2 K d``, with a bias ``2 K d + K``, and the inner layers' numbers.
 
     Raises
     ------
     ValueError
-        If the problem has several layers or non-negative features, or ``dim`` is not the problem's.
+        If the problem has non-negative features, ``dim`` is not the problem's, or several layers
+        are so wide that their symmetries cannot be written out.
 
     Examples
     --------
@@ -100,10 +109,12 @@ class Landscape:
         self, problem: Problem, dim: int | None = None, options: DescentOptions = DEFAULTS
     ) -> None:
         check_problem(problem)
+        widths = checked_widths(problem, dim)
         self._options = options
-        self._f = Objective(problem, checked_width(problem, dim))
-        self.problem, self.dim = problem, self._f.dim
+        self._f = Objective(problem, widths)
+        self.problem, self.dim = problem, widths[0] if len(set(widths)) == 1 else widths
         self.size = len(self._f.tilt)
+        require_few_tangents(widths, self.size)
 
     def objective(self, point: Point) -> float:
         """Return F(W, H, b) (nats for cross-entropy)."""
@@ -249,7 +260,8 @@ class Landscape:
         -------
         Descent
             Not converged, after a `NotConvergedWarning`, if it ended elsewhere: a local minimum or
-            an undecided point of a narrow problem, or too few stages.
+            an undecided point of a narrow problem, or too few stages. With several layers a local
+            minimum is all that can be asked for.
 
         Raises
         ------

@@ -33,6 +33,7 @@ from typing import Any
 import pandas as pd
 
 from tightframe.checks import choice, whole_number
+from tightframe.data.places import given_folder
 from tightframe.figures.model import Panel
 from tightframe.figures.storage import panel_from_dict, panel_to_dict
 from tightframe.files import read_json, read_npz, read_table, write_json, write_npz
@@ -236,7 +237,9 @@ def reproduce(
     devices = whole_number("devices", devices)
     if devices > 1 and (jobs != 1 or scheduler is not None):
         raise ValueError(f"devices: got {devices}, need 1 with several jobs or a scheduler")
-    root = None if data_root is None else os.path.abspath(data_root)
+    root = None
+    if data_root is not None:
+        root = os.path.abspath(given_folder(data_root, "data_root"))
     if root is not None and not os.path.isdir(root):
         raise ValueError(f"data_root: {root} is no folder")
     work = {

@@ -164,7 +164,12 @@ def _is_main(config: RunConfig) -> bool:
 
 def _dataset(config: RunConfig) -> Dataset:
     """Load the data set and make it what the configuration says."""
-    dataset = load(config.data, root=config.data_root, seed=config.seed)
+    try:
+        dataset = load(config.data, root=config.data_root, seed=config.seed)
+    except ValueError as error:
+        if str(error).startswith("root:"):  # which is called otherwise here
+            raise ValueError(f"data_{error}") from None
+        raise
     dataset = subset(dataset, config.counts, seed=config.seed)
     if config.labels == "random":
         dataset = random_labels(dataset, seed=config.seed)

@@ -393,6 +393,13 @@ def settle(
     return None
 
 
+def remaining(factors: Factors, problem: Problem, partition: Partition) -> float:
+    """Return the norm of the scaled gradient: its square is about twice the objective's excess."""
+    f = FactoredProblem(problem, partition)
+    model = f.model(f.enter(factors))
+    return float(np.linalg.norm(model.gradient / model.weights))
+
+
 def slope(factors: Factors, problem: Problem, partition: Partition) -> Factors:
     """Return the derivative of a minimiser by the logarithm of the decay, at fixed rank.
 
@@ -511,6 +518,7 @@ def _newton(
     if not math.isfinite(radius):
         return x, 0, math.inf, math.inf
     solve = _direct_step if len(x) <= f.options.max_dense_unknowns else _truncated_step
+    refused = math.inf  # from here, a step of this length was seen to raise the value
     for iteration in range(max_iterations):
         reached = float(np.linalg.norm(model.gradient / model.weights)) / math.sqrt(value)
         if reached <= accuracy:
@@ -533,7 +541,7 @@ def _newton(
             before, after = model.gradient, new_model.gradient
             smaller = np.linalg.norm(after / model.weights) < np.linalg.norm(before / model.weights)
             ratio = 1.0 if smaller else -1.0
-            if not smaller and 0.99 * radius < length and radius < longest:
+            if not smaller and 0.99 * radius < length and radius < min(longest, refused / 8):
                 # Cut short along a soft direction, the gradient may well grow.
                 radius = min(8 * radius, longest)
                 continue
@@ -545,8 +553,11 @@ def _newton(
             radius = max(radius, 2 * length)
         if ratio > 1e-3:
             x, value, model = trial, new, new_model or f.model(trial)
+            refused = math.inf
         elif abs(predicted) <= noise:
             return x, iteration, reached, radius
+        else:
+            refused = length
     return x, max_iterations, math.inf, radius
 
 

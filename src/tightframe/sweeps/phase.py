@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tightframe.checks import positive_float, whole_number
 from tightframe.data.imbalance import step_counts
 from tightframe.files import to_plain
-from tightframe.problem.counts import compact_counts
+from tightframe.problem.counts import MAX_SAMPLES, compact_counts
 from tightframe.problem.problem import Problem
 from tightframe.sweeps.grid import Grid, run_grid
 from tightframe.theory.thresholds import overall_decay
@@ -151,8 +151,9 @@ def step_rows(
         else:
             small = whole_number("minority", minority)
             ratio = positive_float("ratio", ratio)
-            if ratio < 1 or small * ratio > 2**53:
-                raise ValueError(f"ratio: got {ratio!r}, need a number from 1 to {2**53 / small:g}")
+            if ratio < 1 or small * ratio > MAX_SAMPLES:
+                most = MAX_SAMPLES / small
+                raise ValueError(f"ratio: got {ratio!r}, need a number from 1 to {most:g}")
             large = round(small * ratio)
             counts = step_counts(num_classes, large, minority=small, fraction=fraction)
         text = compact_counts(counts)

@@ -180,7 +180,7 @@ RULES = (
         features="nonnegative",
         layers="1",
         reason="non-negative features with {p.loss}, bias {p.bias!r} and dim {p.dim} have no "
-        "closed form for these counts, and the lower bound without dim leaves a gap",
+        "closed form for these counts, and the lower bound without dim leaves a gap{axes}",
     ),
     Rule(
         "refused",
@@ -256,8 +256,16 @@ class Coverage:
         """Why nothing certifies the problem; empty where something does."""
         weighted = "" if self.problem.has_equal_weights else " and equal class weights"
         return self.rule.reason.format(
-            p=self.problem, least=least_dim(self.problem), weighted=weighted
+            p=self.problem, least=least_dim(self.problem), weighted=weighted, axes=self._axes
         )
+
+    @property
+    def _axes(self) -> str:
+        """With how many axes non-negative features have a closed form, if that is what lacks."""
+        wide = None if self.problem.dim is None else coverage(self.problem.replace(dim=None))
+        if wide is None or wide.family not in (relu, weighted_mse):
+            return ""
+        return f"; dim of at least {wide.family.num_axes(self.problem)}, or none, has one"
 
 
 def coverage(problem: Problem) -> Coverage:

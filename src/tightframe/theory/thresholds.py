@@ -16,6 +16,10 @@ from tightframe.problem.problem import Problem, at_most
 from tightframe.theory.certificate import best_bias
 from tightframe.theory.closed_form import deep_linear
 from tightframe.theory.coverage import require_thresholds
+from tightframe.theory.orthant import steepest_axes
+
+#: As many classes as the search in the orthant takes.
+MAX_SEARCHED = 100
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,36 @@ def thresholds(problem: Problem) -> Thresholds:
     )
     total = _total_collapse(problem, factor)
     return Thresholds("vanish" if vanish else "merge", overall_decay(problem), total, groups)
+
+
+def ends(problem: Problem) -> Thresholds:
+    """Return `thresholds`; where only total collapse is known, that and no group's.
+
+    So it is with non-negative features that have a bias or a logit adjustment: all class means are
+    zero iff ``|G v| <= lambda`` for all unit vectors ``v >= 0``, G the gradient at zero with its
+    best bias (docs/theory.md section 5).
+
+    Raises
+    ------
+    ValueError
+        As `thresholds`, for other problems.
+    """
+    if not isinstance(problem, Problem) or problem.features == "real" or problem.depth > 1:
+        return thresholds(problem)
+    if problem.bias == "none" and not problem.adjustment_runs:
+        return thresholds(problem)
+    if problem.num_classes > MAX_SEARCHED:
+        raise ValueError(
+            f"counts: got {problem.num_classes} classes; the states of classes with non-negative "
+            f"features and a bias are followed for {MAX_SEARCHED} at most"
+        )
+    root = np.sqrt(problem.counts)
+    slope = residual_at_zero(problem).to_dense() * root / problem.num_samples
+    total = float(steepest_axes(slope)[0].max())
+    groups = tuple(
+        GroupThreshold(count, classes, None, None, None, None) for count, classes in problem.groups
+    )
+    return Thresholds("vanish", overall_decay(problem), total, groups)
 
 
 def overall_decay(problem: Problem) -> float:

@@ -130,7 +130,7 @@ def test_every_view_has_a_link(page, view):
         tab.until(f"{text(graph + '-text')}.length > 20")
         run(tab.run(text("code")))
     if view == "phase":  # first the thresholds, then the margins
-        tab.until(f"{text(graph + '-text')}.includes('Colour: margin')")
+        tab.until(f"{text(graph + '-text')}.includes('Colour: sibling margin')")
         tab.until(f"{plot(graph)}.data[0].z.flat().some(z => z > 0)")
     if view == "path":
         limits = tf.thresholds(State().problem()).groups

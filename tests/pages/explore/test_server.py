@@ -198,6 +198,7 @@ def test_under_another_address_the_page_says_which_are_allowed(client, host):
     assert "http://127.0.0.1:8050/" in answer.text
     assert "http://localhost:8050/" in answer.text
     assert "ssh -L 8050:127.0.0.1:8050" in answer.text
+    assert '<meta name="viewport"' in answer.text  # it is read on a phone as well
     assert "script" not in answer.text
 
 

@@ -26,6 +26,8 @@ from tightframe.solve import NotConvergedWarning
 #: Most bytes of any request but a file.
 MAX_REQUEST = 2**20
 
+_VIEWPORT = '<meta name="viewport" content="width=device-width, initial-scale=1">'
+
 _COLORS = {
     "light": {"page": "#f4f6f8", "good": "#0a6b4c", "bad": "#a33b00", "accent": "#0072b2"},
     "dark": {"page": "#0d1117", "good": "#4fd1a1", "bad": "#ff9a63", "accent": "#56b4e9"},
@@ -143,7 +145,11 @@ def _elsewhere(port: str) -> str:
     )
     return f"""<!DOCTYPE html>
 <html lang="en">
-<head><meta charset="utf-8"><title>tightframe explore</title></head>
+<head>
+<meta charset="utf-8">
+{_VIEWPORT}
+<title>tightframe explore</title>
+</head>
 <body>
 <h1>tightframe explore</h1>
 <p>This page answers under {links} only, so that no other web page can use it.</p>
@@ -172,7 +178,7 @@ def _index() -> str:
 <html lang="en">
 <head>
 {{%metas%}}
-<meta name="viewport" content="width=device-width, initial-scale=1">
+{_VIEWPORT}
 <meta name="color-scheme" content="light dark">
 <title>{{%title%}}</title>
 {{%favicon%}}

@@ -73,21 +73,21 @@ def race(
         descents.run(length - done, budget.over)
         done = length
         endings[rows] = descents.values
-        best = _best(descents.values, owners, kept)
+        best = _best(descents.values, owners, kept, rules.least if kept else 1)
         descents.keep(best)
         rows, owners = rows[best], owners[best]
     finite = np.isfinite(descents.values)
     return descents.x[finite], descents.values[finite], owners[finite], endings
 
 
-def _best(values: Array, owners: NDArray[np.intp], share: float) -> NDArray[np.intp]:
-    """Return the places of the lowest values of each owner: a share of them, at least one."""
+def _best(values: Array, owners: NDArray[np.intp], share: float, least: int) -> NDArray[np.intp]:
+    """Return the places of the lowest values of each owner: a share of them, at least so many."""
     order = np.lexsort((np.where(np.isfinite(values), values, np.inf), owners))
     sorted_owners = owners[order]
     first = np.searchsorted(sorted_owners, sorted_owners)
     sizes = np.searchsorted(sorted_owners, sorted_owners, side="right") - first
     places = np.arange(len(order)) - first
-    chosen: NDArray[np.intp] = order[places < np.maximum(np.ceil(share * sizes), 1)]
+    chosen: NDArray[np.intp] = order[places < np.maximum(np.ceil(share * sizes), least)]
     return chosen
 
 

@@ -19,11 +19,14 @@ class Race:
         Shares of the points of a chain that go on after each comparison but the last.
     most : tuple of int
         Of moves: how many of each neighbourhood run; of more, so many at random.
+    least : int
+        So many points of a chain go on whatever their share: of few, a share is soon too few.
     """
 
     lengths: tuple[int, ...]
     kept: tuple[float, ...]
     most: tuple[int, ...] = ()
+    least: int = 1
 
     def within(self, iterations: int) -> Race:
         """Return the race with no more than so many iterations."""
@@ -84,7 +87,7 @@ class SearchOptions:
     max_rounds: int = 60
     starting: Race = Race((40, 150), (0.5,))
     racing: Race = Race((8, 25, 80), (0.12, 1 / 3), (100, 60))
-    patient: Race = Race((30, 80, 250), (0.2, 0.4), (300, 300))
+    patient: Race = Race((30, 80, 250), (0.2, 0.4), (300, 300), least=16)
     settling: int = 300
     max_patient: int = 3
     max_widths: int = 16
@@ -107,7 +110,8 @@ class SearchOptions:
 DEFAULTS = SearchOptions()
 
 #: Of more classes than this a search tries a sample of the moves, in one batch of chains, at the
-#: best width, and polishes nothing but the winner: it takes a second at 60 classes.
+#: best width, and polishes nothing but the winner: it takes a second at 60 classes. What two chains
+#: find is always called unsure (`tightframe.solvers.search.record`).
 MANY = 24
 FOR_MANY = SearchOptions(
     chains=2,

@@ -17,9 +17,10 @@ from tightframe.solvers.search.options import SearchOptions
 #: Regularisations of a Newton step, in units of the decay: the least, and the largest tried.
 LEAST_SHIFT, LARGEST_SHIFT = 1e-9, 1e9
 
-#: Newton steps from where a descent stopped. With several layers the objective has flat, bent
-#: valleys where singular values nearly agree: there they only come near the minimum.
-MAX_NEWTON_STEPS = {"one layer": 50, "deep": 8}
+#: Newton steps from where a descent stopped, and with several layers so many until the gradient
+#: has to be half of what it was: the objective has flat, bent valleys where singular values nearly
+#: agree, and there they only come near the minimum.
+MAX_NEWTON_STEPS, PATIENCE = 50, 8
 
 
 class Polished(NamedTuple):
@@ -90,11 +91,16 @@ def newton(
     2001).
     """
     values, gradients = f(x)
-    most = MAX_NEWTON_STEPS["one layer" if f.depth == 1 else "deep"]
-    for _ in range(min(max_steps, most)):
+    halved, least = 0, math.inf
+    for step in range(min(max_steps, MAX_NEWTON_STEPS)):
         if f.is_small(accuracy, values, gradients)[0]:
             return x, True
         if budget.over() or not np.isfinite(gradients).all():
+            break
+        size = float(np.linalg.norm(gradients))
+        if size < least / 2:
+            halved, least = step, size
+        if f.depth > 1 and step - halved > PATIENCE:
             break
         hessian, gradient = f.hessian(x), gradients[0]
         relative = math.sqrt(gradient @ gradient / (f.decay * values[0]))
@@ -105,8 +111,8 @@ def newton(
             shift *= 10
         if found is None:
             # Where a step would lower the value by its rounding only, nothing is left to do.
-            step = _newton_step(hessian, gradient, LEAST_SHIFT * f.decay)
-            return x, step is not None and bool(gradient @ step <= NOISE * abs(values[0]))
+            rest = _newton_step(hessian, gradient, LEAST_SHIFT * f.decay)
+            return x, rest is not None and bool(gradient @ rest <= NOISE * abs(values[0]))
         x, values, gradients = found
     return x, bool(f.is_small(accuracy, values, gradients)[0])
 
