@@ -179,6 +179,7 @@ def test_factors_and_logit_adjustment_behind_the_head(factor, offset, note, how)
         (lambda z: z.softmax(1), "the softmax of the logits of 'fc'"),
         (lambda z: z.log_softmax(1), "the log-softmax of the logits of 'fc'"),
         (torch.sigmoid, "the sigmoid of the logits of 'fc'"),
+        (lambda z: 2 * (z / 2).tanh(), "the tanh cap at 2 of the logits of 'fc'"),
     ],
 )
 def test_probabilities_keep_the_order_of_the_logits(squash, name, how):
@@ -596,6 +597,42 @@ def test_token_classifiers_have_logits_for_every_token():
     assert report.notes == ()
 
 
+class Tied(nn.Module):
+    """A language model whose head is its embedding, of which it leaves out two padding rows."""
+
+    def __init__(self, linear):
+        super().__init__()
+        torch.manual_seed(15)
+        self.embedding = nn.Embedding(12, D)
+        self.body = nn.Sequential(nn.Linear(D, D), nn.Tanh())
+        self.linear = nn.Linear(D, 12, bias=False) if linear else None
+        if linear:
+            self.linear.weight = self.embedding.weight
+
+    def forward(self, ids):
+        x = self.body(self.embedding(ids))
+        logits = x @ self.embedding.weight.T if self.linear is None else self.linear(x)
+        return logits[..., :10]
+
+
+@both
+@pytest.mark.parametrize("linear", [False, True])
+def test_a_head_for_every_token_without_its_padding_rows(linear, how):
+    model = Tied(linear).eval()
+    ids = torch.arange(60).reshape(6, 10) % 10
+    place = {"head": "linear"} if linear else {"features": "body"}
+    batches, weight = [(ids, ids)], model.embedding.weight
+    report = measured(model, how, batches, weight=lambda: weight[:10], **place)
+    hits = model(ids).flatten(0, 1).argmax(1) == ids.flatten()
+    assert report.accuracy == pytest.approx(float(hits.float().mean()))
+    assert report.notes == ()
+    with pytest.raises(ValueError, match="what leaves the model"):
+        measured(model, how, batches, weight=weight[:10].flip(0), **place)
+    if linear:
+        with pytest.raises(ValueError, match=r"of 'linear', with 12 classes.* it has 10 columns"):
+            measured(model, how, batches)
+
+
 # -- one moment ------------------------------------------------------------------------------------
 
 
@@ -654,6 +691,21 @@ def test_a_head_that_changes_what_it_computes_is_compared_again():
         model(INPUTS)
         with pytest.raises(ValueError, match="what leaves the model"):
             watched.labels(LABELS)
+
+
+def test_a_head_that_the_caller_runs_on_what_the_model_gives():
+    class Embedding(Net):
+        def forward(self, x):
+            return self.body(x)
+
+    model = Embedding().eval()
+    with watch(model, targets="etf") as watched, torch.no_grad():
+        for x, y in BATCHES:
+            logits = model.fc(model(x))
+            watched.labels(y)
+    assert logits.shape == (20, K)
+    assert "leave the model as they are was not checked" in watched.report().notes[0]
+    assert watched.report().logits == pytest.approx(mean_logits(model.fc(model(INPUTS))), abs=1e-5)
 
 
 # -- wrappers --------------------------------------------------------------------------------------

@@ -152,8 +152,8 @@ def relation(found: Tensor, expected: Tensor, slack: Tensor) -> Relation | None:
     """Return how a model's prediction comes from logits, None if in no way that is known.
 
     Known are the logits themselves, times a positive factor or one for every class, plus an offset
-    for every class; with a softmax, log-softmax or sigmoid behind; the one logit of two classes;
-    and dropout.
+    for every class; with a softmax, log-softmax or sigmoid behind; capped by a tanh; the one logit
+    of two classes; and dropout.
 
     Parameters
     ----------
@@ -189,8 +189,11 @@ def relation(found: Tensor, expected: Tensor, slack: Tensor) -> Relation | None:
         return _fitted("log-softmax", z, expected, room)
     if bool(((z >= 0) & (z <= 1)).all()) and agrees(z, expected.sigmoid(), slack / 4 + eps):
         return Relation("sigmoid")
-    fit = _fitted("", z, expected, slack + eps * z.abs())
-    return _dropped(z, expected, slack) if fit is None else fit
+    return (
+        _fitted("", z, expected, slack + eps * z.abs())
+        or _capped(z, expected, slack + eps * z.abs())
+        or _dropped(z, expected, slack)
+    )
 
 
 def linear_map(module: Any, like: Tensor, width: int) -> Affine | None:
@@ -260,6 +263,21 @@ def _fitted(
 
 def _range(values: Tensor) -> str:
     return f"{float(values.min()):.4g} to {float(values.max()):.4g}"
+
+
+def _capped(z: Tensor, logits: Tensor, slack: Tensor) -> Relation | None:
+    """Return the relation ``cap * tanh(logits / cap)``, as of Gemma 2, if there is such a cap."""
+    largest = int(logits.abs().argmax())
+    size, seen = abs(float(logits.flatten()[largest])), abs(float(z.flatten()[largest]))
+    if not 0 < seen < size:
+        return None
+    low, high = seen, 1e4 * size  # the capped value grows with the cap, from below `seen` on
+    for _ in range(100):
+        cap = math.sqrt(low * high)
+        low, high = (cap, high) if cap * math.tanh(size / cap) < seen else (low, cap)
+    if agrees(z, high * (logits / high).tanh(), slack):
+        return Relation(f"tanh cap at {high:.4g}")
+    return None
 
 
 def _dropped(z: Tensor, logits: Tensor, slack: Tensor) -> Relation | None:

@@ -450,6 +450,8 @@ class _Pass:
         for affine in tried:
             if _same(affine, x, found, eps):
                 return affine, _applied_notes(what, own, affine)
+        if y.shape[1] != len(own.weight) and head.given is not None:
+            return own, []  # the model may leave out some classes; its output tells
         if y.shape[1] != len(own.weight):
             raise ValueError(
                 f"head: {what} gives {y.shape[1]} columns, its weight has {len(own.weight)} rows"
@@ -520,18 +522,29 @@ class _Pass:
         self, affine: Affine, output: Output, eps: float
     ) -> Iterator[tuple[Affine, Tensor, Tensor]]:
         """Yield maps, their logits and slack in the order of an output's rows, where it has any."""
-        seen, rows, k = self.seen, self.rows, len(affine.weight)
+        seen, k = self.seen, len(affine.weight)
         if output.rows.shape[1] not in (1, k):
             return
         if seen is not None and output.shape == seen.shape and output.shape[-1] != 1:
             logits = seen.y.double()
             yield affine, logits, rounding_unit(seen.y, output.rows) * logits.abs()
-        elif rows is not None and len(output.shape) == 2 and output.shape[0] == len(rows):
-            x = rows[some(len(rows), output.shape[1])]
+            return
+        x = self._features_of(output)
+        if x is not None:
             yield affine, *affine.logits(x, max(eps, rounding_unit(output.rows)))
             if seen is None and not affine.unit:  # nothing but the output tells what it computes
                 unit = replace(affine, unit=True)
                 yield unit, *unit.logits(x, max(eps, rounding_unit(output.rows)))
+
+    def _features_of(self, output: Output) -> Tensor | None:
+        """Return the features, as rows, that an output has logits of: one row each, or tokens."""
+        rows, tokens = self.rows, self.features
+        if rows is not None and len(output.shape) == 2 and output.shape[0] == len(rows):
+            return rows[some(len(rows), output.shape[1])]
+        if tokens.ndim > 2 and tokens.shape[:-1] == output.shape[:-1]:
+            flat = tokens.reshape(-1, tokens.shape[-1])
+            return flat[some(len(flat), output.shape[-1])]
+        return None
 
 
 # -- inside --------------------------------------------------------------------------------------

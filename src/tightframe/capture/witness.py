@@ -91,7 +91,7 @@ class Witness:
         What the heads did in the last pass, by name.
     outputs : dict of str to list of Output
         What left the modules around them, by name, as far as it is understood; the whole model's
-        is empty.
+        name is empty.
     """
 
     def __init__(self, model: nn.Module, heads: Sequence[Head], *, inputs: bool = False) -> None:
@@ -104,6 +104,7 @@ class Witness:
         """Forget the last pass."""
         self.seen: dict[str, Seen] = {}
         self.outputs: dict[str, list[Output]] = {}
+        self._before: dict[str, set[str]] = {}  # heads that ran before a module ended
 
     def __enter__(self) -> Witness:
         """Register the hooks."""
@@ -127,8 +128,16 @@ class Witness:
         self.clear()
 
     def outermost(self, head: Head) -> str | None:
-        """Return the name of the outermost module around a head that ran; None if none did."""
-        return next((name for name in ("", *_around(head)) if name in self.outputs), None)
+        """Return the name of the outermost module that ran around a head; None if none did.
+
+        A module that ended before the head ran gave features only, and the caller ran the head.
+        """
+        for name in ("", *_around(head)):
+            if name in self.outputs and (
+                head.name in self._before[name] or head.name not in self.seen
+            ):
+                return name
+        return None
 
     def keep(self, head: Head) -> None:
         """Look at one head only, from the next pass on."""
@@ -182,6 +191,7 @@ class Witness:
                 return
             found = predictions(output)
             self.outputs[name] = [self._some_rows(*prediction) for prediction in found]
+            self._before[name] = set(self.seen)
 
         return hook
 
