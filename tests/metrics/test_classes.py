@@ -443,6 +443,13 @@ class TestManyClasses:
         np.testing.assert_allclose(found.decision_margin, want.decision_margin)
         assert found.rival.tolist() == want.rival.tolist()
 
+    def test_share_one_prediction_before_training(self):
+        x, y = np.random.default_rng(0).normal(size=(300, 4)), np.arange(300)
+        table = class_table(LastLayer.of(x, y, np.zeros((300, 4))))
+        assert {row.state for row in table} == {"vanished"}
+        assert {len(row.shares_with) for row in table} == {99, 100}  # not 299 each
+        assert not any(row.label in row.shares_with for row in table)
+
     def test_need_no_matrix_of_all_pairs(self, monkeypatch):
         k = 2000
         monkeypatch.setattr(states, "MAX_DENSE_CLASSES", k - 1)

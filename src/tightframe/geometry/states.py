@@ -338,7 +338,9 @@ def states_of_means(
         rivals[classes] = z.argmax(axis=0)
         margins[classes] = lengths - z.max(axis=0)
         related = ~alone[classes]
-        if related.any():
+        if len(present) == k and kinds.min() == kinds.max():
+            siblings[classes] = margins[classes]
+        elif related.any():
             nearest = np.where(kinds[:, None] == kinds[classes[related]], z[:, related], -np.inf)
             siblings[classes[related]] = lengths[related] - nearest.max(axis=0)
         state[classes] = np.where(margins[classes] <= 0, LOST, DISTINCT)
@@ -380,8 +382,8 @@ def _near_uniform(logits: Array, loss: Loss) -> NDArray[np.bool_]:
     if loss.is_softmax:
         # By Jensen's inequality p_i <= exp(z_i - mean z) / K: what lies 1 below the mean has lost
         # 1 - 1/e of its share. That says it of nearly all classes, without an exponential.
-        low = (logits < logits.mean(axis=0) - 1).mean(axis=0)
-        uniform = low * (1 - math.exp(-1)) < SAME_PREDICTION
+        low = np.count_nonzero(logits < logits.mean(axis=0) - 1, axis=0)
+        uniform = low * (1 - math.exp(-1)) < SAME_PREDICTION * len(logits)
     predictions = loss.predictions(logits[:, uniform])
     uniform[uniform] = total_variation(predictions, 1 / len(logits)) < SAME_PREDICTION
     return uniform

@@ -60,6 +60,9 @@ RECALL_BELOW_HALF = (
     (LOST_BELOW, ((5, 5), (10, 13), (1, 2))),
 )
 
+#: Most classes that a row lists as having its prediction; before training it would be all of them.
+MOST_SHARED = 100
+
 #: Most rows of a printed table.
 MOST_ROWS = 20
 
@@ -90,7 +93,8 @@ class ClassRow:
     rival_share : float or None
         Share of its samples that are taken for the rival.
     shares_with : tuple of int
-        Other classes that have the same prediction at their means; ``"with"`` in dicts.
+        Other classes that have the same prediction at their means, at most `MOST_SHARED` of them;
+        ``"with"`` in dicts.
     accuracy : float or None
         Share of its training samples that are answered right.
     held_out_recall : float or None
@@ -543,7 +547,8 @@ def mean_states(
         present = counts > 0
         middle = weight @ (counts[present] @ means[present] / counts.sum())
     lift = np.zeros(len(weight)) if bias is None else bias
-    return states_of_means(lambda classes: weight @ means[classes].T, lift, middle, kinds, loss)
+    # Columns that lie together in memory are gone through twice as fast.
+    return states_of_means(lambda classes: (means[classes] @ weight.T).T, lift, middle, kinds, loss)
 
 
 # -- inside ----------------------------------------------------------------------------------------
@@ -598,14 +603,17 @@ def _scores(layer: LastLayer) -> Array:
 
 
 def _members(states: States) -> dict[int, list[int]]:
-    """Return the classes of every prediction that several share."""
-    numbers, times = np.unique(states.prediction, return_counts=True)
-    several = set(numbers[times > 1].tolist())
-    found: dict[int, list[int]] = {}
-    for k, number in enumerate(states.prediction.tolist()):
-        if number in several:
-            found.setdefault(number, []).append(k)
-    return found
+    """Return the first classes of every prediction that several share."""
+    order = np.argsort(states.prediction, kind="stable")
+    numbers, starts, times = np.unique(
+        states.prediction[order], return_index=True, return_counts=True
+    )
+    several = times > 1
+    places = zip(numbers[several], starts[several], times[several], strict=True)
+    return {
+        int(number): order[start : start + min(count, MOST_SHARED)].tolist()
+        for number, start, count in places
+    }
 
 
 def _warning(row: ClassRow) -> str | None:
