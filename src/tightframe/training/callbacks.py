@@ -73,6 +73,8 @@ class Measured:
     bias : Tensor or None, shape (K,)
     geometry : Geometry
         The measured one.
+    held_out : tuple of (Tensor, Tensor) or None
+        Features and labels of the test samples, if there are any.
     """
 
     row: Row
@@ -81,6 +83,7 @@ class Measured:
     weight: Tensor
     bias: Tensor | None
     geometry: Geometry
+    held_out: tuple[Tensor, Tensor] | None = None
 
 
 class CollapseCallback(lightning.Callback):
@@ -231,9 +234,11 @@ class CollapseCallback(lightning.Callback):
         with evaluating(module):
             features, labels, logits = _forward(module, self._train)
             test_accuracy = math.nan
+            held_out = None
             if self._test is not None:
-                _, test_labels, test_logits = _forward(module, self._test)
+                test_features, test_labels, test_logits = _forward(module, self._test)
                 test_accuracy = _accuracy(test_logits, test_labels)
+                held_out = test_features, test_labels
             weight = head_weight(module.head).detach().cpu()
             bias = head_bias(module.head)
             bias = None if bias is None else bias.detach().cpu().clone()
@@ -265,7 +270,7 @@ class CollapseCallback(lightning.Callback):
                     row[f"{part}_to_{name}"] = float(distance)
         for i, margin in enumerate(group_margins(problem, report.logits)):
             row[f"group{i}_margin"] = float(margin)
-        return Measured(row, features, labels, weight.clone(), bias, report.geometry)
+        return Measured(row, features, labels, weight.clone(), bias, report.geometry, held_out)
 
     def _check(self, features: Tensor, labels: Tensor, loss: float) -> None:
         counts = np.bincount(labels.numpy(), minlength=self.problem.num_classes)
