@@ -238,7 +238,7 @@ def neuron_errors(rows: Sequence[Judged]) -> list[float]:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a remedy did to the networks of one state.
+    """What a remedy did to the networks of one state: a row of the library's ``evidence.csv``.
 
     Attributes
     ----------
@@ -247,12 +247,13 @@ class Evidence:
     networks : int
     mean_gain, worst_gain : float
         Of the held-out balanced accuracy.
+    large_mean, large_worst : float
+        Change of the mean held-out recall of the classes that are not small.
+    small_mean : float or None
+        The same of the small ones.
     mean_behind, worst_behind : float
         How far it is behind the best of all that was tried on the same network.
-    large_change : float
-        Mean change of the held-out recall of the classes that are not small.
-    small_change : float
-        The same of the small ones.
+    source : str
     """
 
     state: str
@@ -260,10 +261,12 @@ class Evidence:
     networks: int
     mean_gain: float
     worst_gain: float
+    large_mean: float
+    large_worst: float
+    small_mean: float
     mean_behind: float
     worst_behind: float
-    large_change: float
-    small_change: float
+    source: str = "benchmarks/results/practice.csv"
 
 
 def evidence(rows: Sequence[Judged]) -> list[Evidence]:
@@ -293,10 +296,11 @@ def _evidence(state: str, remedy: str, rows: Sequence[Judged]) -> Evidence:
         state,
         remedy,
         len(rows),
-        float(np.mean(gains)),
-        float(np.min(gains)),
-        float(np.mean(behind)),
-        float(np.max(behind)),
-        float(np.mean(large)),
-        float(np.mean(small)),
+        mean_gain=float(np.mean(gains)),
+        worst_gain=float(np.min(gains)),
+        large_mean=float(np.mean(large)),
+        large_worst=float(np.min(large)),
+        small_mean=float(np.mean(small)),
+        mean_behind=float(np.mean(behind)),
+        worst_behind=float(np.max(behind)),
     )

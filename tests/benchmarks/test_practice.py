@@ -152,7 +152,7 @@ def test_evidence_is_by_state_and_says_what_the_large_pay():
     first, second = criteria.evidence([lost, fine])
     assert (first.state, first.remedy, first.networks) == ("some lost", "oversampling", 1)
     assert first.mean_gain == pytest.approx(0.15)
-    assert (first.large_change, first.small_change) == pytest.approx((-0.1, 0.4))
+    assert (first.large_mean, first.small_mean) == pytest.approx((-0.1, 0.4))
     assert second.state == "none lost"
     assert second.worst_gain == pytest.approx(-0.025)
     assert second.worst_behind == pytest.approx(0.025)
