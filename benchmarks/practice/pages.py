@@ -84,12 +84,11 @@ def page(
 ) -> str:
     """Return the text of ``practice.md``."""
     again = sum(name in REMEDIES for row in rows for name in row.recalls)
-    expected = about["expected"]
     text = [
         "# Ordinary networks, judged by the library alone\n",
         "Written by `python -m benchmarks.practice`; every number is computed from the networks, "
         "of which `practice.csv` has one a line.\n",
-        f"{len(rows)} of {expected['networks']} networks, {again} of {expected['retrained']} "
+        f"{len(rows)} of {about['networks']} networks, and {again} of {about['retrained']} "
         f"trained again with a remedy. {about['machine']}.\n",
         "| criterion | asked | figure | holds |\n|---|---|---|---|",
         *(
@@ -99,15 +98,16 @@ def page(
         ),
         "\n## Remedies\n",
         "Held-out balanced accuracy after a remedy minus before, and the change of held-out recall "
-        "of the large classes (worst in parentheses) and of the small ones (at most a fifth of the largest). *Behind* is "
-        "the distance to the best of all that was tried on the same network.\n",
+        "of the large classes (worst in parentheses) and of the small ones (at most a fifth of the "
+        "largest). *Behind* is the distance to the best of all that was tried on the same "
+        "network.\n",
         "| state | remedy | networks | mean gain | worst gain | mean behind | worst behind | "
         "large classes | small classes |",
         "|---|---|---|---|---|---|---|---|---|",
         *(
             f"| {e.state} | {e.remedy} | {e.networks} | {e.mean_gain:+.3f} | {e.worst_gain:+.3f} | "
-            f"{e.mean_behind:.3f} | {e.worst_behind:.3f} | {e.large_mean:+.3f} ({e.large_worst:+.3f}) | "
-            f"{e.small_mean:+.3f} |"
+            f"{e.mean_behind:.3f} | {e.worst_behind:.3f} | {e.large_mean:+.3f} "
+            f"({e.large_worst:+.3f}) | {e.small_mean:+.3f} |"
             for e in remedies
         ),
     ]

@@ -215,7 +215,7 @@ def keep(
     objective: Objective,
     seconds: float,
 ) -> None:
-    """Write what the judge reads: predictions of every network, features of those without remedy."""
+    """Write what the judge reads: answers of every network, features of those without remedy."""
     features = body(torch.from_numpy(data.train_inputs))
     held_out = body(torch.from_numpy(data.test_inputs))
     logits, labels = head(features), torch.from_numpy(data.train_labels)

@@ -1,17 +1,16 @@
-"""The benchmark on ordinary networks: its training on tiny ones, its criteria on made-up numbers."""
+"""The benchmark on ordinary networks: its training on tiny ones, its criteria on made-up ones."""
 
 import dataclasses
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
-
 from benchmarks.practice import criteria, networks
 from benchmarks.practice.criteria import Judged
 from benchmarks.practice.facts import Facts, facts, margins, read
 from benchmarks.practice.networks import Network
 from benchmarks.practice.train import Batches, Objective, train
+from torch import nn
 
 DIGITS = Network("dg10", False, "sgd", 5e-3, 0)
 
