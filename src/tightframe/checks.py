@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -65,10 +65,15 @@ def wide(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def is_several(value: object) -> TypeGuard[Iterable[Any]]:
-    """Tell whether a value can be gone through: no text, and no array or tensor without axes."""
-    if isinstance(value, (str, bytes)) or getattr(value, "ndim", 1) == 0:
+    """Tell whether a value can be gone through: no text or mapping, no array without axes."""
+    if isinstance(value, (str, bytes, Mapping)) or getattr(value, "ndim", 1) == 0:
         return False
     return isinstance(value, Iterable)
+
+
+def is_unordered(value: object) -> bool:
+    """Tell whether a value is a set, which has no order and holds equal entries once."""
+    return isinstance(value, (set, frozenset))
 
 
 def is_whole(value: object) -> bool:

@@ -6,7 +6,9 @@ pandas a KeyError): all of it becomes a ValueError here, and nowhere else.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import io
 import json
 import math
 import os
@@ -29,6 +31,13 @@ if TYPE_CHECKING:
 #: compressions that NumPy writes (LZMA's own header could ask for gigabytes).
 _MAX_CONTENTS = 2**20
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+#: What stands in a working copy for a large file whose content was not fetched: how it begins, what
+#: it is, and what fetches the content.
+_POINTERS = (
+    (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer", "git lfs pull"),
+    (b"/annex/objects/", "a git-annex pointer", "git annex get"),
+)
 
 #: JSON nested deeper than this is refused; what is written here is nested a dozen times.
 _MAX_DEPTH = 100
@@ -121,8 +130,8 @@ def reading(path: str | os.PathLike[str], what: str) -> Iterator[None]:
     Raises
     ------
     ValueError
-        If the file is missing, no regular file (a pipe would be waited for) or not what it should
-        be.
+        If the file is missing, no regular file (a pipe would be waited for), only the pointer to
+        one that was not fetched, or not what it should be.
     ImportError
         As it comes.
     OSError
@@ -133,6 +142,7 @@ def reading(path: str | os.PathLike[str], what: str) -> Iterator[None]:
         if os.path.isdir(path):
             raise ValueError(f"{name}: is a folder, need a file")
         raise ValueError(f"{name}: {'is no regular' if os.path.exists(path) else 'no such'} file")
+    require_fetched(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what is about to be refused, or is read all right
@@ -142,8 +152,54 @@ def reading(path: str | os.PathLike[str], what: str) -> Iterator[None]:
     except MemoryError as error:  # a header of a few bytes can announce anything
         raise ValueError(f"{name}: its arrays do not fit into memory ({error})") from None
     except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"{name}: not {what} ({reason})") from None
+        raise ValueError(f"{name}: not {what} ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong, without other packages' advice to load a pickle all the same."""
+    text = " ".join(str(error).split())
+    if "pickle" in text.lower() or "weights_only" in text:
+        return (
+            "it holds pickled Python objects, which can run code and are never loaded; save plain "
+            "numbers, and names as text: numpy.savez(..., labels=labels.astype(str)), "
+            "torch.save(model.state_dict(), ...)"
+        )
+    return text[:200] or type(error).__name__
+
+
+def require_fetched(path: str | os.PathLike[str]) -> None:
+    """Refuse a file that only stands for one whose content was not fetched.
+
+    Raises
+    ------
+    ValueError
+        The message names the file, what it is, and what fetches the content.
+    """
+    with open(path, "rb") as file:
+        start = file.read(64)
+    for beginning, what, command in _POINTERS:
+        if start.startswith(beginning):
+            raise ValueError(
+                f"{os.fspath(path)}: is {what}, not the file itself; fetch that with {command}"
+            )
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Read a text in UTF-8, or in what its byte order mark says, which is no part of the text.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing or no text; the message names it.
+    """
+    with reading(path, "a text in UTF-8 or UTF-16"):
+        with open(path, "rb") as file:
+            content = file.read()
+        utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = content.decode("utf-16" if utf16 else "utf-8-sig")
+        if "\0" in text:
+            raise ValueError("it has zero bytes; UTF-16 needs its byte order mark")
+        return text
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
@@ -245,7 +301,9 @@ def read_npy(path: str | os.PathLike[str], *, mapped: bool = False) -> NDArray[A
 
 
 def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read a ``.csv`` or Parquet table.
+    """Read a ``.csv`` (``.tsv``) or Parquet table.
+
+    The columns of a text whose first line has numbers only are called 0, 1 and so on.
 
     Raises
     ------
@@ -256,11 +314,23 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    if Path(path).suffix == ".csv":
+    if Path(path).suffix in (".csv", ".tsv"):
+        text = read_text(path)
         with reading(path, "a .csv table"):
-            return pd.read_csv(path)
+            first = text.partition("\n")[0]
+            separator = max(",;\t", key=first.count)
+            header = None if all(map(_is_number, first.split(separator))) else 0
+            return pd.read_csv(io.StringIO(text), sep=separator, header=header)
     with reading(path, "a Parquet table"):
         return pd.read_parquet(path)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def read_arrays(path: str | os.PathLike[str], limit: int | None = None) -> dict[str, NDArray[Any]]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tightframe.checks import is_several, positive_float, whole_number
+from tightframe.checks import is_several, is_unordered, positive_float, whole_number
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition, singular_values
 from tightframe.problem.counts import CountsLike, compact_counts
 from tightframe.problem.problem import Problem
@@ -155,7 +155,7 @@ def path(
 
 
 def _points(name: str, values: Any) -> tuple[Any, ...]:
-    if not is_several(values):
+    if not is_several(values) or is_unordered(values):
         raise ValueError(f"{name}: got {values!r}, need a sequence with one entry a point")
     return tuple(values)
 

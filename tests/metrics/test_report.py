@@ -22,6 +22,7 @@ from tightframe.metrics import (
     cdnv,
     certificate_gap,
     cosine_statistics,
+    distance_norms,
     equinorm,
     group_angles,
     layer_metrics,
@@ -90,10 +91,12 @@ class TestRows:
             "bias_alignment": bias_alignment(moments, w, b),
             "nc4": nc4(x, moments, w, b),
             "accuracy": np.mean(chosen == y),
+            "num_lost": sum(np.mean(chosen[y == k] == k) < 0.5 for k in range(4)),
             "nc5": nc5(moments, ood),
             "certificate_gap": certificate_gap(problem, moments, w, b),
             "alignment_mean": alignment(moments, w).mean(),
             "alignment_min": alignment(moments, w).min(),
+            "distance_norm_mean": distance_norms(moments, w).mean(),
         }
         for name, want in whole.items():
             assert got.pop((name, "", "")) == pytest.approx(want, rel=1e-12), name

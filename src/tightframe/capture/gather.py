@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tightframe.data.batches import Reduction, sample_rows
 from tightframe.heads.find import Head
+from tightframe.metrics.answers import Answers
 from tightframe.metrics.class_moments import ClassMoments
 from tightframe.metrics.decisions import Decisions
 from tightframe.metrics.plain import plain_tensors
@@ -198,8 +199,11 @@ class LayerMoments:
             else:
                 weight, bias = least_squares_classifier(moments)
             report = CollapseReport.measure(moments, weight, bias, **options)
-            shares: dict[str, Any] = {} if mismatch is None else mismatch.shares(name)
-            reports[name] = replace(report, numbers=report.numbers | shares, head=kind)
+            report = replace(report, head=kind)
+            if mismatch is not None:
+                shares, answers = mismatch.shares(name), mismatch.answers(name)
+                report = replace(report, numbers=report.numbers | shares, answers=answers)
+            reports[name] = report
         return reports
 
 
@@ -225,6 +229,7 @@ class Mismatch:
             for name, part in moments.items()
         }
         self._totals: dict[str, dict[str, int]] | None = None
+        self._all_answers: Answers | None = None
 
     def update(self, rows: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Add a batch, given as the rows of `LayerMoments.rows`.
@@ -257,7 +262,17 @@ class Mismatch:
         """Return the fields of a layer's report that depend on decisions, None without samples."""
         count = self._count(name) if self._totals is None else self._totals[name]
         seen = count.pop("seen")
-        return {field: value / seen if seen else None for field, value in count.items()}
+        shares: dict[str, Any] = {
+            field: value / seen if seen else None for field, value in count.items()
+        }
+        answers = self.answers(name)
+        return shares if answers is None else shares | {"num_lost": answers.num_lost}
+
+    def answers(self, name: str) -> Answers | None:
+        """Return what the head answers, by class; None for other layers and without samples."""
+        if self._all_answers is not None and name == self._head.name:
+            return self._all_answers or None
+        return self._decisions[name].answers or None
 
     def check_counts(self) -> None:
         """Warn if the samples judged are not as many as those behind the centres."""
@@ -287,6 +302,13 @@ class Mismatch:
             }
             for name in self._decisions
         }
+        own = self._decisions[self._head.name].answers
+        assert own is not None
+        given: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(given, own)
+        self._all_answers = Answers(own.num_classes)
+        for other in given:
+            self._all_answers.merge(other)
 
     def _count(self, name: str) -> dict[str, int]:
         """Return how many samples a layer has, and on how many a field of its report holds."""

@@ -135,7 +135,7 @@ def collapse_report(
             "loader: got an iterator, which can be read once; NC4 needs a second pass: give a "
             "DataLoader or a list, or nc4=False"
         )
-    with _running(model, found, layers, labels, forward) as run:
+    with running(model, found, layers, labels, forward) as run:
         error = None
         try:
             _gather(run, loader, gathered, check, synchronize)
@@ -202,7 +202,7 @@ def layer_moments(
     gathered = LayerMoments(
         num_classes, names, reduce=reduce, scatter=scatter, ignore_index=ignore_index
     )
-    with _running(model, found, layers, labels, forward) as run:
+    with running(model, found, layers, labels, forward) as run:
         _gather(run, loader, gathered, check)
     gathered.require_samples("loader")
     return gathered.moments
@@ -277,19 +277,21 @@ def run_on(model: nn.Module, parts: Batch) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class _Run:
+class Run:
     """Sends batches through a model with hooks on it."""
 
     model: nn.Module
     recorder: Recorder
     labels: LabelsLike
     forward: Forward | None
+    class_names: Sequence[str] | None = None
 
     def __call__(self, batch: Any) -> tuple[dict[str, Tensor], Batch]:
+        """Return the features of a batch by layer, and its parts."""
         parameter = next(self.model.parameters(), None)
         if parameter is not None:
             batch = to_device(batch, parameter.device)
-        parts = split_batch(batch, self.labels)
+        parts = split_batch(batch, self.labels, self.class_names)
         if self.forward is not None:
             self.forward(self.model, batch)
         else:
@@ -298,13 +300,15 @@ class _Run:
 
 
 @contextlib.contextmanager
-def _running(
+def running(
     model: nn.Module,
     head: Head | None,
     layers: Sequence[str],
     labels: LabelsLike,
     forward: Forward | None,
-) -> Iterator[_Run]:
+    class_names: Sequence[str] | None = None,
+) -> Iterator[Run]:
+    """Give what sends batches through a model with hooks, in eval mode and without gradients."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(preserved_rng())
         # Compiled code may skip hooks that come after it, so the model runs eagerly here. Without
@@ -313,7 +317,7 @@ def _running(
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(evaluating(model))
         recorder = stack.enter_context(Recorder(model, head, layers))
-        yield _Run(model, recorder, labels, forward)
+        yield Run(model, recorder, labels, forward, class_names)
 
 
 def _batches(loader: Iterable[Any], shared: bool) -> Iterator[tuple[Any, int | None]]:
@@ -322,7 +326,7 @@ def _batches(loader: Iterable[Any], shared: bool) -> Iterator[tuple[Any, int | N
 
 
 def _gather(
-    run: _Run, loader: Iterable[Any], gathered: LayerMoments, check: bool, shared: bool = False
+    run: Run, loader: Iterable[Any], gathered: LayerMoments, check: bool, shared: bool = False
 ) -> None:
     if not isinstance(loader, Iterable):
         raise ValueError(f"loader: got {type(loader).__name__}, need an iterable of batches")

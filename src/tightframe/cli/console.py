@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from tightframe.reproduce.folder import FigureRecord
     from tightframe.reproduce.spec import Paper
     from tightframe.runs.config import RunConfig
+    from tightframe.runs.features_only import FeatureMeasurement
     from tightframe.runs.measure import Measurement
+    from tightframe.runs.network_files import SavedNetwork
     from tightframe.sweeps.phase import PhaseDiagram
 
 #: How many class groups have a column in a printed path, and a row in advice.
@@ -410,6 +412,17 @@ def print_measurement(result: Measurement) -> None:
         from tightframe.runs.verdicts import CRITERIA
 
         console.print(CRITERIA, highlight=False)
+
+
+def print_features(result: FeatureMeasurement) -> None:
+    """Print what saved features say without a classifier."""
+    print_table(result.to_table(), Console())
+
+
+def print_notes(network: SavedNetwork) -> None:
+    """Say on stderr what was decided in reading that the files do not say."""
+    for note in network.notes:
+        print(f"tightframe: {note}", file=sys.stderr)
 
 
 @contextlib.contextmanager

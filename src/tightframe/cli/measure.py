@@ -7,10 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from tightframe.cli.console import print_measurement
+from tightframe.cli.console import print_features, print_measurement, print_notes
 from tightframe.cli.exit_codes import NOT_CONVERGED
-from tightframe.cli.options import ARRAYS, JSON, PROBLEM, about, changed, with_options
-from tightframe.files import format_json, read_arrays
+from tightframe.cli.options import (
+    ARRAYS,
+    JSON,
+    NETWORK,
+    PROBLEM,
+    about,
+    changed,
+    with_options,
+)
+from tightframe.files import format_json
 
 
 @with_options(
@@ -22,16 +30,23 @@ from tightframe.files import format_json, read_arrays
         depth=None,
         dim=None,
     ),
+    *NETWORK,
     JSON,
 )
 def measure(
     file: Annotated[
         Path,
         typer.Argument(
-            help=".npz or .safetensors with features (N, D), labels (N,), weight (K, D), bias (K,)."
+            help="With features (N, D), labels (N,) and, where there are any, weight (K, D), bias "
+            "(K,): .npz, .safetensors, .pt, .csv, .parquet, .npy; or a folder of 'run'."
         ),
     ],
     *,
+    keys: str | None,
+    held_out: Path | None,
+    class_names: str | None,
+    ignore_index: int,
+    setting: str | None,
     json: bool,
     **options: Any,
 ) -> None:
@@ -39,15 +54,29 @@ def measure(
 
     Give the decays to have the geometry predicted; without them the frames are compared only.
     """
+    from tightframe.runs.features_only import measure_features
     from tightframe.runs.measure import measure as measure_arrays
+    from tightframe.runs.network_files import read_network
 
     weight_decay = options["weight_decay"]
     if (weight_decay is None) != (options["feature_decay"] is None):
         missing = "weight_decay" if weight_decay is None else "feature_decay"
         raise ValueError(f"{missing}: missing; give both decays or neither")
-    arrays = read_arrays(file)
     with about(file, ARRAYS, **options):
-        result = measure_arrays(arrays, **({} if weight_decay is None else options))
+        network = read_network(
+            file,
+            keys,
+            ignore_index=ignore_index,
+            class_names=class_names,
+            held_out=held_out,
+            setting=setting,
+        )
+        print_notes(network)
+        if network.weight is None and weight_decay is None:
+            features = measure_features(network)
+            print(format_json(features.to_dict())) if json else print_features(features)
+            return
+        result = measure_arrays(network, **({} if weight_decay is None else options))
     if json:
         print(format_json(result.to_dict()))
     else:

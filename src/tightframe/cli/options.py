@@ -294,6 +294,22 @@ PROBLEM = (
         "Added to the logits inside the loss only; also 0.5*prior.",
     ),
 )
+#: How a file of a network is read, see `tightframe.runs.network_files.read_network`.
+NETWORK = (
+    Option(
+        "keys",
+        text("ARRAY=NAME,..."),
+        "Where its arrays are: features=X,labels=y.csv,weight=model.pt:fc.weight.",
+    ),
+    Option("held_out", PATH, "File with features and labels of samples not trained on."),
+    Option(
+        "class_names",
+        text("NAMES|FILE"),
+        "In class order: cat,dog,..., or a .txt or .json file.",
+    ),
+    Option("ignore_index", WHOLE, "Label of samples that are left out.", -100),
+    Option("setting", TEXT, "Which setting of a run, if it has several."),
+)
 TOL = Option("tol", NUMBER, "Certified relative gap wanted.", 1e-8)
 JSON = Option("json", FLAG, "Print one JSON object and nothing else.", False)
 JOBS = Option("jobs", WHOLE, "Processes here; -1: one for every core.", 1)

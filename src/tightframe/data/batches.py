@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tightframe.problem.class_names import indexed
 from tightframe.problem.labels import LabelsLike as LabelsLike
 from tightframe.problem.labels import find_labels
 
@@ -60,7 +61,9 @@ class Batch(NamedTuple):
     mask: Tensor | None
 
 
-def split_batch(batch: Any, labels: LabelsLike = None) -> Batch:
+def split_batch(
+    batch: Any, labels: LabelsLike = None, class_names: Sequence[str] | None = None
+) -> Batch:
     """Take a batch apart into the model's inputs and the labels.
 
     Parameters
@@ -71,17 +74,29 @@ def split_batch(batch: Any, labels: LabelsLike = None) -> Batch:
     labels : str, int or callable, optional
         Where the labels are: a key, a position, or a function of the whole batch (which the model
         then gets without change).
+    class_names : sequence of str, optional
+        In class order; needed where labels are names.
 
     Raises
     ------
     ValueError
-        If the batch has another form, no labels, or several entries that could be its labels.
+        If the batch has another form, no labels, or several entries that could be its labels, or a
+        label is none of the names.
     """
     found, rest = find_labels(batch, labels)
     inputs = list(rest) if isinstance(rest, (tuple, list)) else [rest]
     named = inputs.pop() if len(inputs) == 1 and isinstance(inputs[0], Mapping) else {}
     mask = named.get("attention_mask")
-    return Batch(tuple(inputs), dict(named), as_tensor("labels", found), mask)
+    return Batch(tuple(inputs), dict(named), _label_tensor(found, class_names), mask)
+
+
+def _label_tensor(labels: Any, class_names: Sequence[str] | None) -> Tensor:
+    """Return labels as a tensor; names as the numbers of their classes."""
+    if not isinstance(labels, Tensor) and len(labels) and isinstance(labels[0], (str, bytes)):
+        if class_names is None:
+            raise ValueError("labels: got names; pass class_names, the names in class order")
+        return torch.from_numpy(indexed(labels, class_names).labels)
+    return as_tensor("labels", labels)
 
 
 def to_device(value: Any, device: torch.device) -> Any:

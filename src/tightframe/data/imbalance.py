@@ -80,18 +80,24 @@ def long_tailed_counts(num_classes: int, majority: int, ratio: float) -> tuple[i
     Returns
     -------
     tuple of int, length K
-        Rounded to whole numbers, at least 1.
+        Truncated to whole numbers, as the code of Cao et al. 2019 (LDAM-DRW) does, on which the
+        long-tailed benchmarks rest, and at least 1.
 
     Raises
     ------
     ValueError
         If an argument is out of range.
+
+    Examples
+    --------
+    >>> sum(long_tailed_counts(100, 500, 100))  # CIFAR-100-LT
+    10847
     """
     num_classes, majority = _sizes(num_classes, majority)
-    ratio = _ratio(ratio)
-    return tuple(
-        max(1, round(majority * ratio ** (-k / (num_classes - 1)))) for k in range(num_classes)
-    )
+    share = 1 / _ratio(ratio)
+    # A whole number that rounding put just below itself stays.
+    exact = (majority * share ** (k / (num_classes - 1)) for k in range(num_classes))
+    return tuple(max(1, int(count * (1 + 1e-12))) for count in exact)
 
 
 def subset(dataset: Dataset, counts: CountsLike, seed: int = 0) -> Dataset:

@@ -7,12 +7,14 @@ it is taken for that one), **merged** (it shares one prediction with others) or 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tightframe.checks import MAX_DENSE_CLASSES
 from tightframe.geometry.blocks import RANK_TOLERANCE, Array, BlockMatrix
 from tightframe.problem.problem import Problem
 
@@ -23,6 +25,12 @@ Indices = NDArray[np.intp]
 
 #: The states in the order in which they are asked for, worst first.
 STATES = VANISHED, LOST, MERGED, DISTINCT = ("vanished", "lost", "merged", "distinct")
+
+#: What has no class mean has no state.
+ABSENT = "absent"
+
+#: Entries of a block of logits (16 MiB).
+_BLOCK_ENTRIES = 2**21
 
 #: Measured predictions closer than this in total variation are one prediction: training stops at
 #: a finite precision. For two classes that nobody else competes with, that is a margin of 0.04.
@@ -213,7 +221,8 @@ def block_states(
     # A sibling's: what is not merged is proven positive, and rounding must not say otherwise.
     sibling = np.where(together, 0.0, np.maximum(logits.within, np.finfo(np.float64).tiny))
     gaps[groups, groups] = np.where(several, sibling, np.inf)
-    return _judge(gaps, shared, vanished, kinds, prediction, p.sizes, together)
+    found = _judge(gaps, groups, shared, vanished, kinds, together)
+    return States(*found, prediction, p.sizes.astype(np.intp))
 
 
 def group_gaps(logits: BlockMatrix, bias: Array) -> Array:
@@ -257,18 +266,74 @@ def measured_states(problem: Problem, logits: ArrayLike, bias: ArrayLike | None 
     for name, values in (("logits", z), ("bias", b)):
         if not np.isfinite(values).all():
             raise ValueError(f"{name}: got entries that are not finite, need numbers")
-    opinions = z
-    if problem.bias == "free":
-        opinions = z - (z @ problem.counts / problem.num_samples)[:, None]
+    middle = z @ problem.counts / problem.num_samples if problem.bias == "free" else np.zeros(k)
     predict, kinds = problem.loss_object.predictions, problem.class_groups
-    vanished = total_variation(predict(opinions), 1 / k) < SAME_PREDICTION
-    scores = z + b[:, None]
-    prediction = _near_columns(predict(scores), kinds, vanished)
-    gaps = np.diagonal(scores) - scores
-    np.fill_diagonal(gaps, np.inf)
-    shared = prediction[:, None] == prediction
-    none = np.zeros(k, dtype=bool)
-    return _judge(gaps, shared, vanished, kinds, prediction, np.ones(k), none)
+    return states_of_means(lambda classes: z[:, classes], b, middle, kinds, predict)
+
+
+def states_of_means(
+    logits: Callable[[Indices], Array],
+    bias: Array,
+    middle: Array,
+    kinds: Indices,
+    predict: Callable[[Array], Array],
+) -> States:
+    """Return the states of a network's classes by the rules of `measured_states`, at any K.
+
+    No K x K array is made above `MAX_DENSE_CLASSES` classes. There a class is compared only with
+    the one that its mean is nearest to: what shares a prediction shares the answer that it gives.
+
+    Parameters
+    ----------
+    logits : callable
+        Returns the mean logits without bias of some classes, as columns, shape (K, len(classes)).
+    bias : ndarray, shape (K,)
+    middle : ndarray, shape (K,)
+        Taken off before it is asked whether a class has vanished.
+    kinds : ndarray of int, shape (K,)
+        Classes of one kind are siblings. Negative for classes without samples: they have no mean
+        and no state (`ABSENT`), but may be rivals.
+    predict : callable
+        Of the loss: predictions of logits, column by column.
+    """
+    k = len(bias)
+    present = np.flatnonzero(kinds >= 0)
+    blocks = np.array_split(present, max(1, -(-len(present) * k // _BLOCK_ENTRIES)))
+    vanished = np.zeros(k, dtype=bool)
+    predictions = np.zeros((k, k)) if k <= MAX_DENSE_CLASSES else None
+    nearest = np.zeros(k, dtype=np.intp)
+    for classes in blocks:
+        z = logits(classes)
+        vanished[classes] = total_variation(predict(z - middle[:, None]), 1 / k) < SAME_PREDICTION
+        z = z + bias[:, None]
+        if predictions is not None:
+            predictions[:, classes] = predict(z)
+        else:
+            z[classes, np.arange(len(classes))] = -np.inf
+            nearest[classes] = z.argmax(axis=0)
+    if predictions is not None:
+        prediction = _near_columns(predictions, kinds, vanished)
+    else:
+        prediction = np.arange(k)
+        pairs = present[(kinds[nearest] == kinds)[present]]
+        for classes in np.array_split(pairs, max(1, -(-2 * len(pairs) * k // _BLOCK_ENTRIES))):
+            both = (predict(logits(c) + bias[:, None]) for c in (classes, nearest[classes]))
+            _join(prediction, classes, nearest[classes], total_variation(*both))
+        prediction = _with_vanished(prediction, vanished)
+    parts = []
+    for classes in blocks:
+        z = logits(classes) + bias[:, None]
+        gaps = z[classes, np.arange(len(classes))] - z
+        gaps[classes, np.arange(len(classes))] = np.inf
+        shared = prediction[:, None] == prediction[classes]
+        none = np.zeros(len(classes), dtype=bool)
+        parts.append(_judge(gaps, classes, shared, vanished[classes], kinds, none))
+    found = Judged(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    state = np.full(k, ABSENT, dtype=found.state.dtype)
+    margins, siblings, rivals = np.full(k, np.nan), np.full(k, np.nan), np.full(k, -1)
+    for whole, own in zip((state, margins, siblings, rivals), found, strict=True):
+        whole[present] = own
+    return States(state, margins, siblings, rivals, prediction, np.ones(k, dtype=np.intp))
 
 
 def total_variation(a: Array, b: Array | float) -> Array:
@@ -277,37 +342,51 @@ def total_variation(a: Array, b: Array | float) -> Array:
     return result
 
 
+class Judged(NamedTuple):
+    """What `States` has of some entries."""
+
+    state: NDArray[np.str_]
+    decision_margin: Array
+    sibling_margin: Array
+    rival: Indices
+
+
 def _judge(
     gaps: Array,
+    entries: Indices,
     shared: NDArray[np.bool_],
     vanished: NDArray[np.bool_],
     kinds: Indices,
-    prediction: Indices,
-    sizes: Array,
     together: NDArray[np.bool_],
-) -> States:
-    """Apply the rules to gaps ``[j, i]``, own logit of i minus logit j; on the diagonal a sibling.
+) -> Judged:
+    """Apply the rules to some entries.
 
-    ``together``: entries of several classes that share one prediction.
+    Parameters
+    ----------
+    gaps : ndarray, shape (E, C)
+        ``[j, i]``: own logit of the i-th of the entries minus logit j; its own: a sibling inside.
+    entries : ndarray of int, shape (C,)
+    shared : ndarray of bool, shape (E, C)
+        Which share a prediction.
+    vanished, together : ndarray of bool, shape (C,)
+        ``together``: entries of several classes that share one prediction.
+    kinds : ndarray of int, shape (E,)
     """
-    entries = np.arange(len(sizes))
+    own = entries, np.arange(len(entries))
     rivals = np.where(shared, np.inf, gaps)
     lost = rivals.min(axis=0) <= 0  # by other entries: siblings that stay apart never win
     # Siblings inside the entry may be the nearest.
-    inside = np.where(together, np.inf, np.diagonal(gaps))
-    rivals[entries, entries] = inside
+    rivals[own] = np.where(together, np.inf, gaps[own])
     rival = np.where(np.isinf(rivals.min(axis=0)), -1, rivals.argmin(axis=0))
     # Without an opinion nobody is nearest: all logits are equal.
     rival[vanished & (np.ptp(np.where(np.isinf(gaps), 0.0, gaps), axis=0) == 0)] = -1
     merged = together | (shared.sum(axis=0) > 1)
-    siblings = np.where(kinds[:, None] == kinds, gaps, np.inf).min(axis=0)
-    return States(
+    siblings = np.where(kinds[:, None] == kinds[entries], gaps, np.inf).min(axis=0)
+    return Judged(
         np.select([vanished, lost, merged], list(STATES[:3]), default=DISTINCT),
         gaps.min(axis=0) + 0.0,  # no negative zeros
         np.where(np.isinf(siblings), np.nan, siblings + 0.0),
         rival,
-        prediction,
-        sizes.astype(np.intp),
     )
 
 
@@ -331,14 +410,20 @@ def _near_columns(predictions: Array, kinds: Indices, vanished: NDArray[np.bool_
     """Return numbers of predictions: equal along chains of siblings, each near to the next."""
     k = len(kinds)
     prediction = np.arange(k)
-    for i in range(k):
+    for i in np.flatnonzero(kinds >= 0).tolist():
         later = np.flatnonzero((kinds == kinds[i]) & (np.arange(k) > i))
         # One entry that is as far apart is enough, and saves most of the work.
         later = later[np.abs(predictions[i, later] - predictions[i, i]) < SAME_PREDICTION]
         distances = total_variation(predictions[:, later], predictions[:, [i]])
-        for j in later[distances < SAME_PREDICTION].tolist():
-            prediction[prediction == prediction[j]] = prediction[i]
+        _join(prediction, np.full(len(later), i), later, distances)
     return _with_vanished(prediction, vanished)
+
+
+def _join(prediction: Indices, first: Indices, second: Indices, distances: Array) -> None:
+    """Give the classes of near pairs one number, in place, and all that have either's."""
+    near = distances < SAME_PREDICTION
+    for i, j in zip(first[near].tolist(), second[near].tolist(), strict=True):
+        prediction[prediction == prediction[j]] = prediction[i]
 
 
 def _with_vanished(prediction: Indices, vanished: NDArray[np.bool_]) -> Indices:

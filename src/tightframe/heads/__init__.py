@@ -1,7 +1,7 @@
 """The last layer: its arrays, classifiers fixed to a geometry, narrow ones, and what they save.
 
-The names below are loaded on first use: most need torch; `savings` and
-`last_layer` do not.
+The names below are loaded on first use: most need torch; `savings`, `last_layer` and `fitted` do
+not.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tightframe.lazy import handed_on
 
 if TYPE_CHECKING:
+    from tightframe.heads.fitted import FittedHead, fit_head
     from tightframe.heads.fixed import (
         FixedETF,
         FixedFrame,
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
     from tightframe.heads.savings import Savings, parameter_savings, savings_table
 
 __all__ = [
+    "FittedHead",
     "FixedETF",
     "FixedFrame",
     "FixedHead",
     "LastLayer",
     "Savings",
+    "fit_head",
     "freeze_to_etf",
     "freeze_to_frame",
     "narrow_last_block",
@@ -49,6 +52,7 @@ __getattr__ = handed_on(
             "freeze_to_frame",
             "replace_module",
         ),
+        "tightframe.heads.fitted": ("FittedHead", "fit_head"),
         "tightframe.heads.last_layer": ("LastLayer",),
         "tightframe.heads.narrow": ("narrow_last_block", "project_features"),
         "tightframe.heads.savings": ("Savings", "parameter_savings", "savings_table"),

@@ -26,13 +26,17 @@ if TYPE_CHECKING:
         KernelStatistics,
         alignment,
         cosine_statistics,
+        distance_norms,
         equiangularity,
         equinorm,
         group_angles,
+        kernel_grid,
         mutual_coherence,
         uniformity,
     )
+    from tightframe.metrics.answers import Answers
     from tightframe.metrics.class_moments import ClassMoments
+    from tightframe.metrics.classes import ClassRow, ClassTable, class_table
     from tightframe.metrics.decisions import Decisions, bias_alignment, certificate_gap, nc4, nc5
     from tightframe.metrics.frames import (
         LayerMetrics,
@@ -49,7 +53,9 @@ if TYPE_CHECKING:
     from tightframe.metrics.variability import (
         NC1Details,
         cdnv,
+        cdnv_grid,
         class_variability,
+        effective_ranks,
         nc1,
         nc1_details,
         nc1_quotient,
@@ -57,7 +63,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "WEIGHTINGS",
+    "Answers",
     "ClassMoments",
+    "ClassRow",
+    "ClassTable",
     "CollapseMetric",
     "CollapseReport",
     "CosineStatistics",
@@ -73,13 +82,18 @@ __all__ = [
     "alignment",
     "bias_alignment",
     "cdnv",
+    "cdnv_grid",
     "certificate_gap",
+    "class_table",
     "class_variability",
     "collapse_report",
     "cosine_statistics",
+    "distance_norms",
+    "effective_ranks",
     "equiangularity",
     "equinorm",
     "group_angles",
+    "kernel_grid",
     "layer_metrics",
     "layer_moments",
     "layer_scalars",
@@ -124,13 +138,21 @@ __getattr__ = handed_on(
             "KernelStatistics",
             "alignment",
             "cosine_statistics",
+            "distance_norms",
             "equiangularity",
             "equinorm",
             "group_angles",
+            "kernel_grid",
             "mutual_coherence",
             "uniformity",
         ),
+        "tightframe.metrics.answers": ("Answers",),
         "tightframe.metrics.class_moments": ("ClassMoments",),
+        "tightframe.metrics.classes": (
+            "ClassRow",
+            "ClassTable",
+            "class_table",
+        ),
         "tightframe.metrics.decisions": (
             "Decisions",
             "bias_alignment",
@@ -156,7 +178,9 @@ __getattr__ = handed_on(
         "tightframe.metrics.variability": (
             "NC1Details",
             "cdnv",
+            "cdnv_grid",
             "class_variability",
+            "effective_ranks",
             "nc1",
             "nc1_details",
             "nc1_quotient",

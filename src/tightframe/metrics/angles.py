@@ -27,6 +27,7 @@ from tightframe.metrics.inputs import (
     vectors_of,
     warn,
 )
+from tightframe.metrics.moments import WEIGHTINGS
 from tightframe.metrics.plain import plain_tensors
 from tightframe.metrics.readings import Readings
 from tightframe.metrics.rows import Rows
@@ -36,6 +37,7 @@ from tightframe.metrics.tiles import (
     pair_blocks,
     pair_distances,
     pair_values,
+    square_distances,
 )
 
 #: Kernels of `uniformity`.
@@ -154,7 +156,12 @@ def mutual_coherence(vectors: Any) -> float:
 
 @plain_tensors()
 def alignment(
-    moments: Readings, weight: Any, *, centered: bool = True, cosine: bool = True
+    moments: Readings,
+    weight: Any,
+    *,
+    centered: bool = True,
+    cosine: bool = True,
+    weighting: str = "class",
 ) -> NDArray[np.float64]:
     """Return how well each classifier row points to its class mean, ``cos(w_k, mu_k - mu)``.
 
@@ -171,6 +178,8 @@ def alignment(
     cosine : bool
         False gives the products ``<w_k, mu_k - mu>``, whose variation Wu and Papyan (2024) call
         uniform duality.
+    weighting : {"class", "sample"}
+        Of the global mean mu.
 
     Returns
     -------
@@ -183,19 +192,77 @@ def alignment(
     ValueError
         If fewer than two classes have samples or the classifier does not fit.
     """
-    w, _ = classifier(moments, weight)
-    kept = torch.nonzero(moments.counts)[:, 0]
-    own = usable(moments, "alignment")
-    means, w = own.resolved_means.given if centered else own.means, w[kept]
+    kept, w, means = _pairs(moments, weight, centered, weighting, "alignment")
     values = torch.linalg.vecdot(w, means)
     if cosine:
-        lengths = [torch.linalg.vector_norm(rows, dim=1) for rows in (w, means)]
-        zero = (lengths[0] == 0) | (lengths[1] == 0)
-        values = torch.linalg.vecdot(w / lengths[0][:, None], means / lengths[1][:, None])
-        values = values.clamp(-1.0, 1.0).masked_fill(zero, math.nan)
-        if bool(zero.any()):
-            warn(f"alignment: {int(zero.sum())} classes have a zero classifier row or class mean")
-    out = np.full(moments.num_classes, np.nan)
+        (w, means), zero = _directions((w, means), "alignment")
+        values = torch.linalg.vecdot(w, means).clamp(-1.0, 1.0).masked_fill(zero, math.nan)
+    return _of_classes(values, kept, moments.num_classes)
+
+
+@plain_tensors()
+def distance_norms(
+    moments: Readings,
+    weight: Any,
+    *,
+    centered: bool = True,
+    normalized: bool = True,
+    weighting: str = "class",
+) -> NDArray[np.float64]:
+    """Return how far each classifier row is from its class mean, ``||w_k - (mu_k - mu)||``.
+
+    Parameters
+    ----------
+    moments : ClassMoments
+    weight : array_like, shape (K, D)
+    centered : bool
+        Whether the class means are less their global mean mu.
+    normalized : bool
+        Whether both are scaled to length one first: then 0 is self-duality, and 2 opposite.
+    weighting : {"class", "sample"}
+        Of the global mean.
+
+    Returns
+    -------
+    ndarray, shape (K,), float64
+        NaN as for `alignment`.
+
+    Raises
+    ------
+    ValueError
+        As `alignment`.
+    """
+    kept, w, means = _pairs(moments, weight, centered, weighting, "distance_norms")
+    zero = torch.zeros(len(w), dtype=torch.bool, device=w.device)
+    if normalized:
+        (w, means), zero = _directions((w, means), "distance_norms")
+    values = torch.linalg.vector_norm(w - means, dim=1).masked_fill(zero, math.nan)
+    return _of_classes(values, kept, moments.num_classes)
+
+
+def _pairs(
+    moments: Readings, weight: Any, centered: bool, weighting: str, what: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the classes that have samples, their classifier rows and their means."""
+    w, _ = classifier(moments, weight)
+    kept = torch.nonzero(moments.counts)[:, 0]
+    own = usable(moments, what)
+    choice("weighting", weighting, WEIGHTINGS)
+    return kept, w[kept], own.resolved(weighting).given if centered else own.means
+
+
+def _directions(pairs: tuple[Tensor, Tensor], what: str) -> tuple[list[Tensor], Tensor]:
+    """Return rows of length one, and where either has none; warns of those."""
+    lengths = [torch.linalg.vector_norm(rows, dim=1) for rows in pairs]
+    zero = (lengths[0] == 0) | (lengths[1] == 0)
+    if bool(zero.any()):
+        warn(f"{what}: {int(zero.sum())} classes have a zero classifier row or class mean", 5)
+    return [rows / length[:, None] for rows, length in zip(pairs, lengths, strict=True)], zero
+
+
+def _of_classes(values: Tensor, kept: Tensor, num_classes: int) -> NDArray[np.float64]:
+    """Return values of classes that have samples as those of all, NaN elsewhere."""
+    out = np.full(num_classes, np.nan)
     out[as_array(kept).astype(np.intp)] = as_array(values)
     return out
 
@@ -314,7 +381,7 @@ def _group_values(vectors: Any, groups: ArrayLike | None) -> NDArray[Any]:
         if groups is None:
             groups = vectors.counts.cpu().numpy()
     else:
-        size = len(vectors.given if isinstance(vectors, Rows) else as_tensor("vectors", vectors))
+        size = _size(vectors)
         kept = np.arange(size)
         if groups is None:
             raise ValueError("groups: missing; a matrix does not say which classes belong together")
@@ -324,6 +391,12 @@ def _group_values(vectors: Any, groups: ArrayLike | None) -> NDArray[Any]:
     if values.dtype.kind == "f" and np.isnan(values).any():
         raise ValueError("groups: has NaN entries")
     return values[kept]
+
+
+def _size(vectors: Any) -> int:
+    if isinstance(vectors, Readings):
+        return vectors.num_classes
+    return len(vectors.given if isinstance(vectors, Rows) else as_tensor("vectors", vectors))
 
 
 class KernelStatistics(NamedTuple):
@@ -373,16 +446,9 @@ def uniformity(vectors: Any, kernel: str = "log", *, s: float | None = None) -> 
     ValueError
         If the kernel or its exponent is not allowed, or as `equinorm`.
     """
-    choice("kernel", kernel, KERNELS)
-    if s is not None and kernel != "riesz":
-        raise ValueError(f"s: got {s} with kernel {kernel!r}; only 'riesz' has an exponent")
+    _require_kernel(kernel, s)
     rows, errors, *_ = unit_vectors(vectors, "uniformity")
-    exponent = float(rows.shape[1] - 2 if s is None else s)
-    if kernel == "riesz" and not (math.isfinite(exponent) and exponent):
-        raise ValueError(
-            f"s: got {exponent:g}{' = D - 2' if s is None else ''}, need a finite number that is "
-            "not 0 (the limit there is the log kernel)"
-        )
+    exponent = _exponent(kernel, s, rows.shape[1])
     if len(rows) < 2:
         return KernelStatistics(math.nan, math.nan, math.nan)
     pole = kernel == "log" or (kernel == "riesz" and exponent > 0)
@@ -401,6 +467,64 @@ def uniformity(vectors: Any, kernel: str = "log", *, s: float | None = None) -> 
         if not 0 < abs(mean) < math.inf:
             warn(f"uniformity: the mean of the Riesz kernel with s = {exponent:g} leaves float64")
     return KernelStatistics(mean, variance, cov)
+
+
+@plain_tensors()
+def kernel_grid(vectors: Any, kernel: str = "distance", *, s: float | None = None) -> Array:
+    """Return a kernel of every pair of directions, shape (K, K): what `uniformity` averages.
+
+    Parameters
+    ----------
+    vectors : ClassMoments or array_like, shape (K, D)
+        As for `equinorm`; at most 4096. They are scaled to length one here.
+    kernel : {"log", "distance", "riesz"}
+        As for `uniformity`.
+    s : float, optional
+        Exponent of the Riesz kernel, not 0; D - 2 by default.
+
+    Returns
+    -------
+    ndarray, shape (K, K), float64
+        NaN on the diagonal, for zero vectors and for classes without samples. Infinite, with its
+        sign, where two vectors have one direction and the kernel has a pole.
+
+    Raises
+    ------
+    ValueError
+        As `uniformity`; or if there are more vectors.
+    """
+    _require_kernel(kernel, s)
+    size = _size(vectors)
+    require_dense(size, "kernel_grid")
+    rows, errors, kept, _ = unit_vectors(vectors, "kernel_grid")
+    exponent = _exponent(kernel, s, rows.shape[1])
+    squares = square_distances(Rows(rows), errors)
+    grid = _kernel(squares, kernel, exponent)
+    if kernel == "riesz":
+        grid = grid * _power(2.0, -exponent / 2)
+    places = as_array(kept).astype(np.intp)
+    if isinstance(vectors, Readings):
+        places = as_array(torch.nonzero(vectors.counts)[:, 0]).astype(np.intp)[places]
+    out = np.full((size, size), np.nan)
+    out[np.ix_(places, places)] = as_array(grid.fill_diagonal_(math.nan))
+    return out
+
+
+def _require_kernel(kernel: str, s: float | None) -> None:
+    choice("kernel", kernel, KERNELS)
+    if s is not None and kernel != "riesz":
+        raise ValueError(f"s: got {s} with kernel {kernel!r}; only 'riesz' has an exponent")
+
+
+def _exponent(kernel: str, s: float | None, dim: int) -> float:
+    """Return the exponent of the Riesz kernel in D dimensions."""
+    exponent = float(dim - 2 if s is None else s)
+    if kernel == "riesz" and not (math.isfinite(exponent) and exponent):
+        raise ValueError(
+            f"s: got {exponent:g}{' = D - 2' if s is None else ''}, need a finite number that is "
+            "not 0 (the limit there is the log kernel)"
+        )
+    return exponent
 
 
 def _power(base: float, exponent: float) -> float:

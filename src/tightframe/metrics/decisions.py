@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tightframe.data.batches import as_tensor
+from tightframe.metrics.answers import Answers
 from tightframe.metrics.inputs import (
     as_array,
     classifier,
@@ -82,7 +83,7 @@ class Decisions:
     -----
     Papyan et al. (2020), NC4. A sample whose largest logit, or whose nearest centre, is tied to
     within float64 rounding has no decision: it counts as differing from everything. Memory is two
-    K x D arrays and a few blocks of 16 MiB.
+    K x D arrays, a few blocks of 16 MiB, and 12 bytes for every labelled sample's margin.
     """
 
     @plain_tensors()
@@ -97,6 +98,7 @@ class Decisions:
         self._lengths = torch.linalg.vector_norm(self._centers, dim=1)
         self._blur = float(own.mean_errors.max())
         self._num_samples = self._differing = self._undecided = 0
+        self._answers = None if given is None else Answers(moments.num_classes)
         # By class of the labels: samples, differing, classifier right, nearest centre right.
         self._by_class = torch.zeros(4, moments.num_classes, dtype=torch.int64)
 
@@ -142,7 +144,7 @@ class Decisions:
             if given is not None:
                 chosen, no_choice = given[block].to(device), torch.zeros_like(no_nearest)
             else:
-                chosen, no_choice = self._choose(rows, rounding)
+                chosen, no_choice = self._choose(rows, rounding, None if y is None else y[block])
             tied = no_choice | no_nearest
             differing = tied | (chosen != nearest)
             self._undecided += int(tied.sum())
@@ -157,12 +159,25 @@ class Decisions:
                     counts.index_add_(0, own, flag.long())
         return self
 
-    def _choose(self, rows: Tensor, rounding: float) -> tuple[Tensor, Tensor]:
+    def _choose(
+        self, rows: Tensor, rounding: float, labels: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the classifier's decisions, and which are ties; tally what labels say of them."""
         assert self._classifier is not None
+        assert self._answers is not None
         w, b = self._classifier
         w_length = float(torch.linalg.vector_norm(w, dim=1).max())
         size = torch.linalg.vector_norm(rows, dim=1) * w_length + float(b.abs().max())
-        return _winner(rows @ w.T + b, rounding * size)
+        scores, slack = rows @ w.T + b, rounding * size
+        best, columns = scores.topk(2, dim=1)
+        if labels is not None:
+            own = labels.to(rows.device)
+            second = (columns[:, 0] == own).long()[:, None]  # then the other one is the second best
+            margins = scores.gather(1, own[:, None]) - best.gather(1, second)
+            rivals = columns.gather(1, second)
+            tallied = (own, rivals[:, 0], margins[:, 0], slack)
+            self._answers.add(*(part.cpu().numpy() for part in tallied))
+        return columns[:, 0], best[:, 0] - best[:, 1] <= slack
 
     @property
     def num_samples(self) -> int:
@@ -212,6 +227,19 @@ class Decisions:
     def nearest_center_accuracy(self) -> float:
         """Share of the labelled samples whose nearest centre is their own; NaN without labels."""
         return self._share(3)
+
+    @property
+    def answers(self) -> Answers | None:
+        """What the classifier answers on labelled samples, by class: accuracies, margins, rivals.
+
+        None without a classifier; without samples where every batch was given decisions.
+        """
+        return self._answers
+
+    @property
+    def class_accuracy(self) -> NDArray[np.float64]:
+        """Share of the labelled samples of every class that are right, (K,); NaN without any."""
+        return self._shares(2)
 
     def _shares(self, row: int) -> NDArray[np.float64]:
         seen = self._by_class[0].double()

@@ -34,7 +34,7 @@ from tightframe.metrics.inputs import (
     usable,
     warn,
 )
-from tightframe.metrics.moments import EPS
+from tightframe.metrics.moments import EPS, WEIGHTINGS
 from tightframe.metrics.plain import plain_tensors
 from tightframe.metrics.readings import Readings
 from tightframe.metrics.rows import Rows
@@ -102,7 +102,13 @@ def margins(moments: Readings, weight: Any) -> NDArray[np.float64]:
 
 
 @plain_tensors()
-def nc2(vectors: Any, target: Target = "etf", *, part: str | None = None) -> float:
+def nc2(
+    vectors: Any,
+    target: Target = "etf",
+    *,
+    part: str | None = None,
+    weighting: str = "class",
+) -> float:
     """Return NC2: the distance of a Gram matrix to that of a frame or predicted geometry.
 
     ``||G/||G||_F - T/||T||_F||_F`` (Zhu et al. 2021 and Dang et al. 2023 for the classifier,
@@ -120,6 +126,9 @@ def nc2(vectors: Any, target: Target = "etf", *, part: str | None = None) -> flo
     part : {"classifier", "means", "centered_means"}, optional
         Which Gram of the target. By default ``"centered_means"`` for moments, ``"classifier"`` for
         a matrix. With moments it also says whether the measured means are centred.
+    weighting : {"class", "sample"}
+        Of the global mean that centred class means are less: of the classes alike, or of all
+        samples, as in the code of Papyan et al. (2020) and Zhu et al. (2021).
 
     Returns
     -------
@@ -140,7 +149,7 @@ def nc2(vectors: Any, target: Target = "etf", *, part: str | None = None) -> flo
     if isinstance(vectors, Readings):
         goal = as_target(target, vectors.num_classes)
         own = usable(vectors, "nc2")
-        rows = Rows(own.means) if part == "means" else own.resolved_means
+        rows = Rows(own.means) if part == "means" else _centered(own, weighting)
         if own.num_classes < vectors.num_classes:
             kept = torch.nonzero(vectors.counts)[:, 0]
             goal = restrict(goal, as_array(kept).astype(np.intp))
@@ -153,7 +162,14 @@ def nc2(vectors: Any, target: Target = "etf", *, part: str | None = None) -> flo
 
 
 @plain_tensors()
-def nc3(moments: Readings, weight: Any, target: Target = "etf", *, centered: bool = True) -> float:
+def nc3(
+    moments: Readings,
+    weight: Any,
+    target: Target = "etf",
+    *,
+    centered: bool = True,
+    weighting: str = "class",
+) -> float:
     """Return NC3: the distance of the mean logits ``W H`` to those of a frame or prediction.
 
     Zhu et al. (2021) centre the class means by their class average, ``W (H - mu 1^T)``; Dang et
@@ -169,6 +185,8 @@ def nc3(moments: Readings, weight: Any, target: Target = "etf", *, centered: boo
         As for `nc2`.
     centered : bool
         Whether the class means, and the target's, are centred.
+    weighting : {"class", "sample"}
+        Of the global mean of the measured means, as for `nc2`.
 
     Returns
     -------
@@ -183,7 +201,7 @@ def nc3(moments: Readings, weight: Any, target: Target = "etf", *, centered: boo
     w = classifier_rows(moments, weight)
     goal = as_target(target, moments.num_classes)
     own = usable(moments, "nc3")
-    rows = own.resolved_means if centered else Rows(own.means)
+    rows = _centered(own, weighting) if centered else Rows(own.means)
     if own.num_classes < moments.num_classes:
         kept = torch.nonzero(moments.counts)[:, 0]
         w, goal = Rows(w.given[kept]), restrict(goal, as_array(kept).astype(np.intp))
@@ -191,11 +209,12 @@ def nc3(moments: Readings, weight: Any, target: Target = "etf", *, centered: boo
 
 
 @plain_tensors()
-def self_duality(moments: Readings, weight: Any, target: Target | None = None) -> float:
+def self_duality(
+    moments: Readings, weight: Any, target: Target | None = None, *, weighting: str = "class"
+) -> float:
     """Return the classical NC3, ``|| W/||W|| - M/||M|| ||_F`` with M the centred class means.
 
-    M holds the class means less their class-averaged mean as rows, shape (K, D) (Papyan et al.
-    2020).
+    M holds the class means less their global mean as rows, shape (K, D) (Papyan et al. 2020).
 
     With a target, M is what the classifier should be given the measured class means H (K x D):
     ``M = A H`` with ``A = Z (H* H*^T)^+`` from the target's mean logits Z and Gram of the means,
@@ -211,6 +230,8 @@ def self_duality(moments: Readings, weight: Any, target: Target | None = None) -
         Classifier, the product of the layers where there are several.
     target : Geometry, GroupedGeometry, Solution or str, optional
         As for `nc2`; K at most 4096. Without it, any K.
+    weighting : {"class", "sample"}
+        Of the global mean, without a target; as for `nc2`.
 
     Returns
     -------
@@ -225,12 +246,19 @@ def self_duality(moments: Readings, weight: Any, target: Target | None = None) -
     w, _ = classifier(moments, weight)
     require_complete(moments, dense=target is not None)
     if target is None:
-        return normalized_distance(as_array(w), as_array(Snapshot.of(moments).resolved_means.given))
+        centered = _centered(Snapshot.of(moments), weighting)
+        return normalized_distance(as_array(w), as_array(centered.given))
     goal = as_target(target, moments.num_classes)
     if isinstance(goal, str):
         raise ValueError("target: the nearest general orthogonal frame predicts no classifier")
     predicted = _predicted_classifier(goal, Snapshot.of(moments))
     return normalized_distance(as_array(w), predicted)
+
+
+def _centered(moments: Snapshot, weighting: str) -> Rows:
+    """Return the class means less the global mean of a weighting."""
+    choice("weighting", weighting, WEIGHTINGS)
+    return moments.resolved_means if weighting == "class" else moments.resolved(weighting)
 
 
 def _predicted_classifier(goal: Geometry | GroupedGeometry, moments: Snapshot) -> Array:

@@ -15,12 +15,15 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from tightframe.checks import MAX_DENSE_CLASSES, require_dense
+from tightframe.checks import MAX_DENSE_CLASSES, choice, require_dense
 from tightframe.files import format_json, replacing
+from tightframe.geometry.blocks import Array
 from tightframe.geometry.dense import PARTS, Geometry, product_of
 from tightframe.geometry.grouped import GroupedGeometry
 from tightframe.metrics.angles import GroupAngles, group_angles
+from tightframe.metrics.answers import Answers
 from tightframe.metrics.class_moments import ClassMoments
+from tightframe.metrics.classes import ClassTable, table_of
 from tightframe.metrics.decisions import Decisions
 from tightframe.metrics.frames import LayerMetrics, layer_metrics, measured_geometry
 from tightframe.metrics.inputs import (
@@ -30,6 +33,7 @@ from tightframe.metrics.inputs import (
     require_moments,
     usable,
 )
+from tightframe.metrics.moments import WEIGHTINGS
 from tightframe.metrics.plain import plain_tensors
 from tightframe.metrics.readings import Readings, describe_classes
 from tightframe.metrics.registry import LEADING, VECTOR_PARTS, Descriptor, of_fan
@@ -100,6 +104,10 @@ class CollapseReport:
         Classes without samples.
     head : HeadKind
         Counts, and whether the network's head has a bias.
+    answers : Answers or None
+        What the classifier answers on the samples, by class; None where no labelled samples were
+        seen after the moments were known (``nc4=False``, or no ``features`` with ``labels``).
+    class_names : tuple of str or None
     """
 
     num_samples: int
@@ -109,6 +117,8 @@ class CollapseReport:
     _dense: tuple[Geometry, Tensor] | None = field(repr=False)  # with the bias
     _later: _Later = field(repr=False)
     head: HeadKind = field(repr=False)
+    answers: Answers | None = field(default=None, repr=False)
+    class_names: tuple[str, ...] | None = field(default=None, repr=False)
 
     if TYPE_CHECKING:
 
@@ -134,6 +144,8 @@ class CollapseReport:
         ood: Any = None,
         groups: ArrayLike | None = None,
         missing: str = "raise",
+        class_names: Sequence[str] | None = None,
+        center: str = "class",
     ) -> CollapseReport:
         """Measure everything that moments and a classifier determine.
 
@@ -169,6 +181,12 @@ class CollapseReport:
         missing : {"raise", "leave_out"}
             What to do where classes have no samples, as of a large vocabulary: refuse, or measure
             the others, at least two, with a RuntimeWarning; `CollapseReport.missing` lists them.
+        class_names : sequence of str, optional
+            One a class, for `classes`.
+        center : {"class", "sample"}
+            The global mean that class means are less: the mean of the classes, or, as the code of
+            Papyan et al. (2020) and Zhu et al. (2021) has it, of all samples. They agree on
+            balanced data.
 
         Returns
         -------
@@ -200,6 +218,8 @@ class CollapseReport:
             lower_bound=lower_bound,
             ood=ood,
             groups=groups,
+            class_names=class_names,
+            center=center,
         )
 
     @classmethod
@@ -241,7 +261,8 @@ class CollapseReport:
             Of the `ClassMoments`.
         **options
             ``weights``, ``targets``, ``problem``, ``lower_bound``, ``ood``, ``groups``,
-            ``missing``: as for `measure`.
+            ``missing``, ``class_names``,
+            ``center``: as for `measure`.
 
         Returns
         -------
@@ -282,6 +303,74 @@ class CollapseReport:
                     f"{moments.num_samples}; both must go through the same ones"
                 )
         return _measure(cls, moments, head, bias is not None, decisions, **options)
+
+    # -- the classes -------------------------------------------------------------------------------
+
+    @property
+    def class_accuracy(self) -> NDArray[np.float64] | None:
+        """Accuracy on the samples of every class, (K,), NaN without any; None without `answers`."""
+        return None if self.answers is None else self.answers.accuracy
+
+    def class_table(
+        self,
+        *,
+        held_out: CollapseReport | None = None,
+        separable: ArrayLike | None = None,
+        history: Sequence[Any] | None = None,
+    ) -> ClassTable:
+        """Return what the network does with every class, worst first, at any number of classes.
+
+        As `tightframe.metrics.classes.class_table`. Without `answers` there are only class means
+        to judge by: no accuracies, median margins and most frequent wrong answers.
+
+        Parameters
+        ----------
+        held_out : CollapseReport, optional
+            Of the same network on held-out samples, with accuracies: their recall.
+        separable, history
+            As there.
+
+        Raises
+        ------
+        ValueError
+            If an argument has another number of classes, or no accuracies; or there is no
+            classifier.
+        """
+        truth = None
+        if held_out is not None:
+            truth = held_out.answers
+            if truth is None or truth.num_classes != len(self.counts):
+                have = "no accuracies" if truth is None else f"{truth.num_classes} classes"
+                raise ValueError(
+                    f"held_out: a report with {have}, need accuracies of {len(self.counts)} classes"
+                )
+        table = table_of(
+            self.counts,
+            *self._later.head(),
+            answers=self.answers,
+            held_out=truth,
+            names=self.class_names,
+            history=history,
+            problem=self._later.problem,
+        )
+        return table if separable is None else table.separated(separable)
+
+    def classes(self, **options: Any) -> pd.DataFrame:
+        """Return `class_table` as a DataFrame, one row a class, worst first.
+
+        Parameters
+        ----------
+        **options
+            Of `class_table`.
+
+        Raises
+        ------
+        ValueError
+            As `class_table`.
+        ImportError
+            If pandas is missing (``pip install 'tightframe[report]'``).
+        """
+        return self.class_table(**options).to_frame()
 
     # -- K x K matrices ----------------------------------------------------------------------------
 
@@ -392,8 +481,8 @@ class CollapseReport:
         """Return everything as JSON values: NaN as None and infinity as the text ``"Infinity"``.
 
         Strict JSON has neither; both Python's ``float`` and JavaScript's ``Number`` read the text.
-        K x K matrices are None where a class is missing or K is above 4096. `rows` stand under
-        ``"metrics"``.
+        K x K matrices are None where a class is missing or K is above 4096, `classes` in the
+        latter case. `rows` stand under ``"metrics"``.
         """
         out: dict[str, Any] = {"num_samples": self.num_samples, "counts": self.counts}
         out |= {metric.key: self.numbers[metric.key] for metric in LEADING}  # these come first
@@ -403,6 +492,9 @@ class CollapseReport:
             out["logits"], out["margins"] = self.logits, self.margins
             parts = {part: getattr(self.geometry, part) for part in PARTS}
             out["geometry"] = {"name": self.geometry.name, **parts}
+        out["classes"] = None
+        if len(self.counts) <= MAX_DENSE_CLASSES:
+            out["classes"] = self.class_table().to_dict()
         out["metrics"] = [row._asdict() for row in self.rows]
         out["notes"] = self.notes
         return {name: _json(value) for name, value in out.items()}
@@ -478,6 +570,17 @@ class _Later:
     moments: Readings | None  # for layers only
     weights: list[Tensor] | None
     given: list[Target]
+    bias: Tensor | None
+    problem: Problem | None
+
+    def head(self) -> tuple[Array, Array, Array | None]:
+        """Return class means (K, D), zero without samples, classifier and bias."""
+        weight = self.vectors.weight
+        assert weight is not None
+        means = torch.zeros_like(weight)
+        means[self.vectors.kept] = self.vectors.means
+        bias = None if self.bias is None else as_array(self.bias)
+        return as_array(means), as_array(weight), bias
 
     def norms(self) -> dict[str, NDArray[np.float64]]:
         weight, centered = self.vectors.weight, self.vectors.centered
@@ -605,7 +708,10 @@ def _measure(
     lower_bound: float | None = None,
     ood: Any = None,
     groups: ArrayLike | None = None,
+    class_names: Sequence[str] | None = None,
+    center: str = "class",
 ) -> CollapseReport:
+    choice("center", center, WEIGHTINGS)
     w, b = head
     k, missing = moments.num_classes, moments.missing
     own = usable(moments, "report")
@@ -625,6 +731,10 @@ def _measure(
     if values.shape != (k,):
         raise ValueError(f"groups: got shape {values.shape}, need one number a class, ({k},)")
 
+    names = None if class_names is None else tuple(str(name) for name in class_names)
+    if names is not None and len(names) != k:
+        raise ValueError(f"class_names: got {len(names)}, need one a class, {k}")
+
     source = Source(
         moments,
         own,
@@ -635,6 +745,7 @@ def _measure(
         problem=problem,
         lower_bound=lower_bound,
         ood=ood,
+        center=center,
     )
     dense = k <= MAX_DENSE_CLASSES and not missing
     return cls(
@@ -653,8 +764,12 @@ def _measure(
             moments=own.present() if layers is not None else None,
             weights=None if layers is None else [layer.clone() for layer in layers],
             given=given,
+            bias=b.clone() if with_bias else None,
+            problem=problem if problem is not None and problem.num_classes == k else None,
         ),
         head=kind,
+        answers=(decisions.answers or None) if decisions is not None else None,
+        class_names=names,
     )
 
 

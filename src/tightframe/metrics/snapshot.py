@@ -98,7 +98,11 @@ class Snapshot(Readings):
     @cached_property
     def resolved_means(self) -> Rows:
         """The centred class means, exactly zero where all are nothing but rounding."""
-        centered, blur = self.centered_means(), self.blur()
+        return self.resolved("class")
+
+    def resolved(self, weighting: str) -> Rows:
+        """Return the same with the global mean of a weighting taken off."""
+        centered, blur = self.centered_means(weighting), self.blur(weighting)
         rows = Rows(centered, self.mean_errors + blur)
         if rows.norm > blur * math.sqrt(self.num_classes) / rows.scale:
             return rows
@@ -107,8 +111,15 @@ class Snapshot(Readings):
     @cached_property
     def centered_vectors(self) -> Rows:
         """The same, each row exactly zero that is nothing but rounding."""
-        rows = self.resolved_means
-        lost = rows.lengths <= (rows.errors if rows.scale == 1 else rows.errors / rows.scale)
-        if not bool(lost.any()):
-            return rows
-        return Rows(rows.given.masked_fill(lost[:, None], 0.0), rows.errors)
+        return _vectors(self.resolved_means)
+
+    def vectors_from(self, weighting: str) -> Rows:
+        """Return the same with the global mean of a weighting taken off."""
+        return self.centered_vectors if weighting == "class" else _vectors(self.resolved(weighting))
+
+
+def _vectors(rows: Rows) -> Rows:
+    lost = rows.lengths <= (rows.errors if rows.scale == 1 else rows.errors / rows.scale)
+    if not bool(lost.any()):
+        return rows
+    return Rows(rows.given.masked_fill(lost[:, None], 0.0), rows.errors)

@@ -145,6 +145,8 @@ class Source:
         Whether one was given.
     ranked : bool
         Whether the rank behind NC1 is wanted too.
+    center : {"class", "sample"}
+        The global mean that centred class means are less.
     """
 
     moments: Readings
@@ -157,6 +159,7 @@ class Source:
     lower_bound: float | None = None
     ood: Any = None
     ranked: bool = True
+    center: str = "class"
 
     def has(self, metric: Descriptor) -> bool:
         """Return whether everything is there that a metric needs, a target apart."""
@@ -180,17 +183,18 @@ class Source:
     def vectors(self) -> Vectors:
         """Class means and classifier."""
         missing = self.own.num_classes < self.moments.num_classes
-        return Vectors(self.kept, self.own.means, self.own.centered_vectors, self.weight, missing)
+        centered = self.own.vectors_from(self.center)
+        return Vectors(self.kept, self.own.means, centered, self.weight, missing)
 
     @property
     def nc1(self) -> float:
         """NC1; without its rank it may be had for less."""
-        return self.details.value if self.ranked else nc1(self.own)
+        return self.details.value if self.ranked else nc1(self.own, center=self.center)
 
     @cached_property
     def details(self) -> NC1Details:
         """`nc1_details`."""
-        return nc1_details(self.own)
+        return nc1_details(self.own, center=self.center)
 
     @property
     def given_bias(self) -> Tensor | None:

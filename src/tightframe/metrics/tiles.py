@@ -86,6 +86,20 @@ def pair_distances(rows: Rows) -> Iterator[tuple[slice, Tensor, float]]:
         yield block, squares, least
 
 
+def square_distances(rows: Rows, errors: Tensor) -> Tensor:
+    """Return ``||x_i - x_j||^2`` of all pairs of the scaled rows, shape (K, K).
+
+    Zero where two rows are equal within their errors.
+    """
+    out = rows.scaled.new_zeros(len(rows.scaled), len(rows.scaled))
+    for block, squares, _ in pair_distances(rows):
+        reach = errors[block, None] + errors[block.start :]
+        out[block, block.start :] = torch.where(
+            squares.isinf() | (squares <= reach.square()), 0.0, squares
+        )
+    return out + out.T
+
+
 def first_equal(
     squares: Tensor, least: float, errors: Tensor, block: slice
 ) -> tuple[int, int] | None:

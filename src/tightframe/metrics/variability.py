@@ -7,21 +7,23 @@ ValueError where nothing can be said at all; never a small number that would rea
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tightframe.checks import positive_float
+from tightframe.checks import choice, positive_float, require_dense, whole_number
+from tightframe.data.batches import as_tensor
 from tightframe.metrics.inputs import as_array, usable, warn
-from tightframe.metrics.moments import EPS
+from tightframe.metrics.moments import EPS, WEIGHTINGS
 from tightframe.metrics.plain import plain_tensors
 from tightframe.metrics.readings import Readings
 from tightframe.metrics.rows import smaller_gram
+from tightframe.metrics.samples import accepted
 from tightframe.metrics.snapshot import Snapshot
-from tightframe.metrics.tiles import first_equal, pair_distances
+from tightframe.metrics.tiles import first_equal, pair_distances, square_distances
 
 #: The Gram matrix is used while its smallest eigenvalue kept is above this share of the largest:
 #: the relative error is then about eps / 1e-6 = 2e-10 at most.
@@ -53,7 +55,13 @@ class NC1Details(NamedTuple):
 
 
 @plain_tensors()
-def nc1(moments: Readings, weighting: str = "class", *, rtol: float | None = None) -> float:
+def nc1(
+    moments: Readings,
+    weighting: str = "class",
+    *,
+    rtol: float | None = None,
+    center: str | None = None,
+) -> float:
     """Return NC1, ``tr(Sigma_W pinv(Sigma_B)) / K``: within-class relative to between-class spread.
 
     Sigma_W averages over samples. Classes without samples are left out, K with them, with a
@@ -69,6 +77,14 @@ def nc1(moments: Readings, weighting: str = "class", *, rtol: float | None = Non
     rtol : float, optional
         From 0 to 1. Directions whose singular value in A (below) is at most ``rtol`` times the
         largest are dropped too: Sigma_B's eigenvalues at most ``rtol**2`` times its largest.
+    center : {"class", "sample"}, optional
+        The global mean that Sigma_B measures from; by default that of ``weighting``. The code of
+        Papyan et al. (2020) and Zhu et al. (2021) weighs classes alike but measures from the mean
+        of all samples: ``center="sample"``. Sigma_B then has up to K directions.
+    center : {"class", "sample"}, optional
+        The global mean that Sigma_B measures from; by default that of ``weighting``. The code of
+        Papyan et al. (2020) and Zhu et al. (2021) weighs classes alike but measures from the mean
+        of all samples: ``center="sample"``. Sigma_B then has up to K directions.
 
     Returns
     -------
@@ -98,34 +114,64 @@ def nc1(moments: Readings, weighting: str = "class", *, rtol: float | None = Non
     ----------
     Papyan, Han, Donoho (2020), https://doi.org/10.1073/pnas.2015509117.
     """
-    own = _nc1_input(moments, rtol)
-    value = None if rtol else _regular_nc1(own, weighting)
-    return _nc1(own, weighting, rtol).value if value is None else value
+    own, between = _nc1_input(moments, weighting, rtol, center)
+    value = None if rtol else _regular_nc1(own, between)
+    return _nc1(own, between, rtol).value if value is None else value
 
 
 @plain_tensors()
 def nc1_details(
-    moments: Readings, weighting: str = "class", *, rtol: float | None = None
+    moments: Readings,
+    weighting: str = "class",
+    *,
+    rtol: float | None = None,
+    center: str | None = None,
 ) -> NC1Details:
     """Return `nc1` with the kept rank and the cut-off that decided it.
 
     Parameters and errors are those of `nc1`.
     """
-    return _nc1(_nc1_input(moments, rtol), weighting, rtol)
+    return _nc1(*_nc1_input(moments, weighting, rtol, center), rtol)
 
 
-def _nc1_input(moments: Readings, rtol: float | None) -> Snapshot:
+class _Between(NamedTuple):
+    """How Sigma_B weighs the classes, and the global mean that it measures from."""
+
+    weighting: str
+    center: str
+
+    @classmethod
+    def of(cls, moments: Snapshot, weighting: str, center: str | None) -> _Between:
+        choice("weighting", weighting, WEIGHTINGS)
+        if center is not None:
+            choice("center", center, WEIGHTINGS)
+        counts = moments.tensors().counts
+        # There is one global mean where all counts are equal, and no direction between two.
+        same = center is None or int(counts.min()) == int(counts.max())
+        return cls(weighting, weighting if same else str(center))
+
+    @property
+    def lost_directions(self) -> int:
+        """Of K, one where the classes' weighted mean is the global one."""
+        return int(self.weighting == self.center)
+
+
+def _nc1_input(
+    moments: Readings, weighting: str, rtol: float | None, center: str | None
+) -> tuple[Snapshot, _Between]:
     if rtol is not None and not 0 <= rtol <= 1:  # NaN fails, too
         raise ValueError(f"rtol: got {rtol}, need a number from 0 to 1")
-    return usable(moments, "nc1")
+    own = usable(moments, "nc1")
+    return own, _Between.of(own, weighting, center)
 
 
-def _nc1(moments: Snapshot, weighting: str, rtol: float | None) -> NC1Details:
-    rows, floor = _between_root(moments, weighting), moments.blur(weighting)
-    limit = min(rows.shape[0] - 1, rows.shape[1])
-    between = _regular_directions(rows, _between_gram(moments, weighting), floor, rtol or 0.0)
+def _nc1(moments: Snapshot, kind: _Between, rtol: float | None) -> NC1Details:
+    rows, floor = _between_root(moments, kind), moments.blur(kind.center)
+    limit = min(rows.shape[0] - kind.lost_directions, rows.shape[1])
+    gram = _between_gram(moments, kind)
+    between = _regular_directions(rows, gram, floor, rtol or 0.0, limit)
     if between is None:
-        between = between_directions(rows, rows.new_tensor(floor), rtol or 0.0)
+        between = between_directions(rows, rows.new_tensor(floor), rtol or 0.0, limit)
     rank, cut = int(between.real.sum()), float(between.cutoff)
     if not rank:
         warn("nc1: all class means are equal, NC1 is infinite", 5)
@@ -150,7 +196,9 @@ class Directions(NamedTuple):
     num_classes: int
 
 
-def between_directions(rows: Tensor, floor: Tensor, rtol: float = 0.0) -> Directions:
+def between_directions(
+    rows: Tensor, floor: Tensor, rtol: float = 0.0, limit: int | None = None
+) -> Directions:
     """Return the directions of Sigma_B = A^T A, for any leading axes.
 
     Parameters
@@ -161,10 +209,13 @@ def between_directions(rows: Tensor, floor: Tensor, rtol: float = 0.0) -> Direct
         Rounding error of its rows.
     rtol : float
         As for `nc1`.
+    limit : int, optional
+        Most directions there can be; min(K - 1, D) by default.
     """
     k, d = rows.shape[-2:]
+    limit = min(k - 1, d) if limit is None else limit
     _, values, directions = torch.linalg.svd(rows, full_matrices=False)
-    values, directions = values[..., : min(k - 1, d)], directions[..., : min(k - 1, d), :]
+    values, directions = values[..., :limit], directions[..., :limit, :]
     top = values[..., 0]
     rounding = EPS * max(k, d) * top + floor
     cut = torch.maximum(rounding, rtol * top)
@@ -180,31 +231,31 @@ def nc1_along(between: Directions, spread: Tensor) -> Tensor:
     return torch.where(between.real.any(dim=-1), value, math.inf)
 
 
-def _between_root(moments: Snapshot, weighting: str) -> Tensor:
+def _between_root(moments: Snapshot, kind: _Between) -> Tensor:
     """Return A with Sigma_B = A^T A, shape (K, D)."""
-    centered = moments.centered_means(weighting)
-    if weighting == "class":
+    centered = moments.centered_means(kind.center)
+    if kind.weighting == "class":
         return centered / math.sqrt(moments.num_classes)
-    return centered * moments.shares(weighting).sqrt()[:, None]
+    return centered * moments.shares("sample").sqrt()[:, None]
 
 
-def _between_gram(moments: Snapshot, weighting: str) -> Tensor:
+def _between_gram(moments: Snapshot, kind: _Between) -> Tensor:
     """Return `smaller_gram` of A, zero where A is rounding."""
     means = moments.resolved_means
-    if weighting == "class" and means.scale == 1:
+    if kind == ("class", "class") and means.scale == 1:
         return means.gram / moments.num_classes  # which other metrics use, too
-    return smaller_gram(_between_root(moments, weighting))
+    return smaller_gram(_between_root(moments, kind))
 
 
-def _regular_nc1(moments: Snapshot, weighting: str) -> float | None:
+def _regular_nc1(moments: Snapshot, kind: _Between) -> float | None:
     """Return NC1 from the inverse of a large Gram matrix, where it is surely well conditioned."""
     k, d = moments.num_classes, moments.dim or 0
-    if min(k, d) < _INVERSE_SIZE:
+    if min(k, d) < _INVERSE_SIZE or not kind.lost_directions:
         return None
-    gram = _between_gram(moments, weighting)
+    gram = _between_gram(moments, kind)
     if k <= d:
         # Its one eigenvector of value zero is known; an average value stands there for now.
-        null = moments.shares(weighting).sqrt()
+        null = moments.shares(kind.weighting).sqrt()
         gram.addr_(null, null, alpha=float(gram.trace()) / k)
     factor, failed = torch.linalg.cholesky_ex(gram)
     if int(failed):
@@ -212,22 +263,23 @@ def _regular_nc1(moments: Snapshot, weighting: str) -> float | None:
     inverse = torch.cholesky_inverse(factor)
     # Frobenius norms bound the largest eigenvalue, and the reciprocal of the smallest.
     largest, reciprocal = (float(torch.linalg.matrix_norm(a)) for a in (gram, inverse))
-    cut = EPS * max(k, d) * math.sqrt(largest) + moments.blur(weighting)
+    cut = EPS * max(k, d) * math.sqrt(largest) + moments.blur(kind.center)
     if not 0 < reciprocal * max(_SAFE_CONDITION * largest, cut**2) < 1:
         return None
     if k <= d:
         # pinv(A^T A) = A^T pinv(A A^T)^2 A
-        rows = inverse @ _between_root(moments, weighting)
+        rows = inverse @ _between_root(moments, kind)
         spread = moments.within_along(rows.T).clamp(min=0.0).sum()
     else:
         spread = moments.within_inner(inverse).clamp(min=0.0)
     return float(spread) / k
 
 
-def _regular_directions(rows: Tensor, gram: Tensor, floor: float, rtol: float) -> Directions | None:
+def _regular_directions(
+    rows: Tensor, gram: Tensor, floor: float, rtol: float, limit: int
+) -> Directions | None:
     """Return `between_directions` from the smaller Gram matrix of A, if well conditioned."""
     k, d = rows.shape
-    limit = min(k - 1, d)
     squares, vectors = torch.linalg.eigh(gram)
     squares, vectors = squares[-limit:], vectors[:, -limit:]
     least, top = float(squares[0]), math.sqrt(max(float(squares[-1]), 0.0))
@@ -240,7 +292,9 @@ def _regular_directions(rows: Tensor, gram: Tensor, floor: float, rtol: float) -
 
 
 @plain_tensors()
-def nc1_quotient(moments: Readings, weighting: str = "class") -> float:
+def nc1_quotient(
+    moments: Readings, weighting: str = "class", *, center: str | None = None
+) -> float:
     """Return ``tr Sigma_W / tr Sigma_B``, which needs no pseudo-inverse and no scatter matrix.
 
     Tirer, Huang, Niles-Weed (2023), https://proceedings.mlr.press/v202/tirer23a. Parameters and
@@ -248,9 +302,10 @@ def nc1_quotient(moments: Readings, weighting: str = "class") -> float:
     equal class means give infinity with a RuntimeWarning.
     """
     moments = usable(moments, "nc1_quotient")
+    kind = _Between.of(moments, weighting, center)
     within = moments.shares("sample") @ moments.traces
-    root = torch.linalg.vector_norm(_between_root(moments, weighting))
-    value = float(trace_quotient(within, root, root.new_tensor(moments.blur(weighting))))
+    root = torch.linalg.vector_norm(_between_root(moments, kind))
+    value = float(trace_quotient(within, root, root.new_tensor(moments.blur(kind.center))))
     if value == math.inf:
         warn("nc1_quotient: all class means are equal, the quotient is infinite")
     return value
@@ -349,3 +404,102 @@ def cdnv(moments: Readings, power: float = 1.0) -> float:
         total += float(of_rows + torch.dot(weights.sum(dim=0), traces[block.start :]))
     scale: float = rows.scale ** (2 - 2 * power)
     return total * scale / (k * (k - 1))
+
+
+@plain_tensors()
+def cdnv_grid(moments: Readings, power: float = 1.0) -> NDArray[np.float64]:
+    """Return the class-distance normalised variance of every pair of classes, shape (K, K).
+
+    ``(v_i + v_j) / (2 ||mu_i - mu_j||^2)``, whose mean over pairs is `cdnv`: which two classes are
+    as wide as they are apart.
+
+    Parameters
+    ----------
+    moments : ClassMoments
+        At most 4096 classes.
+    power : float
+        As for `cdnv`.
+
+    Returns
+    -------
+    ndarray, shape (K, K), float64
+        Infinite where two means are equal, NaN on the diagonal and for classes without samples.
+
+    Raises
+    ------
+    ValueError
+        As `cdnv`; or if there are more classes.
+    """
+    power = positive_float("power", power)
+    require_dense(moments.num_classes, "cdnv_grid")
+    own = usable(moments, "cdnv_grid")
+    rows, traces, errors = own.resolved_means, own.traces, own.mean_errors
+    if rows.scale != 1:
+        traces, errors = traces / rows.scale**2, errors / rows.scale
+    squares = square_distances(rows, errors)
+    sums = (traces[:, None] + traces) * (rows.scale ** (2 - 2 * power) / 2)
+    grid = torch.where(squares == 0, math.inf, sums / squares.pow(power))
+    kept = as_array(torch.nonzero(moments.counts)[:, 0]).astype(np.intp)
+    out = np.full((moments.num_classes,) * 2, np.nan)
+    out[np.ix_(kept, kept)] = as_array(grid.fill_diagonal_(math.nan))
+    return out
+
+
+@plain_tensors()
+def effective_ranks(
+    features: Any, labels: Any, *, num_classes: int | None = None, relative: bool = False
+) -> NDArray[np.float64]:
+    """Return the effective rank of every class's samples about their mean, shape (K,).
+
+    ``exp(-sum_i p_i log p_i)`` of the singular values of the centred samples over their sum: in how
+    many directions a class spreads (Roy and Vetterli 2007). A class that has collapsed to a line
+    has 1, whatever the others have.
+
+    Parameters
+    ----------
+    features : tensor or array_like, shape (N, D)
+    labels : tensor or array_like, shape (N,)
+        Whole numbers from 0.
+    num_classes : int, optional
+        K; by default the largest label and one.
+    relative : bool
+        Whether to divide by the largest possible one, min(n_k, D). One minus that is the
+        ``per_class_rank`` of MONAI's ``EmbeddingCollapseMetric``.
+
+    Returns
+    -------
+    ndarray, shape (K,), float64
+        0 for a class whose samples are all equal, NaN for one with fewer than two samples.
+
+    Raises
+    ------
+    ValueError
+        If a shape, type or label is wrong or an entry is not finite.
+    """
+    k = 0 if num_classes is None else whole_number("num_classes", num_classes)
+    y = as_tensor("labels", labels)
+    most = int(y.max()) + 1 if y.numel() and not y.is_floating_point() else 1
+    x, y, *_ = accepted(
+        features, labels, num_classes=k or most, dim=None, ignore_index=None, nonfinite="raise"
+    )
+    ranks = np.full(k or most, np.nan)
+    order = torch.argsort(y, stable=True)
+    start = 0
+    for label, count in enumerate(torch.bincount(y, minlength=len(ranks)).tolist()):
+        if count > 1:
+            rows = x[order[start : start + count]].double()
+            rank = _effective_rank(rows - rows[0])
+            ranks[label] = rank / min(rows.shape) if relative else rank
+        start += count
+    return ranks
+
+
+def _effective_rank(rows: Tensor) -> float:
+    # Less a row, so that equal rows are exactly zero whatever the rounding of their mean.
+    if not bool(rows.any()):
+        return 0.0
+    rows = rows / rows.abs().max()
+    gram = smaller_gram(rows - rows.mean(dim=0))
+    values = torch.linalg.eigvalsh(gram).clamp(min=0.0).sqrt()
+    shares = values / values.sum()
+    return float(torch.exp(torch.special.entr(shares).sum()))

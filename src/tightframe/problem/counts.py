@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.checks import is_whole, shortened, wide
+from tightframe.checks import is_unordered, is_whole, shortened, wide
 
 
 class Group(NamedTuple):
@@ -139,6 +139,7 @@ def _counts_in(name: str, text: str) -> list[tuple[int, int]]:
 def _counts_of(name: str, counts: Any) -> NDArray[Any]:
     if isinstance(counts, (bytes, bytearray)):
         raise ValueError(f"{name}: got bytes, {shortened(repr(counts))}; need text or integers")
+    _require_ordered(name, counts)
     if is_by_class(counts):
         counts = by_class(name, counts)
     try:
@@ -236,6 +237,7 @@ def _numbers_in(name: str, text: str, allowed: str) -> list[tuple[float, int]]:
 def _numbers_of(
     name: str, value: Any, allowed: str, classes: int, names: Sequence[str]
 ) -> NDArray[np.float64]:
+    _require_ordered(name, value)
     if is_by_class(value):
         value = by_class(name, value, classes, names)
     try:
@@ -248,6 +250,14 @@ def _numbers_of(
             f"such as '1x5,5x5': {allowed}"
         )
     return array.astype(np.float64)
+
+
+def _require_ordered(name: str, value: Any) -> None:
+    if is_unordered(value):
+        raise ValueError(
+            f"{name}: got the set {shortened(repr(value))}, which has no order and holds equal "
+            "numbers once; need one number a class, or one by label: {0: 500, 1: 100}"
+        )
 
 
 def _array_of(value: Any) -> NDArray[Any]:
@@ -301,13 +311,54 @@ def is_by_class(value: Any) -> bool:
     return isinstance(value, Mapping) or (hasattr(value, "items") and hasattr(value, "index"))
 
 
-def class_names(counts: Any) -> tuple[str, ...]:
+def names_in(counts: Any) -> tuple[str, ...]:
     """Return the sorted names of the classes if counts are by name, else nothing."""
     if not is_by_class(counts):
         return ()
     labels = [label for label, _ in counts.items()]
     named = all(isinstance(label, str) for label in labels) and not _are_digits(labels)
     return tuple(sorted(labels)) if named else ()
+
+
+def by_label(name: str, value: Any, class_names: Sequence[str] | None) -> Any:
+    """Return a mapping whose keys are names of classes with the classes' labels as its keys.
+
+    Anything else is returned as it is: labels are labels where classes have names, too.
+
+    Parameters
+    ----------
+    name : str
+        Of the argument, for messages.
+    value
+        What may be said class by class.
+    class_names : sequence of str or None
+        In class order.
+
+    Raises
+    ------
+    ValueError
+        If a key is text and none of the names.
+
+    Examples
+    --------
+    >>> by_label("counts", {"dog": 7, "cat": 9}, ["cat", "dog"])
+    {1: 7, 0: 9}
+    """
+    if class_names is None or not is_by_class(value):
+        return value
+    pairs = list(value.items())
+    if not all(isinstance(key, str) for key, _ in pairs):
+        return value
+    labels = {known: label for label, known in enumerate(class_names)}
+    unknown = [key for key, _ in pairs if key not in labels]
+    if unknown and _are_digits([key for key, _ in pairs]):
+        return value
+    if unknown:
+        raise ValueError(
+            f"{name}: got the key {unknown[0]!r}, need the names "
+            f"{shortened(', '.join(class_names))}"
+        )
+    return {labels[key]: entry for key, entry in pairs}
 
 
 def by_class(
@@ -346,6 +397,8 @@ def by_class(
     else:
         wanted = ()
     need = f"every whole number from 0 to {(classes or len(labels)) - 1}"
+    if labels and wanted and labels == list(range(1, len(labels) + 1)):
+        need += "; where labels begin with 1, take 1 off each"
     if names:
         need = f"the names {shortened(', '.join(names))}"
     if not wanted:

@@ -17,28 +17,37 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tightframe.checks import choice, is_several, positive_float, shortened, whole_number
+from tightframe.checks import (
+    choice,
+    is_several,
+    is_unordered,
+    positive_float,
+    shortened,
+    whole_number,
+)
 from tightframe.losses.base import Loss
 from tightframe.losses.registry import LOSSES as KNOWN_LOSSES
 from tightframe.problem import conventions
+from tightframe.problem.class_names import NamesLike, class_names_of
 from tightframe.problem.conventions import Decays
 from tightframe.problem.counts import (
     CountsLike,
     Group,
     PerClass,
     Runs,
-    class_names,
+    by_label,
     counts_array,
     format_runs,
     joined,
     lasting,
+    names_in,
     num_classes,
     num_samples,
     parse_counts,
@@ -103,6 +112,11 @@ class Problem:
         Added to the logits inside the loss only (Menon et al. 2021), cross-entropy only, in nats:
         a sequence, compact text, by label, or ``"prior"`` for ``log(n_k / N)``, with a factor in
         front (``"0.5*prior"``) if wanted. A constant added to all changes nothing.
+    class_names : sequence of str, mapping, str or path-like, optional
+        What tables, sentences and pictures call the classes, see
+        `tightframe.problem.class_names.class_names_of`; by default the keys of ``counts`` where
+        those are names. Keys of mappings may then be names too. Problems that differ in names only
+        are equal.
 
     Raises
     ------
@@ -129,6 +143,7 @@ class Problem:
     dim: int | tuple[int, ...] | None
     weight_runs: Runs
     adjustment_runs: Runs
+    class_names: tuple[str, ...] | None = field(default=None, compare=False)
 
     def __init__(
         self,
@@ -144,12 +159,24 @@ class Problem:
         dim: int | Iterable[int] | None = None,
         class_weights: PerClass | None = None,
         logit_adjustment: PerClass | None = None,
+        class_names: NamesLike | None = None,
     ) -> None:
         depth = whole_number("depth", depth)
         if depth > MAX_DEPTH:
             raise ValueError(f"depth: got {depth}, need at most {MAX_DEPTH}")
         set_field = object.__setattr__  # the class is frozen
+        own = names_in(counts) if class_names is None else ()  # keys are then these alone
+        names = (own or None) if class_names is None else class_names_of(class_names)
+        if class_names is not None:
+            counts = by_label("counts", counts, names)
+            class_weights = by_label("class_weights", class_weights, names)
+            logit_adjustment = by_label("logit_adjustment", logit_adjustment, names)
         set_field(self, "runs", parse_counts(counts))
+        if names is not None and len(names) != self.num_classes:
+            raise ValueError(
+                f"class_names: got {len(names)}, counts are of {self.num_classes} classes"
+            )
+        set_field(self, "class_names", names)
         set_field(self, "loss", choice("loss", loss, LOSSES))
         set_field(self, "weight_decays", _layer_decays(weight_decay, depth))
         set_field(self, "feature_decay", _decay("feature_decay", feature_decay))
@@ -161,7 +188,7 @@ class Problem:
         set_field(self, "weight_runs", ())
         set_field(self, "adjustment_runs", ())
         if class_weights is not None or logit_adjustment is not None:
-            self._take_loss_terms(class_weights, logit_adjustment, class_names(counts))
+            self._take_loss_terms(class_weights, logit_adjustment, own)
 
     def _take_loss_terms(
         self,
@@ -299,7 +326,12 @@ class Problem:
             "dim": self.dim,
             "class_weights": self.weight_runs or None,
             "logit_adjustment": self.adjustment_runs or None,
+            "class_names": self.class_names,
         }
+        if "counts" in changes and num_classes(self.runs) != num_classes(
+            parse_counts(changes["counts"])
+        ):
+            fields["class_names"] = None
         unknown = sorted(set(changes) - set(fields))
         if unknown:
             raise ValueError(f"{unknown[0]}: not an argument of Problem; there are {list(fields)}")
@@ -312,6 +344,7 @@ class Problem:
             counts=self.counts[index],
             class_weights=self.class_weights[index],
             logit_adjustment=self.logit_adjustment[index],
+            class_names=self.class_names and [self.class_names[k] for k in index.tolist()],
         )
 
     # -- derived quantities --------------------------------------------------------------------
@@ -417,6 +450,16 @@ class Problem:
         """Number of classes K."""
         return num_classes(self.runs)
 
+    def name(self, label: int) -> str:
+        """Return a class's name, or its label where classes have no names."""
+        return str(label) if self.class_names is None else self.class_names[label]
+
+    def group_names(self, group: int) -> tuple[str, ...]:
+        """Return the names of the classes of one of `groups`; none where classes have no names."""
+        if self.class_names is None:
+            return ()
+        return tuple(self.class_names[k] for k in np.flatnonzero(self.class_groups == group))
+
     @property
     def num_samples(self) -> int:
         """Number of samples N."""
@@ -464,8 +507,8 @@ class Problem:
     def to_dict(self) -> dict[str, Any]:
         """Return the arguments of `Problem` as JSON-ready values.
 
-        Class weights and logit adjustment only where there are any: records and hashes of plain
-        problems are older than those.
+        Class weights, logit adjustment and names only where there are any: records and hashes of
+        plain problems are older than those.
         """
         decays = self.weight_decay
         values = {
@@ -480,7 +523,8 @@ class Problem:
             "dim": list(self.dim) if isinstance(self.dim, tuple) else self.dim,
         }
         terms = {"class_weights": self.weight_runs, "logit_adjustment": self.adjustment_runs}
-        return values | {name: format_runs(runs) for name, runs in terms.items() if runs}
+        values |= {name: format_runs(runs) for name, runs in terms.items() if runs}
+        return values if self.class_names is None else values | {"class_names": self.class_names}
 
 
 def loss_terms(class_weight: float, logit_adjustment: float) -> list[str]:
@@ -509,7 +553,7 @@ def _decay(name: str, value: Any) -> float:
 
 
 def _layer_decays(value: Any, depth: int) -> tuple[float, ...]:
-    if not is_several(value):
+    if not is_several(value) or is_unordered(value):
         return (_decay("weight_decay", value),) * depth
     decays = tuple(_decay("weight_decay", item) for item in value)
     if len(decays) != depth:
@@ -522,7 +566,7 @@ def _layer_decays(value: Any, depth: int) -> tuple[float, ...]:
 def _widths(value: Any, depth: int) -> int | tuple[int, ...] | None:
     if value is None:
         return None
-    if not is_several(value):
+    if not is_several(value) or is_unordered(value):
         return whole_number("dim", value)
     widths = tuple(whole_number("dim", item) for item in value)
     if len(widths) != depth:

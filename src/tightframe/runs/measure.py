@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tightframe.checks import MAX_DENSE_CLASSES
 from tightframe.geometry.dense import Geometry, orthogonal_frame, seli_of_head, simplex_etf
 from tightframe.metrics import ClassMoments, CollapseReport
 from tightframe.problem.problem import Problem
+from tightframe.runs.network_files import SavedNetwork
+from tightframe.runs.tables import distances_by_target
 from tightframe.runs.verdicts import Verdict, group_verdicts
 from tightframe.solution import Solution
 from tightframe.solve import solve_certified
@@ -30,7 +33,9 @@ class Measurement:
     report : CollapseReport
         NC1 to NC4 and the measured geometry.
     targets : tuple of Geometry
-        What it is compared with; the predicted geometry first, if decays were given.
+        What it is compared with; the predicted geometry first, if decays were given. None where
+        classes have no samples or are too many for a K x K matrix; the report's rows have the
+        frames then.
     solution : Solution or None
         The prediction, if decays were given.
     certificate : Certificate or None
@@ -52,9 +57,7 @@ class Measurement:
     def to_dict(self) -> dict[str, Any]:
         """Return everything JSON-ready (numbers that are not finite are left to the writer)."""
         report = self.report.to_dict()
-        report["distances"] = {
-            target.name: self.report.distances(target) for target in self.targets
-        }
+        report["distances"] = distances_by_target(self.report, self.targets)
         report["notes"] = [*filter(None, map(self.report.head.remark, self.targets))]
         if self.solution is not None and self.certificate is not None:
             report["prediction"] = self.solution.to_dict()
@@ -68,27 +71,28 @@ class Measurement:
         return report
 
 
-def measure(arrays: Mapping[str, NDArray[Any]], **decays: Any) -> Measurement:
+def measure(source: Mapping[str, NDArray[Any]] | SavedNetwork, **decays: Any) -> Measurement:
     """Measure saved arrays.
 
     Parameters
     ----------
-    arrays : mapping
+    source : mapping or SavedNetwork
         ``features`` (N, D), ``labels`` (N,) with 0 <= label < K, ``weight`` (K, D) and
         optionally ``bias`` (K,). Others are ignored.
     **decays
         Keyword arguments of `Problem` except ``counts`` and ``dim``, which the data give. Without
         any, the metrics are compared with the ETF, the orthogonal frame and SELI only, that
-        of a free bias if there is a ``bias``.
+        of a free bias if there is a ``bias``; classes without samples are then left out.
 
     Raises
     ------
     ValueError
-        If an array is missing or has wrong shapes or values, a class has no samples, or the
-        arguments of `Problem` are out of range.
+        If an array is missing or has wrong shapes or values, a class has no samples and decays are
+        given, or the arguments of `Problem` are out of range.
     """
+    arrays = vars(source) if isinstance(source, SavedNetwork) else source
     for name in REQUIRED:
-        if name not in arrays:
+        if arrays.get(name) is None:
             present = ", ".join(sorted(arrays)) or "nothing"
             raise ValueError(f"{name}: missing; need {', '.join(REQUIRED)}, the file has {present}")
     features, weight = np.asarray(arrays["features"]), np.asarray(arrays["weight"])
@@ -100,9 +104,12 @@ def measure(arrays: Mapping[str, NDArray[Any]], **decays: Any) -> Measurement:
         )
     if len(weight) < 2:
         raise ValueError(f"weight: got {len(weight)} rows, need at least 2, one for each class")
-    bias = np.asarray(arrays["bias"]) if "bias" in arrays else None
+    bias = None if arrays.get("bias") is None else np.asarray(arrays["bias"])
     moments = ClassMoments(len(weight)).update(features, labels)
-    report = CollapseReport.measure(moments, weight, bias, features=features)
+    missing = "raise" if decays else "leave_out"
+    report = CollapseReport.measure(moments, weight, bias, features=features, missing=missing)
+    if report.missing or len(weight) > MAX_DENSE_CLASSES:
+        return Measurement(report, (), None, None, None, [])
     limit = seli_of_head(report.counts, bias is not None)
     frames = (simplex_etf(len(weight)), orthogonal_frame(len(weight)), limit)
     if not decays:

@@ -40,7 +40,7 @@ from tightframe.files import (
 )
 from tightframe.geometry.dense import Geometry
 from tightframe.problem.problem import Problem
-from tightframe.runs.folder import config_hash, read_record
+from tightframe.runs.folder import config_hash, read_record, using_record
 
 __all__ = [
     "FINAL_ARRAYS",
@@ -58,6 +58,7 @@ __all__ = [
     "run_file",
     "setting_paths",
     "to_plain",
+    "trained_setting",
     "write_json",
     "write_npz",
     "write_parquet",
@@ -324,3 +325,30 @@ def read_result(paths: SettingPaths) -> dict[str, Any] | None:
     result = read_json(paths.result) if paths.result.exists() else None
     finished = isinstance(result, dict) and result.get("finished") is True
     return result if finished else None
+
+
+def trained_setting(folder: str | os.PathLike[str], name: str | None = None) -> SettingRecord:
+    """Return a setting of a run that has been trained to the end.
+
+    Parameters
+    ----------
+    folder : path-like
+    name : str, optional
+        Needed if the run has several settings.
+
+    Raises
+    ------
+    ValueError
+        If there is no such setting, or it has not been trained to the end.
+    """
+    settings = {record.name: record for record in load_run(folder).settings}
+    names = ", ".join(settings)
+    if name is None and len(settings) > 1:
+        raise ValueError(f"setting: {folder} has several, name one: {names}")
+    record = settings.get(name or next(iter(settings), ""))
+    if record is None:
+        raise ValueError(f"setting: got {name!r}, {folder} has {names or 'none'}")
+    with using_record(folder, "run"):
+        if record.problem is None or record.final is None:
+            raise ValueError(f"setting: {record.name} of {folder} has not been trained to the end")
+    return record

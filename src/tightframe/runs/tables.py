@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -136,16 +136,32 @@ def leading_table(report: CollapseReport, named_by: str = "label") -> Table:
     return Table(f"{report.num_samples} samples", ["metric", numbers], rows, missing="-")
 
 
-def distance_table(report: CollapseReport, targets: Iterable[Geometry]) -> Table:
+def distances_by_target(
+    report: CollapseReport, targets: Collection[Geometry]
+) -> dict[str, dict[str, float]]:
+    """Return how far the measured geometry is from others, by their name and by part.
+
+    Without targets these are the frames of the report's rows, in which classes without samples are
+    left out.
+    """
+    found = {target.name: report.distances(target) for target in targets}
+    if not found:
+        for row in report.rows:
+            if row.part in PARTS and row.target:
+                found.setdefault(row.target, {})[row.part] = row.value
+    return found
+
+
+def distance_table(report: CollapseReport, targets: Collection[Geometry]) -> Table:
     """Return how far the measured geometry is from others, part by part, as a table."""
     parts = [Column(PART_NAMES[part], align="right", format=".4f") for part in PARTS]
-    rows, notes = [], []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a zero matrix has no distance
-        for target in targets:
-            distances = report.distances(target)
-            rows.append([target.name, *(distances[part] for part in PARTS)])
-            notes.append(report.head.remark(target))
+        found = distances_by_target(report, targets)
+    rows = [[name, *(distances.get(part) for part in PARTS)] for name, distances in found.items()]
+    notes = [*map(report.head.remark, targets)]
+    if report.missing:
+        notes.append(f"Of the {len(report.counts) - len(report.missing)} classes with samples.")
     title, note = "Normalised Frobenius distance (0 to 2)", " ".join(filter(None, notes))
     return Table(title, ["distance to", *parts], rows, missing="-", note=note)
 

@@ -1,0 +1,99 @@
+"""The last layer of a network that is in memory: its features on a loader, and its classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tightframe.capture.layers import Forward, Run, running
+from tightframe.capture.names import names_for
+from tightframe.data.batches import LabelsLike, Reduction, sample_rows
+from tightframe.heads.find import find_head
+from tightframe.heads.last_layer import LastLayer
+from tightframe.problem.class_names import NamesLike
+
+
+def last_layer(
+    model: nn.Module,
+    loader: Iterable[Any],
+    *,
+    held_out: Iterable[Any] | None = None,
+    class_names: NamesLike | None = None,
+    head: str | None = None,
+    reduce: Reduction = "auto",
+    labels: LabelsLike = None,
+    forward: Forward | None = None,
+    ignore_index: int | None = -100,
+) -> LastLayer:
+    """Return what is known of a network's last layer: features, labels and classifier.
+
+    The model runs once over the loader in eval mode without gradients, as in `collapse_report`. All
+    features are kept in memory.
+
+    Parameters
+    ----------
+    model : nn.Module
+    loader : iterable of batches
+        The training set, without augmentation.
+    held_out : iterable of batches, optional
+        Samples that were not trained on.
+    class_names : sequence of str, mapping, str or path-like, optional
+        See `tightframe.problem.class_names.class_names_of`; by default those that the model or the
+        loader's data set have: ``model.config.id2label`` (Hugging Face), ``dataset.classes``
+        (torchvision).
+    head, reduce, labels, forward, ignore_index
+        As for `tightframe.metrics.collapse_report`.
+
+    Returns
+    -------
+    LastLayer
+
+    Raises
+    ------
+    ValueError
+        As `collapse_report`, or if there is no sample.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> batches = [(torch.eye(4), torch.tensor([0, 1, 0, 1]))]
+    >>> layer = last_layer(model, batches, head="2", class_names=["cat", "dog"])
+    >>> layer.features.shape, layer.name(1)
+    ((4, 3), 'dog')
+    """
+    found = find_head(model, head)
+    names = names_for(class_names, model, loader, found.num_classes)
+    with running(model, found, (), labels, forward, names) as run:
+        own = _rows("loader", loader, run, found.name, reduce, ignore_index)
+        apart = None
+        if held_out is not None:
+            apart = _rows("held_out", held_out, run, found.name, reduce, ignore_index)
+        weight = found.weight.cpu()
+        bias = None if found.bias is None else found.bias.cpu()
+    return LastLayer.of(*own, weight, bias, held_out=apart, class_names=names)
+
+
+def _rows(
+    argument: str,
+    loader: Iterable[Any],
+    run: Run,
+    name: str,
+    reduce: Reduction,
+    ignore_index: int | None,
+) -> tuple[Tensor, Tensor]:
+    """Return the features and labels of all samples of a loader, on the CPU."""
+    if not isinstance(loader, Iterable):
+        raise ValueError(f"{argument}: got {type(loader).__name__}, need an iterable of batches")
+    parts = []
+    for batch in loader:
+        features, found = run(batch)
+        rows, labels = sample_rows(
+            features[name], found.labels, reduce, found.mask, ignore_index=ignore_index, name=name
+        )
+        parts.append((rows.float().cpu() if rows.element_size() < 4 else rows.cpu(), labels.cpu()))
+    if not sum(len(labels) for _, labels in parts):
+        raise ValueError(f"{argument}: no batch seen, nothing with a label passed through {name!r}")
+    return torch.cat([rows for rows, _ in parts]), torch.cat([labels for _, labels in parts])

@@ -1,0 +1,102 @@
+"""Text and tables of an answer, in reading order: what a console and a page are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tightframe.advice.advise import Advice
+from tightframe.advice.prediction import Outlook, describe
+from tightframe.figures.table import Column, Table
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType
+
+#: A sentence, or a table.
+Block = str | Table
+
+#: How many class groups have a row in advice.
+MAX_ROWS = 12
+
+
+def in_rich(
+    blocks: Iterable[Block], console: Console, options: ConsoleOptions
+) -> Iterator[RenderableType]:
+    """Yield blocks for Rich, with the marks that the console can show."""
+    from rich.text import Text
+
+    from tightframe.figures.formats import to_rich
+
+    for block in blocks:
+        if isinstance(block, str):
+            yield Text(block)
+        else:
+            yield to_rich(block, ascii_only=options.ascii_only)
+
+
+def in_html(blocks: Iterable[Block]) -> str:
+    """Return blocks as HTML."""
+    from html import escape
+
+    from tightframe.figures.formats import to_html
+
+    return "\n".join(
+        f"<p>{escape(block)}</p>" if isinstance(block, str) else to_html(block) for block in blocks
+    )
+
+
+def advice_blocks(advice: Advice) -> list[Block]:
+    """Say how far the classes are from collapse, and what is proposed."""
+    factors = [safety.factor for safety in advice.safety]
+    title = f"As it is: lambda {advice.problem.logit_decay:.4g}"
+    blocks: list[Block] = [outlook_table(advice.now, title, factors), *advice.warnings]
+    decays = advice.largest_decays
+    blocks.append(
+        f"all classes are distinct below lambda {advice.largest_decay:.4g}: weight_decay "
+        f"{decays['weight_decay']:.4g} or feature_decay {decays['feature_decay']:.4g}"
+    )
+    if advice.met:
+        blocks.append(f"every class has {advice.wanted}: nothing to change")
+    else:
+        blocks.append(f"\nWhat gives every class {advice.wanted}:")
+    for proposal in advice.proposals:
+        blocks.append(f"- {proposal.text}")
+        if proposal.after is not None:
+            blocks.append(outlook_table(proposal.after))
+    if advice.plain_remedies:
+        blocks.append("\nFor comparison, plain remedies:")
+    blocks += [
+        f"- {remedy.text} Smallest decision margin {remedy.after.decision_margin:.4g}, "
+        f"smallest angle {remedy.after.angle:.4g}."
+        for remedy in advice.plain_remedies
+        if remedy.after is not None
+    ]
+    blocks += [
+        f"{times} times the data, feature_decay of the {advice.feature_decay_of} as it is: "
+        f"smallest decision margin {found.decision_margin:.4g}, smallest angle {found.angle:.4g}"
+        for times, found in advice.more_data
+    ]
+    return [*blocks, advice.limits]
+
+
+def outlook_table(found: Outlook, title: str = "", safety: Sequence[float] = ()) -> Table:
+    """Tabulate an outlook by group, the worst groups if there are many."""
+    lengths = ("classifier norm", "mean norm")
+
+    def numbers(*names: str, format: str) -> list[str | Column]:
+        return [Column(name, align="right", format=format) for name in names]
+
+    columns: list[str | Column] = ["classes"]
+    columns += numbers("decision margin", "angle", *lengths, format=".4g")
+    columns += numbers("safety", format=".3g") if safety else []
+    columns.append(Column("state", states=True))
+    worst = sorted(range(len(found.groups)), key=lambda i: found.groups[i].decision_margin)
+    rows: list[list[Any]] = []
+    for i in sorted(worst[:MAX_ROWS]):
+        group = found.groups[i]
+        row = [group.decision_margin, group.angle, group.classifier_norm, group.mean_norm]
+        rows.append([describe(group), *row, *safety[i : i + 1], group.state])
+    note = ""
+    if len(found.groups) > MAX_ROWS:
+        note = f"the {MAX_ROWS} smallest decision margins of {len(found.groups)} groups"
+    return Table(title, columns, rows, note)

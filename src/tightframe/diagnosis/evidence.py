@@ -1,0 +1,104 @@
+"""Evidence: what remedies did to networks that were trained again, from the project's benchmark.
+
+The numbers are those of ``evidence.csv`` beside this module, which a run of the benchmark
+(``benchmarks/practice``) replaces. Small networks (MLPs and small convolutional ones), mostly of
+10 classes with at most 100 times as many samples in the largest class as in the smallest.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+#: Whether a network has lost classes decides what helps it.
+SOME_LOST, NONE_LOST = "some lost", "none lost"
+
+#: A class is small if the largest has at least so many times its samples.
+SMALL_SHARE = 5
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one remedy did to the networks of one state.
+
+    Attributes
+    ----------
+    state : {"some lost", "none lost"}
+        Whether any class had a training accuracy below .5.
+    remedy : str
+    networks : int
+        How many were trained again.
+    mean_gain, worst_gain : float
+        Of the held-out balanced accuracy.
+    large_mean, large_worst : float or None
+        Mean and worst change of the held-out recall of the classes that are not small, where they
+        were measured.
+    source : str
+        Table of the benchmark.
+    """
+
+    state: str
+    remedy: str
+    networks: int
+    mean_gain: float
+    worst_gain: float
+    large_mean: float | None
+    large_worst: float | None
+    source: str
+
+    @property
+    def id(self) -> str:
+        """Name of the row: ``"some lost: balanced weights"``."""
+        return f"{self.state}: {self.remedy}"
+
+    @property
+    def text(self) -> str:
+        """The row in words."""
+        text = (
+            f"{self.mean_gain:+.3f} held-out balanced accuracy on average, worst "
+            f"{self.worst_gain:+.3f} ({self.networks} networks)"
+        )
+        if self.large_mean is not None:
+            text += f"; recall of the large classes {self.large_mean:+.3f}"
+        elif self.large_worst is not None:
+            text += f"; recall of the large classes down to {self.large_worst:+.3f}"
+        return text
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything JSON-ready."""
+        return {
+            "id": self.id,
+            "networks": self.networks,
+            "mean_gain": self.mean_gain,
+            "worst_gain": self.worst_gain,
+            "large_mean": self.large_mean,
+            "large_worst": self.large_worst,
+            "source": self.source,
+        }
+
+
+@functools.cache
+def evidence() -> dict[tuple[str, str], Evidence]:
+    """Return every row of the table by state and remedy."""
+    text = files("tightframe.diagnosis").joinpath("evidence.csv").read_text(encoding="utf-8")
+    rows = [_row(cells) for cells in csv.DictReader(text.splitlines())]
+    return {(row.state, row.remedy): row for row in rows}
+
+
+def _row(cells: dict[str, str]) -> Evidence:
+    def number(name: str) -> float | None:
+        return float(cells[name]) if cells[name] else None
+
+    return Evidence(
+        cells["state"],
+        cells["remedy"],
+        int(cells["networks"]),
+        float(cells["mean_gain"]),
+        float(cells["worst_gain"]),
+        number("large_mean"),
+        number("large_worst"),
+        cells["source"],
+    )

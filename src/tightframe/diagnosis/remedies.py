@@ -1,0 +1,199 @@
+"""Remedies: what helps a network, ranked by what became of its classes, with the evidence.
+
+Networks with a lost class need other features, so that the head alone does not suffice; where no
+class is lost, the prior that the loss saw is what is in the way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tightframe.diagnosis.evidence import NONE_LOST, SOME_LOST, Evidence, evidence
+from tightframe.diagnosis.head import ADJUSTED, BALANCED, LOWER, POST_HOC, HeadAnswer
+from tightframe.diagnosis.training import Training
+
+#: In the order in which they are advised.
+RANKED = {
+    SOME_LOST: (
+        "smaller decay + logit adjustment",
+        "smaller decay + balanced weights",
+        "balanced weights",
+        "oversampling",
+        "smaller decay",
+        BALANCED,
+    ),
+    NONE_LOST: (
+        POST_HOC,
+        "logit adjustment",
+        ADJUSTED,
+        "balanced weights",
+        "smaller decay",
+    ),
+}
+
+#: What is not advised, and is said so.
+ADVISED_AGAINST = {SOME_LOST: (POST_HOC,), NONE_LOST: ("LDAM-DRW",)}
+
+#: Remedies that make up for unequal counts: without those they change nothing.
+_OF_THE_PRIOR = (
+    POST_HOC,
+    ADJUSTED,
+    BALANCED,
+    "logit adjustment",
+    "balanced weights",
+    "oversampling",
+    "LDAM-DRW",
+)
+
+#: What is done instead of a sampler or class weights that the training has.
+_INSTEAD = " in place of the sampler or class weights"
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """One thing to do.
+
+    Attributes
+    ----------
+    name : str
+        Of the benchmark.
+    text : str
+        What to do, in a sentence with numbers.
+    evidence : Evidence
+        What it did to other networks of the same state.
+    note : str
+        What it does to this network where that is known without training, or why not to do it.
+    """
+
+    name: str
+    text: str
+    evidence: Evidence
+    note: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything JSON-ready."""
+        return {
+            "name": self.name,
+            "text": self.text,
+            "note": self.note,
+            "evidence": self.evidence.to_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class Remedies:
+    """What to do, the best first, and what not to do.
+
+    Attributes
+    ----------
+    state : {"some lost", "none lost"}
+    advised : tuple of Remedy
+    against : tuple of Remedy
+    """
+
+    state: str
+    advised: tuple[Remedy, ...]
+    against: tuple[Remedy, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything JSON-ready."""
+        return {
+            "state": self.state,
+            "advised": [remedy.to_dict() for remedy in self.advised],
+            "against": [remedy.to_dict() for remedy in self.against],
+        }
+
+
+def remedies(
+    any_lost: bool, equal_counts: bool, training: Training, head: HeadAnswer
+) -> Remedies:
+    """Rank the remedies of a network.
+
+    Parameters
+    ----------
+    any_lost : bool
+        Whether a class is lost by its training accuracy.
+    equal_counts : bool
+        Whether all classes have as many samples.
+    training : Training
+    head : HeadAnswer
+    """
+    state = SOME_LOST if any_lost else NONE_LOST
+    table = evidence()
+    # What the training already does is not advised again.
+    done = _done(training)
+    advised, against = [], []
+    for name in RANKED[state]:
+        if name in done or (equal_counts and _is_of_the_prior(name)):
+            continue
+        remedy = Remedy(name, _text(name, training, head), table[state, name], _seen(name, head))
+        row = head.row(name)
+        (against if row is not None and row.harmful else advised).append(remedy)
+    for name in ADVISED_AGAINST[state]:
+        if not equal_counts and name not in done:
+            remedy = Remedy(name, _text(name, training, head), table[state, name], _seen(name, head))
+            against.append(remedy)
+    return Remedies(state, tuple(advised), tuple(against))
+
+
+def _is_of_the_prior(name: str) -> bool:
+    return all(part in _OF_THE_PRIOR for part in name.split(" + "))
+
+
+def _done(training: Training) -> set[str]:
+    """Return the remedies that change nothing, as the loss saw all classes alike already."""
+    if not training.is_flat:
+        return set()
+    if training.natural:  # by logit adjustment
+        return {POST_HOC, "logit adjustment", "smaller decay + logit adjustment"}
+    return {POST_HOC, "balanced weights", "oversampling", "smaller decay + balanced weights"}
+
+
+def _text(name: str, training: Training, head: HeadAnswer) -> str:
+    """Say what to do."""
+    instead = "" if training.natural else _INSTEAD
+    lower = f"a tenth of the weight decay{_tenth(training)}"
+    adjusting = f"log(n_k / N) added to the logits inside the loss only{instead}"
+    weights = "class weights N / (K n_k)" + ("" if training.natural else " instead of the present")
+    frozen = "tf.heads.fit_head(features, labels, weight_decay="
+    return {
+        "smaller decay + logit adjustment": f"Train again with {lower} and {adjusting}.",
+        "smaller decay + balanced weights": f"Train again with {lower} and {weights}.",
+        "balanced weights": f"Train again with {weights}.",
+        "oversampling": "Train again with every class drawn as often as the largest.",
+        "smaller decay": f"Train again with {lower}.",
+        "logit adjustment": f"Train again with {adjusting}.",
+        "LDAM-DRW": "LDAM-DRW: margins n_k^(-1/4) and late class weights, as published.",
+        POST_HOC: (
+            "Without training: subtract the logarithm of the share of each class that the loss saw "
+            "from its logit at test time."
+        ),
+        ADJUSTED: (
+            f"Without training the network: fit its head with logit adjustment, {frozen}"
+            f"{head.ridge:.3g}, logit_adjustment='prior')."
+        ),
+        BALANCED: (
+            f"Without training the network: fit its head with balanced weights, {frozen}"
+            f"{LOWER * head.ridge:.3g}, class_weights='balanced')."
+        ),
+    }[name]
+
+
+def _tenth(training: Training) -> str:
+    if training.weight_decay is None:
+        return ""
+    return f" ({training.weight_decay / 10:.3g})"
+
+
+def _seen(name: str, head: HeadAnswer) -> str:
+    """Say what a remedy of the head does to this network."""
+    row, now = head.row(name), head.rows[0]
+    if row is None:
+        return ""
+    before, after = now.held_out or now.training, row.held_out or row.training
+    where = "training" if row.held_out is None else "held-out"
+    text = f"here: {where} balanced accuracy {before.balanced:.3f} -> {after.balanced:.3f}"
+    if row.large is not None and now.large is not None:
+        text += f", recall of the large classes {row.large - now.large:+.3f}"
+    return text + (", harmful" if row.harmful else "")

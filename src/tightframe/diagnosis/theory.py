@@ -1,0 +1,148 @@
+"""Whether the unconstrained feature model describes a network, and what follows only if it does.
+
+The model's decays are fitted to the network, its minimiser is solved, and the margins at the class
+means are compared class by class. Of 54 ordinary networks it described 3; where it does not, its
+thresholds and safety factors say nothing about the network.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tightframe.advice.advise import Advice, advise
+from tightframe.advice.calibrate import Calibration, calibrate
+from tightframe.checks import MAX_DENSE_CLASSES
+from tightframe.geometry.states import DISTINCT
+from tightframe.heads.last_layer import LastLayer
+from tightframe.problem.problem import Problem
+
+Array = NDArray[np.float64]
+
+#: The model describes a network whose margins are all within this of its own, nats.
+AGREEMENT = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class TheoryAnswer:
+    """The model's margins beside the network's, and what follows.
+
+    Attributes
+    ----------
+    describes : bool
+        Whether all margins agree within `AGREEMENT`, and no class is lost by its accuracy that the
+        model calls distinct.
+    reason : str
+        Why not; empty if it does.
+    calibration : Calibration or None
+        None where no decays could be fitted.
+    predicted, measured : ndarray, shape (K,), or None
+        Own minus largest other logit at the class means, nats.
+    wrongly_distinct : tuple of int
+        Classes that are lost and called distinct.
+    advice : Advice or None
+        Thresholds, safety factors and proposals; only where the model describes the network.
+    """
+
+    describes: bool
+    reason: str
+    calibration: Calibration | None = None
+    predicted: Array | None = None
+    measured: Array | None = None
+    wrongly_distinct: tuple[int, ...] = ()
+    advice: Advice | None = None
+
+    @property
+    def error(self) -> float | None:
+        """Largest difference of a predicted and a measured margin, nats."""
+        if self.predicted is None or self.measured is None:
+            return None
+        return float(np.abs(self.predicted - self.measured).max())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything JSON-ready but the advice, which is `Advice.to_dict`."""
+        rows = None
+        if self.predicted is not None and self.measured is not None:
+            rows = [
+                {"label": k, "predicted_margin": float(p), "measured_margin": float(m)}
+                for k, (p, m) in enumerate(zip(self.predicted, self.measured, strict=True))
+            ]
+        return {
+            "describes": self.describes,
+            "reason": self.reason,
+            "largest_error": self.error,
+            "agreement": AGREEMENT,
+            "wrongly_distinct": list(self.wrongly_distinct),
+            "classes": rows,
+        }
+
+
+def ask_theory(
+    layer: LastLayer,
+    problem: Problem | None,
+    accuracies: Array,
+    **wanted: Any,
+) -> TheoryAnswer:
+    """Compare the fitted model with a network, and advise by it only where they agree.
+
+    Parameters
+    ----------
+    layer : LastLayer
+    problem : Problem or None
+        Loss, bias and counts of the network; its decays are fitted anew. None if classes have no
+        samples.
+    accuracies : ndarray, shape (K,)
+        Training accuracy of every class.
+    **wanted
+        Of `tightframe.advise`.
+    """
+    if problem is None:
+        return TheoryAnswer(False, "some classes have no samples, which the theory has no place for")
+    if layer.num_classes > MAX_DENSE_CLASSES:
+        return TheoryAnswer(
+            False, f"{layer.num_classes} classes are more than {MAX_DENSE_CLASSES}"
+        )
+    try:
+        bias = None if problem.bias == "none" else layer.bias
+        fitted = calibrate(problem, layer.weight, layer.features, layer.labels, bias)
+        states = fitted.solution.states
+    except ValueError as error:
+        return TheoryAnswer(False, str(error).partition(": ")[2] or str(error))
+    predicted, measured = states.decision_margin, mean_margins(layer)
+    lost = accuracies < 0.5
+    wrong = tuple(np.flatnonzero(lost & (states.state == DISTINCT)).tolist())
+    errors = np.abs(predicted - measured)
+    worst = int(np.argmax(errors))
+    reason = ""
+    if not errors[worst] <= AGREEMENT:
+        reason = (
+            f"its margins are up to {errors[worst]:.3g} nats off (class {layer.name(worst)}: "
+            f"predicted {predicted[worst]:.3g}, measured {measured[worst]:.3g})"
+        )
+    elif wrong:
+        names = ", ".join(layer.name(k) for k in wrong[:5])
+        reason = f"it calls classes distinct that are lost: {names}"
+    answer = TheoryAnswer(not reason, reason, fitted, predicted, measured, wrong)
+    if reason:
+        return answer
+    try:
+        advice = advise(fitted.problem, **wanted)
+    except ValueError as error:
+        return TheoryAnswer(False, str(error), fitted, predicted, measured, wrong)
+    return TheoryAnswer(True, "", fitted, predicted, measured, wrong, advice)
+
+
+def mean_margins(layer: LastLayer) -> Array:
+    """Return own minus largest other logit at every class mean, shape (K,); nan without samples."""
+    sums = np.zeros_like(layer.weight)
+    np.add.at(sums, layer.labels, layer.features)
+    with np.errstate(invalid="ignore"):
+        logits = layer.logits(sums / layer.counts[:, None])
+    own = np.diagonal(logits).copy()
+    np.fill_diagonal(logits, -math.inf)
+    margins: Array = own - logits.max(axis=1)
+    return margins

@@ -1,0 +1,257 @@
+"""`fit_head`: the best head on given features, certified."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tightframe.checks import detached, positive_float, whole_number
+from tightframe.heads.last_layer import LastLayer
+from tightframe.heads.ridge import RidgeProblem
+from tightframe.heads.scores import Scores
+from tightframe.problem.counts import PerClass
+from tightframe.problem.problem import Problem
+from tightframe.solution import Status
+from tightframe.solve import NotConvergedWarning
+
+Array = NDArray[np.float64]
+
+#: Iterations until the metric is taken anew: it is worst where the fit begins.
+STAGES = (10, 30, 70, 200, 400, 800)
+
+#: Evaluations of the objective before it is given up.
+MAX_EVALUATIONS = 3000
+
+
+@dataclass(frozen=True, eq=False)
+class FittedHead:
+    """A minimiser of the head's convex problem, and how well that is certified.
+
+    Attributes
+    ----------
+    weight : ndarray, shape (K, D)
+    bias : ndarray, shape (K,), or None
+    objective : float
+        Mean loss in nats and ridge, at this head.
+    lower_bound : float
+        No head on these features has a smaller objective: a value of the dual problem.
+    status : Status
+        ``"optimal"`` if the gap is within the tolerance, else ``"not_converged"``.
+    training : Scores
+        Accuracies on the samples that it was fitted to, by its plain logits.
+    held_out : Scores or None
+        The same of the held-out samples.
+    """
+
+    weight: Array
+    bias: Array | None
+    objective: float
+    lower_bound: float
+    status: Status
+    training: Scores
+    held_out: Scores | None
+
+    @property
+    def gap(self) -> float:
+        """Certified absolute gap to the best head."""
+        return self.objective - self.lower_bound
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the training samples that it gets right."""
+        return self.training.accuracy
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean over the classes of the share of training samples that it gets right."""
+        return self.training.balanced
+
+    def logits(self, features: ArrayLike) -> Array:
+        """Return ``features W^T + b``, shape (N, K)."""
+        product: Array = np.asarray(detached(features), dtype=np.float64) @ self.weight.T
+        return product if self.bias is None else product + self.bias
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the arrays, JSON-ready."""
+        return {
+            "objective": self.objective,
+            "lower_bound": self.lower_bound,
+            "gap": self.gap,
+            "status": str(self.status),
+            "training": self.training.to_dict(),
+            "held_out": None if self.held_out is None else self.held_out.to_dict(),
+        }
+
+
+def fit_head(
+    features: ArrayLike,
+    labels: ArrayLike,
+    *,
+    weight_decay: float,
+    class_weights: PerClass | None = None,
+    logit_adjustment: PerClass | None = None,
+    bias: bool = True,
+    num_classes: int | None = None,
+    held_out: tuple[Any, Any] | None = None,
+    tol: float = 1e-6,
+) -> FittedHead:
+    """Fit the head that is best on given features: cross-entropy with a ridge, to its optimum.
+
+    The objective is ``sum_i c_i loss(W h_i + b + a, y_i) + (weight_decay / 2) (||W||^2 +
+    ||b||^2)``. It is convex, so that the result does not depend on where a training began: what the
+    head alone can do. L-BFGS solves it in the metric of its Hessian; the gap is certified by a
+    point of the dual problem (see `tightframe.heads.ridge`).
+
+    Parameters
+    ----------
+    features : array_like or tensor, shape (N, D)
+        They are kept in double precision: 8 N D bytes, unless they already are.
+    labels : array_like or tensor, shape (N,)
+        Whole numbers from 0.
+    weight_decay : float
+        Of weight and bias, as in an optimiser: mean loss plus ``weight_decay / 2`` times squares.
+    class_weights : str, iterable of float, or mapping, optional
+        As in `Problem`, also ``"balanced"``. They are scaled to mean 1 over the samples, as
+        PyTorch's weighted mean does.
+    logit_adjustment : str, iterable of float, or mapping, optional
+        As in `Problem`, also ``"prior"`` for ``log(n_k / N)``: added to the logits inside the loss
+        only. A class without samples counts as one of one sample.
+    bias : bool
+        Whether the head has one.
+    num_classes : int, optional
+        K; one more than the largest label if not given.
+    held_out : tuple of (features, labels), optional
+        Samples to score the head on.
+    tol : float
+        Certified gap wanted, relative to the objective.
+
+    Returns
+    -------
+    FittedHead
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Warns
+    -----
+    NotConvergedWarning
+        If the gap stays above ``tol``.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> labels = np.repeat([0, 1, 2], [100, 100, 5])
+    >>> features = np.eye(3)[labels] + 0.5 * rng.standard_normal((205, 3))
+    >>> plain = fit_head(features, labels, weight_decay=1e-2)
+    >>> plain.status, plain.gap <= 1e-6 * plain.objective
+    ('optimal', True)
+    >>> balanced = fit_head(features, labels, weight_decay=1e-2, class_weights="balanced")
+    >>> bool(plain.training.recalls[2] < balanced.training.recalls[2])
+    True
+    """
+    layer = _on_given_features(features, labels, num_classes, held_out)
+    decay, tolerance = positive_float("weight_decay", weight_decay), positive_float("tol", tol)
+    # The grammar of both is that of `Problem`, which has no classes without samples.
+    counts = np.maximum(layer.counts, 1)
+    terms = Problem(
+        counts,
+        weight_decay=1.0,
+        feature_decay=1.0,
+        class_weights=class_weights,
+        logit_adjustment=logit_adjustment,
+    )
+    problem = RidgeProblem(
+        layer.features,
+        layer.labels,
+        terms.class_weights / terms.class_weights[layer.labels].mean(),
+        terms.logit_adjustment,
+        decay,
+        bool(bias),
+    )
+    v, objective, gap = minimise(problem, tolerance)
+    d = layer.features.shape[1]
+    weight, b = v[:, :d], v[:, d] if bias else None
+    status = Status.OPTIMAL if gap <= tolerance * objective else Status.NOT_CONVERGED
+    if status is Status.NOT_CONVERGED:
+        warnings.warn(
+            f"the head is not at its optimum: certified gap {gap / objective:.1e} of the "
+            f"objective, wanted {tolerance:.1e}; a larger weight_decay is easier",
+            NotConvergedWarning,
+            stacklevel=2,
+        )
+    held = None if layer.held_out is None else Scores.of_head(*layer.held_out, weight, b)
+    training = Scores.of_head(layer.features, layer.labels, weight, b)
+    return FittedHead(weight, b, objective, objective - gap, status, training, held)
+
+
+def _on_given_features(
+    features: Any, labels: Any, num_classes: int | None, held_out: tuple[Any, Any] | None
+) -> LastLayer:
+    """Check the arguments as `LastLayer` does, with a head of zeros."""
+    x, y = np.asarray(detached(features)), np.asarray(detached(labels))
+    if num_classes is None:
+        k = max(2, int(y.max()) + 1) if y.size and y.dtype.kind in "iuf" else 2
+    else:
+        k = whole_number("num_classes", num_classes, 2)
+    zeros = np.zeros((k, x.shape[1] if x.ndim == 2 else 1))
+    return LastLayer.of(x, y, zeros, held_out=held_out)
+
+
+def minimise(problem: RidgeProblem, tol: float) -> tuple[Array, float, float]:
+    """Return the best V that was found, its objective, and its certified gap."""
+    v = np.zeros(problem.shape)
+    best = (v, np.inf, np.inf)
+    evaluations = 0
+    for steps in STAGES:
+        before = best[2]
+        best, done = _stage(problem, best[0], steps, tol, MAX_EVALUATIONS - evaluations)
+        evaluations += done
+        stuck = best[2] >= before  # rounding leaves no descent
+        if best[2] <= tol * best[1] or stuck or evaluations >= MAX_EVALUATIONS:
+            break
+    return best
+
+
+def _stage(
+    problem: RidgeProblem, start: Array, steps: int, tol: float, most: int
+) -> tuple[tuple[Array, float, float], int]:
+    """Take L-BFGS steps in the metric at ``start``; return the point of the smallest gap."""
+    from scipy.linalg import solve_triangular
+    from scipy.optimize import minimize
+
+    minimize_it: Any = minimize  # its overloads do not know a jacobian that comes with the value
+    factor = problem.metric(start)
+    best = (start, np.inf, np.inf)
+    done = 0
+
+    def evaluate(flat: Array) -> tuple[float, Array]:
+        nonlocal best, done
+        u = flat.reshape(problem.shape)
+        v = u if factor is None else solve_triangular(factor, u.T, trans="T", lower=True).T
+        value, gradient = problem.value_and_gradient(v)
+        gap = problem.gap(gradient)
+        done += 1
+        if gap < best[2]:
+            best = (v, value, gap)
+        if gap <= tol * value:
+            raise _SolvedError
+        if factor is not None:
+            gradient = solve_triangular(factor, gradient.T, lower=True).T
+        return value, gradient.ravel()
+
+    first = (start if factor is None else start @ factor).ravel()
+    options = {"maxiter": steps, "maxfun": most, "maxcor": 10, "ftol": 0.0, "gtol": 0.0}
+    with contextlib.suppress(_SolvedError):
+        minimize_it(evaluate, first, jac=True, method="L-BFGS-B", options=options)
+    return best, done
+
+
+class _SolvedError(Exception):
+    """The gap is small enough: ends a minimisation."""

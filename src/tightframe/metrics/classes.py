@@ -1,0 +1,681 @@
+"""The table of classes: what a network does with each of them, worst first.
+
+Everything is read off features, labels and classifier; no theory is asked. What is said of few
+samples and of class means alone was measured on 54 ordinary networks (540 classes, 59 of them
+lost). Needs NumPy only, SciPy for class means.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tightframe.figures.table import Column, Table
+from tightframe.geometry.blocks import Array
+from tightframe.geometry.states import (
+    ABSENT,
+    DISTINCT,
+    LOST,
+    VANISHED,
+    States,
+    states_of_means,
+)
+from tightframe.heads.last_layer import LastLayer
+from tightframe.losses.registry import LOSSES
+from tightframe.metrics.answers import BLOCK_ENTRIES, LOST_BELOW, Answers, answers_of
+from tightframe.problem.problem import Problem
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table as RichTable
+
+#: States that accuracies give, worst first; the first and the last are also states of class means.
+WEAK = "weak"
+ACCURACY_STATES = (LOST, WEAK, DISTINCT)
+
+#: A class that is not lost (`LOST_BELOW`) is weak below this training accuracy.
+WEAK_BELOW = 0.9
+
+#: From class means alone a class counts as lost, or near it, up to this margin at its mean: 10
+#: false alarms and 3 missed, of 59 lost among 540 classes. Margins of 0 and less: 1 and 7.
+NEAR_MARGIN = 0.25
+
+#: With class covariances: below this least mean over standard deviation of the margin to a rival.
+#: 4 false alarms and 3 missed.
+NEAR_SCORE = 0.19
+
+#: Few samples, and not many.
+FEW, SOME = 30, 100
+
+#: How many classes had a held-out recall below .5, of how many, in 45 networks: by the training
+#: accuracy that they reach, for up to `FEW`, up to `SOME`, and more samples.
+RECALL_BELOW_HALF = (
+    (WEAK_BELOW, ((14, 68), (7, 95), (0, 146))),
+    (0.7, ((6, 6), (4, 24), (0, 22))),
+    (LOST_BELOW, ((5, 5), (10, 13), (1, 2))),
+)
+
+#: Most rows of a printed table.
+MOST_ROWS = 20
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """What a network does with one class.
+
+    Numbers that are not known are None: those of samples where only class means are.
+
+    Attributes
+    ----------
+    label : int
+    name : str
+        The label, where classes have no names.
+    count : int
+        Training samples; 0 of a class that has held-out samples only.
+    state : str
+        From class means, of `tightframe.geometry.states`; ``"absent"`` without training samples.
+    accuracy_state : {"lost", "weak", "distinct"} or None
+        From samples: training accuracy below .5, from .5 to .9, at least .9.
+    decision_margin, sibling_margin : float or None
+        At the class mean, see `tightframe.geometry.states.ClassState`.
+    rival : int or None
+        Most frequent wrong answer on its training samples; where none is wrong, the class that is
+        nearest by class means.
+    rival_name : str or None
+    rival_share : float or None
+        Share of its samples that are taken for the rival.
+    shares_with : tuple of int
+        Other classes that have the same prediction at their means; ``"with"`` in dicts.
+    accuracy : float or None
+        Share of its training samples that are answered right.
+    held_out_recall : float or None
+        The same of held-out samples: the truth, of which training accuracies of few samples say
+        little.
+    median_margin : float or None
+        Of its training samples: own logit minus the largest other one.
+    separable : bool or None
+        Of a lost class: whether a balanced head on the same features would not lose it.
+    near_lost : bool or None
+        Where only class means are known: whether its margin there is at most `NEAR_MARGIN`, or,
+        with class covariances, its score below `NEAR_SCORE`.
+    score : float or None
+        Least mean over standard deviation of the margin to any rival.
+    since : Any
+        When its accuracy state began, of the history; None without one.
+    warning : str or None
+        What few samples, or class means alone, leave open, with the evidence.
+    """
+
+    label: int
+    name: str
+    count: int
+    state: str
+    accuracy_state: str | None = None
+    decision_margin: float | None = None
+    sibling_margin: float | None = None
+    rival: int | None = None
+    rival_name: str | None = None
+    rival_share: float | None = None
+    shares_with: tuple[int, ...] = ()
+    accuracy: float | None = None
+    held_out_recall: float | None = None
+    median_margin: float | None = None
+    separable: bool | None = None
+    near_lost: bool | None = None
+    score: float | None = None
+    since: Any = None
+    warning: str | None = None
+
+    @property
+    def verdict(self) -> str:
+        """The row's state in words, with what a lost class is taken for."""
+        if self.accuracy_state is None:
+            return "near lost" if self.near_lost and self.state != LOST else self.state
+        if self.accuracy_state != LOST:
+            return self.accuracy_state
+        taken = "" if self.rival_name is None else f", taken for {self.rival_name}"
+        apart = {
+            True: "; its features still separate it",
+            False: f"; merged with {self.rival_name or 'others'} in the features",
+            None: "",
+        }
+        return f"{LOST}{taken}{apart[self.separable]}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything JSON-ready; ``shares_with`` is called ``"with"``."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {("with" if k == "shares_with" else k): v for k, v in values.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class ClassTable(Sequence[ClassRow]):
+    """One row a class, worst first; made by `class_table` and `CollapseReport.class_table`.
+
+    Attributes
+    ----------
+    rows : tuple of ClassRow
+        By the smaller of training accuracy and held-out recall, then by margin.
+    num_classes : int
+        K.
+    absent : tuple of int
+        Classes without samples, which have no row. They may be rivals.
+    names : tuple of str or None
+        Of all classes.
+    held_out : bool
+        Whether there were held-out samples.
+    class_accuracy : ndarray, shape (K,), or None
+        Training accuracy by label; NaN without samples.
+    """
+
+    rows: tuple[ClassRow, ...]
+    num_classes: int
+    absent: tuple[int, ...] = ()
+    names: tuple[str, ...] | None = None
+    held_out: bool = False
+    class_accuracy: Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, place: int) -> ClassRow: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[ClassRow, ...]: ...
+    def __getitem__(self, place: int | slice) -> ClassRow | tuple[ClassRow, ...]:
+        """Return a row by its place, the worst first; `of` finds a class."""
+        return self.rows[place]
+
+    def __iter__(self) -> Iterator[ClassRow]:
+        return iter(self.rows)
+
+    def of(self, label: int) -> ClassRow:
+        """Return the row of a class.
+
+        Raises
+        ------
+        ValueError
+            If it has none.
+        """
+        for row in self.rows:
+            if row.label == label:
+                return row
+        raise ValueError(f"label: got {label}, which has no samples or is no class")
+
+    @property
+    def lost(self) -> tuple[ClassRow, ...]:
+        """Rows of the lost classes; where only class means are known, of those near it too."""
+        return tuple(
+            row
+            for row in self.rows
+            if row.accuracy_state == LOST or (row.accuracy_state is None and row.near_lost)
+        )
+
+    @property
+    def weak(self) -> tuple[ClassRow, ...]:
+        """Rows of the weak classes."""
+        return tuple(row for row in self.rows if row.accuracy_state == WEAK)
+
+    @property
+    def headline(self) -> str:
+        """One sentence: which classes are lost and weak."""
+        by_samples = any(row.accuracy_state is not None for row in self.rows)
+        lost, weak = self.lost, self.weak
+        word = LOST if by_samples else "lost or near it, by their means"
+        number = f"{len(lost)} of {len(self.rows)} classes {'is' if len(lost) == 1 else 'are'}"
+        text = f"{number} {word}: {_listed(lost)}" if lost else f"No class is {word}"
+        return text + (f"; weak: {_listed(weak)}." if weak else ".")
+
+    def separated(self, separable: ArrayLike) -> ClassTable:
+        """Return the table with `ClassRow.separable` of its lost classes, (K,) truth values.
+
+        Raises
+        ------
+        ValueError
+            If they are not one a class.
+        """
+        found, k = np.asarray(separable), self.num_classes
+        if found.shape != (k,):
+            raise ValueError(f"separable: got shape {found.shape}, need ({k},)")
+        rows = (
+            replace(row, separable=bool(found[row.label])) if row.accuracy_state == LOST else row
+            for row in self.rows
+        )
+        return replace(self, rows=tuple(rows))
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """Return one dict a class, JSON-ready, worst first."""
+        return [row.to_dict() for row in self.rows]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a class as a pandas DataFrame, worst first.
+
+        Raises
+        ------
+        ImportError
+            If pandas is missing (``pip install 'tightframe[report]'``).
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            message = "to_frame needs pandas: pip install 'tightframe[report]'"
+            raise ImportError(message) from error
+        names = ["with" if f.name == "shares_with" else f.name for f in fields(ClassRow)]
+        return pd.DataFrame(self.to_dict(), columns=names)
+
+    def to_table(self, most: int = MOST_ROWS) -> Table:
+        """Return the worst classes as a table for people; its note says how many are left out."""
+        shown = self.rows[:most]
+        columns: list[str | Column] = [
+            Column("class", align="left"),
+            Column("samples", align="right"),
+        ]
+        cells: list[list[Any]] = [[row.name, row.count] for row in shown]
+
+        def add(column: str | Column, values: list[Any]) -> None:
+            if any(value not in (None, "") for value in values):
+                columns.append(column)
+                for cell, value in zip(cells, values, strict=True):
+                    cell.append(value)
+
+        def number(name: str, format: str) -> Column:
+            return Column(name, align="right", format=format)
+
+        if not self.held_out or any(row.accuracy is not None for row in shown):
+            add(number("accuracy", ".2f"), [row.accuracy for row in shown])
+        add(number("held-out recall", ".2f"), [row.held_out_recall for row in shown])
+        add(number("median margin", ".3g"), [row.median_margin for row in shown])
+        if all(row.median_margin is None for row in shown):
+            add(number("decision margin", ".3g"), [row.decision_margin for row in shown])
+        add(Column("rival", align="left"), [_rival(row) for row in shown])
+        add(Column("by samples", states=True), [row.accuracy_state for row in shown])
+        add(Column("by mean", states=True), [row.state for row in shown])
+        add("since", [row.since for row in shown])
+        add(Column("remark", wrapped=True), [_remark(row) for row in shown])
+        return Table("Classes, worst first", columns, cells, self._note(len(shown)), missing="-")
+
+    def _note(self, shown: int) -> str:
+        parts = []
+        rest = self.rows[shown:]
+        if rest:
+            lost = sum(row.accuracy_state == LOST for row in rest)
+            parts.append(f"{len(rest)} more classes" + (f", {lost} of them lost." if lost else "."))
+        if self.absent:
+            names = [str(k) if self.names is None else self.names[k] for k in self.absent]
+            parts.append(
+                f"Without samples, but rivals: {_shortened(names)}."
+                if len(names) > 1
+                else f"Without samples, but a rival: {names[0]}."
+            )
+        if self.held_out:
+            parts.append("Held-out recall is the truth; training accuracy of few samples is not.")
+        return " ".join(parts)
+
+    def __rich__(self) -> RichTable:
+        """Show the worst classes in Rich."""
+        from tightframe.figures.formats import to_rich
+
+        return to_rich(self.to_table())
+
+    def _repr_html_(self) -> str:
+        from tightframe.figures.formats import to_html
+
+        return to_html(self.to_table())
+
+    def __repr__(self) -> str:
+        return f"ClassTable({self.headline.rstrip('.')})"
+
+
+#: Which lost classes the features still separate: one truth value a class, or what returns that.
+Separable = ArrayLike | Callable[[LastLayer], ArrayLike]
+
+
+def class_table(
+    layer: LastLayer,
+    *,
+    separable: Separable | None = None,
+    history: Sequence[Any] | None = None,
+    problem: Problem | None = None,
+    samples: bool = True,
+) -> ClassTable:
+    """Return what a network does with every class, worst first.
+
+    Parameters
+    ----------
+    layer : LastLayer
+        Classes without samples have no row but are rivals. Recall is given with ``held_out``.
+    separable : array_like of bool, shape (K,), or callable, optional
+        Whether a balanced head on the same features gets at least half of a class's training
+        samples right; a function of the layer that returns it is called only if a class is lost.
+    history : sequence, optional
+        Earlier measurements in order, the present one last or not among them: reports, tables,
+        accuracies of all classes, shape (K,), or pairs of when (an epoch) and one of these. Says
+        since when classes are lost or weak.
+    problem : Problem, optional
+        Which classes are siblings, the loss, and the kind of bias. By default classes of the same
+        count are, the loss is cross-entropy, and a bias is free.
+    samples : bool
+        False judges from class means and covariances alone (`ClassRow.near_lost`), as where
+        samples are not at hand.
+
+    Raises
+    ------
+    ValueError
+        If an argument has another number of classes, or a history has no accuracies.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tightframe.heads import LastLayer
+    >>> x = np.array([[2.0, 0.0], [2.0, 0.5], [0.0, 2.0], [1.0, 0.9]])
+    >>> table = class_table(LastLayer.of(x, [0, 0, 1, 1], np.eye(2), class_names=["cat", "dog"]))
+    >>> [(row.name, row.accuracy, row.rival_name, row.accuracy_state) for row in table]
+    [('dog', 0.5, 'cat', 'weak'), ('cat', 1.0, 'dog', 'distinct')]
+    """
+    counts, means = layer.counts, _class_means(layer)
+    answers = None
+    if samples:
+        answers = answers_of(layer.features, layer.labels, layer.weight, layer.bias)
+    held_out = None
+    if layer.held_out is not None:
+        held_out = answers_of(*layer.held_out, layer.weight, layer.bias)
+    table = table_of(
+        counts,
+        means,
+        layer.weight,
+        layer.bias,
+        answers=answers,
+        held_out=held_out,
+        scores=None if samples else _scores(layer),
+        names=layer.class_names,
+        history=history,
+        problem=problem,
+    )
+    if separable is None or not table.lost:
+        return table
+    return table.separated(separable(layer) if callable(separable) else separable)
+
+
+def table_of(
+    counts: NDArray[np.int64],
+    means: Array,
+    weight: Array,
+    bias: Array | None,
+    *,
+    answers: Answers | None = None,
+    held_out: Answers | None = None,
+    scores: Array | None = None,
+    names: tuple[str, ...] | None = None,
+    history: Sequence[Any] | None = None,
+    problem: Problem | None = None,
+) -> ClassTable:
+    """Return the table from class means and what samples were answered, see `class_table`.
+
+    Parameters
+    ----------
+    counts : ndarray of int, shape (K,)
+    means : ndarray, shape (K, D)
+        Anything in the rows of classes without samples.
+    weight, bias
+        The classifier; a bias of None is none.
+    answers, held_out : Answers, optional
+        On training samples, and on held-out ones.
+    scores : ndarray, shape (K,), optional
+        `ClassRow.score`.
+    """
+    states = mean_states(counts, means, weight, bias, problem)
+    known = None if answers is None or not len(answers) else _Tally(answers)
+    truth = None if held_out is None else held_out.accuracy
+    since = None
+    if history is not None and known is not None:
+        since = _since([*_accuracies(history, len(counts)), (None, known.accuracy)])
+    seen = (counts > 0) | (False if truth is None else np.isfinite(truth))
+    merged = _members(states)
+    rows = []
+    for k in np.flatnonzero(seen).tolist():
+        state = str(states.state[k])
+        rival = int(states.rival[k])
+        row = ClassRow(
+            k,
+            _name(names, k),
+            int(counts[k]),
+            state,
+            decision_margin=_number(states.decision_margin[k]),
+            sibling_margin=_number(states.sibling_margin[k]),
+            shares_with=tuple(i for i in merged.get(int(states.prediction[k]), ()) if i != k),
+            held_out_recall=None if truth is None else _number(truth[k]),
+        )
+        if known is not None and counts[k]:
+            rival = known.rival[k] if known.rival[k] >= 0 else rival
+            accuracy = float(known.accuracy[k])
+            row = replace(
+                row,
+                accuracy=accuracy,
+                accuracy_state=accuracy_state(accuracy),
+                median_margin=float(known.median_margin[k]),
+                rival_share=known.share(k),
+                since=None if since is None else since[k],
+            )
+        elif state != ABSENT:
+            score = None if scores is None else float(scores[k])
+            near = row.decision_margin is not None and row.decision_margin <= NEAR_MARGIN
+            if score is not None:
+                near = score < NEAR_SCORE
+            row = replace(row, score=score, near_lost=bool(near or state == VANISHED))
+        if rival >= 0:
+            row = replace(row, rival=int(rival), rival_name=_name(names, int(rival)))
+        rows.append(replace(row, warning=_warning(row)))
+    rows.sort(key=_worst_first)
+    return ClassTable(
+        tuple(rows),
+        len(counts),
+        tuple(np.flatnonzero(~seen).tolist()),
+        names,
+        truth is not None,
+        None if known is None else known.accuracy,
+    )
+
+
+def accuracy_state(accuracy: float) -> str:
+    """Return the state of a training accuracy, of `ACCURACY_STATES`."""
+    if accuracy < LOST_BELOW:
+        return LOST
+    return WEAK if accuracy < WEAK_BELOW else DISTINCT
+
+
+def mean_states(
+    counts: NDArray[np.int64],
+    means: Array,
+    weight: Array,
+    bias: Array | None,
+    problem: Problem | None = None,
+) -> States:
+    """Return the states of a network's class means, at any number of classes.
+
+    By the rules of `tightframe.geometry.states.measured_states`. Parameters are those of
+    `table_of`; entries of classes without samples are ``"absent"``.
+
+    Raises
+    ------
+    ValueError
+        If the problem has another number of classes.
+    """
+    if problem is not None and problem.num_classes != len(counts):
+        raise ValueError(
+            f"problem: got one of {problem.num_classes} classes, the network has {len(counts)}"
+        )
+    loss = LOSSES["cross_entropy"] if problem is None else problem.loss_object
+    kinds = np.unique(counts, return_inverse=True)[1] if problem is None else problem.class_groups
+    kinds = np.where(counts > 0, kinds, -1)
+    free = bias is not None if problem is None else problem.bias == "free"
+    middle = np.zeros(len(weight))
+    if free:
+        present = counts > 0
+        middle = weight @ (counts[present] @ means[present] / counts.sum())
+    lift = np.zeros(len(weight)) if bias is None else bias
+    return states_of_means(
+        lambda classes: weight @ means[classes].T, lift, middle, kinds, loss.predictions
+    )
+
+
+# -- inside ----------------------------------------------------------------------------------------
+
+
+class _Tally:
+    """What answers say of every class, computed once."""
+
+    def __init__(self, answers: Answers) -> None:
+        self.accuracy, self.rival = answers.accuracy, answers.rival
+        self.median_margin, self._counts = answers.median_margin, answers.counts
+        classes, given, times = answers.wrong
+        most = self.rival[classes] == given
+        self._taken = np.zeros(len(self._counts), dtype=np.int64)
+        self._taken[classes[most]] = times[most]
+
+    def share(self, label: int) -> float:
+        """Return the share of a class's samples that are taken for its rival."""
+        return float(self._taken[label] / self._counts[label])
+
+
+def _class_means(layer: LastLayer) -> Array:
+    from scipy import sparse
+
+    labels, k = layer.labels, layer.num_classes
+    shares = 1 / layer.counts[labels]
+    sums = sparse.csr_matrix((shares, (labels, np.arange(len(labels)))), (k, len(labels)))
+    means: Array = sums @ layer.features
+    return means
+
+
+def _scores(layer: LastLayer) -> Array:
+    """Return every class's least mean over standard deviation of a margin, NaN without samples."""
+    weight, k = layer.weight, layer.num_classes
+    lift = np.zeros(k) if layer.bias is None else layer.bias
+    order = np.argsort(layer.labels, kind="stable")
+    ends = np.cumsum(layer.counts)
+    scores = np.full(k, np.nan)
+    step = max(1, BLOCK_ENTRIES // k)
+    for c in np.flatnonzero(layer.counts).tolist():
+        own = order[ends[c] - layer.counts[c] : ends[c]]
+        mean = layer.features[own].mean(axis=0)
+        logits = weight @ mean + lift
+        squares = np.zeros(k)
+        for start in range(0, len(own), step):
+            spread = (layer.features[own[start : start + step]] - mean) @ weight.T
+            squares += ((spread[:, [c]] - spread) ** 2).sum(axis=0)
+        gaps, deviations = np.delete([logits[c] - logits, np.sqrt(squares / len(own))], c, axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios = np.where(gaps == 0, 0.0, gaps / deviations)
+        scores[c] = ratios.min()
+    return scores
+
+
+def _members(states: States) -> dict[int, list[int]]:
+    """Return the classes of every prediction that several share."""
+    numbers, times = np.unique(states.prediction, return_counts=True)
+    several = set(numbers[times > 1].tolist())
+    found: dict[int, list[int]] = {}
+    for k, number in enumerate(states.prediction.tolist()):
+        if number in several:
+            found.setdefault(number, []).append(k)
+    return found
+
+
+def _warning(row: ClassRow) -> str | None:
+    if row.near_lost:
+        if row.score is not None:
+            return (
+                f"lost or near it: margin {row.score:.2g} standard deviations, below {NEAR_SCORE} "
+                "(4 false alarms, 3 of 59 missed)"
+            )
+        return (
+            f"lost or near it: margin at its mean up to {NEAR_MARGIN} "
+            "(10 false alarms, 3 of 59 missed)"
+        )
+    if row.accuracy is None or row.accuracy < LOST_BELOW:
+        return None
+    if row.held_out_recall is not None:
+        if row.held_out_recall >= LOST_BELOW:
+            return None
+        return f"held-out recall below {LOST_BELOW}, after {_samples(row.count)}"
+    for least, evidence in RECALL_BELOW_HALF:
+        if row.accuracy >= least:
+            below, known = evidence[(row.count > FEW) + (row.count > SOME)]
+            if not below:
+                return None
+            return (
+                f"{_samples(row.count)}: held-out recall unknown, below {LOST_BELOW} in "
+                f"{below} of {known} such classes"
+            )
+    return None
+
+
+def _samples(count: int) -> str:
+    return "1 sample" if count == 1 else f"{count} samples"
+
+
+def _worst_first(row: ClassRow) -> tuple[Any, ...]:
+    shares = [value for value in (row.accuracy, row.held_out_recall) if value is not None]
+    margins = (row.median_margin, row.decision_margin)
+    margin = next((value for value in margins if value is not None), math.inf)
+    return (min(shares, default=0.0), margin, row.label)
+
+
+def _remark(row: ClassRow) -> str:
+    apart = row.verdict.partition("; ")[2] if row.accuracy_state == LOST else ""
+    return "; ".join(text for text in (apart, row.warning) if text)
+
+
+def _rival(row: ClassRow) -> str | None:
+    if not row.rival_share:
+        return row.rival_name
+    return f"{row.rival_name} ({row.rival_share:.0%})"
+
+
+def _name(names: tuple[str, ...] | None, label: int) -> str:
+    return str(label) if names is None else names[label]
+
+
+def _listed(rows: Sequence[ClassRow], most: int = 10) -> str:
+    return _shortened([row.name for row in rows], most)
+
+
+def _shortened(names: Sequence[str], most: int = 10) -> str:
+    if len(names) > most:
+        return ", ".join(names[:most]) + f" and {len(names) - most} more"
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _accuracies(history: Sequence[Any], num_classes: int) -> Iterator[tuple[Any, Array]]:
+    """Yield when every measurement of a history was made, and its accuracies."""
+    for i, entry in enumerate(history):
+        when, found = entry if isinstance(entry, tuple) and len(entry) == 2 else (i, entry)
+        values = found if isinstance(found, (np.ndarray, list)) else found.class_accuracy
+        if values is None:
+            raise ValueError(f"history: measurement {i} has no accuracies, need those of samples")
+        values = np.asarray(values, dtype=np.float64)
+        if values.shape != (num_classes,):
+            raise ValueError(f"history: got shape {values.shape}, need ({num_classes},)")
+        yield when, values
+
+
+def _since(history: Sequence[tuple[Any, Array]]) -> list[Any]:
+    """Return since when every class is lost, or weak, without a break; None for distinct ones."""
+    now = [accuracy_state(a) for a in history[-1][1].tolist()]
+    since: list[Any] = [None] * len(now)
+    going = np.array([state != DISTINCT for state in now])
+    for when, values in reversed(history[:-1]):
+        for k in np.flatnonzero(going).tolist():
+            if accuracy_state(values[k]) == now[k]:
+                since[k] = when
+            else:
+                going[k] = False
+    return since

@@ -1,0 +1,231 @@
+"""Classes have names: labels as names or numbers, and where the names come from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tightframe.checks import detached, is_whole, shortened
+from tightframe.files import read_json, read_text
+
+#: What may give the names of classes: names in class order; the names by label, or the labels by
+#: name, as a mapping; or a file of them; or one text with commas.
+NamesLike = Sequence[str] | Mapping[Any, Any] | str | os.PathLike[str]
+
+#: Entries of a configuration that hold the names of its classes (Hugging Face, Magika).
+_CONFIGURED = ("id2label", "label2id", "class_to_idx", "class_names", "target_labels_space")
+
+#: More classes than this are taken for something else than labels.
+MAX_LABEL = 10_000_000
+
+
+def class_names_of(value: NamesLike, name: str = "class_names") -> tuple[str, ...]:
+    """Return the names of classes in class order, wherever they come from.
+
+    Parameters
+    ----------
+    value : sequence of str, mapping, str or path-like
+        Names in class order (``ImageFolder.classes``); ``{label: name}`` (``id2label``) or
+        ``{name: label}`` (``class_to_idx``); text with commas, or the path of a file: ``.txt`` with
+        one name a line, or ``.json`` with any of these, also inside a configuration.
+    name : str
+        Of the argument, for messages.
+
+    Raises
+    ------
+    ValueError
+        If there are no names, a label is missing, or two classes have one name.
+
+    Examples
+    --------
+    >>> class_names_of({"0": "cat", "1": "dog"})
+    ('cat', 'dog')
+    >>> class_names_of("cat, dog")
+    ('cat', 'dog')
+    """
+    if isinstance(value, (str, os.PathLike)):
+        value = _read(name, value)
+    if isinstance(value, Mapping):
+        value = _in_order(name, value)
+    elif isinstance(value, (set, frozenset, bytes)) or not isinstance(value, Iterable):
+        raise ValueError(
+            f"{name}: got {shortened(repr(value))}, need names in class order, or by label"
+        )
+    names = tuple(str(entry) for entry in value)
+    if not names or not all(names):
+        raise ValueError(f"{name}: got {'an empty name' if names else 'no names'}")
+    if len(set(names)) < len(names):
+        twice = next(entry for i, entry in enumerate(names) if entry in names[:i])
+        raise ValueError(f"{name}: got {twice!r} for two classes, need different names")
+    return names
+
+
+def _read(name: str, value: str | os.PathLike[str]) -> Any:
+    path = Path(value)
+    if path.suffix == ".txt":
+        return _lines(path)
+    if path.suffix == ".json":
+        found = read_json(path)
+        if isinstance(found, dict):
+            return next((found[key] for key in _CONFIGURED if found.get(key)), found)
+        if not isinstance(found, list):
+            raise ValueError(f"{name}: {path} holds neither a list of names nor names by label")
+        return found
+    if isinstance(value, str) and "," in value:
+        return [part.strip() for part in value.split(",")]
+    raise ValueError(
+        f"{name}: got {os.fspath(value)!r}, need names with commas between them, or a .txt or "
+        ".json file"
+    )
+
+
+def _lines(path: Path) -> list[str]:
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+
+
+def _in_order(name: str, given: Mapping[Any, Any]) -> list[str]:
+    """Return names by label, or labels by name, in the order of the labels."""
+    pairs = list(given.items())
+    if all(is_whole(label) for _, label in pairs):  # names to labels
+        pairs = [(label, entry) for entry, label in pairs]
+    try:
+        by_label = {int(label): str(entry) for label, entry in pairs}
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{name}: got {shortened(repr(given))}, need the name of every label, or its label of "
+            "every name"
+        ) from None
+    for label in range(len(pairs)):
+        if label not in by_label:
+            raise ValueError(f"{name}: label {label} is missing; they are 0 to {len(pairs) - 1}")
+    return [by_label[label] for label in range(len(pairs))]
+
+
+class Indexed(NamedTuple):
+    """Labels as numbers.
+
+    Attributes
+    ----------
+    labels : ndarray, shape (N,), int64
+        Of the samples that are kept.
+    kept : ndarray, shape (samples given,), bool
+        False for samples whose label is the one to be ignored.
+    class_names : tuple of str or None
+        The names of all classes in class order: those given, or of labels that are names.
+    """
+
+    labels: NDArray[np.int64]
+    kept: NDArray[np.bool_]
+    class_names: tuple[str, ...] | None
+
+
+def indexed(
+    labels: Any,
+    class_names: Sequence[str] | None = None,
+    *,
+    ignore_index: int | None = None,
+    name: str = "labels",
+) -> Indexed:
+    """Return labels, which may be names, as numbers from 0.
+
+    Parameters
+    ----------
+    labels : array_like, shape (N,) or (N, 1)
+        Whole numbers of any type, or text: names of classes, or numbers written out.
+    class_names : sequence of str, optional
+        In class order; without it, names are in the order of the alphabet, as scikit-learn's
+        ``LabelEncoder`` and torchvision's ``ImageFolder`` have them.
+    ignore_index : int, optional
+        Samples of this label are left out.
+    name : str
+        Of the argument, for messages.
+
+    Raises
+    ------
+    ValueError
+        If a label is no whole number from 0, or none of the names, or of a type that does not hold
+        whole numbers of its size exactly.
+
+    Examples
+    --------
+    >>> indexed(["dog", "cat", "dog"])
+    Indexed(labels=array([1, 0, 1]), kept=array([ True,  True,  True]), class_names=('cat', 'dog'))
+    """
+    array = np.asarray(detached(labels))
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise ValueError(f"{name}: got shape {array.shape}, need (N,), one label a sample")
+    names = None if class_names is None else tuple(class_names)
+    if array.dtype.kind == "O":
+        array = _of_objects(name, array)
+    if array.dtype.kind == "S":
+        array = np.char.decode(array, "utf-8")
+    if array.dtype.kind in "UT":
+        kept = array != str(ignore_index)
+        return _of_text(name, array.astype(str), kept, names)
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"{name}: got {array.dtype} entries, need whole numbers from 0 or names")
+    kept = np.ones(len(array), bool) if ignore_index is None else array != ignore_index
+    return Indexed(_whole(name, array, kept), kept, names)
+
+
+def _of_objects(name: str, array: NDArray[Any]) -> NDArray[Any]:
+    """Return a column of Python objects as text or numbers."""
+    for i, entry in enumerate(array):
+        if entry is None or entry != entry:  # NaN of a table
+            raise ValueError(f"{name}: sample {i} has none")
+    if all(isinstance(entry, str) for entry in array):
+        return array.astype(str)
+    if all(map(is_whole, array)):
+        return array.astype(np.int64)
+    kinds = " and ".join(sorted({type(entry).__name__ for entry in array}))
+    raise ValueError(f"{name}: got entries of type {kinds}, need whole numbers from 0 or names")
+
+
+def _of_text(
+    name: str, array: NDArray[Any], kept: NDArray[np.bool_], names: tuple[str, ...] | None
+) -> Indexed:
+    array = np.char.strip(array)
+    found, places = np.unique(array[kept], return_inverse=True)
+    known = None if names is None else {entry: k for k, entry in enumerate(names)}
+    unknown = [str(entry) for entry in found if known is not None and entry not in known]
+    if (known is None or unknown) and all(entry.isdecimal() for entry in found):
+        numbers = _whole(name, array[kept].astype(np.int64), np.ones(int(kept.sum()), bool))
+        return Indexed(numbers, kept, names)
+    if unknown:
+        raise ValueError(
+            f"{name}: got {unknown[0]!r}, which is none of the {len(names or ())} class names"
+        )
+    if known is None:
+        names = tuple(found.tolist())
+        return Indexed(places.reshape(-1).astype(np.int64), kept, names)
+    order = np.array([known[str(entry)] for entry in found], dtype=np.int64)
+    return Indexed(order[places.reshape(-1)], kept, names)
+
+
+def _whole(name: str, array: NDArray[Any], kept: NDArray[np.bool_]) -> NDArray[np.int64]:
+    # Half floats have no number above 65,504 to compare with.
+    numbers = array.astype(np.float64) if array.dtype.kind == "f" else array
+    bad = ~np.isfinite(numbers) | (numbers < 0) | (numbers > MAX_LABEL)
+    bad |= numbers != np.floor(numbers)
+    bad &= kept
+    if bad.any():
+        i = int(np.argmax(bad))
+        raise ValueError(f"{name}: got {array[i]} in row {i}, need a whole number from 0")
+    whole = numbers[kept].astype(np.int64)
+    if (
+        array.dtype.kind == "f"
+        and whole.size
+        and whole.max() > (exact := 2 / np.finfo(array.dtype).eps)
+    ):
+        raise ValueError(
+            f"{name}: got {array.dtype} with {whole.max()}, but that type holds whole numbers up "
+            f"to {exact:.0f} only exactly; save them as integers"
+        )
+    return whole

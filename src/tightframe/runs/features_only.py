@@ -1,0 +1,96 @@
+"""Measure saved features that come without a classifier: what class means and scatter say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tightframe.figures.table import Column, Table
+from tightframe.metrics import (
+    ClassMoments,
+    Decisions,
+    cdnv,
+    equiangularity,
+    equinorm,
+    nc1,
+    nc1_quotient,
+    nc2,
+)
+from tightframe.runs.network_files import SavedNetwork
+
+#: Keys of the numbers, and what they are called.
+_NAMES = {
+    "nc1": "NC1, pinv(Sigma_B) Sigma_W",
+    "nc1_quotient": "NC1, quotient of the traces",
+    "cdnv": "CDNV, class-distance normalised variance",
+    "nc2": "NC2, centred means to the simplex ETF",
+    "equinorm": "spread of the centred means' lengths",
+    "equiangularity": "spread of the centred means' cosines",
+    "nearest_center_accuracy": "accuracy of the nearest class centre",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureMeasurement:
+    """What features and labels say by themselves.
+
+    Attributes
+    ----------
+    num_samples : int
+    counts : ndarray, shape (K,), int64
+        Samples of every class; the numbers are of the classes that have some.
+    numbers : dict of str to float
+    class_names : tuple of str or None
+    """
+
+    num_samples: int
+    counts: NDArray[np.int64]
+    numbers: dict[str, float]
+    class_names: tuple[str, ...] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything JSON-ready (numbers that are not finite are left to the writer)."""
+        return {
+            "num_samples": self.num_samples,
+            "counts": self.counts,
+            **self.numbers,
+            "missing": np.flatnonzero(self.counts == 0),
+            "class_names": self.class_names,
+            "notes": ["there is no classifier: NC3, NC4 and the states of classes need one"],
+        }
+
+    def to_table(self) -> Table:
+        """Return the numbers as a table."""
+        rows = [[key, number, _NAMES[key]] for key, number in self.numbers.items()]
+        classes = int((self.counts > 0).sum())
+        title = f"{self.num_samples} samples of {classes} classes, no classifier"
+        value = Column("value", align="right", format=".6g")
+        note = "NC3, NC4 and the states of classes need the classifier."
+        return Table(title, ["metric", value, "what it is"], rows, missing="-", note=note)
+
+
+def measure_features(network: SavedNetwork) -> FeatureMeasurement:
+    """Measure features and labels without a classifier.
+
+    Raises
+    ------
+    ValueError
+        If fewer than two classes have samples, or an entry is not finite.
+    """
+    present, own = np.unique(network.labels, return_inverse=True)
+    moments = ClassMoments(max(len(present), 1)).update(network.features, own)
+    decisions = Decisions(moments).update(network.features, own, decisions=own)
+    numbers = {
+        "nc1": nc1(moments),
+        "nc1_quotient": nc1_quotient(moments),
+        "cdnv": cdnv(moments),
+        "nc2": nc2(moments, "etf"),
+        "equinorm": equinorm(moments),
+        "equiangularity": equiangularity(moments),
+        "nearest_center_accuracy": decisions.nearest_center_accuracy,
+    }
+    counts = np.bincount(network.labels, minlength=network.num_classes)
+    return FeatureMeasurement(moments.num_samples, counts, numbers, network.class_names)

@@ -1,0 +1,188 @@
+"""Fitted heads: scikit-learn's and CVXPY's minimisers, and finite differences of the objective."""
+
+import cvxpy as cp
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import check_grad
+from sklearn.linear_model import LogisticRegression
+
+from tightframe.heads import fit_head
+from tightframe.heads.ridge import RidgeProblem
+from tightframe.solve import NotConvergedWarning
+
+COUNTS = (60, 25, 8, 3)
+WEIGHTS = np.array([0.5, 1.0, 2.0, 4.0])
+ADJUSTMENT = np.array([0.0, -1.0, -2.0, 1.5])
+
+
+def samples(seed=0, counts=COUNTS, dim=6, spread=1.5):
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(counts)), counts)
+    means = rng.standard_normal((len(counts), dim))
+    return means[labels] + spread * rng.standard_normal((len(labels), dim)), labels
+
+
+def objective(v, x, y, decay, weights, adjustment):
+    """Compute the objective as it is written down, sample by sample."""
+    total = 0.0
+    for row, label in zip(x, y, strict=True):
+        z = v @ row + adjustment
+        total += weights[label] * (np.log(np.exp(z).sum()) - z[label])
+    scale = sum(weights[label] for label in y)
+    return total / scale + decay / 2 * (v**2).sum()
+
+
+@pytest.mark.parametrize("decay", [1e-1, 1e-2, 1e-4])
+@pytest.mark.parametrize("bias", [True, False])
+def test_scikit_learn_finds_the_same_head(decay, bias):
+    x, y = samples()
+    ours = fit_head(x, y, weight_decay=decay, bias=bias, tol=1e-12)
+    # A column of ones: scikit-learn's own intercept has no ridge.
+    columns = np.column_stack([x, np.ones(len(x))]) if bias else x
+    peer = LogisticRegression(
+        C=1 / (decay * len(y)), fit_intercept=False, tol=1e-10, max_iter=10_000
+    ).fit(columns, y)
+    mine = ours.weight if ours.bias is None else np.column_stack([ours.weight, ours.bias])
+    assert mine == pytest.approx(peer.coef_, abs=1e-4)
+    assert ours.accuracy == peer.score(columns, y)
+
+
+def test_scikit_learn_weighs_classes_alike():
+    x, y = samples(seed=1)
+    ours = fit_head(x, y, weight_decay=1e-2, class_weights="balanced", bias=False, tol=1e-12)
+    peer = LogisticRegression(
+        C=1 / (1e-2 * len(y)),
+        class_weight="balanced",
+        fit_intercept=False,
+        tol=1e-10,
+        max_iter=10_000,
+    ).fit(x, y)
+    assert ours.weight == pytest.approx(peer.coef_, abs=1e-4)
+
+
+@pytest.mark.parametrize("terms", [(None, None), (WEIGHTS, ADJUSTMENT)])
+def test_cvxpy_has_the_same_minimum_between_the_bounds(terms):
+    weights, adjustment = terms
+    x, y = samples(counts=(12, 6, 4, 2), dim=3)
+    ours = fit_head(
+        x, y, weight_decay=3e-2, class_weights=weights, logit_adjustment=adjustment, tol=1e-8
+    )
+    w = np.ones(4) if weights is None else weights
+    a = np.zeros(4) if adjustment is None else adjustment
+    columns = np.column_stack([x, np.ones(len(x))])
+    v = cp.Variable((4, 4))
+    z = columns @ v.T + np.tile(a, (len(y), 1))
+    losses = cp.log_sum_exp(z, axis=1) - cp.sum(cp.multiply(z, np.eye(4)[y]), axis=1)
+    loss = cp.sum(cp.multiply(w[y] / w[y].sum(), losses))
+    minimum = cp.Problem(cp.Minimize(loss + 3e-2 / 2 * cp.sum_squares(v))).solve(
+        solver="CLARABEL", tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11
+    )
+    assert ours.lower_bound <= minimum + 1e-9
+    assert ours.objective >= minimum - 1e-9
+    own = np.column_stack([ours.weight, ours.bias])
+    assert ours.objective == pytest.approx(objective(own, columns, y, 3e-2, w, a), rel=1e-12)
+
+
+def test_the_gradient_is_that_of_the_objective():
+    x, y = samples(dim=3)
+    problem = RidgeProblem(x, y, WEIGHTS / WEIGHTS[y].mean(), ADJUSTMENT, 0.1, True)
+    v = np.random.default_rng(2).standard_normal(problem.shape)
+
+    def value(flat):
+        return problem.value_and_gradient(flat.reshape(problem.shape))[0]
+
+    def gradient(flat):
+        return problem.value_and_gradient(flat.reshape(problem.shape))[1].ravel()
+
+    assert check_grad(value, gradient, v.ravel()) < 1e-5
+
+
+def test_the_bound_holds_at_any_point():
+    """P(V) - D(softmax) is no less than what there is to gain, and not zero at a bad point."""
+    x, y = samples()
+    best = fit_head(x, y, weight_decay=1e-2, tol=1e-12)
+    problem = RidgeProblem(x, y, np.ones(4), np.zeros(4), 1e-2, True)
+    for seed in range(5):
+        v = np.random.default_rng(seed).standard_normal(problem.shape)
+        value, gradient = problem.value_and_gradient(v)
+        assert problem.gap(gradient) >= value - best.objective > 0
+
+
+def test_blocks_and_a_metric_of_few_samples_change_nothing(monkeypatch):
+    x, y = samples(counts=(3000, 500, 60, 20), dim=5)
+    whole = fit_head(x, y, weight_decay=1e-3, tol=1e-12)
+    monkeypatch.setattr("tightframe.heads.ridge.BLOCK", 700)
+    monkeypatch.setattr("tightframe.heads.ridge.METRIC_SAMPLES", 2)
+    blocks = fit_head(x, y, weight_decay=1e-3, tol=1e-12)
+    monkeypatch.setattr("tightframe.heads.ridge.MAX_METRIC_WIDTH", 1)
+    plain = fit_head(x, y, weight_decay=1e-3, tol=1e-12)
+    assert blocks.weight == pytest.approx(whole.weight, abs=1e-4)
+    assert plain.weight == pytest.approx(whole.weight, abs=1e-4)
+
+
+def test_tensors_and_held_out_samples_are_scored():
+    x, y = samples()
+    other = samples(seed=3)
+    tensor = torch.tensor(x, dtype=torch.float32, requires_grad=True)
+    found = fit_head(tensor, torch.tensor(y), weight_decay=1e-2, held_out=other)
+    logits = other[0] @ found.weight.T + found.bias
+    recalls = [(logits[other[1] == k].argmax(1) == k).mean() for k in range(4)]
+    assert found.held_out.recalls == pytest.approx(recalls)
+    assert found.held_out.balanced == pytest.approx(np.mean(recalls))
+    assert found.logits(other[0]) == pytest.approx(logits)
+
+
+def test_classes_without_samples_are_never_predicted_and_not_scored():
+    x, y = samples()
+    found = fit_head(
+        x,
+        y,
+        weight_decay=1e-2,
+        num_classes=6,
+        class_weights="balanced",
+        logit_adjustment="prior",
+    )
+    assert found.weight.shape == (6, 6)
+    assert not np.isin(found.logits(x).argmax(1), [4, 5]).any()
+    assert np.isnan(found.training.recalls[4:]).all()
+    assert found.to_dict()["training"]["recalls"][4] is None
+
+
+def test_logit_adjustment_by_the_prior_helps_rare_classes():
+    x, y = samples(counts=(300, 100, 10, 5))
+    plain = fit_head(x, y, weight_decay=1e-2)
+    adjusted = fit_head(x, y, weight_decay=1e-2, logit_adjustment="prior")
+    by_hand = np.log(np.bincount(y) / len(y))
+    same = fit_head(x, y, weight_decay=1e-2, logit_adjustment=by_hand)
+    assert adjusted.weight == pytest.approx(same.weight)
+    assert adjusted.balanced_accuracy > plain.balanced_accuracy
+
+
+def test_what_cannot_be_reached_is_said():
+    x, y = samples()
+    with pytest.warns(NotConvergedWarning, match="gap .* of the objective, wanted 1.0e-30"):
+        found = fit_head(x, y, weight_decay=1e-2, tol=1e-30)
+    assert found.status == "not_converged"
+    assert found.gap < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weight_decay": 0}, "weight_decay: got 0, need a finite number above 0"),
+        ({"tol": -1}, "tol: got -1"),
+        ({"num_classes": 3}, "labels: got 0 to 3, need 0 to 2"),
+        ({"num_classes": 1}, "num_classes: got 1, need a whole number, at least 2"),
+        ({"labels": [0, 1]}, r"labels: got shape \(2,\), need \(96,\)"),
+        ({"features": np.ones(4)}, "features: got float64 of shape"),
+        ({"class_weights": [1, 2]}, "class_weights: got 2 numbers for 4 classes"),
+        ({"logit_adjustment": "prio"}, "logit_adjustment: cannot read 'prio'"),
+        ({"held_out": (np.ones((3, 2)), [0, 1, 2])}, "held_out features: got shape"),
+    ],
+)
+def test_bad_input_is_named(change, message):
+    x, y = samples()
+    given = {"features": x, "labels": y, "weight_decay": 1e-2} | change
+    with pytest.raises(ValueError, match=message):
+        fit_head(given.pop("features"), given.pop("labels"), **given)
