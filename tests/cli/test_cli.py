@@ -330,9 +330,17 @@ def test_measure_prints_the_numbers_of_its_json(command, tmp_path):
     np.savez(tmp_path / "x.npz", **_network())
     numbers = json.loads(command("measure", tmp_path / "x.npz", "--json")[1])
     _, out, err = command("measure", tmp_path / "x.npz")
+    assert err == ""
+    classes, title, out = out.partition("15 samples")  # the classes come first
+    assert title
+    rows = [line.strip("│ ").split("│") for line in classes.splitlines() if line.startswith("│")]
+    for row, cells in zip(numbers["classes"], rows, strict=True):
+        name, count, accuracy, margin, rival = (cell.strip() for cell in cells[:5])
+        assert (name, count, rival) == (row["name"], str(row["count"]), row["rival_name"])
+        assert float(accuracy) == pytest.approx(row["accuracy"], abs=0.005)
+        assert float(margin) == pytest.approx(row["median_margin"], rel=0.005)
     rows = [line.strip("│ ").split("│") for line in out.splitlines() if line.startswith("│")]
     printed = {name.strip(): [float(cell) for cell in cells] for name, *cells in rows}
-    assert err == ""
     parts = ("classifier", "means", "centered_means", "logits")
     for target, found in numbers["distances"].items():
         assert printed.pop(target) == pytest.approx([found[part] for part in parts], abs=1e-4)

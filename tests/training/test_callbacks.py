@@ -86,6 +86,10 @@ def expected_row(model, problem, solution):
         "nc1_quotient": within / np.mean(np.sum(centred**2, axis=1)),
         "bias_alignment": np.linalg.norm(b + w @ means.mean(axis=0)),
     }
+    answers = {"train": (z, y), "test": (test_logits, TEST[0][1].numpy())}
+    for part, (scores, classes) in answers.items():
+        for k in range(4):
+            row[f"class{k}_{part}_accuracy"] = np.mean(scores[classes == k].argmax(axis=1) == k)
     for part, gram in grams.items():
         for name, target in (
             ("predicted", solution.geometry),
@@ -130,7 +134,7 @@ def test_history_against_independent_numpy(changes):
     model = train(callback, make(problem))
     assert [row["epoch"] for row in callback.history] == [0, 2, 4, 5]
     assert [row["step"] for row in callback.history] == [0, 2, 4, 5]
-    assert all(list(row) == history_columns(2) for row in callback.history)
+    assert all(list(row) == history_columns(2, 4) for row in callback.history)
     for row, expected in (
         (callback.history[0], first),
         (callback.history[-1], expected_row(model, problem, solution)),

@@ -393,10 +393,13 @@ def print_phases(diagram: PhaseDiagram, console: Console) -> None:
 
 
 def print_measurement(result: Measurement) -> None:
-    """Print the metrics, the nearest frames and the verdicts of saved features."""
+    """Print the classes, the metrics, the nearest frames and the verdicts of saved features."""
     from tightframe.runs.tables import distance_table, leading_table
 
     console = Console()
+    print_table(result.classes.to_table(remarks=False), console)
+    for remark in result.classes.remarks:
+        console.print(remark, highlight=False)
     print_table(leading_table(result.report, named_by="key"), console)
     print_table(distance_table(result.report, result.targets), console)
     if result.certificate is not None:

@@ -267,53 +267,73 @@ class ClassTable(Sequence[ClassRow]):
         names = ["with" if f.name == "shares_with" else f.name for f in fields(ClassRow)]
         return pd.DataFrame(self.to_dict(), columns=names)
 
-    def to_table(self, most: int = MOST_ROWS) -> Table:
-        """Return the worst classes as a table for people; its note says how many are left out."""
-        shown = self.rows[:most]
-        columns: list[str | Column] = [
-            Column("class", align="left"),
-            Column("samples", align="right"),
-        ]
-        cells: list[list[Any]] = [[row.name, row.count] for row in shown]
+    @property
+    def remarks(self) -> list[str]:
+        """What is to be said of the rows, a sentence each; the `headline` comes first."""
+        lost = [row for row in self.rows if row.accuracy_state == LOST]
+        apart = [row for row in lost if row.separable]
+        merged = [row for row in lost if row.separable is False]
+        said = [self.headline]
+        if apart:
+            said.append(f"The features still separate {_listed(apart)}: a balanced head would.")
+        if merged:
+            verb, whom = ("has", "its rival") if len(merged) == 1 else ("have", "their rivals")
+            said.append(f"In the features {_listed(merged)} {verb} merged with {whom}.")
+        warned: dict[str, list[ClassRow]] = {}
+        for row in self.rows:
+            if row.warning:
+                warned.setdefault(row.warning, []).append(row)
+        said += [f"{_listed(rows)}: {warning}." for warning, rows in warned.items()]
+        if self.absent:
+            names = _shortened([_name(self.names, k) for k in self.absent])
+            rivals = "rivals" if len(self.absent) > 1 else "a rival"
+            said.append(f"Without samples, but {rivals}: {names}.")
+        if self.held_out:
+            said.append("Held-out recall is the truth; training accuracy of few samples is not.")
+        return said
 
-        def add(column: str | Column, values: list[Any]) -> None:
-            if any(value not in (None, "") for value in values):
+    def to_table(self, most: int = MOST_ROWS, *, remarks: bool = True) -> Table:
+        """Return the worst classes as a table for people.
+
+        Parameters
+        ----------
+        most : int
+            Rows; the note says how many classes are left out.
+        remarks : bool
+            Whether the `remarks` are in the note.
+        """
+        shown = self.rows[:most]
+        rest = self.rows[len(shown) :]
+        columns: list[str | Column] = [Column("class", align="left")]
+        cells: list[list[Any]] = [[row.name] for row in shown]
+
+        def add(column: Column, values: list[Any]) -> None:
+            if any(value is not None for value in values):
                 columns.append(column)
                 for cell, value in zip(cells, values, strict=True):
                     cell.append(value)
 
-        def number(name: str, format: str) -> Column:
+        def number(name: str, format: str = "") -> Column:
             return Column(name, align="right", format=format)
 
-        if not self.held_out or any(row.accuracy is not None for row in shown):
-            add(number("accuracy", ".2f"), [row.accuracy for row in shown])
-        add(number("held-out recall", ".2f"), [row.held_out_recall for row in shown])
+        by_mean = all(row.median_margin is None for row in shown)
+        add(number("samples"), [row.count for row in shown])
+        add(number("accuracy", ".2f"), [row.accuracy for row in shown])
+        add(number("held out", ".2f"), [row.held_out_recall for row in shown])
         add(number("median margin", ".3g"), [row.median_margin for row in shown])
-        if all(row.median_margin is None for row in shown):
+        if by_mean:
             add(number("decision margin", ".3g"), [row.decision_margin for row in shown])
-        add(Column("rival", align="left"), [_rival(row) for row in shown])
+        add(Column("rival", align="left"), [row.rival_name for row in shown])
         add(Column("by samples", states=True), [row.accuracy_state for row in shown])
-        add(Column("by mean", states=True), [row.state for row in shown])
-        add("since", [row.since for row in shown])
-        add(Column("remark", wrapped=True), [_remark(row) for row in shown])
-        return Table("Classes, worst first", columns, cells, self._note(len(shown)), missing="-")
-
-    def _note(self, shown: int) -> str:
-        parts = []
-        rest = self.rows[shown:]
+        if any(row.state != row.accuracy_state for row in shown):
+            add(Column("by mean", states=True), [row.state for row in shown])
+        add(number("since"), [row.since for row in shown])
+        parts = self.remarks if remarks else []
         if rest:
             lost = sum(row.accuracy_state == LOST for row in rest)
-            parts.append(f"{len(rest)} more classes" + (f", {lost} of them lost." if lost else "."))
-        if self.absent:
-            names = [str(k) if self.names is None else self.names[k] for k in self.absent]
-            parts.append(
-                f"Without samples, but rivals: {_shortened(names)}."
-                if len(names) > 1
-                else f"Without samples, but a rival: {names[0]}."
-            )
-        if self.held_out:
-            parts.append("Held-out recall is the truth; training accuracy of few samples is not.")
-        return " ".join(parts)
+            more = f", {lost} of them lost" if lost else ""
+            parts = [f"{len(rest)} more {'class' if len(rest) == 1 else 'classes'}{more}.", *parts]
+        return Table("Classes, worst first", columns, cells, " ".join(parts), missing="-")
 
     def __rich__(self) -> RichTable:
         """Show the worst classes in Rich."""
@@ -340,6 +360,7 @@ def class_table(
     separable: Separable | None = None,
     history: Sequence[Any] | None = None,
     problem: Problem | None = None,
+    recalls: ArrayLike | None = None,
     samples: bool = True,
 ) -> ClassTable:
     """Return what a network does with every class, worst first.
@@ -358,6 +379,8 @@ def class_table(
     problem : Problem, optional
         Which classes are siblings, the loss, and the kind of bias. By default classes of the same
         count are, the loss is cross-entropy, and a bias is free.
+    recalls : array_like, shape (K,), optional
+        Held-out recall of every class, NaN where unknown: where only that is left of the samples.
     samples : bool
         False judges from class means and covariances alone (`ClassRow.near_lost`), as where
         samples are not at hand.
@@ -380,16 +403,18 @@ def class_table(
     answers = None
     if samples:
         answers = answers_of(layer.features, layer.labels, layer.weight, layer.bias)
-    held_out = None
+    truth = None if recalls is None else np.asarray(recalls, dtype=np.float64)
+    if truth is not None and truth.shape != (layer.num_classes,):
+        raise ValueError(f"recalls: got shape {truth.shape}, need ({layer.num_classes},)")
     if layer.held_out is not None:
-        held_out = answers_of(*layer.held_out, layer.weight, layer.bias)
+        truth = answers_of(*layer.held_out, layer.weight, layer.bias).accuracy
     table = table_of(
         counts,
         means,
         layer.weight,
         layer.bias,
         answers=answers,
-        held_out=held_out,
+        recalls=truth,
         scores=None if samples else _scores(layer),
         names=layer.class_names,
         history=history,
@@ -407,7 +432,7 @@ def table_of(
     bias: Array | None,
     *,
     answers: Answers | None = None,
-    held_out: Answers | None = None,
+    recalls: Array | None = None,
     scores: Array | None = None,
     names: tuple[str, ...] | None = None,
     history: Sequence[Any] | None = None,
@@ -422,18 +447,19 @@ def table_of(
         Anything in the rows of classes without samples.
     weight, bias
         The classifier; a bias of None is none.
-    answers, held_out : Answers, optional
-        On training samples, and on held-out ones.
+    answers : Answers, optional
+        On training samples.
+    recalls : ndarray, shape (K,), optional
+        On held-out samples; NaN where unknown.
     scores : ndarray, shape (K,), optional
         `ClassRow.score`.
     """
     states = mean_states(counts, means, weight, bias, problem)
     known = None if answers is None or not len(answers) else _Tally(answers)
-    truth = None if held_out is None else held_out.accuracy
     since = None
     if history is not None and known is not None:
         since = _since([*_accuracies(history, len(counts)), (None, known.accuracy)])
-    seen = (counts > 0) | (False if truth is None else np.isfinite(truth))
+    seen = (counts > 0) | (False if recalls is None else np.isfinite(recalls))
     merged = _members(states)
     rows = []
     for k in np.flatnonzero(seen).tolist():
@@ -447,7 +473,7 @@ def table_of(
             decision_margin=_number(states.decision_margin[k]),
             sibling_margin=_number(states.sibling_margin[k]),
             shares_with=tuple(i for i in merged.get(int(states.prediction[k]), ()) if i != k),
-            held_out_recall=None if truth is None else _number(truth[k]),
+            held_out_recall=None if recalls is None else _number(recalls[k]),
         )
         if known is not None and counts[k]:
             rival = known.rival[k] if known.rival[k] >= 0 else rival
@@ -475,7 +501,7 @@ def table_of(
         len(counts),
         tuple(np.flatnonzero(~seen).tolist()),
         names,
-        truth is not None,
+        recalls is not None,
         None if known is None else known.accuracy,
     )
 
@@ -547,8 +573,7 @@ def _class_means(layer: LastLayer) -> Array:
     labels, k = layer.labels, layer.num_classes
     shares = 1 / layer.counts[labels]
     sums = sparse.csr_matrix((shares, (labels, np.arange(len(labels)))), (k, len(labels)))
-    means: Array = sums @ layer.features
-    return means
+    return np.asarray(sums @ layer.features)
 
 
 def _scores(layer: LastLayer) -> Array:
@@ -587,35 +612,27 @@ def _members(states: States) -> dict[int, list[int]]:
 
 def _warning(row: ClassRow) -> str | None:
     if row.near_lost:
+        rule = f"margin at its mean up to {NEAR_MARGIN} (10 false alarms"
         if row.score is not None:
-            return (
-                f"lost or near it: margin {row.score:.2g} standard deviations, below {NEAR_SCORE} "
-                "(4 false alarms, 3 of 59 missed)"
-            )
-        return (
-            f"lost or near it: margin at its mean up to {NEAR_MARGIN} "
-            "(10 false alarms, 3 of 59 missed)"
-        )
+            rule = f"margin below {NEAR_SCORE} standard deviations (4 false alarms"
+        return f"lost or near it, {rule}, 3 of 59 missed)"
     if row.accuracy is None or row.accuracy < LOST_BELOW:
         return None
     if row.held_out_recall is not None:
-        if row.held_out_recall >= LOST_BELOW:
-            return None
-        return f"held-out recall below {LOST_BELOW}, after {_samples(row.count)}"
+        few = row.held_out_recall < LOST_BELOW
+        return f"held-out recall below {LOST_BELOW}, whatever the accuracy" if few else None
+    band = (row.count > FEW) + (row.count > SOME)
     for least, evidence in RECALL_BELOW_HALF:
         if row.accuracy >= least:
-            below, known = evidence[(row.count > FEW) + (row.count > SOME)]
+            below, known = evidence[band]
             if not below:
                 return None
+            counts = (f"up to {FEW}", f"{FEW + 1} to {SOME}", f"over {SOME}")[band]
             return (
-                f"{_samples(row.count)}: held-out recall unknown, below {LOST_BELOW} in "
-                f"{below} of {known} such classes"
+                f"held-out recall unknown, in {below} of {known} classes of {counts} samples "
+                f"and this accuracy it was below {LOST_BELOW}"
             )
     return None
-
-
-def _samples(count: int) -> str:
-    return "1 sample" if count == 1 else f"{count} samples"
 
 
 def _worst_first(row: ClassRow) -> tuple[Any, ...]:
@@ -623,17 +640,6 @@ def _worst_first(row: ClassRow) -> tuple[Any, ...]:
     margins = (row.median_margin, row.decision_margin)
     margin = next((value for value in margins if value is not None), math.inf)
     return (min(shares, default=0.0), margin, row.label)
-
-
-def _remark(row: ClassRow) -> str:
-    apart = row.verdict.partition("; ")[2] if row.accuracy_state == LOST else ""
-    return "; ".join(text for text in (apart, row.warning) if text)
-
-
-def _rival(row: ClassRow) -> str | None:
-    if not row.rival_share:
-        return row.rival_name
-    return f"{row.rival_name} ({row.rival_share:.0%})"
 
 
 def _name(names: tuple[str, ...] | None, label: int) -> str:

@@ -314,9 +314,10 @@ class CollapseReport:
     def class_table(
         self,
         *,
-        held_out: CollapseReport | None = None,
+        held_out: CollapseReport | Answers | None = None,
         separable: ArrayLike | None = None,
         history: Sequence[Any] | None = None,
+        problem: Problem | None = None,
     ) -> ClassTable:
         """Return what the network does with every class, worst first, at any number of classes.
 
@@ -325,10 +326,10 @@ class CollapseReport:
 
         Parameters
         ----------
-        held_out : CollapseReport, optional
+        held_out : CollapseReport or Answers, optional
             Of the same network on held-out samples, with accuracies: their recall.
-        separable, history
-            As there.
+        separable, history, problem
+            As there; the problem is by default the one that the report was measured with.
 
         Raises
         ------
@@ -336,22 +337,20 @@ class CollapseReport:
             If an argument has another number of classes, or no accuracies; or there is no
             classifier.
         """
-        truth = None
-        if held_out is not None:
-            truth = held_out.answers
-            if truth is None or truth.num_classes != len(self.counts):
-                have = "no accuracies" if truth is None else f"{truth.num_classes} classes"
-                raise ValueError(
-                    f"held_out: a report with {have}, need accuracies of {len(self.counts)} classes"
-                )
+        truth = held_out.answers if isinstance(held_out, CollapseReport) else held_out
+        if held_out is not None and (truth is None or truth.num_classes != len(self.counts)):
+            have = "no accuracies" if truth is None else f"{truth.num_classes} classes"
+            raise ValueError(
+                f"held_out: a report with {have}, need accuracies of {len(self.counts)} classes"
+            )
         table = table_of(
             self.counts,
             *self._later.head(),
             answers=self.answers,
-            held_out=truth,
+            recalls=None if truth is None else truth.accuracy,
             names=self.class_names,
             history=history,
-            problem=self._later.problem,
+            problem=self._later.problem if problem is None else problem,
         )
         return table if separable is None else table.separated(separable)
 

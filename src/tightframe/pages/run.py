@@ -28,6 +28,7 @@ from tightframe.runs.pictures import (
 from tightframe.runs.store import RunRecord, SettingRecord, load_run
 from tightframe.runs.tables import (
     certified,
+    class_table_of,
     group_table,
     headline,
     metric_table,
@@ -116,6 +117,7 @@ def _setting_view(
             views.append({"name": name, "title": panel.title, "alt": in_words(panel)})
         return views
 
+    classes = class_table_of(setting)
     maps = _maps(heat_maps(setting, per_map))
     problem = setting.problem
     history = setting.history
@@ -126,6 +128,8 @@ def _setting_view(
         "headline": headline(setting),
         "finished": setting.finished,
         "certified": certified(setting),
+        "classes": classes and Markup(to_html(classes.to_table(remarks=False))),
+        "remarks": classes and classes.remarks,
         "prediction": _prediction_facts(setting),
         "predicted": setting.prediction is not None,
         "note": (setting.prediction or {}).get("note"),

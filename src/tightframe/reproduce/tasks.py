@@ -369,7 +369,9 @@ def _network(
         if problem is None or result is None or setting.final is None:
             raise ValueError(f"setting {setting.name}: was not trained to the end")
         solution = solve(problem)
-        row = _record(result["last"]) | problem_columns(problem) | prediction_columns(solution)
+        # Accuracies of single classes are no columns of a figure's table.
+        last = {k: v for k, v in result["last"].items() if not k.startswith("class")}
+        row = _record(last) | problem_columns(problem) | prediction_columns(solution)
         row |= {"row": i, "setting": setting.name, "seed": run_config.seed}
         row |= {"seconds": result["seconds"], "status": result.get("status", "done")}
         final = setting.final

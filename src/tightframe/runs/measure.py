@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from tightframe.checks import MAX_DENSE_CLASSES
 from tightframe.geometry.dense import Geometry, orthogonal_frame, seli_of_head, simplex_etf
-from tightframe.metrics import ClassMoments, CollapseReport
+from tightframe.heads.last_layer import LastLayer
+from tightframe.metrics import Answers, ClassMoments, ClassTable, CollapseReport
+from tightframe.metrics.answers import answers_of
 from tightframe.problem.problem import Problem
 from tightframe.runs.network_files import SavedNetwork
 from tightframe.runs.tables import distances_by_target
@@ -32,6 +34,8 @@ class Measurement:
     ----------
     report : CollapseReport
         NC1 to NC4 and the measured geometry.
+    classes : ClassTable
+        What the network does with every class, worst first.
     targets : tuple of Geometry
         What it is compared with; the predicted geometry first, if decays were given. None where
         classes have no samples or are too many for a K x K matrix; the report's rows have the
@@ -48,6 +52,7 @@ class Measurement:
     """
 
     report: CollapseReport
+    classes: ClassTable
     targets: tuple[Geometry, ...]
     solution: Solution | None
     certificate: Certificate | None
@@ -56,7 +61,8 @@ class Measurement:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything JSON-ready (numbers that are not finite are left to the writer)."""
-        report = self.report.to_dict()
+        report = {"classes": None} | self.report.to_dict()  # they come first
+        report["classes"] = self.classes.to_dict()
         report["distances"] = distances_by_target(self.report, self.targets)
         report["notes"] = [*filter(None, map(self.report.head.remark, self.targets))]
         if self.solution is not None and self.certificate is not None:
@@ -78,7 +84,8 @@ def measure(source: Mapping[str, NDArray[Any]] | SavedNetwork, **decays: Any) ->
     ----------
     source : mapping or SavedNetwork
         ``features`` (N, D), ``labels`` (N,) with 0 <= label < K, ``weight`` (K, D) and
-        optionally ``bias`` (K,). Others are ignored.
+        optionally ``bias`` (K,), ``class_names`` and ``held_out``, a pair of features and labels.
+        Others are ignored.
     **decays
         Keyword arguments of `Problem` except ``counts`` and ``dim``, which the data give. Without
         any, the metrics are compared with the ETF, the orthogonal frame and SELI only, that
@@ -90,7 +97,7 @@ def measure(source: Mapping[str, NDArray[Any]] | SavedNetwork, **decays: Any) ->
         If an array is missing or has wrong shapes or values, a class has no samples and decays are
         given, or the arguments of `Problem` are out of range.
     """
-    arrays = vars(source) if isinstance(source, SavedNetwork) else source
+    arrays: Mapping[str, Any] = vars(source) if isinstance(source, SavedNetwork) else source
     for name in REQUIRED:
         if arrays.get(name) is None:
             present = ", ".join(sorted(arrays)) or "nothing"
@@ -106,14 +113,23 @@ def measure(source: Mapping[str, NDArray[Any]] | SavedNetwork, **decays: Any) ->
         raise ValueError(f"weight: got {len(weight)} rows, need at least 2, one for each class")
     bias = None if arrays.get("bias") is None else np.asarray(arrays["bias"])
     moments = ClassMoments(len(weight)).update(features, labels)
-    missing = "raise" if decays else "leave_out"
-    report = CollapseReport.measure(moments, weight, bias, features=features, missing=missing)
+    report = CollapseReport.measure(
+        moments,
+        weight,
+        bias,
+        features=features,
+        labels=labels,
+        missing="raise" if decays else "leave_out",
+        class_names=arrays.get("class_names"),
+    )
+    held_out = _held_out(arrays, weight, bias)
+    classes = report.class_table(held_out=held_out)
     if report.missing or len(weight) > MAX_DENSE_CLASSES:
-        return Measurement(report, (), None, None, None, [])
+        return Measurement(report, classes, (), None, None, None, [])
     limit = seli_of_head(report.counts, bias is not None)
     frames = (simplex_etf(len(weight)), orthogonal_frame(len(weight)), limit)
     if not decays:
-        return Measurement(report, frames, None, None, None, [])
+        return Measurement(report, classes, frames, None, None, None, [])
 
     problem = Problem(report.counts, dim=features.shape[1], **decays)
     if problem.features == "nonnegative" and features.min() < 0:
@@ -121,9 +137,21 @@ def measure(source: Mapping[str, NDArray[Any]] | SavedNetwork, **decays: Any) ->
     solution = solve_certified(problem)
     return Measurement(
         report,
+        report.class_table(held_out=held_out, problem=problem),
         (solution.geometry, *frames),
         solution,
         certify(problem, report.geometry.logits, bias, lower_bound=solution.lower_bound),
         factored_objective(problem, [weight], features, labels.reshape(-1), bias),
         group_verdicts(problem, solution, report.logits, bias),
     )
+
+
+def _held_out(
+    arrays: Mapping[str, Any], weight: NDArray[Any], bias: NDArray[Any] | None
+) -> Answers | None:
+    """Return what the classifier answers on held-out samples, if there are any."""
+    if arrays.get("held_out") is None:
+        return None
+    features, labels = arrays["held_out"]
+    apart = LastLayer.of(features, labels, weight, bias)
+    return answers_of(apart.features, apart.labels, apart.weight, apart.bias)

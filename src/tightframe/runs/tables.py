@@ -13,8 +13,11 @@ import numpy as np
 from tightframe.changes import FEW_GROUPS, thresholds
 from tightframe.figures.style import margin_kind
 from tightframe.figures.table import Column, Table, format_number
+from tightframe.geometry.blocks import Array
 from tightframe.geometry.dense import PARTS, Geometry
 from tightframe.geometry.states import LOST, MERGED, VANISHED
+from tightframe.heads.last_layer import LastLayer
+from tightframe.metrics.classes import ClassTable, class_table
 from tightframe.metrics.registry import LEADING, METRICS
 from tightframe.problem.problem import Problem, with_loss_terms
 from tightframe.runs.store import RunRecord, SettingRecord
@@ -22,6 +25,8 @@ from tightframe.theory.thresholds import Thresholds
 from tightframe.theory.thresholds import thresholds as closed_forms
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from tightframe.metrics import CollapseReport
 
 #: What classes do that change to a state; a closed form does not tell merging from vanishing.
@@ -120,6 +125,44 @@ def metric_table(setting: SettingRecord, digits: int = 5) -> Table:
     ]
     rows = [[r.label, r.start, r.end, r.to_predicted, r.to_etf] for r in metric_rows(setting)]
     return Table(setting_title(setting), ["metric", *numbers], rows)
+
+
+def class_table_of(setting: SettingRecord) -> ClassTable | None:
+    """Return what a setting's network does with every class, with its test recall and since when.
+
+    None before it has been trained to the end.
+    """
+    final, problem = setting.final, setting.problem
+    if final is None or problem is None:
+        return None
+    bias = None if problem.bias == "none" else final["bias"]
+    layer = LastLayer.of(
+        final["features"],
+        final["labels"],
+        final["weight"],
+        bias,
+        class_names=problem.class_names,
+    )
+    history = setting.history
+    shares = {part: _class_shares(history, problem, part) for part in ("train", "test")}
+    train, test = shares["train"], shares["test"]
+    return class_table(
+        layer,
+        history=None
+        if train is None or history is None
+        else list(zip(history["epoch"].astype(int).tolist(), train, strict=True)),
+        recalls=None if test is None or np.isnan(test[-1]).all() else test[-1],
+        problem=problem,
+    )
+
+
+def _class_shares(history: pd.DataFrame | None, problem: Problem, part: str) -> Array | None:
+    """Return the accuracies of all classes, a row a measurement, where the history has them."""
+    columns = [f"class{k}_{part}_accuracy" for k in range(problem.num_classes)]
+    if history is None or not len(history) or not set(columns) <= set(history.columns):
+        return None
+    shares: Array = history[columns].to_numpy(dtype=np.float64)
+    return shares
 
 
 def leading_table(report: CollapseReport, named_by: str = "label") -> Table:

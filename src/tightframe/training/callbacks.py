@@ -33,14 +33,21 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 TARGETS = ("predicted", "etf", "seli")
 
 
-def history_columns(num_groups: int) -> list[str]:
+#: The accuracies of at most so many classes have columns of their own.
+MOST_CLASSES = 100
+
+
+def history_columns(num_groups: int, num_classes: int = 0) -> list[str]:
     """Return the columns of a history row, in order.
 
     Parameters
     ----------
     num_groups : int
         Groups of interchangeable classes, ``len(problem.groups)``.
+    num_classes : int
+        Classes whose accuracies are in it; none by default, and none of more than `MOST_CLASSES`.
     """
+    classes = range(num_classes if num_classes <= MOST_CLASSES else 0)
     return [
         "epoch",
         "step",
@@ -54,6 +61,7 @@ def history_columns(num_groups: int) -> list[str]:
         "self_duality_to_predicted",
         *(f"{part}_to_{target}" for part in PARTS for target in TARGETS),
         *(f"group{i}_margin" for i in range(num_groups)),
+        *(f"class{k}_{part}_accuracy" for part in ("train", "test") for k in classes),
     ]
 
 
@@ -103,7 +111,8 @@ class CollapseCallback(lightning.Callback):
       of every part of the geometry to the predicted one, to the simplex ETF and to the SELI
       geometry of the counts, for a head with a bias that of a free bias
       (`tightframe.geometry.dense.seli_of_head`);
-    - ``group<i>_margin``: see `group_margins`, in logit units (nats for cross-entropy).
+    - ``group<i>_margin``: see `group_margins`, in logit units (nats for cross-entropy);
+    - ``class<k>_train_accuracy``, ``class<k>_test_accuracy`` of up to `MOST_CLASSES` classes.
 
     The history is part of the callback's state in a checkpoint: a resumed run continues it. The
     scalars also go to the Trainer's loggers.
@@ -210,7 +219,8 @@ class CollapseCallback(lightning.Callback):
         self.final = self.measure(module)
         row = {"epoch": epoch, "step": trainer.global_step, "seconds": self._seconds}
         row |= self.final.row
-        self.history.append({name: row[name] for name in history_columns(len(self.problem.groups))})
+        columns = history_columns(len(self.problem.groups), self.problem.num_classes)
+        self.history.append({name: row[name] for name in columns})
         scalars = {name: value for name, value in row.items() if math.isfinite(value)}
         for logger in trainer.loggers:
             logger.log_metrics(scalars, step=trainer.global_step)
@@ -233,11 +243,12 @@ class CollapseCallback(lightning.Callback):
         problem = self.problem
         with evaluating(module):
             features, labels, logits = _forward(module, self._train)
-            test_accuracy = math.nan
+            test_accuracy, shares = math.nan, {"train": _class_accuracies(logits, labels)}
             held_out = None
             if self._test is not None:
                 test_features, test_labels, test_logits = _forward(module, self._test)
                 test_accuracy = _accuracy(test_logits, test_labels)
+                shares["test"] = _class_accuracies(test_logits, test_labels)
                 held_out = test_features, test_labels
             weight = head_weight(module.head).detach().cpu()
             bias = head_bias(module.head)
@@ -270,6 +281,9 @@ class CollapseCallback(lightning.Callback):
                     row[f"{part}_to_{name}"] = float(distance)
         for i, margin in enumerate(group_margins(problem, report.logits)):
             row[f"group{i}_margin"] = float(margin)
+        for part in ("train", "test"):
+            for k in range(problem.num_classes):
+                row[f"class{k}_{part}_accuracy"] = shares[part][k] if part in shares else math.nan
         return Measured(row, features, labels, weight.clone(), bias, report.geometry, held_out)
 
     def _check(self, features: Tensor, labels: Tensor, loss: float) -> None:
@@ -303,3 +317,12 @@ def _forward(module: CollapseModule, batches: Batches) -> tuple[Tensor, Tensor, 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> float:
     return float((logits.argmax(dim=1) == labels).double().mean())
+
+
+def _class_accuracies(logits: Tensor, labels: Tensor) -> list[float]:
+    """Return the accuracy of every class, NaN without samples."""
+    k = logits.shape[1]
+    right = (logits.argmax(dim=1) == labels).double()
+    counts = torch.bincount(labels, minlength=k)
+    shares: list[float] = (torch.bincount(labels, right, k) / counts).tolist()
+    return shares

@@ -19,7 +19,7 @@ from tightframe.problem.counts import compact_counts
 from tightframe.problem.problem import Problem
 
 if TYPE_CHECKING:
-    from tightframe.metrics import CollapseReport
+    from tightframe.metrics import ClassTable, CollapseReport
 
 #: Most bytes of a file, and of its arrays once they are unpacked.
 MAX_UPLOAD = 256 * 2**20
@@ -46,11 +46,13 @@ class Measured:
     name : str
         Of the file.
     report : CollapseReport
+    classes : ClassTable
     bias : ndarray, shape (K,), or None
     """
 
     name: str
     report: CollapseReport
+    classes: ClassTable
     bias: NDArray[Any] | None
 
     @property
@@ -82,7 +84,8 @@ def measure_file(path: Path, name: str) -> Measured:
     except ValueError as error:
         raise ValueError(str(error).replace(str(path), name)) from None
     _require_small(arrays)
-    return Measured(name, measure(arrays).report, arrays.get("bias"))
+    found = measure(arrays)
+    return Measured(name, found.report, found.classes, arrays.get("bias"))
 
 
 def _require_small(arrays: dict[str, NDArray[Any]]) -> None:

@@ -263,6 +263,8 @@ def measured_tables(measured: Measured, solution: Solution | None) -> list[Any]:
         )
     return [
         html.P(f"{measured.name}: {report.num_samples} samples, counts {measured.counts}."),
+        to_dash(measured.classes.to_table(remarks=False)),
+        html.Ul([html.Li(remark) for remark in measured.classes.remarks]),
         *([html.Ul(sentences)] if sentences else []),
         to_dash(distance_table(report, targets)),
         to_dash(replace(leading_table(report), title="Collapse metrics")),
