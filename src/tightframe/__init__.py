@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tightframe.advice.advise import Advice, advise
+from tightframe.advice.advise import Advice
 from tightframe.advice.calibrate import Calibration, calibrate
 from tightframe.changes import StateChange, StateChanges, state_changes, thresholds
+from tightframe.diagnosis.entry import advise
 from tightframe.geometry.dense import (
     Geometry,
     normalized_distance,

@@ -1,4 +1,4 @@
-"""The command advise: what merges or vanishes, and what keeps the classes apart."""
+"""The command advise: what becomes of the classes, and what helps, by theory or of a network."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from rich.console import Console
 
 from tightframe.advice.advise import FEATURE_DECAY_OF
 from tightframe.advice.advise import advise as make_advice
@@ -16,6 +17,7 @@ from tightframe.cli.options import (
     FLAG,
     JSON,
     NUMBER,
+    NUMBERS,
     PATH,
     PROBLEM,
     TEXT,
@@ -24,8 +26,10 @@ from tightframe.cli.options import (
     about,
     changed,
     one_of,
+    text,
     with_options,
 )
+from tightframe.diagnosis.training import OPTIMIZERS
 from tightframe.files import format_json
 from tightframe.problem.scripts import REDUCTIONS, described_problem
 
@@ -57,20 +61,62 @@ _DESCRIBED = (
 _WEIGHTED_MEAN = Option(
     "weighted_mean", FLAG, "Class weights divide the loss, as PyTorch's mean does.", False
 )
-_FOUND_IN_RUN = tuple(o.name for o in _DESCRIBED if o.name not in ("batch_size", "reduction"))
+#: What describes a problem and not a network; the decay of a training is known of both.
+_FOUND_IN_RUN = tuple(
+    o.name for o in _DESCRIBED if o.name not in ("batch_size", "reduction", "weight_decay")
+)
+_NETWORK = "A trained network"
+#: Where a trained network is.
 _RUN = (
     Option(
         "from_run",
         PATH,
-        "Fit both decays to a trained network: a folder of 'run', or a file as for 'measure'.",
+        "Say what a trained network does and what helps: a folder of 'run', or a file as for "
+        "'measure'.",
+        panel=_NETWORK,
     ),
-    Option("setting", TEXT, "Which setting of the run, if it has several."),
+    Option("setting", TEXT, "Which setting of the run, if it has several.", panel=_NETWORK),
+    Option("held_out", PATH, "A file of samples that were not trained on.", panel=_NETWORK),
+    Option("keys", text("ARRAY=NAME,.."), "Names of its arrays in the file.", panel=_NETWORK),
+    Option(
+        "class_names", text("FILE|NAME,.."), "The classes' names, in class order.", panel=_NETWORK
+    ),
+    Option("ignore_index", WHOLE, "Label of samples that are left out; -100.", panel=_NETWORK),
+)
+#: What is known of its training.
+_TRAINING = (
+    Option(
+        "sampler",
+        text("SHARES|balanced"),
+        "How often samples of every class were drawn.",
+        panel=_NETWORK,
+    ),
+    Option(
+        "optimizer",
+        one_of(*OPTIMIZERS),
+        "adamw: any whose decay is no term of the objective; default sgd.",
+        panel=_NETWORK,
+    ),
+)
+#: What else is known where another weight decay is asked about.
+_AT = (
+    Option(
+        "at_weight_decay",
+        NUMBERS,
+        "Margins at other decays: 1e-2,5e-2; needs --weight-decay and --layers.",
+        panel=_NETWORK,
+    ),
+    Option("layers", WHOLE, "Weight matrices of the whole network.", panel=_NETWORK),
+    Option("batch_norm", FLAG, "It has batch norm.", False, panel=_NETWORK),
+    Option("convolutional", FLAG, "It has convolutions.", False, panel=_NETWORK),
+    Option("lr", NUMBER, "Learning rate at its largest.", panel=_NETWORK),
+    Option("momentum", NUMBER, panel=_NETWORK),
+    Option("full_batch", FLAG, "Every step took all samples.", False, panel=_NETWORK),
 )
 
 
 @with_options(
     *_DESCRIBED,
-    *_RUN,
     *_PROBLEM,
     _WEIGHTED_MEAN,
     _LOGIT_ADJUSTMENT,
@@ -89,41 +135,55 @@ _RUN = (
         "their mean.",
         "sample",
     ),
+    *_RUN,
+    *_TRAINING,
+    *_AT,
     JSON,
 )
-def advise(
-    *,
-    from_run: Path | None,
-    setting: str | None,
-    margin: float | None,
-    angle: float | None,
-    feature_decay_of: str,
-    json: bool,
-    **given: Any,
-) -> None:
-    """Tell which classes merge or vanish, how far that is, and what keeps them apart."""
-    described = {o.name: given[o.name] for o in (*_DESCRIBED, _WEIGHTED_MEAN)}
-    options = {
-        option.name: given[option.name]
-        for option in (*_PROBLEM, _LOGIT_ADJUSTMENT)
-        if given[option.name] != option.default
-    }
-    fitted = None
+def advise(*, from_run: Path | None, json: bool, **given: Any) -> None:
+    """Tell what becomes of the classes, and what helps: by theory, or of a trained network."""
     if from_run is not None:
-        from tightframe.runs.calibrated import calibrate_saved
+        _of_network(from_run, json, given)
+    else:
+        _of_problem(json, given)
 
-        if any(described[name] is not None for name in _FOUND_IN_RUN):
-            raise ValueError("from_run: given with counts or decays, which it sets")
-        with about(from_run, () if from_run.is_dir() else ARRAYS, **options):
-            fitted = calibrate_saved(from_run, setting, **options)
-        problem = fitted.problem
-    else:
-        problem = described_problem(**described, **options)
-    advice = make_advice(problem, margin=margin, angle=angle, feature_decay_of=feature_decay_of)
+
+def _of_problem(json: bool, given: dict[str, Any]) -> None:
+    alone = [o.name for o in (*_RUN[1:], *_TRAINING, *_AT) if given[o.name] != o.default]
+    if alone:
+        raise ValueError(f"{alone[0]}: given without --from-run, for which it is")
+    described = {o.name: given[o.name] for o in (*_DESCRIBED, _WEIGHTED_MEAN)}
+    problem = described_problem(**described, **_typed(given, *_PROBLEM, _LOGIT_ADJUSTMENT))
+    advice = make_advice(problem, **{name: given[name] for name in _WANTED})
     if json:
-        calibration = None if fitted is None else fitted.to_dict()
-        print(format_json(advice.to_dict() | {"calibration": calibration}))
+        print(format_json(advice.to_dict() | {"calibration": None}))
     else:
-        print_advice(advice, fitted)
+        print_advice(advice)
     if advice.now.status != "optimal":
         raise typer.Exit(NOT_CONVERGED)
+
+
+def _of_network(source: Path, json: bool, given: dict[str, Any]) -> None:
+    from tightframe.runs.diagnosed import diagnose_saved
+
+    if any(given[name] is not None for name in _FOUND_IN_RUN):
+        raise ValueError("from_run: given with counts or decays, which it sets")
+    where = _typed(given, *_RUN[1:])
+    known = _typed(given, _WEIGHT_DECAY, *_PROBLEM, _LOGIT_ADJUSTMENT, *_TRAINING, *_AT)
+    with about(source, () if source.is_dir() else ARRAYS, **known):
+        found = diagnose_saved(source, **where, **known, **{name: given[name] for name in _WANTED})
+    if json:
+        print(format_json(found.to_dict()))
+    else:
+        Console().print(found)
+    if not found.converged:
+        raise typer.Exit(NOT_CONVERGED)
+
+
+#: What is wanted of every class.
+_WANTED = ("margin", "angle", "feature_decay_of")
+
+
+def _typed(given: dict[str, Any], *options: Option) -> dict[str, Any]:
+    """Return the values of options that differ from their defaults."""
+    return {o.name: given[o.name] for o in options if given[o.name] != o.default}

@@ -22,8 +22,7 @@ from rich.progress import (
 )
 
 from tightframe.advice.advise import Advice
-from tightframe.advice.calibrate import Calibration
-from tightframe.advice.prediction import Outlook, describe
+from tightframe.diagnosis.blocks import advice_blocks
 from tightframe.figures.formats import to_rich
 from tightframe.figures.table import Column, Table
 from tightframe.files import format_json
@@ -43,9 +42,8 @@ if TYPE_CHECKING:
     from tightframe.runs.network_files import SavedNetwork
     from tightframe.sweeps.phase import PhaseDiagram
 
-#: How many class groups have a column in a printed path, and a row in advice.
+#: How many class groups have a column in a printed path.
 MAX_GROUPS = 5
-MAX_ROWS = 12
 
 Columns = list[str | Column]
 
@@ -162,71 +160,14 @@ def search_display(console: Console) -> Iterator[Callable[[int, int, str], bool]
         bar.stop()
 
 
-def print_advice(advice: Advice, fitted: Calibration | None) -> None:
+def print_advice(advice: Advice) -> None:
     """Print how far the classes are from collapse, and the proposals."""
     console = Console()
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False)
-
-    if fitted is not None:
-        say(
-            f"fitted to the network: weight_decay {fitted.weight_decay:.4g} (error "
-            f"{fitted.weight_error:.2g}), feature_decay {fitted.feature_decay:.4g} (error "
-            f"{fitted.feature_error:.2g}); its logits are {fitted.logits_distance:.2g} from the "
-            "prediction"
-        )
-    title = f"As it is: lambda {advice.problem.logit_decay:.4g}"
-    factors = [safety.factor for safety in advice.safety]
-    print_table(_outlook_table(advice.now, title, factors), console)
-    for warning in advice.warnings:
-        say(warning)
-    decays = advice.largest_decays
-    say(
-        f"all classes are distinct below lambda {advice.largest_decay:.4g}: weight_decay "
-        f"{decays['weight_decay']:.4g} or feature_decay {decays['feature_decay']:.4g}"
-    )
-    if advice.met:
-        say(f"every class has {advice.wanted}: nothing to change")
-    else:
-        say(f"\nWhat gives every class {advice.wanted}:")
-    for proposal in advice.proposals:
-        say(f"- {proposal.text}")
-        if proposal.after is not None:
-            print_table(_outlook_table(proposal.after), console)
-    if advice.plain_remedies:
-        say("\nFor comparison, plain remedies:")
-    for remedy in advice.plain_remedies:
-        if remedy.after is not None:
-            say(
-                f"- {remedy.text} Smallest decision margin {remedy.after.decision_margin:.4g}, "
-                f"smallest angle {remedy.after.angle:.4g}."
-            )
-    for times, found in advice.more_data:
-        say(
-            f"{times} times the data, feature_decay of the {advice.feature_decay_of} as it is: "
-            f"smallest decision margin {found.decision_margin:.4g}, smallest angle "
-            f"{found.angle:.4g}"
-        )
-    say(advice.limits)
-
-
-def _outlook_table(found: Outlook, title: str = "", safety: Sequence[float] = ()) -> Table:
-    """Tabulate an outlook by group, the worst groups if there are many."""
-    lengths = ("classifier norm", "mean norm")
-    columns: Columns = ["classes", *_numbers("decision margin", "angle", *lengths, format=".4g")]
-    columns += _numbers("safety", format=".3g") if safety else []
-    columns.append(Column("state", states=True))
-    worst = sorted(range(len(found.groups)), key=lambda i: found.groups[i].decision_margin)
-    rows = []
-    for i in sorted(worst[:MAX_ROWS]):
-        group = found.groups[i]
-        row = [group.decision_margin, group.angle, group.classifier_norm, group.mean_norm]
-        rows.append([describe(group), *row, *safety[i : i + 1], group.state])
-    note = ""
-    if len(found.groups) > MAX_ROWS:
-        note = f"the {MAX_ROWS} smallest decision margins of {len(found.groups)} groups"
-    return Table(title, columns, rows, note)
+    for block in advice_blocks(advice):
+        if isinstance(block, str):
+            console.print(block, highlight=False, markup=False)
+        else:
+            print_table(block, console)
 
 
 def print_thresholds(

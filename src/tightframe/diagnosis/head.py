@@ -212,19 +212,21 @@ def ask_head(layer: LastLayer, training: Training, *, cross_entropy: bool = True
         bias = training.post_hoc + (0.0 if layer.bias is None else layer.bias)
         rows.append(row(POST_HOC, _scores(layer, layer.weight, bias)))
     fitted = _fitted_ridge(layer, training)
-    ridge = training.weight_decay or fitted or _usual_ridge(layer)
+    ridge = training.ridge or fitted or _usual_ridge(layer)
     any_lost = bool(lost.any())
     if layer.weight.size > MOST_ENTRIES:
         note = f"The head has {layer.weight.size:.2g} entries: too many to fit others."
         return HeadAnswer(
-            ridge, fitted, training.weight_decay is not None, "none", None, tuple(rows), None,
+            ridge, fitted, training.ridge is not None, "none", None, tuple(rows), None,
             True, any_lost, note,
         )  # fmt: skip
     excess, kind, note = None, "none", ""
     if not cross_entropy:
         note = "The loss is not cross-entropy: whether the head is at its optimum was not asked."
-    elif training.weight_decay is None and fitted is None:
-        note = "No ridge fits the head: the loss does not pull it outwards, as in a trained network."
+    elif training.ridge is None and fitted is None:
+        note = (
+            "No ridge fits the head: the loss does not pull it outwards, as it does when trained."
+        )
     else:
         kind = _kind_of_bias(layer, training, ridge)
         excess = _suboptimality(layer, training, ridge, kind)
@@ -241,7 +243,7 @@ def ask_head(layer: LastLayer, training: Training, *, cross_entropy: bool = True
     return HeadAnswer(
         ridge,
         fitted,
-        training.weight_decay is not None,
+        training.ridge is not None,
         kind,
         excess,
         tuple(rows),

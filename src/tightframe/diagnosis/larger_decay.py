@@ -8,40 +8,37 @@ measured, on small networks of ten classes.
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tightframe.checks import (
-    choice,
     is_several,
     plain_number,
     positive_float,
     require_dense,
     whole_number,
 )
-from tightframe.diagnosis.neuron_model import NeuronModel
+from tightframe.diagnosis.blocks import Block, in_html, in_rich
+from tightframe.diagnosis.neuron_model import Fitted, NeuronModel
+from tightframe.diagnosis.training import Training
 from tightframe.files import to_plain
-from tightframe.heads.fitted import fit_head
+from tightframe.heads.fitted import minimise
 from tightframe.heads.last_layer import LastLayer
 from tightframe.heads.ridge import RidgeProblem
 from tightframe.heads.scores import Scores
+from tightframe.metrics.classes import WEAK_BELOW
 from tightframe.problem.counts import PerClass
-from tightframe.problem.problem import Problem
-from tightframe.solve import NotConvergedWarning
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.table import Table as RichTable
+    from rich.console import Console, ConsoleOptions, RenderableType
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-
-OPTIMIZERS = ("sgd", "adamw")
 
 #: Value of `larger_decay`'s loss arguments: as the network was trained.
 SAME = "same"
@@ -49,12 +46,12 @@ SAME = "same"
 #: A predicted margin up to this is a risk: none of 223 classes above it was lost.
 AT_RISK = 1.0
 
-#: Training accuracy below which a class is weak, or lost.
-WEAK_ACCURACY = 0.9
-
 #: Largest share of the objective that the head may lie above its optimum. No head that AdamW
-#: trained comes below 1 %.
-MOST_SUBOPTIMAL = {"sgd": 0.01, "adamw": 0.15}
+#: trained, whose decay is decoupled from it, came below 4 %.
+MOST_SUBOPTIMAL, MOST_SUBOPTIMAL_DECOUPLED = 0.01, 0.15
+
+#: Relative gap to which the best head is known.
+TOL = 1e-4
 
 #: Largest ratio of two layers' squared norms where training has ended.
 MOST_UNEVEN = 1.6
@@ -208,15 +205,20 @@ class LargerDecay:
             }
         )
 
-    def to_table(self) -> RichTable:
-        """Return the classes, those with the smallest margins first, as a Rich table."""
-        from tightframe.diagnosis.larger_decay_pictures import table_of
+    def blocks(self) -> Iterator[Block]:
+        """Yield the table of classes, and what there is to say, in reading order."""
+        from tightframe.diagnosis.larger_decay_pictures import blocks_of
 
-        return table_of(self)
+        yield from blocks_of(self)
 
-    def __rich__(self) -> RichTable:
-        """Show the table in Rich."""
-        return self.to_table()
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        """Show everything in Rich."""
+        yield from in_rich(self.blocks(), console, options)
+
+    def _repr_html_(self) -> str:
+        return in_html(self.blocks())
 
     def plot(self, ax: Any = None) -> tuple[Any, Any]:
         """Draw the margins along the decays, with their bars.
@@ -332,42 +334,95 @@ def larger_decay(
     True
     """
     layer = LastLayer.of(features, labels, weight, bias, class_names=class_names)
+    training = Training.of(
+        layer,
+        weight_decay=positive_float("weight_decay", weight_decay),
+        class_weights=class_weights,
+        logit_adjustment=logit_adjustment,
+        optimizer=optimizer,
+    )
+    loss = Training.of(
+        layer,
+        class_weights=class_weights if _is_same(at_class_weights) else at_class_weights,
+        logit_adjustment=logit_adjustment if _is_same(at_logit_adjustment) else at_logit_adjustment,
+    )
+    return ask_decay(
+        layer,
+        training,
+        at=at,
+        layers=layers,
+        batch_norm=batch_norm,
+        convolutional=convolutional,
+        lr=lr,
+        momentum=momentum,
+        full_batch=full_batch,
+        layer_norms=layer_norms,
+        loss=loss,
+    )
+
+
+def ask_decay(
+    layer: LastLayer,
+    training: Training,
+    *,
+    at: float | Iterable[float],
+    layers: int | None = None,
+    batch_norm: bool = False,
+    convolutional: bool = False,
+    lr: float | None = None,
+    momentum: float = 0.0,
+    full_batch: bool = False,
+    layer_norms: Iterable[float] | None = None,
+    loss: Training | None = None,
+) -> LargerDecay:
+    """Return `larger_decay` of a last layer whose training is known.
+
+    Parameters
+    ----------
+    layer : LastLayer
+    training : Training
+        With its weight decay.
+    at, layers, batch_norm, convolutional, lr, momentum, full_batch, layer_norms
+        As in `larger_decay`.
+    loss : Training, optional
+        Whose weights and adjustment the loss has at the other decays; by default the same.
+    """
     require_dense(layer.num_classes, "weight")
     kind = _Kind(
         None if layers is None else whole_number("layers", layers, 2),
         bool(batch_norm),
         bool(convolutional),
-        choice("optimizer", optimizer, OPTIMIZERS),
+        training.ridge is not None,
     )
     if kind.layers is None and not kind.batch_norm:
         raise ValueError(
             "layers: missing; need the number of weight matrices of the whole network, the head "
             "among them"
         )
-    pace = _Pace.of(lr, momentum, full_batch)
-    decay = positive_float("weight_decay", weight_decay)
+    if training.weight_decay is None:
+        raise ValueError("weight_decay: missing; need the one that the network was trained with")
     decays = [positive_float("at", value) for value in (at if is_several(at) else [at])]
     if not decays:
         raise ValueError("at: got none, need at least one weight decay")
-    trained = _Loss.of(layer, class_weights, logit_adjustment)
-    asked = _Loss.of(
-        layer,
-        class_weights if _is_same(at_class_weights) else at_class_weights,
-        logit_adjustment if _is_same(at_logit_adjustment) else at_logit_adjustment,
-    )
-    return _Outlook(layer, kind, pace, decay, trained, asked, _norms(layer_norms)).at(decays)
+    norms = None if layer_norms is None else [positive_float("layer_norms", x) for x in layer_norms]
+    pace = _Pace.of(lr, momentum, full_batch)
+    return _Outlook(layer, kind, pace, training.weight_decay, training, loss, norms).at(decays)
+
+
+def _is_same(value: Any) -> bool:
+    return isinstance(value, str) and value == SAME
 
 
 # -- what is known of the network ------------------------------------------------------------------
 
 
 class _Kind(NamedTuple):
-    """What a network is made of."""
+    """What a network is made of, and whether its decay is a term of the objective."""
 
     layers: int | None
     batch_norm: bool
     convolutional: bool
-    optimizer: str
+    coupled: bool
 
     @property
     def model_layers(self) -> int:
@@ -377,13 +432,13 @@ class _Kind(NamedTuple):
     @property
     def has_directions(self) -> bool:
         """Whether the matrix model speaks."""
-        plain = not (self.batch_norm or self.convolutional) and self.optimizer == "sgd"
+        plain = not (self.batch_norm or self.convolutional) and self.coupled
         return plain and self.layers == 3
 
     @property
     def bar(self) -> Bar:
         """How far the model was off for a larger decay."""
-        if self.optimizer == "adamw" or self.convolutional:
+        if not self.coupled or self.convolutional:
             return ROUGH
         if self.batch_norm:
             return BATCH_NORM
@@ -398,13 +453,13 @@ class _Kind(NamedTuple):
         if self.has_directions:
             below = ", the layers below scaled direction by direction"
         roughly = "roughly: " if self.bar == ROUGH else ""
-        ridge = ", with the ridge that fits the head" if self.optimizer == "adamw" else ""
+        ridge = ", with the ridge that fits the head" if not self.coupled else ""
         return f"{roughly}neurons scaled{below}{ridge}"
 
     @property
     def is_bounded(self) -> bool:
         """Whether the formula's value bounds the true objective."""
-        return not self.batch_norm and self.optimizer == "sgd"
+        return not self.batch_norm and self.coupled
 
 
 class _Pace(NamedTuple):
@@ -433,38 +488,6 @@ class _Pace(NamedTuple):
         return math.sqrt(2 * self.lr * weight_decay / (1 - self.momentum))
 
 
-class _Loss(NamedTuple):
-    """Weights and adjustment of the loss, and as what they were given."""
-
-    class_weights: Array
-    adjustment: Array
-
-    @classmethod
-    def of(cls, layer: LastLayer, class_weights: Any, logit_adjustment: Any) -> _Loss:
-        # The grammar is that of `Problem`, which has no classes without samples.
-        terms = Problem(
-            np.maximum(layer.counts, 1),
-            weight_decay=1.0,
-            feature_decay=1.0,
-            class_weights=class_weights,
-            logit_adjustment=logit_adjustment,
-            class_names=layer.class_names,
-        )
-        weights = terms.class_weights
-        return cls(weights / weights[layer.labels].mean(), terms.logit_adjustment)
-
-    def equals(self, other: _Loss) -> bool:
-        return all(map(np.allclose, self, other))
-
-
-def _is_same(value: Any) -> bool:
-    return isinstance(value, str) and value == SAME
-
-
-def _norms(values: Iterable[float] | None) -> list[float] | None:
-    return None if values is None else [positive_float("layer_norms", value) for value in values]
-
-
 # -- when to speak, and what -----------------------------------------------------------------------
 
 
@@ -477,28 +500,30 @@ class _Outlook:
         kind: _Kind,
         pace: _Pace,
         decay: float,
-        trained: _Loss,
-        asked: _Loss,
+        trained: Training,
+        asked: Training | None,
         norms: list[float] | None,
     ) -> None:
         self.layer, self.kind, self.pace, self.decay = layer, kind, pace, decay
-        self.asked, self.norms = asked, norms
-        self.same_loss = trained.equals(asked)
-        problem = self._problem(trained)
-        own = layer.weight
-        if layer.bias is not None:
-            own = np.column_stack([own, layer.bias])
-        loss, gradient = problem.value_and_gradient(own)
-        squares = float(np.vdot(own, own))
-        #: The decay under which the head would be stationary, for optimisers whose own says little.
-        fitted = -float(np.vdot(gradient, own)) / squares if squares else 0.0
-        self.ridge = decay if kind.optimizer == "sgd" else fitted
+        self.asked, self.norms = trained if asked is None else asked, norms
+        self.same_loss = np.allclose(trained.weights, self.asked.weights) and np.allclose(
+            trained.adjustment, self.asked.adjustment
+        )
+        # A bias of zeros was not trained.
+        self.bias = layer.bias if layer.bias is not None and layer.bias.any() else None
+        head = layer.weight if self.bias is None else np.column_stack([layer.weight, self.bias])
+        loss, gradient = self._problem(trained).value_and_gradient(head)
+        squares = float(np.vdot(head, head))
+        self.ridge = decay
+        if not kind.coupled:  # the ridge for which the head is as nearly stationary as it can be
+            self.ridge = -float(np.vdot(gradient, head)) / squares if squares else 0.0
         self.suboptimality = 1.0
-        if self.ridge > 0:
+        if self.ridge > 0 and squares:
             objective = loss + self.ridge / 2 * squares
-            self.suboptimality = max(objective - self._least(trained), 0.0) / objective
-        recalls = Scores.of(layer.logits(), layer.labels).recalls
-        self.poor = [k for k, recall in enumerate(recalls) if recall < WEAK_ACCURACY]
+            _, least, gap = minimise(self._problem(trained, self.ridge), TOL)
+            self.suboptimality = max(objective - (least - gap), 0.0) / objective
+        recalls = Scores.of_head(layer.features, layer.labels, layer.weight, layer.bias).recalls
+        self.poor = [k for k, recall in enumerate(recalls) if recall < WEAK_BELOW]
         sums = np.zeros_like(layer.weight)
         np.add.at(sums, layer.labels, layer.features)
         with np.errstate(invalid="ignore"):
@@ -546,7 +571,7 @@ class _Outlook:
                 "scratch ends in worse minima than any model of the optimum sees (off by .8 to 1.4 "
                 "nats). tf.training.continue_at asks the network itself"
             )
-        if kind.batch_norm and kind.optimizer == "adamw":
+        if kind.batch_norm and not kind.coupled:
             return "batch norm with AdamW was not measured"
         if self.layer.features.min() < 0:
             return (
@@ -561,7 +586,7 @@ class _Outlook:
                     f"{MOST_UNEVEN:g}: training has not ended, or the decay is not on all "
                     "parameters alike"
                 )
-        most = MOST_SUBOPTIMAL[kind.optimizer]
+        most = MOST_SUBOPTIMAL if kind.coupled else MOST_SUBOPTIMAL_DECOUPLED
         if self.suboptimality >= most:
             return (
                 f"the head's objective is {self.suboptimality:.2%} above its least on these "
@@ -606,7 +631,7 @@ class _Outlook:
 
     def _predict(self, decay: float) -> tuple[Array, float, bool]:
         """Return margins, the bound of the objective (NaN if none), and whether it converged."""
-        kind, bias = self.kind, self.layer.bias
+        kind = self.kind
         model = NeuronModel(
             self._problem(self.asked),
             self.layer.weight,
@@ -614,12 +639,23 @@ class _Outlook:
             kind.model_layers,
             kind.has_directions,
         )
-        found = model.fit(bias)
-        weight = found.scales.weight(model.below)
-        # Where biases stand in hidden layers, the formula is a bound for smaller scales only.
-        proven = kind.model_layers == 2 or model.share(weight) <= 1
-        bound = model.least(weight, found.scales.bias) if kind.is_bounded and proven else math.nan
-        return self._margins(weight, found.scales.bias), bound, found.converged
+        found = model.fit(self.bias)
+        weight = found.scales.weight(model.layers)
+        margins = self._margins(weight, found.scales.bias)
+        return margins, self._bound(model, found), found.converged
+
+    def _bound(self, model: NeuronModel, found: Fitted) -> float:
+        """Return what the best objective is at most, NaN where nothing is proven."""
+        if not self.kind.is_bounded:
+            return math.nan
+        if model.directions:  # no bound itself
+            model = replace(model, directions=False)
+            found = model.fit(self.bias)
+        weight, bias = found.scales.weight(model.layers), found.scales.bias
+        # With biases in the layers below, only shrinking is known to cost no more than the formula.
+        if model.layers > 2 and model.share(weight) > 1:
+            return math.nan
+        return model.least(weight, bias)
 
     def _margins(self, weight: Array, bias: Array | None) -> Array:
         logits = self.means @ weight.T + (0.0 if bias is None else bias)
@@ -628,24 +664,7 @@ class _Outlook:
         margins: Array = own - logits.max(axis=1)
         return margins
 
-    def _problem(self, loss: _Loss) -> RidgeProblem:
-        """Return a loss as a function of the head, without a ridge."""
-        layer = self.layer
-        has_bias = layer.bias is not None
-        return RidgeProblem(layer.features, layer.labels, *loss, 0.0, has_bias)
-
-    def _least(self, loss: _Loss) -> float:
-        """Return a lower bound of what the best head on these features has."""
-        with warnings.catch_warnings():  # the bound holds wherever it stopped
-            warnings.simplefilter("ignore", NotConvergedWarning)
-            head = fit_head(
-                self.layer.features,
-                self.layer.labels,
-                weight_decay=self.ridge,
-                class_weights=loss.class_weights,
-                logit_adjustment=loss.adjustment,
-                bias=self.layer.bias is not None,
-                num_classes=self.layer.num_classes,
-                tol=1e-4,
-            )
-        return head.lower_bound
+    def _problem(self, loss: Training, ridge: float = 0.0) -> RidgeProblem:
+        """Return a loss as a function of the head, with a ridge on it."""
+        terms = loss.weights, loss.adjustment, ridge, self.bias is not None
+        return RidgeProblem(self.layer.features, self.layer.labels, *terms)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.figures.formats import to_rich
+from tightframe.diagnosis.blocks import Block
 from tightframe.figures.model import Chart, Curve, Mark
 from tightframe.figures.style import PALETTE
 from tightframe.figures.table import Column, Table
-
-if TYPE_CHECKING:
-    from rich.table import Table as RichTable
 
 Array = NDArray[np.float64]
 
@@ -44,37 +42,42 @@ class Outlook(Protocol):
     def name(self, label: int) -> str: ...  # noqa: D102
 
 
-def rows_of(found: Outlook) -> Table:
+def blocks_of(found: Outlook) -> Iterator[Block]:
+    """Yield the table of classes and sentences about it; sentences alone where nothing speaks."""
+    spoken = _spoken(found)
+    if spoken:
+        yield _table(found, spoken)
+    yield found.note
+    if not spoken:
+        return
+    yield (
+        "The bars held for 90 % of the classes of small networks trained from scratch. A margin of "
+        "up to 1 is a risk (from 0 to 1 about half were lost); above it no class was lost."
+    )
+    if found.objective is not None:
+        known = [row for row in spoken if not math.isnan(found.objective[row])]
+        if known:
+            bounds = [f"{found.objective[row]:.4f} at {found.at[row]:g}" for row in known]
+            yield f"The best objective is at most {', '.join(bounds)}."
+
+
+def _table(found: Outlook, spoken: list[int]) -> Table:
     """Return one row a class, those with the smallest margins first."""
     columns: list[str | Column] = [
-        "class",
+        Column("class", align="left"),
         Column("samples", align="right"),
-        Column(f"margin now, at {found.weight_decay:g}", align="right", format=".2f"),
+        Column(f"now, at {found.weight_decay:g}", align="right", format=".2f"),
     ]
-    spoken = _spoken(found)
     columns += [Column(f"at {found.at[row]:g}", align="right") for row in spoken]
-    kept = _worst(found)[:MAX_ROWS]
+    order = _worst(found)
     rows: list[list[Any]] = [
         [found.name(k), int(found.counts[k]), float(found.now[k])]
         + [_with_bar(found, row, k) for row in spoken]
-        for k in kept
+        for k in order[:MAX_ROWS]
     ]
-    notes = [found.note]
-    if spoken:
-        notes.append(
-            "The bars held for 90 % of the classes of small networks trained from scratch. A "
-            "margin of up to 1 is a risk (about half of those from 0 to 1 were lost), and no class "
-            "above it was lost."
-        )
-        notes += _bounds(found, spoken)
-    if len(kept) < len(found.now):
-        notes.append(f"The {len(kept)} smallest margins of {len(found.now)} classes.")
-    return Table("What another weight decay would do", columns, rows, note=" ".join(notes))
-
-
-def table_of(found: Outlook) -> RichTable:
-    """Return `rows_of` as a Rich table."""
-    return to_rich(rows_of(found))
+    more = len(order) - len(rows)
+    note = f"{more} more classes have larger margins" if more else ""
+    return Table("Margins at the class means (nats), by weight decay", columns, rows, note)
 
 
 def chart_of(found: Outlook) -> Chart:
@@ -126,21 +129,11 @@ def _worst(found: Outlook) -> list[int]:
 
 def _entry(found: Outlook, row: int, k: int) -> tuple[float, float]:
     margins, error = found.margins, found.error
-    assert margins is not None and error is not None  # noqa: S101, PT018  (the row speaks)
+    assert margins is not None  # the row speaks
+    assert error is not None
     return float(margins[row, k]), float(error[row, k])
 
 
 def _with_bar(found: Outlook, row: int, k: int) -> str:
     margin, bar = _entry(found, row, k)
     return f"{margin + 0.0:.2f} ± {bar:.1f}"
-
-
-def _bounds(found: Outlook, spoken: list[int]) -> list[str]:
-    """Return a sentence about the objective, where there is a bound."""
-    if found.objective is None:
-        return []
-    known = [row for row in spoken if not math.isnan(found.objective[row])]
-    if not known:
-        return []
-    bounds = ", ".join(f"{found.objective[row]:.4f} at {found.at[row]:g}" for row in known)
-    return [f"The best objective is at most {bounds}."]

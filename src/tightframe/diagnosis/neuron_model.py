@@ -6,6 +6,7 @@ What is proven of it and what is a model is derived in docs/theory.md, section 9
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -21,13 +22,13 @@ LEAST_DIRECTION = 0.02
 
 MAX_ITERATIONS = 1500
 
-#: Where L-BFGS stops.
+#: Where L-BFGS stops: steps that gain this share of the objective move margins by less than .01.
 _STOP = {
     "maxiter": MAX_ITERATIONS,
     "maxfun": 2 * MAX_ITERATIONS,
     "maxcor": 20,
     "gtol": 1e-6,
-    "ftol": 1e-10,
+    "ftol": 1e-8,
 }
 
 
@@ -45,8 +46,8 @@ class Scales:
         The columns u_j of the head's weight.
     bias : ndarray, shape (K,)
     below : ndarray, shape (K, K), (1, 1) or (0, 0)
-        P, by which each of the lower layers scales the directions of the logits, symmetric. One
-        number where it scales all alike; nothing where there are no such layers.
+        P, by which the one lower layer scales the directions of the logits, symmetric; or one
+        number, by which each of the lower layers scales all; nothing where there are none.
     """
 
     neurons: Array
@@ -54,12 +55,12 @@ class Scales:
     bias: Array
     below: Array
 
-    def weight(self, below: int) -> Array:
-        """Return the effective head ``P^below u_j s_j``, which multiplies the present features."""
-        columns = self.head * self.neurons
-        for _ in range(below):
-            columns = _times(self.below, columns)
-        return columns
+    def weight(self, layers: int) -> Array:
+        """Return the effective head, which multiplies the present features.
+
+        Its columns are ``P u_j s_j``, with the number to the power of the lower layers.
+        """
+        return _scaled(self.below, layers - 2, self.head * self.neurons)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +100,14 @@ class NeuronModel:
     layers : int
         Weight matrices of the whole network, at least 2.
     directions : bool
-        Whether the layers below scale every direction of the logits separately (the matrix model),
-        or all alike.
+        Whether the layer below scales every direction of the logits separately (the matrix model),
+        or all alike. With three layers only: of several matrices, which need not commute, a product
+        can be large where their prices are small.
+
+    Raises
+    ------
+    ValueError
+        If directions are to be scaled in a network that has not three layers.
     """
 
     loss: RidgeProblem
@@ -109,15 +116,15 @@ class NeuronModel:
     layers: int
     directions: bool = False
 
-    @property
-    def below(self) -> int:
-        """Layers below the last hidden one."""
-        return self.layers - 2
+    def __post_init__(self) -> None:
+        if self.directions and self.layers != 3:
+            raise ValueError(f"directions: got {self.layers} layers, need 3")
 
     @property
     def prices(self) -> Array:
-        """Norms of the head's columns, shape (D,): at a stationary point also those of the
-        neurons' incoming weights and biases.
+        """Norms of the head's columns, shape (D,).
+
+        At a stationary point they are those of the neurons' incoming weights and biases too.
         """
         norms: Array = np.linalg.norm(self.weight, axis=0)
         return norms
@@ -129,11 +136,11 @@ class NeuronModel:
         ``W W^T``, no singular value of W below `LEAST_DIRECTION` of the largest; its trace where
         all are scaled alike.
         """
-        if not self.below:
+        if self.layers == 2:
             return np.zeros((0, 0))
         gram = self.weight @ self.weight.T
         if not self.directions:
-            return np.trace(gram).reshape(1, 1)
+            return np.full((1, 1), np.trace(gram))
         values, turn = np.linalg.eigh(gram)
         least = LEAST_DIRECTION**2 * values.max()
         squares: Array = (turn * np.maximum(values, least)) @ turn.T
@@ -161,7 +168,8 @@ class NeuronModel:
         That is the formula ``loss + weight_decay ((L/2) A (T/A)^(2/L) + ||b||^2 / 2)`` with
         ``T = sum_j a_j ||U_j||``, prices ``a_j`` and ``A = ||W||_F^2``.
         """
-        cost = float(np.vdot(self.weight, self.weight)) * self.share(weight) ** (2 / self.layers)
+        cost = float(np.vdot(self.weight, self.weight))
+        cost *= float(self.share(weight) ** (2 / self.layers))
         cost = cost * self.layers / 2 + float(bias @ bias) / 2
         return _loss(self.loss, weight, bias)[0] + self.weight_decay * cost
 
@@ -193,7 +201,10 @@ class NeuronModel:
             parts = [by.neurons, by.head, by.below] + ([] if bias is None else [by.bias])
             return value, np.concatenate([part.ravel() for part in parts])
 
-        found = minimize(
+        minimize_it: Any = (
+            minimize  # its overloads do not know a jacobian that comes with the value
+        )
+        found = minimize_it(
             function,
             np.concatenate([part.ravel() for part in kept]),
             jac=True,
@@ -216,26 +227,25 @@ class _Objective:
     """The objective of a model and its gradient; what does not change is computed once."""
 
     def __init__(self, model: NeuronModel) -> None:
-        self._loss, self._decay, self._below = model.loss, model.weight_decay, model.below
+        self._loss, self._decay, self._below = model.loss, model.weight_decay, model.layers - 2
         self._prices, self._squares = model.prices**2, model.squares
 
     def __call__(self, scales: Scales) -> tuple[float, Scales]:
-        scaled, below = scales.head * scales.neurons, scales.below
-        loss, by_weight, by_bias = _loss(self._loss, scales.weight(self._below), scales.bias)
+        columns, below = scales.head * scales.neurons, scales.below
+        weight = _scaled(below, self._below, columns)
+        loss, by_weight, by_bias = _loss(self._loss, weight, scales.bias)
         cost = float(self._prices @ scales.neurons**2) + float(np.vdot(scales.head, scales.head))
         cost += float(scales.bias @ scales.bias)
-        by_below, passed = np.zeros_like(below), by_weight
-        if self._below:
-            # Layer i of those below has i others before it, and the rest behind it.
-            before = [scaled]
-            for _ in range(self._below - 1):
-                before.append(_times(below, before[-1]))
-            for layer in reversed(before):
-                by_below += _pairing(below, passed, layer)
-                passed = _times(below, passed)
-            priced = self._squares @ below
-            cost += self._below * float(np.vdot(below, priced))
-            by_below += self._decay * self._below * (priced + priced.T) / 2
+        priced = self._squares @ below
+        cost += self._below * float(np.vdot(below, priced))
+        by_below = self._below * self._decay * (priced + priced.T) / 2
+        if len(below) == 1:
+            rate = self._below * float(below[0, 0]) ** (self._below - 1)
+            by_below += rate * float(np.vdot(by_weight, columns))
+        elif len(below):
+            pull = by_weight @ columns.T
+            by_below += (pull + pull.T) / 2
+        passed = _scaled(below, self._below, by_weight)
         gradient = Scales(
             (passed * scales.head).sum(axis=0) + self._decay * self._prices * scales.neurons,
             passed * scales.neurons + self._decay * scales.head,
@@ -254,16 +264,9 @@ def _loss(problem: RidgeProblem, weight: Array, bias: Array) -> tuple[float, Arr
     return value, gradient[:, :-1], gradient[:, -1]
 
 
-def _times(below: Array, columns: Array) -> Array:
-    """Return the columns (K, D) after one of the lower layers' factors."""
-    product: Array = below * columns if len(below) == 1 else below @ columns
-    return product
-
-
-def _pairing(below: Array, gradient: Array, columns: Array) -> Array:
-    """Return the gradient by a factor of <gradient, factor columns>, symmetric."""
-    if len(below) == 1:
-        return np.vdot(gradient, columns).reshape(1, 1)
-    product = gradient @ columns.T
-    symmetric: Array = (product + product.T) / 2
-    return symmetric
+def _scaled(below: Array, layers: int, columns: Array) -> Array:
+    """Return columns (K, D) as the lower layers scale them."""
+    if not len(below):
+        return columns
+    scaled: Array = float(below[0, 0]) ** layers * columns if len(below) == 1 else below @ columns
+    return scaled

@@ -105,9 +105,7 @@ class Remedies:
         }
 
 
-def remedies(
-    any_lost: bool, equal_counts: bool, training: Training, head: HeadAnswer
-) -> Remedies:
+def remedies(any_lost: bool, equal_counts: bool, training: Training, head: HeadAnswer) -> Remedies:
     """Rank the remedies of a network.
 
     Parameters
@@ -123,17 +121,20 @@ def remedies(
     table = evidence()
     # What the training already does is not advised again.
     done = _done(training)
-    advised, against = [], []
+
+    def remedy_of(name: str) -> Remedy:
+        return Remedy(name, _text(name, training, head), table[state, name], _seen(name, head))
+
+    advised: list[Remedy] = []
+    against: list[Remedy] = []
     for name in RANKED[state]:
         if name in done or (equal_counts and _is_of_the_prior(name)):
             continue
-        remedy = Remedy(name, _text(name, training, head), table[state, name], _seen(name, head))
         row = head.row(name)
-        (against if row is not None and row.harmful else advised).append(remedy)
-    for name in ADVISED_AGAINST[state]:
-        if not equal_counts and name not in done:
-            remedy = Remedy(name, _text(name, training, head), table[state, name], _seen(name, head))
-            against.append(remedy)
+        (against if row is not None and row.harmful else advised).append(remedy_of(name))
+    against += [
+        remedy_of(name) for name in ADVISED_AGAINST[state] if not equal_counts and name not in done
+    ]
     return Remedies(state, tuple(advised), tuple(against))
 
 

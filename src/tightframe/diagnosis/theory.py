@@ -101,11 +101,9 @@ def ask_theory(
         Of `tightframe.advise`.
     """
     if problem is None:
-        return TheoryAnswer(False, "some classes have no samples, which the theory has no place for")
+        return TheoryAnswer(False, "classes without samples have no place in the theory")
     if layer.num_classes > MAX_DENSE_CLASSES:
-        return TheoryAnswer(
-            False, f"{layer.num_classes} classes are more than {MAX_DENSE_CLASSES}"
-        )
+        return TheoryAnswer(False, f"{layer.num_classes} classes are more than {MAX_DENSE_CLASSES}")
     try:
         bias = None if problem.bias == "none" else layer.bias
         fitted = calibrate(problem, layer.weight, layer.features, layer.labels, bias)

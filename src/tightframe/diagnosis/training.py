@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.checks import positive_float
+from tightframe.checks import choice, positive_float
 from tightframe.heads.last_layer import LastLayer
-from tightframe.problem.counts import PerClass
+from tightframe.problem.counts import PerClass, parse_per_class, spread
 from tightframe.problem.problem import Problem
 
 Array = NDArray[np.float64]
+
+#: ``"sgd"`` is any whose decay is a term of the objective, ``"adamw"`` any whose is not.
+OPTIMIZERS = ("sgd", "adamw")
 
 #: Adjustments up to this many nats between classes change next to nothing.
 FLAT = 0.05
@@ -28,6 +30,8 @@ class Training:
     ----------
     weight_decay : float or None
         As written in the training; None where it is not known.
+    ridge : float or None
+        The same where it is a term of the objective: not of AdamW and its kind.
     weights : ndarray, shape (K,)
         Factor of every class's loss, sampler and class weights together, of mean 1 over the
         samples.
@@ -41,6 +45,7 @@ class Training:
     """
 
     weight_decay: float | None
+    ridge: float | None
     weights: Array
     adjustment: Array
     prior: Array
@@ -54,30 +59,36 @@ class Training:
         weight_decay: float | None = None,
         class_weights: PerClass | None = None,
         logit_adjustment: PerClass | None = None,
-        sampler: str | Iterable[float] | None = None,
+        sampler: PerClass | None = None,
+        optimizer: str = "sgd",
     ) -> Training:
         """Read what is known, see `tightframe.diagnosis.diagnose.diagnose`."""
         counts = np.maximum(layer.counts, 1)
-        draws = _weights(counts, "balanced" if sampler == "balanced" else None)
-        if sampler is not None and not isinstance(sampler, str):
-            draws = _shares(sampler, len(counts)) / counts
-        elif sampler not in (None, "balanced"):
-            raise ValueError(
-                f"sampler: got {sampler!r}, need 'balanced' or the share of every class"
-            )
         terms = Problem(
             counts,
             weight_decay=1.0,
             feature_decay=1.0,
             class_weights=class_weights,
             logit_adjustment=logit_adjustment,
+            class_names=layer.class_names,
         )
+        draws = np.ones(len(counts))
+        if sampler is not None:
+            draws = (1.0 if sampler == "balanced" else _shares(sampler, terms)) / counts
         weights = draws * terms.class_weights
         weights = weights / weights[layer.labels].mean()
         seen = counts * weights
         decay = None if weight_decay is None else positive_float("weight_decay", weight_decay)
         natural = bool(np.allclose(weights, weights[0]))
-        return cls(decay, weights, terms.logit_adjustment, np.log(seen / seen.sum()), natural)
+        coupled = choice("optimizer", optimizer, OPTIMIZERS) == "sgd"
+        return cls(
+            decay,
+            decay if coupled else None,
+            weights,
+            terms.logit_adjustment,
+            np.log(seen / seen.sum()),
+            natural,
+        )
 
     @property
     def post_hoc(self) -> Array:
@@ -96,15 +107,14 @@ class Training:
         return float(np.ptp(self.post_hoc)) <= FLAT
 
 
-def _weights(counts: NDArray[np.int64], rule: str | None) -> Array:
-    return Problem(counts, weight_decay=1.0, feature_decay=1.0, class_weights=rule).class_weights
-
-
-def _shares(sampler: Any, classes: int) -> Array:
-    shares = np.asarray(list(sampler), dtype=np.float64)
-    if shares.shape != (classes,) or not (np.isfinite(shares) & (shares > 0)).all():
-        raise ValueError(
-            f"sampler: got {shares.shape[0]} numbers, need a positive share of the draws for each "
-            f"of {classes} classes"
-        )
-    return shares
+def _shares(sampler: Any, problem: Problem) -> Array:
+    allowed = "'balanced' or a positive share of the draws for every class"
+    runs = parse_per_class(
+        "sampler",
+        sampler,
+        problem.runs,
+        lambda shares: np.isfinite(shares) & (shares > 0),
+        allowed,
+        problem.class_names or (),
+    )
+    return spread(runs)

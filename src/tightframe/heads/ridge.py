@@ -1,6 +1,7 @@
 """The convex problem of a head on given features: its value, its gradient and its dual bound.
 
-With features ``h_i`` (and a constant for a bias) as rows ``x_i``, and one matrix V of weight and bias,
+With features ``h_i`` (and a constant for a bias) as rows ``x_i``, and one matrix V of weight and
+bias,
 
     P(V) = sum_i c_i loss_i(V x_i) + (weight_decay / 2) ||V||^2,
     loss_i(z) = logsumexp(z + a) - (z + a)_{y_i},

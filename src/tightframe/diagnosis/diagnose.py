@@ -1,0 +1,370 @@
+"""`diagnose`: what a trained network does with its classes, and what helps, in that order.
+
+First what is, from its features; then what its head alone can do; then remedies with their evidence
+from other networks; then what another weight decay would do, if asked; last the theory, which
+speaks only of networks that it describes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tightframe.diagnosis.blocks import Block, advice_blocks, in_html, in_rich
+from tightframe.diagnosis.head import HeadAnswer, HeadRow, ask_head
+from tightframe.diagnosis.larger_decay import LargerDecay, ask_decay
+from tightframe.diagnosis.remedies import Remedies, remedies
+from tightframe.diagnosis.theory import TheoryAnswer, ask_theory
+from tightframe.diagnosis.training import Training
+from tightframe.figures.table import Column, Table
+from tightframe.heads.last_layer import LastLayer
+from tightframe.metrics.classes import ClassTable, class_table
+from tightframe.problem.counts import PerClass
+from tightframe.problem.problem import Problem
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console, ConsoleOptions, RenderableType
+
+#: Most rows of a printed comparison of margins.
+MOST_ROWS = 20
+
+CAVEAT = (
+    "Evidence from small networks: MLPs and small convolutional ones, mostly 10 classes, at most "
+    "100 times as many samples in the largest class as in the smallest."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """What `diagnose` found.
+
+    Attributes
+    ----------
+    classes : ClassTable
+        What the network does with every class, worst first.
+    head : HeadAnswer
+        Whether its head is at its optimum, and what others do on the same features.
+    remedies : Remedies
+        What to do, the best first, with evidence.
+    larger_decay : LargerDecay or None
+        Margins at other decays; None if none was asked about.
+    theory : TheoryAnswer
+        Margins of the unconstrained feature model beside the network's, and its advice where it
+        describes the network.
+    """
+
+    classes: ClassTable
+    head: HeadAnswer
+    remedies: Remedies
+    larger_decay: LargerDecay | None
+    theory: TheoryAnswer
+
+    @property
+    def headline(self) -> str:
+        """One sentence: which classes are lost, taken for which, and which are weak."""
+        lost = [row for row in self.classes.lost if row.rival_name is not None]
+        taken = ", ".join(f"{row.name} for {row.rival_name}" for row in lost[:10])
+        more = f" and {len(lost) - 10} more" if len(lost) > 10 else ""
+        return self.classes.headline + (f" Mostly taken: {taken}{more}." if lost else "")
+
+    @property
+    def warnings(self) -> list[str]:
+        """What must not be overlooked, a sentence each."""
+        found = []
+        if self.classes.lost or self.classes.weak:
+            found.append(self.headline)
+        found += [f"class {row.name}: {row.warning}" for row in self.classes if row.warning]
+        if not self.theory.describes:
+            found.append(_undescribed(self.theory))
+        elif self.theory.advice is not None:
+            found += self.theory.advice.warnings
+        return found
+
+    @property
+    def converged(self) -> bool:
+        """Whether everything that was solved reached its tolerance."""
+        advice = self.theory.advice
+        solved = advice is None or advice.now.status == "optimal"
+        return self.head.converged and solved
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything JSON-ready; where the theory describes the network, its advice too.
+
+        Keys of the advice are those of `Advice.to_dict`.
+        """
+        theory = self.theory
+        advice = {} if theory.advice is None else theory.advice.to_dict()
+        return advice | {
+            "warnings": self.warnings,
+            "classes": self.classes.to_dict(),
+            "head": self.head.to_dict(),
+            "remedies": self.remedies.to_dict(),
+            "larger_decay": None if self.larger_decay is None else self.larger_decay.to_dict(),
+            "theory": theory.to_dict(),
+            "calibration": None if theory.calibration is None else theory.calibration.to_dict(),
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a class as a pandas DataFrame, worst first."""
+        return self.classes.to_frame()
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield sentences and tables in reading order."""
+        yield self.headline
+        yield self.classes.to_table()
+        yield from _head_blocks(self.head, self.classes)
+        yield from _remedy_blocks(self.remedies, self.classes)
+        if self.larger_decay is not None:
+            yield "\nWhat another weight decay would do"
+            yield from self.larger_decay.blocks()
+        yield from _theory_blocks(self.theory, self.classes)
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        """Show everything in Rich."""
+        yield from in_rich(self.blocks(), console, options)
+
+    def _repr_html_(self) -> str:
+        return in_html(self.blocks())
+
+    def __repr__(self) -> str:
+        described = "describes" if self.theory.describes else "does not describe"
+        headline = self.classes.headline.rstrip(".")
+        return f"Diagnosis({headline}; the theory {described} the network)"
+
+
+def diagnose(
+    layer: LastLayer,
+    *,
+    weight_decay: float | None = None,
+    class_weights: PerClass | None = None,
+    logit_adjustment: PerClass | None = None,
+    sampler: PerClass | None = None,
+    optimizer: str = "sgd",
+    loss: str = "cross_entropy",
+    bias: str | None = None,
+    bias_decay: float | None = None,
+    features: str = "real",
+    problem: Problem | None = None,
+    margin: float | None = None,
+    angle: float | None = None,
+    feature_decay_of: str = "sample",
+    history: Sequence[Any] | None = None,
+    at_weight_decay: float | Iterable[float] | None = None,
+    **network: Any,
+) -> Diagnosis:
+    """Tell what a trained network does with its classes, and what helps.
+
+    Parameters
+    ----------
+    layer : LastLayer
+        Of the training samples; with held-out samples, recalls are given for them too.
+    weight_decay : float, optional
+        Of the training. Without it the ridge that fits the head is used.
+    class_weights, logit_adjustment : optional
+        Of the training's loss, as in `Problem`.
+    sampler : "balanced", str, iterable of float, or mapping, optional
+        How often samples of every class were drawn: ``"balanced"``, or shares as ``class_weights``.
+    optimizer : {"sgd", "adamw"}
+        ``"adamw"``, or any other whose decay is no term of the objective: the ridge is fitted too.
+    loss, bias, bias_decay, features : optional
+        Of the training, as in `Problem`, for the theory. The bias is ``"free"`` by default where
+        the head has one.
+    problem : Problem, optional
+        What the network was trained as, in place of these.
+    margin, angle, feature_decay_of : optional
+        As in `tightframe.advise`, where the theory describes the network.
+    history : sequence, optional
+        Earlier measurements, see `tightframe.metrics.classes.class_table`: since when classes are
+        lost.
+    at_weight_decay : float or iterable of float, optional
+        Other decays to ask about; needs ``weight_decay``.
+    **network
+        Then, what `tightframe.diagnosis.larger_decay.larger_decay` has to know: ``layers``,
+        ``batch_norm``, ``convolutional``, ``lr``, ``momentum``, ``full_batch``, ``layer_norms``.
+
+    Returns
+    -------
+    Diagnosis
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> labels = np.repeat([0, 1, 2], [200, 200, 10])
+    >>> means = np.array([[3.0, 0.0], [0.0, 3.0], [0.5, 3.5]])
+    >>> layer = LastLayer.of(means[labels] + rng.normal(size=(410, 2)), labels, means)
+    >>> found = diagnose(layer)
+    >>> [row.name for row in found.classes.lost]
+    ['1']
+    >>> found.remedies.advised[0].name
+    'smaller decay + logit adjustment'
+    """
+    if problem is not None:
+        weight_decay = problem.weight_decays[0]
+        loss, class_weights = problem.loss, problem.class_weights
+        logit_adjustment = problem.logit_adjustment
+    training = Training.of(
+        layer,
+        weight_decay=weight_decay,
+        class_weights=class_weights,
+        logit_adjustment=logit_adjustment,
+        sampler=sampler,
+        optimizer=optimizer,
+    )
+    larger = _larger(layer, training, at_weight_decay, network)
+    if problem is None and layer.counts.all():
+        has_bias = layer.bias is not None and bool(layer.bias.any())
+        problem = Problem(
+            layer.counts,
+            loss,
+            weight_decay=1.0,
+            feature_decay=1.0,
+            bias=bias or ("free" if has_bias else "none"),
+            bias_decay=bias_decay,
+            features=features,
+            class_weights=None if training.natural else training.weights,
+            logit_adjustment=training.adjustment if training.adjustment.any() else None,
+        )
+    head = ask_head(layer, training, cross_entropy=loss == "cross_entropy")
+    table = class_table(layer, separable=head.separable, history=history, problem=problem)
+    counts = layer.counts[layer.counts > 0]
+    return Diagnosis(
+        table,
+        head,
+        remedies(head.some_lost, bool(np.ptp(counts) == 0), training, head),
+        larger,
+        ask_theory(
+            layer,
+            problem,
+            head.rows[0].training.recalls,
+            margin=margin,
+            angle=angle,
+            feature_decay_of=feature_decay_of,
+        ),
+    )
+
+
+def _larger(
+    layer: LastLayer,
+    training: Training,
+    at: float | Iterable[float] | None,
+    network: Mapping[str, Any],
+) -> LargerDecay | None:
+    if at is None:
+        if network:
+            raise ValueError(f"{min(network)}: given without at_weight_decay, for which it is")
+        return None
+    return ask_decay(layer, training, at=at, **network)
+
+
+# -- sections --------------------------------------------------------------------------------------
+
+
+def _head_blocks(head: HeadAnswer, classes: ClassTable) -> Iterator[Block]:
+    yield "\nWhat the head alone can do"
+    yield head.verdict
+    if head.suboptimality is not None and head.note:
+        yield head.note
+    if len(head.rows) == 1:
+        return
+    held = head.rows[0].held_out is not None
+    columns: list[str | Column] = ["head"]
+    kinds = ("training", "held-out") if held else ("training",)
+    for kind in kinds:
+        columns += _shares(f"{kind} balanced accuracy", f"{kind} smallest class")
+    columns += [*_shares("large classes"), Column("remark", wrapped=True)]
+    rows = []
+    for row in head.rows:
+        scores = [row.training, row.held_out] if held else [row.training]
+        cells = [value for s in scores if s is not None for value in (s.balanced, s.smallest)]
+        rows.append([row.name, *cells, row.large, _remark(row, classes)])
+    yield Table("Heads on the same features", columns, rows, head.caption, missing="-")
+
+
+def _shares(*names: str) -> list[Column]:
+    return [Column(name, align="right", format=".3f") for name in names]
+
+
+def _remark(row: HeadRow, classes: ClassTable) -> str:
+    parts = ["harmful"] if row.harmful else []
+    if row.costs:
+        parts.append(f"costs {_listed(row.costs, classes)}")
+    return "; ".join(parts)
+
+
+def _listed(labels: Sequence[int], classes: ClassTable, most: int = 5) -> str:
+    names = [classes.of(label).name for label in labels[:most]]
+    more = len(labels) - len(names)
+    return ", ".join(names) + (f" and {more} more" if more else "")
+
+
+def _remedy_blocks(found: Remedies, classes: ClassTable) -> Iterator[Block]:
+    few = [row.name for row in classes if row.warning and row.held_out_recall is None]
+    yield "\nWhat to do"
+    if not (classes.lost or classes.weak or any(row.warning for row in classes)):
+        if not found.advised:
+            yield "Every class is distinct and has many samples: nothing has to change."
+            return
+        yield "Every class is distinct. What may still help:"
+    for number, remedy in enumerate(found.advised, start=1):
+        note = f" {_capital(remedy.note)}." if remedy.note else ""
+        yield f"{number}. {remedy.text} Evidence: {remedy.evidence.text}.{note}"
+    for remedy in found.against:
+        note = f" {_capital(remedy.note)}." if remedy.note else ""
+        yield f"Not {remedy.name}: {remedy.evidence.text}.{note}"
+    if few:
+        names = ", ".join(few[:10]) + (f" and {len(few) - 10} more" if len(few) > 10 else "")
+        yield f"Few samples ({names}): hold some out, or collect more, to know their recall."
+    yield CAVEAT
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _theory_blocks(theory: TheoryAnswer, classes: ClassTable) -> Iterator[Block]:
+    yield "\nTheory: the unconstrained feature model with decays fitted to this network"
+    predicted, measured = theory.predicted, theory.measured
+    if predicted is not None and measured is not None:
+        order = np.argsort(-np.abs(predicted - measured), kind="stable")[:MOST_ROWS].tolist()
+        rows = [
+            [classes.of(k).name, classes.of(k).count, float(predicted[k]), float(measured[k])]
+            for k in order
+        ]
+        columns: list[str | Column] = [Column("class", align="left"), "samples"]
+        columns += [
+            Column(name, "nats", align="right", format=".3f")
+            for name in ("predicted margin", "measured margin")
+        ]
+        more = len(predicted) - len(rows)
+        note = f"{more} more classes are nearer" if more else ""
+        yield Table("Margins at the class means", columns, rows, note)
+    if not theory.describes:
+        yield _undescribed(theory)
+        return
+    assert theory.calibration is not None  # it describes the network
+    assert theory.advice is not None
+    fitted = theory.calibration
+    yield (
+        f"as predicted: every margin is within {theory.error:.2g} nats; fitted to the network: "
+        f"weight_decay {fitted.weight_decay:.4g}, feature_decay {fitted.feature_decay:.4g}. What "
+        "follows holds at the present settings."
+    )
+    yield from advice_blocks(theory.advice)
+
+
+def _undescribed(theory: TheoryAnswer) -> str:
+    return (
+        "The unconstrained feature model does not describe this network: "
+        f"{theory.reason}. No thresholds and no safety factors."
+    )

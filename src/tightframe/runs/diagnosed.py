@@ -1,0 +1,64 @@
+"""Diagnose what is on disk: a run's folder, or a file of a trained network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from tightframe.diagnosis.diagnose import Diagnosis, diagnose
+from tightframe.problem.class_names import NamesLike
+from tightframe.problem.labels import IGNORED
+from tightframe.runs.folder import using_record
+from tightframe.runs.network_files import KeysLike, read_last_layer
+from tightframe.runs.store import trained_setting
+
+#: What the record of a run has.
+_OF_A_RECORD = (
+    "weight_decay",
+    "class_weights",
+    "logit_adjustment",
+    "sampler",
+    "loss",
+    "bias",
+    "bias_decay",
+    "features",
+)
+
+
+def diagnose_saved(
+    source: str | os.PathLike[str],
+    setting: str | None = None,
+    *,
+    keys: KeysLike = None,
+    ignore_index: int | None = IGNORED,
+    class_names: NamesLike | None = None,
+    held_out: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> Diagnosis:
+    """Tell what a trained network does with its classes, and what helps.
+
+    Parameters
+    ----------
+    source : path-like
+        A folder that ``tightframe run`` wrote, or a file of a network.
+    setting : str, optional
+        Which of a run's settings; needed if it has several.
+    keys, ignore_index, class_names, held_out
+        Of a file: see `tightframe.runs.network_files.read_network`.
+    **options
+        Of `tightframe.diagnosis.diagnose.diagnose`; of a run, not what its record has.
+
+    Raises
+    ------
+    ValueError
+        If the source lacks something, or options are given for a run that its record has.
+    """
+    layer = read_last_layer(source, keys, ignore_index, class_names, held_out, setting)
+    if not Path(source).is_dir():
+        return diagnose(layer, **options)
+    known = [name for name in _OF_A_RECORD if options.get(name) is not None]
+    if known:
+        raise ValueError(f"{min(known)}: given for a run's folder, whose record has it")
+    with using_record(source, "run"):
+        return diagnose(layer, problem=trained_setting(source, setting).problem, **options)
