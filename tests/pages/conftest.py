@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import tightframe as tf
-from tightframe.geometry.dense import PARTS
+from tightframe.geometry.dense import PARTS, product_of
 from tightframe.runs import store
 
 HOSTILE = "<script>alert('x')</script>\"&'<img src=http://evil.example/x onerror=alert(1)>"
@@ -74,11 +74,12 @@ def write_setting(
     if not finished:
         return
     noise = 0.01 * np.random.default_rng(0).normal(size=geometry.logits.shape)
+    labels = np.arange(problem.num_classes).repeat(problem.counts)
     store.write_npz(
         paths.final,
-        features=np.zeros((problem.num_samples, 2), np.float32),
-        labels=np.zeros(problem.num_samples, np.int64),
-        weight=solution.weights[-1].astype(np.float32),
+        features=solution.class_means.T[labels].astype(np.float32),
+        labels=labels,
+        weight=product_of(solution.weights).astype(np.float32),
         bias=np.zeros(problem.num_classes, np.float32),
         class_means=solution.class_means,
         logits=geometry.logits + noise,

@@ -32,6 +32,9 @@ from tightframe.metrics.report import CollapseReport
 from tightframe.metrics.targets import Target
 from tightframe.problem.problem import Problem
 
+#: Most lost classes that are named in a log.
+MOST_NAMED = 10
+
 #: Runs a model on a batch in a way of one's own; what it returns is not used.
 Forward = Callable[[nn.Module, Any], Any]
 
@@ -213,7 +216,7 @@ def report_scalars(report: CollapseReport, *, probe: bool = False) -> dict[str, 
 
     The rows of the report but those of groups of classes: ``nc1``, ``equinorm_classifier``,
     ``classifier_to_simplex_etf`` (NC2), ``logits_to_predicted`` (NC3) and so on. NaN and infinity
-    are kept.
+    are kept. The worst lost classes are named: ``accuracy_of_lost_class_shirt``.
 
     Parameters
     ----------
@@ -232,6 +235,10 @@ def report_scalars(report: CollapseReport, *, probe: bool = False) -> dict[str, 
         if fan == "target":
             name = f"{row.part}_to_{row.target}"
         scalars[name.lower().replace(" ", "_")] = row.value
+    if report.answers is not None and not probe:
+        lost = [row for row in report.class_table().lost if row.accuracy is not None]
+        names = ((row.name.replace("/", "_"), row.accuracy) for row in lost[:MOST_NAMED])
+        scalars |= {f"accuracy_of_lost_class_{name}": accuracy for name, accuracy in names}
     return scalars
 
 

@@ -80,11 +80,11 @@ def nc1(
     center : {"class", "sample"}, optional
         The global mean that Sigma_B measures from; by default that of ``weighting``. The code of
         Papyan et al. (2020) and Zhu et al. (2021) weighs classes alike but measures from the mean
-        of all samples: ``center="sample"``. Sigma_B then has up to K directions.
+        of all samples: ``center="sample"``.
     center : {"class", "sample"}, optional
         The global mean that Sigma_B measures from; by default that of ``weighting``. The code of
         Papyan et al. (2020) and Zhu et al. (2021) weighs classes alike but measures from the mean
-        of all samples: ``center="sample"``. Sigma_B then has up to K directions.
+        of all samples: ``center="sample"``.
 
     Returns
     -------
@@ -141,19 +141,9 @@ class _Between(NamedTuple):
     center: str
 
     @classmethod
-    def of(cls, moments: Snapshot, weighting: str, center: str | None) -> _Between:
+    def of(cls, weighting: str, center: str | None) -> _Between:
         choice("weighting", weighting, WEIGHTINGS)
-        if center is not None:
-            choice("center", center, WEIGHTINGS)
-        counts = moments.tensors().counts
-        # There is one global mean where all counts are equal, and no direction between two.
-        same = center is None or int(counts.min()) == int(counts.max())
-        return cls(weighting, weighting if same else str(center))
-
-    @property
-    def lost_directions(self) -> int:
-        """Of K, one where the classes' weighted mean is the global one."""
-        return int(self.weighting == self.center)
+        return cls(weighting, choice("center", weighting if center is None else center, WEIGHTINGS))
 
 
 def _nc1_input(
@@ -161,17 +151,15 @@ def _nc1_input(
 ) -> tuple[Snapshot, _Between]:
     if rtol is not None and not 0 <= rtol <= 1:  # NaN fails, too
         raise ValueError(f"rtol: got {rtol}, need a number from 0 to 1")
-    own = usable(moments, "nc1")
-    return own, _Between.of(own, weighting, center)
+    return usable(moments, "nc1"), _Between.of(weighting, center)
 
 
 def _nc1(moments: Snapshot, kind: _Between, rtol: float | None) -> NC1Details:
     rows, floor = _between_root(moments, kind), moments.blur(kind.center)
-    limit = min(rows.shape[0] - kind.lost_directions, rows.shape[1])
-    gram = _between_gram(moments, kind)
-    between = _regular_directions(rows, gram, floor, rtol or 0.0, limit)
+    limit = min(rows.shape[0] - 1, rows.shape[1])
+    between = _regular_directions(rows, _between_gram(moments, kind), floor, rtol or 0.0)
     if between is None:
-        between = between_directions(rows, rows.new_tensor(floor), rtol or 0.0, limit)
+        between = between_directions(rows, rows.new_tensor(floor), rtol or 0.0)
     rank, cut = int(between.real.sum()), float(between.cutoff)
     if not rank:
         warn("nc1: all class means are equal, NC1 is infinite", 5)
@@ -196,9 +184,7 @@ class Directions(NamedTuple):
     num_classes: int
 
 
-def between_directions(
-    rows: Tensor, floor: Tensor, rtol: float = 0.0, limit: int | None = None
-) -> Directions:
+def between_directions(rows: Tensor, floor: Tensor, rtol: float = 0.0) -> Directions:
     """Return the directions of Sigma_B = A^T A, for any leading axes.
 
     Parameters
@@ -209,13 +195,10 @@ def between_directions(
         Rounding error of its rows.
     rtol : float
         As for `nc1`.
-    limit : int, optional
-        Most directions there can be; min(K - 1, D) by default.
     """
     k, d = rows.shape[-2:]
-    limit = min(k - 1, d) if limit is None else limit
     _, values, directions = torch.linalg.svd(rows, full_matrices=False)
-    values, directions = values[..., :limit], directions[..., :limit, :]
+    values, directions = values[..., : min(k - 1, d)], directions[..., : min(k - 1, d), :]
     top = values[..., 0]
     rounding = EPS * max(k, d) * top + floor
     cut = torch.maximum(rounding, rtol * top)
@@ -250,12 +233,13 @@ def _between_gram(moments: Snapshot, kind: _Between) -> Tensor:
 def _regular_nc1(moments: Snapshot, kind: _Between) -> float | None:
     """Return NC1 from the inverse of a large Gram matrix, where it is surely well conditioned."""
     k, d = moments.num_classes, moments.dim or 0
-    if min(k, d) < _INVERSE_SIZE or not kind.lost_directions:
+    if min(k, d) < _INVERSE_SIZE:
         return None
     gram = _between_gram(moments, kind)
     if k <= d:
         # Its one eigenvector of value zero is known; an average value stands there for now.
-        null = moments.shares(kind.weighting).sqrt()
+        null = moments.shares(kind.center) / moments.shares(kind.weighting).sqrt()
+        null /= torch.linalg.vector_norm(null)
         gram.addr_(null, null, alpha=float(gram.trace()) / k)
     factor, failed = torch.linalg.cholesky_ex(gram)
     if int(failed):
@@ -275,11 +259,10 @@ def _regular_nc1(moments: Snapshot, kind: _Between) -> float | None:
     return float(spread) / k
 
 
-def _regular_directions(
-    rows: Tensor, gram: Tensor, floor: float, rtol: float, limit: int
-) -> Directions | None:
+def _regular_directions(rows: Tensor, gram: Tensor, floor: float, rtol: float) -> Directions | None:
     """Return `between_directions` from the smaller Gram matrix of A, if well conditioned."""
     k, d = rows.shape
+    limit = min(k - 1, d)
     squares, vectors = torch.linalg.eigh(gram)
     squares, vectors = squares[-limit:], vectors[:, -limit:]
     least, top = float(squares[0]), math.sqrt(max(float(squares[-1]), 0.0))
@@ -302,7 +285,7 @@ def nc1_quotient(
     equal class means give infinity with a RuntimeWarning.
     """
     moments = usable(moments, "nc1_quotient")
-    kind = _Between.of(moments, weighting, center)
+    kind = _Between.of(weighting, center)
     within = moments.shares("sample") @ moments.traces
     root = torch.linalg.vector_norm(_between_root(moments, kind))
     value = float(trace_quotient(within, root, root.new_tensor(moments.blur(kind.center))))
