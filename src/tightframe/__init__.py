@@ -29,6 +29,7 @@ from tightframe.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from tightframe import data, heads, landscape, metrics, report, training
+    from tightframe.diagnosis.larger_decay import LargerDecay, larger_decay
     from tightframe.sweeps.phase import PhaseDiagram, phase_diagram
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Certificate",
     "ClassState",
     "Geometry",
+    "LargerDecay",
     "NotConvergedWarning",
     "Path",
     "PathLimits",
@@ -56,6 +58,7 @@ __all__ = [
     "data",
     "heads",
     "landscape",
+    "larger_decay",
     "metrics",
     "normalized_distance",
     "orthogonal_frame",
@@ -78,6 +81,7 @@ __getattr__ = handed_on(
     __name__,
     {
         "tightframe.data": (),
+        "tightframe.diagnosis.larger_decay": ("LargerDecay", "larger_decay"),
         "tightframe.heads": (),
         "tightframe.landscape": (),
         "tightframe.metrics": (),

@@ -45,8 +45,11 @@ def in_html(blocks: Iterable[Block]) -> str:
     )
 
 
-def advice_blocks(advice: Advice) -> list[Block]:
-    """Say how far the classes are from collapse, and what is proposed."""
+def advice_blocks(advice: Advice, *, is_all: bool = True) -> list[Block]:
+    """Say how far the classes are from collapse, and what is proposed.
+
+    ``is_all``: whether there is nothing to change if the theory has nothing.
+    """
     factors = [safety.factor for safety in advice.safety]
     title = f"As it is: lambda {advice.problem.logit_decay:.4g}"
     blocks: list[Block] = [outlook_table(advice.now, title, factors), *advice.warnings]
@@ -56,7 +59,8 @@ def advice_blocks(advice: Advice) -> list[Block]:
         f"{decays['weight_decay']:.4g} or feature_decay {decays['feature_decay']:.4g}"
     )
     if advice.met:
-        blocks.append(f"every class has {advice.wanted}: nothing to change")
+        end = ": nothing to change" if is_all else ", by the theory"
+        blocks.append(f"every class has {advice.wanted}{end}")
     else:
         blocks.append(f"\nWhat gives every class {advice.wanted}:")
     for proposal in advice.proposals:

@@ -8,7 +8,7 @@ speaks only of networks that it describes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,9 +67,8 @@ class Diagnosis:
     def headline(self) -> str:
         """One sentence: which classes are lost, taken for which, and which are weak."""
         lost = [row for row in self.classes.lost if row.rival_name is not None]
-        taken = ", ".join(f"{row.name} for {row.rival_name}" for row in lost[:10])
-        more = f" and {len(lost) - 10} more" if len(lost) > 10 else ""
-        return self.classes.headline + (f" Mostly taken: {taken}{more}." if lost else "")
+        taken = _shortened([f"{row.name} for {row.rival_name}" for row in lost])
+        return self.classes.headline + (f" Mostly taken: {taken}." if lost else "")
 
     @property
     def warnings(self) -> list[str]:
@@ -115,7 +114,7 @@ class Diagnosis:
     def blocks(self) -> Iterator[Block]:
         """Yield sentences and tables in reading order."""
         yield self.headline
-        yield self.classes.to_table()
+        yield from _class_blocks(self.classes)
         yield from _head_blocks(self.head, self.classes)
         yield from _remedy_blocks(self.remedies, self.classes)
         if self.larger_decay is not None:
@@ -270,6 +269,35 @@ def _larger(
 # -- sections --------------------------------------------------------------------------------------
 
 
+def _class_blocks(classes: ClassTable) -> Iterator[Block]:
+    table = classes.to_table()
+    # What is said of many classes is said once: there are few columns of letters for it.
+    kept = [i for i, head in enumerate(table.heads) if head.name != "remark"]
+    yield replace(
+        table,
+        columns=[table.columns[i] for i in kept],
+        rows=[[row[i] for i in kept] for row in table.rows],
+    )
+    apart = [row.name for row in classes.lost if row.separable]
+    merged = [f"{r.name} with {r.rival_name}" for r in classes.lost if r.separable is False]
+    if apart:
+        yield f"Lost, but the features still separate them (balanced head): {_shortened(apart)}."
+    if merged:
+        yield f"Lost, and merged in the features: {_shortened(merged)}."
+    warnings: dict[str, list[str]] = {}
+    for row in classes:
+        if row.warning:
+            warnings.setdefault(row.warning, []).append(row.name)
+    for warning, names in warnings.items():
+        who = "class" if len(names) == 1 else "classes"
+        yield f"{_capital(who)} {_shortened(names)}: {warning}."
+
+
+def _shortened(names: Sequence[str], most: int = 10) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
 def _head_blocks(head: HeadAnswer, classes: ClassTable) -> Iterator[Block]:
     yield "\nWhat the head alone can do"
     yield head.verdict
@@ -303,15 +331,13 @@ def _remark(row: HeadRow, classes: ClassTable) -> str:
 
 
 def _listed(labels: Sequence[int], classes: ClassTable, most: int = 5) -> str:
-    names = [classes.of(label).name for label in labels[:most]]
-    more = len(labels) - len(names)
-    return ", ".join(names) + (f" and {more} more" if more else "")
+    return _shortened([classes.of(label).name for label in labels], most)
 
 
 def _remedy_blocks(found: Remedies, classes: ClassTable) -> Iterator[Block]:
     few = [row.name for row in classes if row.warning and row.held_out_recall is None]
     yield "\nWhat to do"
-    if not (classes.lost or classes.weak or any(row.warning for row in classes)):
+    if _is_fine(classes):
         if not found.advised:
             yield "Every class is distinct and has many samples: nothing has to change."
             return
@@ -323,9 +349,13 @@ def _remedy_blocks(found: Remedies, classes: ClassTable) -> Iterator[Block]:
         note = f" {_capital(remedy.note)}." if remedy.note else ""
         yield f"Not {remedy.name}: {remedy.evidence.text}.{note}"
     if few:
-        names = ", ".join(few[:10]) + (f" and {len(few) - 10} more" if len(few) > 10 else "")
-        yield f"Few samples ({names}): hold some out, or collect more, to know their recall."
+        yield f"Few samples ({_shortened(few)}): hold some out, or collect more, to know their recall."
     yield CAVEAT
+
+
+def _is_fine(classes: ClassTable) -> bool:
+    """Tell whether no class is lost, weak, or has few samples."""
+    return not (classes.lost or classes.weak or any(row.warning for row in classes))
 
 
 def _capital(text: str) -> str:
@@ -360,7 +390,7 @@ def _theory_blocks(theory: TheoryAnswer, classes: ClassTable) -> Iterator[Block]
         f"weight_decay {fitted.weight_decay:.4g}, feature_decay {fitted.feature_decay:.4g}. What "
         "follows holds at the present settings."
     )
-    yield from advice_blocks(theory.advice)
+    yield from advice_blocks(theory.advice, is_all=_is_fine(classes))
 
 
 def _undescribed(theory: TheoryAnswer) -> str:

@@ -145,7 +145,7 @@ class HeadAnswer:
             return self.note
         where = f"ridge {self.ridge:.3g} {'as given' if self.ridge_given else 'fitted'}"
         if self.bias != "none":
-            where += f", bias {self.bias}"
+            where += f", bias taken as {self.bias}"
         share = f"its objective is {self.suboptimality:.2%} above the least ({where})"
         if self.suboptimality <= AT_OPTIMUM:
             return f"The head is trained to the end: {share}."

@@ -140,18 +140,21 @@ class LargerDecay:
         for decay, reason in zip(self.at, self.reasons, strict=True):
             if reason is not None:
                 silent.setdefault(reason, []).append(f"{decay:g}")
-        sentences = [] if self.margins is None else [self.model]
+        sentences = [] if self.margins is None else [f"Model: {self.model}."]
         for reason, decays in silent.items():
-            at = "" if len(decays) == len(self.at) else f"at {', '.join(decays)}: "
-            sentences.append(f"{at}no prediction: {reason}")
+            every = len(decays) == len(self.at)
+            start = "No prediction" if every else f"No prediction at {', '.join(decays)}"
+            sentences.append(f"{start}: {reason}.")
         unfinished = [
             f"{decay:g}"
             for decay, done, reason in zip(self.at, self.converged, self.reasons, strict=True)
             if reason is None and not done
         ]
         if unfinished:
-            sentences.append(f"at {', '.join(unfinished)} the minimisation did not come to its end")
-        return "; ".join(sentences) + "."
+            sentences.append(
+                f"The minimisation did not come to its end at {', '.join(unfinished)}."
+            )
+        return " ".join(sentences)
 
     def __repr__(self) -> str:
         """Name the decays and how many classes are at risk."""
@@ -448,13 +451,13 @@ class _Kind(NamedTuple):
     def words(self) -> str:
         """Which model speaks."""
         if self.batch_norm:
-            return "neurons scaled, what is below the last batch norm free of cost"
-        below = "" if self.model_layers == 2 else ", the layers below scaled all alike"
+            return "neurons are scaled, what is below the last batch norm costs nothing"
+        below = "" if self.model_layers == 2 else ", the layers below all alike"
         if self.has_directions:
-            below = ", the layers below scaled direction by direction"
-        roughly = "roughly: " if self.bar == ROUGH else ""
-        ridge = ", with the ridge that fits the head" if not self.coupled else ""
-        return f"{roughly}neurons scaled{below}{ridge}"
+            below = ", the layer below direction by direction"
+        roughly = "roughly, " if self.bar == ROUGH else ""
+        ridge = ", at the ridge that fits the head" if not self.coupled else ""
+        return f"{roughly}neurons are scaled{below}{ridge}"
 
     @property
     def is_bounded(self) -> bool:

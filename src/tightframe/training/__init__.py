@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tightframe.capture.lightning import CollapseMonitor
     from tightframe.training.backbones import VGG, AdaptedModel, ResNet, adapted, build_backbone
     from tightframe.training.callbacks import CollapseCallback, history_columns
+    from tightframe.training.continuing import Continuation, continue_at
     from tightframe.training.losses import UFMLoss
     from tightframe.training.margins import group_margins
     from tightframe.training.module import CollapseModule
@@ -29,12 +30,14 @@ __all__ = [
     "CollapseModule",
     "CollapseMonitor",
     "CollapseTrainerCallback",
+    "Continuation",
     "ResNet",
     "UFMLoss",
     "UFMRun",
     "UFMRuns",
     "adapted",
     "build_backbone",
+    "continue_at",
     "group_margins",
     "head_bias",
     "head_layers",
@@ -58,6 +61,7 @@ __getattr__ = handed_on(
             "build_backbone",
         ),
         "tightframe.training.callbacks": ("CollapseCallback", "history_columns"),
+        "tightframe.training.continuing": ("Continuation", "continue_at"),
         "tightframe.training.losses": ("UFMLoss",),
         "tightframe.training.margins": ("group_margins",),
         "tightframe.training.module": ("CollapseModule",),
