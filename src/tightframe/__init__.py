@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tightframe.advice.advise import Advice
-from tightframe.advice.calibrate import Calibration, calibrate
+from tightframe.advice.calibrate import Calibration
 from tightframe.changes import StateChange, StateChanges, state_changes, thresholds
+from tightframe.diagnosis.calibrated import calibrate
 from tightframe.diagnosis.entry import advise
 from tightframe.geometry.dense import (
     Geometry,

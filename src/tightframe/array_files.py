@@ -57,7 +57,9 @@ def read_named(path: str | os.PathLike[str], limit: int | None = None) -> dict[s
     """
     ending = Path(path).suffix
     if ending in (".npz", ".safetensors") or limit is not None:
-        return read_arrays(path, limit)
+        found = read_arrays(path, limit)
+        # What is no array of an .npz comes as bytes.
+        return {name: array for name, array in found.items() if isinstance(array, np.ndarray)}
     if ending == ".npy":
         return {ONLY: read_npy(path)}
     if ending == ".txt":

@@ -135,7 +135,9 @@ class Solution:
         tells the decay to 1e-9. With ``dim`` too narrow, minimisers may differ in states; these are
         of one of them.
         """
-        return self.group_states.of_classes(self.blocks.partition.class_groups)
+        return self.group_states.of_classes(
+            self.blocks.partition.class_groups, self.problem.class_names
+        )
 
     @property
     def margins(self) -> Array:
@@ -199,6 +201,7 @@ class Solution:
     def to_dict(self) -> dict[str, Any]:
         """Return the summary that the command prints, JSON-ready."""
         p, states = self.blocks.partition, self.group_states
+        names = self.problem.group_names(p.class_groups)
         groups = [
             {
                 "count": int(p.counts[i]),
@@ -212,6 +215,7 @@ class Solution:
                 "collapsed": bool(self.group_collapsed[i]),
                 "class_weight": float(p.weights[i]),
                 "logit_adjustment": float(p.adjustment[i]),
+                **({"names": names[i]} if names[i] else {}),
             }
             for i in range(p.num_groups)
         ]

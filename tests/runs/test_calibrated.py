@@ -42,10 +42,10 @@ def test_an_unfinished_setting_is_named(folder, tmp_path):
 @pytest.mark.parametrize(
     ("name", "setting", "message"),
     [
-        ("x.npz", None, "x.npz: has no features; there are logits"),
+        ("x.npz", None, "x.npz: features: missing; there are logits"),
         ("x.npz", "a", "setting: got 'a', but .*x.npz is no run's folder"),
         ("nowhere.npz", None, "nowhere.npz: no such file"),
-        ("nowhere.txt", None, "need .npz or .safetensors"),
+        ("nowhere.xyz", None, "need .npz, .safetensors"),
     ],
 )
 def test_files_without_a_network_are_named(tmp_path, name, setting, message):

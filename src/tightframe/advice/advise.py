@@ -20,6 +20,7 @@ from tightframe.checks import choice, positive_float
 from tightframe.geometry.blocks import Array, Partition
 from tightframe.geometry.states import DISTINCT, MERGED, VANISHED
 from tightframe.path import path
+from tightframe.problem.class_names import listed
 from tightframe.problem.counts import MAX_SAMPLES, format_runs
 from tightframe.problem.problem import Problem
 from tightframe.solve import solve
@@ -208,7 +209,10 @@ class Advice:
                 return "merge: they share one prediction"
             assert group.rival is not None  # a lost class has a taker
             verb = "is lost" if alone else "are lost"
-            return f"{verb}: taken for a class of {groups[group.rival].count} samples"
+            rival = groups[group.rival]
+            if len(rival.names) == 1:
+                return f"{verb}: taken for {listed(rival.names)}"
+            return f"{verb}: taken for a class of {rival.count} samples"
 
         return [
             f"{describe(group)} {fate(group)} (safety factor {safety.factor:.3g})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from tightframe.geometry.blocks import Array
 from tightframe.geometry.grouped import GroupedGeometry
 from tightframe.geometry.states import DISTINCT
+from tightframe.problem.class_names import listed
 from tightframe.problem.problem import with_loss_terms
 from tightframe.solution import Solution
 
@@ -38,6 +39,8 @@ class GroupOutlook:
         zero rows.
     classifier_norm, mean_norm : float
         Length of a classifier row and of a class mean.
+    names : list of str
+        Of the classes; empty where they have none.
     """
 
     count: int
@@ -51,6 +54,7 @@ class GroupOutlook:
     angle: float
     classifier_norm: float
     mean_norm: float
+    names: list[str] = field(default_factory=list)
 
     @property
     def margin(self) -> float:
@@ -59,7 +63,10 @@ class GroupOutlook:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything JSON-ready."""
-        return asdict(self) | {"margin": self.margin}
+        values = asdict(self) | {"margin": self.margin}
+        if not self.names:
+            del values["names"]
+        return values
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,7 @@ def outlook(solution: Solution) -> Outlook:
         If the solution has several linear layers, or a ``dim`` that is too narrow.
     """
     p = solution.blocks.partition
+    names = solution.problem.group_names(p.class_groups)
     geometry = GroupedGeometry.from_solution(solution)
     states = solution.group_states
     # Rows of siblings that share a prediction are equal, and an arc cosine of rounding is not zero.
@@ -139,6 +147,7 @@ def outlook(solution: Solution) -> Outlook:
             float(angles[i]),
             float(geometry.classifier.lengths[i]),
             float(geometry.means.lengths[i]),
+            names[i],
         )
         for i in range(p.num_groups)
     )
@@ -155,7 +164,8 @@ def _angles(geometry: GroupedGeometry) -> Array:
 
 
 def describe(group: GroupOutlook) -> str:
-    """Name a group in a sentence: ``"5 classes of 100 samples"``."""
+    """Name a group in a sentence: ``"5 classes of 100 samples"``, with the classes' names."""
     name = "1 class" if group.classes == 1 else f"{group.classes} classes"
     text = f"{name} of {group.count} samples"
-    return with_loss_terms(text, group.class_weight, group.logit_adjustment)
+    text = with_loss_terms(text, group.class_weight, group.logit_adjustment)
+    return f"{text} ({listed(group.names)})" if group.names else text

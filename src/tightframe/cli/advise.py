@@ -15,12 +15,13 @@ from tightframe.cli.exit_codes import NOT_CONVERGED
 from tightframe.cli.options import (
     ARRAYS,
     FLAG,
+    IGNORE_INDEX,
     JSON,
+    NETWORK,
     NUMBER,
     NUMBERS,
     PATH,
     PROBLEM,
-    TEXT,
     WHOLE,
     Option,
     about,
@@ -41,7 +42,7 @@ _COUNTS, _WEIGHT_DECAY, _FEATURE_DECAY, *_PROBLEM = changed(
     depth=None,
     dim=None,
 )
-*_PROBLEM, _LOGIT_ADJUSTMENT = _PROBLEM
+*_PROBLEM, _LOGIT_ADJUSTMENT, _CLASS_NAMES = _PROBLEM
 #: What a training script knows of its problem, see `described_problem`.
 _DESCRIBED = (
     _COUNTS,
@@ -75,14 +76,10 @@ _RUN = (
         "'measure'.",
         panel=_NETWORK,
     ),
-    Option("setting", TEXT, "Which setting of the run, if it has several.", panel=_NETWORK),
-    Option("held_out", PATH, "A file of samples that were not trained on.", panel=_NETWORK),
-    Option("keys", text("ARRAY=NAME,.."), "Names of its arrays in the file.", panel=_NETWORK),
-    Option(
-        "class_names", text("FILE|NAME,.."), "The classes' names, in class order.", panel=_NETWORK
-    ),
-    Option("ignore_index", WHOLE, "Label of samples that are left out; -100.", panel=_NETWORK),
+    *(option.but(panel=_NETWORK) for option in NETWORK if option is not IGNORE_INDEX),
 )
+#: What is said of labels, wherever they are.
+_LABELLED = (_CLASS_NAMES, IGNORE_INDEX)
 #: What is known of its training.
 _TRAINING = (
     Option(
@@ -120,6 +117,7 @@ _AT = (
     *_PROBLEM,
     _WEIGHTED_MEAN,
     _LOGIT_ADJUSTMENT,
+    *_LABELLED,
     Option(
         "margin",
         NUMBER,
@@ -153,7 +151,9 @@ def _of_problem(json: bool, given: dict[str, Any]) -> None:
     if alone:
         raise ValueError(f"{alone[0]}: given without --from-run, for which it is")
     described = {o.name: given[o.name] for o in (*_DESCRIBED, _WEIGHTED_MEAN)}
-    problem = described_problem(**described, **_typed(given, *_PROBLEM, _LOGIT_ADJUSTMENT))
+    problem = described_problem(
+        **described, **_typed(given, *_PROBLEM, _LOGIT_ADJUSTMENT, *_LABELLED)
+    )
     advice = make_advice(problem, **{name: given[name] for name in _WANTED})
     if json:
         print(format_json(advice.to_dict() | {"calibration": None}))
@@ -168,7 +168,7 @@ def _of_network(source: Path, json: bool, given: dict[str, Any]) -> None:
 
     if any(given[name] is not None for name in _FOUND_IN_RUN):
         raise ValueError("from_run: given with counts or decays, which it sets")
-    where = _typed(given, *_RUN[1:])
+    where = _typed(given, *_RUN[1:], *_LABELLED)
     known = _typed(given, _WEIGHT_DECAY, *_PROBLEM, _LOGIT_ADJUSTMENT, *_TRAINING, *_AT)
     with about(source, () if source.is_dir() else ARRAYS, **known):
         found = diagnose_saved(source, **where, **known, **{name: given[name] for name in _WANTED})

@@ -28,6 +28,7 @@ from tightframe.figures.table import Column, Table
 from tightframe.files import format_json
 from tightframe.geometry.states import DISTINCT
 from tightframe.path import RankChange
+from tightframe.problem.class_names import listed
 from tightframe.problem.problem import Problem, with_loss_terms
 from tightframe.solution import Solution
 from tightframe.solvers.search.record import Search
@@ -82,11 +83,13 @@ def print_solution(solution: Solution, console: Console) -> None:
             group["sibling_margin"],
             _nearest(groups, i),
             group["state"],
+            *([listed(group["names"])] if "names" in group else []),
         ]
         for i, group in enumerate(groups)
     ]
     numbers = _numbers("samples each", "decision margin", "sibling margin")
     columns: Columns = [CLASSES, *numbers, "nearest", Column("state", states=True)]
+    columns += ["names"] if solution.problem.class_names else []
     print_table(Table("Predicted class groups", columns, rows, missing="-"), console)
     gap = "none" if solution.gap is None else f"{solution.gap:.2g} ({solution.note})"
     console.print(
@@ -103,6 +106,8 @@ def _nearest(groups: Sequence[Mapping[str, Any]], i: int) -> str:
     rival = groups[i]["rival"]
     if rival is None:
         return "-"
+    if rival != i and len(groups[rival].get("names", ())) == 1:
+        return listed(groups[rival]["names"])
     return "a sibling" if rival == i else f"one of {groups[rival]['count']}"
 
 
@@ -186,23 +191,28 @@ def print_thresholds(
             result.groups, problem.group_weights, problem.group_adjustment, strict=True
         )
     ]
+    called = [[listed(own)] if own else [] for own in problem.group_names()]
+    last = ["names"] if problem.class_names else []
     columns: Columns = [
         CLASSES,
         *_numbers("samples each", "merge from", "lost from", "vanish from"),
+        *last,
     ]
     rows = [
-        [group.classes, name, group.merges, group.lost, group.vanishes]
-        for group, name in zip(result.groups, names, strict=True)
+        [group.classes, name, group.merges, group.lost, group.vanishes, *own]
+        for group, name, own in zip(result.groups, names, called, strict=True)
     ]
     print_table(Table(title, columns, rows, missing="-"), console)
     if own is not None:
         columns = [CLASSES, *_numbers("samples each"), Column("now", states=True)]
         columns += _numbers(f"{result.kind} from N", "distinct for counts in")
+        columns += last
         rows = []
-        for group, name in zip(result.groups, names, strict=True):
+        for group, name, called_so in zip(result.groups, names, called, strict=True):
             between = group.distinct_counts
             words = None if between is None else f"({between[0]:.4g}, {between[1]:.4g})"
-            rows.append([group.classes, name, group.state_at(own), group.total_samples, words])
+            now = group.state_at(own)
+            rows.append([group.classes, name, now, group.total_samples, words, *called_so])
         print_table(Table(f"At lambda = {own:.6g}", columns, rows, missing="-"), console)
     for group, name in zip(result.groups, names, strict=True):
         for state, start, end in group.detours:
@@ -260,7 +270,8 @@ def print_row(row: Mapping[str, Any], console: Console) -> None:
     else:
         groups = [
             with_loss_terms(
-                f"{group['classes']} of {group['count']}",
+                f"{group['classes']} of {group['count']}"
+                + (f" ({listed(group['names'], 2)})" if "names" in group else ""),
                 group["class_weight"],
                 group["logit_adjustment"],
             )

@@ -2,23 +2,53 @@
 
 from __future__ import annotations
 
-from tightframe.cli.options import FLAG, WHOLE, Option, with_options
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tightframe.cli.options import (
+    ARRAYS,
+    CLASS_NAMES,
+    FLAG,
+    NETWORK,
+    WHOLE,
+    Option,
+    about,
+    with_options,
+)
 
 
 @with_options(
     Option("port", WHOLE, "0: any free one.", 8050),
     Option("open_", FLAG, "Whether to open it in the browser.", True, flag="--open/--no-open"),
+    *(option for option in NETWORK if option.name != "held_out"),
+    CLASS_NAMES,
 )
-def explore(*, port: int, open_: bool) -> None:
+def explore(
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="A trained network, as for 'measure', to lay over the prediction."),
+    ] = None,
+    *,
+    port: int,
+    open_: bool,
+    **reading: Any,
+) -> None:
     """Show predictions on a web page of this computer (127.0.0.1) until Ctrl-C.
 
     Counts, decays, loss, bias, features and depth as controls; a features file can be laid over.
     """
     try:
         from tightframe.pages.explore.server import serve
+        from tightframe.pages.explore.upload import measure_file
     except ImportError as error:
         raise ValueError(
             f"{error.name}: not installed; pip install 'tightframe[explore]'"
         ) from None
 
-    serve(port, open_)
+    opened = None
+    if file is not None:
+        with about(file, ARRAYS):
+            opened = measure_file(file, str(file), limit=None, **reading)
+    serve(port, open_, opened)

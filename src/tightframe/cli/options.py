@@ -276,6 +276,9 @@ def about(file: Path, arrays: Container[str], **options: Any) -> Iterator[None]:
 COUNTS = Option(
     "counts", TEXT, "Samples per class: 500,100,100 or, compactly, 500x5,100x5.", REQUIRED
 )
+CLASS_NAMES = Option(
+    "class_names", text("NAMES|FILE"), "In class order: cat,dog,.., or a .txt or .json file."
+)
 #: All arguments of `Problem`.
 PROBLEM = (
     COUNTS,
@@ -293,8 +296,11 @@ PROBLEM = (
         text("NUMBERS|prior"),
         "Added to the logits inside the loss only; also 0.5*prior.",
     ),
+    CLASS_NAMES,
 )
-#: How a file of a network is read, see `tightframe.runs.network_files.read_network`.
+
+IGNORE_INDEX = Option("ignore_index", WHOLE, "Label of samples that are left out.", -100)
+#: How a file of a network is read, see `tightframe.runs.network_files`; beside --class-names.
 NETWORK = (
     Option(
         "keys",
@@ -302,12 +308,7 @@ NETWORK = (
         "Where its arrays are: features=X,labels=y.csv,weight=model.pt:fc.weight.",
     ),
     Option("held_out", PATH, "File with features and labels of samples not trained on."),
-    Option(
-        "class_names",
-        text("NAMES|FILE"),
-        "In class order: cat,dog,..., or a .txt or .json file.",
-    ),
-    Option("ignore_index", WHOLE, "Label of samples that are left out.", -100),
+    IGNORE_INDEX,
     Option("setting", TEXT, "Which setting of a run, if it has several."),
 )
 TOL = Option("tol", NUMBER, "Certified relative gap wanted.", 1e-8)

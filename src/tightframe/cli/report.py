@@ -22,13 +22,16 @@ from tightframe.cli.options import FLAG, Option, one_of, with_options
 )
 def report(
     folder: Annotated[
-        Path, typer.Argument(help="What 'run' or 'reproduce' wrote; may be unfinished.")
+        Path, typer.Argument(help="What 'run', 'path' or 'reproduce' wrote; may be unfinished.")
     ],
     *,
     formats: list[str] | None,
     latex: bool,
 ) -> None:
-    """Write report.html, plots and, if asked for, LaTeX tables of a run or a reproduction again."""
+    """Write report.html, plots and, if asked for, LaTeX tables of a folder again.
+
+    Of what 'path' wrote these are its picture and its tables.
+    """
     from tightframe.runs.store import read_run_file
     from tightframe.runs.writer import writing
 
@@ -36,6 +39,8 @@ def report(
     write = write_run_report
     if (folder / "reproduce.json").exists():
         write = write_reproduction_report
+    elif (folder / "grid.json").exists():
+        write = write_grid_report
     else:
         read_run_file(folder)  # before a lock is put among somebody's files
     with writing(folder, "folder"):
@@ -54,6 +59,14 @@ def write_run_report(folder: Path, formats: Sequence[str] = ("png",)) -> Path:
 
     save_plots(load_run(folder), folder / "plots", formats)
     return write_report(folder)
+
+
+def write_grid_report(folder: Path, formats: Sequence[str] = ("png",)) -> Path:
+    """Draw the picture of a path or a phase diagram."""
+    from tightframe.report import save_grid_plots
+    from tightframe.sweeps.grid import read_rows
+
+    return save_grid_plots(*read_rows(folder), folder, formats)[0]
 
 
 def write_reproduction_report(folder: Path, formats: Sequence[str] = ("png",)) -> Path:

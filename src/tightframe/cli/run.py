@@ -82,6 +82,7 @@ CONFIG = (
     _PROBLEM["loss"],
     _PROBLEM["class_weights"],
     _PROBLEM["logit_adjustment"],
+    _PROBLEM["class_names"],
     _PROBLEM["bias"],
     _PROBLEM["bias_decay"],
     _PROBLEM["features"],

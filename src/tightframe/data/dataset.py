@@ -37,6 +37,8 @@ class Dataset:
     input_shape : tuple of int
         What a row holds: ``(p,)`` for vectors, the default; ``(C, H, W)`` for images, to which a
         network that wants images reshapes the rows. Its product is p.
+    class_names : tuple of str or None
+        What the classes are called, in class order.
 
     Raises
     ------
@@ -51,6 +53,7 @@ class Dataset:
     test_inputs: NDArray[np.float32]
     test_labels: NDArray[np.int64]
     input_shape: tuple[int, ...] = ()
+    class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
@@ -78,6 +81,10 @@ class Dataset:
         if math.prod(shape) != width:
             raise ValueError(f"input_shape: got {shape}, but a row has {width} values")
         object.__setattr__(self, "input_shape", shape)  # the class is frozen
+        if self.class_names is not None and len(self.class_names) != self.num_classes:
+            raise ValueError(
+                f"class_names: got {len(self.class_names)}, need one a class, {self.num_classes}"
+            )
 
     @property
     def train_counts(self) -> NDArray[np.int64]:
@@ -106,6 +113,7 @@ def split_dataset(
     input_shape: tuple[int, ...],
     train_per_class: int | None,
     seed: int,
+    class_names: tuple[str, ...] | None = None,
 ) -> Dataset:
     """Make a `Dataset` of samples that come split; the test samples are kept as they are.
 
@@ -137,6 +145,7 @@ def split_dataset(
         as_rows(f"{name}: test_inputs", test.inputs),
         test.labels,
         input_shape,
+        class_names,
     )
 
 

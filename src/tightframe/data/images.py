@@ -32,6 +32,8 @@ class ImageSource:
         Folders where packages of the operating system put the files.
     package : str, optional
         Debian's package of it.
+    class_names : tuple of str, optional
+        As its authors call the classes.
     """
 
     num_classes: int
@@ -39,6 +41,7 @@ class ImageSource:
     remote: tuple[RemoteFile, ...]
     system: tuple[Path, ...] = ()
     package: str | None = None
+    class_names: tuple[str, ...] | None = None
 
     def load(self, request: Request) -> Dataset:
         """Find the files, download them if asked to and they are nowhere, and read them.
@@ -71,6 +74,7 @@ class ImageSource:
             input_shape=train.inputs.shape[1:],
             train_per_class=request.train_per_class,
             seed=request.seed,
+            class_names=self.class_names,
         )
 
 
@@ -109,7 +113,13 @@ _MNIST_FILES = (
 
 
 def _mnist_layout(*names: str) -> Layout:
-    return Layout(names, _MNIST_FILES, _read_mnist, endings=("", ".gz"))
+    return Layout(names, _MNIST_FILES, _read_mnist, endings=("", ".gz"), also=_other_mnist_names)
+
+
+def _other_mnist_names(file: str) -> tuple[str, ...]:
+    """Return the name with a dot, and each in a folder of its name, as Kaggle packs them."""
+    dotted = file.replace("-idx", ".idx")
+    return dotted, f"{file}/{file}", f"{file}/{dotted}", f"{dotted}/{dotted}"
 
 
 def _mnist_remote(
@@ -178,6 +188,18 @@ IMAGE_SOURCES = {
             Path("/usr/share/dataset-fashion-mnist"),
         ),
         package="dataset-fashion-mnist",
+        class_names=(
+            "T-shirt/top",
+            "Trouser",
+            "Pullover",
+            "Dress",
+            "Coat",
+            "Sandal",
+            "Shirt",
+            "Sneaker",
+            "Bag",
+            "Ankle boot",
+        ),
     ),
     "cifar10": ImageSource(
         10,
@@ -194,6 +216,18 @@ IMAGE_SOURCES = {
                 "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
                 170052171,
             ),
+        ),
+        class_names=(
+            "airplane",
+            "automobile",
+            "bird",
+            "cat",
+            "deer",
+            "dog",
+            "frog",
+            "horse",
+            "ship",
+            "truck",
         ),
     ),
     "cifar100": ImageSource(

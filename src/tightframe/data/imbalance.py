@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 
 from tightframe.checks import plain_number, shortened, whole_number
 from tightframe.data.dataset import Dataset, pick, require_dataset
-from tightframe.problem.counts import CountsLike, counts_array, num_classes, parse_counts
+from tightframe.problem.counts import (
+    CountsLike,
+    by_label,
+    counts_array,
+    num_classes,
+    parse_counts,
+)
 
 
 def step_counts(
@@ -107,8 +113,9 @@ def subset(dataset: Dataset, counts: CountsLike, seed: int = 0) -> Dataset:
     ----------
     dataset : Dataset
         Its test samples are kept as they are.
-    counts : str or iterable of int
-        Training samples of every class, ``"100x5,10x5"`` for short.
+    counts : str, iterable of int, or mapping
+        Training samples of every class, ``"100x5,10x5"`` for short; a mapping by label, or by name
+        where the data set's classes have names.
     seed : int
         Of the choice. Choices of one seed are nested: a larger count of a class only adds samples.
 
@@ -151,7 +158,7 @@ def oversample(
     ----------
     dataset : Dataset
         Its test samples are kept as they are.
-    factors : str or iterable of int, or "balance"
+    factors : str, iterable of int or mapping, or "balance"
         How often each sample of every class appears, ``"1x5,10x5"`` for short. ``"balance"``: every
         class comes to the count of the largest one; each sample appears equally often, but for a
         random choice of them that appears once more where the counts do not divide.
@@ -218,7 +225,7 @@ def random_labels(dataset: Dataset, seed: int = 0) -> Dataset:
 
 
 def _per_class(name: str, numbers: CountsLike, dataset: Dataset) -> NDArray[np.int64]:
-    runs = parse_counts(numbers, name)
+    runs = parse_counts(by_label(name, numbers, dataset.class_names), name)
     classes = num_classes(runs)
     if classes != dataset.num_classes:
         raise ValueError(f"{name}: got {classes} classes, {dataset.name} has {dataset.num_classes}")

@@ -32,18 +32,22 @@ class Layout:
         Called with the paths of ``files``, returns training and test samples.
     endings : tuple of str
         What may follow every file's name; the first one there is taken.
+    also : callable, optional
+        Returns other names that a file goes by, folders in them included; of these come later.
     """
 
     folders: tuple[str, ...]
     files: tuple[str, ...]
     read: Callable[[Sequence[Path]], tuple[Samples, Samples]]
     endings: tuple[str, ...] = ("",)
+    also: Callable[[str], tuple[str, ...]] = lambda file: ()
 
     def find(self, folder: Path) -> tuple[Path, ...] | None:
         """Return the paths of all files in a folder, or None if one is missing."""
         paths = []
         for file in self.files:
-            candidates = (folder / (file + ending) for ending in self.endings)
+            names = (file, *self.also(file))
+            candidates = (folder / (name + ending) for name in names for ending in self.endings)
             # Not `Path.is_file`, which raises where the folder may not be looked into.
             path = next((path for path in candidates if os.path.isfile(path)), None)
             if path is None:

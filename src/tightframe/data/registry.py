@@ -68,6 +68,11 @@ def names() -> tuple[str, ...]:
     return tuple(SOURCES)
 
 
+def known_class_names(name: str) -> tuple[str, ...] | None:
+    """Return what the classes of a data set are called, where its authors have names for them."""
+    return getattr(SOURCES.get(name), "class_names", None)
+
+
 def check_name(name: str | os.PathLike[str]) -> str:
     """Return what `load` takes as the name of a data set; nothing is read.
 

@@ -139,7 +139,7 @@ def remedies(any_lost: bool, equal_counts: bool, training: Training, head: HeadA
 
 
 def _is_of_the_prior(name: str) -> bool:
-    return all(part in _OF_THE_PRIOR for part in name.split(" + "))
+    return any(part in _OF_THE_PRIOR for part in name.split(" + "))
 
 
 def _done(training: Training) -> set[str]:

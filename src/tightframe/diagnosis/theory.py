@@ -111,7 +111,7 @@ def ask_theory(
     if layer.num_classes > MAX_DENSE_CLASSES:
         return TheoryAnswer(False, f"{layer.num_classes} classes are more than {MAX_DENSE_CLASSES}")
     try:
-        bias = None if problem.bias == "none" else layer.bias
+        bias = None if layer.bias is None or not layer.bias.any() else layer.bias
         fitted = calibrate(problem, layer.weight, layer.features, layer.labels, bias)
         states = fitted.solution.states
     except ValueError as error:

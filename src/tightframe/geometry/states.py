@@ -56,6 +56,8 @@ class ClassState(NamedTuple):
     sibling_margin : float or None
         Own minus the largest logit of a class of the same count (weight and adjustment): what
         merging is about. None for a class alone with its count.
+    name : str or None
+        None where classes have no names.
     """
 
     label: int
@@ -64,10 +66,13 @@ class ClassState(NamedTuple):
     rival: int | None
     decision_margin: float
     sibling_margin: float | None
+    name: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything JSON-ready; ``shares_with`` is called ``"with"``."""
         values = self._asdict()
+        if self.name is None:
+            del values["name"]
         return {("with" if k == "shares_with" else k): v for k, v in values.items()}
 
 
@@ -90,6 +95,8 @@ class States:
         Entries with one number share one prediction.
     sizes : ndarray of int, shape (E,)
         Classes in each entry; ones if the entries are classes.
+    names : tuple of str or None
+        Of the entries, if these are classes that have names.
     """
 
     state: NDArray[np.str_]
@@ -98,6 +105,7 @@ class States:
     rival: Indices
     prediction: Indices
     sizes: Indices
+    names: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.state)
@@ -116,6 +124,7 @@ class States:
             None if rival < 0 else int(rival),
             float(self.decision_margin[k]),
             None if np.isnan(sibling) else float(sibling),
+            None if self.names is None else self.names[k],
         )
 
     @property
@@ -136,13 +145,15 @@ class States:
         number = {name: int(self.sizes[self.state == name].sum()) for name in STATES}
         return {name: classes for name, classes in number.items() if classes}
 
-    def of_classes(self, class_groups: Indices) -> States:
+    def of_classes(self, class_groups: Indices, names: tuple[str, ...] | None = None) -> States:
         """Spread groups over their classes.
 
         Parameters
         ----------
         class_groups : ndarray of int, shape (K,)
             Entry of every class.
+        names : tuple of str, optional
+            Of the classes.
         """
         order = np.argsort(class_groups, kind="stable")
         starts = np.searchsorted(class_groups[order], np.arange(len(self)))
@@ -164,6 +175,7 @@ class States:
             np.where(rival_group < 0, -1, rival),
             np.where(apart[class_groups], len(self) + classes, prediction),
             np.ones(len(class_groups), dtype=np.intp),
+            names,
         )
 
     def to_dict(self) -> list[dict[str, Any]]:
@@ -171,11 +183,16 @@ class States:
         return [self[k].to_dict() for k in range(len(self))]
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row an entry: state, margins, rival (-1: none), classes, prediction."""
+        """Return one row an entry: state, margins, rival (-1: none), classes, prediction.
+
+        Names, where there are any, are the first column.
+        """
         import pandas as pd
 
+        names = {} if self.names is None else {"name": self.names}
         return pd.DataFrame(
             {
+                **names,
                 "state": self.state,
                 "decision_margin": self.decision_margin,
                 "sibling_margin": self.sibling_margin,

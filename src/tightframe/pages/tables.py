@@ -13,7 +13,8 @@ from tightframe.files import replacing
 from tightframe.reproduce.folder import load_reproduction, reproduction_file
 from tightframe.runs.folder import using_record
 from tightframe.runs.store import load_run
-from tightframe.runs.tables import group_table, metric_table
+from tightframe.runs.tables import group_name, group_table, metric_table
+from tightframe.sweeps.grid import grid_file, read_rows
 
 
 def write_tables(folder: str | os.PathLike[str], format: str = "latex") -> list[Path]:
@@ -24,7 +25,7 @@ def write_tables(folder: str | os.PathLike[str], format: str = "latex") -> list[
     Parameters
     ----------
     folder : path-like
-        What ``tightframe run`` or ``tightframe reproduce`` wrote; may be unfinished.
+        What ``tightframe run``, ``path`` or ``reproduce`` wrote; may be unfinished.
     format : str
         Of `tightframe.figures.formats.FORMATS`: "latex", "markdown", "html", "console", ...
 
@@ -33,17 +34,22 @@ def write_tables(folder: str | os.PathLike[str], format: str = "latex") -> list[
     list of Path
         Of a run ``tables/<setting>-metrics.tex`` and ``tables/<setting>-groups.tex``; of a
         reproduction ``tables/<paper>-verdicts.tex`` and the tables of the figures,
-        ``tables/<paper>-<figure>-<number>.tex``; likewise in the other formats.
+        ``tables/<paper>-<figure>-<number>.tex``; of a path ``tables/row-<number>.tex``, from 1;
+        likewise in the other formats.
 
     Raises
     ------
     ValueError
-        If the format is unknown, or the folder holds neither.
+        If the format is unknown, or the folder holds none of these.
     """
     ending, write = table_format(format)
     home = Path(folder)
-    of = _of_reproduction if reproduction_file(home).exists() else _of_run
-    with using_record(home, "reproduction" if of is _of_reproduction else "run"):
+    of, what = _of_run, "run"
+    if reproduction_file(home).exists():
+        of, what = _of_reproduction, "reproduction"
+    elif grid_file(home).exists():
+        of, what = _of_grid, "grid"
+    with using_record(home, what):
         texts = {name: write(replace(table, name=name)) for name, table in of(home)}
     paths = []
     for name, text in texts.items():
@@ -59,6 +65,30 @@ def _of_run(folder: Path) -> Iterator[tuple[str, Table]]:
         if setting.prediction is not None:
             yield f"{setting.name}-metrics", replace(metric_table(setting), missing="")
             yield f"{setting.name}-groups", replace(group_table(setting), missing="")
+
+
+def _of_grid(folder: Path) -> Iterator[tuple[str, Table]]:
+    number = Column("", align="right", format=".6g")
+    columns: list[str | Column] = [
+        replace(number, name="lambda"),
+        "class group",
+        *(replace(number, name=name) for name in ("decision margin", "sibling margin")),
+        "state",
+    ]
+    for row in read_rows(folder)[1]:
+        lines = [
+            [
+                point["lambda"],
+                group_name(group),
+                group["decision_margin"],
+                group["sibling_margin"],
+                group["state"],
+            ]
+            for point in row["points"]
+            for group in point["groups"]
+        ]
+        title = f"Samples per class: {row['counts']}"
+        yield f"row-{row['row'] + 1}", Table(title, columns, lines, missing="")
 
 
 def _of_reproduction(folder: Path) -> Iterator[tuple[str, Table]]:

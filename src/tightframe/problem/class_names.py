@@ -20,6 +20,9 @@ NamesLike = Sequence[str] | Mapping[Any, Any] | str | os.PathLike[str]
 #: Entries of a configuration that hold the names of its classes (Hugging Face, Magika).
 _CONFIGURED = ("id2label", "label2id", "class_to_idx", "class_names", "target_labels_space")
 
+#: Longer names are shortened in tables, sentences and pictures; never in JSON.
+MAX_NAME = 24
+
 #: More classes than this are taken for something else than labels.
 MAX_LABEL = 10_000_000
 
@@ -104,6 +107,19 @@ def _in_order(name: str, given: Mapping[Any, Any]) -> list[str]:
         if label not in by_label:
             raise ValueError(f"{name}: label {label} is missing; they are 0 to {len(pairs) - 1}")
     return [by_label[label] for label in range(len(pairs))]
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """Return names for a sentence or a table: the first ones, shortened, and how many others.
+
+    Examples
+    --------
+    >>> listed(["cat", "dog", "deer", "frog", "ship"])
+    'cat, dog, deer and 2 others'
+    """
+    shown = ", ".join(shortened(name, MAX_NAME) for name in names[:most])
+    left = len(names) - most
+    return shown if left <= 0 else f"{shown} and {left} other{'s' if left > 1 else ''}"
 
 
 class Indexed(NamedTuple):

@@ -7,15 +7,16 @@ what they have.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tightframe.array_files import NAMED, ONLY, UNNAMED, read_named
 from tightframe.checks import wide
-from tightframe.files import read_npy, read_npz, read_table, reading
+from tightframe.problem.class_names import MAX_LABEL, NamesLike, class_names_of, indexed
 
 #: Names under which batches and files may have their labels, in the order tried.
 LABEL_NAMES = ("labels", "label", "targets", "target", "y")
@@ -25,9 +26,6 @@ LabelsLike = str | int | Callable[[Any], Any] | None
 
 #: The label of what PyTorch's losses leave out, as padding.
 IGNORED = -100
-
-#: More classes than this are taken for something else than labels.
-MAX_LABEL = 10_000_000
 
 
 # -- where they are --------------------------------------------------------------------------------
@@ -246,14 +244,13 @@ def _described(batch: Any) -> str:
 
 
 def label_counts(source: Any, labels: LabelsLike = None) -> NDArray[np.int64]:
-    """Count the labels of a training set, class by class.
+    """Count the labels of a training set, class by class; see `class_counts` for names.
 
     Parameters
     ----------
     source : array_like, path-like or iterable of batches
-        The labels, whole numbers from 0; a file of them (``.npy``, ``.npz`` or ``.parquet`` or
-        ``.csv`` with ``labels``, ``.txt`` with one a line); or a ``DataLoader`` (or any iterable)
-        of batches, which is read once.
+        The labels, whole numbers from 0; a file of them (see `class_counts`); or a ``DataLoader``
+        (or any iterable) of batches, which is read once.
     labels : str, int or callable, optional
         Where a batch has its labels, if `find_labels` cannot tell: a key, a position, or a function
         of the batch. Of a file: the array's or column's name.
@@ -277,14 +274,76 @@ def label_counts(source: Any, labels: LabelsLike = None) -> NDArray[np.int64]:
     >>> label_counts(iter([(inputs, [1, 0, 1], index)]), labels=1).tolist()
     [1, 2]
     """
+    return _counted(_labels_of(source, labels), _where(source))
+
+
+class ClassCounts(NamedTuple):
+    """Samples of every class, and what the classes are called.
+
+    Attributes
+    ----------
+    counts : ndarray, shape (K,), int64
+    class_names : tuple of str or None
+    """
+
+    counts: NDArray[np.int64]
+    class_names: tuple[str, ...] | None
+
+
+def class_counts(
+    source: Any,
+    labels: LabelsLike = None,
+    class_names: NamesLike | None = None,
+    ignore_index: int | None = IGNORED,
+) -> ClassCounts:
+    """Count the labels of a training set, which may be names.
+
+    Parameters
+    ----------
+    source, labels
+        As for `label_counts`. A file is ``.npy``, ``.txt`` with one label a line, or one with
+        named arrays or columns, as `tightframe.array_files.read_named` reads it, of which one is
+        called as in `LABEL_NAMES`.
+    class_names : sequence of str, mapping, str or path-like, optional
+        See `tightframe.problem.class_names.class_names_of`. Without it, names are in the order of
+        the alphabet.
+    ignore_index : int, optional
+        Samples of this label do not count.
+
+    Raises
+    ------
+    ValueError
+        As `label_counts`, or if a label is none of the names.
+
+    Examples
+    --------
+    >>> class_counts(["dog", "cat", "dog"])
+    ClassCounts(counts=array([1, 2]), class_names=('cat', 'dog'))
+    """
+    names = None if class_names is None else class_names_of(class_names)
+    found = indexed(_labels_of(source, labels), names, ignore_index=ignore_index)
+    counts = _counted(found.labels, _where(source), found.class_names)
+    if found.class_names is not None and len(counts) < len(found.class_names):
+        name = found.class_names[len(counts)]
+        raise ValueError(f"labels: class {name!r} has no samples")
+    return ClassCounts(counts, found.class_names)
+
+
+def _where(source: Any) -> str:
+    """Return where labels are, for messages."""
+    return f" in {os.fspath(source)}" if isinstance(source, (str, os.PathLike)) else ""
+
+
+def _labels_of(source: Any, labels: LabelsLike) -> Any:
+    """Return the labels of a file, of batches, or as they are."""
     if isinstance(source, (str, os.PathLike)):
-        return _counted(_file_labels(Path(source), labels))
+        return _file_labels(Path(source), labels)
     if hasattr(source, "__array__") or (
         isinstance(source, (list, tuple)) and not (source and _holds_arrays(source[0]))
     ):
         if labels is not None:
             raise ValueError(f"labels: got {labels!r} with labels, need batches or a file")
-        return _counted(source)
+        return _read(source)
     if not isinstance(source, Iterable):
         raise ValueError(f"labels: got {type(source).__name__}, need labels, a file or batches")
     parts = [_read(find_labels(batch, labels).labels) for batch in source]
@@ -293,7 +352,7 @@ def label_counts(source: Any, labels: LabelsLike = None) -> NDArray[np.int64]:
             f"labels: got zeros and ones of shape {parts[0].shape}, which could be one-hot, need "
             "one whole number a sample; pass labels as a function of the batch that returns them"
         )
-    return _counted(np.concatenate([part.ravel() for part in parts]) if parts else [])
+    return np.concatenate([part.ravel() for part in parts]) if parts else []
 
 
 def _could_be_one_hot(labels: NDArray[Any]) -> bool:
@@ -311,23 +370,27 @@ def _read(labels: Any) -> NDArray[Any]:
         ) from None
 
 
-def _counted(labels: Any) -> NDArray[np.int64]:
+def _counted(labels: Any, where: str = "", names: Sequence[str] | None = None) -> NDArray[np.int64]:
     array = _read(labels)
     if array.ndim != 1 or not array.size or array.dtype.kind not in "iuf":
         raise ValueError(
-            f"labels: got {array.dtype} of shape {array.shape}, need one whole number a sample"
+            f"labels: got {array.dtype} of shape {array.shape}{where}, need one whole number a "
+            "sample"
         )
     array = wide(array)
     bad = ~np.isfinite(array) | (array < 0) | (array > MAX_LABEL) | (array != np.floor(array))
     if bad.any():
         k = int(np.argmax(bad))
         left_out = "; leave out what is ignored" if array[k] == IGNORED else ""
-        raise ValueError(f"labels: sample {k} has {array[k]}, need a whole number from 0{left_out}")
+        raise ValueError(
+            f"labels: sample {k}{where} has {array[k]}, need a whole number from 0{left_out}"
+        )
     counts = np.bincount(array.astype(np.int64))
     if not counts.all():
+        k = int(np.argmin(counts))
+        called = k if names is None else repr(names[k])
         raise ValueError(
-            f"labels: class {int(np.argmin(counts))} has no samples; classes are 0 to "
-            f"{len(counts) - 1}"
+            f"labels: class {called} has no samples{where}; classes are 0 to {len(counts) - 1}"
         )
     return counts
 
@@ -335,24 +398,16 @@ def _counted(labels: Any) -> NDArray[np.int64]:
 def _file_labels(path: Path, labels: LabelsLike) -> Any:
     if not path.is_file():
         raise ValueError(f"labels: {path} is no file")
+    if path.suffix not in (*NAMED, *UNNAMED):
+        need = ", ".join((*NAMED, *UNNAMED))
+        raise ValueError(f"labels: {path} ends in {path.suffix!r}, need {need}")
     try:
-        if labels is not None and path.suffix in (".npy", ".txt"):
+        if labels is not None and path.suffix in UNNAMED:
             raise ValueError(f"got {labels!r}, but the file has no names")
-        if path.suffix == ".npy":
-            return read_npy(path)
-        if path.suffix == ".npz":
-            arrays = read_npz(path)
-            return arrays[_label_name(arrays, labels, str(path))]
-        if path.suffix == ".txt":
-            with reading(path, "one number a line"):
-                return np.loadtxt(path, ndmin=1)
-        if path.suffix in (".csv", ".parquet"):
-            table = read_table(path)
-            columns = {str(name): column.to_numpy() for name, column in table.items()}
-            return columns[_label_name(columns, labels, str(path))]
+        arrays = read_named(path)
+        return arrays[
+            ONLY if len(arrays) == 1 and ONLY in arrays else _label_name(arrays, labels, str(path))
+        ]
     except ValueError as error:
         text = " ".join(str(error).split())
         raise ValueError(text if str(path) in text else f"labels: {path}: {text}") from None
-    raise ValueError(
-        f"labels: {path} ends in {path.suffix!r}, need .npy, .npz, .csv, .parquet, .txt"
-    )

@@ -454,11 +454,20 @@ class Problem:
         """Return a class's name, or its label where classes have no names."""
         return str(label) if self.class_names is None else self.class_names[label]
 
-    def group_names(self, group: int) -> tuple[str, ...]:
-        """Return the names of the classes of one of `groups`; none where classes have no names."""
-        if self.class_names is None:
-            return ()
-        return tuple(self.class_names[k] for k in np.flatnonzero(self.class_groups == group))
+    def group_names(self, class_groups: NDArray[np.intp] | None = None) -> list[list[str]]:
+        """Return the names of the classes of every group; none where classes have no names.
+
+        Parameters
+        ----------
+        class_groups : ndarray of int, shape (K,), optional
+            Group of every class, where that is not one of `groups`.
+        """
+        own = self.class_groups if class_groups is None else class_groups
+        names: list[list[str]] = [[] for _ in range(int(own.max()) + 1)]
+        if self.class_names is not None:
+            for group, name in zip(own.tolist(), self.class_names, strict=True):
+                names[group].append(name)
+        return names
 
     @property
     def num_samples(self) -> int:
@@ -524,7 +533,9 @@ class Problem:
         }
         terms = {"class_weights": self.weight_runs, "logit_adjustment": self.adjustment_runs}
         values |= {name: format_runs(runs) for name, runs in terms.items() if runs}
-        return values if self.class_names is None else values | {"class_names": self.class_names}
+        return (
+            values if self.class_names is None else values | {"class_names": list(self.class_names)}
+        )
 
 
 def loss_terms(class_weight: float, logit_adjustment: float) -> list[str]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from tightframe.checks import choice, positive_float
+from tightframe.problem.class_names import NamesLike
 from tightframe.problem.conventions import Decays, batch_features, batch_of
 from tightframe.problem.counts import CountsLike, lasting, num_samples, parse_counts
-from tightframe.problem.labels import label_counts
+from tightframe.problem.labels import IGNORED, class_counts
 from tightframe.problem.problem import Problem
 from tightframe.problem.settings import Configuration
 from tightframe.problem.settings import TrainingSettings as TrainingSettings
@@ -89,6 +90,8 @@ def described_problem(
     config: Any = None,
     weight_decay: float | None = None,
     batch_size: int | None = None,
+    class_names: NamesLike | None = None,
+    ignore_index: int | None = IGNORED,
     **rest: Any,
 ) -> Problem:
     """Return the problem of a training that is described in parts: by numbers, files or objects.
@@ -96,11 +99,15 @@ def described_problem(
     Parameters
     ----------
     counts : str, optional
-        Or ``labels``, see `label_counts`.
+        Or ``labels``, see `class_counts`.
     config : optional
         See `training_settings`: gives weight decay and batch size where those are left out.
     weight_decay, batch_size, **rest
         As for `training_problem`.
+    class_names : sequence of str, mapping, str or path-like, optional
+        See `tightframe.problem.class_names.class_names_of`; labels may then be names.
+    ignore_index : int, optional
+        Labels that do not count.
 
     Raises
     ------
@@ -127,9 +134,15 @@ def described_problem(
     if weight_decay is None:
         where = "" if config is None else ", which the configuration does not name"
         raise ValueError(f"weight_decay: missing{where}")
+    counted: Any = counts
+    if counts is None:
+        counted, class_names = class_counts(
+            labels, class_names=class_names, ignore_index=ignore_index
+        )
     return training_problem(
-        label_counts(labels) if counts is None else counts,
+        counted,
         weight_decay=weight_decay,
         batch_size=batch_size,
+        class_names=class_names,
         **rest,
     )

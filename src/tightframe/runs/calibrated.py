@@ -6,12 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tightframe.advice.calibrate import Calibration, calibrate
+from tightframe.diagnosis.calibrated import calibrate_layer
 from tightframe.problem.class_names import NamesLike
 from tightframe.problem.labels import IGNORED
-from tightframe.problem.problem import Problem
 from tightframe.runs.folder import using_record
 from tightframe.runs.network_files import KeysLike, read_last_layer
 from tightframe.runs.store import trained_setting
@@ -47,22 +45,7 @@ def calibrate_saved(
     if Path(source).is_dir():
         return _of_run(Path(source), setting, options)
     layer = read_last_layer(source, keys, ignore_index, class_names, setting=setting)
-    if not layer.counts.all():
-        raise ValueError(
-            f"labels: class {layer.name(int(np.argmin(layer.counts)))} has no samples; the "
-            f"theory's problem needs some of each of the {layer.num_classes} classes"
-        )
-    problem = Problem(
-        layer.counts,
-        weight_decay=1.0,
-        feature_decay=1.0,
-        class_names=layer.class_names,
-        **options,
-    )
-    bias = layer.bias
-    if problem.bias == "none" and bias is not None and not np.any(bias):
-        bias = None
-    return calibrate(problem, layer.weight, layer.features, layer.labels, bias)
+    return calibrate_layer(layer, **options)
 
 
 def _of_run(folder: Path, setting: str | None, options: dict[str, Any]) -> Calibration:

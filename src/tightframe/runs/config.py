@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from tightframe.checks import choice, positive_float, whole_number
-from tightframe.data.registry import check_name
+from tightframe.data.registry import check_name, known_class_names
+from tightframe.problem.class_names import NamesLike, class_names_of
 from tightframe.problem.counts import (
     CountsLike,
     PerClass,
+    by_label,
     compact_counts,
     counts_array,
     format_runs,
@@ -52,6 +54,7 @@ _SHARED = (
     "depth",
     "class_weights",
     "logit_adjustment",
+    "class_names",
 )
 
 
@@ -133,6 +136,8 @@ class RunConfig:
     max_seconds : float, optional
         Training and measuring of a setting ends with the first epoch after so many seconds, over
         interruptions; the result's status says so.
+    class_names : sequence of str, mapping, str or path-like, optional
+        As for `Problem`; by default those of a data set that has some.
     class_weights, logit_adjustment : str or iterable of float, optional
         As in `Problem`, of the counts after oversampling: text (``"1x5,10x5"``), one number a
         class, or a rule's name (``"balanced"``, ``"prior"``). Stored as text of the numbers, which
@@ -199,6 +204,7 @@ class RunConfig:
     max_seconds: float | None = None
     class_weights: PerClass | None = None
     logit_adjustment: PerClass | None = None
+    class_names: NamesLike | None = None
     data_root: str | os.PathLike[str] | None = field(default=None, compare=False)
     devices: int = field(default=1, compare=False)
     strategy: str = field(default="auto", compare=False)
@@ -207,6 +213,11 @@ class RunConfig:
         """Check every argument and store it in one canonical form."""
         self._take_data()
         self._take_settings()
+        if self.class_names is not None:
+            names = class_names_of(self.class_names)
+            self._set("class_names", names)
+            for name in ("counts", "oversample", "class_weights", "logit_adjustment"):
+                self._set(name, by_label(name, getattr(self, name), names))
         self._set("counts", compact_counts(self.counts))
         self._take_oversample()
         for name, least in (("epochs", 1), ("measure_every", 1), ("seed", 0), ("threads", 1)):
@@ -363,6 +374,8 @@ class RunConfig:
         elif self.oversample is not None:
             counts = counts_array(counts) * counts_array(self.oversample)
         shared = {name: getattr(self, name) for name in _SHARED}
+        if self.class_names is None and (names := known_class_names(self.data)) is not None:
+            shared["class_names"] = names if len(names) == len(counts_array(counts)) else None
         (weight_decay, feature_decay), *rest = self._pairs
         first = Problem(
             counts,

@@ -131,7 +131,9 @@ def measure(source: Mapping[str, NDArray[Any]] | SavedNetwork, **decays: Any) ->
     if not decays:
         return Measurement(report, classes, frames, None, None, None, [])
 
-    problem = Problem(report.counts, dim=features.shape[1], **decays)
+    problem = Problem(
+        report.counts, dim=features.shape[1], class_names=report.class_names, **decays
+    )
     if problem.features == "nonnegative" and features.min() < 0:
         raise ValueError(f"features: smallest entry is {features.min():.3g} with 'nonnegative'")
     solution = solve_certified(problem)

@@ -191,9 +191,6 @@ def read_network(
         if setting is not None:
             raise ValueError(f"setting: got {setting!r}, but {os.fspath(path)} is no run's folder")
         found = _found(path, wanted, notes, limit)
-    for name in ("features", "labels"):
-        if name not in found:
-            raise ValueError(_missing(name, path))
     if names is None and "class_names" in found:
         names = class_names_of([str(entry) for entry in found["class_names"]])
     weight, bias = found.get("weight"), found.get("bias")
@@ -272,6 +269,12 @@ def _found(
                 _take_bias(there, own, found)
     if "features" not in found:
         _take_other_columns(path, keys, own, found, notes)
+    for array in ("features", "labels"):
+        if array not in found:
+            raise ValueError(
+                f"{os.fspath(path)}: {array}: missing; there are {_listed(own)}; say where they "
+                f"are by keys (--keys {array}=NAME or {array}=FILE)"
+            )
     return found
 
 
@@ -369,13 +372,6 @@ def _listed(arrays: Arrays) -> str:
     return ", ".join([*shown[:8], "..."] if len(shown) > 8 else shown) or "no arrays"
 
 
-def _missing(array: str, path: str | os.PathLike[str]) -> str:
-    return (
-        f"{os.fspath(path)}: has no {array}; there are {_listed(read_named(path))}; say where they "
-        f"are by keys (--keys {array}=NAME or {array}=FILE)"
-    )
-
-
 def _of_run(folder: Path, setting: str | None) -> Arrays:
     """Return the final arrays of a setting of a run."""
     from tightframe.runs.store import trained_setting
@@ -400,14 +396,9 @@ def _samples(
     prefix: str = "",
 ) -> tuple[NDArray[Any], Indexed]:
     own = indexed(labels, names, ignore_index=ignore_index, name=f"{prefix}labels")
-    if features.ndim != 2 or features.dtype.kind not in "iuf":
-        raise ValueError(
-            f"{prefix}features: got {features.dtype} of shape {features.shape}, need numbers (N, D)"
-        )
-    if len(features) != len(own.kept):
-        raise ValueError(
-            f"{prefix}labels: got {len(own.kept)}, {prefix}features has {len(features)} rows"
-        )
+    rows = features.shape[0] if features.ndim else 0
+    if rows != len(own.kept):
+        raise ValueError(f"{prefix}labels: got {len(own.kept)}, {prefix}features has {rows} rows")
     if own.kept.all():
         return features, own
     left = len(own.kept) - len(own.labels)
@@ -425,7 +416,7 @@ def _classifier(weight: NDArray[Any], features: NDArray[Any], notes: list[str]) 
     if weight.ndim == 4 and weight.shape[2:] == (1, 1):
         notes.append(f"weight is a 1 x 1 convolution's, {weight.shape}")
         weight = weight[:, :, 0, 0]
-    width = features.shape[1]
+    width = features.shape[1] if features.ndim == 2 else 0
     if weight.ndim == 2 and weight.shape[1] != width == weight.shape[0]:
         notes.append(f"weight has its classes along columns, {weight.shape}: it is turned")
         weight = weight.T
@@ -469,12 +460,7 @@ def _held_out(
             if part in keys and (keys[part] in arrays or _place(keys[part], arrays)[0] is None)
         }
         apart = _found(held_out, same, [])
-        own = [apart.get(part) for part in ("features", "labels")]
-        for part, array in zip(("features", "labels"), own, strict=True):
-            if array is None:
-                raise ValueError(
-                    f"held_out: {os.fspath(held_out)} has no {part}; it has {_listed(arrays)}"
-                )
+        own = [apart[part] for part in ("features", "labels")]
     features, labels = own
     if features is None and labels is None:
         return None

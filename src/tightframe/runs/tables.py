@@ -19,6 +19,7 @@ from tightframe.geometry.states import LOST, MERGED, VANISHED
 from tightframe.heads.last_layer import LastLayer
 from tightframe.metrics.classes import ClassTable, class_table
 from tightframe.metrics.registry import LEADING, METRICS
+from tightframe.problem.class_names import listed
 from tightframe.problem.problem import Problem, with_loss_terms
 from tightframe.runs.store import RunRecord, SettingRecord
 from tightframe.theory.thresholds import Thresholds
@@ -408,7 +409,8 @@ def group_name(group: Mapping[str, Any]) -> str:
     """Return a group in words: ``"5 classes of 100"``, ``"5 classes of 100 with weight 5"``."""
     classes = int(group["classes"])
     many = "class" if classes == 1 else "classes"
-    return with_group_terms(f"{classes} {many} of {int(group['count'])}", group)
+    name = with_group_terms(f"{classes} {many} of {int(group['count'])}", group)
+    return f"{name} ({listed(group['names'])})" if group.get("names") else name
 
 
 def with_group_terms(name: str, group: Mapping[str, Any]) -> str:

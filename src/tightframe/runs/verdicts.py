@@ -28,6 +28,7 @@ from tightframe.geometry.states import (
     States,
     measured_states,
 )
+from tightframe.problem.class_names import listed
 from tightframe.problem.problem import Problem, loss_terms
 from tightframe.solution import Solution
 from tightframe.training.margins import group_margins
@@ -93,6 +94,8 @@ class Verdict:
     predicted_size, measured_size : float
         Root mean square of the classes' mean logits, without bias if the network has one. Nothing
         else tells the scale of a group whose margins are zero.
+    names : sequence of str
+        Of the classes of ``members``; empty where they have none.
     distance : float or None
         Normalised distance of all logits to the prediction's; None where either is zero.
     nearest : str or None
@@ -121,6 +124,7 @@ class Verdict:
     measured_decision_margins: Sequence[float] = ()
     predicted_size: float = math.nan
     measured_size: float = math.nan
+    names: Sequence[str] = ()
 
     @property
     def samples(self) -> str:
@@ -129,8 +133,11 @@ class Verdict:
         return ", ".join([samples, *loss_terms(self.class_weight, self.logit_adjustment)])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the attributes as a dict."""
-        return asdict(self)
+        """Return the attributes as a dict; names where there are any."""
+        values = asdict(self)
+        if not self.names:
+            del values["names"]
+        return values
 
 
 def group_verdicts(
@@ -159,10 +166,11 @@ def group_verdicts(
     expected = group_margins(problem, solution.logits + solution.bias[:, None])
     found = group_margins(problem, scores)
     predicted = solution.states
-    verdicts = []
+    verdicts, names = [], problem.group_names()
     weights, adjustment = problem.group_weights.tolist(), problem.group_adjustment.tolist()
     for i, group in enumerate(problem.groups):
         members = np.flatnonzero(problem.class_groups == i)
+        taker = _taker(states, members)
         verdicts.append(
             _verdict(
                 Verdict(
@@ -183,9 +191,10 @@ def group_verdicts(
                     measured_decision_margins=states.decision_margin[members].tolist(),
                     predicted_size=_size(aim[:, members]),
                     measured_size=_size((scores - own_bias[:, None])[:, members]),
+                    names=names[i],
                 ),
                 distances,
-                _taker(states, members),
+                None if taker is None else _called(problem, taker),
             )
         )
     return verdicts
@@ -223,11 +232,15 @@ def _taker(states: States, members: Any) -> int | None:
     return takers.pop() if len(takers) == 1 else None
 
 
+def _called(problem: Problem, label: int) -> str:
+    return f"class {label}" if problem.class_names is None else listed([problem.name(label)])
+
+
 def _far(measured: float, predicted: float) -> bool:
     return abs(measured - predicted) > max(COLLAPSE_TOLERANCE, MARGIN_TOLERANCE * abs(predicted))
 
 
-def _verdict(facts: Verdict, distances: dict[str, float], taker: int | None) -> Verdict:
+def _verdict(facts: Verdict, distances: dict[str, float], taker: str | None) -> Verdict:
     """Judge a group whose numbers are known."""
     distance = distances.get("prediction")
     nearest = min(distances, key=distances.__getitem__, default=None)
@@ -257,12 +270,14 @@ def _verdict(facts: Verdict, distances: dict[str, float], taker: int | None) -> 
     return replace(verdict, sentence=_sentence(verdict, taker))
 
 
-def described(verdict: Verdict, taker: int | None = None) -> str:
+def described(verdict: Verdict, taker: str | None = None) -> str:
     """Return what was measured: ``"The 5 classes with 10 samples each have merged"``."""
     alone = verdict.classes == 1
     who = f"The {verdict.classes} classes with {verdict.samples} each"
     if alone:
         who = f"The class with {verdict.samples}"
+    if verdict.names:
+        who += f" ({listed(verdict.names)})"
     if verdict.measured == MIXED:
         found = [(name, verdict.measured_states.count(name)) for name in STATES]
         parts = ", ".join(f"{number} {name}" for name, number in found if number)
@@ -273,7 +288,7 @@ def described(verdict: Verdict, taker: int | None = None) -> str:
         MERGED: "has merged" if alone else "have merged",
         DISTINCT: "is distinct" if alone else "are distinct",
     }[verdict.measured]
-    taken = "" if taker is None else f" (taken for class {taker})"
+    taken = "" if taker is None else f" (taken for {taker})"
     return f"{who} {verb}{taken}"
 
 
@@ -301,7 +316,7 @@ def _fixed(value: float) -> str:
     return f"{round(value, 3) + 0.0:.3f}"  # no negative zero
 
 
-def _sentence(verdict: Verdict, taker: int | None) -> str:
+def _sentence(verdict: Verdict, taker: str | None) -> str:
     who, margins = described(verdict, taker), margins_text(verdict)
     them = "it" if verdict.classes == 1 else "them"
     if verdict.agrees is None:

@@ -432,6 +432,22 @@ def read_grid(folder: str | os.PathLike[str]) -> Grid:
     return Grid.from_dict(record["config"])
 
 
+def read_rows(folder: str | os.PathLike[str]) -> tuple[Grid, list[dict[str, Any]]]:
+    """Read a grid and its finished rows from a folder.
+
+    Raises
+    ------
+    ValueError
+        If it holds no grid, or no row of it is finished.
+    """
+    grid = read_grid(folder)
+    kept = GridFolder(Path(folder), grid)
+    rows = [row for i in range(len(grid.rows)) if (row := kept.read_row(i)) is not None]
+    if not rows:
+        raise ValueError(f"{os.fspath(folder)}: no row of its grid is finished")
+    return grid, rows
+
+
 class GridFolder:
     """A folder that keeps the rows of one grid.
 

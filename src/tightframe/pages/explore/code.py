@@ -82,7 +82,7 @@ _MARGINS_OF_CLASSES: _Lines = (
 _MEASURED = [
     "from tightframe.runs.measure import measure",
     "from tightframe.runs.verdicts import group_verdicts",
-    "from tightframe.files import read_arrays",
+    "from tightframe.runs.network_files import read_network",
 ]
 
 
@@ -136,9 +136,9 @@ def _advice(state: State) -> list[str]:
 
 def _measured(file: str) -> list[str]:
     return [
-        f"arrays = read_arrays({file!r})",
-        "report = measure(arrays).report",
-        "verdicts = group_verdicts(problem, solution, report.logits, arrays.get('bias'))",
+        f"network = read_network({file!r})",
+        "report = measure(network).report",
+        "verdicts = group_verdicts(problem, solution, report.logits, network.bias)",
         "distances = report.distances(solution.geometry)",
     ]
 

@@ -29,6 +29,7 @@ from tightframe.figures.style import GROUP_COLORS, GROUP_DASHES, Ink, margin_kin
 from tightframe.pages.explore.margins import Margins
 from tightframe.pages.explore.vectors import Vectors
 from tightframe.path import Path
+from tightframe.problem.class_names import listed
 from tightframe.problem.problem import Problem, with_loss_terms
 from tightframe.sweeps.phase import PhaseDiagram
 from tightframe.theory.thresholds import Thresholds, overall_decay
@@ -387,11 +388,19 @@ def _with_room(values: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def group_names(problem: Problem) -> list[str]:
-    """Return a short name of every group: how many classes, of how many samples each."""
+    """Return a short name of every group: how many classes, of how many samples each.
+
+    With the classes' names where they have some.
+    """
     terms = zip(problem.group_weights, problem.group_adjustment, strict=True)
-    return [
+    names = [
         with_loss_terms(f"{group.classes} of {group.count}", *(float(f"{x:.3g}") for x in own))
         for group, own in zip(problem.groups, terms, strict=True)
+    ]
+    called = problem.group_names()
+    return [
+        f"{name} ({listed(own, 2)})" if own else name
+        for name, own in zip(names, called, strict=True)
     ]
 
 

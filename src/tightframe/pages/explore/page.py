@@ -36,12 +36,13 @@ _HEIGHTS = {"small": 240, "flat": 420, "deep": 440}
 _BUTTONS = {"flat": ["toImage", "resetScale2d"], "deep": ["toImage", "resetCameraDefault3d"]}
 
 
-def layout() -> Any:
-    """Return the page; the controls get their values from the link."""
+def layout(file: str | None = None) -> Any:
+    """Return the page; the controls get their values from the link, and a file may be there."""
     return html.Div(
         [
             dcc.Location(id="url", refresh=False),
-            *(dcc.Store(id=name) for name in ("theme", "file", "query", "later")),
+            *(dcc.Store(id=name) for name in ("theme", "query", "later")),
+            dcc.Store(id="file", data=file),
             html.Header(
                 [
                     html.H1("tightframe explore"),

@@ -6,6 +6,7 @@ import logging
 import os
 import warnings
 import webbrowser
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,7 +19,8 @@ from tightframe.figures.style import DARK, LIGHT, Ink
 from tightframe.pages.explore.http import HOST, Server, listen
 from tightframe.pages.explore.page import connect, layout
 from tightframe.pages.explore.requests import CALLBACK, require_callback
-from tightframe.pages.explore.upload import MAX_UPLOAD, Shelf
+from tightframe.pages.explore.state import State
+from tightframe.pages.explore.upload import MAX_UPLOAD, Measured, Shelf
 from tightframe.solve import NotConvergedWarning
 
 #: Most bytes of any request but a file.
@@ -30,8 +32,8 @@ _COLORS = {
 }
 
 
-def make_app() -> Dash:
-    """Return the page as an application."""
+def make_app(opened: Measured | None = None) -> Dash:
+    """Return the page as an application, with a file that is there from the start."""
     app = Dash(
         "tightframe.pages.explore",
         assets_folder=os.fspath(Path(__file__).parent / "assets"),
@@ -40,8 +42,8 @@ def make_app() -> Dash:
         index_string=_index(),
         on_error=_on_error,
     )
-    app.layout = layout()
     shelf = Shelf()
+    app.layout = layout(None if opened is None else shelf.keep(opened))
     connect(app, shelf)
     server = app.server
     server.config["MAX_CONTENT_LENGTH"] = MAX_REQUEST
@@ -97,7 +99,7 @@ def make_app() -> Dash:
     return app
 
 
-def serve(port: int = 8050, open_browser: bool = True) -> NoReturn:
+def serve(port: int = 8050, open_browser: bool = True, opened: Measured | None = None) -> NoReturn:
     """Show the page until Ctrl-C.
 
     Parameters
@@ -106,6 +108,8 @@ def serve(port: int = 8050, open_browser: bool = True) -> NoReturn:
         0: any free one.
     open_browser : bool
         Whether to open it in the browser.
+    opened : Measured, optional
+        A file that is laid over from the start.
 
     Raises
     ------
@@ -117,9 +121,14 @@ def serve(port: int = 8050, open_browser: bool = True) -> NoReturn:
     if not 0 <= port <= 65535:
         raise ValueError(f"port: got {port}, need a whole number from 0 to 65535")
     with listen(port) as listening:
-        server = Server(listening, make_app().server)
+        server = Server(listening, make_app(opened).server)
         warnings.simplefilter("ignore", NotConvergedWarning)  # the page says so itself
         url = f"http://{HOST}:{server.port}/"
+        if opened is not None:
+            state = State(view="measured")
+            if opened.counts is not None:
+                state = replace(state, counts=opened.counts)
+            url += f"?{state.query()}"
         print(f"tightframe explore: {url} (Ctrl-C ends it)", flush=True)
         if open_browser:
             webbrowser.open(url)

@@ -13,13 +13,13 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.files import read_arrays
 from tightframe.pages.explore.margins import Margins, of_logits
 from tightframe.problem.counts import compact_counts
 from tightframe.problem.problem import Problem
 
 if TYPE_CHECKING:
     from tightframe.metrics import ClassTable, CollapseReport
+    from tightframe.runs.network_files import SavedNetwork
 
 #: Most bytes of a file, and of its arrays once they are unpacked.
 MAX_UPLOAD = 256 * 2**20
@@ -56,21 +56,46 @@ class Measured:
     bias: NDArray[Any] | None
 
     @property
-    def counts(self) -> str:
-        """Samples of every class, as compact text."""
-        return compact_counts(self.report.counts)
+    def counts(self) -> str | None:
+        """Samples of every class, as compact text; None where a class has none."""
+        return None if self.report.missing else compact_counts(self.report.counts)
+
+    @property
+    def samples(self) -> str:
+        """How many samples there are, in words."""
+        absent = len(self.report.missing)
+        classes = f"counts {self.counts}"
+        if absent:
+            classes = f"{len(self.report.counts)} classes, {absent} of them without samples"
+        return f"{self.report.num_samples} samples, {classes}"
 
     def fits(self, problem: Problem) -> bool:
-        """Tell whether a problem has as many classes."""
-        return problem.num_classes == len(self.report.counts)
+        """Tell whether a problem has as many classes, and each of them is there."""
+        return problem.num_classes == len(self.report.counts) and not self.report.missing
+
+    def naming(self, problem: Problem) -> Problem:
+        """Return a problem of these classes with their names."""
+        return problem.replace(class_names=self.report.class_names)
 
     def margins(self, problem: Problem) -> Margins:
         """Return the mean margins of every group."""
         return of_logits(problem, self.report.logits)
 
 
-def measure_file(path: Path, name: str) -> Measured:
+def measure_file(
+    path: Path, name: str, limit: int | None = MAX_UNPACKED, **options: Any
+) -> Measured:
     """Read and measure a file.
+
+    Parameters
+    ----------
+    path : Path
+    name : str
+        What the page calls it.
+    limit : int, optional
+        Most bytes of its arrays; None for a file of one's own, in any format.
+    **options
+        Of `tightframe.runs.network_files.read_network`.
 
     Raises
     ------
@@ -78,18 +103,19 @@ def measure_file(path: Path, name: str) -> Measured:
         If it is not what `tightframe measure` reads, or larger than the limits.
     """
     from tightframe.runs.measure import measure
+    from tightframe.runs.network_files import read_network
 
     try:
-        arrays = read_arrays(path, MAX_UNPACKED)
+        network = read_network(path, limit=limit, **options)
     except ValueError as error:
         raise ValueError(str(error).replace(str(path), name)) from None
-    _require_small(arrays)
-    found = measure(arrays)
-    return Measured(name, found.report, found.classes, arrays.get("bias"))
+    _require_small(network)
+    found = measure(network)
+    return Measured(name, found.report, found.classes, network.bias)
 
 
-def _require_small(arrays: dict[str, NDArray[Any]]) -> None:
-    features, weight = (np.asarray(arrays.get(name, 0)) for name in ("features", "weight"))
+def _require_small(network: SavedNetwork) -> None:
+    features, weight = network.features, np.asarray(network.weight)
     if features.ndim == 2 and features.shape[1] > MAX_WIDTH:
         raise ValueError(
             f"features: got {features.shape[1]} columns, this page measures up to {MAX_WIDTH}"
@@ -130,11 +156,15 @@ class Shelf:
                         raise ValueError(f"{name}: larger than {MAX_UPLOAD // 2**20} MiB")
                     file.write(block)
             measured = measure_file(path, name)
-            key = secrets.token_urlsafe(16)
-            self._files[key] = measured
-            while len(self._files) > KEPT:
-                self._files.popitem(last=False)
-        return key, measured
+            return self.keep(measured), measured
+
+    def keep(self, measured: Measured) -> str:
+        """Put a file there and return its key."""
+        key = secrets.token_urlsafe(16)
+        self._files[key] = measured
+        while len(self._files) > KEPT:
+            self._files.popitem(last=False)
+        return key
 
     def get(self, key: str | None) -> Measured | None:
         """Return a file, or None if it is not there (any more)."""

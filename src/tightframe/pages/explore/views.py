@@ -59,11 +59,16 @@ def headline(solution: Solution) -> str:
     )
 
 
+def _named(problem: Problem, measured: Measured | None) -> Problem:
+    """Return the problem with the names that a file has for its classes."""
+    return problem if measured is None else measured.naming(problem)
+
+
 def geometry(
     solution: Solution, measured: Measured | None, ink: Ink
 ) -> tuple[list[Picture], list[Picture] | None, Picture]:
     """Return heat maps of the prediction, of the measurement, and the class vectors."""
-    problem = solution.problem
+    problem = _named(solution.problem, measured)
     classes = compute.shown_classes(problem)
     predicted = compute.geometry(solution)
     found = None if measured is None else compute.restrict(measured.report.geometry, classes)
@@ -83,7 +88,7 @@ def geometry(
 
 def margins(solution: Solution, measured: Measured | None, ink: Ink) -> tuple[Picture, Any]:
     """Return the margins as a picture and as a table."""
-    problem = solution.problem
+    problem = _named(solution.problem, measured)
     found = None if measured is None else measured.margins(problem)
     predicted = predicted_margins(solution)
     picture = figures.margins(problem, predicted, found, ink)
@@ -240,12 +245,15 @@ def measured_tables(measured: Measured, solution: Solution | None) -> list[Any]:
     from tightframe.runs.verdicts import CRITERIA, group_verdicts
 
     report = measured.report
-    targets = [simplex_etf(len(report.counts)), orthogonal_frame(len(report.counts))]
-    targets.append(seli_of_head(report.counts, measured.bias is not None))
+    targets = []
+    if not report.missing:
+        targets = [simplex_etf(len(report.counts)), orthogonal_frame(len(report.counts))]
+        targets.append(seli_of_head(report.counts, measured.bias is not None))
     sentences: list[Any] = []
     if solution is not None:
         targets.insert(0, solution.geometry)
-        verdicts = group_verdicts(solution.problem, solution, report.logits, measured.bias)
+        problem = _named(solution.problem, measured)
+        verdicts = group_verdicts(problem, solution, report.logits, measured.bias)
         sentences = [html.Li(verdict.sentence) for verdict in verdicts]
         sentences.append(html.Li(CRITERIA))
     if solution is not None and coverage(solution.problem).is_certified:
@@ -262,7 +270,7 @@ def measured_tables(measured: Measured, solution: Solution | None) -> list[Any]:
             )
         )
     return [
-        html.P(f"{measured.name}: {report.num_samples} samples, counts {measured.counts}."),
+        html.P(f"{measured.name}: {measured.samples}."),
         to_dash(measured.classes.to_table(remarks=False)),
         html.Ul([html.Li(remark) for remark in measured.classes.remarks]),
         *([html.Ul(sentences)] if sentences else []),

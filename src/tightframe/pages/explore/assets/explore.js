@@ -143,7 +143,7 @@ window.dash_clientside.explore = (() => {
       const answer = await reply.json();
       if (answer.message) return say(answer.message);
       set("file", {data: answer.key});
-      set("counts", {value: answer.counts});
+      if (answer.counts) set("counts", {value: answer.counts});  // none where a class is absent
     } catch (error) {
       say(`${file.name}: could not be sent (${error.message})`);
     } finally {

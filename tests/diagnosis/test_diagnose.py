@@ -1,0 +1,135 @@
+"""The assembled answer: its order, its words, its dict; from a layer and from a model."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from torch.utils.data import DataLoader, TensorDataset
+
+import tightframe as tf
+from tests.diagnosis.conftest import digits
+from tightframe.diagnosis.diagnose import diagnose
+from tightframe.heads import LastLayer
+
+
+def text_of(found, width=100):
+    console = Console(width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(found)
+    return " ".join(capture.get().split())
+
+
+def test_the_answer_comes_in_its_order(lost):
+    found = diagnose(lost, weight_decay=5e-2, at_weight_decay=[1e-1], layers=3)
+    text = text_of(found)
+    places = [
+        text.index(words)
+        for words in (
+            "5 of 10 classes are lost",
+            "Classes, worst first",
+            "What the head alone can do",
+            "What to do",
+            "another weight decay would do",
+            "Theory: the unconstrained feature model",
+            "does not describe this network",
+        )
+    ]
+    assert places == sorted(places)
+    for label in "56789":
+        assert f"{label} for " in found.headline
+    assert "nothing to change" not in text
+    assert "safety" not in text.partition("Theory:")[2].partition("does not describe")[0]
+    assert "html" not in repr(found)
+    assert "<table>" in found._repr_html_()
+
+
+def test_everything_is_in_the_dict(lost):
+    found = json.loads(json.dumps(diagnose(lost, weight_decay=5e-2).to_dict()))
+    assert {row["label"] for row in found["classes"] if row["accuracy_state"] == "lost"} == set(
+        range(5, 10)
+    )
+    assert found["head"]["suboptimality"] < 0.01
+    assert found["remedies"]["advised"][0]["evidence"]["id"] == (
+        "some lost: smaller decay + logit adjustment"
+    )
+    assert found["theory"]["describes"] is False
+    assert found["larger_decay"] is None
+    assert any("does not describe this network" in warning for warning in found["warnings"])
+    assert "safety" not in found
+    assert "largest_decay" not in found
+
+
+def test_where_theory_holds_its_advice_has_the_keys_it_always_had():
+    problem = tf.Problem("40x3,6x3", weight_decay=2e-2, feature_decay=1e-3)
+    solution = tf.solve(problem)
+    labels = np.repeat(np.arange(6), problem.counts)
+    layer = LastLayer.of(solution.class_means.T[labels], labels, solution.weights[0])
+    found = diagnose(layer)
+    advice = tf.advise(found.theory.calibration.problem).to_dict()
+    assert set(advice) <= set(found.to_dict())
+    assert "as predicted" in text_of(found)
+    # Six samples a class say little of held-out ones, whatever the theory says.
+    assert found.theory.advice.met
+    assert "nothing to change" not in text_of(found)
+
+
+def test_no_class_is_lost_and_none_has_few_samples():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 150)
+    layer = LastLayer.of(np.eye(2)[labels] + 0.1 * rng.normal(size=(300, 2)), labels, np.eye(2))
+    text = text_of(diagnose(layer))
+    assert "No class is lost" in text
+    assert "What may still help" in text
+
+
+def test_a_model_is_asked_in_one_line(lost_model, lost):
+    data = digits()
+    loader = DataLoader(
+        TensorDataset(torch.from_numpy(data.train_inputs), torch.from_numpy(data.train_labels)), 200
+    )
+    names = [f"digit {k}" for k in range(10)]
+    found = tf.advise(lost_model, loader, head="4", weight_decay=5e-2, class_names=names)
+    expected = diagnose(LastLayer.of(*vars_of(lost), class_names=names), weight_decay=5e-2)
+    assert [row.name for row in found.classes] == [row.name for row in expected.classes]
+    assert found.head.suboptimality == pytest.approx(expected.head.suboptimality, abs=1e-4)
+    assert "digit 9 for digit" in found.headline
+
+
+def vars_of(layer):
+    return layer.features, layer.labels, layer.weight, layer.bias
+
+
+def test_absent_classes_are_rivals_and_the_rest_is_said(kept):
+    weight = np.vstack([kept.weight, np.zeros((1, kept.weight.shape[1]))])
+    bias = np.append(kept.bias, 50.0)
+    found = diagnose(LastLayer.of(kept.features, kept.labels, weight, bias))
+    assert len(found.classes.lost) == 10
+    assert {row.rival for row in found.classes} == {10}
+    assert not found.theory.describes
+    assert "classes without samples" in text_of(found)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"at_weight_decay": 0.1}, "weight_decay: missing; at_weight_decay needs"),
+        ({"layers": 3}, "layers: given without at_weight_decay"),
+        ({"bias": "decaying"}, "bias: got 'decaying', allowed are"),
+        ({"loss": "hinge"}, "loss: got 'hinge'"),
+    ],
+)
+def test_bad_options_are_named(kept, options, message):
+    with pytest.raises(ValueError, match=message):
+        diagnose(kept, **options)
+
+
+def test_what_advise_takes():
+    with pytest.raises(ValueError, match="problem: got list, need a tightframe.Problem, or a mod"):
+        tf.advise([1, 2])
+    with pytest.raises(ValueError, match="loader: missing"):
+        tf.advise(torch.nn.Linear(2, 2))
+    problem = tf.Problem("5x2", weight_decay=1e-2, feature_decay=1e-2)
+    with pytest.raises(ValueError, match="loader: given with a Problem"):
+        tf.advise(problem, [])

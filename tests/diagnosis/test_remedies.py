@@ -1,0 +1,79 @@
+"""Remedies: their order by state, and what is never advised."""
+
+import numpy as np
+import pytest
+
+from tightframe.diagnosis.evidence import NONE_LOST, SOME_LOST, evidence
+from tightframe.diagnosis.head import POST_HOC, ask_head
+from tightframe.diagnosis.remedies import ADVISED_AGAINST, RANKED, remedies
+from tightframe.diagnosis.training import Training
+from tightframe.heads import LastLayer
+
+
+def found(layer, **known):
+    training = Training.of(layer, **known)
+    head = ask_head(layer, training)
+    equal = len(set(layer.counts.tolist())) == 1
+    return remedies(head.some_lost, equal, training, head)
+
+
+def names(answer):
+    return [remedy.name for remedy in answer.advised]
+
+
+def test_every_ranked_remedy_has_evidence():
+    table = evidence()
+    for state in (SOME_LOST, NONE_LOST):
+        for name in (*RANKED[state], *ADVISED_AGAINST[state]):
+            row = table[state, name]
+            assert row.networks > 0
+            assert row.worst_gain <= row.mean_gain
+            assert row.source
+
+
+def test_lost_classes_need_other_features_and_no_post_hoc_adjustment(lost):
+    answer = found(lost, weight_decay=5e-2)
+    assert answer.state == SOME_LOST
+    assert names(answer)[0] == "smaller decay + logit adjustment"
+    assert POST_HOC not in names(answer)
+    assert [remedy.name for remedy in answer.against] == [POST_HOC]
+    assert "0.005" in answer.advised[0].text
+    assert "worst -0.312" in answer.against[0].evidence.text
+
+
+def test_without_lost_classes_the_prior_goes_first(kept):
+    answer = found(kept, weight_decay=5e-3)
+    assert answer.state == NONE_LOST
+    assert names(answer)[:2] == [POST_HOC, "logit adjustment"]
+    assert "here: held-out balanced accuracy" in answer.advised[0].note
+
+
+@pytest.mark.parametrize("known", [{"sampler": "balanced"}, {"class_weights": "balanced"}])
+def test_where_the_loss_saw_all_alike_there_is_nothing_to_adjust(kept, known):
+    answer = found(kept, **known)
+    assert names(answer)[0] == "logit adjustment"
+    assert "in place of the sampler or class weights" in answer.advised[0].text
+    assert not {POST_HOC, "balanced weights", "oversampling"} & set(names(answer))
+
+
+def test_what_the_loss_has_already_is_not_advised(kept):
+    answer = found(kept, logit_adjustment="prior")
+    assert not {POST_HOC, "logit adjustment"} & set(names(answer))
+
+
+def test_equal_counts_leave_the_decay():
+    labels = np.repeat([0, 1, 2], 20)
+    x = np.eye(3)[labels] + 0.1 * np.random.default_rng(0).normal(size=(60, 3))
+    assert names(found(LastLayer.of(x, labels, np.eye(3)))) == ["smaller decay"]
+    swapped = found(LastLayer.of(x, labels, np.eye(3)[[1, 0, 2]]))
+    assert names(swapped) == ["smaller decay"]
+    assert swapped.state == SOME_LOST
+
+
+def test_a_harmful_head_is_not_advised():
+    labels = np.repeat([0, 1], [100, 5])
+    x = np.where(labels == 0, 0.5, -0.5)[:, None]
+    answer = found(LastLayer.of(x, labels, [[1.0], [-1.0]]))
+    assert answer.state == NONE_LOST
+    assert POST_HOC not in names(answer)
+    assert "harmful" in next(r for r in answer.against if r.name == POST_HOC).note
