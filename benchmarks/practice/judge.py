@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tightframe.diagnosis.diagnose import Diagnosis, diagnose
-from tightframe.diagnosis.larger_decay import larger_decay
-from tightframe.metrics.classes import class_table
 
 import tightframe as tf
 from benchmarks.practice.criteria import ADJUSTED_HEAD, BALANCED_HEAD, POST_HOC, Judged
@@ -24,8 +21,11 @@ from benchmarks.practice.networks import (
     retrained,
 )
 from benchmarks.practice.train import MOMENTUM, RATES
+from tightframe.diagnosis.diagnose import Diagnosis, diagnose
+from tightframe.diagnosis.larger_decay import larger_decay
 from tightframe.files import read_json, write_json
 from tightframe.heads.last_layer import LastLayer
+from tightframe.metrics.classes import class_table
 
 
 def judge(network: Network, folder: Path) -> None:

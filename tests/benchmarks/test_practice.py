@@ -1,16 +1,20 @@
 """The benchmark on ordinary networks: its training on tiny ones, its criteria on made-up ones."""
 
+import csv
 import dataclasses
 
 import numpy as np
 import pytest
 import torch
+from benchmarks.practice import __main__ as practice
 from benchmarks.practice import criteria, networks
 from benchmarks.practice.criteria import Judged
 from benchmarks.practice.facts import Facts, facts, margins, read
 from benchmarks.practice.networks import Network
 from benchmarks.practice.train import Batches, Objective, train
 from torch import nn
+
+from tightframe.diagnosis.evidence import evidence
 
 DIGITS = Network("dg10", False, "sgd", 5e-3, 0)
 
@@ -155,3 +159,26 @@ def test_evidence_is_by_state_and_says_what_the_large_pay():
     assert second.state == "none lost"
     assert second.worst_gain == pytest.approx(-0.025)
     assert second.worst_behind == pytest.approx(0.025)
+
+
+def test_a_quick_run_trains_judges_and_writes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(practice, "QUICK_STEPS", 3)
+    asked = ["--only", "sgd 0.005", "--jobs", "1", "--runs", str(tmp_path), "--out", str(tmp_path)]
+    assert practice.main(["--quick", *asked]) == 0
+    printed = capsys.readouterr().out
+    assert "1 lost classes, reference table" in printed
+    with (tmp_path / "practice.csv").open() as file:
+        (line,) = csv.DictReader(file)
+    assert line["network"] == DIGITS.name
+    assert all(line[remedy] for remedy in networks.REMEDIES)
+    with (tmp_path / "practice_remedies.csv").open() as file:
+        remedies = list(csv.DictReader(file))
+    # The library's own table of evidence, to be replaced by this one.
+    assert set(vars(next(iter(evidence().values())))) <= set(remedies[0])
+    assert {row["networks"] for row in remedies} == {"1"}
+    page = (tmp_path / "practice.md").read_text()
+    assert page.startswith("# Ordinary networks")
+    assert "1 of 1 networks, and 7 of 7 trained again" in page
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "quick").iterdir()}
+    assert practice.main(["--quick", *asked]) == 0
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "quick").iterdir()} == before
