@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -236,9 +237,11 @@ def report_scalars(report: CollapseReport, *, probe: bool = False) -> dict[str, 
             name = f"{row.part}_to_{row.target}"
         scalars[name.lower().replace(" ", "_")] = row.value
     if report.answers is not None and not probe:
-        lost = [row for row in report.class_table().lost if row.accuracy is not None]
-        names = ((row.name.replace("/", "_"), row.accuracy) for row in lost[:MOST_NAMED])
-        scalars |= {f"accuracy_of_lost_class_{name}": accuracy for name, accuracy in names}
+        accuracy = report.answers.accuracy
+        worst = np.argsort(accuracy, kind="stable")[: min(report.answers.num_lost, MOST_NAMED)]
+        for label in worst.tolist():
+            name = report.class_name(label).replace("/", "_")
+            scalars[f"accuracy_of_lost_class_{name}"] = float(accuracy[label])
     return scalars
 
 
