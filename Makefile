@@ -10,7 +10,7 @@ TORCH := torch==2.13.0
 RUN_DIR ?= demo-run
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-slow docs docs-serve lint format bench-solver bench-metrics bench-advice clean
+.PHONY: help demo test coverage test-slow docs docs-serve lint format bench-solver bench-metrics bench-advice bench-practice clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -66,6 +66,9 @@ bench-metrics: $(VENV)/.dev ## Time the metrics against their peer (PEER=folder 
 
 bench-advice: $(VENV)/.dev ## Train as advised and not (half an hour; needs Fashion-MNIST)
 	$(BIN)/python -m benchmarks.advice
+
+bench-practice: $(VENV)/.dev ## Judge ordinary networks (40 minutes on 2 cores; needs Fashion-MNIST)
+	$(BIN)/python -m benchmarks.practice
 
 clean: ## Remove the environment, what the demo wrote, and the site
 	rm -rf $(VENV) $(RUN_DIR) site

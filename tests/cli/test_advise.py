@@ -105,8 +105,10 @@ def ordinary(path):
     """Write a network whose two rare classes a head with much decay has lost."""
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(4), [200, 200, 8, 8])
-    means = rng.normal(size=(4, 6))
-    features, held_out = (means[labels] + 0.3 * rng.normal(size=(416, 6)) for _ in range(2))
+    means = np.maximum(rng.normal(size=(4, 12)), 0)
+    features, held_out = (
+        np.maximum(means[labels] + 0.3 * rng.normal(size=(416, 12)), 0) for _ in range(2)
+    )
     head = tf.heads.fit_head(features, labels, weight_decay=0.1)
     assert (head.training.recalls[2:] < 0.5).all()
     np.savez(path, features=features, labels=labels, weight=head.weight, bias=head.bias)

@@ -184,6 +184,10 @@ def test_adamw_uses_the_ridge_that_fits_the_head():
     assert (found.error == 1.0).all()
     assert np.isnan(found.objective).all()
     assert "roughly" in found.note
+    farther = predict(weight_decay=2.0, at=[16.0, 20.0], optimizer="adamw")
+    assert farther.reasons[0] is None
+    assert "over a factor of 8 at most, not 10" in farther.reasons[1]
+    assert np.isnan(farther.margins[1]).all()
 
 
 def test_names_absent_classes_and_heads_without_bias():

@@ -86,6 +86,9 @@ def test_final_arrays_are_the_last_measurement(finished):
         assert final["logits"] == pytest.approx(
             final["weight"].astype(float) @ final["class_means"], rel=1e-6
         )
+        scores = final["held_out_features"] @ final["weight"].T + final["bias"]
+        right = scores.argmax(axis=1) == final["held_out_labels"]
+        assert right.mean() == pytest.approx(last["test_accuracy"], abs=1e-12)
         for part in PARTS:
             distance = setting.measured.distance(setting.predicted, part)
             assert distance == pytest.approx(last[f"{part}_to_predicted"], rel=1e-6)

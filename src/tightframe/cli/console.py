@@ -419,18 +419,26 @@ def training_display(console: Console, config: RunConfig) -> Iterator[tuple[Any,
 
 def print_run(console: Console, folder: Path) -> None:
     """Print what a finished run found in every setting."""
+    from tightframe.runs.answer import answer
     from tightframe.runs.folder import using_record
     from tightframe.runs.store import load_run
-    from tightframe.runs.tables import headline, metric_table
+    from tightframe.runs.tables import headline, metric_table, setting_title
     from tightframe.runs.verdicts import CRITERIA
 
     with using_record(folder, "run"):
-        for setting in load_run(folder).settings:
+        settings = load_run(folder).settings
+        for setting in settings:
             print_table(replace(metric_table(setting, digits=4), missing=""), console)
             console.print(headline(setting), highlight=False)
             for verdict in (setting.result or {}).get("verdicts", []):
                 console.print(f"- {verdict['sentence']}", highlight=False)
     console.print(CRITERIA, highlight=False)
+    with using_record(folder, "run"):
+        for setting in settings:
+            if sentences := answer(setting):
+                console.print(f"\nThe classes at {setting_title(setting)}", highlight=False)
+            for sentence in sentences:
+                console.print(f"- {sentence}", highlight=False)
 
 
 @contextlib.contextmanager

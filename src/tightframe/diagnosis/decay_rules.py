@@ -17,6 +17,10 @@ AT_RISK = 1.0
 #: trained, whose decay is decoupled from it, came below 4 %.
 MOST_SUBOPTIMAL, MOST_SUBOPTIMAL_DECOUPLED = 0.01, 0.15
 
+#: How many times the decay may be asked about with AdamW: at 2.5 and 4 times the small classes were
+#: off by .2 to .8 nats (`make bench-practice`), at 10 times and more by .5 to 3.3.
+MOST_TIMES_DECOUPLED = 8.0
+
 #: Largest ratio of two layers' squared norms where training has ended.
 MOST_UNEVEN = 1.6
 

@@ -25,6 +25,7 @@ from tightframe.diagnosis.decay_rules import (
     AT_RISK,
     MOST_SUBOPTIMAL,
     MOST_SUBOPTIMAL_DECOUPLED,
+    MOST_TIMES_DECOUPLED,
     MOST_UNEVEN,
     ROUGH,
     Bar,
@@ -493,6 +494,12 @@ class _Outlook:
 
     def _silence_at(self, decay: float) -> str | None:
         """Return why nothing is predicted at a decay."""
+        times = decay / self.decay
+        if not (self.kind.coupled or 1 / MOST_TIMES_DECOUPLED <= times <= MOST_TIMES_DECOUPLED):
+            return (
+                "with a decoupled decay the ridge follows it over a factor of "
+                f"{MOST_TIMES_DECOUPLED:g} at most, not {max(times, 1 / times):.3g}"
+            )
         if not self.poor or (decay >= self.decay and self.same_loss):
             return None
         what = "a smaller decay" if self.same_loss else "another loss"

@@ -17,6 +17,7 @@ from tightframe.figures.plotly import Options, draw
 from tightframe.figures.words import in_words
 from tightframe.pages.page import flatten, render_page, write_page
 from tightframe.problem.problem import Problem
+from tightframe.runs.answer import answer
 from tightframe.runs.folder import using_record
 from tightframe.runs.pictures import (
     collapse_charts,
@@ -130,6 +131,7 @@ def _setting_view(
         "certified": certified(setting),
         "classes": classes and Markup(to_html(classes.to_table(remarks=False))),
         "remarks": classes and classes.remarks,
+        "answer": answer(setting),
         "prediction": _prediction_facts(setting),
         "predicted": setting.prediction is not None,
         "note": (setting.prediction or {}).get("note"),

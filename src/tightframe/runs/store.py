@@ -6,7 +6,7 @@ Layout of a run folder::
     settings/<name>/prediction.json    problem, certified objective, lower bound, groups
     settings/<name>/prediction.npz     logits, bias, classifier (Gram), means (Gram)
     settings/<name>/history.parquet    one row a measurement (`tightframe.training.callbacks`)
-    settings/<name>/final.npz          features, labels, weight, bias, class_means, logits
+    settings/<name>/final.npz          features, labels, weight, bias, ..., see `FINAL_ARRAYS`
     settings/<name>/result.json        summary and verdicts; written last
     settings/<name>/checkpoints/last.ckpt
     settings/<name>/logs/              Lightning's CSV and TensorBoard logs
@@ -75,6 +75,8 @@ FINAL_ARRAYS = {
     "bias": "(K,) float32, zero without a bias",
     "class_means": "(d, K) float64, class means as columns",
     "logits": "(K, K) float64, mean logits without bias, column k for the samples of class k",
+    "held_out_features": "(N_test, d) float32, of the test samples; missing in older records",
+    "held_out_labels": "(N_test,) int64",
 }
 
 #: Arrays of ``prediction.npz`` and what they are.

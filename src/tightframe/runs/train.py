@@ -338,6 +338,10 @@ def _write_final(paths: store.SettingPaths, final: Measured) -> None:
     means = np.stack(
         [features[labels == k].mean(axis=0, dtype=np.float64) for k in range(num_classes)], axis=1
     )
+    held_out = {}
+    if final.held_out is not None:
+        parts = ("held_out_features", "held_out_labels")
+        held_out = {name: part.numpy() for name, part in zip(parts, final.held_out, strict=True)}
     store.write_npz(
         paths.final,
         features=features,
@@ -346,6 +350,7 @@ def _write_final(paths: store.SettingPaths, final: Measured) -> None:
         bias=np.zeros(num_classes, np.float32) if final.bias is None else final.bias.numpy(),
         class_means=means,
         logits=weight.astype(np.float64) @ means,
+        **held_out,
     )
 
 

@@ -81,6 +81,8 @@ class Measured:
     bias : Tensor or None, shape (K,)
     geometry : Geometry
         The measured one.
+    held_out : tuple of (Tensor, Tensor) or None
+        Features and labels of the test samples, if there are any.
     """
 
     row: Row
@@ -89,6 +91,7 @@ class Measured:
     weight: Tensor
     bias: Tensor | None
     geometry: Geometry
+    held_out: tuple[Tensor, Tensor] | None = None
 
 
 class CollapseCallback(lightning.Callback):
@@ -241,10 +244,12 @@ class CollapseCallback(lightning.Callback):
         with evaluating(module):
             features, labels, logits = _forward(module, self._train)
             test_accuracy, shares = math.nan, {"train": _class_accuracies(logits, labels)}
+            held_out = None
             if self._test is not None:
-                _, test_labels, test_logits = _forward(module, self._test)
+                test_features, test_labels, test_logits = _forward(module, self._test)
                 test_accuracy = _accuracy(test_logits, test_labels)
                 shares["test"] = _class_accuracies(test_logits, test_labels)
+                held_out = test_features, test_labels
             weight = head_weight(module.head).detach().cpu()
             bias = head_bias(module.head)
             bias = None if bias is None else bias.detach().cpu().clone()
@@ -279,7 +284,7 @@ class CollapseCallback(lightning.Callback):
         for part in ("train", "test"):
             for k in range(problem.num_classes):
                 row[f"class{k}_{part}_accuracy"] = shares[part][k] if part in shares else math.nan
-        return Measured(row, features, labels, weight.clone(), bias, report.geometry)
+        return Measured(row, features, labels, weight.clone(), bias, report.geometry, held_out)
 
     def _check(self, features: Tensor, labels: Tensor, loss: float) -> None:
         counts = np.bincount(labels.numpy(), minlength=self.problem.num_classes)
