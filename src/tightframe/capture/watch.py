@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from tightframe.capture.gather import LayerMoments, Mismatch, in_group
 from tightframe.capture.head import HeadInUse
 from tightframe.capture.layers import layer_scalars
+from tightframe.capture.names import names_for
 from tightframe.checks import whole_number
 from tightframe.data.batches import Reduction, as_tensor
 from tightframe.metrics.class_moments import ClassMoments
 from tightframe.metrics.report import CollapseReport
 from tightframe.metrics.targets import Target
+from tightframe.problem.class_names import NamesLike
 from tightframe.problem.problem import Problem
 
 
@@ -44,6 +46,9 @@ class Watch:
         its ``attention_mask`` is used too. None: give them by `Watch.labels`.
     targets, problem, reduce, scatter, ignore_index
         As in `tightframe.capture.layers.collapse_report`.
+    class_names : sequence of str, mapping, str or path-like, optional
+        What the classes are called, by default as the model's ``config.id2label`` says; see
+        `tightframe.capture.layers.collapse_report`.
     nc4 : bool
         Keep the features for NC4, on the CPU in their own dtype: N x D numbers a layer.
 
@@ -84,6 +89,7 @@ class Watch:
         features: str | None = None,
         targets: Target | Iterable[Target] | None = None,
         problem: Problem | None = None,
+        class_names: NamesLike | None = None,
         labels: str | None = None,
         reduce: Reduction | Mapping[str, Reduction] = "auto",
         nc4: bool = False,
@@ -106,6 +112,7 @@ class Watch:
             "ignore_index": ignore_index,
         }
         self._goals: dict[str, Any] = {"targets": targets, "problem": problem}
+        self._class_names = class_names
         self._handles: list[Any] = []
         self.reset()
 
@@ -228,7 +235,9 @@ class Watch:
                 mismatch.update(rows)
             if synchronize:
                 mismatch.synchronize()
-        return gathered.reports(reading, mismatch, **self._goals)
+        k = gathered.moments[reading.name].num_classes
+        names = names_for(self._class_names, self._model, (), k)
+        return gathered.reports(reading, mismatch, class_names=names, **self._goals)
 
     def scalars(self) -> dict[str, float]:
         """Return all numbers for a logger, see `tightframe.capture.layers.layer_scalars`."""
