@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -285,9 +286,11 @@ def report_scalars(report: CollapseReport, *, probe: bool = False) -> dict[str, 
             name = f"{row.part}_to_{row.target}"
         scalars[name.lower().replace(" ", "_")] = row.value
     if report.answers is not None and not probe:
-        lost = [(r.name, r.accuracy) for r in report.class_table().lost if r.accuracy is not None]
-        for called, accuracy in lost[:MOST_NAMED]:
-            scalars[f"accuracy_of_lost_class_{called.replace('/', '_')}"] = accuracy
+        accuracy = report.answers.accuracy
+        worst = np.argsort(accuracy, kind="stable")[: min(report.answers.num_lost, MOST_NAMED)]
+        for label in worst.tolist():
+            name = report.class_name(label).replace("/", "_")
+            scalars[f"accuracy_of_lost_class_{name}"] = float(accuracy[label])
     return scalars
 
 

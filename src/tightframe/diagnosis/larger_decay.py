@@ -1,8 +1,7 @@
 """`larger_decay`: what another weight decay would do, from one trained network's last layer.
 
-The models are in `tightframe.diagnosis.neuron_model`; here is when one may speak, and how far it
-was off on networks that were trained from scratch at the other decay. The rules and the bars are
-measured, on small networks of ten classes.
+The models are in `tightframe.diagnosis.neuron_model`; when one may speak, and with which bar, in
+`tightframe.diagnosis.decay_rules`.
 """
 
 from __future__ import annotations
@@ -10,19 +9,28 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tightframe.checks import (
     is_several,
-    plain_number,
     positive_float,
     require_dense,
     whole_number,
 )
 from tightframe.diagnosis.blocks import Block, in_html, in_rich
+from tightframe.diagnosis.decay_rules import (
+    AT_RISK,
+    MOST_SUBOPTIMAL,
+    MOST_SUBOPTIMAL_DECOUPLED,
+    MOST_UNEVEN,
+    ROUGH,
+    Bar,
+    Network,
+    Pace,
+)
 from tightframe.diagnosis.neuron_model import Fitted, NeuronModel
 from tightframe.diagnosis.training import Training
 from tightframe.files import to_plain
@@ -43,42 +51,8 @@ Flags = NDArray[np.bool_]
 #: Value of `larger_decay`'s loss arguments: as the network was trained.
 SAME = "same"
 
-#: A predicted margin up to this is a risk: none of 223 classes above it was lost.
-AT_RISK = 1.0
-
-#: Largest share of the objective that the head may lie above its optimum. No head that AdamW
-#: trained, whose decay is decoupled from it, came below 4 %.
-MOST_SUBOPTIMAL, MOST_SUBOPTIMAL_DECOUPLED = 0.01, 0.15
-
 #: Relative gap to which the best head is known.
 TOL = 1e-4
-
-#: Largest ratio of two layers' squared norms where training has ended.
-MOST_UNEVEN = 1.6
-
-#: More layers than this: training from scratch ends elsewhere than any model of the optimum.
-MOST_LAYERS = 4
-
-#: Largest angle of a step at which training with batch norm reached the optimum: with batches,
-#: and with all samples in one.
-MOST_TURN, MOST_TURN_FULL_BATCH = 0.05, 0.15
-
-
-class Bar(NamedTuple):
-    """How far predictions were off, in nats: 90 % of the classes were within.
-
-    Attributes
-    ----------
-    error : float
-    at_risk : float
-        The same of predictions up to `AT_RISK`.
-    """
-
-    error: float
-    at_risk: float
-
-
-TWO_LAYERS, THREE_LAYERS, BATCH_NORM, ROUGH = Bar(0.3, 0.3), Bar(0.5, 0.6), Bar(0.6, 0.6), Bar(1, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -391,7 +365,7 @@ def ask_decay(
         Whose weights and adjustment the loss has at the other decays; by default the same.
     """
     require_dense(layer.num_classes, "weight")
-    kind = _Kind(
+    kind = Network(
         None if layers is None else whole_number("layers", layers, 2),
         bool(batch_norm),
         bool(convolutional),
@@ -408,87 +382,12 @@ def ask_decay(
     if not decays:
         raise ValueError("at: got none, need at least one weight decay")
     norms = None if layer_norms is None else [positive_float("layer_norms", x) for x in layer_norms]
-    pace = _Pace.of(lr, momentum, full_batch)
+    pace = Pace.of(lr, momentum, full_batch)
     return _Outlook(layer, kind, pace, training.weight_decay, training, loss, norms).at(decays)
 
 
 def _is_same(value: Any) -> bool:
     return isinstance(value, str) and value == SAME
-
-
-# -- what is known of the network ------------------------------------------------------------------
-
-
-class _Kind(NamedTuple):
-    """What a network is made of, and whether its decay is a term of the objective."""
-
-    layers: int | None
-    batch_norm: bool
-    convolutional: bool
-    coupled: bool
-
-    @property
-    def model_layers(self) -> int:
-        """Layers of the model: what is below a batch norm costs nothing."""
-        return 2 if self.batch_norm else int(self.layers or 2)
-
-    @property
-    def has_directions(self) -> bool:
-        """Whether the matrix model speaks."""
-        plain = not (self.batch_norm or self.convolutional) and self.coupled
-        return plain and self.layers == 3
-
-    @property
-    def bar(self) -> Bar:
-        """How far the model was off for a larger decay."""
-        if not self.coupled or self.convolutional:
-            return ROUGH
-        if self.batch_norm:
-            return BATCH_NORM
-        return {2: TWO_LAYERS, 3: THREE_LAYERS}.get(self.model_layers, ROUGH)
-
-    @property
-    def words(self) -> str:
-        """Which model speaks."""
-        if self.batch_norm:
-            return "neurons are scaled, what is below the last batch norm costs nothing"
-        below = "" if self.model_layers == 2 else ", the layers below all alike"
-        if self.has_directions:
-            below = ", the layer below direction by direction"
-        roughly = "roughly, " if self.bar == ROUGH else ""
-        ridge = ", at the ridge that fits the head" if not self.coupled else ""
-        return f"{roughly}neurons are scaled{below}{ridge}"
-
-    @property
-    def is_bounded(self) -> bool:
-        """Whether the formula's value bounds the true objective."""
-        return not self.batch_norm and self.coupled
-
-
-class _Pace(NamedTuple):
-    """How large the steps of the training are."""
-
-    lr: float | None
-    momentum: float
-    full_batch: bool
-
-    @classmethod
-    def of(cls, lr: Any, momentum: Any, full_batch: bool) -> _Pace:
-        value = plain_number(momentum)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-            raise ValueError(f"momentum: got {momentum!r}, need a number from 0 to below 1")
-        rate = None if lr is None else positive_float("lr", lr)
-        return cls(rate, float(value), bool(full_batch))
-
-    @property
-    def limit(self) -> float:
-        return MOST_TURN_FULL_BATCH if self.full_batch else MOST_TURN
-
-    def turn(self, weight_decay: float) -> float | None:
-        """Return the angle by which a step turns scale-invariant weights in the end."""
-        if self.lr is None:
-            return None
-        return math.sqrt(2 * self.lr * weight_decay / (1 - self.momentum))
 
 
 # -- when to speak, and what -----------------------------------------------------------------------
@@ -500,8 +399,8 @@ class _Outlook:
     def __init__(
         self,
         layer: LastLayer,
-        kind: _Kind,
-        pace: _Pace,
+        kind: Network,
+        pace: Pace,
         decay: float,
         trained: Training,
         asked: Training | None,
@@ -568,14 +467,8 @@ class _Outlook:
     def _silence(self) -> str | None:
         """Return why nothing is predicted at any decay."""
         kind = self.kind
-        if not kind.batch_norm and kind.model_layers > MOST_LAYERS:
-            return (
-                f"a network of {kind.layers} layers; from {MOST_LAYERS + 1} on, training from "
-                "scratch ends in worse minima than any model of the optimum sees (off by .8 to 1.4 "
-                "nats). tf.training.continue_at asks the network itself"
-            )
-        if kind.batch_norm and not kind.coupled:
-            return "batch norm with AdamW was not measured"
+        if kind.silence is not None:
+            return kind.silence
         if self.layer.features.min() < 0:
             return (
                 "the features go below zero, so they do not end in a plain ReLU, for which alone "
@@ -614,20 +507,11 @@ class _Outlook:
         """Return why training with batch norm would not come to a predicted optimum."""
         if not self.kind.batch_norm:
             return None
-        kept = f"the optimum at this decay keeps margins of {np.nanmin(margins):.2f} and more"
-        turn = self.pace.turn(decay)
-        if turn is None:
-            return (
-                f"{kept}, but with batch norm it depends on lr and momentum whether training "
-                "reaches it; give them"
-            )
-        if turn <= self.pace.limit:
+        reason = self.pace.unreachable(decay)
+        if reason is None:
             return None
-        return (
-            f"{kept}; with this learning rate training will not reach it (a step turns the weights "
-            f"before a batch norm by {turn:.2g} rad, at most {self.pace.limit:g} is safe): lower "
-            "lr, or exclude the weights before batch norm from decay"
-        )
+        least = np.nanmin(margins)
+        return f"the optimum at this decay keeps margins of {least:.2f} and more, {reason}"
 
     def _bar(self, decay: float) -> Bar:
         return self.kind.bar if decay >= self.decay and self.same_loss else ROUGH

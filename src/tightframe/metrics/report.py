@@ -309,6 +309,10 @@ class CollapseReport:
 
     # -- the classes -------------------------------------------------------------------------------
 
+    def class_name(self, label: int) -> str:
+        """Return a class's name, or its label where classes have no names."""
+        return str(label) if self.class_names is None else self.class_names[label]
+
     @property
     def class_accuracy(self) -> NDArray[np.float64] | None:
         """Accuracy on the samples of every class, (K,), NaN without any; None without `answers`."""
