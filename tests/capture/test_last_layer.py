@@ -101,6 +101,14 @@ def test_labels_of_batches_may_be_names(model, data):
     assert report.counts.tolist() == np.bincount(y).tolist()
 
 
+def test_a_watch_knows_the_names(model, data):
+    x, y = data.tensors
+    with tf.metrics.watch(model, class_names=NAMES) as watched:
+        model(x)
+        watched.labels(y)
+    assert watched.report().class_names == tuple(NAMES)
+
+
 def test_loaders_without_samples(model):
     with pytest.raises(ValueError, match="loader: no batch seen"):
         last_layer(model, [])

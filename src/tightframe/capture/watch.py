@@ -13,12 +13,14 @@ from tightframe.capture.gather import LayerMoments, Mismatch, in_group
 from tightframe.capture.head import HeadInUse
 from tightframe.capture.hooks import random_in_training, uncompiled
 from tightframe.capture.layers import layer_scalars
+from tightframe.capture.names import names_for
 from tightframe.capture.tokens import read_sequences
 from tightframe.checks import whole_number
 from tightframe.data.batches import Batch, Reduction, as_tensor
 from tightframe.metrics.class_moments import ClassMoments
 from tightframe.metrics.report import CollapseReport
 from tightframe.metrics.targets import Target
+from tightframe.problem.class_names import NamesLike
 from tightframe.problem.problem import Problem
 
 #: In the place of labels that are not known yet.
@@ -50,6 +52,9 @@ class Watch:
         its ``attention_mask`` is used too. None: give them by `Watch.labels`.
     targets, problem, reduce, scatter, ignore_index, min_count
         As in `tightframe.capture.layers.collapse_report`.
+    class_names : sequence of str, mapping, str or path-like, optional
+        What the classes are called, by default as the model's ``config.id2label`` says; see
+        `tightframe.capture.layers.collapse_report`.
     nc4 : bool
         Keep the features for NC4, on the CPU in their own dtype: N x D numbers a layer.
 
@@ -106,6 +111,7 @@ class Watch:
         features: str | None = None,
         targets: Target | Iterable[Target] | None = None,
         problem: Problem | None = None,
+        class_names: NamesLike | None = None,
         labels: str | None = None,
         reduce: Reduction | Mapping[str, Reduction] = "auto",
         nc4: bool = False,
@@ -128,6 +134,7 @@ class Watch:
             "ignore_index": ignore_index,
         }
         self._goals: dict[str, Any] = {"targets": targets, "problem": problem}
+        self._class_names = class_names
         self._handles: list[Any] = []
         self.reset()
 
@@ -276,7 +283,9 @@ class Watch:
                 mismatch.update(rows)
             if synchronize:
                 mismatch.synchronize()
-        return gathered.reports(reading, mismatch, **self._goals)
+        k = gathered.moments[reading.name].num_classes
+        names = names_for(self._class_names, self._model, (), k)
+        return gathered.reports(reading, mismatch, class_names=names, **self._goals)
 
     def scalars(self) -> dict[str, float]:
         """Return all numbers for a logger, see `tightframe.capture.layers.layer_scalars`."""
