@@ -29,9 +29,7 @@ def trained(weight_decay, steps=500):
         nn.ReLU(),
         nn.Linear(sizes[2], sizes[3]),
     )
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=0.1, momentum=0.9, weight_decay=weight_decay
-    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         optimizer.zero_grad()

@@ -87,9 +87,10 @@ def test_an_ordinary_network_is_not_described(lost):
     answer = ask(lost, own)
     assert not answer.describes
     assert answer.error > 3
-    assert set(answer.wrongly_distinct) == {5, 6, 7, 8, 9} - set(
-        np.flatnonzero(answer.predicted <= 0)
-    ) or answer.wrongly_distinct == ()
+    assert (
+        set(answer.wrongly_distinct) == {5, 6, 7, 8, 9} - set(np.flatnonzero(answer.predicted <= 0))
+        or answer.wrongly_distinct == ()
+    )
     assert answer.to_dict()["classes"][9]["measured_margin"] < 0
 
 
