@@ -114,10 +114,14 @@ def test_absent_classes_are_rivals_and_the_rest_is_said(kept):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"at_weight_decay": 0.1}, "weight_decay: missing; at_weight_decay needs"),
+        ({"at_weight_decay": 0.1, "layers": 3}, "weight_decay: missing"),
         ({"layers": 3}, "layers: given without at_weight_decay"),
         ({"bias": "decaying"}, "bias: got 'decaying', allowed are"),
         ({"loss": "hinge"}, "loss: got 'hinge'"),
+        ({"margin": 0}, "margin: got 0"),
+        ({"margin": 1, "angle": 60}, "margin, angle: got both"),
+        ({"angle": 100}, "angle: got 100, need less than 90 degrees"),
+        ({"feature_decay_of": "all"}, "feature_decay_of: got 'all'"),
     ],
 )
 def test_bad_options_are_named(kept, options, message):
@@ -126,7 +130,7 @@ def test_bad_options_are_named(kept, options, message):
 
 
 def test_what_advise_takes():
-    with pytest.raises(ValueError, match="problem: got list, need a tightframe.Problem, or a mod"):
+    with pytest.raises(ValueError, match="problem: got list, need a tightframe"):
         tf.advise([1, 2])
     with pytest.raises(ValueError, match="loader: missing"):
         tf.advise(torch.nn.Linear(2, 2))
