@@ -30,6 +30,7 @@ from tightframe.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from tightframe import data, heads, landscape, metrics, report, training
+    from tightframe.diagnosis.diagnose import Diagnosis
     from tightframe.diagnosis.larger_decay import LargerDecay, larger_decay
     from tightframe.sweeps.phase import PhaseDiagram, phase_diagram
 
@@ -38,6 +39,7 @@ __all__ = [
     "Calibration",
     "Certificate",
     "ClassState",
+    "Diagnosis",
     "Geometry",
     "LargerDecay",
     "NotConvergedWarning",
@@ -82,6 +84,7 @@ __getattr__ = handed_on(
     __name__,
     {
         "tightframe.data": (),
+        "tightframe.diagnosis.diagnose": ("Diagnosis",),
         "tightframe.diagnosis.larger_decay": ("LargerDecay", "larger_decay"),
         "tightframe.heads": (),
         "tightframe.landscape": (),

@@ -101,6 +101,60 @@ def test_decays_of_a_run_s_folder(command, fails, tmp_path, unrendered):
     assert "tightframe: --bias: given for a run's folder" in message
 
 
+def ordinary(path):
+    """Write a network whose two rare classes a head with much decay has lost."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(4), [200, 200, 8, 8])
+    means = np.maximum(rng.normal(size=(4, 12)), 0)
+    features, held_out = (
+        np.maximum(means[labels] + 0.3 * rng.normal(size=(416, 12)), 0) for _ in range(2)
+    )
+    head = tf.heads.fit_head(features, labels, weight_decay=0.1)
+    assert (head.training.recalls[2:] < 0.5).all()
+    np.savez(path, features=features, labels=labels, weight=head.weight, bias=head.bias)
+    np.savez(path.with_name("held.npz"), features=held_out, labels=labels)
+    return path
+
+
+def test_an_ordinary_network_is_told_the_truth(command, tmp_path):
+    arguments = ["advise", "--from-run", ordinary(tmp_path / "net.npz"), "--weight-decay", "0.1"]
+    arguments += ["--held-out", tmp_path / "held.npz", "--class-names", "cat,dog,owl,bee"]
+    code, out, err = command(*arguments)
+    assert (code, err) == (0, "")
+    text = " ".join(out.split())
+    assert text.startswith("2 of 4 classes are lost: ")
+    for words in (
+        "owl for",
+        "bee for",
+        "held-out",
+        "The head is trained to the end",
+        "1. Train again with a tenth of the weight decay (0.01)",
+        "Not post-hoc logit adjustment",
+        "does not describe this network",
+    ):
+        assert words in text
+    for words in ("nothing to change", "safety 1", "all classes are distinct below", "error 0"):
+        assert words not in text
+    code, out, _ = command(*arguments, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert not {"safety", "largest_decay", "proposals"} & set(found)
+    assert any("does not describe" in warning for warning in found["warnings"])
+    lost = [row["name"] for row in found["classes"] if row["accuracy_state"] == "lost"]
+    assert sorted(lost) == ["bee", "owl"]
+
+
+def test_the_training_is_taken_into_account(command, tmp_path):
+    path = ordinary(tmp_path / "net.npz")
+    code, out, _ = command("advise", "--from-run", path, "--sampler", "balanced", "--json")
+    assert code == 0
+    rows = [row["name"] for row in json.loads(out)["head"]["rows"]]
+    assert "post-hoc logit adjustment" not in rows
+    options = ("--weight-decay", "0.1", "--at-weight-decay", "0.2", "--layers", "2")
+    code, out, _ = command("advise", "--from-run", path, *options, "--json")
+    assert json.loads(out)["larger_decay"]["at"] == [0.2]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -110,6 +164,8 @@ def test_decays_of_a_run_s_folder(command, fails, tmp_path, unrendered):
         ((*STEP, "--from-run", "nowhere.npz"), "--from-run: given with counts or decays"),
         (("--from-run", "x.npz", "--setting", "a"), "--setting: got 'a', but x.npz is no run"),
         (("--from-run", "nowhere.npz"), "tightframe: nowhere.npz: no such file"),
+        ((*STEP, "--sampler", "balanced"), "--sampler: given without --from-run, for which it is"),
+        ((*STEP, "--layers", "3"), "--layers: given without --from-run, for which it is"),
     ],
 )
 def test_bad_options_are_named_in_one_line(fails, options, message):

@@ -34,7 +34,8 @@ class Calibration:
         Effective: those for which the network is as nearly stationary as it can be.
     weight_error, feature_error : float
         What is left of the gradient by the classifier and by the features, over the decay's part of
-        it: 0 at a stationary point; from about 0.3 on the fit says little.
+        it: 0 at a stationary point. A small ``weight_error`` says nothing about the features;
+        whether the minimiser describes the network is asked of its margins (`tightframe.advise`).
     solution : Solution
         The fitted problem's minimiser.
     logits_distance : float

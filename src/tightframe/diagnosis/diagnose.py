@@ -8,11 +8,12 @@ speaks only of networks that it describes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tightframe.advice.advise import wanted_of
 from tightframe.diagnosis.blocks import Block, advice_blocks, in_html, in_rich
 from tightframe.diagnosis.head import HeadAnswer, HeadRow, ask_head
 from tightframe.diagnosis.larger_decay import LargerDecay, ask_decay
@@ -114,7 +115,8 @@ class Diagnosis:
     def blocks(self) -> Iterator[Block]:
         """Yield sentences and tables in reading order."""
         yield self.headline
-        yield from _class_blocks(self.classes)
+        yield self.classes.to_table(remarks=False)
+        yield from self.classes.remarks[1:]
         yield from _head_blocks(self.head, self.classes)
         yield from _remedy_blocks(self.remedies, self.classes)
         if self.larger_decay is not None:
@@ -208,6 +210,7 @@ def diagnose(
     >>> found.remedies.advised[0].name
     'smaller decay + logit adjustment'
     """
+    known_bias = bias if problem is None else problem.bias
     if problem is not None:
         weight_decay = problem.weight_decays[0]
         loss, class_weights = problem.loss, problem.class_weights
@@ -220,6 +223,7 @@ def diagnose(
         sampler=sampler,
         optimizer=optimizer,
     )
+    wanted_of(loss, margin, angle, feature_decay_of)  # wrong whether or not theory is asked
     larger = _larger(layer, training, at_weight_decay, network)
     if problem is None and layer.counts.all():
         has_bias = layer.bias is not None and bool(layer.bias.any())
@@ -233,8 +237,9 @@ def diagnose(
             features=features,
             class_weights=None if training.natural else training.weights,
             logit_adjustment=training.adjustment if training.adjustment.any() else None,
+            class_names=layer.class_names,
         )
-    head = ask_head(layer, training, cross_entropy=loss == "cross_entropy")
+    head = ask_head(layer, training, cross_entropy=loss == "cross_entropy", bias=known_bias)
     table = class_table(layer, separable=head.separable, history=history, problem=problem)
     counts = layer.counts[layer.counts > 0]
     return Diagnosis(
@@ -267,30 +272,6 @@ def _larger(
 
 
 # -- sections --------------------------------------------------------------------------------------
-
-
-def _class_blocks(classes: ClassTable) -> Iterator[Block]:
-    table = classes.to_table()
-    # What is said of many classes is said once: there are few columns of letters for it.
-    kept = [i for i, head in enumerate(table.heads) if head.name != "remark"]
-    yield replace(
-        table,
-        columns=[table.columns[i] for i in kept],
-        rows=[[row[i] for i in kept] for row in table.rows],
-    )
-    apart = [row.name for row in classes.lost if row.separable]
-    merged = [f"{r.name} with {r.rival_name}" for r in classes.lost if r.separable is False]
-    if apart:
-        yield f"Lost, but the features still separate them (balanced head): {_shortened(apart)}."
-    if merged:
-        yield f"Lost, and merged in the features: {_shortened(merged)}."
-    warnings: dict[str, list[str]] = {}
-    for row in classes:
-        if row.warning:
-            warnings.setdefault(row.warning, []).append(row.name)
-    for warning, names in warnings.items():
-        who = "class" if len(names) == 1 else "classes"
-        yield f"{_capital(who)} {_shortened(names)}: {warning}."
 
 
 def _shortened(names: Sequence[str], most: int = 10) -> str:
@@ -349,7 +330,7 @@ def _remedy_blocks(found: Remedies, classes: ClassTable) -> Iterator[Block]:
         note = f" {_capital(remedy.note)}." if remedy.note else ""
         yield f"Not {remedy.name}: {remedy.evidence.text}.{note}"
     if few:
-        yield f"Few samples ({_shortened(few)}): hold some out, or collect more, to know their recall."
+        yield f"Few samples ({_shortened(few)}): hold some out, or collect more, to know more."
     yield CAVEAT
 
 

@@ -113,7 +113,7 @@ class HeadAnswer:
     ridge_given : bool
         Whether `ridge` is the training's weight decay.
     bias : {"none", "decayed", "free"}
-        As which the head's bias is nearer to stationary.
+        As which the head's bias is taken.
     suboptimality : float or None
         What the head's objective has above a certified lower bound, as a share of it.
     rows : tuple of HeadRow
@@ -180,7 +180,9 @@ class HeadAnswer:
         }
 
 
-def ask_head(layer: LastLayer, training: Training, *, cross_entropy: bool = True) -> HeadAnswer:
+def ask_head(
+    layer: LastLayer, training: Training, *, cross_entropy: bool = True, bias: str | None = None
+) -> HeadAnswer:
     """Tell whether a head is at its optimum, and what others do on the same features.
 
     Parameters
@@ -189,6 +191,8 @@ def ask_head(layer: LastLayer, training: Training, *, cross_entropy: bool = True
     training : Training
     cross_entropy : bool
         Whether the network was trained with it; otherwise nothing is said about the optimum.
+    bias : {"none", "decayed", "free"}, optional
+        Whether the training's decay was on the bias; read off its gradient if it is not known.
     """
     now = _scores(layer, layer.weight, layer.bias)
     large = layer.counts * SMALL_SHARE > layer.counts.max()
@@ -209,8 +213,8 @@ def ask_head(layer: LastLayer, training: Training, *, cross_entropy: bool = True
 
     rows = [row(AS_IT_IS, now)]
     if not training.is_flat:
-        bias = training.post_hoc + (0.0 if layer.bias is None else layer.bias)
-        rows.append(row(POST_HOC, _scores(layer, layer.weight, bias)))
+        adjusted_bias = training.post_hoc + (0.0 if layer.bias is None else layer.bias)
+        rows.append(row(POST_HOC, _scores(layer, layer.weight, adjusted_bias)))
     fitted = _fitted_ridge(layer, training)
     ridge = training.ridge or fitted or _usual_ridge(layer)
     any_lost = bool(lost.any())
@@ -228,7 +232,8 @@ def ask_head(layer: LastLayer, training: Training, *, cross_entropy: bool = True
             "No ridge fits the head: the loss does not pull it outwards, as it does when trained."
         )
     else:
-        kind = _kind_of_bias(layer, training, ridge)
+        known = bias if bias in ("decayed", "free") and _has_bias(layer) else None
+        kind = known or _kind_of_bias(layer, training, ridge)
         excess = _suboptimality(layer, training, ridge, kind)
     equal = len(set(layer.counts[layer.counts > 0].tolist())) == 1
     adjusted = None
@@ -306,13 +311,13 @@ def _usual_ridge(layer: LastLayer) -> float:
 
 
 def _kind_of_bias(layer: LastLayer, training: Training, ridge: float) -> str:
-    """Tell whether a bias looks decayed or free: which is nearer to stationary."""
+    """Tell whether a bias is decayed, as is usual, or free: clearly nearer to stationary so."""
     if layer.bias is None or not _has_bias(layer):
         return "none"
     _, gradient = _problem(layer, training, 0.0).value_and_gradient(_own(layer))
     pull = gradient[:, -1]
     decayed = float(np.linalg.norm(pull + ridge * layer.bias))
-    return "decayed" if decayed <= float(np.linalg.norm(pull)) else "free"
+    return "free" if float(np.linalg.norm(pull)) < decayed / 2 else "decayed"
 
 
 def _suboptimality(layer: LastLayer, training: Training, ridge: float, kind: str) -> float:

@@ -7,6 +7,7 @@ it is taken for that one), **merged** (it shares one prediction with others) or 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tightframe.checks import MAX_DENSE_CLASSES
 from tightframe.geometry.blocks import RANK_TOLERANCE, Array, BlockMatrix
+from tightframe.losses.base import Loss
 from tightframe.problem.problem import Problem
 
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ STATES = VANISHED, LOST, MERGED, DISTINCT = ("vanished", "lost", "merged", "dist
 
 #: What has no class mean has no state.
 ABSENT = "absent"
+
+#: Room for any state.
+_LONGEST = f"<U{max(map(len, (*STATES, ABSENT)))}"
 
 #: Entries of a block of logits (16 MiB).
 _BLOCK_ENTRIES = 2**21
@@ -284,8 +289,8 @@ def measured_states(problem: Problem, logits: ArrayLike, bias: ArrayLike | None 
         if not np.isfinite(values).all():
             raise ValueError(f"{name}: got entries that are not finite, need numbers")
     middle = z @ problem.counts / problem.num_samples if problem.bias == "free" else np.zeros(k)
-    predict, kinds = problem.loss_object.predictions, problem.class_groups
-    return states_of_means(lambda classes: z[:, classes], b, middle, kinds, predict)
+    kinds, loss = problem.class_groups, problem.loss_object
+    return states_of_means(lambda classes: z[:, classes], b, middle, kinds, loss)
 
 
 def states_of_means(
@@ -293,7 +298,7 @@ def states_of_means(
     bias: Array,
     middle: Array,
     kinds: Indices,
-    predict: Callable[[Array], Array],
+    loss: Loss,
 ) -> States:
     """Return the states of a network's classes by the rules of `measured_states`, at any K.
 
@@ -310,62 +315,84 @@ def states_of_means(
     kinds : ndarray of int, shape (K,)
         Classes of one kind are siblings. Negative for classes without samples: they have no mean
         and no state (`ABSENT`), but may be rivals.
-    predict : callable
-        Of the loss: predictions of logits, column by column.
+    loss : Loss
+        What predictions it makes of logits.
     """
     k = len(bias)
     present = np.flatnonzero(kinds >= 0)
-    blocks = np.array_split(present, max(1, -(-len(present) * k // _BLOCK_ENTRIES)))
+    alone = np.bincount(kinds[present])[kinds] == 1
     vanished = np.zeros(k, dtype=bool)
     predictions = np.zeros((k, k)) if k <= MAX_DENSE_CLASSES else None
-    nearest = np.zeros(k, dtype=np.intp)
-    for classes in blocks:
+    state = np.full(k, ABSENT, dtype=_LONGEST)
+    margins, siblings, rivals = np.full(k, np.nan), np.full(k, np.nan), np.full(k, -1)
+    for classes in _blocks(present, k):
         z = logits(classes)
-        vanished[classes] = total_variation(predict(z - middle[:, None]), 1 / k) < SAME_PREDICTION
+        vanished[classes] = _near_uniform(z - middle[:, None], loss)
         z = z + bias[:, None]
         if predictions is not None:
-            predictions[:, classes] = predict(z)
-        else:
-            z[classes, np.arange(len(classes))] = -np.inf
-            nearest[classes] = z.argmax(axis=0)
+            predictions[:, classes] = loss.predictions(z)
+            continue
+        own = classes, np.arange(len(classes))
+        lengths = z[own]
+        z[own] = -np.inf
+        rivals[classes] = z.argmax(axis=0)
+        margins[classes] = lengths - z.max(axis=0)
+        related = ~alone[classes]
+        if len(present) == k and kinds.min() == kinds.max():
+            siblings[classes] = margins[classes]
+        elif related.any():
+            nearest = np.where(kinds[:, None] == kinds[classes[related]], z[:, related], -np.inf)
+            siblings[classes[related]] = lengths[related] - nearest.max(axis=0)
+        state[classes] = np.where(margins[classes] <= 0, LOST, DISTINCT)
     if predictions is not None:
         prediction = _near_columns(predictions, kinds, vanished)
+        unsure = present
     else:
         prediction = np.arange(k)
-        pairs = present[(kinds[nearest] == kinds)[present]]
-        for classes in np.array_split(pairs, max(1, -(-2 * len(pairs) * k // _BLOCK_ENTRIES))):
-            both = (predict(logits(c) + bias[:, None]) for c in (classes, nearest[classes]))
-            _join(prediction, classes, nearest[classes], total_variation(*both))
+        pairs = present[(kinds[rivals] == kinds)[present]]
+        for classes in _blocks(pairs, 2 * k):
+            both = (loss.predictions(logits(c) + bias[:, None]) for c in (classes, rivals[classes]))
+            _join(prediction, classes, rivals[classes], total_variation(*both))
         prediction = _with_vanished(prediction, vanished)
-    parts = []
-    for classes in blocks:
+        # Where nobody shares a prediction, the nearest class is the rival.
+        unsure = present[
+            (vanished | (np.bincount(prediction, minlength=k)[prediction] > 1))[present]
+        ]
+    for classes in _blocks(unsure, k):
         z = logits(classes) + bias[:, None]
-        gaps = z[classes, np.arange(len(classes))] - z
-        gaps[classes, np.arange(len(classes))] = np.inf
+        own = classes, np.arange(len(classes))
+        gaps = z[own] - z
+        gaps[own] = np.inf
         shared = prediction[:, None] == prediction[classes]
         none = np.zeros(len(classes), dtype=bool)
-        parts.append(_judge(gaps, classes, shared, vanished[classes], kinds, none))
-    found = Judged(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-    state = np.full(k, ABSENT, dtype=found.state.dtype)
-    margins, siblings, rivals = np.full(k, np.nan), np.full(k, np.nan), np.full(k, -1)
-    for whole, own in zip((state, margins, siblings, rivals), found, strict=True):
-        whole[present] = own
+        found = _judge(gaps, classes, shared, vanished[classes], kinds, none)
+        for whole, part in zip((state, margins, siblings, rivals), found, strict=True):
+            whole[classes] = part
     return States(state, margins, siblings, rivals, prediction, np.ones(k, dtype=np.intp))
+
+
+def _blocks(classes: Indices, width: int) -> list[Indices]:
+    """Split classes so that as many columns of a width fill a block."""
+    return np.array_split(classes, max(1, -(-len(classes) * width // _BLOCK_ENTRIES)))
+
+
+def _near_uniform(logits: Array, loss: Loss) -> NDArray[np.bool_]:
+    """Return which columns of logits predict all classes alike."""
+    uniform = np.ones(logits.shape[1], dtype=bool)
+    if loss.is_softmax:
+        # By Jensen's inequality p_i <= exp(z_i - mean z) / K: what lies 1 below the mean has lost
+        # 1 - 1/e of its share. That says it of nearly all classes, without an exponential.
+        low = np.count_nonzero(logits < logits.mean(axis=0) - 1, axis=0)
+        uniform = low * (1 - math.exp(-1)) < SAME_PREDICTION * len(logits)
+    predictions = loss.predictions(logits[:, uniform])
+    uniform[uniform] = total_variation(predictions, 1 / len(logits)) < SAME_PREDICTION
+    return uniform
 
 
 def total_variation(a: Array, b: Array | float) -> Array:
     """Return half the sum of absolute differences of every column."""
     result: Array = np.abs(a - b).sum(axis=0) / 2
     return result
-
-
-class Judged(NamedTuple):
-    """What `States` has of some entries."""
-
-    state: NDArray[np.str_]
-    decision_margin: Array
-    sibling_margin: Array
-    rival: Indices
 
 
 def _judge(
@@ -375,8 +402,8 @@ def _judge(
     vanished: NDArray[np.bool_],
     kinds: Indices,
     together: NDArray[np.bool_],
-) -> Judged:
-    """Apply the rules to some entries.
+) -> tuple[NDArray[np.str_], Array, Array, Indices]:
+    """Apply the rules to some entries: their state, both margins and rival.
 
     Parameters
     ----------
@@ -399,7 +426,7 @@ def _judge(
     rival[vanished & (np.ptp(np.where(np.isinf(gaps), 0.0, gaps), axis=0) == 0)] = -1
     merged = together | (shared.sum(axis=0) > 1)
     siblings = np.where(kinds[:, None] == kinds[entries], gaps, np.inf).min(axis=0)
-    return Judged(
+    return (
         np.select([vanished, lost, merged], list(STATES[:3]), default=DISTINCT),
         gaps.min(axis=0) + 0.0,  # no negative zeros
         np.where(np.isinf(siblings), np.nan, siblings + 0.0),

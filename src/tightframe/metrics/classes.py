@@ -543,9 +543,8 @@ def mean_states(
         present = counts > 0
         middle = weight @ (counts[present] @ means[present] / counts.sum())
     lift = np.zeros(len(weight)) if bias is None else bias
-    return states_of_means(
-        lambda classes: weight @ means[classes].T, lift, middle, kinds, loss.predictions
-    )
+    # Columns that lie together in memory are gone through twice as fast.
+    return states_of_means(lambda classes: (means[classes] @ weight.T).T, lift, middle, kinds, loss)
 
 
 # -- inside ----------------------------------------------------------------------------------------
