@@ -115,6 +115,13 @@ class Watch:
         }
         self._goals: dict[str, Any] = {"targets": targets, "problem": problem}
         self._recorder = Recorder(model, self._head, layers)
+        self.skipped = 0
+        self._labels: Tensor | None
+        self._mask: Tensor | None
+        self._own: int | None
+        self._batch: Batch | None
+        self._output: Any
+        self._passed_by: bool  # a pass that skipped the head waits for its labels
         self._handles: list[Any] = []
         self.reset()
 
@@ -325,12 +332,8 @@ class Watch:
 
     def _forget(self) -> None:
         """Forget the pass and the labels that wait for each other."""
-        self._labels: Tensor | None = None
-        self._mask: Tensor | None = None
-        self._own: int | None = None
-        self._batch: Batch | None = None
-        self._output: Any = None
-        self._passed_by = False  # a pass that skipped the head waits for its labels
+        self._labels = self._mask = self._own = self._batch = self._output = None
+        self._passed_by = False
 
 
 class _Layer(NamedTuple):
