@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.metrics.samples import Sizes, gather, quick, streams
 from tests.reference import two_pass
-from tightframe.metrics import ClassMoments, class_moments
+from tightframe.metrics import ClassMoments, CollapseReport, class_moments
 from tightframe.metrics import panels as panels_module
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -688,3 +688,66 @@ def assert_states_equal(a, b):
     for name, value in a.items():
         same = torch.equal(value, b[name]) if isinstance(value, torch.Tensor) else value == b[name]
         assert same, name
+
+
+# -- classes of few samples ------------------------------------------------------------------------
+
+
+def counted_samples(counts):
+    generator = torch.Generator().manual_seed(4)
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    order = torch.randperm(len(labels), generator=generator)
+    centers = torch.randn(len(counts), 6, generator=generator)
+    x = centers[labels] + 0.1 * torch.randn(len(labels), 6, generator=generator)
+    return x[order], labels[order]
+
+
+@pytest.mark.parametrize("least", [1, 2, 4])
+def test_rare_classes_can_be_left_out(least):
+    counts = [9, 1, 5, 2, 1, 7, 3, 4]
+    x, y = counted_samples(counts)
+    found = ClassMoments(8).update(x, y).at_least(least)
+    kept = torch.tensor(counts) >= least
+    rows = kept[y]
+    expected = ClassMoments(8).update(x[rows], y[rows])
+    assert found.counts.tolist() == expected.counts.tolist()
+    assert found.missing == expected.missing
+    there, plain = found.present(), expected.present()
+    assert torch.allclose(there.means, plain.means)
+    assert torch.allclose(there.traces, plain.traces)
+    assert float(there.within().trace()) == pytest.approx(float(plain.within().trace()), rel=1e-12)
+    if least <= 2:  # a class seen once has no scatter
+        assert torch.allclose(there.within(), plain.within(), atol=1e-14)
+    whole = ClassMoments(8).update(x, y)
+    assert whole.at_least(least).counts.sum() == rows.sum()
+    assert whole.num_samples == len(y)  # unchanged
+    with pytest.raises(ValueError, match="min_count: got 0"):
+        whole.at_least(0)
+
+
+def test_a_report_of_frequent_classes_names_the_others():
+    x, y = counted_samples([9, 1, 5, 2, 1, 7])
+    head = torch.randn(6, 6, generator=torch.Generator().manual_seed(1))
+    with pytest.warns(RuntimeWarning, match="classes 1, 3, 4 are of fewer than 3 samples"):
+        report = CollapseReport.from_loader([(x, y)], head, min_count=3)
+    rows = (y != 1) & (y != 3) & (y != 4)
+    logits = x[rows].double() @ head.T.double()
+    assert report.accuracy == pytest.approx(
+        float((logits.argmax(dim=1) == y[rows]).double().mean())
+    )
+    assert report.missing == (1, 3, 4)
+    assert report.min_count == 3
+    with pytest.raises(ValueError, match="fewer than 3 samples"):
+        _ = report.geometry
+
+
+def test_a_report_of_many_groups_has_few_rows():
+    """Neither classes nor groups of many counts have rows of their own."""
+    labels = torch.arange(5000)
+    generator = torch.Generator().manual_seed(0)
+    moments = ClassMoments(5000, scatter=False)
+    for _ in range(2):
+        moments.update(torch.randn(5000, 4, generator=generator), labels)
+    report = CollapseReport.measure(moments, torch.randn(5000, 4), groups=labels)
+    assert len(report.rows) < 100
+    assert len(report.to_frame()) == len(report.rows)

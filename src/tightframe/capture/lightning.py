@@ -277,7 +277,7 @@ class CollapseMonitor(lightning.Callback):
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Warn if nothing was measured."""
-        if self._due_ones or trainer.fast_dev_run:
+        if self._due_ones:
             return
         epochs, every = trainer.current_epoch, self._every
         if self._chosen == "validation" and not trainer.enable_validation:

@@ -44,7 +44,8 @@ def warn_of_augmentation(loader: Any) -> None:
     A few samples are read twice, through the loader's ``collate_fn``, which may mask or mix them.
     What is no map-style data set, or fails, is left alone: the loop itself will say so.
     """
-    dataset, collate = getattr(loader, "dataset", None), getattr(loader, "collate_fn", None)
+    dataset: Any = getattr(loader, "dataset", None)
+    collate: Any = getattr(loader, "collate_fn", None)
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         return
     try:

@@ -227,7 +227,7 @@ def _are_inputs(parts: Batch, ahead: int) -> bool:
         inputs = inputs[:, ahead:].to(labels.device)
         kept = labels != _IGNORED
         # Constant inputs, as masks are, say nothing.
-        if len(inputs[kept].unique()) > 1 and bool((inputs[kept] == labels[kept]).all()):
+        if len(torch.unique(inputs[kept])) > 1 and bool((inputs[kept] == labels[kept]).all()):
             return True
     return False
 

@@ -273,13 +273,14 @@ def within_inner(moments: Moments, matrix: Tensor) -> Tensor:
 
 def within_along(moments: Moments, directions: Tensor) -> Tensor:
     """Return ``v^T Sigma_W v`` along the columns v, shape (R,), without another D x D matrix."""
-    along = (moments.sums @ directions).square_()
-    return torch.addmv(
-        quadratic_forms(moments.products, directions),
-        along.T,
-        moments.counts.clamp(min=1).double().reciprocal_(),
-        alpha=-1.0,
-    ).div_(int(moments.counts.sum()))
+    along = quadratic_forms(moments.products, directions)
+    shares = moments.counts.clamp(min=1).double().reciprocal_()
+    step = max(1, BLOCK_ENTRIES // directions.shape[1])
+    for start in range(0, len(shares), step):  # K x R numbers are as many as the means
+        block = slice(start, start + step)
+        squares = (moments.sums[block] @ directions).square_()
+        along.addmv_(squares.T, shares[block], alpha=-1.0)
+    return along.div_(int(moments.counts.sum()))
 
 
 def _shifts(moments: Moments) -> Tensor:

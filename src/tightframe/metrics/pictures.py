@@ -35,6 +35,8 @@ class Report(Protocol):
     @property
     def missing(self) -> tuple[int, ...]: ...  # noqa: D102
     @property
+    def min_count(self) -> int: ...  # noqa: D102
+    @property
     def notes(self) -> tuple[str, ...]: ...  # noqa: D102
     @property
     def rows(self) -> Sequence[Row]: ...  # noqa: D102

@@ -12,6 +12,9 @@ from tightframe.metrics.moments import BLOCK_ENTRIES, Moments, blur, of_present
 from tightframe.metrics.readings import Readings
 from tightframe.metrics.rows import Rows
 
+#: Larger matrices of offsets are not kept, 256 MiB.
+_KEPT = 2**25
+
 
 class Snapshot(Readings):
     """Moments as they are now, which remember the K x D matrices derived from them.
@@ -81,7 +84,8 @@ class Snapshot(Readings):
         return super()._offsets()
 
     def _offsets(self) -> Tensor:
-        return self._known_offsets
+        # Of very many classes the matrix is sooner computed again than kept.
+        return self._known_offsets if self._moments.sums.numel() <= _KEPT else super()._offsets()
 
     def centered_means(self, weighting: str = "class") -> Tensor:
         """`ClassMoments.centered_means`."""

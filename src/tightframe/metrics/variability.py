@@ -156,10 +156,11 @@ def _nc1_input(
 
 
 def _nc1(moments: Snapshot, kind: _Between, rtol: float | None) -> NC1Details:
-    rows, floor = _between_root(moments, kind), moments.blur(kind.center)
-    limit = min(rows.shape[0] - 1, rows.shape[1])
-    between = _regular_directions(rows, _between_gram(moments, kind), floor, rtol or 0.0)
+    floor = moments.blur(kind.center)
+    limit = min(moments.num_classes - 1, moments.dim or 0)
+    between = _regular_directions(moments, kind, floor, rtol or 0.0)
     if between is None:
+        rows = _between_root(moments, kind)
         between = between_directions(rows, rows.new_tensor(floor), rtol or 0.0)
     rank, cut = int(between.real.sum()), float(between.cutoff)
     if not rank:
@@ -260,9 +261,11 @@ def _regular_nc1(moments: Snapshot, kind: _Between) -> float | None:
     return float(spread) / k
 
 
-def _regular_directions(rows: Tensor, gram: Tensor, floor: float, rtol: float) -> Directions | None:
+def _regular_directions(
+    moments: Snapshot, kind: _Between, floor: float, rtol: float
+) -> Directions | None:
     """Return `between_directions` from the smaller Gram matrix of A, if well conditioned."""
-    k, d = rows.shape
+    k, d, gram = moments.num_classes, moments.dim or 0, _between_gram(moments, kind)
     limit = min(k - 1, d)
     squares, vectors = torch.linalg.eigh(gram)
     squares, vectors = squares[-limit:], vectors[:, -limit:]
@@ -271,7 +274,7 @@ def _regular_directions(rows: Tensor, gram: Tensor, floor: float, rtol: float) -
     if not least > max(_SAFE_CONDITION * top**2, cut**2):
         return None
     if k <= d:
-        vectors = rows.T @ vectors / squares.sqrt()
+        vectors = _between_root(moments, kind).T @ vectors / squares.sqrt()
     return Directions(vectors, squares, squares > 0, squares.new_tensor(cut), k)
 
 
@@ -288,7 +291,8 @@ def nc1_quotient(
     moments = usable(moments, "nc1_quotient")
     kind = _Between.of(weighting, center)
     within = moments.shares("sample") @ moments.traces
-    root = torch.linalg.vector_norm(_between_root(moments, kind))
+    lengths = torch.linalg.vector_norm(moments.centered_means(kind.center), dim=1)
+    root = torch.linalg.vector_norm(lengths * moments.shares(kind.weighting).sqrt())
     value = float(trace_quotient(within, root, root.new_tensor(moments.blur(kind.center))))
     if value == math.inf:
         warn("nc1_quotient: all class means are equal, the quotient is infinite")

@@ -361,7 +361,7 @@ def _could_be_one_hot(labels: NDArray[Any]) -> bool:
 
 def require_unmasked(name: str, value: Any) -> None:
     """Refuse a `numpy.ma` array with masked entries: as plain numbers they would count."""
-    if np.ma.isMaskedArray(value) and (hidden := int(np.ma.count_masked(value))):
+    if np.ma.isMaskedArray(value) and (hidden := int(np.ma.getmaskarray(value).sum())):
         raise ValueError(
             f"{name}: {hidden} entries are masked, need plain numbers; leave masked samples out "
             f"({name}[~mask]), or fill masked labels with an ignored one, as -100"
