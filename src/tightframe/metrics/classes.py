@@ -283,6 +283,11 @@ class ClassTable(Sequence[ClassRow]):
         if merged:
             verb, whom = ("has", "its rival") if len(merged) == 1 else ("have", "their rivals")
             said.append(f"In the features {_listed(merged)} {verb} merged with {whom}.")
+        began: dict[tuple[str | None, Any], list[ClassRow]] = {}
+        for row in self.rows:
+            if row.since is not None:
+                began.setdefault((row.accuracy_state, row.since), []).append(row)
+        said += [f"{_listed(own)}: {state} since {when}." for (state, when), own in began.items()]
         warned: dict[str, list[ClassRow]] = {}
         for row in self.rows:
             if row.warning:
@@ -321,17 +326,16 @@ class ClassTable(Sequence[ClassRow]):
             return Column(name, align="right", format=format)
 
         by_mean = all(row.median_margin is None for row in shown)
-        add(number("samples"), [row.count for row in shown])
+        add(number("count"), [row.count for row in shown])
         add(number("accuracy", ".2f"), [row.accuracy for row in shown])
         add(number("held out", ".2f"), [row.held_out_recall for row in shown])
-        add(number("median margin", ".3g"), [row.median_margin for row in shown])
+        add(number("median margin", ".2f"), [row.median_margin for row in shown])
         if by_mean:
-            add(number("decision margin", ".3g"), [row.decision_margin for row in shown])
+            add(number("decision margin", ".2f"), [row.decision_margin for row in shown])
         add(Column("rival", align="left"), [row.rival_name for row in shown])
         add(Column("by samples", states=True), [row.accuracy_state for row in shown])
         if any(row.state != row.accuracy_state for row in shown):
             add(Column("by mean", states=True), [row.state for row in shown])
-        add(number("since"), [row.since for row in shown])
         parts = self.remarks if remarks else []
         if rest:
             lost = sum(row.accuracy_state == LOST for row in rest)
