@@ -328,10 +328,9 @@ class ClassTable(Sequence[ClassRow]):
         by_mean = all(row.median_margin is None for row in shown)
         add(number("count"), [row.count for row in shown])
         add(number("accuracy", ".2f"), [row.accuracy for row in shown])
-        add(number("held out", ".2f"), [row.held_out_recall for row in shown])
-        add(number("median margin", ".2f"), [row.median_margin for row in shown])
-        if by_mean:
-            add(number("decision margin", ".2f"), [row.decision_margin for row in shown])
+        add(number("recall", ".2f"), [row.held_out_recall for row in shown])
+        margins = [row.decision_margin if by_mean else row.median_margin for row in shown]
+        add(number("margin", ".2f"), margins)
         add(Column("rival", align="left"), [row.rival_name for row in shown])
         add(Column("by samples", states=True), [row.accuracy_state for row in shown])
         if any(row.state != row.accuracy_state for row in shown):
@@ -341,7 +340,11 @@ class ClassTable(Sequence[ClassRow]):
             lost = sum(row.accuracy_state == LOST for row in rest)
             more = f", {lost} of them lost" if lost else ""
             parts = [f"{len(rest)} more {'class' if len(rest) == 1 else 'classes'}{more}.", *parts]
-        return Table("Classes, worst first", columns, cells, " ".join(parts), missing="-")
+        # The heads of columns are short, so that a console of 80 letters has room for all.
+        heads = ["margin at the mean"] if by_mean else ["training accuracy", "median margin"]
+        heads[1:1] = ["held-out recall"] if self.held_out else []
+        title = f"Classes, worst first: {', '.join(heads)}"
+        return Table(title, columns, cells, " ".join(parts), missing="-")
 
     def __rich__(self) -> RichTable:
         """Show the worst classes in Rich."""
