@@ -283,6 +283,11 @@ class ClassTable(Sequence[ClassRow]):
         if merged:
             verb, whom = ("has", "its rival") if len(merged) == 1 else ("have", "their rivals")
             said.append(f"In the features {_listed(merged)} {verb} merged with {whom}.")
+        began: dict[tuple[str | None, Any], list[ClassRow]] = {}
+        for row in self.rows:
+            if row.since is not None:
+                began.setdefault((row.accuracy_state, row.since), []).append(row)
+        said += [f"{_listed(own)}: {state} since {when}." for (state, when), own in began.items()]
         warned: dict[str, list[ClassRow]] = {}
         for row in self.rows:
             if row.warning:
@@ -321,23 +326,25 @@ class ClassTable(Sequence[ClassRow]):
             return Column(name, align="right", format=format)
 
         by_mean = all(row.median_margin is None for row in shown)
-        add(number("samples"), [row.count for row in shown])
+        add(number("count"), [row.count for row in shown])
         add(number("accuracy", ".2f"), [row.accuracy for row in shown])
-        add(number("held out", ".2f"), [row.held_out_recall for row in shown])
-        add(number("median margin", ".3g"), [row.median_margin for row in shown])
-        if by_mean:
-            add(number("decision margin", ".3g"), [row.decision_margin for row in shown])
+        add(number("recall", ".2f"), [row.held_out_recall for row in shown])
+        margins = [row.decision_margin if by_mean else row.median_margin for row in shown]
+        add(number("margin", ".2f"), margins)
         add(Column("rival", align="left"), [row.rival_name for row in shown])
         add(Column("by samples", states=True), [row.accuracy_state for row in shown])
         if any(row.state != row.accuracy_state for row in shown):
             add(Column("by mean", states=True), [row.state for row in shown])
-        add(number("since"), [row.since for row in shown])
         parts = self.remarks if remarks else []
         if rest:
             lost = sum(row.accuracy_state == LOST for row in rest)
             more = f", {lost} of them lost" if lost else ""
             parts = [f"{len(rest)} more {'class' if len(rest) == 1 else 'classes'}{more}.", *parts]
-        return Table("Classes, worst first", columns, cells, " ".join(parts), missing="-")
+        # The heads of columns are short, so that a console of 80 letters has room for all.
+        heads = ["margin at the mean"] if by_mean else ["training accuracy", "median margin"]
+        heads[1:1] = ["held-out recall"] if self.held_out else []
+        title = f"Classes, worst first: {', '.join(heads)}"
+        return Table(title, columns, cells, " ".join(parts), missing="-")
 
     def __rich__(self) -> RichTable:
         """Show the worst classes in Rich."""
