@@ -42,11 +42,7 @@ class Case:
     weight_decay: float
 
 
-CASES = (
-    Case(60_000, 512, 100, 5e-4),
-    Case(60_000, 512, 100, 5e-3),
-    Case(60_000, 512, 10, 5e-4),
-)
+CASES = (Case(60_000, 512, 100, 5e-4),)
 QUICK = (Case(6_000, 128, 20, 5e-4),)
 
 

@@ -193,13 +193,15 @@ def read_text(path: str | os.PathLike[str]) -> str:
         If the file is missing or no text; the message names it.
     """
     with reading(path, "a text in UTF-8 or UTF-16"):
-        with open(path, "rb") as file:
-            content = file.read()
-        utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        text = content.decode("utf-16" if utf16 else "utf-8-sig")
-        if "\0" in text:
-            raise ValueError("it has zero bytes; UTF-16 needs its byte order mark")
-        return text
+        return _decoded(Path(path).read_bytes())
+
+
+def _decoded(content: bytes) -> str:
+    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = content.decode("utf-16" if utf16 else "utf-8-sig")
+    if "\0" in text:
+        raise ValueError("it has zero bytes; UTF-16 needs its byte order mark")
+    return text
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
@@ -211,7 +213,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         If the file is missing, is not JSON or is nested too deeply; the message names it.
     """
     with reading(path, "a JSON file"):
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(_decoded(Path(path).read_bytes()))
         _require_shallow(value)
         return value
 

@@ -401,6 +401,68 @@ def test_measure_names_the_file_or_the_option(fails, tmp_path):
     assert "--features: smallest entry is -" in message
 
 
+def test_measure_reads_what_there_is(command, fails, tmp_path):
+    """Names, files and absent classes; the formats are told in tests/runs/test_network_files.py."""
+    arrays, names = _network(), np.array(["ant", "bee", "cat", "dog"])
+    labels = names[arrays["labels"]]
+    weight = np.vstack([arrays["weight"], arrays["weight"][:1] - 1])
+    path = tmp_path / "x.npz"
+    np.savez(path, X=arrays["features"], y=labels, **{"fc.weight": weight})
+    (tmp_path / "names.txt").write_text("\n".join(names), encoding="utf-16")
+    how = ["--keys", "features=X,labels=y", "--class-names", tmp_path / "names.txt"]
+    how += ["--held-out", path]
+    code, out, err = command("measure", path, *how, "--json")
+    result = json.loads(out)
+    assert (code, err, result["missing"]) == (0, "", [3])
+    assert sorted(row["name"] for row in result["classes"]) == ["ant", "bee", "cat"]
+    assert all(row["held_out_recall"] == row["accuracy"] for row in result["classes"])
+    code, out, _ = command("measure", path, *how)
+    assert (code, "dog" in out) == (0, True)  # without samples, but a rival
+
+    assert "--class-names: got 2, weight has 4 rows" in fails(
+        "measure", path, *how[:2], "--class-names", "ant,bee"
+    )
+    assert "--class-names: missing; the labels are 3 names" in fails("measure", path)
+    assert "--keys: got 'x', allowed are" in fails("measure", path, "--keys", "x=y")
+    message = fails("measure", path, *how[:4], *DECAYS)
+    assert f"{path}: labels: class dog is without samples" in message
+    np.savez(path, features=arrays["features"], labels=np.where(labels == "ant", 0, -1))
+    assert f"{path}: labels: got -1" in fails("measure", path)
+    code, out, err = command("measure", path, "--ignore-index", "-1", "--json")
+    assert code == 2  # of one class only
+
+
+def test_measure_without_a_classifier(command, tmp_path):
+    arrays = _network()
+    del arrays["weight"]
+    np.savez(tmp_path / "x.npz", **arrays)
+    code, out, _ = command("measure", tmp_path / "x.npz", "--json")
+    result = json.loads(out)
+    assert (code, result["num_samples"]) == (0, len(arrays["labels"]))
+    assert 0 < result["nc1"] < 1
+    code, out, _ = command("measure", tmp_path / "x.npz")
+    assert (code, f"{result['nc1']:.6g}" in out) == (0, True)
+
+
+def test_commands_say_the_names(command, tmp_path):
+    """What the folder of a path keeps is drawn and tabulated again, with the names."""
+    named = ["--counts", "50,50,5", "--class-names", "ant,bee,cat"]
+    code, out, _ = command("solve", *named, *DECAYS)
+    assert (code, "ant, bee" in out) == (0, True)
+    folder = tmp_path / "path"
+    sweep = ["--weight-decay", "1e-3,1e-2", "--feature-decay", "1e-3"]
+    assert command("path", *named, *sweep, "--out", folder)[0] == 0
+    drawn = (folder / "path.png").read_bytes()
+    (folder / "path.png").unlink()
+    code, out, _ = command("report", folder, "--latex")
+    assert (code, out.split()) == (
+        0,
+        [str(folder / "path.png"), str(folder / "tables" / "row-1.tex")],
+    )
+    assert (folder / "path.png").read_bytes() == drawn
+    assert "2 classes of 50 (ant, bee)" in (folder / "tables" / "row-1.tex").read_text()
+
+
 # -- run, report -----------------------------------------------------------------------------------
 
 TINY = ["--epochs", "6", "--measure-every", "2", "--hidden", "16", "--feature-dim", "10"]
@@ -422,6 +484,15 @@ def test_run_reports_and_resumes(command, fails, tmp_path, unrendered):
     assert code == 0
     assert [result["finished"] for result in json.loads(text)["results"]] == [True, True]
     assert (out / "report.html").read_bytes() == before
+
+    assert "--setting: " in fails("measure", out)  # it has two
+    setting = json.loads((out / "run.json").read_text())["config"]["settings"][0]
+    name = f"w{setting[0]:g}-h{setting[1]:g}"
+    code, text, _ = command("measure", out, "--setting", name, "--json")
+    assert (code, json.loads(text)["num_samples"]) == (0, 550)
+    final = out / "settings" / name / "final.npz"
+    same = json.loads(command("measure", final, "--json")[1])
+    assert json.loads(text)["nc1"] == same["nc1"]
 
     (out / "report.html").unlink()
     code, text, _ = command("report", out)

@@ -49,6 +49,21 @@ def test_long_tailed_counts_fall_by_a_constant_factor():
     assert long_tailed_counts(4, 7, 1) == (7,) * 4
 
 
+@pytest.mark.parametrize("ratio", [10, 20, 50, 100, 200])
+@pytest.mark.parametrize(("classes", "majority"), [(100, 500), (10, 5000)])
+def test_long_tailed_counts_are_the_benchmarks(classes, majority, ratio):
+    """As Cao et al. 2019 write them: int(max * factor ** (k / (K - 1.0))), factor = 1 / ratio."""
+    theirs = [int(majority * ((1 / ratio) ** (k / (classes - 1.0)))) for k in range(classes)]
+    assert list(long_tailed_counts(classes, majority, ratio)) == theirs
+    if (classes, ratio) == (100, 100):
+        assert sum(theirs) == 10_847
+
+
+def test_a_count_that_rounding_put_below_itself_stays():
+    assert 98 * (1 / 49) < 2
+    assert long_tailed_counts(2, 98, 49) == (98, 2)
+
+
 def test_subset_has_exactly_the_counts_and_keeps_the_test_set(digits):
     part = subset(digits, "100x5,10x5", seed=3)
     assert part.train_counts.tolist() == [100] * 5 + [10] * 5

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.data import files
-from tightframe.data import images, load, names
+from tightframe.data import images, load, names, subset
 from tightframe.data.registry import check_name
 
 
@@ -86,6 +86,40 @@ def test_gaussian_mixture_by_name():
 
 
 # -- image files -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("form", ["dots", "Kaggle", "Kaggle's dots"])
+def test_mnist_under_other_names(no_places, form, packed):
+    train = files.write_mnist(no_places / "mnist", packed=packed)[0]
+    for path in list((no_places / "mnist").iterdir()):
+        name = path.name if form == "Kaggle" else path.name.replace("-idx", ".idx")
+        place = path.with_name(name)
+        if form != "dots":
+            folder = path.with_name(path.name.removesuffix(".gz"))
+            path = path.rename(path.with_name("moved"))
+            folder.mkdir()
+            place = folder / name
+        path.rename(place)
+    assert np.array_equal(load("mnist").train_inputs.reshape(train.shape), train / np.float32(255))
+
+
+def test_classes_with_names(no_places):
+    files.write_mnist(no_places / "fashion_mnist")
+    fashion = load("fashion_mnist")
+    assert fashion.class_names[6] == "Shirt"
+    some = subset(fashion, {name: 1 + (name == "Shirt") for name in fashion.class_names})
+    assert some.train_counts.tolist() == [1] * 6 + [2] + [1] * 3
+    with pytest.raises(ValueError, match="counts: got the key 'Skirt', need the names T-shirt/top"):
+        subset(fashion, {"Skirt": 1})
+
+
+def test_a_pointer_is_called_that(no_places):
+    files.write_mnist(no_places / "mnist")
+    place = no_places / "mnist" / "train-labels-idx1-ubyte"
+    place.write_bytes(b"version https://git-lfs.github.com/spec/v1\nsize 3\n")
+    with pytest.raises(ValueError, match="train-labels-idx1-ubyte: is a Git LFS pointer"):
+        load("mnist")
 
 
 @pytest.mark.parametrize("packed", [True, False])

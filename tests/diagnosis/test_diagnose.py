@@ -118,6 +118,10 @@ def test_absent_classes_are_rivals_and_the_rest_is_said(kept):
         ({"layers": 3}, "layers: given without at_weight_decay"),
         ({"bias": "decaying"}, "bias: got 'decaying', allowed are"),
         ({"loss": "hinge"}, "loss: got 'hinge'"),
+        ({"margin": 0}, "margin: got 0"),
+        ({"margin": 1, "angle": 60}, "margin, angle: got both"),
+        ({"angle": 100}, "angle: got 100, need less than 90 degrees"),
+        ({"feature_decay_of": "all"}, "feature_decay_of: got 'all'"),
     ],
 )
 def test_bad_options_are_named(kept, options, message):

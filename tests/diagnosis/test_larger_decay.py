@@ -86,6 +86,17 @@ def test_bars_are_those_of_the_kind_of_network():
     assert "direction by direction" in found.note
 
 
+def test_more_classes_than_ten_have_a_wider_bar_with_three_layers():
+    labels = np.repeat(np.arange(12), 6)
+    features = 3 * np.eye(12)[labels]
+    head = tf.heads.fit_head(features, labels, weight_decay=0.01)
+    for layers, bar in ((2, 0.3), (3, 1.0)):
+        found = tf.larger_decay(
+            features, labels, head.weight, head.bias, weight_decay=0.01, at=0.02, layers=layers
+        )
+        assert (found.error == bar).all()
+
+
 def test_models_are_those_of_the_kind_of_network():
     # Three layers that are convolutions, and four, are scaled all alike; batch norm is two layers.
     def margins(**options):

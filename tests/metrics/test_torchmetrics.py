@@ -564,3 +564,10 @@ class TestInside:
         logged = numbers(trainer.callback_metrics)
         assert {n: logged[n] for n in want} == pytest.approx(want, rel=1e-6)
         assert logged["step_nc1"] > 0
+
+
+def test_codes_of_a_quantised_layer_are_no_weight():
+    layer = torch.nn.Linear(4, 3)
+    layer.weight = torch.nn.Parameter(layer.weight.to(torch.int8), requires_grad=False)
+    with pytest.raises(ValueError, match="got a Linear, quantised: it stores codes of type int8"):
+        CollapseMetric(3, classifier=layer)

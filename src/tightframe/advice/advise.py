@@ -19,6 +19,7 @@ from tightframe.changes import FEW_GROUPS, state_changes
 from tightframe.checks import choice, positive_float
 from tightframe.geometry.blocks import Array, Partition
 from tightframe.geometry.states import DISTINCT, MERGED, VANISHED
+from tightframe.losses.registry import LOSSES
 from tightframe.path import path
 from tightframe.problem.class_names import listed
 from tightframe.problem.counts import MAX_SAMPLES, format_runs
@@ -323,15 +324,26 @@ def _check(problem: Any, margin: Any, angle: Any, feature_decay_of: str) -> Want
             f"enough, got depth {problem.depth} and dim {problem.dim}"
         )
     require_covered(problem)
+    return wanted_of(problem.loss, margin, angle, feature_decay_of)
+
+
+def wanted_of(loss: str, margin: Any, angle: Any, feature_decay_of: str) -> Wanted:
+    """Return what is wanted of every class, checked; see `advise`.
+
+    Raises
+    ------
+    ValueError
+        If both are given, one is out of range, or an option or the loss is unknown.
+    """
     if margin is not None and angle is not None:
         raise ValueError("margin, angle: got both, give one of them")
     choice("feature_decay_of", feature_decay_of, FEATURE_DECAY_OF)
     if angle is None:
-        loss = problem.loss_object
-        wanted = positive_float("margin", loss.default_margin if margin is None else margin)
-        if loss.margin_limit is not None and wanted >= loss.margin_limit:
+        own = LOSSES[choice("loss", loss, LOSSES)]
+        wanted = positive_float("margin", own.default_margin if margin is None else margin)
+        if own.margin_limit is not None and wanted >= own.margin_limit:
             raise ValueError(
-                f"margin: got {wanted:g}, {loss.title} needs less than {loss.margin_limit:g}"
+                f"margin: got {wanted:g}, {own.title} needs less than {own.margin_limit:g}"
             )
         return Wanted(wanted, None)
     degrees = positive_float("angle", angle)

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
+from tightframe.capture.head import Reading
 from tightframe.data.batches import Reduction, sample_rows
-from tightframe.heads.find import Head
 from tightframe.metrics.answers import Answers
 from tightframe.metrics.class_moments import ClassMoments
 from tightframe.metrics.decisions import Decisions
@@ -58,6 +58,8 @@ class LayerMoments:
     Attributes
     ----------
     moments : dict of str to ClassMoments
+    unit : str or None
+        Name of the layer whose rows are brought to unit length, where a head does.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class LayerMoments:
         if not names:
             raise ValueError("layers: got no names, need at least one layer or a head")
         self.moments = {name: ClassMoments(num_classes, scatter=scatter) for name in names}
+        self.unit: str | None = None
         self._ignore_index = ignore_index
         if isinstance(reduce, Mapping):
             unknown = [name for name in reduce if name not in self.moments]
@@ -99,7 +102,7 @@ class LayerMoments:
             ignored = _REPEATED if ignored is None else ignored
             labels = labels.long().clone()
             labels[own:] = ignored
-        return {
+        found = {
             name: sample_rows(
                 features[name],
                 labels,
@@ -110,6 +113,14 @@ class LayerMoments:
             )
             for name in self.moments
         }
+        if self.unit is not None:
+            x, y = found[self.unit]
+            found[self.unit] = nn.functional.normalize(x, dim=1), y
+        return found
+
+    def reduction(self, name: str) -> Reduction:
+        """Return how the features of a layer become rows."""
+        return self._reduce[name]
 
     def update(
         self,
@@ -177,29 +188,31 @@ class LayerMoments:
 
     def reports(
         self,
-        head: Head,
+        head: Reading,
         mismatch: Mismatch | None = None,
         *,
         targets: Target | Iterable[Target] | None = None,
         problem: Problem | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> dict[str, CollapseReport]:
         """Return a report a layer; the head's has its own classifier, the others a probe's."""
         reports = {}
         for name, moments in self.moments.items():
             # A layer's probe has a bias, whether the network's head has one or not.
             kind = HeadKind(moments.counts.cpu().numpy(), head.bias is not None)
-            options: dict[str, Any] = {"missing": "leave_out"}
+            options: dict[str, Any] = {"missing": "leave_out", "class_names": class_names}
             if targets is not None:
                 options["targets"] = kind.pick(targets)
             if name == head.name:
                 weight, bias = head.weight, head.bias
                 options["problem"] = problem
-                if len(head.layers) > 1 and not moments.missing:
-                    options["weights"] = [layer.weight.detach() for layer in head.layers]
+                if head.factors and not moments.missing:
+                    options["weights"] = list(head.factors)
             else:
                 weight, bias = least_squares_classifier(moments)
             report = CollapseReport.measure(moments, weight, bias, **options)
-            report = replace(report, head=kind)
+            remarks = head.notes if name == head.name else ()
+            report = replace(report, head=kind, remarks=remarks)
             if mismatch is not None:
                 shares, answers = mismatch.shares(name), mismatch.answers(name)
                 report = replace(report, numbers=report.numbers | shares, answers=answers)
@@ -214,11 +227,11 @@ class Mismatch:
     ----------
     moments : mapping of str to ClassMoments
         They give the class centres, so they must be complete.
-    head : Head
-        One of the layers.
+    head : Reading
+        Of one of the layers.
     """
 
-    def __init__(self, moments: Mapping[str, ClassMoments], head: Head) -> None:
+    def __init__(self, moments: Mapping[str, ClassMoments], head: Reading) -> None:
         self._moments, self._head = moments, head
         self._weight, self._bias = head.weight, head.bias
         # A hidden layer decides nothing by itself.

@@ -44,16 +44,14 @@ class Recorder:
             raise ValueError(f"layers: {twice[0]!r} is there twice (the head is always measured)")
         self._seen: dict[str, Tensor] = {}
         self._handles: list[Any] = []
+        self._at_head: Any = None
+        self._paused = False
 
     def __enter__(self) -> Recorder:
         """Register the hooks."""
         for name, module in self._modules.items():
             self._handles.append(module.register_forward_hook(self._on_output(name)))
-        if self._head is not None:
-            hook = self._on_input(self._head.name)
-            self._handles.append(
-                self._head.module.register_forward_pre_hook(hook, with_kwargs=True)
-            )
+        self._hook_head()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -62,6 +60,38 @@ class Recorder:
             handle.remove()
         self._handles.clear()
         self._seen.clear()
+
+    def follow(self, head: Head, features: Tensor) -> None:
+        """Take another head for the rest, with the features that it met in the last pass.
+
+        Raises
+        ------
+        ValueError
+            If it is among the layers.
+        """
+        if head.name in self._modules:
+            raise ValueError(f"layers: {head.name!r} is there twice (the head is always measured)")
+        if self._head is not None:
+            self._at_head.remove()
+            self._handles.remove(self._at_head)
+            self._seen.pop(self._head.name, None)
+        self._head, self.names = head, [*self._modules, head.name]
+        self._hook_head()
+        self._seen[head.name] = features
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let modules run without being recorded."""
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = False
+
+    @property
+    def active(self) -> bool:
+        """Whether the hooks are there."""
+        return bool(self._handles)
 
     @property
     def filled(self) -> bool:
@@ -85,6 +115,17 @@ class Recorder:
             )
         return seen
 
+    def _hook_head(self) -> None:
+        if self._head is None:
+            return
+        name, module = self._head.name, self._head.module
+        if self._head.at_output:
+            self._at_head = module.register_forward_hook(self._on_output(name))
+        else:
+            hook = self._on_input(name)
+            self._at_head = module.register_forward_pre_hook(hook, with_kwargs=True)
+        self._handles.append(self._at_head)
+
     def _on_output(self, name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             self._keep(name, output)
@@ -98,7 +139,9 @@ class Recorder:
         return hook
 
     def _keep(self, name: str, value: Any) -> None:
-        tensor = _first_tensor(value)
+        if self._paused:
+            return
+        tensor = first_tensor(value)
         if tensor is None:
             raise ValueError(f"layers: {name!r} passed on no tensor but {type(value).__name__}")
         if name in self._seen:
@@ -142,10 +185,7 @@ def preserved_rng() -> Iterator[None]:
         np.random.set_state(numpy)  # noqa: NPY002
 
 
-# -- inside --------------------------------------------------------------------------------------
-
-
-def _first_tensor(value: Any) -> Tensor | None:
+def first_tensor(value: Any) -> Tensor | None:
     """Return the tensor itself or the first in a tuple, list or mapping (a model's output)."""
     if isinstance(value, Tensor):
         return value
@@ -154,4 +194,4 @@ def _first_tensor(value: Any) -> Tensor | None:
         parts = value.values()
     elif isinstance(value, list | tuple):
         parts = value
-    return next((t for t in map(_first_tensor, parts) if t is not None), None)
+    return next((t for t in map(first_tensor, parts) if t is not None), None)

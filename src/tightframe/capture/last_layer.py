@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tightframe.capture.head import HeadInUse
 from tightframe.capture.layers import Forward, Run, running
 from tightframe.capture.names import names_for
 from tightframe.data.batches import LabelsLike, Reduction, sample_rows
-from tightframe.heads.find import find_head
 from tightframe.heads.last_layer import LastLayer
 from tightframe.problem.class_names import NamesLike
 
@@ -23,6 +24,9 @@ def last_layer(
     held_out: Iterable[Any] | None = None,
     class_names: NamesLike | None = None,
     head: str | None = None,
+    weight: Any = None,
+    bias: Any = None,
+    features: str | None = None,
     reduce: Reduction = "auto",
     labels: LabelsLike = None,
     forward: Forward | None = None,
@@ -44,7 +48,7 @@ def last_layer(
         See `tightframe.problem.class_names.class_names_of`; by default those that the model or the
         loader's data set have: ``model.config.id2label`` (Hugging Face), ``dataset.classes``
         (torchvision).
-    head, reduce, labels, forward, ignore_index
+    head, weight, bias, features, reduce, labels, forward, ignore_index
         As for `tightframe.metrics.collapse_report`.
 
     Returns
@@ -56,6 +60,11 @@ def last_layer(
     ValueError
         As `collapse_report`, or if there is no sample.
 
+    Warns
+    -----
+    UserWarning
+        Of what the head computes beside ``W h + b``, see ``notes`` there.
+
     Examples
     --------
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
@@ -64,36 +73,50 @@ def last_layer(
     >>> layer.features.shape, layer.name(1)
     ((4, 3), 'dog')
     """
-    found = find_head(model, head)
-    names = names_for(class_names, model, loader, found.num_classes)
-    with running(model, found, (), labels, forward, names) as run:
-        own = _rows("loader", loader, run, found.name, reduce, ignore_index)
+    use = HeadInUse(model, (), head, weight, bias, features)
+    known = names_for(class_names, model, loader)
+    with running(model, use, labels, forward, known) as run:
+        own = _rows("loader", loader, run, use, reduce, ignore_index)
         apart = None
         if held_out is not None:
-            apart = _rows("held_out", held_out, run, found.name, reduce, ignore_index)
-        weight = found.weight.cpu()
-        bias = None if found.bias is None else found.bias.cpu()
-    return LastLayer.of(*own, weight, bias, held_out=apart, class_names=names)
+            apart = _rows("held_out", held_out, run, use, reduce, ignore_index)
+        reading = use.reading
+    for note in reading.notes:
+        warnings.warn(note, UserWarning, stacklevel=2)
+    return LastLayer.of(
+        *own,
+        reading.weight.cpu(),
+        None if reading.bias is None else reading.bias.cpu(),
+        held_out=apart,
+        class_names=names_for(class_names, model, loader, reading.num_classes),
+    )
 
 
 def _rows(
     argument: str,
     loader: Iterable[Any],
     run: Run,
-    name: str,
+    use: HeadInUse,
     reduce: Reduction,
     ignore_index: int | None,
 ) -> tuple[Tensor, Tensor]:
     """Return the features and labels of all samples of a loader, on the CPU."""
     if not isinstance(loader, Iterable):
         raise ValueError(f"{argument}: got {type(loader).__name__}, need an iterable of batches")
-    parts = []
+    parts: list[tuple[Tensor, Tensor]] = []
     for batch in loader:
         features, found = run(batch)
+        name = use.name
+        if not parts:
+            use.read(features[name], found.labels, reduce, found.mask)
         rows, labels = sample_rows(
             features[name], found.labels, reduce, found.mask, ignore_index=ignore_index, name=name
         )
+        if use.reading.unit:
+            rows = nn.functional.normalize(rows, dim=1)
         parts.append((rows.float().cpu() if rows.element_size() < 4 else rows.cpu(), labels.cpu()))
     if not sum(len(labels) for _, labels in parts):
-        raise ValueError(f"{argument}: no batch seen, nothing with a label passed through {name!r}")
+        raise ValueError(
+            f"{argument}: no batch seen, nothing with a label passed through {use.name!r}"
+        )
     return torch.cat([rows for rows, _ in parts]), torch.cat([labels for _, labels in parts])

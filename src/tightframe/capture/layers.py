@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from tightframe.capture.distributed import with_own
-from tightframe.capture.gather import LayerMoments, Mismatch, share_error
+from tightframe.capture.gather import LayerMoments, Mismatch, in_group, share_error
+from tightframe.capture.head import HeadInUse
 from tightframe.capture.hooks import Recorder, evaluating, preserved_rng
+from tightframe.capture.names import names_for
 from tightframe.checks import whole_number
 from tightframe.data.batches import (
     Batch,
@@ -26,11 +28,12 @@ from tightframe.data.batches import (
     split_batch,
     to_device,
 )
-from tightframe.heads.find import Head, find_head, unwrapped
+from tightframe.heads.find import features_head, unwrapped
 from tightframe.metrics.class_moments import ClassMoments
 from tightframe.metrics.registry import BY_KEY, about_classifier
 from tightframe.metrics.report import CollapseReport
 from tightframe.metrics.targets import Target
+from tightframe.problem.class_names import NamesLike
 from tightframe.problem.problem import Problem
 
 #: Most lost classes that are named in a log.
@@ -47,6 +50,10 @@ def collapse_report(
     head: str | None = None,
     num_classes: int | None = None,
     *,
+    weight: Any = None,
+    bias: Any = None,
+    features: str | None = None,
+    class_names: NamesLike | None = None,
     targets: Target | Iterable[Target] | None = None,
     problem: Problem | None = None,
     reduce: Reduction | Mapping[str, Reduction] = "auto",
@@ -66,6 +73,10 @@ def collapse_report(
     Afterwards the hooks are gone, also after an error, and the mode of every submodule, the
     gradient mode and the random states are as before.
 
+    What leaves the model in the first batch is compared with ``W h + b``. What the head does beside
+    that is part of the weight and bias that are measured (low-rank updates, norms, a factor or an
+    offset behind it), and `CollapseReport.notes` says so, or it is refused.
+
     Parameters
     ----------
     model : nn.Module
@@ -77,10 +88,22 @@ def collapse_report(
     layers : sequence of str
         Dotted names of modules whose outputs are measured; the head is measured always.
     head : str, optional
-        Dotted name of the classifier, whose *input* are the last layer's features; None looks for
-        the usual names (`find_head`).
+        Dotted name of the classifier, whose *input* are the last layer's features; None takes the
+        linear layer whose output leaves the model in the first batch, or where that cannot be seen
+        the one with a usual name (`find_head`).
     num_classes : int, optional
         Number of classes K; None takes the classifier's rows.
+    weight, bias : tensor, array_like, or callable that returns one, optional
+        The classifier, shapes (K, D) and (K,), where it is no linear layer, as in
+        `tightframe.heads.find.given_head`; then ``head`` names the module that takes the features
+        in, of whatever kind.
+    features : str, optional
+        With ``weight``, in the place of ``head``: name of the module whose *output* are the
+        features.
+    class_names : sequence of str, mapping, str or path-like, optional
+        What the classes are called, see `tightframe.problem.class_names.class_names_of`; labels may
+        then be names. By default as the model (``config.id2label``) or the loader's data set
+        (``classes``) calls them.
     targets : target or iterable of targets, optional
         What NC2 and NC3 are compared with, as for `CollapseReport.measure`; give a `Solution` to
         compare with the prediction.
@@ -119,8 +142,9 @@ def collapse_report(
     ------
     ValueError
         If a module does not exist or does not run exactly once in a forward pass, the head has no
-        weight, a batch has an unknown form, a label is out of range, no batch came, or the loader
-        can be read only once and NC4 is wanted.
+        weight, several layers could be it, what leaves the model is not what it computes, a batch
+        has an unknown form, a label is out of range, no batch came, or the loader can be read only
+        once and NC4 is wanted.
 
     Warns
     -----
@@ -128,39 +152,63 @@ def collapse_report(
         If features are not repeatable, a class has no samples (it is then left out of the
         reports), or the second pass brings other samples than the first.
     """
-    found = find_head(model, head)
-    k = found.num_classes if num_classes is None else whole_number("num_classes", num_classes, 2)
-    names = [*layers, found.name]
+    use = HeadInUse(model, layers, head, weight, bias, features, copy=False)
     if layers and not scatter:
         raise ValueError("scatter: got False, hidden layers need it; see layer_moments for theirs")
-    gathered = LayerMoments(k, names, reduce=reduce, scatter=scatter, ignore_index=ignore_index)
     if nc4 and isinstance(loader, Iterator):
         raise ValueError(
             "loader: got an iterator, which can be read once; NC4 needs a second pass: give a "
             "DataLoader or a list, or nc4=False"
         )
-    with running(model, found, layers, labels, forward) as run:
+
+    def start() -> LayerMoments:
+        assert use.head is not None
+        k = use.head.num_classes
+        k = k if num_classes is None else whole_number("num_classes", num_classes, 2)
+        names = [*layers, use.head.name]
+        return LayerMoments(k, names, reduce=reduce, scatter=scatter, ignore_index=ignore_index)
+
+    gathered: LayerMoments | None = None
+    known = names_for(class_names, model, loader)
+    with running(model, use, labels, forward, known) as run:
         error = None
         try:
-            _gather(run, loader, gathered, check, synchronize)
+            gathered = _gather(run, loader, start, check, synchronize)
         except ValueError as refusal:
             if not synchronize:
                 raise
             error = refusal
         if synchronize:
             share_error(error)  # before the others wait for this process's sums
+        if in_group() and synchronize:
+            use.share()
+        if gathered is None:
+            if use.head is None:
+                raise ValueError("loader: no batch seen, nothing passed through the model")
+            gathered = start()
+        if synchronize:
             gathered = gathered.synchronized()
         gathered.require_samples("loader")
+        reading = use.reading
+        gathered.unit = reading.name if reading.unit else None
         mismatch = None
         if nc4:
-            mismatch = Mismatch(gathered.moments, found)
+            mismatch = Mismatch(gathered.moments, reading)
             for batch, own in _batches(loader, synchronize):
-                features, parts = run(batch)
-                mismatch.update(gathered.rows(features, parts.labels, parts.mask, own))
+                caught, parts = run(batch)
+                mismatch.update(gathered.rows(caught, parts.labels, parts.mask, own))
             if synchronize:
                 mismatch.synchronize()
             mismatch.check_counts()
-    return gathered.reports(found, mismatch, targets=targets, problem=problem)
+    return gathered.reports(
+        reading,
+        mismatch,
+        targets=targets,
+        problem=problem,
+        class_names=names_for(
+            class_names, model, loader, gathered.moments[reading.name].num_classes
+        ),
+    )
 
 
 def layer_moments(
@@ -188,7 +236,8 @@ def layer_moments(
     num_classes : int
         Number of classes K.
     head : str, optional
-        Name of a classifier whose input is measured too; unlike there, None means none.
+        Name of a classifier whose input is measured too, of whatever kind; unlike there, None means
+        none.
     scatter : bool
         Keep the D x D matrices (see `ClassMoments`).
 
@@ -201,13 +250,13 @@ def layer_moments(
     ValueError
         As `collapse_report`; also if there is neither a layer nor a head.
     """
-    found = None if head is None else find_head(model, head)
+    found = None if head is None else features_head(model, head)
     names = [*layers, *([] if found is None else [found.name])]
     gathered = LayerMoments(
         num_classes, names, reduce=reduce, scatter=scatter, ignore_index=ignore_index
     )
-    with running(model, found, layers, labels, forward) as run:
-        _gather(run, loader, gathered, check)
+    with running(model, Recorder(model, found, layers), labels, forward) as run:
+        _gather(run, loader, lambda: gathered, check)
     gathered.require_samples("loader")
     return gathered.moments
 
@@ -291,7 +340,7 @@ class Run:
     """Sends batches through a model with hooks on it."""
 
     model: nn.Module
-    recorder: Recorder
+    recorder: Recorder | HeadInUse
     labels: LabelsLike
     forward: Forward | None
     class_names: Sequence[str] | None = None
@@ -312,8 +361,7 @@ class Run:
 @contextlib.contextmanager
 def running(
     model: nn.Module,
-    head: Head | None,
-    layers: Sequence[str],
+    recorder: Recorder | HeadInUse,
     labels: LabelsLike,
     forward: Forward | None,
     class_names: Sequence[str] | None = None,
@@ -326,7 +374,7 @@ def running(
         if "torch._dynamo" in sys.modules:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(evaluating(model))
-        recorder = stack.enter_context(Recorder(model, head, layers))
+        stack.enter_context(recorder)
         yield Run(model, recorder, labels, forward, class_names)
 
 
@@ -336,15 +384,33 @@ def _batches(loader: Iterable[Any], shared: bool) -> Iterator[tuple[Any, int | N
 
 
 def _gather(
-    run: Run, loader: Iterable[Any], gathered: LayerMoments, check: bool, shared: bool = False
-) -> None:
+    run: Run,
+    loader: Iterable[Any],
+    start: Callable[[], LayerMoments],
+    check: bool,
+    shared: bool = False,
+) -> LayerMoments | None:
+    """Return the moments of a pass over the loader, None if it brings nothing.
+
+    ``start`` makes those of no samples, when the first batch has shown which layer is the head.
+    """
     if not isinstance(loader, Iterable):
         raise ValueError(f"loader: got {type(loader).__name__}, need an iterable of batches")
-    for i, (batch, own) in enumerate(_batches(loader, shared)):
+    gathered: LayerMoments | None = None
+    for batch, own in _batches(loader, shared):
         features, parts = run(batch)
-        if check and i == 0:
-            _check_repeatable(run.model, features, run(batch)[0])
+        if gathered is None:
+            gathered = start()
+            use = run.recorder
+            if isinstance(use, HeadInUse):
+                reading = use.read(
+                    features[use.name], parts.labels, gathered.reduction(use.name), parts.mask
+                )
+                gathered.unit = reading.name if reading.unit else None
+            if check:
+                _check_repeatable(run.model, features, run(batch)[0])
         gathered.update(features, parts.labels, parts.mask, own)
+    return gathered
 
 
 def _check_repeatable(

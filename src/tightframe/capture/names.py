@@ -17,13 +17,16 @@ _PLACEHOLDER = re.compile(r"LABEL_\d+")
 
 
 def names_for(
-    class_names: NamesLike | None, model: nn.Module, loader: Iterable[Any], num_classes: int
+    class_names: NamesLike | None,
+    model: nn.Module,
+    loader: Iterable[Any],
+    num_classes: int | None = None,
 ) -> tuple[str, ...] | None:
     """Return the names of the classes: those given, or else those that are known.
 
     Known are the model's ``config.id2label`` (Hugging Face), and of the loader's data set
     ``classes`` (torchvision) and the names of its label (Hugging Face's ``datasets``), where they
-    are as many as there are classes.
+    are as many as there are classes; ``num_classes`` is None as long as that is not known.
 
     Raises
     ------
@@ -32,7 +35,7 @@ def names_for(
     """
     if class_names is not None:
         given = class_names_of(class_names)
-        if len(given) != num_classes:
+        if num_classes not in (None, len(given)):
             raise ValueError(
                 f"class_names: got {len(given)}, the classifier has {num_classes} rows"
             )
@@ -40,7 +43,8 @@ def names_for(
     for candidate in _candidates(model, loader):
         with contextlib.suppress(ValueError):
             names = class_names_of(candidate)
-            if len(names) == num_classes and not all(map(_PLACEHOLDER.fullmatch, names)):
+            fits = num_classes in (None, len(names))
+            if fits and not all(map(_PLACEHOLDER.fullmatch, names)):
                 return names
     return None
 

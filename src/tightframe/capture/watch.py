@@ -8,15 +8,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tightframe.capture.gather import LayerMoments, Mismatch
-from tightframe.capture.hooks import Recorder
+from tightframe.capture.gather import LayerMoments, Mismatch, in_group
+from tightframe.capture.head import HeadInUse
 from tightframe.capture.layers import layer_scalars
+from tightframe.capture.names import names_for
 from tightframe.checks import whole_number
 from tightframe.data.batches import Reduction, as_tensor
-from tightframe.heads.find import find_head
 from tightframe.metrics.class_moments import ClassMoments
 from tightframe.metrics.report import CollapseReport
 from tightframe.metrics.targets import Target
+from tightframe.problem.class_names import NamesLike
 from tightframe.problem.problem import Problem
 
 
@@ -30,17 +31,24 @@ class Watch:
         place is the evaluation loop, in eval mode; around a training epoch the features are those
         of a changing network.
     head : str, optional
-        Dotted name of the classifier, whose *input* are the features; None looks for the usual
-        names (`tightframe.heads.find.find_head`).
+        Dotted name of the classifier, whose *input* are the features; None takes the linear layer
+        whose output leaves the model in the first pass, or where that cannot be seen the one with a
+        usual name (`tightframe.heads.find.find_head`). What it computes is compared with what
+        leaves the model then and after every change of the parameters, as in `collapse_report`.
     layers : sequence of str
         Dotted names of other modules, whose outputs are measured too.
     num_classes : int, optional
         Number of classes K; None takes the classifier's rows.
+    weight, bias, features
+        As in `tightframe.capture.layers.collapse_report`.
     labels : str, optional
         The model's own argument that holds the labels, as ``"labels"`` of Hugging Face models;
         its ``attention_mask`` is used too. None: give them by `Watch.labels`.
     targets, problem, reduce, scatter, ignore_index
         As in `tightframe.capture.layers.collapse_report`.
+    class_names : sequence of str, mapping, str or path-like, optional
+        What the classes are called, by default as the model's ``config.id2label`` says; see
+        `tightframe.capture.layers.collapse_report`.
     nc4 : bool
         Keep the features for NC4, on the CPU in their own dtype: N x D numbers a layer.
 
@@ -76,8 +84,12 @@ class Watch:
         layers: Sequence[str] = (),
         num_classes: int | None = None,
         *,
+        weight: Any = None,
+        bias: Any = None,
+        features: str | None = None,
         targets: Target | Iterable[Target] | None = None,
         problem: Problem | None = None,
+        class_names: NamesLike | None = None,
         labels: str | None = None,
         reduce: Reduction | Mapping[str, Reduction] = "auto",
         nc4: bool = False,
@@ -85,11 +97,9 @@ class Watch:
         ignore_index: int | None = -100,
     ) -> None:
         self._model, self._argument, self._nc4 = model, labels, bool(nc4)
-        self._head = find_head(model, head)
+        self._use = HeadInUse(model, layers, head, weight, bias, features)
         self._num_classes = (
-            self._head.num_classes
-            if num_classes is None
-            else whole_number("num_classes", num_classes, 2)
+            None if num_classes is None else whole_number("num_classes", num_classes, 2)
         )
         self._layers = list(layers)
         self._labels: Tensor | None = None
@@ -102,7 +112,7 @@ class Watch:
             "ignore_index": ignore_index,
         }
         self._goals: dict[str, Any] = {"targets": targets, "problem": problem}
-        self._recorder = Recorder(model, self._head, layers)
+        self._class_names = class_names
         self._handles: list[Any] = []
         self.reset()
 
@@ -112,7 +122,7 @@ class Watch:
         """Put the hooks on the model."""
         if self._handles:
             raise ValueError("watch: it is active already; make another for a second loop")
-        self._recorder.__enter__()
+        self._use.__enter__()
         # The model's own hook says where a pass ends, and which labels it was given.
         hook = self._model.register_forward_hook(self._after_pass, with_kwargs=True)
         self._handles.append(hook)
@@ -123,7 +133,7 @@ class Watch:
         try:
             if kind is None:
                 self._pair()
-            unpaired = kind is None and (self._recorder.filled or self._labels is not None)
+            unpaired = kind is None and (self._use.ran or self._labels is not None)
         finally:
             self._close()
         if unpaired:
@@ -162,7 +172,7 @@ class Watch:
         if self._labels is not None:
             raise ValueError(
                 "labels: given twice without a forward pass through "
-                f"{self._head.name!r} between; a model that was compiled before runs no hooks"
+                f"{self._use.name!r} between; a model that was compiled before runs no hooks"
             )
         self._labels = as_tensor("labels", labels)
         self._mask = None if mask is None else as_tensor("mask", mask)
@@ -171,14 +181,13 @@ class Watch:
 
     def discard(self) -> None:
         """Forget a forward pass that has no labels, or labels that have no pass."""
-        if self._recorder.filled:
-            self._recorder.take()
+        self._use.clear()
         self._labels = self._mask = self._own = None
 
     def reset(self) -> None:
         """Forget everything gathered, to begin another epoch."""
-        names = [*self._layers, self._head.name]
-        self._gathered = LayerMoments(self._num_classes, names, **self._options)
+        self._gathered = None if self._use.head is None else self._nothing()
+        self._use.forget()
         self._kept: list[dict[str, tuple[Tensor, Tensor]]] = []
         self._labels = self._mask = self._own = None
 
@@ -186,11 +195,13 @@ class Watch:
 
     @property
     def moments(self) -> dict[str, ClassMoments]:
-        """Moments of every layer."""
-        return self._gathered.moments
+        """Moments of every layer; none before the first batch has shown which is the head."""
+        return {} if self._gathered is None else self._gathered.moments
 
     def report(self, *, synchronize: bool = False) -> CollapseReport:
-        """Return the report of the last layer, with the classifier as it is now.
+        """Return the report of the last layer, with the classifier that the last batch met.
+
+        Where the parameters changed while batches passed, or since, its `notes` say so.
 
         Parameters
         ----------
@@ -202,21 +213,31 @@ class Watch:
         ValueError
             If no batch was seen.
         """
-        return self.reports(synchronize=synchronize)[self._head.name]
+        return list(self.reports(synchronize=synchronize).values())[-1]
 
     def reports(self, *, synchronize: bool = False) -> dict[str, CollapseReport]:
         """Return a report a layer, as `tightframe.capture.layers.collapse_report`."""
         self._pair()
-        gathered = self._gathered.synchronized() if synchronize else self._gathered
+        if synchronize and in_group():
+            self._use.share()
+        if self._use.head is None:
+            raise ValueError("watch: no batch seen, nothing with a label passed through the model")
+        gathered = self._gathered
+        if gathered is None or self._use.name not in gathered.moments:  # no batch passed here
+            gathered = self._nothing()
+        gathered = gathered.synchronized() if synchronize else gathered
         gathered.require_samples("watch")
+        reading = self._use.reading
         mismatch = None
         if self._nc4:
-            mismatch = Mismatch(gathered.moments, self._head)
+            mismatch = Mismatch(gathered.moments, reading)
             for rows in self._kept:
                 mismatch.update(rows)
             if synchronize:
                 mismatch.synchronize()
-        return gathered.reports(self._head, mismatch, **self._goals)
+        k = gathered.moments[reading.name].num_classes
+        names = names_for(self._class_names, self._model, (), k)
+        return gathered.reports(reading, mismatch, class_names=names, **self._goals)
 
     def scalars(self) -> dict[str, float]:
         """Return all numbers for a logger, see `tightframe.capture.layers.layer_scalars`."""
@@ -238,19 +259,31 @@ class Watch:
         self._pair()
 
     def _pair(self) -> None:
-        if self._labels is None or not self._recorder.filled:
+        if self._labels is None or not self._use.ran:
             return
         labels, mask, own = self._labels, self._mask, self._own
         self._labels = self._mask = self._own = None
-        rows = self._gathered.update(self._recorder.take(), labels, mask, own)
+        features = self._use.take()
+        name = self._use.name
+        if self._gathered is None or name not in self._gathered.moments:
+            self._gathered = self._nothing()
+        reading = self._use.read(features[name], labels, self._gathered.reduction(name), mask)
+        self._gathered.unit = reading.name if reading.unit else None
+        rows = self._gathered.update(features, labels, mask, own)
         if self._nc4:
             # Copies: a row may be a view of a whole sequence.
             self._kept.append(
                 {name: (x.to("cpu", copy=True), y.cpu()) for name, (x, y) in rows.items()}
             )
 
+    def _nothing(self) -> LayerMoments:
+        """Return moments of no samples."""
+        assert self._use.head is not None
+        k = self._use.head.num_classes if self._num_classes is None else self._num_classes
+        return LayerMoments(k, [*self._layers, self._use.head.name], **self._options)
+
     def _close(self) -> None:
-        self._recorder.__exit__()
+        self._use.__exit__()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()

@@ -8,6 +8,8 @@ import zlib
 from collections.abc import Collection
 from pathlib import Path
 
+from tightframe.files import require_fetched
+
 #: The CIFAR archives unpack into 0.2 GB.
 _MAX_BYTES = 2**30
 
@@ -46,6 +48,7 @@ def read_members(
         raise ValueError(f"{archive}: no such file")
     found: dict[str, bytes] = {}
     try:
+        require_fetched(path)
         with (
             gzip.open(path) as unpacked,
             tarfile.open(fileobj=_Limited(unpacked, max_bytes), mode="r|") as members,  # type: ignore[call-overload]  # any object that reads

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tightframe.data.archives import read_members
 from tightframe.data.dataset import Samples, as_labels, check_range
 from tightframe.data.pickles import read_plain_pickle
+from tightframe.files import require_fetched
 
 #: Three planes (red, green, blue) of 32 x 32 bytes, row by row.
 IMAGE_SHAPE = (3, 32, 32)
@@ -138,6 +139,7 @@ def _read_bytes(path: Path) -> bytes:
     try:
         if not path.is_file():
             raise ValueError(f"{path}: no such file")
+        require_fetched(path)
         size = path.stat().st_size
         if size > _MAX_BYTES:
             raise ValueError(f"{path}: has {size} bytes, at most {_MAX_BYTES} are read")

@@ -13,6 +13,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tightframe.files import require_fetched
+
 #: Type code, the third byte of the file, to the type of the values.
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
@@ -52,6 +54,7 @@ def read_idx(path: str | os.PathLike[str], *, max_bytes: int = _MAX_BYTES) -> ND
     if not Path(path).is_file():  # a pipe or a device would never end
         raise ValueError(f"{name}: no such file")
     try:
+        require_fetched(path)
         with open(path, "rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
             file.seek(0)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tightframe.advice.advise import wanted_of
 from tightframe.diagnosis.blocks import Block, advice_blocks, in_html, in_rich
 from tightframe.diagnosis.head import HeadAnswer, HeadRow, ask_head
 from tightframe.diagnosis.larger_decay import LargerDecay, ask_decay
@@ -222,6 +223,7 @@ def diagnose(
         sampler=sampler,
         optimizer=optimizer,
     )
+    wanted_of(loss, margin, angle, feature_decay_of)  # wrong whether or not theory is asked
     larger = _larger(layer, training, at_weight_decay, network)
     if problem is None and layer.counts.all():
         has_bias = layer.bias is not None and bool(layer.bias.any())
@@ -235,6 +237,7 @@ def diagnose(
             features=features,
             class_weights=None if training.natural else training.weights,
             logit_adjustment=training.adjustment if training.adjustment.any() else None,
+            class_names=layer.class_names,
         )
     head = ask_head(layer, training, cross_entropy=loss == "cross_entropy", bias=known_bias)
     table = class_table(layer, separable=head.separable, history=history, problem=problem)

@@ -23,8 +23,6 @@ from tightframe.checks import (
 from tightframe.diagnosis.blocks import Block, in_html, in_rich
 from tightframe.diagnosis.decay_rules import (
     AT_RISK,
-    MOST_SUBOPTIMAL,
-    MOST_SUBOPTIMAL_DECOUPLED,
     MOST_TIMES_DECOUPLED,
     MOST_UNEVEN,
     ROUGH,
@@ -370,6 +368,7 @@ def ask_decay(
         None if layers is None else whole_number("layers", layers, 2),
         bool(batch_norm),
         bool(convolutional),
+        layer.num_classes,
         training.ridge is not None,
     )
     if kind.layers is None and not kind.batch_norm:
@@ -483,7 +482,7 @@ class _Outlook:
                     f"{MOST_UNEVEN:g}: training has not ended, or the decay is not on all "
                     "parameters alike"
                 )
-        most = MOST_SUBOPTIMAL if kind.coupled else MOST_SUBOPTIMAL_DECOUPLED
+        most = kind.most_suboptimal
         if self.suboptimality >= most:
             return (
                 f"the head's objective is {self.suboptimality:.2%} above its least on these "

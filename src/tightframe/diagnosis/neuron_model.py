@@ -28,7 +28,7 @@ _STOP = {
     "maxfun": 2 * MAX_ITERATIONS,
     "maxcor": 20,
     "gtol": 1e-6,
-    "ftol": 1e-8,
+    "ftol": 1e-7,
 }
 
 

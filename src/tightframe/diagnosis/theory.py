@@ -134,7 +134,7 @@ def ask_theory(
         reason = (
             f"its margins agree within {errors[worst]:.2g} nats at the present settings, but no "
             f"decay of their own holds its features ({fitted.feature_error:.0%} of the pull on "
-            "them is left over), so that other settings were predicted up to 2.6 nats off"
+            "them is left over): such networks were up to 2.6 nats off at other settings"
         )
     answer = TheoryAnswer(not reason, reason, fitted, predicted, measured, wrong)
     if reason:

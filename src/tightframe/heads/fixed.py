@@ -6,6 +6,7 @@ https://arxiv.org/abs/2105.02375; `tightframe.heads.savings` counts how many).
 """
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,12 @@ from torch import Tensor, nn
 
 from tightframe.checks import positive_float, whole_number
 from tightframe.geometry.dense import Geometry
-from tightframe.heads.find import find_head, find_module
+from tightframe.heads.find import find_head, find_module, wrapping
 from tightframe.heads.vectors import contrasts, gram_factor, orthonormal_columns
 from tightframe.solution import Solution
+
+#: Wrappers that keep lists of the parameters that a model had when they were made.
+_REGISTERED = ("DeepSpeedEngine", "DistributedDataParallel", "FullyShardedDataParallel")
 
 
 class FixedHead(nn.Module):
@@ -273,6 +277,7 @@ def replace_module(model: nn.Module, name: str, module: nn.Module) -> nn.Module:
     Parameters
     ----------
     model : nn.Module
+        Inside `torch.compile`, DataParallel and the like the inner model is changed.
     name : str
         Dotted name as in ``model.named_modules()``.
     module : nn.Module
@@ -281,11 +286,27 @@ def replace_module(model: nn.Module, name: str, module: nn.Module) -> nn.Module:
     ------
     ValueError
         If the model has no module of that name.
+
+    Warns
+    -----
+    RuntimeWarning
+        If the model is inside a wrapper that must be made anew, as DistributedDataParallel, which
+        knows the old parameters.
     """
     old = find_module(model, name)
+    *wrappers, inner = wrapping(model)
+    # A name of the inner model is set there: on a wrapper the module would be an orphan.
+    at = inner if any(name == found for found, _ in inner.named_modules()) else model
     path, _, leaf = name.rpartition(".")
-    parent = find_module(model, path) if path else model
-    setattr(parent, leaf, module)
+    setattr(at.get_submodule(path), leaf, module)
+    stale = [type(part).__name__ for part in wrappers if type(part).__name__ in _REGISTERED]
+    if stale:
+        warnings.warn(
+            f"model: {name!r} was replaced inside {stale[0]}, which goes on working with the "
+            f"parameters that it met; wrap the model again, {stale[0]}(model.module, ...)",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     return old
 
 
@@ -299,7 +320,8 @@ def freeze_to_etf(
 ) -> FixedETF:
     """Replace a model's classifier by a fixed simplex ETF of the same shape, in place.
 
-    Device and dtype stay, a bias keeps its values and is trained on.
+    Device and dtype stay, a bias keeps its values and is trained on. Do it before the model is
+    wrapped in DistributedDataParallel, or wrap it again; see `replace_module`.
 
     Parameters
     ----------

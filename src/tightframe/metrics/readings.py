@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -258,7 +259,7 @@ class Readings:
             )
 
 
-def describe_classes(classes: list[int], limit: int = 10) -> str:
+def describe_classes(classes: Sequence[int | str], limit: int = 10) -> str:
     """Return ``"class 3 is"`` or ``"classes 3, 5 are"``, shortened where there are many."""
     if len(classes) == 1:
         return f"class {classes[0]} is"

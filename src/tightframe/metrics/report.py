@@ -108,6 +108,8 @@ class CollapseReport:
         What the classifier answers on the samples, by class; None where no labelled samples were
         seen after the moments were known (``nc4=False``, or no ``features`` with ``labels``).
     class_names : tuple of str or None
+    remarks : tuple of str
+        What must be known of the head that was measured: see `notes`.
     """
 
     num_samples: int
@@ -119,6 +121,7 @@ class CollapseReport:
     head: HeadKind = field(repr=False)
     answers: Answers | None = field(default=None, repr=False)
     class_names: tuple[str, ...] | None = field(default=None, repr=False)
+    remarks: tuple[str, ...] = field(default=(), repr=False)
 
     if TYPE_CHECKING:
 
@@ -472,8 +475,12 @@ class CollapseReport:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Which SELI geometry the head is compared with and why, in words, if with one at all."""
-        return tuple(filter(None, map(self.head.remark, self._later.targets)))
+        """What must be known to read the numbers, in words.
+
+        Of the head that was found in a network, where it is not simply ``W h + b`` of its
+        parameters; and which SELI geometry it is compared with and why, if with one at all.
+        """
+        return (*self.remarks, *filter(None, map(self.head.remark, self._later.targets)))
 
     @property
     def layers(self) -> dict[str, list[LayerMetrics]]:

@@ -14,6 +14,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from tightframe.data.batches import as_tensor
+from tightframe.heads.find import codes_of
 from tightframe.metrics.class_moments import ClassMoments, float64_device
 from tightframe.metrics.inputs import classifier, usable
 from tightframe.metrics.moments import Moments
@@ -389,6 +390,11 @@ def _weight_and_bias(classifier: Any) -> tuple[Tensor, Any]:
     if isinstance(classifier, tuple) and len(classifier) == 2:
         weight, bias = classifier
     elif isinstance(classifier, nn.Module):
+        if codes := codes_of(classifier):
+            raise ValueError(
+                f"classifier: got a {type(classifier).__name__}, quantised: it stores {codes}, not "
+                "its weight; pass a pair (weight, bias) of real numbers (dequantised)"
+            )
         weight, bias = getattr(classifier, "weight", None), getattr(classifier, "bias", None)
         if not isinstance(weight, Tensor):
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from tightframe.geometry.dense import Geometry, orthogonal_frame, seli_of_head, 
 from tightframe.heads.last_layer import LastLayer
 from tightframe.metrics import Answers, ClassMoments, ClassTable, CollapseReport
 from tightframe.metrics.answers import answers_of
+from tightframe.metrics.readings import describe_classes
 from tightframe.problem.problem import Problem
 from tightframe.runs.network_files import SavedNetwork
 from tightframe.runs.tables import distances_by_target
@@ -113,15 +115,25 @@ def measure(source: Mapping[str, NDArray[Any]] | SavedNetwork, **decays: Any) ->
         raise ValueError(f"weight: got {len(weight)} rows, need at least 2, one for each class")
     bias = None if arrays.get("bias") is None else np.asarray(arrays["bias"])
     moments = ClassMoments(len(weight)).update(features, labels)
-    report = CollapseReport.measure(
-        moments,
-        weight,
-        bias,
-        features=features,
-        labels=labels,
-        missing="raise" if decays else "leave_out",
-        class_names=arrays.get("class_names"),
-    )
+    names = arrays.get("class_names")
+    if decays and moments.missing:
+        absent = [k if names is None else names[k] for k in moments.missing]
+        raise ValueError(
+            f"labels: {describe_classes(absent)} without samples; a prediction needs some of every "
+            "class, without decays the others are measured"
+        )
+    with warnings.catch_warnings():
+        # The table of classes names them, and says that they are rivals.
+        warnings.filterwarnings("ignore", ".* without samples and left out", RuntimeWarning)
+        report = CollapseReport.measure(
+            moments,
+            weight,
+            bias,
+            features=features,
+            labels=labels,
+            missing="leave_out",
+            class_names=names,
+        )
     held_out = _held_out(arrays, weight, bias)
     classes = report.class_table(held_out=held_out)
     if report.missing or len(weight) > MAX_DENSE_CLASSES:

@@ -7,6 +7,7 @@ classifier.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +124,11 @@ def read_last_layer(
     ------
     ValueError
         As `read_network`, or if there is no classifier.
+
+    Warns
+    -----
+    UserWarning
+        Of what was decided that the files do not say, see `SavedNetwork.notes`.
     """
     network = read_network(
         path,
@@ -132,6 +138,8 @@ def read_last_layer(
         held_out=held_out,
         setting=setting,
     )
+    for note in network.notes:
+        warnings.warn(note, UserWarning, stacklevel=2)
     return network.last_layer()
 
 
@@ -194,9 +202,14 @@ def read_network(
     if names is None and "class_names" in found:
         names = class_names_of([str(entry) for entry in found["class_names"]])
     weight, bias = found.get("weight"), found.get("bias")
+    rows = None
+    if weight is not None:
+        weight = _classifier(weight, found["features"], notes)
+        rows = len(weight) if weight.ndim == 2 else None
+    if names is not None and rows not in (None, len(names)):
+        raise ValueError(f"class_names: got {len(names)}, weight has {rows} rows")
     features, own = _samples(found["features"], found["labels"], names, ignore_index, notes)
-    weight = None if weight is None else _classifier(weight, features, notes)
-    _require_fitting(names, own, weight)
+    _require_fitting(own, rows if names is None else len(names))
     if names is None and own.class_names is not None:
         notes.append(
             "the labels are names; their classes are taken in the order of the alphabet, "
@@ -423,21 +436,16 @@ def _classifier(weight: NDArray[Any], features: NDArray[Any], notes: list[str]) 
     return wide(weight)
 
 
-def _require_fitting(
-    names: tuple[str, ...] | None, own: Indexed, weight: NDArray[Any] | None
-) -> None:
-    """Refuse names, and labels, that are not those of a classifier's rows."""
-    rows = len(weight) if weight is not None and weight.ndim == 2 else None
-    if names is not None:
-        if rows not in (None, len(names)):
-            raise ValueError(f"class_names: got {len(names)}, weight has {rows} rows")
-        rows = len(names)
-    elif own.class_names is not None and rows not in (None, len(own.class_names)):
+def _require_fitting(own: Indexed, rows: int | None) -> None:
+    """Refuse labels that are not those of a number of classes; None: any."""
+    if rows is None or not len(own.labels):
+        return
+    if own.class_names is not None and len(own.class_names) != rows:
         raise ValueError(
             f"class_names: missing; the labels are {len(own.class_names)} names, the classifier "
             f"has {rows} rows: give the names of all of them, in the order of the rows"
         )
-    if rows is not None and len(own.labels) and own.labels.max() >= rows:
+    if own.labels.max() >= rows:
         raise ValueError(f"labels: got {own.labels.max()}, need 0 to {rows - 1}")
 
 
@@ -457,7 +465,7 @@ def _held_out(
         same = {
             part: keys[part]
             for part in ("features", "labels")
-            if part in keys and (keys[part] in arrays or _place(keys[part], arrays)[0] is None)
+            if part in keys and any(f".{name}".endswith(f".{keys[part]}") for name in arrays)
         }
         apart = _found(held_out, same, [])
         own = [apart[part] for part in ("features", "labels")]

@@ -205,7 +205,8 @@ def distance_table(report: CollapseReport, targets: Collection[Geometry]) -> Tab
     rows = [[name, *(distances.get(part) for part in PARTS)] for name, distances in found.items()]
     notes = [*map(report.head.remark, targets)]
     if report.missing:
-        notes.append(f"Of the {len(report.counts) - len(report.missing)} classes with samples.")
+        present = len(report.counts) - len(report.missing)
+        notes.append(f"Means and logits are those of the {present} classes with samples.")
     title, note = "Normalised Frobenius distance (0 to 2)", " ".join(filter(None, notes))
     return Table(title, ["distance to", *parts], rows, missing="-", note=note)
 

@@ -8,6 +8,7 @@ import sys
 import urllib.request
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 
 pytest.importorskip("dash")
@@ -16,6 +17,8 @@ from tests.pages.explore import files
 from tightframe import cli
 from tightframe.pages.explore.server import MAX_REQUEST, make_app
 from tightframe.pages.explore.state import State
+from tightframe.pages.explore.upload import measure_file
+from tightframe.pages.explore.views import measured_tables
 
 HOST = "127.0.0.1:8050"
 JSON = "application/json"
@@ -208,6 +211,28 @@ def test_under_another_address_the_page_says_which_are_allowed(client, host):
 def test_a_port_that_is_none_is_refused(port, capsys):
     assert cli.run_command(["explore", "--no-open", "--port", port]) == 2
     assert f"port: got {port}, need a whole number from 0 to 65535" in capsys.readouterr().err
+
+
+def test_a_file_may_be_there_from_the_start(tmp_path):
+    names = ["ant", "bee", "cat"]
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 2], 6)  # nothing of a bee
+    weight = rng.normal(size=(3, 4))
+    features = weight[labels] + 0.1 * rng.normal(size=(12, 4))
+    np.savez(tmp_path / "x.npz", X=features, y=np.array(names)[labels], weight=weight)
+    opened = measure_file(
+        tmp_path / "x.npz", "x.npz", limit=None, keys="features=X", class_names=names
+    )
+    assert (opened.counts, opened.samples) == (
+        None,
+        "12 samples, 3 classes, 1 of them without samples",
+    )
+    app = make_app(opened)
+    (key,) = [store.data for store in app.layout.children if getattr(store, "id", "") == "file"]
+    assert key is not None
+    shown = str(measured_tables(opened, None))
+    assert "ant" in shown
+    assert "bee" in shown  # without samples, but a rival
 
 
 def test_a_port_in_use_is_refused_in_one_line(capsys):

@@ -1,0 +1,272 @@
+"""Whether logits are W h + b of given features, within rounding; and if not, what they are."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tightframe.capture.hooks import evaluating, preserved_rng
+
+#: Classes whose logits are computed at once, which bounds the memory of a large vocabulary.
+_CLASSES = 4096
+
+#: Rounding of an 8-bit layer, which rounds its inputs too.
+EIGHT_BITS = 2.0**-6
+
+#: The kind of a `Relation` that sets some logits to zero.
+DROPOUT = "dropout"
+
+#: Rows below which an offset for every class is not told from one for every sample.
+FEWEST_ROWS = 4
+
+#: Rounding of float32 products where they may be computed in TF32 or bfloat16.
+_TENSOR_CORES = 2.0**-9
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """The map from features to logits, ``W h + b`` or, with `unit`, ``W h / ||h|| + b``."""
+
+    weight: Tensor
+    bias: Tensor | None
+    unit: bool = False
+
+    def logits(self, x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        """Return logits of rows (n, D), shape (n, K), float64, and how far rounding may move each.
+
+        ``eps`` is the rounding unit of the layer. Every rounded product moves a sum by at most
+        ``eps |w h|``, in random directions, so their squares add up.
+        """
+        x = self.features(x.double())
+        logits, slack = [], []
+        for start in range(0, len(self.weight), _CLASSES):
+            rows = self.weight[start : start + _CLASSES].to(x.device).double()
+            part = x @ rows.T
+            size = (x.square() @ rows.square().T).sqrt() + part.abs()
+            if self.bias is not None:
+                bias = self.bias[start : start + _CLASSES].to(x.device).double()
+                part, size = part + bias, size + bias.abs()
+            logits.append(part)
+            slack.append(size)
+        # Sums of D terms are accumulated in 32 bits even where the terms have 16.
+        accumulated = min(eps, torch.finfo(torch.float32).eps) * math.sqrt(x.shape[1])
+        return torch.cat(logits, 1), (eps + accumulated) * torch.cat(slack, 1)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the features that the weight acts on: as they are, or of unit length."""
+        return nn.functional.normalize(x, dim=-1) if self.unit else x
+
+
+@dataclass(frozen=True, eq=False)
+class Relation:
+    """What a model does to logits on their way out: ``kind`` of ``factor * logits + offset``.
+
+    The factor is a number, or one for every class. The kinds (softmax and so on) keep the order of
+    the logits; an empty one is none at all.
+    """
+
+    kind: str = ""
+    factor: float | Tensor = 1.0
+    offset: Tensor | None = None
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the factor is not one."""
+        return isinstance(self.factor, Tensor) or self.factor != 1
+
+    def applied(self, affine: Affine) -> Affine:
+        """Return the map from features to what leaves the model (before a softmax)."""
+        if not self.scaled and self.offset is None:
+            return affine
+        weight, bias = affine.weight, affine.bias
+        if self.scaled:
+            factor = torch.as_tensor(self.factor).to(weight)
+            weight = factor.reshape(-1, 1) * weight
+            bias = None if bias is None else factor * bias
+        if self.offset is not None:
+            offset = self.offset.to(weight)
+            bias = offset if bias is None else bias + offset
+        return Affine(weight, bias, affine.unit)
+
+    def note(self, name: str) -> str:
+        """Return what a report says of it; nothing if the logits leave the model as they are."""
+        sentences, parts = [], []
+        if isinstance(self.factor, Tensor):
+            parts.append(f"times a factor for every class ({_range(self.factor)})")
+        elif self.scaled:
+            parts.append(f"times {self.factor:.6g}")
+        if self.offset is not None:
+            parts.append(f"plus an offset for every class ({_range(self.offset)})")
+        if parts:
+            sentences.append(
+                f"The model's logits are W h + b of {name!r} {' '.join(parts)}; weight and bias "
+                "are measured with that."
+            )
+        if self.kind == DROPOUT:
+            sentences.append(
+                f"Dropout acted on the logits of {name!r}, as it does in train mode; they are "
+                "measured without."
+            )
+        elif self.kind:
+            sentences.append(
+                f"The model's output is the {self.kind} of the logits of {name!r}; the logits are "
+                "measured."
+            )
+        return " ".join(sentences)
+
+
+def rounding_unit(*tensors: Tensor | None) -> float:
+    """Return the coarsest rounding unit of some tensors and of how their products are computed."""
+    units = [torch.finfo(t.dtype).eps for t in tensors if t is not None and t.is_floating_point()]
+    if torch.get_float32_matmul_precision() != "highest" or any(
+        t is not None and t.is_cuda and torch.backends.cudnn.allow_tf32 for t in tensors
+    ):
+        units += [_TENSOR_CORES] if torch.finfo(torch.float32).eps in units else []
+    return max(units, default=torch.finfo(torch.float64).eps)
+
+
+def agrees(found: Tensor, expected: Tensor, slack: Tensor) -> bool:
+    """Whether two arrays are equal but for rounding, on average over their entries."""
+    error = (found.double() - expected).norm()
+    return bool(error <= 4 * slack.norm() + torch.finfo(torch.float64).tiny)
+
+
+def gap(found: Tensor, expected: Tensor) -> str:
+    """Return in words by how much two arrays differ."""
+    error = found.double() - expected
+    share = float(error.norm() / expected.norm().clamp_min(torch.finfo(torch.float64).tiny))
+    rows = len(found)
+    return (
+        f"differ by {float(error.abs().max()):.3g} at most, {share:.2%} on average, on {rows} "
+        f"row{'s' if rows > 1 else ''}"
+    )
+
+
+def relation(found: Tensor, expected: Tensor, slack: Tensor) -> Relation | None:
+    """Return how a model's prediction comes from logits, None if in no way that is known.
+
+    Known are the logits themselves, times a positive factor or one for every class, plus an offset
+    for every class; with a softmax, log-softmax or sigmoid behind; the one logit of two classes;
+    and dropout.
+
+    Parameters
+    ----------
+    found : Tensor, shape (n, K), or (n, 1) where K = 2
+        What left the model.
+    expected, slack : Tensor, shape (n, K), float64
+        As `Affine.logits` returns.
+    """
+    z = found.double()
+    if z.shape == expected.shape and agrees(z, expected, slack):
+        return Relation()
+    if z.shape[1] == 1 and expected.shape[1] == 2:
+        difference, room = expected[:, 1:] - expected[:, :1], slack.sum(1, keepdim=True)
+        if agrees(z, difference, room):
+            return Relation("difference")
+        if agrees(z, difference.sigmoid(), room / 4 + rounding_unit(found)):
+            return Relation("sigmoid of the difference")
+        return None
+    if z.shape != expected.shape:
+        return None
+    eps = 4 * rounding_unit(found)
+    ones = z.new_ones(len(z))
+    loose = max(1e-5, 2 * eps)
+    if bool((z >= 0).all()) and torch.allclose(z.sum(1), ones, rtol=loose, atol=0):
+        if agrees(z, expected.softmax(1), (slack + eps) * expected.softmax(1)):
+            return Relation("softmax")
+        usable = z > math.sqrt(torch.finfo(found.dtype).tiny)
+        return _fitted("softmax", z.clamp_min(1e-300).log(), expected, slack + eps, usable)
+    if bool((z <= 0).all()) and torch.allclose(z.logsumexp(1), 0 * ones, rtol=0, atol=loose):
+        room = slack + eps * (1 + z.abs())
+        if agrees(z, expected.log_softmax(1), room):
+            return Relation("log-softmax")
+        return _fitted("log-softmax", z, expected, room)
+    if bool(((z >= 0) & (z <= 1)).all()) and agrees(z, expected.sigmoid(), slack / 4 + eps):
+        return Relation("sigmoid")
+    fit = _fitted("", z, expected, slack + eps * z.abs())
+    return _dropped(z, expected, slack) if fit is None else fit
+
+
+def linear_map(module: Any, like: Tensor, width: int) -> Affine | None:
+    """Return the weight and bias that a module applies if it is affine; None if it does not run.
+
+    They are what it gives for plus and minus the D unit vectors, in eval mode, so they hold for
+    whatever the module does with its parameters: low-rank updates, scales, norms.
+    """
+    unit = torch.eye(width, dtype=like.dtype, device=like.device)
+    plus, minus = in_eval_mode(module, unit), in_eval_mode(module, -unit)
+    if plus is None or minus is None or plus.ndim != 2:
+        return None
+    return Affine((plus - minus).T / 2, ((plus + minus) / 2).mean(dim=0))
+
+
+def in_eval_mode(module: Any, x: Tensor) -> Tensor | None:
+    """Return what a module gives in eval mode and full precision; None if it does not run so."""
+    with evaluating(module), preserved_rng(), torch.autocast(x.device.type, enabled=False):
+        try:
+            result = module(x)
+        except (TypeError, ValueError, RuntimeError):  # it needs labels too, for example
+            return None
+    return result if isinstance(result, Tensor) else None
+
+
+# -- inside --------------------------------------------------------------------------------------
+
+
+def _fitted(
+    kind: str, z: Tensor, logits: Tensor, slack: Tensor, usable: Tensor | None = None
+) -> Relation | None:
+    """Return the factor and offset that explain ``z``, the simplest that do.
+
+    Behind a softmax every row is known up to a constant only, so rows are centred there.
+    """
+    if usable is not None and not bool(usable.all()):
+        return None
+    if kind:
+        z, logits = z - z.mean(1, keepdim=True), logits - logits.mean(1, keepdim=True)
+    within = logits - logits.mean(0)
+    whole = float(logits.square().sum())
+    choices = []
+    if whole > 0:
+        choices.append((float((z * logits).sum()) / whole, False))
+    if len(z) >= FEWEST_ROWS:
+        choices.append((1.0, True))
+    if len(z) >= FEWEST_ROWS and float(within.norm()) > 0:
+        choices.append((float(((z - z.mean(0)) * within).sum() / within.square().sum()), True))
+    for factor, shifted in choices:
+        if not (math.isfinite(factor) and factor > 0):
+            continue
+        offset = (z - factor * logits).mean(0) if shifted else None
+        expected = factor * logits if offset is None else factor * logits + offset
+        if agrees(z, expected, factor * slack + slack):
+            return Relation(kind, factor, offset)
+    if kind or len(z) < FEWEST_ROWS:
+        return None
+    factors = ((z - z.mean(0)) * within).sum(0) / within.square().sum(0)
+    offset = z.mean(0) - factors * logits.mean(0)
+    if not bool(factors.isfinite().all() & (factors > 0).any()):
+        return None
+    for shift in (0 * offset, offset):
+        if agrees(z, factors * logits + shift, factors.abs() * slack + slack):
+            return Relation(kind, factors, shift if bool(shift.any()) else None)
+    return None
+
+
+def _range(values: Tensor) -> str:
+    return f"{float(values.min()):.4g} to {float(values.max()):.4g}"
+
+
+def _dropped(z: Tensor, logits: Tensor, slack: Tensor) -> Relation | None:
+    """Return the relation of dropout: some entries are zero, the others larger by a factor."""
+    kept = z != 0
+    size = float(logits[kept].square().sum())
+    if bool(kept.all()) or size == 0:
+        return None
+    factor = float((z[kept] * logits[kept]).sum()) / size
+    if factor > 1 and agrees(z[kept], factor * logits[kept], factor * slack[kept]):
+        return Relation(DROPOUT)
+    return None
