@@ -129,7 +129,8 @@ def test_tensors_and_held_out_samples_are_scored():
     logits = other[0] @ found.weight.T + found.bias
     recalls = [(logits[other[1] == k].argmax(1) == k).mean() for k in range(4)]
     assert found.held_out.recalls == pytest.approx(recalls)
-    assert found.held_out.balanced == pytest.approx(np.mean(recalls))
+    assert found.held_out_balanced_accuracy == pytest.approx(np.mean(recalls))
+    assert found.held_out_accuracy == pytest.approx((logits.argmax(1) == other[1]).mean())
     assert found.logits(other[0]) == pytest.approx(logits)
 
 

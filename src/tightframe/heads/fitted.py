@@ -71,6 +71,22 @@ class FittedHead:
         """Mean over the classes of the share of training samples that it gets right."""
         return self.training.balanced
 
+    @property
+    def held_out_accuracy(self) -> float | None:
+        """Share of the held-out samples that it gets right."""
+        return None if self.held_out is None else self.held_out.accuracy
+
+    @property
+    def held_out_balanced_accuracy(self) -> float | None:
+        """The same, a mean over the classes that have held-out samples."""
+        return None if self.held_out is None else self.held_out.balanced
+
+    def __repr__(self) -> str:
+        return (
+            f"FittedHead({len(self.weight)} classes, {self.status}, balanced accuracy "
+            f"{self.balanced_accuracy:.3g})"
+        )
+
     def logits(self, features: ArrayLike) -> Array:
         """Return ``features W^T + b``, shape (N, K)."""
         product: Array = np.asarray(detached(features), dtype=np.float64) @ self.weight.T
