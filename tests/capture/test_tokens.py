@@ -301,3 +301,14 @@ def test_a_head_that_gives_all_tokens_the_same_reads_the_usual_one():
     assert report.nc1_quotient == pytest.approx(
         two_pass.nc1_quotient(x, batch["labels"].numpy(), 3), rel=1e-4
     )
+
+
+def test_an_adapter_on_the_head_does_not_hide_the_token():
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(target_modules=["score"], r=2, init_lora_weights=False)
+    model, batch = peft.get_peft_model(classifier(), config).eval(), padded("right")
+    with torch.no_grad():
+        logits = model(input_ids=batch["input_ids"]).logits
+    (report,) = collapse_report(model, [batch]).values()
+    right = logits.argmax(dim=1) == batch["labels"]
+    assert report.accuracy == pytest.approx(float(right.float().mean()))

@@ -148,11 +148,7 @@ def deciding_token(
     batch = torch.arange(len(features), device=features.device)
     if given is None or given.shape != (len(features), head.num_classes):
         return None if usual is None else features[batch, usual]
-    wide = torch.promote_types(features.dtype, torch.float32)
-    weight, bias = head.weight.to(features.device, wide), head.bias
-    logits = features.to(wide) @ weight.T
-    if bias is not None:
-        logits += bias.to(logits)
+    logits = _token_logits(features, head)
     off = (logits - given.to(logits)[:, None]).abs().amax(dim=2)
     scale = logits.abs().amax(dim=(1, 2)) + given.abs().amax(dim=1).to(logits)
     slack = math.sqrt(max(torch.finfo(t.dtype).eps for t in (features, given))) * scale
@@ -169,6 +165,20 @@ def deciding_token(
 
 
 # -- inside --------------------------------------------------------------------------------------
+
+
+def _token_logits(features: Tensor, head: Head) -> Tensor:
+    """Return what the head makes of every token, adapters on it included, shape (B, T, K)."""
+    wide = torch.promote_types(features.dtype, torch.float32)
+    with torch.no_grad():
+        # Not by a call: hooks would take it for another pass.
+        logits = head.module.forward(features) if head.layers else None
+    shape = (*features.shape[:2], head.num_classes)
+    if isinstance(logits, Tensor) and tuple(logits.shape) == shape:
+        return logits.to(wide)
+    weight, bias = head.weight.to(features.device, wide), head.bias
+    logits = features.to(wide) @ weight.T
+    return logits if bias is None else logits + bias.to(logits)
 
 
 def _by_own_loss(output: Any, labels: Tensor) -> bool | None:
