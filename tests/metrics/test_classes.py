@@ -282,7 +282,7 @@ class TestHistory:
         assert {row.since for row in found.lost} == {0}
         (again,) = {row.since for row in report.class_table(history=[("then", table)]).lost}
         assert again == "then"
-        assert "since" in [column.name for column in found.to_table().heads]
+        assert sum(text.endswith(": lost since 0.") for text in found.remarks) == 1
 
     def test_refusals(self, lost):
         moments = gather(lost.features, lost.labels, 10)
@@ -442,6 +442,13 @@ class TestManyClasses:
         assert found.state.tolist() == want.state.tolist()
         np.testing.assert_allclose(found.decision_margin, want.decision_margin)
         assert found.rival.tolist() == want.rival.tolist()
+
+    def test_share_one_prediction_before_training(self):
+        x, y = np.random.default_rng(0).normal(size=(300, 4)), np.arange(300)
+        table = class_table(LastLayer.of(x, y, np.zeros((300, 4))))
+        assert {row.state for row in table} == {"vanished"}
+        assert {len(row.shares_with) for row in table} == {99, 100}  # not 299 each
+        assert not any(row.label in row.shares_with for row in table)
 
     def test_need_no_matrix_of_all_pairs(self, monkeypatch):
         k = 2000

@@ -22,7 +22,7 @@ from tests.pages.conftest import (
 from tightframe.figures.table import format_number
 from tightframe.pages.run import write_report
 from tightframe.runs.store import RunRecord, load_run
-from tightframe.runs.tables import group_rows, metric_rows
+from tightframe.runs.tables import class_table_of, group_rows, metric_rows
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 #: Attributes that make a browser ask for something.
@@ -163,6 +163,16 @@ def test_numbers_are_the_records(page: Page, run: RunRecord) -> None:
         if setting.prediction is not None:
             assert setting.prediction["objective"] in shown
             assert {group["margin"] for group in setting.prediction["groups"]} <= shown
+
+
+def test_classes_come_first(page: Page, run: RunRecord) -> None:
+    assert "The classes, worst first" in page.text
+    assert page.text.index("The classes, worst first") < page.text.index("Verdict for every class")
+    for setting in run.settings:
+        table = class_table_of(setting)
+        if table is not None:
+            assert table.headline in page.text
+            assert {row.median_margin for row in table} <= set(page.data)
 
 
 def test_plots_are_the_records(page: Page, run: RunRecord) -> None:

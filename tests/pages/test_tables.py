@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from tests.pages.conftest import COLLAPSED, FINISHED, MISSING, UNFINISHED
 from tightframe.runs.store import RunRecord, SettingRecord, to_plain
 from tightframe.runs.tables import (
     MetricRow,
+    class_table_of,
     format_number,
     group_name,
     headline,
@@ -42,6 +44,35 @@ def test_rows_are_the_records_numbers(run: RunRecord) -> None:
         row = table[f"{part}_to_predicted"]
         assert row.to_predicted == row.end == record.history[f"{part}_to_predicted"].iloc[-1]
         assert row.to_etf == record.history[f"{part}_to_etf"].iloc[-1]
+
+
+def test_classes_are_those_of_the_final_network(run: RunRecord) -> None:
+    """Two classes of the history are lost since epoch 300, one of them is rare in the test set."""
+    record = setting(run, FINISHED)
+    final, history = record.final, record.history
+    assert final is not None
+    assert history is not None
+    weight = final["weight"].copy()
+    weight[4:] = weight[0]  # whoever was there is taken for class 0, or tied with it
+    history = history.copy()
+    for k in range(6):
+        low = (history.epoch >= 300) if k >= 4 else history.epoch < 0
+        history[f"class{k}_train_accuracy"] = np.where(low, 0.0, 1.0)
+        history[f"class{k}_test_accuracy"] = k / 10
+    table = class_table_of(replace(record, final=final | {"weight": weight}, history=history))
+    assert table is not None
+    assert {row.label: row.held_out_recall for row in table} == {k: k / 10 for k in range(6)}
+    assert {row.label for row in table.lost} >= {4, 5}
+    assert {table.of(4).since, table.of(5).since} == {300}
+    z = final["features"].astype(np.float64) @ weight.T.astype(np.float64)
+    for k in range(1, 4):
+        own = z[final["labels"] == k]
+        assert table.of(k).accuracy == (own.argmax(axis=1) == k).mean()
+    # Records of before have no such columns, and unfinished runs no network.
+    plain = class_table_of(record)
+    assert plain is not None
+    assert {(row.since, row.held_out_recall) for row in plain} == {(None, None)}
+    assert class_table_of(setting(run, UNFINISHED)) is None
 
 
 def test_margin_rows_compare_with_the_prediction(

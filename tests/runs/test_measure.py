@@ -89,3 +89,38 @@ def test_verdicts_name_the_seli_geometry_of_the_head():
         assert verdicts[0].nearest_distance == pytest.approx(0, abs=1e-9)
         if kind == "free":  # without bias SELI's logits are the simplex ETF's
             assert verdicts[0].nearest == name
+
+
+def test_the_classes_come_first_with_names_and_held_out_recall():
+    arrays = network()
+    x, y, w = (arrays[name] for name in ("features", "labels", "weight"))
+    arrays["weight"] = np.stack([w[0], w[0], w[2]])  # nobody is taken for class 1
+    apart = {"class_names": ("cat", "dog", "ox"), "held_out": (x[::2], y[::2])}
+    for decays in ({}, DECAYS):
+        found = measure(arrays | apart, **decays).to_dict()
+        assert next(iter(found)) == "classes"
+        assert sorted(row["name"] for row in found["classes"]) == ["cat", "dog", "ox"]
+        chosen = (x @ arrays["weight"].T).argmax(axis=1)
+        for row in found["classes"]:
+            own = y == row["label"]
+            right = (chosen == y) & (row["label"] == 2)  # equal rows tie, which is wrong
+            assert row["accuracy"] == right[own].mean()
+            assert row["held_out_recall"] == right[::2][own[::2]].mean()
+        assert {found["classes"][0]["rival_name"], found["classes"][1]["rival_name"]} <= {
+            "cat",
+            "dog",
+            "ox",
+        }
+
+
+def test_absent_classes_are_rivals():
+    arrays = network((6, 4, 5, 3))
+    kept = arrays["labels"] != 1
+    own = {name: arrays[name][kept] for name in ("features", "labels")}
+    own["features"][own["labels"] == 3] = arrays["weight"][1] * 2  # taken for the absent class
+    with pytest.warns(RuntimeWarning, match="class 1 is without samples"):
+        found = measure(arrays | own)
+    assert found.classes.absent == (1,)
+    row = found.classes.of(3)
+    assert (row.rival, row.accuracy_state, row.count) == (1, "lost", 3)
+    assert [row["label"] for row in found.to_dict()["classes"]].count(1) == 0

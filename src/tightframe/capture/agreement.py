@@ -42,19 +42,21 @@ class Affine:
         ``eps |w h|``, in random directions, so their squares add up.
         """
         x = self.features(x.double())
-        logits, slack = [], []
+        squares = x.square()
+        # Made at once: small results between large temporaries would keep their memory apart.
+        logits, size = x.new_empty(2, len(x), len(self.weight))
         for start in range(0, len(self.weight), _CLASSES):
-            rows = self.weight[start : start + _CLASSES].to(x.device).double()
-            part = x @ rows.T
-            size = (x.square() @ rows.square().T).sqrt() + part.abs()
+            part = slice(start, start + _CLASSES)
+            rows = self.weight[part].to(x.device, torch.float64, copy=True)
+            logits[:, part] = x @ rows.T
+            size[:, part] = (squares @ rows.square_().T).sqrt_() + logits[:, part].abs()
             if self.bias is not None:
-                bias = self.bias[start : start + _CLASSES].to(x.device).double()
-                part, size = part + bias, size + bias.abs()
-            logits.append(part)
-            slack.append(size)
+                bias = self.bias[part].to(x.device).double()
+                logits[:, part] += bias
+                size[:, part] += bias.abs()
         # Sums of D terms are accumulated in 32 bits even where the terms have 16.
         accumulated = min(eps, torch.finfo(torch.float32).eps) * math.sqrt(x.shape[1])
-        return torch.cat(logits, 1), (eps + accumulated) * torch.cat(slack, 1)
+        return logits, (eps + accumulated) * size
 
     def features(self, x: Tensor) -> Tensor:
         """Return the features that the weight acts on: as they are, or of unit length."""

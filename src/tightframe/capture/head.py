@@ -352,6 +352,8 @@ class HeadInUse:
         """Return what tells one state of the parameters from another."""
         head = self.head
         assert head is not None
+        if not self._copy:
+            return ()
         marks: list[Any] = []
         for parameter in unwrapped(self._model).parameters():
             version = 0 if parameter.is_inference() else parameter._version
@@ -360,7 +362,7 @@ class HeadInUse:
         own: list[Tensor] = [*head.module.parameters(), *head.module.buffers()]
         if head.given is not None:
             own = [*head.factors, *([] if head.bias is None else [head.bias])]
-        return (*marks, *(float(tensor.detach().sum(dtype=torch.float64)) for tensor in own))
+        return (*marks, *map(_sum, own))
 
 
 @dataclass(frozen=True, eq=False)
@@ -533,6 +535,12 @@ class _Pass:
 
 
 # -- inside --------------------------------------------------------------------------------------
+
+
+def _sum(tensor: Tensor) -> float:
+    """Return the sum of a tensor's entries, without a copy of it."""
+    short = tensor.element_size() < 4
+    return float(tensor.detach().sum(dtype=torch.float32 if short else None))
 
 
 def _run_again(head: Head, features: Tensor) -> Seen | None:

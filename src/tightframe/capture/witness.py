@@ -15,7 +15,7 @@ from tightframe.capture.hooks import first_tensor
 from tightframe.heads.find import Head, find_module, wrapping
 
 #: Rows of logits that are compared, at most, and numbers in them.
-_MOST_ROWS, _MOST_NUMBERS = 512, 2**22
+_MOST_ROWS, _MOST_NUMBERS = 512, 2**20
 
 #: Modules whose whole input is kept until it is known which is the classifier: the last that ran.
 _KEPT = 4

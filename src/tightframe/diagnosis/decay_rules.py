@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from tightframe.checks import plain_number, positive_float
 
-#: A predicted margin up to this is a risk: none of 223 classes above it was lost.
+#: A predicted margin up to this is a risk: none of 159 classes above it was lost.
 AT_RISK = 1.0
 
 #: Largest share of the objective that the head may lie above its optimum.

@@ -60,6 +60,9 @@ RECALL_BELOW_HALF = (
     (LOST_BELOW, ((5, 5), (10, 13), (1, 2))),
 )
 
+#: Most classes that a row lists as having its prediction; before training it would be all of them.
+MOST_SHARED = 100
+
 #: Most rows of a printed table.
 MOST_ROWS = 20
 
@@ -90,7 +93,8 @@ class ClassRow:
     rival_share : float or None
         Share of its samples that are taken for the rival.
     shares_with : tuple of int
-        Other classes that have the same prediction at their means; ``"with"`` in dicts.
+        Other classes that have the same prediction at their means, at most `MOST_SHARED` of them;
+        ``"with"`` in dicts.
     accuracy : float or None
         Share of its training samples that are answered right.
     held_out_recall : float or None
@@ -279,6 +283,11 @@ class ClassTable(Sequence[ClassRow]):
         if merged:
             verb, whom = ("has", "its rival") if len(merged) == 1 else ("have", "their rivals")
             said.append(f"In the features {_listed(merged)} {verb} merged with {whom}.")
+        began: dict[tuple[str | None, Any], list[ClassRow]] = {}
+        for row in self.rows:
+            if row.since is not None:
+                began.setdefault((row.accuracy_state, row.since), []).append(row)
+        said += [f"{_listed(own)}: {state} since {when}." for (state, when), own in began.items()]
         warned: dict[str, list[ClassRow]] = {}
         for row in self.rows:
             if row.warning:
@@ -317,17 +326,16 @@ class ClassTable(Sequence[ClassRow]):
             return Column(name, align="right", format=format)
 
         by_mean = all(row.median_margin is None for row in shown)
-        add(number("samples"), [row.count for row in shown])
+        add(number("count"), [row.count for row in shown])
         add(number("accuracy", ".2f"), [row.accuracy for row in shown])
         add(number("held out", ".2f"), [row.held_out_recall for row in shown])
-        add(number("median margin", ".3g"), [row.median_margin for row in shown])
+        add(number("median margin", ".2f"), [row.median_margin for row in shown])
         if by_mean:
-            add(number("decision margin", ".3g"), [row.decision_margin for row in shown])
+            add(number("decision margin", ".2f"), [row.decision_margin for row in shown])
         add(Column("rival", align="left"), [row.rival_name for row in shown])
         add(Column("by samples", states=True), [row.accuracy_state for row in shown])
         if any(row.state != row.accuracy_state for row in shown):
             add(Column("by mean", states=True), [row.state for row in shown])
-        add(number("since"), [row.since for row in shown])
         parts = self.remarks if remarks else []
         if rest:
             lost = sum(row.accuracy_state == LOST for row in rest)
@@ -599,14 +607,17 @@ def _scores(layer: LastLayer) -> Array:
 
 
 def _members(states: States) -> dict[int, list[int]]:
-    """Return the classes of every prediction that several share."""
-    numbers, times = np.unique(states.prediction, return_counts=True)
-    several = set(numbers[times > 1].tolist())
-    found: dict[int, list[int]] = {}
-    for k, number in enumerate(states.prediction.tolist()):
-        if number in several:
-            found.setdefault(number, []).append(k)
-    return found
+    """Return the first classes of every prediction that several share."""
+    order = np.argsort(states.prediction, kind="stable")
+    numbers, starts, times = np.unique(
+        states.prediction[order], return_index=True, return_counts=True
+    )
+    several = times > 1
+    places = zip(numbers[several], starts[several], times[several], strict=True)
+    return {
+        int(number): order[start : start + min(count, MOST_SHARED)].tolist()
+        for number, start, count in places
+    }
 
 
 def _warning(row: ClassRow) -> str | None:

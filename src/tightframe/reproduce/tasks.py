@@ -26,6 +26,7 @@ arguments have ``"arrays": true``.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -370,7 +371,7 @@ def _network(
             raise ValueError(f"setting {setting.name}: was not trained to the end")
         solution = solve(problem)
         # Accuracies of single classes are no columns of a figure's table.
-        last = {k: v for k, v in result["last"].items() if not k.startswith("class")}
+        last = {k: v for k, v in result["last"].items() if not re.match(r"class\d", k)}
         row = _record(last) | problem_columns(problem) | prediction_columns(solution)
         row |= {"row": i, "setting": setting.name, "seed": run_config.seed}
         row |= {"seconds": result["seconds"], "status": result.get("status", "done")}

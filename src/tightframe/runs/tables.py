@@ -26,8 +26,6 @@ from tightframe.theory.thresholds import Thresholds
 from tightframe.theory.thresholds import thresholds as closed_forms
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from tightframe.metrics import CollapseReport
 
 #: What classes do that change to a state; a closed form does not tell merging from vanishing.
@@ -144,23 +142,33 @@ def class_table_of(setting: SettingRecord) -> ClassTable | None:
         bias,
         class_names=problem.class_names,
     )
-    history = setting.history
-    shares = {part: _class_shares(history, problem, part) for part in ("train", "test")}
-    train, test = shares["train"], shares["test"]
+    test = _class_shares(setting, "test")
     return class_table(
         layer,
-        history=None
-        if train is None or history is None
-        else list(zip(history["epoch"].astype(int).tolist(), train, strict=True)),
+        history=class_history(setting),
         recalls=None if test is None or np.isnan(test[-1]).all() else test[-1],
         problem=problem,
     )
 
 
-def _class_shares(history: pd.DataFrame | None, problem: Problem, part: str) -> Array | None:
+def class_history(setting: SettingRecord) -> list[tuple[int, Array]] | None:
+    """Return the epochs and the training accuracies of all classes, for `class_table`.
+
+    None where the record has none.
+    """
+    shares = _class_shares(setting, "train")
+    if shares is None or setting.history is None:
+        return None
+    return list(zip(setting.history["epoch"].astype(int).tolist(), shares, strict=True))
+
+
+def _class_shares(setting: SettingRecord, part: str) -> Array | None:
     """Return the accuracies of all classes, a row a measurement, where the history has them."""
+    history, problem = setting.history, setting.problem
+    if history is None or problem is None or not len(history):
+        return None
     columns = [f"class{k}_{part}_accuracy" for k in range(problem.num_classes)]
-    if history is None or not len(history) or not set(columns) <= set(history.columns):
+    if not set(columns) <= set(history.columns):
         return None
     shares: Array = history[columns].to_numpy(dtype=np.float64)
     return shares

@@ -10,6 +10,7 @@ from tests.pages.explore import files
 from tightframe.pages.explore import upload
 from tightframe.pages.explore.state import State
 from tightframe.pages.explore.upload import KEPT, Shelf, measure_file
+from tightframe.pages.explore.views import measured_tables
 
 STATE = State(counts="40x3,10x2")
 
@@ -27,6 +28,17 @@ def test_both_formats_are_measured(tmp_path):
         np.testing.assert_allclose(margins.sibling, solution.group_margins, rtol=0.1)
         assert measured.fits(STATE.problem())
         assert not measured.fits(State().problem())
+
+
+def test_the_classes_are_shown_first(tmp_path):
+    arrays = {"features": np.eye(3).repeat(4, axis=0), "labels": np.arange(3).repeat(4)}
+    weight = np.eye(3)[[0, 0, 2]] * [[2], [1], [1]]  # class 1 has no logit of its own
+    np.savez(tmp_path / "x.npz", weight=weight, **arrays)
+    measured = measure_file(tmp_path / "x.npz", "x.npz")
+    assert [row.name for row in measured.classes.lost] == ["1"]
+    _, table, remarks, *_ = measured_tables(measured, None)
+    assert "Classes, worst first" in str(table.to_plotly_json())
+    assert "1 of 3 classes is lost: 1." in str(remarks.to_plotly_json())
 
 
 def test_a_shelf_forgets_the_oldest(tmp_path):
