@@ -16,6 +16,10 @@ from tightframe.capture.names import names_for
 from tightframe.data.batches import LabelsLike, Reduction
 from tightframe.heads.last_layer import LastLayer
 from tightframe.problem.class_names import NamesLike
+from tightframe.problem.problem import FEATURES
+
+#: Arguments of `last_layer` that nothing else is called, beside model, loader and held-out samples.
+_OWN = ("class_names", "head", "weight", "reduce", "labels", "forward", "ignore_index")
 
 
 def last_layer(
@@ -91,6 +95,21 @@ def last_layer(
         held_out=apart,
         class_names=names_for(class_names, model, loader, reading.num_classes),
     )
+
+
+def taken_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the options of `last_layer` out of those of `tf.advise` and `tf.calibrate`.
+
+    A `Problem` has a ``bias`` and ``features`` too, of a kind; with a ``weight`` that is given,
+    anything else is the classifier's.
+    """
+    taken = {name: options.pop(name) for name in _OWN if name in options}
+    if "weight" in taken:
+        if not isinstance(options.get("bias"), str | None):
+            taken["bias"] = options.pop("bias")
+        if options.get("features") not in (None, *FEATURES):
+            taken["features"] = options.pop("features")
+    return taken
 
 
 def _rows(

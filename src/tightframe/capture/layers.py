@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tightframe.capture.distributed import with_own
 from tightframe.capture.gather import LayerMoments, Mismatch, in_group, share_error
 from tightframe.capture.head import HeadInUse
-from tightframe.capture.hooks import Recorder, evaluating, preserved_rng, uncompiled
+from tightframe.capture.hooks import Recorder, uncompiled
 from tightframe.capture.names import names_for
 from tightframe.capture.splits import warn_of_augmentation
 from tightframe.capture.tokens import read_sequences, takes_labels
@@ -30,6 +30,7 @@ from tightframe.data.batches import (
     to_device,
 )
 from tightframe.heads.find import Head, features_head, unwrapped
+from tightframe.heads.modes import evaluating, preserved_rng
 from tightframe.metrics.class_moments import ClassMoments
 from tightframe.metrics.registry import BY_KEY, about_classifier
 from tightframe.metrics.report import CollapseReport
