@@ -286,9 +286,9 @@ class TestModulesThatComputeSomethingElse:
         )
 
     def test_what_is_no_linear_map_of_the_features_is_refused(self):
-        with pytest.raises(ValueError, match="classifier: got a Cosine, .* of unit length"):
+        with pytest.raises(ValueError, match=r"classifier: got a Cosine, .* of unit length"):
             filled(classifier=Cosine(6, 4, bias=False)).compute()
-        with pytest.raises(ValueError, match="classifier: got a Squashed, .* give W h \\+ b"):
+        with pytest.raises(ValueError, match=r"classifier: got a Squashed, .* give W h \+ b"):
             filled(classifier=Squashed(6, 4)).compute()
 
     def test_what_cannot_be_probed_is_said(self):
