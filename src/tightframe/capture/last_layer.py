@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from tightframe.capture.gather import LayerMoments
 from tightframe.capture.head import HeadInUse
-from tightframe.capture.layers import Forward, Run, running
+from tightframe.capture.layers import Forward, Run, check_repeatable, running
 from tightframe.capture.names import names_for
+from tightframe.capture.splits import warn_of_augmentation
 from tightframe.data.batches import LabelsLike, Reduction
 from tightframe.heads.last_layer import LastLayer
 from tightframe.problem.class_names import NamesLike
@@ -69,6 +70,8 @@ def last_layer(
     -----
     UserWarning
         Of what the head computes beside ``W h + b``, see ``notes`` there.
+    RuntimeWarning
+        If dropout acts in eval mode, or augmentation, see there.
 
     Examples
     --------
@@ -81,6 +84,7 @@ def last_layer(
     use = HeadInUse(model, (), head, weight, bias, features)
     known = names_for(class_names, model, loader)
     with running(model, loader, use, labels, forward, known) as run:
+        warn_of_augmentation(loader)
         own = _rows("loader", loader, run, use, reduce, ignore_index)
         apart = None
         if held_out is not None:
@@ -143,6 +147,9 @@ def _rows(
         if first:
             reading = use.read(features[name], found.labels, reduce, found.mask)
             gathered.unit = reading.name if reading.unit else None
+            again = run(batch)
+            run.settle(again, gathered)
+            check_repeatable(run.model, features, again.features)
         rows, labels = gathered.rows(features, found.labels, found.mask)[name]
         parts.append((rows.float().cpu() if rows.element_size() < 4 else rows.cpu(), labels.cpu()))
     if not sum(len(labels) for _, labels in parts):
