@@ -13,12 +13,13 @@ from torch import nn
 from tests import processes
 from tests.reference import two_pass
 from tightframe.capture.gather import LayerMoments, least_squares_classifier
-from tightframe.capture.hooks import Recorder, evaluating
+from tightframe.capture.hooks import Recorder
 from tightframe.capture.layers import collapse_report, layer_moments, layer_scalars
 from tightframe.capture.watch import watch
 from tightframe.data.batches import sample_rows
 from tightframe.heads import FixedETF
 from tightframe.heads.find import find_head, find_module
+from tightframe.heads.modes import evaluating
 from tightframe.metrics.class_moments import ClassMoments
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -13,6 +13,8 @@ lightning = pytest.importorskip("lightning")
 
 from lightning.pytorch.callbacks import WeightAveraging  # noqa: E402
 
+import tightframe as tf  # noqa: E402
+from tightframe.capture.last_layer import last_layer  # noqa: E402
 from tightframe.capture.layers import collapse_report  # noqa: E402
 from tightframe.capture.lightning import CollapseMonitor  # noqa: E402
 from tightframe.capture.watch import watch  # noqa: E402
@@ -277,6 +279,38 @@ def test_augmentation_is_warned_of():
         for loader in (DataLoader(Noisy(0.0), 30), DataLoader(DATA, 30, shuffle=True)):
             collapse_report(model, loader)
     assert not [text for text in warned(record) if "read again" in text]
+
+
+class Noise(Module):
+    """Dropout that acts in eval mode too."""
+
+    def forward(self, x):
+        return self.fc(nn.functional.dropout(self.net(x), 0.5))
+
+
+@pytest.mark.parametrize("how", [tf.advise, last_layer], ids=["advise", "last_layer"])
+def test_advice_on_features_that_change_is_warned_of(how):
+    torch.manual_seed(0)
+    model = Module()
+    torch.optim.LBFGS(model.parameters(), max_iter=20).step(lambda: descended(model))
+    with pytest.warns(RuntimeWarning, match="so augmentation"):
+        how(model, DataLoader(Noisy(), 30))
+    noise = Noise()
+    noise.load_state_dict(model.state_dict())
+    with pytest.warns(RuntimeWarning, match="so dropout, noise or sampling acts in eval mode"):
+        how(noise, DataLoader(DATA, 30))
+    with warnings.catch_warnings(record=True) as record:
+        warnings.simplefilter("always")
+        how(model, DataLoader(DATA, 30, shuffle=True))
+    assert not [text for text in warned(record) if "again" in text or "second time" in text]
+
+
+def descended(model):
+    """Return the loss after its gradient was made."""
+    model.eval().zero_grad()
+    loss = nn.functional.cross_entropy(model(INPUTS), LABELS)
+    loss.backward()
+    return loss
 
 
 def test_a_loaders_own_generator_is_as_before():

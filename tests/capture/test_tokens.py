@@ -173,6 +173,23 @@ class Own(nn.Module):
         return self.head(self.embedding(ids))
 
 
+class Wrapped(nn.Module):
+    """Of no known class; its own loss tells which label belongs to a token."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, input_ids, labels=None, attention_mask=None):
+        return self.inner(input_ids=input_ids, labels=labels)
+
+
+def test_a_batch_without_labels_does_not_settle_which_token_is_meant(causal):
+    nothing = {"input_ids": IDS, "labels": torch.full_like(IDS, -100)}
+    (report,) = collapse_report(Wrapped(causal), [nothing, as_dictionary(IDS)]).values()
+    assert report.accuracy == 1.0
+
+
 def test_labels_that_are_the_inputs_of_an_unknown_model_are_refused():
     with pytest.raises(ValueError, match=r"the labels are the inputs themselves.*'next_token'"):
         collapse_report(Own(), [(IDS, IDS)])

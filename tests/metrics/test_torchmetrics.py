@@ -229,6 +229,75 @@ class TestClassifier:
             filled(classifier=form).compute()
 
 
+class Scaled(nn.Linear):
+    """Twice its weight, and half its bias."""
+
+    def forward(self, x):
+        return nn.functional.linear(x, 2 * self.weight, self.bias / 2)
+
+
+class LowRank(nn.Linear):
+    """As peft's adapters: the base layer's weight is not what is applied."""
+
+    def __init__(self, dim, num_classes):
+        super().__init__(dim, num_classes)
+        self.dropout, self.down = nn.Dropout(0.5), nn.Linear(dim, 2, bias=False)
+        self.up = nn.Linear(2, num_classes, bias=False)
+
+    def forward(self, x):
+        return super().forward(x) + self.up(self.down(self.dropout(x)))
+
+
+class Cosine(nn.Linear):
+    def forward(self, x):
+        return nn.functional.linear(nn.functional.normalize(x), self.weight)
+
+
+class Squashed(nn.Linear):
+    def forward(self, x):
+        return super().forward(x).tanh()
+
+
+class WithLabels(nn.Linear):
+    def forward(self, x, labels):
+        return super().forward(x) + labels
+
+
+class TestModulesThatComputeSomethingElse:
+    @pytest.mark.parametrize("kind", [Scaled, LowRank])
+    def test_what_a_module_applies_counts(self, kind):
+        torch.manual_seed(2)
+        layer = kind(6, 4)  # in train mode
+        with torch.no_grad():
+            if kind is Scaled:
+                weight, bias = 2 * layer.weight, layer.bias / 2
+            else:
+                weight, bias = layer.weight + layer.up.weight @ layer.down.weight, layer.bias
+        want = numbers(filled(classifier=(weight, bias)).compute())
+        assert numbers(filled(classifier=layer).compute()) == pytest.approx(want, rel=1e-4)
+        assert layer.training
+
+    def test_a_weight_norm_is_read_as_the_weight_that_it_makes(self):
+        torch.manual_seed(2)
+        layer = nn.utils.parametrizations.weight_norm(linear())
+        pair = (layer.weight.detach(), layer.bias)
+        assert numbers(filled(classifier=layer).compute()) == numbers(
+            filled(classifier=pair).compute()
+        )
+
+    def test_what_is_no_linear_map_of_the_features_is_refused(self):
+        with pytest.raises(ValueError, match=r"classifier: got a Cosine, .* of unit length"):
+            filled(classifier=Cosine(6, 4, bias=False)).compute()
+        with pytest.raises(ValueError, match=r"classifier: got a Squashed, .* give W h \+ b"):
+            filled(classifier=Squashed(6, 4)).compute()
+
+    def test_what_cannot_be_probed_is_said(self):
+        layer = WithLabels(6, 4)
+        with pytest.warns(RuntimeWarning, match="WithLabels does not run on rows of features"):
+            found = numbers(filled(classifier=layer).compute())
+        assert found == numbers(filled(classifier=(layer.weight, layer.bias)).compute())
+
+
 class TestStates:
     def test_forward_gives_the_batch_and_gathers_all(self):
         x, y = samples()

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tightframe.capture.hooks import evaluating, preserved_rng
-
-#: Classes whose logits are computed at once, which bounds the memory of a large vocabulary.
-_CLASSES = 4096
+from tightframe.heads.affine import Affine, agrees, rounding_unit
 
 #: Rounding of an 8-bit layer, which rounds its inputs too.
 EIGHT_BITS = 2.0**-6
@@ -22,45 +18,6 @@ DROPOUT = "dropout"
 
 #: Rows below which an offset for every class is not told from one for every sample.
 FEWEST_ROWS = 4
-
-#: Rounding of float32 products where they may be computed in TF32 or bfloat16.
-_TENSOR_CORES = 2.0**-9
-
-
-@dataclass(frozen=True, eq=False)
-class Affine:
-    """The map from features to logits, ``W h + b`` or, with `unit`, ``W h / ||h|| + b``."""
-
-    weight: Tensor
-    bias: Tensor | None
-    unit: bool = False
-
-    def logits(self, x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-        """Return logits of rows (n, D), shape (n, K), float64, and how far rounding may move each.
-
-        ``eps`` is the rounding unit of the layer. Every rounded product moves a sum by at most
-        ``eps |w h|``, in random directions, so their squares add up.
-        """
-        x = self.features(x.double())
-        squares = x.square()
-        # Made at once: small results between large temporaries would keep their memory apart.
-        logits, size = x.new_empty(2, len(x), len(self.weight))
-        for start in range(0, len(self.weight), _CLASSES):
-            part = slice(start, start + _CLASSES)
-            rows = self.weight[part].to(x.device, torch.float64, copy=True)
-            logits[:, part] = x @ rows.T
-            size[:, part] = (squares @ rows.square_().T).sqrt_() + logits[:, part].abs()
-            if self.bias is not None:
-                bias = self.bias[part].to(x.device).double()
-                logits[:, part] += bias
-                size[:, part] += bias.abs()
-        # Sums of D terms are accumulated in 32 bits even where the terms have 16.
-        accumulated = min(eps, torch.finfo(torch.float32).eps) * math.sqrt(x.shape[1])
-        return logits, (eps + accumulated) * size
-
-    def features(self, x: Tensor) -> Tensor:
-        """Return the features that the weight acts on: as they are, or of unit length."""
-        return nn.functional.normalize(x, dim=-1) if self.unit else x
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,22 +78,6 @@ class Relation:
         return " ".join(sentences)
 
 
-def rounding_unit(*tensors: Tensor | None) -> float:
-    """Return the coarsest rounding unit of some tensors and of how their products are computed."""
-    units = [torch.finfo(t.dtype).eps for t in tensors if t is not None and t.is_floating_point()]
-    if torch.get_float32_matmul_precision() != "highest" or any(
-        t is not None and t.is_cuda and torch.backends.cudnn.allow_tf32 for t in tensors
-    ):
-        units += [_TENSOR_CORES] if torch.finfo(torch.float32).eps in units else []
-    return max(units, default=torch.finfo(torch.float64).eps)
-
-
-def agrees(found: Tensor, expected: Tensor, slack: Tensor) -> bool:
-    """Whether two arrays are equal but for rounding, on average over their entries."""
-    error = (found.double() - expected).norm()
-    return bool(error <= 4 * slack.norm() + torch.finfo(torch.float64).tiny)
-
-
 def gap(found: Tensor, expected: Tensor) -> str:
     """Return in words by how much two arrays differ."""
     error = found.double() - expected
@@ -194,29 +135,6 @@ def relation(found: Tensor, expected: Tensor, slack: Tensor) -> Relation | None:
         or _capped(z, expected, slack + eps * z.abs())
         or _dropped(z, expected, slack)
     )
-
-
-def linear_map(module: Any, like: Tensor, width: int) -> Affine | None:
-    """Return the weight and bias that a module applies if it is affine; None if it does not run.
-
-    They are what it gives for plus and minus the D unit vectors, in eval mode, so they hold for
-    whatever the module does with its parameters: low-rank updates, scales, norms.
-    """
-    unit = torch.eye(width, dtype=like.dtype, device=like.device)
-    plus, minus = in_eval_mode(module, unit), in_eval_mode(module, -unit)
-    if plus is None or minus is None or plus.ndim != 2:
-        return None
-    return Affine((plus - minus).T / 2, ((plus + minus) / 2).mean(dim=0))
-
-
-def in_eval_mode(module: Any, x: Tensor) -> Tensor | None:
-    """Return what a module gives in eval mode and full precision; None if it does not run so."""
-    with evaluating(module), preserved_rng(), torch.autocast(x.device.type, enabled=False):
-        try:
-            result = module(x)
-        except (TypeError, ValueError, RuntimeError):  # it needs labels too, for example
-            return None
-    return result if isinstance(result, Tensor) else None
 
 
 # -- inside --------------------------------------------------------------------------------------

@@ -14,21 +14,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from tightframe.capture.agreement import (
-    EIGHT_BITS,
-    FEWEST_ROWS,
-    Affine,
-    Relation,
-    agrees,
-    gap,
-    in_eval_mode,
-    linear_map,
-    relation,
-    rounding_unit,
-)
+from tightframe.capture.agreement import EIGHT_BITS, FEWEST_ROWS, Relation, gap, relation
 from tightframe.capture.hooks import Recorder
 from tightframe.capture.witness import Output, Seen, Witness, seen_of, some
 from tightframe.data.batches import Reduction, sample_rows
+from tightframe.heads.affine import Affine, agrees, in_eval_mode, linear_map, rounding_unit
 from tightframe.heads.find import (
     Head,
     NoWeight,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from tightframe.heads.find import Head, find_module
 
@@ -168,23 +166,6 @@ def uncompiled() -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Run a model in eval mode and without gradients; afterwards every submodule is as before."""
-    modes = [(child, child.training) for child in model.modules()]
-    was_training = model.training
-    try:
-        model.eval()
-        with torch.no_grad():
-            yield
-    finally:
-        if was_training:
-            model.train()  # modules that do more than set a flag undo it here
-        for child, mode in modes:
-            if child.training != mode:  # setting an attribute of a module is slow
-                child.training = mode
-
-
 def random_in_training(model: nn.Module, head: nn.Module | None = None) -> str | None:
     """Return the first module whose output in training mode, as it is in, is another each time.
 
@@ -197,29 +178,6 @@ def random_in_training(model: nn.Module, head: nn.Module | None = None) -> str |
         if random and module not in after:
             return f"{name} ({type(module).__name__})"
     return None
-
-
-@contextlib.contextmanager
-def preserved_rng(loader: Any = None) -> Iterator[None]:
-    """Leave the random states of torch (CPU and CUDA), NumPy and Python as they were.
-
-    Those of a loader's own generators, too.
-    """
-    batches = getattr(loader, "batch_sampler", None)
-    owners = (loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None))
-    generators = [g for o in owners if isinstance(g := getattr(o, "generator", None), Generator)]
-    states = [generator.get_state() for generator in generators]
-    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    devices = list(range(torch.cuda.device_count())) if used else []
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        with torch.random.fork_rng(devices):
-            yield
-    finally:
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
 
 
 def first_tensor(value: Any) -> Tensor | None:

@@ -17,6 +17,7 @@ from tightframe.checks import whole_number
 from tightframe.data.batches import LabelsLike, Reduction
 from tightframe.metrics import CollapseReport
 from tightframe.metrics.targets import Target
+from tightframe.problem.class_names import NamesLike
 
 try:
     from transformers import TrainerCallback
@@ -60,6 +61,8 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
         of epochs. None: the training set, see above. A batch is a mapping with labels.
     num_classes : int, optional
         Number of classes K; None takes the classifier's rows.
+    weight, bias, features, class_names
+        As in `tightframe.capture.layers.collapse_report`.
     targets : target or iterable of targets, optional
         What NC2 and NC3 are compared with, as for `CollapseReport.measure`: ``"etf"``, or a
         `Solution` for the imbalanced prediction.
@@ -112,6 +115,10 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
         *,
         loader: str | Iterable[Any] | None = None,
         num_classes: int | None = None,
+        weight: Any = None,
+        bias: Any = None,
+        features: str | None = None,
+        class_names: NamesLike | None = None,
         targets: Target | Iterable[Target] | None = ("etf",),
         every: int = 1,
         reduce: Reduction | Mapping[str, Reduction] = "auto",
@@ -133,6 +140,10 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
         self._prefix = prefix
         self._options: dict[str, Any] = {
             "num_classes": num_classes,
+            "weight": weight,
+            "bias": bias,
+            "features": features,
+            "class_names": class_names,
             "targets": targets,
             "labels": labels,
             "reduce": reduce,

@@ -11,11 +11,16 @@ from torch import Tensor, nn
 
 from tightframe.capture.gather import LayerMoments
 from tightframe.capture.head import HeadInUse
-from tightframe.capture.layers import Forward, Run, running
+from tightframe.capture.layers import Forward, Run, check_repeatable, running
 from tightframe.capture.names import names_for
+from tightframe.capture.splits import warn_of_augmentation
 from tightframe.data.batches import LabelsLike, Reduction
 from tightframe.heads.last_layer import LastLayer
 from tightframe.problem.class_names import NamesLike
+from tightframe.problem.problem import FEATURES
+
+#: Arguments of `last_layer` that nothing else is called, beside model, loader and held-out samples.
+_OWN = ("class_names", "head", "weight", "reduce", "labels", "forward", "ignore_index")
 
 
 def last_layer(
@@ -65,6 +70,8 @@ def last_layer(
     -----
     UserWarning
         Of what the head computes beside ``W h + b``, see ``notes`` there.
+    RuntimeWarning
+        If dropout acts in eval mode, or augmentation, see there.
 
     Examples
     --------
@@ -77,6 +84,7 @@ def last_layer(
     use = HeadInUse(model, (), head, weight, bias, features)
     known = names_for(class_names, model, loader)
     with running(model, loader, use, labels, forward, known) as run:
+        warn_of_augmentation(loader)
         own = _rows("loader", loader, run, use, reduce, ignore_index)
         apart = None
         if held_out is not None:
@@ -91,6 +99,21 @@ def last_layer(
         held_out=apart,
         class_names=names_for(class_names, model, loader, reading.num_classes),
     )
+
+
+def taken_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the options of `last_layer` out of those of `tf.advise` and `tf.calibrate`.
+
+    A `Problem` has a ``bias`` and ``features`` too, of a kind; with a ``weight`` that is given,
+    anything else is the classifier's.
+    """
+    taken = {name: options.pop(name) for name in _OWN if name in options}
+    if "weight" in taken:
+        if not isinstance(options.get("bias"), str | None):
+            taken["bias"] = options.pop("bias")
+        if options.get("features") not in (None, *FEATURES):
+            taken["features"] = options.pop("features")
+    return taken
 
 
 def _rows(
@@ -124,6 +147,9 @@ def _rows(
         if first:
             reading = use.read(features[name], found.labels, reduce, found.mask)
             gathered.unit = reading.name if reading.unit else None
+            again = run(batch)
+            run.settle(again, gathered)
+            check_repeatable(run.model, features, again.features)
         rows, labels = gathered.rows(features, found.labels, found.mask)[name]
         parts.append((rows.float().cpu() if rows.element_size() < 4 else rows.cpu(), labels.cpu()))
     if not sum(len(labels) for _, labels in parts):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tightframe.capture.distributed import with_own
 from tightframe.capture.gather import LayerMoments, Mismatch, in_group, share_error
 from tightframe.capture.head import HeadInUse
-from tightframe.capture.hooks import Recorder, evaluating, preserved_rng, uncompiled
+from tightframe.capture.hooks import Recorder, uncompiled
 from tightframe.capture.names import names_for
 from tightframe.capture.splits import warn_of_augmentation
 from tightframe.capture.tokens import read_sequences, takes_labels
@@ -30,6 +30,7 @@ from tightframe.data.batches import (
     to_device,
 )
 from tightframe.heads.find import Head, features_head, unwrapped
+from tightframe.heads.modes import evaluating, preserved_rng
 from tightframe.metrics.class_moments import ClassMoments
 from tightframe.metrics.registry import BY_KEY, about_classifier
 from tightframe.metrics.report import CollapseReport
@@ -347,6 +348,31 @@ def run_on(model: nn.Module, parts: Batch) -> Any:
     return inner(*parts.args, **parts.kwargs)
 
 
+def check_repeatable(
+    model: nn.Module, first: Mapping[str, Tensor], second: Mapping[str, Tensor]
+) -> None:
+    """Warn if the features of one batch are others the second time, by dropout or noise."""
+    for name, a in first.items():
+        b = second[name]
+        if a.shape == b.shape and a.numel():
+            slack = math.sqrt(torch.finfo(a.dtype).eps) if a.is_floating_point() else 0.0
+            if bool((a - b).abs().max() <= slack * a.abs().max()) or not bool(a.isfinite().all()):
+                continue
+        noisy = [
+            f"{n} ({type(m).__name__})"
+            for n, m in unwrapped(model).named_modules()
+            if "drop" in type(m).__name__.lower() or "noise" in type(m).__name__.lower()
+        ]
+        suspects = f"; suspects are {', '.join(noisy[:5])}" if noisy else ""
+        warnings.warn(
+            f"model: the same batch gives other features at {name!r} the second time, so dropout, "
+            f"noise or sampling acts in eval mode too and NC1 counts it{suspects}",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        return
+
+
 # -- inside --------------------------------------------------------------------------------------
 
 
@@ -450,30 +476,6 @@ def _gather(
             if check:
                 again = run(batch)
                 run.settle(again, gathered)
-                _check_repeatable(run.model, features, again.features)
+                check_repeatable(run.model, features, again.features)
         gathered.update(features, parts.labels, parts.mask, own)
     return gathered
-
-
-def _check_repeatable(
-    model: nn.Module, first: Mapping[str, Tensor], second: Mapping[str, Tensor]
-) -> None:
-    for name, a in first.items():
-        b = second[name]
-        if a.shape == b.shape and a.numel():
-            slack = math.sqrt(torch.finfo(a.dtype).eps) if a.is_floating_point() else 0.0
-            if bool((a - b).abs().max() <= slack * a.abs().max()) or not bool(a.isfinite().all()):
-                continue
-        noisy = [
-            f"{n} ({type(m).__name__})"
-            for n, m in unwrapped(model).named_modules()
-            if "drop" in type(m).__name__.lower() or "noise" in type(m).__name__.lower()
-        ]
-        suspects = f"; suspects are {', '.join(noisy[:5])}" if noisy else ""
-        warnings.warn(
-            f"model: the same batch gives other features at {name!r} the second time, so dropout, "
-            f"noise or sampling acts in eval mode too and NC1 counts it{suspects}",
-            RuntimeWarning,
-            stacklevel=4,
-        )
-        return

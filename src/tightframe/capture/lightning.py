@@ -12,14 +12,16 @@ import lightning
 
 from tightframe.capture.distributed import own_samples
 from tightframe.capture.gather import NonFiniteFeatures, share_error
+from tightframe.capture.head import HeadInUse
 from tightframe.capture.layers import Forward, collapse_report, layer_scalars
+from tightframe.capture.names import names_for
 from tightframe.capture.splits import SPLIT_NAMES, announce, split_scalars
 from tightframe.capture.watch import Watch
 from tightframe.checks import whole_number
 from tightframe.data.batches import LabelsLike, Reduction, split_batch
-from tightframe.heads.find import find_head
 from tightframe.metrics import CollapseReport
 from tightframe.metrics.targets import Target
+from tightframe.problem.class_names import NamesLike
 
 _LOADERS = ("validation", "train")
 
@@ -50,6 +52,8 @@ class CollapseMonitor(lightning.Callback):
         What is measured. None: the training set, see above.
     num_classes : int, optional
         Number of classes K; None takes the classifier's rows.
+    weight, bias, features, class_names
+        As in `tightframe.capture.layers.collapse_report`.
     targets : target or iterable of targets, optional
         What NC2 and NC3 are compared with, as for `CollapseReport.measure`: ``"etf"``, or a
         `Solution` for the imbalanced prediction.
@@ -106,6 +110,10 @@ class CollapseMonitor(lightning.Callback):
         *,
         loader: str | Iterable[Any] | None = None,
         num_classes: int | None = None,
+        weight: Any = None,
+        bias: Any = None,
+        features: str | None = None,
+        class_names: NamesLike | None = None,
         targets: Target | Iterable[Target] | None = ("etf",),
         every: int = 1,
         labels: LabelsLike = None,
@@ -132,6 +140,10 @@ class CollapseMonitor(lightning.Callback):
         self._dataloader_idx = whole_number("dataloader_idx", dataloader_idx, 0)
         self._options: dict[str, Any] = {
             "num_classes": num_classes,
+            "weight": weight,
+            "bias": bias,
+            "features": features,
+            "class_names": class_names,
             "targets": targets,
             "reduce": reduce,
             "nc4": nc4,
@@ -141,6 +153,7 @@ class CollapseMonitor(lightning.Callback):
         }
         self._watch: Watch | None = None
         self._left: int | None = None  # samples to come that are no repeats
+        self._names: Sequence[str] | None = None  # as far as they are known before a batch
         self._error: ValueError | None = None
         self.split: str | None = None
         self._chosen: str | None = None
@@ -179,7 +192,9 @@ class CollapseMonitor(lightning.Callback):
             self._due_ones += 1
             watch = Watch(pl_module, self._head, self._layers, **self._options)
             self._watch = watch.__enter__()
-            self._left = own_samples(self._validation_loader(trainer))
+            loader = self._validation_loader(trainer)
+            self._left = own_samples(loader)
+            self._names = names_for(self._options["class_names"], pl_module, loader)
 
     def on_validation_batch_start(
         self,
@@ -206,7 +221,7 @@ class CollapseMonitor(lightning.Callback):
         if self._watch is None:
             return
         if dataloader_idx == self._dataloader_idx:
-            parts = split_batch(batch, self._labels)
+            parts = split_batch(batch, self._labels, self._names)
             own = None
             if self._left is not None:
                 own = min(self._left, len(parts.labels))
@@ -233,7 +248,13 @@ class CollapseMonitor(lightning.Callback):
         except NonFiniteFeatures as spoiled:
             warnings.warn(f"not measured: {spoiled}", RuntimeWarning, stacklevel=2)
         else:
-            self._record(trainer, pl_module, watch.reports(synchronize=True))
+            reports = watch.reports(synchronize=True)
+            loader = self._validation_loader(trainer)
+            for name, report in reports.items():
+                if report.class_names is None:  # the data set may know them
+                    names = names_for(None, pl_module, loader, len(report.counts))
+                    reports[name] = replace(report, class_names=names)
+            self._record(trainer, pl_module, reports)
 
     # -- or a loader is run ------------------------------------------------------------------------
 
@@ -264,7 +285,9 @@ class CollapseMonitor(lightning.Callback):
         except Exception as error:
             if self._loader is not None or self._measured:
                 raise
-            find_head(pl_module, self._head)  # a wrong name is no reason to look elsewhere
+            given = [self._options[name] for name in ("weight", "bias", "features")]
+            # A wrong name is no reason to look elsewhere.
+            HeadInUse(pl_module, self._layers, self._head, *given)
             self._chosen, self._due_ones = "validation", 0
             warnings.warn(
                 f"CollapseMonitor: the training set cannot be measured ({error}), so the "

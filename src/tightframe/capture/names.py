@@ -24,7 +24,8 @@ def names_for(
 ) -> tuple[str, ...] | None:
     """Return the names of the classes: those given, or else those that are known.
 
-    Known are the model's ``config.id2label`` (Hugging Face), and of the loader's data set
+    Known are the ``config.id2label`` (Hugging Face) of the model or, where they agree, of the
+    models inside it (of a LightningModule, for example), and of the loader's data set
     ``classes`` (torchvision) and the names of its label (Hugging Face's ``datasets``), where they
     are as many as there are classes; ``num_classes`` is None as long as that is not known.
 
@@ -40,18 +41,31 @@ def names_for(
                 f"class_names: got {len(given)}, the classifier has {num_classes} rows"
             )
         return given
-    for candidate in _candidates(model, loader):
+    inner = unwrapped(model)
+    known = _usable([_id2label(inner)], num_classes)
+    known = known or _usable(map(_id2label, inner.modules()), num_classes)
+    if len(known) != 1:  # of several models inside it any could be the one that is measured
+        known = _usable(_of_data(loader), num_classes)
+    return next(iter(known), None)
+
+
+def _usable(candidates: Iterable[Any], num_classes: int | None) -> dict[tuple[str, ...], None]:
+    """Return the candidates that are names of so many classes, each once, in order."""
+    found: dict[tuple[str, ...], None] = {}
+    for candidate in candidates:
         with contextlib.suppress(ValueError):
             names = class_names_of(candidate)
             fits = num_classes in (None, len(names))
             if fits and not all(map(_PLACEHOLDER.fullmatch, names)):
-                return names
-    return None
+                found[names] = None
+    return found
 
 
-def _candidates(model: nn.Module, loader: Iterable[Any]) -> Iterator[Any]:
-    config = getattr(unwrapped(model), "config", None)
-    yield getattr(config, "id2label", None) or ()
+def _id2label(module: nn.Module) -> Any:
+    return getattr(getattr(module, "config", None), "id2label", None) or ()
+
+
+def _of_data(loader: Iterable[Any]) -> Iterator[Any]:
     dataset = getattr(loader, "dataset", None)
     while dataset is not None:
         yield getattr(dataset, "classes", None) or ()

@@ -81,7 +81,9 @@ def read_sequences(
             features[head.name] = rows
 
 
-def shifts_labels(model: nn.Module, head: Head | None, parts: Batch, output: Any = None) -> bool:
+def shifts_labels(
+    model: nn.Module, head: Head | None, parts: Batch, output: Any = None
+) -> bool | None:
     """Tell whether a model predicts at every token the label of the next one, as causal models do.
 
     Their labels are the inputs themselves; the loss shifts them. Labels that are the next inputs
@@ -96,11 +98,18 @@ def shifts_labels(model: nn.Module, head: Head | None, parts: Batch, output: Any
     output : optional
         What the model made of it, with labels: its own loss decides. Otherwise its class does.
 
+    Returns
+    -------
+    bool or None
+        None if no label of the batch counts, so that another batch must tell.
+
     Raises
     ------
     ValueError
         If neither decides and the labels are the inputs themselves.
     """
+    if not bool((parts.labels != _IGNORED).any()):
+        return None
     if _are_inputs(parts, 1):
         return False
     told = _by_own_loss(output, parts.labels)

@@ -16,9 +16,6 @@ from tightframe.problem.problem import Problem
 if TYPE_CHECKING:
     from torch import nn
 
-#: What `tightframe.capture.last_layer.last_layer` takes beside model and loader.
-_OF_CAPTURE = ("class_names", "head", "reduce", "labels", "forward", "ignore_index")
-
 
 @overload
 def calibrate(
@@ -30,6 +27,8 @@ def calibrate(
 ) -> Calibration: ...
 @overload
 def calibrate(problem: nn.Module, weight: Iterable[Any], **options: Any) -> Calibration: ...
+@overload
+def calibrate(problem: nn.Module, *, loader: Iterable[Any], **options: Any) -> Calibration: ...
 def calibrate(
     problem: Any,
     weight: Any = None,
@@ -50,13 +49,17 @@ def calibrate(
         Loss, bias, class weights and logit adjustment are taken from a problem, its decays are not
         used.
     weight : array_like, shape (K, d), or iterable of batches
-        The classifier; of a model its training samples, without augmentation.
+        The classifier; of a model its training samples, without augmentation, which may be called
+        ``loader`` too: beside it, ``weight`` is the classifier, as in
+        `tightframe.capture.last_layer.last_layer`.
     features : array_like, shape (N, d)
-        Of the training samples. Of a model as for `Problem`: ``"real"`` or ``"nonnegative"``.
+        Of the training samples. Of a model as for `Problem`: ``"real"`` or ``"nonnegative"``;
+        beside its classifier any other text is the name of a module.
     labels : array_like, shape (N,), int
         Of a model: where a batch has them, if that cannot be told.
     bias : array_like, shape (K,), optional
-        Of a model as for `Problem`; by default ``"free"`` where the classifier has one.
+        Of a model as for `Problem`; by default ``"free"`` where the classifier has one. Beside its
+        classifier, numbers are the classifier's.
     **options
         Of a model: ``class_names``, ``head``, ``reduce``, ``forward`` and ``ignore_index`` of
         `tightframe.capture.last_layer.last_layer`, and other arguments of `Problem` than counts
@@ -85,18 +88,16 @@ def calibrate(
         if options:
             raise ValueError(f"{min(options)}: given with a problem, which has it")
         return of_arrays(problem, weight, features, labels, bias)
-    if weight is None:
+    given = {"weight": weight, "features": features, "labels": labels, "bias": bias}
+    options |= {name: value for name, value in given.items() if value is not None}
+    loader = options.pop("loader" if "loader" in options else "weight", None)
+    if loader is None:
         raise ValueError("loader: missing; decays are fitted to a model's training samples")
-    from tightframe.capture.last_layer import last_layer
+    from tightframe.capture.last_layer import last_layer, taken_options
 
-    if labels is not None:
-        options["labels"] = labels
-    capturing = {name: options.pop(name) for name in _OF_CAPTURE if name in options}
-    layer = last_layer(problem, weight, **capturing)
-    if bias is None:
-        bias = "none" if layer.bias is None else "free"
-    kind = "real" if features is None else features
-    return calibrate_layer(layer, bias=bias, features=kind, **options)
+    layer = last_layer(problem, loader, **taken_options(options))
+    options.setdefault("bias", "none" if layer.bias is None else "free")
+    return calibrate_layer(layer, **options)
 
 
 def calibrate_layer(layer: LastLayer, **options: Any) -> Calibration:

@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 
     from tightframe.diagnosis.diagnose import Diagnosis
 
-#: What `tightframe.capture.last_layer.last_layer` takes; the rest is for the diagnosis.
-_OF_CAPTURE = ("held_out", "class_names", "head", "reduce", "labels", "forward", "ignore_index")
-
 
 @overload
 def advise(
@@ -46,10 +43,11 @@ def advise(problem: Any, loader: Any = None, **options: Any) -> Advice | Diagnos
     **options
         With a problem: ``margin``, ``angle``, ``feature_decay_of`` and ``tol`` of
         `tightframe.advice.advise.advise`. With a model: ``held_out`` (a loader of samples that were
-        not trained on), ``class_names``, ``head``, ``reduce``, ``labels``, ``forward``,
-        ``ignore_index`` of `tightframe.capture.last_layer.last_layer`, and what is known of the
-        training, as in `tightframe.diagnosis.diagnose.diagnose`: ``weight_decay``,
-        ``class_weights``, ``logit_adjustment``, ``sampler``, ``bias``, ...
+        not trained on), ``class_names``, ``head``, ``weight``, ``reduce``, ``labels``,
+        ``forward``, ``ignore_index`` of `tightframe.capture.last_layer.last_layer`, and what is
+        known of the training, as in `tightframe.diagnosis.diagnose.diagnose`: ``weight_decay``,
+        ``class_weights``, ``logit_adjustment``, ``sampler``, ``bias``, ... Beside a ``weight``, a
+        ``bias`` of numbers and the name of a module as ``features`` are the classifier's, as there.
 
     Returns
     -------
@@ -84,8 +82,9 @@ def advise(problem: Any, loader: Any = None, **options: Any) -> Advice | Diagnos
         )
     if loader is None:
         raise ValueError("loader: missing; a model is judged by its training samples")
-    from tightframe.capture.last_layer import last_layer
+    from tightframe.capture.last_layer import last_layer, taken_options
     from tightframe.diagnosis.diagnose import diagnose
 
-    capturing = {name: options.pop(name) for name in _OF_CAPTURE if name in options}
-    return diagnose(last_layer(problem, loader, **capturing), **options)
+    held_out = options.pop("held_out", None)
+    layer = last_layer(problem, loader, held_out=held_out, **taken_options(options))
+    return diagnose(layer, **options)

@@ -14,6 +14,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from tightframe.data.batches import as_tensor
+from tightframe.heads.affine import applied_map
 from tightframe.heads.find import codes_of
 from tightframe.metrics.class_moments import ClassMoments, float64_device
 from tightframe.metrics.inputs import classifier, usable
@@ -68,9 +69,12 @@ class CollapseMetric(Metric):
     classifier : tensor, array_like, nn.Module, pair or callable, optional
         The last layer: its weight (K, D), a module with ``weight`` and possibly ``bias``
         (``nn.Linear``), a pair (weight, bias), or a function without arguments that returns one of
-        these. It is read anew by every ``compute``, so a module that is trained need not be given
-        again. It stays outside the metric: its parameters are not the metric's, and a copy of the
-        metric reads the same classifier, unless that was copied before by the same ``deepcopy``.
+        these. Of a module that computes something else of its parameters (low-rank updates,
+        scales, norms of the weight) weight and bias are those that it applies; what a model does to
+        the logits afterwards is not seen here, see `collapse_report`. It is read anew by every
+        ``compute``, so a module that is trained need not be given again. It stays outside the
+        metric: its parameters are not the metric's, and a copy of the metric reads the same
+        classifier, unless that was copied before by the same ``deepcopy``.
     target : str, Geometry, GroupedGeometry or Solution
         What NC2 and NC3 are compared with, see `nc2`: the simplex ETF by default, or a prediction
         for imbalanced classes.
@@ -204,7 +208,14 @@ class CollapseMetric(Metric):
         Raises
         ------
         ValueError
-            If the classifier does not fit the features or is not finite.
+            If the classifier does not fit the features or is not finite, or is a module that gives
+            no ``W h + b``, such as one that brings features to unit length.
+
+        Warns
+        -----
+        RuntimeWarning
+            If classes have no samples, or the classifier is a module that does not run on rows of
+            features, so that what it computes is not known.
         """
         # A shell of its own: the tensors may be shared with another metric that went on.
         moments = self._empty().adopt(self._gathered.tensors())
@@ -401,5 +412,15 @@ def _weight_and_bias(classifier: Any) -> tuple[Tensor, Any]:
                 f"classifier: got a {type(classifier).__name__} without a weight, need a module "
                 "with a weight, a tensor (K, D), a pair (weight, bias), or a function of no "
                 "arguments that returns one of these"
+            )
+        if weight.ndim == 2 and (bias is None or isinstance(bias, Tensor)):
+            applied = applied_map(classifier, weight.detach(), bias)
+            if applied is not None:
+                return applied.weight, applied.bias
+            warnings.warn(
+                f"classifier: the {type(classifier).__name__} does not run on rows of features, so "
+                "whether it gives W h + b of its weight and bias was not checked",
+                RuntimeWarning,
+                stacklevel=4,
             )
     return as_tensor("classifier", weight), bias

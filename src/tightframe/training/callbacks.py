@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tightframe.capture.hooks import evaluating
 from tightframe.geometry.dense import PARTS, Geometry, seli_of_head, simplex_etf
+from tightframe.heads.modes import evaluating
 from tightframe.metrics import ClassMoments, CollapseReport, self_duality
 from tightframe.metrics.registry import LEADING
 from tightframe.problem.problem import Problem

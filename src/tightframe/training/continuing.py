@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from tightframe.capture.hooks import preserved_rng
 from tightframe.checks import positive_float, whole_number
 from tightframe.data.batches import Batch, LabelsLike, split_batch, to_device
 from tightframe.files import to_plain
 from tightframe.heads.find import unwrapped
+from tightframe.heads.modes import preserved_rng
 from tightframe.problem.counts import PerClass
 from tightframe.problem.labels import IGNORED
 from tightframe.problem.problem import Problem
