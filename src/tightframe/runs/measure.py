@@ -16,6 +16,7 @@ from tightframe.heads.last_layer import LastLayer
 from tightframe.metrics import Answers, ClassMoments, ClassTable, CollapseReport
 from tightframe.metrics.answers import answers_of
 from tightframe.metrics.readings import describe_classes
+from tightframe.problem.labels import require_several_classes
 from tightframe.problem.problem import Problem
 from tightframe.runs.network_files import SavedNetwork
 from tightframe.runs.tables import distances_by_target
@@ -102,7 +103,8 @@ def measure(source: Mapping[str, NDArray[Any]] | SavedNetwork, **decays: Any) ->
     arrays: Mapping[str, Any] = vars(source) if isinstance(source, SavedNetwork) else source
     for name in REQUIRED:
         if arrays.get(name) is None:
-            present = ", ".join(sorted(arrays)) or "nothing"
+            there = sorted(key for key, array in arrays.items() if array is not None and len(array))
+            present = ", ".join(there) or "nothing"
             raise ValueError(f"{name}: missing; need {', '.join(REQUIRED)}, the file has {present}")
     features, weight = np.asarray(arrays["features"]), np.asarray(arrays["weight"])
     labels = np.asarray(arrays["labels"])
@@ -115,6 +117,7 @@ def measure(source: Mapping[str, NDArray[Any]] | SavedNetwork, **decays: Any) ->
         raise ValueError(f"weight: got {len(weight)} rows, need at least 2, one for each class")
     bias = None if arrays.get("bias") is None else np.asarray(arrays["bias"])
     moments = ClassMoments(len(weight)).update(features, labels)
+    require_several_classes(moments.counts)
     names = arrays.get("class_names")
     if decays and moments.missing:
         absent = [k if names is None else names[k] for k in moments.missing]
@@ -167,5 +170,8 @@ def _held_out(
     if arrays.get("held_out") is None:
         return None
     features, labels = arrays["held_out"]
-    apart = LastLayer.of(features, labels, weight, bias)
+    try:
+        apart = LastLayer.of(features, labels, weight, bias)
+    except ValueError as error:
+        raise ValueError(f"held_out {error}") from None
     return answers_of(apart.features, apart.labels, apart.weight, apart.bias)
