@@ -117,7 +117,6 @@ def measure(source: Mapping[str, NDArray[Any]] | SavedNetwork, **decays: Any) ->
         raise ValueError(f"weight: got {len(weight)} rows, need at least 2, one for each class")
     bias = None if arrays.get("bias") is None else np.asarray(arrays["bias"])
     moments = ClassMoments(len(weight)).update(features, labels)
-    require_several_classes(moments.counts)
     names = arrays.get("class_names")
     if decays and moments.missing:
         absent = [k if names is None else names[k] for k in moments.missing]
@@ -125,6 +124,7 @@ def measure(source: Mapping[str, NDArray[Any]] | SavedNetwork, **decays: Any) ->
             f"labels: {describe_classes(absent)} without samples; a prediction needs some of every "
             "class, without decays the others are measured"
         )
+    require_several_classes(moments.counts)
     with warnings.catch_warnings():
         # The table of classes names them, and says that they are rivals.
         warnings.filterwarnings("ignore", ".* without samples and left out", RuntimeWarning)
