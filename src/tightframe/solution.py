@@ -201,7 +201,7 @@ class Solution:
     def to_dict(self) -> dict[str, Any]:
         """Return the summary that the command prints, JSON-ready."""
         p, states = self.blocks.partition, self.group_states
-        names = self.problem.group_names(p.class_groups)
+        names = self.problem.group_names(p)
         groups = [
             {
                 "count": int(p.counts[i]),

@@ -140,6 +140,13 @@ def silent(message, **options):
 
 def test_it_is_silent_where_no_model_holds():
     silent("a network of 5 layers", layers=5)
+    rng = np.random.default_rng(0)
+    features, labels = rng.random((80, 4)), np.arange(80) % 40
+    many = tf.larger_decay(
+        features, labels, rng.normal(size=(40, 4)), None, weight_decay=0.01, at=[0.02], layers=3
+    )
+    assert many.margins is None
+    assert "a network of 40 classes" in many.reasons[0]
     silent("batch norm with AdamW", batch_norm=True, optimizer="adamw")
     silent("above its least on these features", weight_decay=2 * DECAY)
     silent("the squared norms of the layers", layer_norms=[2.0, 4.0])

@@ -11,6 +11,7 @@ from tightframe.cli.console import print_run
 from tightframe.runs import store
 from tightframe.runs.answer import answer, diagnosis_of
 from tightframe.runs.config import RunConfig
+from tightframe.runs.diagnosed import diagnose_saved
 from tightframe.runs.train import run
 
 CONFIG = RunConfig(
@@ -52,6 +53,15 @@ def test_the_answer_names_what_is_lost_and_the_recall_of_every_group(record):
         lost = np.flatnonzero(recount(setting) < 0.5).tolist()
         assert lost
         assert sorted(row.label for row in found.classes.lost) == lost
+
+
+def test_a_diagnosis_of_the_folder_says_the_same(record):
+    for setting in record.settings:
+        ours, theirs = diagnosis_of(setting), diagnose_saved(record.folder, setting.name)
+        assert theirs.classes.to_dict() == ours.classes.to_dict()
+        assert (
+            theirs.head.rows[0].held_out.recalls.tolist() == recount(setting, "held_out_").tolist()
+        )
 
 
 def test_a_printed_run_ends_with_the_answer(record, capsys):

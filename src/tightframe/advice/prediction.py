@@ -129,7 +129,7 @@ def outlook(solution: Solution) -> Outlook:
         If the solution has several linear layers, or a ``dim`` that is too narrow.
     """
     p = solution.blocks.partition
-    names = solution.problem.group_names(p.class_groups)
+    names = solution.problem.group_names(p)
     geometry = GroupedGeometry.from_solution(solution)
     states = solution.group_states
     # Rows of siblings that share a prediction are equal, and an arc cosine of rounding is not zero.

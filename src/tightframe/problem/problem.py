@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -72,6 +72,18 @@ MAX_DEPTH = 1000
 
 #: Two sides of a collapse threshold this close, relatively, are equal but for rounding.
 THRESHOLD_ROUNDING = 1e-14
+
+
+class Grouped(Protocol):
+    """Classes in groups."""
+
+    @property
+    def num_groups(self) -> int:
+        """Number of groups G."""
+
+    @property
+    def class_groups(self) -> NDArray[np.intp]:
+        """Group of every class, shape (K,)."""
 
 
 @dataclass(frozen=True, init=False)
@@ -454,17 +466,19 @@ class Problem:
         """Return a class's name, or its label where classes have no names."""
         return str(label) if self.class_names is None else self.class_names[label]
 
-    def group_names(self, class_groups: NDArray[np.intp] | None = None) -> list[list[str]]:
+    def group_names(self, partition: Grouped | None = None) -> list[list[str]]:
         """Return the names of the classes of every group; none where classes have no names.
 
         Parameters
         ----------
-        class_groups : ndarray of int, shape (K,), optional
-            Group of every class, where that is not one of `groups`.
+        partition : optional
+            Other groups than `groups`: what has ``num_groups`` and ``class_groups`` (K,).
         """
-        own = self.class_groups if class_groups is None else class_groups
-        names: list[list[str]] = [[] for _ in range(int(own.max()) + 1)]
+        count = len(self.groups) if partition is None else partition.num_groups
+        names: list[list[str]] = [[] for _ in range(count)]
         if self.class_names is not None:
+            # Only here: classes without names may be too many to be listed.
+            own = self.class_groups if partition is None else partition.class_groups
             for group, name in zip(own.tolist(), self.class_names, strict=True):
                 names[group].append(name)
         return names

@@ -57,12 +57,14 @@ def diagnose_saved(
     ValueError
         If the source lacks something, or options are given for a run that its record has.
     """
-    layer = read_last_layer(source, keys, ignore_index, class_names, held_out, setting)
+    where = (source, keys, ignore_index, class_names, held_out, setting)
     if not Path(source).is_dir():
-        return diagnose(layer, **options)
+        return diagnose(read_last_layer(*where), **options)
     known = [name for name in _OF_A_RECORD if options.get(name) is not None]
     if known:
         raise ValueError(f"{min(known)}: given for a run's folder, whose record has it")
     with using_record(source, "run"):
         record = trained_setting(source, setting)
-        return diagnose(layer, problem=record.problem, history=class_history(record), **options)
+        history = class_history(record)
+        layer = read_last_layer(*where)
+    return diagnose(layer, problem=record.problem, history=history, **options)

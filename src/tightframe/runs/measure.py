@@ -118,15 +118,17 @@ def measure(source: Mapping[str, NDArray[Any]] | SavedNetwork, **decays: Any) ->
     bias = None if arrays.get("bias") is None else np.asarray(arrays["bias"])
     moments = ClassMoments(len(weight)).update(features, labels)
     names = arrays.get("class_names")
-    if decays and moments.missing:
-        absent = [k if names is None else names[k] for k in moments.missing]
-        raise ValueError(
-            f"labels: {describe_classes(absent)} without samples; a prediction needs some of every "
-            "class, without decays the others are measured"
-        )
     require_several_classes(moments.counts)
+    if moments.missing:
+        absent = describe_classes([k if names is None else names[k] for k in moments.missing])
+        if decays:
+            raise ValueError(
+                f"labels: {absent} without samples; a prediction needs some of every class, "
+                "without decays the others are measured"
+            )
+        warnings.warn(f"{absent} without samples, but rivals", RuntimeWarning, stacklevel=2)
     with warnings.catch_warnings():
-        # The table of classes names them, and says that they are rivals.
+        # Every metric says so again, by numbers.
         warnings.filterwarnings("ignore", ".* without samples and left out", RuntimeWarning)
         report = CollapseReport.measure(
             moments,

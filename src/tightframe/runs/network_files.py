@@ -394,7 +394,10 @@ def _of_run(folder: Path, setting: str | None) -> Arrays:
     assert record.problem is not None
     assert record.final is not None
     with using_record(folder, "run"):
-        arrays = {name: record.final[name] for name in ("features", "labels", "weight")}
+        held_out = {
+            name for name in ("held_out_features", "held_out_labels") if name in record.final
+        }
+        arrays = {name: record.final[name] for name in ("features", "labels", "weight", *held_out)}
         return arrays if record.problem.bias == "none" else arrays | {"bias": record.final["bias"]}
 
 
