@@ -326,6 +326,8 @@ def _head_blocks(head: HeadAnswer, classes: ClassTable) -> Iterator[Block]:
         cells = [value for s in scores if s is not None for value in (s.balanced, s.smallest)]
         rows.append([row.name, *cells, row.large, _remark(row, classes)])
     yield Table("Heads on the same features", columns, rows, head.caption, missing="-")
+    if classes.absent:
+        yield "Fitted heads know no samples of the absent classes, and hardly answer with them."
 
 
 def _shares(*names: str) -> list[Column]:

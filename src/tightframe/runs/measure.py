@@ -118,7 +118,6 @@ def measure(source: Mapping[str, NDArray[Any]] | SavedNetwork, **decays: Any) ->
     bias = None if arrays.get("bias") is None else np.asarray(arrays["bias"])
     moments = ClassMoments(len(weight)).update(features, labels)
     names = arrays.get("class_names")
-    require_several_classes(moments.counts)
     if moments.missing:
         absent = describe_classes([k if names is None else names[k] for k in moments.missing])
         if decays:
@@ -126,6 +125,7 @@ def measure(source: Mapping[str, NDArray[Any]] | SavedNetwork, **decays: Any) ->
                 f"labels: {absent} without samples; a prediction needs some of every class, "
                 "without decays the others are measured"
             )
+        require_several_classes(moments.counts)
         warnings.warn(f"{absent} without samples, but rivals", RuntimeWarning, stacklevel=2)
     with warnings.catch_warnings():
         # Every metric says so again, by numbers.

@@ -381,7 +381,8 @@ def _take_other_columns(
 
 def _listed(arrays: Arrays) -> str:
     shown = [
-        f"{name or 'one without a name'} {array.shape}".replace(",)", ")") for name, array in arrays.items()
+        f"{name or 'one without a name'} {array.shape}".replace(",)", ")")
+        for name, array in arrays.items()
     ]
     return ", ".join([*shown[:8], "..."] if len(shown) > 8 else shown) or "no arrays"
 
@@ -482,6 +483,8 @@ def _held_out(
         missing = "features" if features is None else "labels"
         raise ValueError(f"held_out: {os.fspath(path)} has no held_out_{missing}")
     if np.array_equal(features, found["features"]):
-        raise ValueError("held_out features: are those of the training, need samples not trained on")
+        raise ValueError(
+            "held_out features: are those of the training, need samples not trained on"
+        )
     rows, indices = _samples(features, labels, names, ignore_index, [], "held_out ")
     return rows, indices.labels
