@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.files import read_arrays, read_npy, read_table, read_text, reading
+from tightframe.files import may_be_pickle, read_arrays, read_npy, read_table, read_text, reading
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,8 +120,11 @@ def _tensors(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
             f"{os.fspath(path)}: reading it needs torch (pip install 'tightframe[torch]')"
         ) from None
     with reading(path, "a PyTorch file of tensors"):
+        if not os.path.getsize(path):
+            raise ValueError("it is empty")
         if not zipfile.is_zipfile(path):
-            raise ValueError("no such archive as torch.save writes since version 1.6, but a pickle")
+            kind = "a pickle" if may_be_pickle(path) else "something else"
+            raise ValueError(f"no such archive as torch.save writes since version 1.6, but {kind}")
         found = torch.load(path, map_location="cpu", weights_only=True)
         arrays = {}
         for name, value in _leaves(found):

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 #: Above this many classes a K x K array is refused (4096^2 doubles are 128 MiB).
 MAX_DENSE_CLASSES = 4096
 
+#: Larger features are refused: sums of their squares could overflow float64.
+MAX_FEATURE = 1e140
+
 
 def require_dense(num_classes: int, what: str) -> None:
     """Refuse a K x K array that would not fit comfortably in memory.

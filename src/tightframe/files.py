@@ -167,6 +167,20 @@ def _reason(error: Exception) -> str:
     return text[:200] or type(error).__name__
 
 
+def may_be_pickle(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a file begins as pickles of Python 3 do."""
+    with open(path, "rb") as file:
+        return file.read(1) == b"\x80"
+
+
+def _require_numpy(path: str | os.PathLike[str]) -> None:
+    """Refuse what is no file of NumPy: NumPy itself takes that for a pickle."""
+    with open(path, "rb") as file:
+        start = file.read(6)
+    if start and not start.startswith((b"PK", b"\x93NUMPY", b"\x80")):
+        raise ValueError("it does not begin as one")
+
+
 def require_fetched(path: str | os.PathLike[str]) -> None:
     """Refuse a file that only stands for one whose content was not fetched.
 
@@ -267,6 +281,7 @@ def read_npz(path: str | os.PathLike[str], limit: int | None = None) -> dict[str
     with reading(path, "an .npz file of arrays"):
         if limit is not None:
             _require_within(os.fspath(path), _npz_bytes(path, limit), limit)
+        _require_numpy(path)
         # Opened here, because NumPy does not close what it finds to be damaged.
         with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
@@ -296,6 +311,7 @@ def read_npy(path: str | os.PathLike[str], *, mapped: bool = False) -> NDArray[A
         If the file is missing or not such a file; the message names it.
     """
     with reading(path, "an .npy file of numbers"):
+        _require_numpy(path)
         found: Any = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
         if not isinstance(found, np.ndarray):  # whatever its name, NumPy opens an archive
             raise ValueError("it is an archive")

@@ -7,6 +7,8 @@ import pytest
 
 import tightframe as tf
 from tightframe.runs import calibrated
+from tightframe.runs.store import trained_setting
+from tightframe.runs.tables import class_table_of
 
 STEP = ("--counts", "500x5,100x5", "--weight-decay", "1e-2", "--feature-decay", "2e-3")
 
@@ -97,6 +99,11 @@ def test_decays_of_a_run_s_folder(command, fails, tmp_path, unrendered):
     assert code == 0
     fitted = calibrated.calibrate_saved(tmp_path / "run", "w0.08-h0.0008")
     assert json.loads(out)["calibration"]["weight_decay"] == fitted.weight_decay
+    since = {row["name"]: row["since"] for row in json.loads(out)["classes"]}
+    history = class_table_of(trained_setting(tmp_path / "run", "w0.08-h0.0008"))
+    assert since == {row.name: row.since for row in history}
+    assert set(since.values()) <= {0, 1, 2, None}
+    assert set(since.values()) != {None}
     message = fails(*arguments[:-1], "--bias", "free")
     assert "tightframe: --bias: given for a run's folder" in message
 
@@ -142,6 +149,40 @@ def test_an_ordinary_network_is_told_the_truth(command, tmp_path):
     assert any("does not describe" in warning for warning in found["warnings"])
     lost = [row["name"] for row in found["classes"] if row["accuracy_state"] == "lost"]
     assert sorted(lost) == ["bee", "owl"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({"features": np.full((4, 12), 1e300)}, (), "net.npz: features: got an entry above 1e+140"),
+        ({"features": np.zeros((4, 12), bool)}, (), "net.npz: features: got bool, need real"),
+        ({"labels": np.full(4, -100)}, (), "net.npz: labels: all 4 are -100"),
+        ({"labels": np.zeros(4, int)}, (), "net.npz: labels: 1 of 4 classes have samples"),
+        ({}, ("--at-weight-decay", "-1", "--layers", "3"), "--at-weight-decay: got -1.0"),
+        ({}, ("--batch-size", "5"), "--batch-size: given with --from-run"),
+        ({}, ("--reduction", "sum"), "--reduction: given with --from-run"),
+        ({}, ("--held-out", "net.npz"), "--held-out features: are those of the training"),
+        ({}, ("--held-out", "empty.npz"), "--held-out labels: got no samples"),
+        ({}, ("--held-out", "page.npz"), "page.npz: not an .npz file of arrays (it does not begin"),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line(
+    fails, tmp_path, monkeypatch, changes, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    arrays = {"features": rng.random((4, 12)), "labels": np.arange(4)}
+    np.savez("net.npz", weight=rng.random((4, 12)), **arrays | changes)
+    np.savez("empty.npz", features=arrays["features"][:0], labels=arrays["labels"][:0])
+    (tmp_path / "page.npz").write_text("<html>")
+    found = fails("advise", "--from-run", "net.npz", "--weight-decay", "0.1", *options)
+    assert found.startswith(f"tightframe: {message}")
+
+
+def test_a_theory_of_few_samples_does_not_say_that_nothing_has_to_change(command):
+    arguments = ["--weight-decay", "1e-3", "--feature-decay", "1e-4"]
+    _, out, _ = command("advise", "--counts", "100x5,10x5", *arguments)
+    assert "every class has a decision margin of 1, by the theory" in " ".join(out.split())
 
 
 def test_the_training_is_taken_into_account(command, tmp_path):

@@ -109,6 +109,7 @@ def test_absent_classes_are_rivals_and_the_rest_is_said(kept):
     assert {row.rival for row in found.classes} == {10}
     assert not found.theory.describes
     assert "classes without samples" in text_of(found)
+    assert "know no samples of the absent classes" in text_of(found)
 
 
 @pytest.mark.parametrize(
@@ -137,3 +138,27 @@ def test_what_advise_takes():
     problem = tf.Problem("5x2", weight_decay=1e-2, feature_decay=1e-2)
     with pytest.raises(ValueError, match="loader: given with a Problem"):
         tf.advise(problem, [])
+
+
+def test_the_picture_has_the_accuracies_of_every_class(lost):
+    found = diagnose(LastLayer.of(*vars_of(lost), held_out=held(), class_names=list("abcdefghij")))
+    figure, axes = found.plot()
+    assert axes.figure is figure
+    names = [text.get_text() for text in axes.get_yticklabels()]
+    assert names == [f"{row.name} ({row.count})" for row in found.classes]
+    widths = [bar.get_width() for bar in axes.patches]
+    training = [row.accuracy for row in found.classes]
+    assert widths == training + [row.held_out_recall for row in found.classes]
+
+
+def held():
+    """Return samples of every class that differ from the training's."""
+    rng = np.random.default_rng(0)
+    return rng.random((40, 64)), np.repeat(range(10), 4)
+
+
+def test_one_class_alone_is_refused(kept):
+    own = kept.labels == 3
+    layer = LastLayer.of(kept.features[own], kept.labels[own], kept.weight, kept.bias)
+    with pytest.raises(ValueError, match="labels: 1 of 10 classes have samples"):
+        diagnose(layer)

@@ -101,6 +101,7 @@ _AT = (
         "at_weight_decay",
         NUMBERS,
         "Margins at other decays: 1e-2,5e-2; needs --weight-decay and --layers.",
+        fills=("at",),
         panel=_NETWORK,
     ),
     Option("layers", WHOLE, "Weight matrices of the whole network.", panel=_NETWORK),
@@ -168,6 +169,9 @@ def _of_network(source: Path, json: bool, given: dict[str, Any]) -> None:
 
     if any(given[name] is not None for name in _FOUND_IN_RUN):
         raise ValueError("from_run: given with counts or decays, which it sets")
+    for name, usual in (("batch_size", None), ("reduction", "mean")):
+        if given[name] != usual:
+            raise ValueError(f"{name}: given with --from-run; --weight-decay is beside a mean loss")
     where = _typed(given, *_RUN[1:], *_LABELLED)
     known = _typed(given, _WEIGHT_DECAY, *_PROBLEM, _LOGIT_ADJUSTMENT, *_TRAINING, *_AT)
     with about(source, () if source.is_dir() else ARRAYS, **known):

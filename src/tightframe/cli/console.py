@@ -27,6 +27,7 @@ from tightframe.figures.formats import to_rich
 from tightframe.figures.table import Column, Table
 from tightframe.files import format_json
 from tightframe.geometry.states import DISTINCT
+from tightframe.metrics.classes import FEW
 from tightframe.path import RankChange
 from tightframe.problem.class_names import listed
 from tightframe.problem.problem import Problem, with_loss_terms
@@ -168,7 +169,9 @@ def search_display(console: Console) -> Iterator[Callable[[int, int, str], bool]
 def print_advice(advice: Advice) -> None:
     """Print how far the classes are from collapse, and the proposals."""
     console = Console()
-    for block in advice_blocks(advice):
+    # Of a class of few samples the theory does not say how others of it are answered.
+    many = min(group.count for group in advice.problem.groups) > FEW
+    for block in advice_blocks(advice, is_all=many):
         if isinstance(block, str):
             console.print(block, highlight=False, markup=False)
         else:

@@ -239,6 +239,9 @@ def given(context: typer.Context) -> list[str]:
 def _as_typed(message: str, options: tuple[Option, ...], typed: list[str]) -> str:
     """Return ``"weight_decay: got ..."`` as ``"--weight-decay: got ..."``."""
     names, colon, rest = message.partition(":")
+    first, space, part = names.partition(" ")
+    if space and any(first == option.name for option in options):  # "held_out labels: got ..."
+        return f"{_as_typed(first, options, typed)} {part}{colon}{rest}"
     found: list[str] = []
     for name in names.split(", "):
         own = [o for o in options if name in (o.name, o.typed[2:], *o.arguments)]

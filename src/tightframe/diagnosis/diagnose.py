@@ -24,6 +24,7 @@ from tightframe.figures.table import Column, Table
 from tightframe.heads.last_layer import LastLayer
 from tightframe.metrics.classes import ClassTable, class_table
 from tightframe.problem.counts import PerClass
+from tightframe.problem.labels import require_several_classes
 from tightframe.problem.problem import Problem
 
 if TYPE_CHECKING:
@@ -111,6 +112,32 @@ class Diagnosis:
     def to_frame(self) -> pd.DataFrame:
         """Return one row a class as a pandas DataFrame, worst first."""
         return self.classes.to_frame()
+
+    def plot(self, ax: Any = None) -> tuple[Any, Any]:
+        """Draw the accuracies of the worst classes, on training and held-out samples.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Drawn on a figure of its own by default.
+
+        Returns
+        -------
+        tuple of figure and axes
+
+        Raises
+        ------
+        ImportError
+            If Matplotlib is missing (``pip install 'tightframe[report]'``).
+        """
+        try:
+            from tightframe.figures.mpl import plot
+        except ImportError as error:
+            message = "plot needs matplotlib: pip install 'tightframe[report]'"
+            raise ImportError(message) from error
+        from tightframe.diagnosis.picture import chart_of
+
+        return plot(chart_of(self.classes), ax)
 
     def blocks(self) -> Iterator[Block]:
         """Yield sentences and tables in reading order."""
@@ -210,6 +237,7 @@ def diagnose(
     >>> found.remedies.advised[0].name
     'smaller decay + logit adjustment'
     """
+    require_several_classes(layer.counts)
     known_bias = bias if problem is None else problem.bias
     if problem is not None:
         weight_decay = problem.weight_decays[0]
@@ -298,6 +326,8 @@ def _head_blocks(head: HeadAnswer, classes: ClassTable) -> Iterator[Block]:
         cells = [value for s in scores if s is not None for value in (s.balanced, s.smallest)]
         rows.append([row.name, *cells, row.large, _remark(row, classes)])
     yield Table("Heads on the same features", columns, rows, head.caption, missing="-")
+    if classes.absent:
+        yield "Fitted heads know no samples of the absent classes, and hardly answer with them."
 
 
 def _shares(*names: str) -> list[Column]:

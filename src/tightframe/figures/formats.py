@@ -45,10 +45,15 @@ def to_rich(table: Table, *, ascii_only: bool = False) -> RichTable:
     ]
     for i, head in enumerate(heads):
         # A name without spaces that is broken over lines could not be copied; a mark of a state
-        # stays beside its word.
+        # stays beside its word. Of other texts no letter is left out.
         own = [row[i] for row in cells]
         kept = all(cell.style for cell in own) or not (i or any(" " in cell.plain for cell in own))
-        drawn.add_column(plain(head.head), justify=_justify(head), no_wrap=kept)
+        drawn.add_column(
+            plain(head.head),
+            justify=_justify(head),
+            no_wrap=kept,
+            overflow="ellipsis" if kept or head.align == "right" else "fold",
+        )
     for i, row in enumerate(cells):
         if i in table.sections:
             drawn.add_section()

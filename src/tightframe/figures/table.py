@@ -15,6 +15,9 @@ from tightframe.checks import choice
 #: Flush left, or flush right as numbers are.
 ALIGNMENTS = ("left", "right")
 
+#: Larger numbers are written with an exponent.
+TOO_LONG = 1e12
+
 #: A number as text.
 _WRITTEN = re.compile(r"[-−]?\d[\d.,]*(e[-+]\d+)?( %)?")  # noqa: RUF001
 
@@ -83,7 +86,7 @@ class Column:
         )
         if counts and whole:
             return f"{int(value):{self.format}}{self.suffix}"
-        written = ".5g" if counts else self.format
+        written = ".5g" if counts or abs(value) > TOO_LONG else self.format
         return f"{float(value) + 0.0:{written}}{self.suffix}"  # + 0.0: no negative zero
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.checks import detached, wide
+from tightframe.checks import MAX_FEATURE, detached, wide
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -119,10 +119,14 @@ def _samples(prefix: str, features: Any, labels: Any, weight: Array) -> tuple[Ar
 
 def _floats(name: str, value: Any, axes: int) -> Array:
     array = np.asarray(detached(value))
-    if array.ndim != axes or array.dtype.kind not in "iuf" or 0 in array.shape[1:]:
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"{name}: got {array.dtype}, need real numbers")
+    if array.ndim != axes or 0 in array.shape[1:]:
         kind = "(K,)" if axes == 1 else "rows and columns"
         raise ValueError(f"{name}: got {array.dtype} of shape {array.shape}, need {kind}")
     result = wide(array).astype(np.float64, copy=False)
     if not np.isfinite(result).all():
         raise ValueError(f"{name}: got an entry that is not finite")
+    if result.size and max(result.max(), -result.min()) > MAX_FEATURE:
+        raise ValueError(f"{name}: got an entry above {MAX_FEATURE:g}, need smaller ones")
     return result

@@ -12,11 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tightframe.checks import require_dense
+from tightframe.checks import MAX_FEATURE, require_dense
 from tightframe.data.batches import as_tensor
 from tightframe.metrics.readings import Readings
 from tightframe.metrics.rows import Rows, largest_entry
-from tightframe.metrics.samples import MAX_FEATURE
 from tightframe.metrics.snapshot import Snapshot
 
 Array = NDArray[np.float64]

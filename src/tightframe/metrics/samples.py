@@ -7,10 +7,8 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch import Tensor
 
+from tightframe.checks import MAX_FEATURE
 from tightframe.data.batches import as_tensor
-
-#: Larger features are refused: sums of their squares could overflow float64.
-MAX_FEATURE = 1e140
 
 #: What may happen to rows with NaN, infinite or too large entries.
 NONFINITE = ("raise", "drop")

@@ -28,6 +28,19 @@ LabelsLike = str | int | Callable[[Any], Any] | None
 IGNORED = -100
 
 
+def require_several_classes(counts: NDArray[np.integer[Any]]) -> None:
+    """Refuse samples of fewer than two classes, (K,) counts: nothing can be told apart.
+
+    Raises
+    ------
+    ValueError
+        It names the labels.
+    """
+    have = int((counts > 0).sum())
+    if have < 2:
+        raise ValueError(f"labels: {have} of {len(counts)} classes have samples, need at least 2")
+
+
 # -- where they are --------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from tightframe.problem.labels import IGNORED
 from tightframe.runs.folder import using_record
 from tightframe.runs.network_files import KeysLike, read_last_layer
 from tightframe.runs.store import trained_setting
+from tightframe.runs.tables import class_history
 
 #: What the record of a run has.
 _OF_A_RECORD = (
@@ -36,7 +37,9 @@ def diagnose_saved(
     held_out: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> Diagnosis:
-    """Tell what a trained network does with its classes, and what helps.
+    """Tell what a trained network does with its classes, since when, and what helps.
+
+    Since when is known of a run, whose history has it.
 
     Parameters
     ----------
@@ -61,6 +64,7 @@ def diagnose_saved(
     if known:
         raise ValueError(f"{min(known)}: given for a run's folder, whose record has it")
     with using_record(source, "run"):
-        problem = trained_setting(source, setting).problem
+        record = trained_setting(source, setting)
+        history = class_history(record)
         layer = read_last_layer(*where)
-    return diagnose(layer, problem=problem, **options)
+    return diagnose(layer, problem=record.problem, history=history, **options)

@@ -19,6 +19,7 @@ from tightframe.metrics import (
     nc1_quotient,
     nc2,
 )
+from tightframe.problem.labels import require_several_classes
 from tightframe.runs.network_files import SavedNetwork
 
 #: Keys of the numbers, and what they are called.
@@ -80,6 +81,8 @@ def measure_features(network: SavedNetwork) -> FeatureMeasurement:
     ValueError
         If fewer than two classes have samples, or an entry is not finite.
     """
+    counts = np.bincount(network.labels, minlength=network.num_classes)
+    require_several_classes(counts)
     present, own = np.unique(network.labels, return_inverse=True)
     moments = ClassMoments(max(len(present), 1)).update(network.features, own)
     decisions = Decisions(moments).update(network.features, own, decisions=own)
@@ -92,5 +95,4 @@ def measure_features(network: SavedNetwork) -> FeatureMeasurement:
         "equiangularity": equiangularity(moments),
         "nearest_center_accuracy": decisions.nearest_center_accuracy,
     }
-    counts = np.bincount(network.labels, minlength=network.num_classes)
     return FeatureMeasurement(moments.num_samples, counts, numbers, network.class_names)

@@ -16,6 +16,7 @@ from tightframe.heads.last_layer import LastLayer
 from tightframe.metrics import Answers, ClassMoments, ClassTable, CollapseReport
 from tightframe.metrics.answers import answers_of
 from tightframe.metrics.readings import describe_classes
+from tightframe.problem.labels import require_several_classes
 from tightframe.problem.problem import Problem
 from tightframe.runs.network_files import SavedNetwork
 from tightframe.runs.tables import distances_by_target
@@ -102,7 +103,8 @@ def measure(source: Mapping[str, NDArray[Any]] | SavedNetwork, **decays: Any) ->
     arrays: Mapping[str, Any] = vars(source) if isinstance(source, SavedNetwork) else source
     for name in REQUIRED:
         if arrays.get(name) is None:
-            present = ", ".join(sorted(arrays)) or "nothing"
+            there = sorted(key for key, array in arrays.items() if array is not None and len(array))
+            present = ", ".join(there) or "nothing"
             raise ValueError(f"{name}: missing; need {', '.join(REQUIRED)}, the file has {present}")
     features, weight = np.asarray(arrays["features"]), np.asarray(arrays["weight"])
     labels = np.asarray(arrays["labels"])
@@ -123,6 +125,7 @@ def measure(source: Mapping[str, NDArray[Any]] | SavedNetwork, **decays: Any) ->
                 f"labels: {absent} without samples; a prediction needs some of every class, "
                 "without decays the others are measured"
             )
+        require_several_classes(moments.counts)
         warnings.warn(f"{absent} without samples, but rivals", RuntimeWarning, stacklevel=2)
     with warnings.catch_warnings():
         # Every metric says so again, by numbers.
@@ -169,5 +172,8 @@ def _held_out(
     if arrays.get("held_out") is None:
         return None
     features, labels = arrays["held_out"]
-    apart = LastLayer.of(features, labels, weight, bias)
+    try:
+        apart = LastLayer.of(features, labels, weight, bias)
+    except ValueError as error:
+        raise ValueError(f"held_out {error}") from None
     return answers_of(apart.features, apart.labels, apart.weight, apart.bias)

@@ -138,9 +138,10 @@ def read_last_layer(
         held_out=held_out,
         setting=setting,
     )
+    layer = network.last_layer()
     for note in network.notes:
         warnings.warn(note, UserWarning, stacklevel=2)
-    return network.last_layer()
+    return layer
 
 
 def read_network(
@@ -380,7 +381,8 @@ def _take_other_columns(
 
 def _listed(arrays: Arrays) -> str:
     shown = [
-        f"{name or 'one array'} {array.shape}".replace(",)", ")") for name, array in arrays.items()
+        f"{name or 'one without a name'} {array.shape}".replace(",)", ")")
+        for name, array in arrays.items()
     ]
     return ", ".join([*shown[:8], "..."] if len(shown) > 8 else shown) or "no arrays"
 
@@ -418,6 +420,8 @@ def _samples(
     if own.kept.all():
         return features, own
     left = len(own.kept) - len(own.labels)
+    if left == len(own.kept):
+        raise ValueError(f"{prefix}labels: all {left} are {ignore_index}, which is left out")
     notes.append(f"{left} of {len(own.kept)} {prefix}samples are labelled {ignore_index}: left out")
     return features[own.kept], own
 
@@ -478,5 +482,9 @@ def _held_out(
     if features is None or labels is None:
         missing = "features" if features is None else "labels"
         raise ValueError(f"held_out: {os.fspath(path)} has no held_out_{missing}")
+    if np.array_equal(features, found["features"]):
+        raise ValueError(
+            "held_out features: are those of the training, need samples not trained on"
+        )
     rows, indices = _samples(features, labels, names, ignore_index, [], "held_out ")
     return rows, indices.labels

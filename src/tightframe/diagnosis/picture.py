@@ -1,0 +1,43 @@
+"""What a network does with its classes, as a picture."""
+
+from __future__ import annotations
+
+from tightframe.figures.model import Bars, Chart, Mark
+from tightframe.metrics.answers import LOST_BELOW
+from tightframe.metrics.classes import MOST_ROWS, WEAK_BELOW, ClassTable
+
+
+def chart_of(classes: ClassTable) -> Chart:
+    """Return the accuracies of the worst classes, on training and held-out samples."""
+    shown = classes[:MOST_ROWS]
+    series = {"training accuracy": [row.accuracy for row in shown]}
+    if classes.held_out:
+        series["held-out recall"] = [row.held_out_recall for row in shown]
+    high = 0.8 / len(series)
+    bars = [
+        Bars(
+            name,
+            [place + (i + 0.5) * high - 0.4 for place in range(len(shown))],
+            values,
+            color=i,
+            width=high,
+            across=True,
+        )
+        for i, (name, values) in enumerate(series.items())
+    ]
+    more = len(classes) - len(shown)
+    return Chart(
+        "Classes, worst first",
+        "share of samples answered right",
+        "",
+        [],
+        bars=bars,
+        marks=[
+            Mark(LOST_BELOW, "lost below", color="lost", in_legend=True),
+            Mark(WEAK_BELOW, "weak below", color="muted", style="dashed", in_legend=True),
+        ],
+        x_range=(0.0, 1.0),
+        y_ticks=[(float(i), f"{row.name} ({row.count})") for i, row in enumerate(shown)],
+        downwards=True,
+        note=f"{more} more classes are better." if more else "",
+    )
