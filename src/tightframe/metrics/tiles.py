@@ -15,21 +15,14 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from tightframe.metrics.moments import BLOCK_ENTRIES
 from tightframe.metrics.rows import Rows
+from tightframe.metrics.tall import BLOCK_ENTRIES, dense, row_blocks
 
 #: Most rows of a block of pairs.
 PAIR_ROWS = 256
 
 #: Squared distances below this share of the squared lengths lose digits in a product formula.
 _CLOSE = 1e-4
-
-
-def row_blocks(rows: int, width: int) -> Iterator[slice]:
-    """Split ``rows`` rows of ``width`` entries into blocks of at most `BLOCK_ENTRIES` entries."""
-    step = max(1, BLOCK_ENTRIES // max(width, 1))
-    for start in range(0, rows, step):
-        yield slice(start, min(start + step, rows))
 
 
 def pair_blocks(rows: int) -> Iterator[slice]:
@@ -60,7 +53,7 @@ def pair_distances(rows: Rows) -> Iterator[tuple[slice, Tensor, float]]:
     Of the scaled rows. Pairs that lie close, where the product formula would cancel, are computed
     from differences. A block's own diagonal, and what lies below it, is infinite.
     """
-    x, lengths = rows.scaled, rows.lengths.square()
+    x, lengths = dense(rows.scaled), rows.lengths.square()
     longest = float(lengths.max())
     # Where the product is as small as a block, other metrics use it, too.
     gram = rows.gram if x.shape[0] <= x.shape[1] and len(x) ** 2 <= BLOCK_ENTRIES else None
