@@ -15,8 +15,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from tightframe.metrics import tall
 from tightframe.metrics.rows import Rows
-from tightframe.metrics.tall import BLOCK_ENTRIES, dense, row_blocks
+from tightframe.metrics.tall import dense, row_blocks
 
 #: Most rows of a block of pairs.
 PAIR_ROWS = 256
@@ -31,7 +32,7 @@ def pair_blocks(rows: int) -> Iterator[slice]:
     Blocks of `PAIR_ROWS` rows at most: larger ones would leave the processor's cache, and do more
     work below the diagonal.
     """
-    return row_blocks(rows, max(rows, BLOCK_ENTRIES // PAIR_ROWS))
+    return row_blocks(rows, max(rows, tall.BLOCK_ENTRIES // PAIR_ROWS))
 
 
 def pair_values(block: Tensor) -> list[Tensor]:
@@ -56,7 +57,7 @@ def pair_distances(rows: Rows) -> Iterator[tuple[slice, Tensor, float]]:
     x, lengths = dense(rows.scaled), rows.lengths.square()
     longest = float(lengths.max())
     # Where the product is as small as a block, other metrics use it, too.
-    gram = rows.gram if x.shape[0] <= x.shape[1] and len(x) ** 2 <= BLOCK_ENTRIES else None
+    gram = rows.gram if x.shape[0] <= x.shape[1] and len(x) ** 2 <= tall.BLOCK_ENTRIES else None
     for block in pair_blocks(len(x)):
         if gram is None:
             # The lengths of all others come first, as the bias of a linear layer.

@@ -347,7 +347,9 @@ def class_variability(moments: Readings, weighting: str = "class") -> NDArray[np
     """
     own = usable(moments, "class_variability")
     kept = as_array(moments.counts > 0)
-    squares = lengths(own.centered_means(weighting)).square()
+    centered = own.centered_means(weighting)
+    tall = isinstance(centered, Tall)
+    squares = lengths(centered).square() if tall else dense(centered).square().sum(dim=1)
     errors = own.mean_errors
     lost = squares.sqrt() <= errors + errors.square().mean().sqrt()
     if bool(lost.any()):
