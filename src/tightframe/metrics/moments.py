@@ -200,8 +200,8 @@ def read_present(moments: Moments) -> Moments:
 def of_frequent(moments: Moments, least: int) -> Moments:
     """Return moments without the samples of classes that have fewer than ``least``.
 
-    They share anchors and sums. Those classes stay, without samples. The scatter within classes is known of all together, and
-    its trace of every one: Sigma_W gets the trace of the classes that are kept.
+    They share anchors and sums. Those classes stay, without samples. The scatter within classes is
+    known of all together, and its trace of every one: Sigma_W gets the trace of those kept.
     """
     kept = moments.counts >= least
     frequent = moments._replace(

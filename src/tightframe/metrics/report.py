@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -711,7 +711,7 @@ def _head(
     w, b = classifier(moments, given, bias)
     # The report's own, which no training changes; K x D numbers are not copied twice.
     if isinstance(w, Tall):
-        return Tall.of(given.clone(), moments.device), b
+        return w, b  # until it is measured: there is more room then
     return (w.clone() if w.data_ptr() == given.data_ptr() else w), b
 
 
@@ -802,13 +802,16 @@ def _measure(
         center=center,
     )
     dense = k <= MAX_DENSE_CLASSES and not missing
+    numbers = {
+        metric.key: metric.measure(source) if source.has(metric) else None
+        for metric in of_fan("once")
+    }
+    if isinstance(w, Tall):
+        source = replace(source, weight=w.copy())
     return cls(
         num_samples=moments.num_samples,
         counts=moments.counts.cpu().numpy(),
-        numbers={
-            metric.key: metric.measure(source) if source.has(metric) else None
-            for metric in of_fan("once")
-        },
+        numbers=numbers,
         missing=tuple(missing),
         _dense=(measured_geometry(moments, w), b) if dense else None,
         _later=_Later(

@@ -47,6 +47,7 @@ class Tall:
     """
 
     dtype = torch.float64
+    _tensor: Tensor | None = None  # what it is read from
 
     def __init__(
         self, read: Callable[[Index], Tensor], rows: int, width: int, device: torch.device
@@ -58,7 +59,13 @@ class Tall:
         """Return a tensor of any real type, read in float64 on a device."""
         device = device or tensor.device
         rows, width = tensor.shape
-        return cls(lambda i: tensor[i].to(device).double(), rows, width, device)
+        out = cls(lambda i: tensor[i].to(device).double(), rows, width, device)
+        out._tensor = tensor
+        return out
+
+    def copy(self) -> Tall:
+        """Return the same read from a copy of its tensor, which nobody else changes."""
+        return self if self._tensor is None else Tall.of(self._tensor.clone(), self.device)
 
     def __len__(self) -> int:
         return self.shape[0]

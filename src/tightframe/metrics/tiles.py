@@ -80,6 +80,31 @@ def pair_distances(rows: Rows) -> Iterator[tuple[slice, Tensor, float]]:
         yield block, squares, least
 
 
+def pair_tiles(rows: Rows) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Yield rows i, columns j and ``||x_i - x_j||^2`` of tiles that hold all pairs i < j.
+
+    As `pair_distances`, of rows that are read in blocks. What is not of such a pair is infinite.
+    """
+    x, lengths = rows.scaled, rows.lengths.square()
+    step = max(1, math.isqrt(tall.BLOCK_ENTRIES))
+    for i in range(0, len(x), step):
+        left, own = x[i : i + step], lengths[i : i + step, None]
+        places = torch.arange(i, i + len(left), device=x.device)[:, None]
+        for j in range(i, len(x), step):
+            columns = slice(j, j + step)
+            right, others = x[columns], lengths[columns]
+            squares = torch.addmm(others, left, right.T, alpha=-2.0).add_(own)
+            if i == j:
+                squares.masked_fill_(places >= places.T, math.inf)
+            if not float(squares.min()) > 2 * _CLOSE * float(torch.max(own.max(), others.max())):
+                close = torch.nonzero(squares < (own + others).mul_(_CLOSE))
+                for part in row_blocks(len(close), x.shape[1]):
+                    a, b = close[part].T
+                    difference = left[a] - right[b]
+                    squares[a, b] = torch.linalg.vecdot(difference, difference)
+            yield slice(i, i + step), columns, squares
+
+
 def square_distances(rows: Rows, errors: Tensor) -> Tensor:
     """Return ``||x_i - x_j||^2`` of all pairs of the scaled rows, shape (K, K).
 

@@ -24,7 +24,7 @@ from tightframe.metrics.readings import Readings
 from tightframe.metrics.samples import accepted
 from tightframe.metrics.snapshot import Snapshot
 from tightframe.metrics.tall import Matrix, Tall, dense, lengths, smaller_gram, triangle
-from tightframe.metrics.tiles import first_equal, pair_distances, square_distances
+from tightframe.metrics.tiles import first_equal, pair_distances, pair_tiles, square_distances
 
 #: The Gram matrix is used while its smallest eigenvalue kept is above this share of the largest:
 #: the relative error is then about eps / 1e-6 = 2e-10 at most.
@@ -401,6 +401,15 @@ def cdnv(moments: Readings, power: float = 1.0) -> float:
             return _infinite_cdnv(moments, found.equal)
         if found is not None:
             return found.total / (k * (k - 1))
+    if isinstance(rows.scaled, Tall):
+        for i, j, squares in pair_tiles(rows):
+            equal = torch.nonzero(squares <= (errors[i, None] + errors[j]).square())
+            if len(equal):
+                a, b = equal[0].tolist()
+                return _infinite_cdnv(moments, (i.start + a, j.start + b))
+            weights = squares.pow_(-power)
+            total += float(traces[i] @ weights.sum(dim=1) + weights.sum(dim=0) @ traces[j])
+        return total * float(rows.scale ** (2 - 2 * power)) / (k * (k - 1))
     for block, squares, least in pair_distances(rows):
         pair = first_equal(squares, least, errors, block)
         if pair is not None:
