@@ -20,7 +20,7 @@ from tightframe.metrics import (
     equinorm,
     group_angles,
     mutual_coherence,
-    tiles,
+    tall,
     uniformity,
 )
 
@@ -52,7 +52,7 @@ class TestAgainstLoops:
         means = two_pass.class_means(x, y, k)
         centered = means - means.mean(axis=0)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tiles, "BLOCK_ENTRIES", block)
+            patch.setattr(tall, "BLOCK_ENTRIES", block)
             for given, rows in ((gather(x, y, k), centered), (w, w), (means, means)):
                 norms = np.linalg.norm(rows, axis=1)
                 assert equinorm(given) == pytest.approx(norms.std() / norms.mean(), abs=1e-10)
@@ -70,7 +70,7 @@ class TestAgainstLoops:
         x, y, k, w, _ = network
         means = two_pass.class_means(x, y, k)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tiles, "BLOCK_ENTRIES", block)
+            patch.setattr(tall, "BLOCK_ENTRIES", block)
             cases = [(gather(x, y, k), means - means.mean(axis=0)), (w, w)]
             for given, rows in cases:
                 d = pair_distances(rows)
@@ -95,7 +95,7 @@ class TestAgainstLoops:
         x, y, k, w, _ = network
         groups = np.array(data.draw(st.lists(st.integers(0, 2), min_size=k, max_size=k)))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tiles, "BLOCK_ENTRIES", block)
+            patch.setattr(tall, "BLOCK_ENTRIES", block)
             got = group_angles(w, groups)
         names = sorted(set(groups.tolist()), reverse=True)
         assert got.groups.tolist() == names
@@ -321,7 +321,7 @@ class TestDegenerate:
 class TestManyClasses:
     def test_nothing_of_k_by_k_is_held(self, monkeypatch):
         k, block = 600, 3000
-        monkeypatch.setattr(tiles, "BLOCK_ENTRIES", block)
+        monkeypatch.setattr(tall, "BLOCK_ENTRIES", block)
         sizes = Sizes()
         rows = torch.randn(k, 7, generator=torch.Generator().manual_seed(0))
         moments = ClassMoments(k, scatter=False).update(rows, torch.arange(k))

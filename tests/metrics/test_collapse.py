@@ -27,7 +27,7 @@ from tightframe.metrics import (
     nc1_quotient,
     nc4,
     self_duality,
-    tiles,
+    tall,
     variability,
 )
 
@@ -87,11 +87,11 @@ class TestAgainstTwoPass:
         moments = gather(x, y, k)
         want = cdnv(moments), nc4(x, moments, w, b)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tiles, "BLOCK_ENTRIES", block)
+            patch.setattr(tall, "BLOCK_ENTRIES", block)
             assert (cdnv(moments), nc4(x, moments, w, b)) == pytest.approx(want, rel=1e-13)
 
     def test_nc4_makes_no_array_of_samples_by_classes_by_width(self, monkeypatch):
-        monkeypatch.setattr(tiles, "BLOCK_ENTRIES", 2000)
+        monkeypatch.setattr(tall, "BLOCK_ENTRIES", 2000)
         sizes = Sizes()
         x, y = torch.randn(500, 20), torch.arange(500) % 50
         moments = ClassMoments(50).update(x, y)

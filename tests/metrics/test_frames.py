@@ -30,7 +30,7 @@ from tightframe.metrics import (
     nc2,
     nc3,
     self_duality,
-    tiles,
+    tall,
 )
 from tightframe.metrics.targets import TARGET_PARTS, frame
 
@@ -95,7 +95,7 @@ class TestDistances:
         }
         moments = gather(x, y, k)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tiles, "BLOCK_ENTRIES", block)
+            patch.setattr(tall, "BLOCK_ENTRIES", block)
             patch.setattr(frames, "_SAFE_SQUARE", data.draw(st.sampled_from([0.1, 5.0])))
             for target, written in targets.items():
                 got = measured_distances(moments, w, target)
@@ -145,7 +145,7 @@ class TestDistances:
         assert nc3(gather(x, y, k), exact, target, centered=False) <= 1e-13
 
     def test_no_k_by_k_array_against_frames(self, monkeypatch):
-        monkeypatch.setattr(tiles, "BLOCK_ENTRIES", 4 * 500)
+        monkeypatch.setattr(tall, "BLOCK_ENTRIES", 4 * 500)
         sizes = Sizes()
         basis = torch.as_tensor(rotation(500), dtype=torch.float64)
         etf = basis - basis.mean(dim=0)

@@ -320,29 +320,34 @@ def states_of_means(
     """
     k = len(bias)
     present = np.flatnonzero(kinds >= 0)
-    alone = np.bincount(kinds[present])[kinds] == 1
+    # Siblings one after the other: a block has few kinds.
+    present = present[np.argsort(kinds[present], kind="stable")]
+    firsts = np.flatnonzero(np.diff(kinds[present], prepend=-1))
+    members = dict(zip(kinds[present[firsts]].tolist(), np.split(present, firsts[1:]), strict=True))
     vanished = np.zeros(k, dtype=bool)
     predictions = np.zeros((k, k)) if k <= MAX_DENSE_CLASSES else None
     state = np.full(k, ABSENT, dtype=_LONGEST)
     margins, siblings, rivals = np.full(k, np.nan), np.full(k, np.nan), np.full(k, -1)
     for classes in _blocks(present, k):
         z = logits(classes)
-        vanished[classes] = _near_uniform(z - middle[:, None], loss)
-        z = z + bias[:, None]
+        vanished[classes] = _near_uniform(z - middle[:, None] if middle.any() else z, loss)
+        z = z + bias[:, None] if bias.any() else z
         if predictions is not None:
             predictions[:, classes] = loss.predictions(z)
             continue
-        own = classes, np.arange(len(classes))
-        lengths = z[own]
-        z[own] = -np.inf
+        columns = np.arange(len(classes))
+        lengths = z[classes, columns]
+        z[classes, columns] = -np.inf
         rivals[classes] = z.argmax(axis=0)
-        margins[classes] = lengths - z.max(axis=0)
-        related = ~alone[classes]
-        if len(present) == k and kinds.min() == kinds.max():
-            siblings[classes] = margins[classes]
-        elif related.any():
-            nearest = np.where(kinds[:, None] == kinds[classes[related]], z[:, related], -np.inf)
-            siblings[classes[related]] = lengths[related] - nearest.max(axis=0)
+        margins[classes] = lengths - z[rivals[classes], columns]
+        # The nearest of all is the nearest sibling, or it is another one.
+        close = kinds[rivals[classes]] == kinds[classes]
+        siblings[classes[close]] = margins[classes[close]]
+        for kind in np.unique(kinds[classes[~close]]).tolist():
+            some = np.flatnonzero(~close & (kinds[classes] == kind))
+            if len(members[kind]) > 1:
+                nearest = z[np.ix_(members[kind], some)].max(axis=0)
+                siblings[classes[some]] = lengths[some] - nearest
         state[classes] = np.where(margins[classes] <= 0, LOST, DISTINCT)
     if predictions is not None:
         prediction = _near_columns(predictions, kinds, vanished)
@@ -350,6 +355,13 @@ def states_of_means(
     else:
         prediction = np.arange(k)
         pairs = present[(kinds[rivals] == kinds)[present]]
+        if loss.is_softmax:
+            # By its margins a class has at least `most` of its own prediction, and at most `least`
+            # of its rival's: nearly all pairs are apart, without another logit.
+            with np.errstate(over="ignore"):
+                most = 1 / (1 + (k - 1) * np.exp(-margins[pairs]))
+                least = 1 / (1 + np.exp(margins[rivals[pairs]]))
+            pairs = pairs[~(most - least >= SAME_PREDICTION)]
         for classes in _blocks(pairs, 2 * k):
             both = (loss.predictions(logits(c) + bias[:, None]) for c in (classes, rivals[classes]))
             _join(prediction, classes, rivals[classes], total_variation(*both))
@@ -382,8 +394,11 @@ def _near_uniform(logits: Array, loss: Loss) -> NDArray[np.bool_]:
     if loss.is_softmax:
         # By Jensen's inequality p_i <= exp(z_i - mean z) / K: what lies 1 below the mean has lost
         # 1 - 1/e of its share. That says it of nearly all classes, without an exponential.
-        low = np.count_nonzero(logits < logits.mean(axis=0) - 1, axis=0)
-        uniform = low * (1 - math.exp(-1)) < SAME_PREDICTION * len(logits)
+        # A quarter of the logits says so of most.
+        bound, reach = logits.mean(axis=0) - 1, SAME_PREDICTION * len(logits) / (1 - math.exp(-1))
+        uniform = np.count_nonzero(logits[: len(logits) // 4] < bound, axis=0) < reach
+        rest = logits[:, uniform]
+        uniform[uniform] = np.count_nonzero(rest < bound[uniform], axis=0) < reach
     predictions = loss.predictions(logits[:, uniform])
     uniform[uniform] = total_variation(predictions, 1 / len(logits)) < SAME_PREDICTION
     return uniform

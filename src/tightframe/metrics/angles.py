@@ -31,6 +31,7 @@ from tightframe.metrics.moments import WEIGHTINGS
 from tightframe.metrics.plain import plain_tensors
 from tightframe.metrics.readings import Readings
 from tightframe.metrics.rows import Rows
+from tightframe.metrics.tall import dense, select
 from tightframe.metrics.tiles import (
     Spread,
     first_equal,
@@ -248,7 +249,8 @@ def _pairs(
     kept = torch.nonzero(moments.counts)[:, 0]
     own = usable(moments, what)
     choice("weighting", weighting, WEIGHTINGS)
-    return kept, w[kept], own.resolved(weighting).given if centered else own.means
+    means = own.resolved(weighting).given if centered else own.means
+    return kept, dense(select(w, kept)), dense(means)
 
 
 def _directions(pairs: tuple[Tensor, Tensor], what: str) -> tuple[list[Tensor], Tensor]:

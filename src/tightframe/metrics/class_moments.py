@@ -14,7 +14,6 @@ from torch import Tensor
 
 from tightframe.checks import choice, is_whole, whole_number
 from tightframe.metrics.moments import (
-    BLOCK_ENTRIES,
     Moments,
     add_,
     choose_anchors_,
@@ -27,6 +26,7 @@ from tightframe.metrics.panels import PRODUCT_TYPES, mirror
 from tightframe.metrics.plain import plain_tensors
 from tightframe.metrics.readings import Readings
 from tightframe.metrics.samples import NONFINITE, accepted
+from tightframe.metrics.tall import BLOCK_ENTRIES, is_tall
 
 #: Rows of one product: more gain nothing, fewer leave the processor's peak.
 BLOCK_ROWS = 1024
@@ -79,7 +79,9 @@ class ClassMoments(Readings):
     -----
     Covariances are divided by the number of samples, not by one less, as in Papyan et al. (2020).
     Memory is 16 K D + 8 D^2 bytes and 8 D for every row of the buffer. Where K x D float64 numbers
-    take at most 16 MiB, the few such matrices that metrics derive stay until the next update.
+    take at most 16 MiB, the few such matrices that metrics derive stay until the next update. Where
+    they take more than 256 MiB, as of a large vocabulary, float32 samples need 12 K D, 16-bit ones
+    10 K D, and metrics compute what they derive in blocks of rows.
     Labels are never expanded to one-hot rows.
 
     Products are computed only up to the diagonal, in little more than half the operations of a
@@ -98,6 +100,8 @@ class ClassMoments(Readings):
     """
 
     _block: Block | None = None  # rows that are not summed yet
+    _narrow = True  # whether large anchors may have the samples' own type
+    _shared = False  # whether others read the tensors, which are then not written to
 
     def __init__(
         self,
@@ -197,6 +201,8 @@ class ClassMoments(Readings):
                 RuntimeWarning,
                 stacklevel=3,
             )
+        if self._shared:
+            self.adopt(Moments(*(t.clone() for t in self._moments)))
         if ignored or dropped:
             self._moments.ignored.add_(ignored)
             self._moments.dropped.add_(dropped)
@@ -204,10 +210,15 @@ class ClassMoments(Readings):
             return self
         if self._moments.anchors.shape[1] != x.shape[1]:
             device = self._device or float64_device(x.device)
-            fresh = empty(self.num_classes, x.shape[1], self._scatter, device)
+            kind = _kind(x) if self._narrow else torch.float64
+            kind = kind if is_tall(self.num_classes, x.shape[1]) else torch.float64
+            fresh = empty(self.num_classes, x.shape[1], self._scatter, device, kind)
             tallies = (n.to(device) for n in (self._moments.ignored, self._moments.dropped))
             self.adopt(Moments(*fresh[:5], *tallies))
         self._snapshot = None
+        kind = torch.promote_types(self._moments.anchors.dtype, _kind(x))
+        if kind != self._moments.anchors.dtype:  # a sample that is an anchor loses nothing
+            self._moments = self._moments._replace(anchors=self._moments.anchors.to(kind))
         x, y = x.to(self.device), y.to(self.device)
         if self._block is None:
             self._block = Block(self._moments, self._buffer)
@@ -295,7 +306,8 @@ class ClassMoments(Readings):
         """
         least = whole_number("min_count", min_count)
         out = ClassMoments(self.num_classes, scatter=self._scatter, device=self._device)
-        out.adopt(of_frequent(self.tensors(), least))
+        out.adopt(of_frequent(self.share(), least))
+        out.share()
         out.least = least
         return out
 
@@ -315,6 +327,9 @@ class ClassMoments(Readings):
         }
         moments = {name: tensor.clone() for name, tensor in self.tensors()._asdict().items()}
         mirror(moments["products"])
+        # One form, whatever is kept of them here.
+        moments["anchors"] = moments["anchors"].double()
+        moments["sums"][moments["counts"] == 0] = 0.0
         state |= {name: moments[name] for name in _TENSORS}
         return state | {name: int(moments[name]) for name in _TALLIES}
 
@@ -395,7 +410,14 @@ class ClassMoments(Readings):
         # What was made under inference mode could not be written to outside.
         self._moments = Moments(*(t.clone() if t.is_inference() else t for t in moments))
         self._block = self._snapshot = None
+        self._shared = False
         return self
+
+    def share(self) -> Moments:
+        """Return `tensors`; the next update is made to a copy of them."""
+        moments = self.tensors()
+        self._shared = True
+        return moments
 
     def _counts(self) -> Tensor:
         if self._block is None or not self._block.waiting:
@@ -432,7 +454,7 @@ class Block:
     def __init__(self, moments: Moments, rows: int | None = None) -> None:
         dim = moments.anchors.shape[1]
         size = rows or max(1, min(BLOCK_ROWS, BLOCK_ENTRIES // dim))
-        self.rows = moments.anchors.new_empty(size, dim + _PADDING)
+        self.rows = moments.sums.new_empty(size, dim + _PADDING)
         self.rows[:, dim:] = 0.0
         self.labels = moments.counts.new_empty(size)
         self.waiting = 0
@@ -444,7 +466,10 @@ class Block:
         taken = stop - self.waiting
         into = self.rows[self.waiting : stop, : anchors.shape[1]]
         # Into rows that exist: fresh ones would cost more than the subtraction.
-        torch.index_select(anchors, 0, y[:taken], out=into)
+        if anchors.dtype == into.dtype:
+            torch.index_select(anchors, 0, y[:taken], out=into)
+        else:
+            into.copy_(anchors[y[:taken]])
         torch.sub(x[:taken], into, out=into)
         self.labels[self.waiting : stop] = y[:taken]
         self.waiting = stop
@@ -454,6 +479,11 @@ class Block:
         """Return the waiting rows with their labels, which wait no longer."""
         stop, self.waiting = self.waiting, 0
         return self.rows[:stop], self.labels[:stop]
+
+
+def _kind(x: Tensor) -> torch.dtype:
+    """Return the type that holds the rows of a batch as they are."""
+    return x.dtype if x.is_floating_point() else torch.float64
 
 
 def float64_device(device: torch.device) -> torch.device:

@@ -476,36 +476,34 @@ def table_of(
     for k in np.flatnonzero(seen).tolist():
         state = str(states.state[k])
         rival = int(states.rival[k])
-        row = ClassRow(
-            k,
-            _name(names, k),
-            int(counts[k]),
-            state,
-            decision_margin=_number(states.decision_margin[k]),
-            sibling_margin=_number(states.sibling_margin[k]),
-            shares_with=tuple(i for i in merged.get(int(states.prediction[k]), ()) if i != k),
-            held_out_recall=None if recalls is None else _number(recalls[k]),
-        )
+        margin = _number(states.decision_margin[k])
+        values: dict[str, Any] = {
+            "decision_margin": margin,
+            "sibling_margin": _number(states.sibling_margin[k]),
+            "shares_with": tuple(i for i in merged.get(int(states.prediction[k]), ()) if i != k),
+            "held_out_recall": None if recalls is None else _number(recalls[k]),
+        }
         if known is not None and counts[k]:
             rival = known.rival[k] if known.rival[k] >= 0 else rival
             accuracy = float(known.accuracy[k])
-            row = replace(
-                row,
-                accuracy=accuracy,
-                accuracy_state=accuracy_state(accuracy),
-                median_margin=float(known.median_margin[k]),
-                rival_share=known.share(k),
-                since=None if since is None else since[k],
-            )
+            values |= {
+                "accuracy": accuracy,
+                "accuracy_state": accuracy_state(accuracy),
+                "median_margin": float(known.median_margin[k]),
+                "rival_share": known.share(k),
+                "since": None if since is None else since[k],
+            }
         elif state != ABSENT:
             score = None if scores is None else float(scores[k])
-            near = row.decision_margin is not None and row.decision_margin <= NEAR_MARGIN
+            near = margin is not None and margin <= NEAR_MARGIN
             if score is not None:
                 near = score < NEAR_SCORE
-            row = replace(row, score=score, near_lost=bool(near or state == VANISHED))
+            values |= {"score": score, "near_lost": bool(near or state == VANISHED)}
         if rival >= 0:
-            row = replace(row, rival=int(rival), rival_name=_name(names, int(rival)))
-        rows.append(replace(row, warning=_warning(row)))
+            values |= {"rival": int(rival), "rival_name": _name(names, int(rival))}
+        row = ClassRow(k, _name(names, k), int(counts[k]), state, **values)
+        warning = _warning(row)
+        rows.append(row if warning is None else replace(row, warning=warning))
     rows.sort(key=_worst_first)
     return ClassTable(
         tuple(rows),

@@ -24,9 +24,20 @@ from tightframe.metrics.plain import plain_tensors
 from tightframe.metrics.readings import Readings
 from tightframe.metrics.samples import checked_features
 from tightframe.metrics.snapshot import Snapshot
-from tightframe.metrics.tiles import row_blocks
+from tightframe.metrics.tall import (
+    Matrix,
+    Tall,
+    dense,
+    lengths,
+    mean_row,
+    row_blocks,
+    weighted_sum,
+)
 from tightframe.problem.problem import Problem
 from tightframe.theory.certificate import certify
+
+#: Scores that are computed at a time for a block of samples, where classes are very many.
+_FEW_COLUMNS = 2048
 
 
 @plain_tensors()
@@ -90,12 +101,14 @@ class Decisions:
     def __init__(self, moments: Readings, weight: Any = None, bias: Any = None) -> None:
         given = None if weight is None else classifier(moments, weight, bias)
         self._classifier = given
+        self._longest = 0.0 if given is None else float(lengths(given[0]).max())
         self._kept = torch.nonzero(moments.counts)[:, 0]
         own = usable(moments, "nc4")
-        offsets = own.offsets
-        middle = offsets.mean(dim=0)
-        self._origin, self._middle, self._centers = own.origin, middle, offsets - middle
-        self._lengths = torch.linalg.vector_norm(self._centers, dim=1)
+        if own.large:
+            moments.share()  # the centres are computed from its tensors
+        self._origin, self._middle = own.origin, mean_row(own.offsets)
+        self._centers = own.centered_means()
+        self._lengths = lengths(self._centers)
         self._blur = float(own.mean_errors.max())
         self._num_samples = self._differing = self._undecided = 0
         self._answers = None if given is None else Answers(moments.num_classes)
@@ -133,14 +146,16 @@ class Decisions:
         given = None if decisions is None else _classes("decisions", decisions, len(x), k)
         longest = float(self._lengths.max())
         rounding = 8 * EPS * math.sqrt(x.shape[1])
-        for block in row_blocks(len(x), max(k, x.shape[1])):
+        # Of very many classes the scores of a few are computed at a time.
+        columns_at_once = _FEW_COLUMNS if isinstance(centers, Tall) else k
+        for block in row_blocks(len(x), max(columns_at_once, x.shape[1])):
             rows = x[block].to(device).double()
             shifted = (rows - self._origin) - self._middle
             # ||x||^2 is common to all centres: the nearest one has the largest 2 x.c - ||c||^2.
-            closeness = 2 * shifted @ centers.T - self._lengths.square()
+            best, columns, _ = _best_two(2 * shifted, centers, -self._lengths.square())
             reach = 2 * torch.linalg.vector_norm(shifted, dim=1) + longest
-            nearest, no_nearest = _winner(closeness, reach * (rounding * longest + 2 * self._blur))
-            nearest = self._kept[nearest]
+            slack = reach * (rounding * longest + 2 * self._blur)
+            nearest, no_nearest = self._kept[columns[:, 0]], best[:, 0] - best[:, 1] <= slack
             if given is not None:
                 chosen, no_choice = given[block].to(device), torch.zeros_like(no_nearest)
             else:
@@ -166,14 +181,13 @@ class Decisions:
         assert self._classifier is not None
         assert self._answers is not None
         w, b = self._classifier
-        w_length = float(torch.linalg.vector_norm(w, dim=1).max())
+        w_length = self._longest
         size = torch.linalg.vector_norm(rows, dim=1) * w_length + float(b.abs().max())
-        scores, slack = rows @ w.T + b, rounding * size
-        best, columns = scores.topk(2, dim=1)
-        if labels is not None:
-            own = labels.to(rows.device)
+        slack, own = rounding * size, None if labels is None else labels.to(rows.device)
+        best, columns, given = _best_two(rows, w, b, own)
+        if own is not None and given is not None:
             second = (columns[:, 0] == own).long()[:, None]  # then the other one is the second best
-            margins = scores.gather(1, own[:, None]) - best.gather(1, second)
+            margins = given[:, None] - best.gather(1, second)
             rivals = columns.gather(1, second)
             tallied = (own, rivals[:, 0], margins[:, 0], slack)
             self._answers.add(*(part.cpu().numpy() for part in tallied))
@@ -250,10 +264,33 @@ class Decisions:
         return int(self._by_class[row].sum()) / seen if seen else math.nan
 
 
-def _winner(scores: Tensor, slack: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the column of every row's largest score, and whether another is within the slack."""
-    best, columns = scores.topk(2, dim=1)
-    return columns[:, 0], best[:, 0] - best[:, 1] <= slack
+def _best_two(
+    rows: Tensor, vectors: Matrix, lift: Tensor, own: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the two largest scores ``<x, v_k> + lift_k`` of every row, and whose they are.
+
+    Shapes (B, 2); also the scores of the rows' own classes, (B,), if these are given.
+    """
+    k = len(vectors)
+    step = k if isinstance(vectors, Tensor) else _FEW_COLUMNS
+    best, columns, given = None, None, None
+    for start in range(0, k, step):
+        part = slice(start, start + step)
+        scores = rows @ vectors[part].T + lift[part]
+        if own is not None:
+            given = rows.new_zeros(len(rows)) if given is None else given
+            here = torch.nonzero((own >= start) & (own < start + step))[:, 0]
+            given[here] = scores[here, own[here] - start]
+        found, places = scores.topk(min(2, scores.shape[1]), dim=1)
+        places = places + start
+        if best is None or columns is None:
+            best, columns = found, places
+        else:
+            best, order = torch.cat([best, found], dim=1).topk(2, dim=1)
+            columns = torch.cat([columns, places], dim=1).gather(1, order)
+    assert best is not None
+    assert columns is not None
+    return best, columns, given
 
 
 def _classes(name: str, values: Any, batch: int, num_classes: int) -> Tensor:
@@ -333,10 +370,11 @@ def nc5(moments: Readings, ood: Any, *, centered: bool = True) -> float:
         # Through the origin, near which all means lie: far from zero nothing is lost.
         shares, origin = own.shares(), own.origin
         blur = 4 * EPS * float(torch.linalg.vector_norm(origin) + torch.linalg.vector_norm(mean))
-        means, mean = own.resolved_means.given, (mean - origin) - shares @ own.offsets
+        means = dense(own.resolved_means.given)
+        mean = (mean - origin) - weighted_sum(shares, own.offsets)
         errors = errors + errors.square().mean().sqrt()
     else:
-        means, blur = own.means, 0.0
+        means, blur = dense(own.means), 0.0
     length = float(torch.linalg.vector_norm(mean))
     if length <= blur:
         warn("nc5: the mean of the OOD samples has no direction")
@@ -423,6 +461,6 @@ def certificate_gap(
         raise ValueError(
             f"problem: got one of {problem.num_classes} classes, need {moments.num_classes}"
         )
-    logits = as_array(w @ moments.means.T)
+    logits = as_array(dense(w) @ moments.means.T)
     given = None if bias is None else as_array(b)
     return certify(problem, logits, given, lower_bound=lower_bound).gap

@@ -39,13 +39,13 @@ from tightframe.metrics.plain import plain_tensors
 from tightframe.metrics.readings import Readings
 from tightframe.metrics.rows import Rows
 from tightframe.metrics.snapshot import Snapshot
+from tightframe.metrics.tall import Matrix, dense, row_blocks, row_products, select, triangle
 from tightframe.metrics.targets import (
     TARGET_PARTS,
     Target,
     as_target,
     restrict,
 )
-from tightframe.metrics.tiles import row_blocks
 from tightframe.solution import Solution
 
 #: Above this squared distance the formula by inner products is exact to 1e-14; below it cancels,
@@ -82,8 +82,9 @@ def measured_geometry(moments: Readings, weight: Any) -> Geometry:
     w, _ = classifier(moments, weight)
     require_complete(moments)
     own = Snapshot.of(moments)
-    centered = as_array(own.resolved_means.given.T)
-    return Geometry.from_vectors(as_array(w), as_array(own.means.T), centered=centered)
+    centered = as_array(own.resolved_means.given).T
+    means = as_array(own.means).T
+    return Geometry.from_vectors(as_array(w), means, centered=centered)
 
 
 @plain_tensors()
@@ -204,7 +205,7 @@ def nc3(
     rows = _centered(own, weighting) if centered else Rows(own.means)
     if own.num_classes < moments.num_classes:
         kept = torch.nonzero(moments.counts)[:, 0]
-        w, goal = Rows(w.given[kept]), restrict(goal, as_array(kept).astype(np.intp))
+        w, goal = Rows(select(w.given, kept)), restrict(goal, as_array(kept).astype(np.intp))
     return distance(w, rows, goal, "centered_logits" if centered else "logits")
 
 
@@ -408,17 +409,17 @@ def distance(left: Rows, right: Rows, target: Geometry | GroupedGeometry | str, 
         goal = getattr(target, part) if part != "centered_logits" else target.logits
         if part == "centered_logits":
             goal = goal - goal.mean(axis=1, keepdims=True)
-        return normalized_distance(as_array(x @ y.T), goal)
+        return normalized_distance(as_array(dense(x) @ dense(y).T), goal)
     if isinstance(target, str) and part.startswith("centered"):
         raise ValueError(f"part: {part} has no general orthogonal frame, need the uncentred one")
     blocks = list(row_blocks(k, k))
     product = None
     if k <= d and len(blocks) == 1:  # written out at once
-        product = left.gram if same else x @ y.T
+        product = left.gram if same else dense(x) @ dense(y).T
     matrix = None
     if isinstance(target, str):
         # The nearest one has the diagonal of the matrix itself.
-        own = torch.linalg.vecdot(x, y).clamp(min=0.0)
+        own = row_products(x, y).clamp(min=0.0)
         norm = float(torch.linalg.vector_norm(own))
         own /= norm or 1.0
     else:
@@ -439,7 +440,7 @@ def distance(left: Rows, right: Rows, target: Geometry | GroupedGeometry | str, 
     if product is not None and matrix is not None and matrix.dense is not None:
         difference = torch.sub(product, matrix.dense, alpha=length)
         return min(float(torch.linalg.matrix_norm(difference)) / length, 2.0)
-    total = 0.0
+    total, y = 0.0, dense(y)
     for block in blocks:
         difference = (x[block] @ y.T if product is None else product) / length
         if matrix is not None:
@@ -461,9 +462,9 @@ def _product_norm(left: Rows, right: Rows) -> float:
             return math.sqrt(square)
     if _QR_WORK * d < k:
         # The R factors carry the product's norm without squaring it.
-        first, second = (torch.linalg.qr(rows, mode="r")[1] for rows in (x, y))
+        first, second = triangle(x), triangle(y)
         return float(torch.linalg.matrix_norm(first @ second.T))
-    total = 0.0
+    total, y = 0.0, dense(y)
     for block in row_blocks(k, k):
         total += float((x[block] @ y.T).square().sum())
     return math.sqrt(total)
@@ -495,18 +496,29 @@ class _Grouped(NamedTuple):
         return self.blocks[self.groups[block]][:, self.groups]
 
 
-def _inner(left: Tensor, right: Tensor, matrix: _Grouped) -> float:
+def _inner(left: Matrix, right: Matrix, matrix: _Grouped) -> float:
     """Return ``<left right^T, T>``: the blocks need the sums of the groups' rows only."""
 
-    def sums(rows: Tensor) -> Tensor:
-        if len(matrix.blocks) == 1:
+    def sums(rows: Matrix) -> Tensor:
+        if isinstance(rows, Tensor) and len(matrix.blocks) == 1:
             return rows.sum(dim=0, keepdim=True)
-        return rows.new_zeros(len(matrix.blocks), rows.shape[1]).index_add_(0, matrix.groups, rows)
+        out = rows.new_zeros(len(matrix.blocks), rows.shape[1])
+        whole = [slice(0, len(rows))] if isinstance(rows, Tensor) else row_blocks(*rows.shape)
+        for block in whole:
+            out.index_add_(0, matrix.groups[block], rows[block])
+        return out
 
     first = sums(left)
     second = first if left is right else sums(right)
     if len(matrix.blocks) == 1:
-        own = matrix.diagonal[0] * torch.dot(left.reshape(-1), right.reshape(-1))
+        own = matrix.diagonal[0] * _dot(left, right)
     else:
-        own = matrix.diagonal @ torch.linalg.vecdot(left, right)
+        own = matrix.diagonal @ row_products(left, right)
     return float(own + (matrix.blocks * (first @ second.T)).sum())
+
+
+def _dot(left: Matrix, right: Matrix) -> Tensor:
+    """Return the inner product of two matrices."""
+    if isinstance(left, Tensor) and isinstance(right, Tensor):
+        return torch.dot(left.reshape(-1), right.reshape(-1))
+    return row_products(left, right).sum()

@@ -15,8 +15,9 @@ from torch import Tensor
 from tightframe.checks import MAX_FEATURE, require_dense
 from tightframe.data.batches import as_tensor
 from tightframe.metrics.readings import Readings
-from tightframe.metrics.rows import Rows, largest_entry
+from tightframe.metrics.rows import Rows
 from tightframe.metrics.snapshot import Snapshot
+from tightframe.metrics.tall import Matrix, Tall, dense, is_tall, largest_entry
 
 Array = NDArray[np.float64]
 
@@ -61,7 +62,7 @@ def require_complete(moments: Readings, *, dense: bool = True) -> None:
 
 def real_matrix(name: str, value: Any, device: torch.device | None = None) -> Tensor:
     """Return finite real numbers with two axes as float64, or raise a ValueError."""
-    return real_rows(name, value, device).given
+    return dense(real_rows(name, value, device).given)
 
 
 def real_rows(name: str, value: Any, device: torch.device | None = None) -> Rows:
@@ -72,21 +73,26 @@ def real_rows(name: str, value: Any, device: torch.device | None = None) -> Rows
     return Rows(*_real(name, tensor, device or tensor.device))
 
 
-def classifier(moments: Readings, weight: Any, bias: Any = None) -> tuple[Tensor, Tensor]:
-    """Return weight (K, D) and bias (K,), zero if None, in float64 on the moments' device."""
+def classifier(moments: Readings, weight: Any, bias: Any = None) -> tuple[Matrix, Tensor]:
+    """Return weight (K, D) and bias (K,), zero if None, in float64 on the moments' device.
+
+    A large weight of another type is `Tall`: it is read where it was given.
+    """
     w = classifier_rows(moments, weight).given
     if bias is None:
         return w, w.new_zeros(len(w))
     b = as_tensor("bias", bias)
     if tuple(b.shape) != (len(w),):
         raise ValueError(f"bias: got shape {tuple(b.shape)}, need ({len(w)},)")
-    return w, _within("bias", Rows(*_real("bias", b, moments.device))).given
+    return w, dense(_within("bias", Rows(*_real("bias", b, moments.device))).given)
 
 
 def classifier_rows(moments: Readings, weight: Any) -> Rows:
     """Return the weight (K, D) alone."""
     require_moments(moments)
     k, d = moments.num_classes, moments.dim
+    if isinstance(weight, Tall):  # our own
+        return Rows(weight)
     w = as_tensor("weight", weight)
     if w.ndim != 2 or w.shape[0] != k or w.shape[1] != (d or w.shape[1]):
         raise ValueError(
@@ -104,18 +110,22 @@ def _within(name: str, rows: Rows) -> Rows:
     return rows
 
 
-def _real(name: str, tensor: Tensor, device: torch.device) -> tuple[Tensor, None, float]:
+def _real(name: str, tensor: Tensor, device: torch.device) -> tuple[Matrix, None, float]:
     """Return finite real numbers as float64 on a device, and the largest; or raise a ValueError.
 
     As the arguments of `Rows`.
     """
     if tensor.is_complex():
         raise ValueError(f"{name}: got type {tensor.dtype}, need real numbers")
-    tensor = tensor.to(device).double()
-    largest = largest_entry(tensor)
+    matrix: Matrix
+    if tensor.ndim == 2 and is_tall(*tensor.shape) and tensor.dtype != torch.float64:
+        matrix = Tall.of(tensor, device)
+    else:
+        matrix = tensor.to(device).double()
+    largest = largest_entry(matrix)
     if not math.isfinite(largest):
         raise ValueError(f"{name}: has NaN or infinite entries")
-    return tensor, None, largest
+    return matrix, None, largest
 
 
 def layer_list(moments: Readings, weights: Sequence[Any]) -> list[Tensor]:
@@ -168,7 +178,7 @@ def unit_vectors(value: Any, what: str) -> UnitVectors:
     Warns of zero rows; fewer than two rows may remain.
     """
     vectors = vectors_of(value, what)
-    rows, errors = vectors.given, vectors.errors
+    rows, errors = dense(vectors.given), vectors.errors
     # The largest entry first: squares of tiny or huge entries under- or overflow.
     scales = rows.abs().amax(dim=1).clamp(min=torch.finfo(rows.dtype).tiny)
     rows, errors = rows / scales[:, None], errors / scales
@@ -181,9 +191,9 @@ def unit_vectors(value: Any, what: str) -> UnitVectors:
     return UnitVectors(rows[kept] / own[:, None], errors[kept] / own, kept, lengths * scales)
 
 
-def as_array(tensor: Tensor) -> Array:
+def as_array(tensor: Matrix) -> Array:
     """Return a float64 tensor as an array on the CPU."""
-    array: Array = tensor.cpu().numpy()
+    array: Array = dense(tensor).cpu().numpy()
     return array
 
 

@@ -11,18 +11,26 @@ check nothing.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from tightframe.metrics.panels import add_products, mirror, panels, quadratic_forms
+from tightframe.metrics.tall import (
+    BLOCK_ENTRIES,
+    Index,
+    Matrix,
+    Tall,
+    is_tall,
+    lengths,
+    row_blocks,
+    select,
+)
 
 #: How classes are averaged: all alike, or by their share of the samples.
 WEIGHTINGS = ("class", "sample")
-
-#: Entries of one float64 working block (16 MiB); longer batches are taken in pieces.
-BLOCK_ENTRIES = 2**21
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -35,9 +43,10 @@ class Moments(NamedTuple):
     counts : Tensor, shape (K,), int64
         Samples of every class.
     anchors : Tensor, shape (K, D), float64
-        What a class's samples are measured from; of no meaning without samples.
+        What a class's samples are measured from; of no meaning without samples. Large ones have
+        the samples' own type, which loses nothing.
     sums : Tensor, shape (K, D), float64
-        Of ``x - anchor``.
+        Of ``x - anchor``; of no meaning without samples.
     squares : Tensor, shape (K,), float64
         Of ``||x - anchor||^2``.
     products : Tensor, shape (D, D), float64
@@ -60,7 +69,11 @@ class Moments(NamedTuple):
 
 
 def empty(
-    num_classes: int, dim: int, scatter: bool = True, device: torch.device | None = None
+    num_classes: int,
+    dim: int,
+    scatter: bool = True,
+    device: torch.device | None = None,
+    anchors: torch.dtype = torch.float64,
 ) -> Moments:
     """Return the moments of no samples; of width 0 where D is not known yet."""
 
@@ -69,7 +82,7 @@ def empty(
 
     return Moments(
         counts=zeros(num_classes, dtype=torch.int64),
-        anchors=zeros(num_classes, dim),
+        anchors=zeros(num_classes, dim, dtype=anchors),
         sums=zeros(num_classes, dim),
         squares=zeros(num_classes),
         products=zeros(dim, dim) if scatter else zeros(0, 0),
@@ -92,7 +105,9 @@ def choose_anchors_(moments: Moments, known: Tensor, x: Tensor, y: Tensor) -> No
     if len(fresh):
         classes, place = torch.unique(y[fresh], return_inverse=True)
         first = torch.full_like(classes, len(x)).scatter_reduce_(0, place, fresh, "amin")
-        moments.anchors[classes] = x[first].double()
+        moments.anchors[classes] = x[first].to(moments.anchors.dtype)
+        # What they hold may be of samples that do not count, see `of_frequent`.
+        moments.sums[classes] = 0.0
         known[classes] = True
 
 
@@ -127,23 +142,24 @@ def merge(moments: Moments, other: Moments) -> Moments:
     Their sums are moved from their anchors to ours (Chan, Golub, LeVeque 1983); the two anchors
     lie within one class's spread, so nothing cancels here either.
     """
-    known = (moments.counts > 0)[:, None]
-    shift = torch.where(known & (other.counts > 0)[:, None], other.anchors - moments.anchors, 0.0)
+    known, theirs = (moments.counts > 0)[:, None], (other.counts > 0)[:, None]
+    sums, others = (m.sums.masked_fill(m.counts[:, None] == 0, 0.0) for m in (moments, other))
+    shift = torch.where(known & theirs, other.anchors.double() - moments.anchors, 0.0)
     moved = shift * other.counts.double()[:, None]
     products = moments.products
     if len(products):
-        cross = other.sums.T @ shift
+        cross = others.T @ shift
         products = products + other.products + cross + cross.T + shift.T @ moved
     squares = (
         moments.squares
         + other.squares
-        + 2 * torch.linalg.vecdot(other.sums, shift)
+        + 2 * torch.linalg.vecdot(others, shift)
         + torch.linalg.vecdot(moved, shift)
     )
     return Moments(
         counts=moments.counts + other.counts,
         anchors=torch.where(known, moments.anchors, other.anchors),
-        sums=moments.sums + other.sums + moved,
+        sums=sums.add_(others).add_(moved),
         squares=squares,
         products=products,
         ignored=moments.ignored + other.ignored,
@@ -165,26 +181,40 @@ def of_present(moments: Moments) -> Moments:
     )
 
 
-def of_frequent(moments: Moments, least: int) -> Moments:
-    """Return a copy without the samples of classes that have fewer than ``least``.
+def read_present(moments: Moments) -> Moments:
+    """Return `of_present`, of large moments with anchors and sums that are read in rows."""
+    if not is_large(moments):
+        return of_present(moments)
+    kept = torch.nonzero(moments.counts)[:, 0]
+    anchors, sums = (select(Tall.of(m), kept) for m in (moments.anchors, moments.sums))
+    return moments._replace(
+        counts=moments.counts[kept],
+        anchors=cast(Tensor, anchors),  # nobody writes to these
+        sums=cast(Tensor, sums),
+        squares=moments.squares[kept],
+        ignored=torch.zeros_like(moments.ignored),
+        dropped=torch.zeros_like(moments.dropped),
+    )
 
-    Those classes stay, without samples. The scatter within classes is known of all together, and
-    its trace of every one: Sigma_W gets the trace of the classes that are kept.
+
+def of_frequent(moments: Moments, least: int) -> Moments:
+    """Return moments without the samples of classes that have fewer than ``least``.
+
+    They share anchors and sums. Those classes stay, without samples. The scatter within classes is
+    known of all together, and its trace of every one: Sigma_W gets the trace of those kept.
     """
     kept = moments.counts >= least
-    products = moments.products
-    if len(products):
-        spread = traces(moments).nan_to_num() * moments.counts
-        whole = float(spread.sum())
-        share = float(spread[kept].sum()) / whole if whole else 1.0
-        rows, own = _shifts(moments), _shifts(moments)[kept]
-        products = share * (products - rows.T @ rows) + own.T @ own
-    return moments._replace(
+    frequent = moments._replace(
         counts=torch.where(kept, moments.counts, 0),
-        sums=torch.where(kept[:, None], moments.sums, 0.0),
         squares=torch.where(kept, moments.squares, 0.0),
-        products=products,
     )
+    if not len(moments.products):
+        return frequent
+    spread = traces(moments).nan_to_num() * moments.counts
+    whole = float(spread.sum())
+    share = float(spread[kept].sum()) / whole if whole else 1.0
+    products = share * (moments.products - _shift_gram(moments)) + _shift_gram(frequent)
+    return frequent._replace(products=products)
 
 
 # -- deriving --------------------------------------------------------------------------------------
@@ -192,31 +222,43 @@ def of_frequent(moments: Moments, least: int) -> Moments:
 
 def origin(moments: Moments) -> Tensor:
     """Return where `offsets` are taken from: the anchor of the first class, shape (D,)."""
-    return moments.anchors[int(torch.argmax((moments.counts > 0).to(torch.uint8)))]
+    first = torch.argmax((moments.counts > 0).to(torch.uint8))
+    return moments.anchors[first[None]][0].double()
 
 
-def offsets(moments: Moments) -> Tensor:
+def is_large(moments: Moments) -> bool:
+    """Return whether means are read in blocks of rows."""
+    return is_tall(*moments.sums.shape)
+
+
+def in_rows(moments: Moments, read: Callable[[Index], Tensor]) -> Tall:
+    """Return a matrix of as many rows and columns as the means."""
+    k, d = moments.sums.shape
+    return Tall(read, k, d, moments.counts.device)
+
+
+def offsets(moments: Moments, rows: Index = slice(None)) -> Tensor:
     """Return the class means less the `origin`, shape (K, D); zero for classes without samples."""
-    n = moments.counts.double()[:, None]
+    counts = moments.counts[rows]
     # Anchors are samples, so their difference is taken before the small offsets are added.
-    rows = (moments.anchors - origin(moments)).addcdiv_(moments.sums, n)
-    missing = moments.counts == 0
-    return rows.masked_fill_(missing[:, None], 0.0) if bool(missing.any()) else rows
+    anchors, sums = moments.anchors[rows].double(), moments.sums[rows]
+    found = (anchors - origin(moments)).addcdiv_(sums, counts.double()[:, None])
+    missing = counts == 0
+    return found.masked_fill_(missing[:, None], 0.0) if bool(missing.any()) else found
 
 
-def means(moments: Moments) -> Tensor:
+def means(moments: Moments, rows: Index = slice(None)) -> Tensor:
     """Return the class means, shape (K, D)."""
-    return moments.anchors + moments.sums / moments.counts[:, None]
+    return moments.anchors[rows] + moments.sums[rows] / moments.counts[rows][:, None]
 
 
-def mean_errors(moments: Moments, offsets: Tensor) -> Tensor:
+def mean_errors(moments: Moments, offsets: Matrix) -> Tensor:
     """Return the estimated rounding error of every row of `offsets`, shape (K,), as a length.
 
     ``2 eps (sqrt(n_k) r_k + ||offset||)`` with r_k the root mean square distance of the class
     from its anchor: n_k float64 additions of terms of that size, by random-walk rounding.
     """
-    lengths: Tensor = torch.linalg.vector_norm(offsets, dim=1)
-    return 2 * EPS * (moments.squares.sqrt() + lengths)
+    return 2 * EPS * (moments.squares.sqrt() + lengths(offsets))
 
 
 def blur(errors: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -228,7 +270,7 @@ def blur(errors: Tensor, weights: Tensor | None = None) -> Tensor:
 def traces(moments: Moments) -> Tensor:
     """Return every class's mean squared distance to its mean, shape (K,)."""
     n = moments.counts.double()
-    shifts = torch.linalg.vector_norm(moments.sums, dim=1) / n
+    shifts = lengths(moments.sums) / n
     return torch.addcmul(moments.squares / n, shifts, shifts, value=-1.0).clamp_(min=0.0)
 
 
@@ -241,23 +283,21 @@ def shares(moments: Moments, weighting: str) -> Tensor:
 
 def within(moments: Moments) -> Tensor:
     """Return the within-class covariance Sigma_W, shape (D, D)."""
-    rows, share = _shifts(moments), 1 / int(moments.counts.sum())
-    covariance = torch.empty_like(moments.products)
-    for left, right in panels(len(covariance)):
-        torch.addmm(
-            moments.products[left:right, :right],
-            rows[:, left:right].T,
-            rows[:, :right],
-            beta=share,
-            alpha=-share,
-            out=covariance[left:right, :right],
-        )
+    share = 1 / int(moments.counts.sum())
+    covariance = moments.products * share
+    for rows in _shift_blocks(moments):
+        for left, right in panels(len(covariance)):
+            covariance[left:right, :right].addmm_(
+                rows[:, left:right].T, rows[:, :right], alpha=-share
+            )
     return mirror(covariance)
 
 
 def within_inner(moments: Moments, matrix: Tensor) -> Tensor:
-    """Return ``tr(Sigma_W M)`` of a symmetric matrix M, without another D x D matrix."""
-    rows, total = _shifts(moments), moments.squares.new_zeros(())
+    """Return ``tr(Sigma_W M)`` of a symmetric matrix M, without another D x D matrix if small."""
+    if is_large(moments):
+        return (within(moments) * matrix).sum()
+    (rows,), total = _shift_blocks(moments), moments.squares.new_zeros(())
     for left, right in panels(len(matrix)):
         panel = torch.addmm(
             moments.products[left:right, :right],
@@ -274,7 +314,7 @@ def within_inner(moments: Moments, matrix: Tensor) -> Tensor:
 def within_along(moments: Moments, directions: Tensor) -> Tensor:
     """Return ``v^T Sigma_W v`` along the columns v, shape (R,), without another D x D matrix."""
     along = quadratic_forms(moments.products, directions)
-    shares = moments.counts.clamp(min=1).double().reciprocal_()
+    shares = moments.counts.clamp(min=1).double().reciprocal_() * (moments.counts > 0)
     step = max(1, BLOCK_ENTRIES // directions.shape[1])
     for start in range(0, len(shares), step):  # K x R numbers are as many as the means
         block = slice(start, start + step)
@@ -283,9 +323,22 @@ def within_along(moments: Moments, directions: Tensor) -> Tensor:
     return along.div_(int(moments.counts.sum()))
 
 
-def _shifts(moments: Moments) -> Tensor:
-    """Return S with ``N Sigma_W = products - S^T S``: class means less anchors, times sqrt n.
+def _shift_blocks(moments: Moments) -> Iterator[Tensor]:
+    """Yield rows of S with ``N Sigma_W = products - S^T S``: means less anchors, times sqrt n.
 
-    Sigma_W is an average over samples, so it needs no sample in every class.
+    All at once, unless they are very many. Sigma_W is an average over samples, so it needs no
+    sample in every class.
     """
-    return moments.sums / moments.counts.clamp(min=1).double().sqrt()[:, None]
+    shape = moments.sums.shape
+    for block in row_blocks(*shape) if is_large(moments) else [slice(0, shape[0])]:
+        counts = moments.counts[block]
+        rows = moments.sums[block] / counts.clamp(min=1).double().sqrt()[:, None]
+        yield rows.masked_fill_((counts == 0)[:, None], 0.0)
+
+
+def _shift_gram(moments: Moments) -> Tensor:
+    """Return ``S^T S``, shape (D, D)."""
+    gram = torch.zeros_like(moments.products)
+    for rows in _shift_blocks(moments):
+        gram.addmm_(rows.T, rows)
+    return gram

@@ -20,7 +20,7 @@ from torch import Tensor
 from tightframe.metrics.moments import EPS
 from tightframe.metrics.panels import add_products, mirror
 from tightframe.metrics.rows import Rows
-from tightframe.metrics.tiles import row_blocks
+from tightframe.metrics.tall import Matrix, row_blocks, weighted_sum
 
 #: With fewer classes all pairs take a second or two.
 FEW_CLASSES = 8192
@@ -103,7 +103,7 @@ def inverse_distance_sum(rows: Rows, values: Tensor, errors: Tensor) -> PairSum 
 
 
 def _close_pairs(
-    x: Tensor, squares: Tensor, generator: torch.Generator
+    x: Matrix, squares: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor] | None:
     """Return the pairs i < j that may be close, among them all that are; None if too many seem so.
 
@@ -112,7 +112,7 @@ def _close_pairs(
     d = x.shape[1]
     width = min(_SKETCH, d)
     basis = torch.linalg.qr(torch.randn(d, width, generator=generator, dtype=x.dtype))[0]
-    y = x @ basis.to(x)
+    y = x @ basis.to(squares)
     # |y_i - y_j|^2 - CLOSE s as one product; float32 rounds by less than what is added to CLOSE.
     slack = y.square().sum(dim=1) - (_CLOSE + 1e-5) * squares
     ones = torch.ones_like(slack)
@@ -140,7 +140,7 @@ class _Smooth:
     of the lengths, which it is but for the square of their difference.
     """
 
-    def __init__(self, x: Tensor, squares: Tensor, values: Tensor) -> None:
+    def __init__(self, x: Matrix, squares: Tensor, values: Tensor) -> None:
         low, high = float(squares.min()), float(squares.max()) * (1 + 1e-9)
         places = torch.arange(_NODES, dtype=x.dtype, device=x.device)
         angles = torch.pi * (places + 0.5) / _NODES
@@ -165,7 +165,7 @@ class _Smooth:
         x, basis, lengths, values = self._x, self._basis, self._lengths, self._values
         weighted = values[:, None] * basis
         total = weighted.sum(dim=0) @ self._first @ basis.sum(dim=0)
-        total += (self._second * ((weighted.T @ x) @ (basis.T @ x).T)).sum()
+        total += (self._second * (weighted_sum(weighted.T, x) @ weighted_sum(basis.T, x).T)).sum()
         grams = []
         for weights in (values / (2 * lengths), lengths.reciprocal()):
             gram = x.new_zeros(x.shape[1], x.shape[1])
@@ -191,7 +191,7 @@ def _lagrange(at: Tensor, nodes: Tensor, angles: Tensor) -> Tensor:
 
 
 def _sampled_means(
-    smooth: _Smooth, x: Tensor, squares: Tensor, values: Tensor, generator: torch.Generator
+    smooth: _Smooth, x: Matrix, squares: Tensor, values: Tensor, generator: torch.Generator
 ) -> Tensor:
     """Return the mean of what is not smooth, and of no close pair, over blocks of pairs."""
     k = len(x)

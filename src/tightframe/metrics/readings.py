@@ -12,6 +12,7 @@ from tightframe.checks import choice
 from tightframe.metrics import moments as of
 from tightframe.metrics.moments import WEIGHTINGS, Moments
 from tightframe.metrics.plain import plain_tensors
+from tightframe.metrics.tall import mean_row, weighted_sum
 
 if TYPE_CHECKING:
     from tightframe.metrics.snapshot import Snapshot
@@ -28,6 +29,10 @@ class Readings:
     def tensors(self) -> Moments:
         """Return the state itself, not a copy; `ClassMoments.state_dict` is for everyone else."""
         return self._moments
+
+    def share(self) -> Moments:
+        """Return the state as it is now for good: whatever comes later is added to a copy."""
+        return self.tensors()
 
     @property
     def num_classes(self) -> int:
@@ -243,8 +248,8 @@ class Readings:
         """Return the global mean less `origin`."""
         if weighting == "class":
             self._require_all("weighting 'class'")
-            return self._offsets().mean(dim=0)
-        return self.shares(weighting) @ self._offsets()
+            return mean_row(self._offsets())
+        return weighted_sum(self.shares(weighting), self._offsets())
 
     def _require_scatter(self, what: str) -> None:
         if not self._scatter:

@@ -189,7 +189,7 @@ METRICS = (
         r"\lVert W/\lVert W\rVert - M/\lVert M\rVert \rVert_F",
         "classifier against centred means, the classical NC3",
         "0 if balanced",
-        lambda s: _self_duality(s.own, s.weight[s.kept], weighting=s.center),
+        lambda s: _self_duality(s.own, s.kept_weight, weighting=s.center),
         needs=("classifier",),
         streaming=True,
         place=5,

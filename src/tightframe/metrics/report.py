@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -40,6 +40,7 @@ from tightframe.metrics.readings import Readings, describe_missing
 from tightframe.metrics.registry import LEADING, VECTOR_PARTS, Descriptor, of_fan
 from tightframe.metrics.snapshot import Snapshot
 from tightframe.metrics.source import Source, Vectors
+from tightframe.metrics.tall import Matrix, Tall, dense, lengths
 from tightframe.metrics.targets import (
     TARGET_PARTS,
     HeadKind,
@@ -213,7 +214,7 @@ class CollapseReport:
             not finite.
         """
         _require_classes(moments, missing)
-        moments = Snapshot.of(_frequent(moments, min_count))
+        moments = _lasting(_frequent(moments, min_count))
         head = _head(moments, weight, bias, weights)
         decisions = None
         if features is not None:
@@ -303,7 +304,7 @@ class CollapseReport:
         if not gathered.num_samples:
             raise ValueError("batches: got no samples")
         _require_classes(gathered, options.pop("missing", "raise"))
-        moments = Snapshot.of(_frequent(gathered, options.pop("min_count", 1)))
+        moments = _lasting(_frequent(gathered, options.pop("min_count", 1)))
         head = _head(moments, weight, bias, options.get("weights"))
         decisions = None
         if nc4:
@@ -602,8 +603,8 @@ class _Later:
         """Return class means (K, D), zero without samples, classifier and bias."""
         weight = self.vectors.weight
         assert weight is not None
-        means = torch.zeros_like(weight)
-        means[self.vectors.kept] = self.vectors.means
+        means = weight.new_zeros(*weight.shape)
+        means[self.vectors.kept] = dense(self.vectors.means)
         bias = None if self.bias is None else as_array(self.bias)
         return as_array(means), as_array(weight), bias
 
@@ -612,13 +613,13 @@ class _Later:
         assert weight is not None
         means = np.full(len(weight), np.nan)
         means[as_array(self.vectors.kept)] = as_array(centered.lengths * centered.scale)
-        rows = as_array(torch.linalg.vector_norm(weight, dim=1))
+        rows = as_array(lengths(weight))
         return {"classifier": rows, "centered_means": means}
 
     @cached_property
     def group_angles(self) -> dict[str, GroupAngles]:
         return {
-            "classifier": group_angles(self.vectors.weight, self.groups),
+            "classifier": group_angles(self.vectors.directed("classifier").vectors, self.groups),
             "centered_means": group_angles(
                 self.vectors.centered, self.groups[as_array(self.vectors.kept)]
             ),
@@ -700,7 +701,7 @@ for _metric in of_fan("once"):
 
 def _head(
     moments: Readings, weight: Any, bias: Any, weights: Sequence[Any] | None
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Matrix, Tensor]:
     """Return classifier and bias; the product of the layers where no classifier is given."""
     if weight is None:
         if weights is None:
@@ -709,6 +710,8 @@ def _head(
     given = as_tensor("weight", weight)
     w, b = classifier(moments, given, bias)
     # The report's own, which no training changes; K x D numbers are not copied twice.
+    if isinstance(w, Tall):
+        return w, b  # until it is measured: there is more room then
     return (w.clone() if w.data_ptr() == given.data_ptr() else w), b
 
 
@@ -731,6 +734,14 @@ def _frequent(moments: Readings, min_count: int) -> Readings:
     return moments.at_least(min_count)
 
 
+def _lasting(moments: Readings) -> Snapshot:
+    """Return the moments as they are now for good."""
+    own = Snapshot.of(moments)
+    if own.large:
+        moments.share()
+    return own
+
+
 def counted(moments: Readings, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return the rows of a batch whose classes count."""
     if moments.least == 1:
@@ -743,7 +754,7 @@ def counted(moments: Readings, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 def _measure(
     cls: type[CollapseReport],
     moments: Readings,
-    head: tuple[Tensor, Tensor],
+    head: tuple[Matrix, Tensor],
     with_bias: bool,
     decisions: Decisions | None,
     *,
@@ -791,13 +802,16 @@ def _measure(
         center=center,
     )
     dense = k <= MAX_DENSE_CLASSES and not missing
+    numbers = {
+        metric.key: metric.measure(source) if source.has(metric) else None
+        for metric in of_fan("once")
+    }
+    if isinstance(w, Tall):
+        source = replace(source, weight=w.copy())
     return cls(
         num_samples=moments.num_samples,
         counts=moments.counts.cpu().numpy(),
-        numbers={
-            metric.key: metric.measure(source) if source.has(metric) else None
-            for metric in of_fan("once")
-        },
+        numbers=numbers,
         missing=tuple(missing),
         _dense=(measured_geometry(moments, w), b) if dense else None,
         _later=_Later(

@@ -7,6 +7,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from tightframe.metrics.tall import Matrix, Tall, largest_entry, lengths, smaller_gram
+
 #: Entries up to here, and down to its reciprocal, have fourth powers that can be summed.
 _SAFE_ENTRY = 1e50
 
@@ -16,7 +18,7 @@ class Rows:
 
     Parameters
     ----------
-    given : Tensor, shape (K, D), float64
+    given : Tensor or Tall, shape (K, D), float64
     errors : Tensor, shape (K,), optional
         Their rounding errors, as lengths; none by default.
     largest : float, optional
@@ -24,34 +26,39 @@ class Rows:
 
     Attributes
     ----------
-    given : Tensor
+    given : Tensor or Tall
     largest : float
         Largest absolute entry; NaN if there is any.
     scale : float
         1, unless products of the entries would over- or underflow: then the largest.
-    scaled : Tensor, shape (K, D), float64
+    scaled : Tensor or Tall, shape (K, D), float64
         The rows over the scale. Lengths and products are of these.
     """
 
     def __init__(
-        self, given: Tensor, errors: Tensor | None = None, largest: float | None = None
+        self, given: Matrix, errors: Tensor | None = None, largest: float | None = None
     ) -> None:
         self.given, self._errors = given, errors
         self.largest = largest_entry(given) if largest is None else largest
         safe = not self.largest or 1 / _SAFE_ENTRY < self.largest < _SAFE_ENTRY
         self.scale = 1.0 if safe else self.largest
-        self.scaled = given if safe else given / self.largest
+        self.scaled: Matrix = given
+        if not safe:
+            over = self.largest
+            if isinstance(given, Tall):
+                self.scaled = given.map(lambda rows, _: rows / over)
+            else:
+                self.scaled = given / over
 
     @property
     def errors(self) -> Tensor:
         """Of the given rows, shape (K,)."""
-        return torch.zeros_like(self.given[:, 0]) if self._errors is None else self._errors
+        return self.given.new_zeros(len(self.given)) if self._errors is None else self._errors
 
     @cached_property
     def lengths(self) -> Tensor:
         """Shape (K,)."""
-        lengths: Tensor = torch.linalg.vector_norm(self.scaled, dim=1)
-        return lengths
+        return lengths(self.scaled)
 
     @cached_property
     def norm(self) -> float:
@@ -67,14 +74,3 @@ class Rows:
     def gram_norm(self) -> float:
         """Frobenius norm of either Gram matrix."""
         return float(torch.linalg.matrix_norm(self.gram))
-
-
-def smaller_gram(x: Tensor) -> Tensor:
-    """Return ``X X^T``, shape (K, K), or ``X^T X``, shape (D, D), whichever is smaller."""
-    return x @ x.T if x.shape[0] <= x.shape[1] else x.T @ x
-
-
-def largest_entry(rows: Tensor) -> float:
-    """Return the largest absolute value; NaN if there is any."""
-    low, high = torch.aminmax(rows)  # faster than a norm or abs
-    return max(abs(float(low)), abs(float(high)))

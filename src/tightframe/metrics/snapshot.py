@@ -8,16 +8,17 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from tightframe.metrics.moments import BLOCK_ENTRIES, Moments, blur, of_present
+from tightframe.metrics import moments as of
+from tightframe.metrics.moments import Moments, blur, is_large, read_present
 from tightframe.metrics.readings import Readings
 from tightframe.metrics.rows import Rows
-
-#: Larger matrices of offsets are not kept, 256 MiB.
-_KEPT = 2**25
+from tightframe.metrics.tall import BLOCK_ENTRIES, Matrix, Tall
 
 
 class Snapshot(Readings):
     """Moments as they are now, which remember the K x D matrices derived from them.
+
+    Of very many classes these matrices are `Tall`.
 
     Its tensors are those of the original, not copies: it is of no use after the next update. What
     it returns is not to be changed in place.
@@ -25,7 +26,7 @@ class Snapshot(Readings):
 
     def __init__(self, moments: Moments, scatter: bool) -> None:
         self._moments, self._scatter = moments, scatter
-        self._centered: dict[str, Tensor] = {}
+        self._centered: dict[str, Matrix] = {}
         self._blur: dict[str, float] = {}
 
     @classmethod
@@ -46,8 +47,13 @@ class Snapshot(Readings):
         return out
 
     def present(self) -> Snapshot:
-        """Return the snapshot of a copy of the classes that have samples."""
-        return Snapshot(of_present(self._moments), self._scatter)
+        """Return the snapshot of a copy of the classes that have samples, unless it is `large`."""
+        return Snapshot(read_present(self._moments), self._scatter)
+
+    @property
+    def large(self) -> bool:
+        """Whether its K x D matrices are `Tall` and read from the tensors of the original."""
+        return is_large(self._moments)
 
     @cached_property
     def missing(self) -> list[int]:
@@ -65,9 +71,12 @@ class Snapshot(Readings):
         return super().origin
 
     @cached_property
-    def means(self) -> Tensor:
+    def means(self) -> Matrix:  # type: ignore[override]
         """`ClassMoments.means`."""
-        return super().means
+        if not self.large:
+            return super().means
+        self._require_all("means")
+        return of.in_rows(self._moments, lambda rows: of.means(self._moments, rows))
 
     @cached_property
     def mean_errors(self) -> Tensor:
@@ -80,17 +89,25 @@ class Snapshot(Readings):
         return super().traces
 
     @cached_property
-    def _known_offsets(self) -> Tensor:
-        return super()._offsets()
+    def _known_offsets(self) -> Matrix:
+        if not self.large:
+            return super()._offsets()
+        self._require_samples("offsets")
+        return of.in_rows(self._moments, lambda rows: of.offsets(self._moments, rows))
 
-    def _offsets(self) -> Tensor:
-        # Of very many classes the matrix is sooner computed again than kept.
-        return self._known_offsets if self._moments.sums.numel() <= _KEPT else super()._offsets()
+    def _offsets(self) -> Matrix:  # type: ignore[override]
+        return self._known_offsets
 
-    def centered_means(self, weighting: str = "class") -> Tensor:
+    def centered_means(self, weighting: str = "class") -> Matrix:  # type: ignore[override]
         """`ClassMoments.centered_means`."""
         if weighting not in self._centered:
-            self._centered[weighting] = super().centered_means(weighting)
+            offsets = self._offsets()
+            if isinstance(offsets, Tall):
+                self._require_all("centered_means")
+                middle = self._mean_offset(weighting)
+                self._centered[weighting] = offsets.map(lambda rows, _: rows - middle)
+            else:
+                self._centered[weighting] = super().centered_means(weighting)
         return self._centered[weighting]
 
     def blur(self, weighting: str = "class") -> float:
@@ -111,7 +128,7 @@ class Snapshot(Readings):
         rows = Rows(centered, self.mean_errors + blur)
         if rows.norm > blur * math.sqrt(self.num_classes) / rows.scale:
             return rows
-        return Rows(torch.zeros_like(centered), rows.errors)
+        return Rows(_masked(centered, torch.ones_like(rows.lengths, dtype=torch.bool)), rows.errors)
 
     @cached_property
     def centered_vectors(self) -> Rows:
@@ -127,4 +144,11 @@ def _vectors(rows: Rows) -> Rows:
     lost = rows.lengths <= (rows.errors if rows.scale == 1 else rows.errors / rows.scale)
     if not bool(lost.any()):
         return rows
-    return Rows(rows.given.masked_fill(lost[:, None], 0.0), rows.errors)
+    return Rows(_masked(rows.given, lost), rows.errors)
+
+
+def _masked(matrix: Matrix, rows: Tensor) -> Matrix:
+    """Return a matrix with zeros in some rows."""
+    if isinstance(matrix, Tensor):
+        return matrix.masked_fill(rows[:, None], 0.0)
+    return matrix.map(lambda part, i: part.masked_fill(rows[i][:, None], 0.0))

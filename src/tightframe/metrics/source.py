@@ -27,6 +27,7 @@ from tightframe.metrics.readings import Readings
 from tightframe.metrics.registry import Descriptor
 from tightframe.metrics.rows import Rows
 from tightframe.metrics.snapshot import Snapshot
+from tightframe.metrics.tall import Matrix, row_blocks, select
 from tightframe.metrics.targets import restrict
 from tightframe.metrics.variability import NC1Details, nc1, nc1_details
 from tightframe.problem.problem import Problem
@@ -38,7 +39,7 @@ Goal = Geometry | GroupedGeometry | str
 class Directed:
     """Vectors whose norms and angles are measured."""
 
-    vectors: Any  # rows (K, D)
+    vectors: Any  # rows (K, D), or `Rows`
 
     @cached_property
     def cosines(self) -> CosineStatistics:
@@ -59,17 +60,17 @@ class Vectors:
     ----------
     kept : Tensor
         Classes that have samples.
-    means : Tensor, of the classes kept
+    means : Tensor or Tall, of the classes kept
     centered : Rows, of the classes kept
-    weight : Tensor or None, shape (K, D)
+    weight : Tensor, Tall or None, shape (K, D)
     missing : bool
         Whether there are classes without samples.
     """
 
     kept: Tensor
-    means: Tensor
+    means: Matrix
     centered: Rows
-    weight: Tensor | None
+    weight: Matrix | None
     missing: bool
 
     def distance(self, part: str, target: Goal) -> float:
@@ -86,7 +87,11 @@ class Vectors:
     @cached_property
     def alignment(self) -> NDArray[np.float64]:
         """cos(w_k, mu_k - mu) of the classes where both have a direction."""
-        cosines = torch.cosine_similarity(self._kept_weight, self.centered.given, dim=1, eps=0.0)
+        weight, centered = self._kept_weight, self.centered.given
+        parts = [slice(None)] if isinstance(centered, Tensor) else row_blocks(*centered.shape)
+        cosines = torch.cat(
+            [torch.cosine_similarity(weight[i], centered[i], dim=1, eps=0.0) for i in parts]
+        )
         return as_array(cosines[torch.isfinite(cosines)])
 
     # -- inside ------------------------------------------------------------------------------------
@@ -108,9 +113,9 @@ class Vectors:
         return Rows(self.weight)
 
     @property
-    def _kept_weight(self) -> Tensor:
+    def _kept_weight(self) -> Matrix:
         assert self.weight is not None
-        return self.weight[self.kept]
+        return select(self.weight, self.kept)
 
     @cached_property
     def _sides(self) -> dict[str, tuple[Rows, Rows]]:
@@ -124,7 +129,7 @@ class Vectors:
     @cached_property
     def _directed(self) -> dict[str, Directed]:
         return {
-            "classifier": Directed(self.weight),
+            "classifier": Directed(None if self.weight is None else self._classifier),
             "centered_means": Directed(self.centered),
         }
 
@@ -151,7 +156,7 @@ class Source:
 
     moments: Readings
     own: Snapshot
-    weight: Tensor | None = None
+    weight: Matrix | None = None
     bias: Tensor | None = None
     with_bias: bool = False
     decisions: Decisions | None = None
@@ -185,6 +190,12 @@ class Source:
         missing = self.own.num_classes < self.moments.num_classes
         centered = self.own.vectors_from(self.center)
         return Vectors(self.kept, self.own.means, centered, self.weight, missing)
+
+    @property
+    def kept_weight(self) -> Matrix:
+        """The classifier's rows of the classes that have samples."""
+        assert self.weight is not None
+        return select(self.weight, self.kept)
 
     @property
     def nc1(self) -> float:

@@ -15,8 +15,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from tightframe.metrics.moments import BLOCK_ENTRIES
+from tightframe.metrics import tall
 from tightframe.metrics.rows import Rows
+from tightframe.metrics.tall import dense, row_blocks
 
 #: Most rows of a block of pairs.
 PAIR_ROWS = 256
@@ -25,20 +26,13 @@ PAIR_ROWS = 256
 _CLOSE = 1e-4
 
 
-def row_blocks(rows: int, width: int) -> Iterator[slice]:
-    """Split ``rows`` rows of ``width`` entries into blocks of at most `BLOCK_ENTRIES` entries."""
-    step = max(1, BLOCK_ENTRIES // max(width, 1))
-    for start in range(0, rows, step):
-        yield slice(start, min(start + step, rows))
-
-
 def pair_blocks(rows: int) -> Iterator[slice]:
     """Split rows for work on all pairs i < j, done for i in a block and j from its start on.
 
     Blocks of `PAIR_ROWS` rows at most: larger ones would leave the processor's cache, and do more
     work below the diagonal.
     """
-    return row_blocks(rows, max(rows, BLOCK_ENTRIES // PAIR_ROWS))
+    return row_blocks(rows, max(rows, tall.BLOCK_ENTRIES // PAIR_ROWS))
 
 
 def pair_values(block: Tensor) -> list[Tensor]:
@@ -60,10 +54,10 @@ def pair_distances(rows: Rows) -> Iterator[tuple[slice, Tensor, float]]:
     Of the scaled rows. Pairs that lie close, where the product formula would cancel, are computed
     from differences. A block's own diagonal, and what lies below it, is infinite.
     """
-    x, lengths = rows.scaled, rows.lengths.square()
+    x, lengths = dense(rows.scaled), rows.lengths.square()
     longest = float(lengths.max())
     # Where the product is as small as a block, other metrics use it, too.
-    gram = rows.gram if x.shape[0] <= x.shape[1] and len(x) ** 2 <= BLOCK_ENTRIES else None
+    gram = rows.gram if x.shape[0] <= x.shape[1] and len(x) ** 2 <= tall.BLOCK_ENTRIES else None
     for block in pair_blocks(len(x)):
         if gram is None:
             # The lengths of all others come first, as the bias of a linear layer.
@@ -84,6 +78,31 @@ def pair_distances(rows: Rows) -> Iterator[tuple[slice, Tensor, float]]:
                 squares[i, j] = torch.linalg.vecdot(difference, difference)
             least = float(squares.min())
         yield block, squares, least
+
+
+def pair_tiles(rows: Rows) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Yield rows i, columns j and ``||x_i - x_j||^2`` of tiles that hold all pairs i < j.
+
+    As `pair_distances`, of rows that are read in blocks. What is not of such a pair is infinite.
+    """
+    x, lengths = rows.scaled, rows.lengths.square()
+    step = max(1, math.isqrt(tall.BLOCK_ENTRIES))
+    for i in range(0, len(x), step):
+        left, own = x[i : i + step], lengths[i : i + step, None]
+        places = torch.arange(i, i + len(left), device=x.device)[:, None]
+        for j in range(i, len(x), step):
+            columns = slice(j, j + step)
+            right, others = x[columns], lengths[columns]
+            squares = torch.addmm(others, left, right.T, alpha=-2.0).add_(own)
+            if i == j:
+                squares.masked_fill_(places >= places.T, math.inf)
+            if not float(squares.min()) > 2 * _CLOSE * float(torch.max(own.max(), others.max())):
+                close = torch.nonzero(squares < (own + others).mul_(_CLOSE))
+                for part in row_blocks(len(close), x.shape[1]):
+                    a, b = close[part].T
+                    difference = left[a] - right[b]
+                    squares[a, b] = torch.linalg.vecdot(difference, difference)
+            yield slice(i, i + step), columns, squares
 
 
 def square_distances(rows: Rows, errors: Tensor) -> Tensor:

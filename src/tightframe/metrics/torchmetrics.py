@@ -385,7 +385,9 @@ class CollapseMetric(Metric):
     # -- inside ------------------------------------------------------------------------------------
 
     def _empty(self) -> ClassMoments:
-        return ClassMoments(**self._options, device=float64_device(self.device))
+        moments = ClassMoments(**self._options, device=float64_device(self.device))
+        moments._narrow = False  # the state of every process has the same types
+        return moments
 
     @plain_tensors()
     def _of(self, state: Mapping[str, Tensor]) -> ClassMoments:

@@ -21,10 +21,10 @@ from tightframe.metrics.moments import EPS, WEIGHTINGS
 from tightframe.metrics.pair_sums import FEW_CLASSES, inverse_distance_sum
 from tightframe.metrics.plain import plain_tensors
 from tightframe.metrics.readings import Readings
-from tightframe.metrics.rows import smaller_gram
 from tightframe.metrics.samples import accepted
 from tightframe.metrics.snapshot import Snapshot
-from tightframe.metrics.tiles import first_equal, pair_distances, square_distances
+from tightframe.metrics.tall import Matrix, Tall, dense, lengths, smaller_gram, triangle
+from tightframe.metrics.tiles import first_equal, pair_distances, pair_tiles, square_distances
 
 #: The Gram matrix is used while its smallest eigenvalue kept is above this share of the largest:
 #: the relative error is then about eps / 1e-6 = 2e-10 at most.
@@ -160,8 +160,11 @@ def _nc1(moments: Snapshot, kind: _Between, rtol: float | None) -> NC1Details:
     limit = min(moments.num_classes - 1, moments.dim or 0)
     between = _regular_directions(moments, kind, floor, rtol or 0.0)
     if between is None:
-        rows = _between_root(moments, kind)
-        between = between_directions(rows, rows.new_tensor(floor), rtol or 0.0)
+        root = _between_root(moments, kind)
+        # R of a QR decomposition has the same singular values and directions.
+        rows = triangle(root) if isinstance(root, Tall) else root
+        k = moments.num_classes
+        between = between_directions(rows, rows.new_tensor(floor), rtol or 0.0, k)
     rank, cut = int(between.real.sum()), float(between.cutoff)
     if not rank:
         warn("nc1: all class means are equal, NC1 is infinite", 5)
@@ -186,7 +189,9 @@ class Directions(NamedTuple):
     num_classes: int
 
 
-def between_directions(rows: Tensor, floor: Tensor, rtol: float = 0.0) -> Directions:
+def between_directions(
+    rows: Tensor, floor: Tensor, rtol: float = 0.0, num_classes: int | None = None
+) -> Directions:
     """Return the directions of Sigma_B = A^T A, for any leading axes.
 
     Parameters
@@ -197,8 +202,10 @@ def between_directions(rows: Tensor, floor: Tensor, rtol: float = 0.0) -> Direct
         Rounding error of its rows.
     rtol : float
         As for `nc1`.
+    num_classes : int, optional
+        K, where A is only the triangle of its QR decomposition.
     """
-    k, d = rows.shape[-2:]
+    k, d = num_classes or rows.shape[-2], rows.shape[-1]
     _, values, directions = torch.linalg.svd(rows, full_matrices=False)
     values, directions = values[..., : min(k - 1, d)], directions[..., : min(k - 1, d), :]
     top = values[..., 0]
@@ -216,12 +223,15 @@ def nc1_along(between: Directions, spread: Tensor) -> Tensor:
     return torch.where(between.real.any(dim=-1), value, math.inf)
 
 
-def _between_root(moments: Snapshot, kind: _Between) -> Tensor:
+def _between_root(moments: Snapshot, kind: _Between) -> Matrix:
     """Return A with Sigma_B = A^T A, shape (K, D)."""
     centered = moments.centered_means(kind.center)
+    scales = moments.shares(kind.weighting).sqrt()
+    if isinstance(centered, Tall):
+        return centered.map(lambda rows, i: rows * scales[i][:, None])
     if kind.weighting == "class":
         return centered / math.sqrt(moments.num_classes)
-    return centered * moments.shares("sample").sqrt()[:, None]
+    return centered * scales[:, None]
 
 
 def _between_gram(moments: Snapshot, kind: _Between) -> Tensor:
@@ -254,7 +264,7 @@ def _regular_nc1(moments: Snapshot, kind: _Between) -> float | None:
         return None
     if k <= d:
         # pinv(A^T A) = A^T pinv(A A^T)^2 A
-        rows = inverse @ _between_root(moments, kind)
+        rows = inverse @ dense(_between_root(moments, kind))
         spread = moments.within_along(rows.T).clamp(min=0.0).sum()
     else:
         spread = moments.within_inner(inverse).clamp(min=0.0)
@@ -274,7 +284,7 @@ def _regular_directions(
     if not least > max(_SAFE_CONDITION * top**2, cut**2):
         return None
     if k <= d:
-        vectors = _between_root(moments, kind).T @ vectors / squares.sqrt()
+        vectors = dense(_between_root(moments, kind)).T @ vectors / squares.sqrt()
     return Directions(vectors, squares, squares > 0, squares.new_tensor(cut), k)
 
 
@@ -291,8 +301,8 @@ def nc1_quotient(
     moments = usable(moments, "nc1_quotient")
     kind = _Between.of(weighting, center)
     within = moments.shares("sample") @ moments.traces
-    lengths = torch.linalg.vector_norm(moments.centered_means(kind.center), dim=1)
-    root = torch.linalg.vector_norm(lengths * moments.shares(kind.weighting).sqrt())
+    centered = lengths(moments.centered_means(kind.center))
+    root = torch.linalg.vector_norm(centered * moments.shares(kind.weighting).sqrt())
     value = float(trace_quotient(within, root, root.new_tensor(moments.blur(kind.center))))
     if value == math.inf:
         warn("nc1_quotient: all class means are equal, the quotient is infinite")
@@ -337,7 +347,9 @@ def class_variability(moments: Readings, weighting: str = "class") -> NDArray[np
     """
     own = usable(moments, "class_variability")
     kept = as_array(moments.counts > 0)
-    squares = own.centered_means(weighting).square().sum(dim=1)
+    centered = own.centered_means(weighting)
+    tall = isinstance(centered, Tall)
+    squares = lengths(centered).square() if tall else dense(centered).square().sum(dim=1)
     errors = own.mean_errors
     lost = squares.sqrt() <= errors + errors.square().mean().sqrt()
     if bool(lost.any()):
@@ -389,6 +401,15 @@ def cdnv(moments: Readings, power: float = 1.0) -> float:
             return _infinite_cdnv(moments, found.equal)
         if found is not None:
             return found.total / (k * (k - 1))
+    if isinstance(rows.scaled, Tall):
+        for i, j, squares in pair_tiles(rows):
+            equal = torch.nonzero(squares <= (errors[i, None] + errors[j]).square())
+            if len(equal):
+                a, b = equal[0].tolist()
+                return _infinite_cdnv(moments, (i.start + a, j.start + b))
+            weights = squares.pow_(-power)
+            total += float(traces[i] @ weights.sum(dim=1) + weights.sum(dim=0) @ traces[j])
+        return total * float(rows.scale ** (2 - 2 * power)) / (k * (k - 1))
     for block, squares, least in pair_distances(rows):
         pair = first_equal(squares, least, errors, block)
         if pair is not None:
