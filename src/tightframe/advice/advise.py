@@ -502,6 +502,8 @@ class _Search:
         while not self.met(self.at(low)):
             if low <= LEAST_DECAY * top:
                 text = f"Smaller decays do not: even as they vanish there is not {self.wanted}."
+                if any(group.state == VANISHED for group in self.look(self.at(low)).groups):
+                    text = "Smaller decays do not: even as they vanish a class mean is zero."
                 return Proposal("decay", text, {}, None, None)
             low /= 4
         decay = math.exp(self._bisect(math.log(low), math.log(4 * low), self.at_log))
