@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.geometry.blocks import RANK_TOLERANCE, Array, BlockMatrix, Partition
+from tightframe.geometry.blocks import Array, BlockMatrix, Partition
 from tightframe.geometry.states import (
     DISTINCT,
     LOST,
@@ -483,10 +483,10 @@ class _Line:
         self, problem: Problem, decay: float
     ) -> tuple[BlockMatrix, Array, Factors | None]:
         if not self.numeric:
-            solution = solve(problem)
+            solution = solve(problem).averaged()
             if solution.gap is None:
                 self.unproven = min(self.unproven, decay)
-            return self._as_zero(solution.blocks), solution.group_bias, None
+            return solution.blocks, solution.group_bias, None
         start = self._start(decay)
         if start is None or start.left.shape[1] <= 1:
             factors, excess = self._unranked(problem, start)
@@ -501,14 +501,6 @@ class _Line:
             f = FactoredProblem(problem, self.partition)
             factors = f.proximal_step(f.enter(factors), f.step_size)
         return _blocks(self.partition, factors), factors.bias, factors
-
-    def _as_zero(self, blocks: BlockMatrix) -> BlockMatrix:
-        """Return logits whose columns that a search left near zero are zero."""
-        if self.accuracy == ACCURACY:
-            return blocks
-        norms = blocks.column_norms
-        shown = norms > RANK_TOLERANCE * norms.max()
-        return BlockMatrix(self.partition, blocks.within * shown, blocks.mean * shown)
 
     def _certified(self, problem: Problem, start: Factors | None, gap: float) -> Factors:
         """Return a certified minimiser, settled to what a gap needs where that can be."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.geometry.blocks import Array, BlockMatrix
+from tightframe.geometry.blocks import Array, BlockMatrix, Partition
 from tightframe.geometry.dense import Geometry, product_of
 from tightframe.geometry.grouped import GroupedGeometry
 from tightframe.geometry.states import States, block_states
@@ -197,6 +197,19 @@ class Solution:
         As `GroupedGeometry.from_solution` says; a ValueError where there is no such form.
         """
         return grouped_geometry(self.problem, self.blocks)
+
+    def averaged(self) -> Solution:
+        """Return it with logits and bias averaged over the classes of each of the problem's groups.
+
+        Without ``dim`` one layer's problem is convex in them, so that this costs no more. Only a
+        descent that stopped early, where nothing else is found, tells such classes apart.
+        """
+        p, partition = self.blocks.partition, Partition.coarsest(self.problem)
+        if p.num_groups == partition.num_groups:
+            return self
+        blocks = BlockMatrix.averaged(partition, self.blocks.to_dense())
+        bias = np.bincount(partition.class_groups, self.bias) / partition.sizes
+        return replace(self, blocks=blocks, group_bias=bias)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the summary that the command prints, JSON-ready."""

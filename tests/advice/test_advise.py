@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tightframe as tf
+from tests.reference import ufm
 from tightframe.advice.advise import MAX_TEMPERATURE
 from tightframe.advice.prediction import describe, outlook
 from tightframe.geometry.states import STATES
@@ -197,6 +199,75 @@ def test_proposals_do_what_they_say(problem, feature_decay_of, by_angle):
     json.dumps(advice.to_dict(), allow_nan=False)
 
 
+@pytest.mark.parametrize(
+    ("counts", "options"),
+    [
+        ("60x2,10x2", {"bias": "free"}),
+        ("60,30,12", {"bias": "decayed", "bias_decay": 0.05, "class_weights": "1,2,1"}),
+        ("60x2,10x2", {"logit_adjustment": "0.2*prior"}),
+        ("60,20x2", {"bias": "decayed", "bias_decay": 0.5, "loss": "mse"}),
+        ("40x2,10x2", {}),
+    ],
+)
+def test_relu_features_get_advice_that_direct_solves_agree_with(counts, options):
+    problem = tf.Problem(
+        counts, weight_decay=0.06, feature_decay=0.015, features="nonnegative", **options
+    )
+    advice = tf.advise(problem)
+    margin = advice.wanted.margin
+    made = [proposal for proposal in advice.proposals if proposal.problem is not None]
+    assert "decay" in {proposal.kind for proposal in made}
+    for proposal in made:
+        changed = apply(problem, proposal, "sample")
+        value, weights, means, bias = ufm.multistart(changed, changed.num_classes + 2, starts=12)
+        assert proposal.after.objective == pytest.approx(value, rel=1e-7)
+        assert 0 <= proposal.after.gap <= 1e-8 * value
+        scores = weights[0] @ means + (0 if bias is None else bias[:, None])
+        own = np.diagonal(scores).copy()
+        np.fill_diagonal(scores, -np.inf)
+        margins = own - scores.max(axis=0)
+        assert margins.min() >= margin - 1e-4
+        for k, group in enumerate(problem.class_groups):
+            found = proposal.after.groups[group]
+            assert found.decision_margin == pytest.approx(margins[k], abs=1e-3)
+            assert found.mean_norm == pytest.approx(np.linalg.norm(means[:, k]), rel=1e-3)
+            assert found.classifier_norm == pytest.approx(np.linalg.norm(weights[0][k]), rel=1e-3)
+    for i, safety in enumerate(advice.safety):
+        for side, distinct in ((1 - 1e-3, True), (1 + 1e-3, False)):
+            scale = side * safety.factor
+            at = problem.replace(weight_decay=0.06 * scale, feature_decay=0.015 * scale)
+            assert (outlook(tf.solve(at)).groups[i].state == "distinct") == distinct
+    json.dumps(advice.to_dict(), allow_nan=False)
+
+
+def test_logit_adjustment_of_relu_features_moves_where_classes_vanish():
+    problem = tf.Problem("40x2,10x2", weight_decay=0.03, feature_decay=0.03, features="nonnegative")
+    vanished = tf.solve(problem).class_means[:, 2:]
+    adjusted = problem.replace(logit_adjustment="prior")
+    assert np.abs(vanished).max() == 0 < np.abs(ufm.multistart(adjusted, 6)[2][:, 2:]).max()
+    proposal = {p.kind: p for p in tf.advise(problem, margin=0.05).proposals}["logit_adjustment"]
+    assert proposal.problem is not None
+
+
+def test_solves_without_a_certificate_do_not_count(monkeypatch):
+    problem = tf.Problem(
+        "60,20x2", weight_decay=0.05, feature_decay=0.02, bias="free", features="nonnegative"
+    )
+
+    def solve(changed, tol):
+        found = tf.solve(changed, tol)
+        return found if changed == problem else replace(found, lower_bound=None)
+
+    monkeypatch.setattr("tightframe.advice.advise.solve", solve)
+    for proposal in tf.advise(problem, margin=5).proposals[:3]:
+        assert proposal.problem is None
+        assert proposal.text.endswith(
+            "Some solves on the way were not certified, and do not count."
+        )
+    with pytest.raises(ValueError, match="problem: non-negative features with cross_entropy"):
+        tf.advise(problem.replace(weight_decay=0.01))
+
+
 def test_the_decay_is_the_largest_that_does():
     proposal = tf.advise(STEP, margin=1).proposals[0]
     for factor, enough in ((1.0, True), (1.01, False)):
@@ -305,7 +376,8 @@ def test_a_million_classes_get_advice():
     [
         ({"depth": 2}, {}, "problem: advice needs certified solves.*depth 2"),
         ({"dim": 3}, {}, "problem: advice needs certified solves.*dim 3"),
-        ({"features": "nonnegative", "bias": "free"}, {}, "bias: thresholds for non-negative"),
+        ({"features": "nonnegative", "bias": "free", "depth": 2}, {}, "problem: .*depth 2"),
+        ({"features": "nonnegative", "bias": "free", "dim": 9}, {}, "problem: .*dim 9"),
         ({}, {"margin": 1, "angle": 30}, "margin, angle: got both"),
         ({}, {"margin": -1}, "margin: got -1"),
         ({}, {"margin": math.nan}, "margin: got nan"),

@@ -11,6 +11,7 @@ from scipy.optimize import minimize
 import tightframe as tf
 from tests.reference import ufm
 from tightframe.theory.orthant import orthant_norm, steepest_axes
+from tightframe.theory.thresholds import ends
 
 RELU = {"features": "nonnegative"}
 
@@ -168,17 +169,24 @@ def test_several_layers_are_refused():
         tf.solve(make("9,5", loss="mse", bias="free", depth=2))
 
 
-def test_what_needs_thresholds_is_refused():
-    for problem, name in (
-        (make("9,5", bias="free"), "bias"),
-        (make("9,5", logit_adjustment="prior"), "logit_adjustment"),
-    ):
-        with pytest.raises(ValueError, match=f"^{name}: thresholds for non-negative"):
-            tf.advise(problem)
+def test_every_class_has_vanished_from_total_collapse_on():
+    """A descent may stop 1e-18 from zero; and a class that vanished may be back before."""
+    problem = make("60,50,40,30,20,10", bias="free")
+    found = tf.state_changes(problem, takers=False)
+    last = found.of_group(0)[-1]
+    assert (last.before, last.after) == ("distinct", "vanished")
+    assert last.logit_decay == pytest.approx(ends(problem).total_collapse, rel=1e-6)
+    states = [change.after for change in found.of_group(5)]
+    assert states == ["lost", "vanished", "lost", "vanished"]
+    gone, back = (change.logit_decay for change in found.of_group(5)[1:3])
+    for decay, zero in (((gone * back) ** 0.5, True), (1.1 * back, False)):
+        exact = problem.replace(weight_decay=decay, feature_decay=decay)
+        means = ufm.multistart(exact, 7, starts=4)[2]
+        assert (np.abs(means[:, 5]).max() < 1e-6) == zero
 
 
 def test_states_of_too_many_classes_are_not_followed():
-    for function in (tf.thresholds, tf.state_changes):
+    for function in (tf.thresholds, tf.state_changes, tf.advise):
         with pytest.raises(ValueError, match="counts: got 101 classes; the states of classes with"):
             function(make("9x100,5", bias="free"))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,8 @@ from tightframe.problem.class_names import listed
 from tightframe.problem.counts import MAX_SAMPLES, format_runs
 from tightframe.problem.problem import Problem
 from tightframe.solve import solve
-from tightframe.theory.coverage import has_compact_form, require_covered, require_thresholds
-from tightframe.theory.thresholds import thresholds
+from tightframe.theory.coverage import coverage, has_compact_form, require_covered
+from tightframe.theory.thresholds import MAX_SEARCHED, ends
 
 LIMITS = (
     "Unconstrained feature model: a network that fits anything, trained to the end. What is wanted "
@@ -104,8 +104,8 @@ class Safety:
     factor : float
         That over the problem's: below 1 they have collapsed already.
     by : {"theorem", "changes", "path"}
-        A closed form; `state_changes`, to 1e-9; or of more than `FEW_GROUPS` groups interpolated
-        between certified points, to about 1 %.
+        A closed form; `state_changes`, to its accuracy; or of more than `FEW_GROUPS` groups
+        interpolated between certified points, to about 1 %.
     """
 
     logit_decay: float
@@ -252,7 +252,8 @@ def advise(
     Parameters
     ----------
     problem : Problem
-        One linear layer; real features, or non-negative ones as far as a closed form covers them.
+        One linear layer. Non-negative features with a bias or a logit adjustment: of up to 100
+        classes, which take seconds in a few groups, and minutes in many.
     margin : float, optional
         Wanted of every class: own minus largest other logit at its mean. If neither this nor
         ``angle`` is given, 1 nat for cross-entropy, and 0.5 for MSE, where it cannot reach 1.
@@ -297,7 +298,7 @@ def advise(
     kinds = [search.decay, search.oversampling]
     if problem.loss_object.takes_adjustment:
         kinds += [search.class_weights, search.logit_adjustment]
-    proposals = () if wanted.met(search.now) else tuple(propose() for propose in kinds)
+    proposals = () if wanted.met(search.now) else tuple(map(search.proposed, kinds))
     larger = [(times, search.repeated(np.full(len(problem.groups), times))) for times in MORE_DATA]
     more = tuple((times, search.look(made)) for times, made in larger if made is not None)
     return Advice(
@@ -316,15 +317,20 @@ def advise(
 def _check(problem: Any, margin: Any, angle: Any, feature_decay_of: str) -> Wanted:
     if not isinstance(problem, Problem):
         raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
-    if problem.features == "nonnegative" and problem.depth == 1:
-        require_thresholds(problem)
-    if not has_compact_form(problem):
+    if not (has_compact_form(problem) or _is_wide_in_the_orthant(problem)):
         raise ValueError(
             "problem: advice needs certified solves: one linear layer and a dim that is wide "
             f"enough, got depth {problem.depth} and dim {problem.dim}"
         )
-    require_covered(problem)
+    if problem.features == "real":
+        require_covered(problem)
     return wanted_of(problem.loss, margin, angle, feature_decay_of)
+
+
+def _is_wide_in_the_orthant(problem: Problem) -> bool:
+    """Tell whether features are non-negative, with an axis for every class."""
+    wide = problem.width is None or problem.width >= problem.num_classes
+    return problem.features == "nonnegative" and problem.depth == 1 and wide
 
 
 def wanted_of(loss: str, margin: Any, angle: Any, feature_decay_of: str) -> Wanted:
@@ -360,15 +366,22 @@ class _Search:
         self.feature_decay_of = feature_decay_of
         self.partition = Partition.coarsest(problem)
         self.counts = np.array([group.count for group in problem.groups])
-        self.thresholds = thresholds(problem)
+        self.thresholds = ends(problem)
+        self.unproven = False  # whether a solve on the way had no certificate
         self.now = self.look(problem)
+        if self.now.gap is None:
+            raise ValueError(f"problem: {coverage(problem).reason}")
 
     def look(self, problem: Problem) -> Outlook:
         """Solve a problem and read the solution."""
-        return outlook(solve(problem, self.tol))
+        return outlook(solve(problem, self.tol).averaged())
 
     def met(self, problem: Problem | None) -> bool:
-        return problem is not None and self.wanted.met(self.look(problem))
+        if problem is None:
+            return False
+        found = self.look(problem)
+        self.unproven |= found.gap is None
+        return found.gap is not None and self.wanted.met(found)
 
     def with_counts(self, counts: NDArray[np.int64]) -> Problem | None:
         """Return the problem with other counts, one a group; its classes may be too many to list.
@@ -473,6 +486,15 @@ class _Search:
 
     # -- proposals ---------------------------------------------------------------------------------
 
+    def proposed(self, propose: Callable[[], Proposal]) -> Proposal:
+        """Return a proposal, or why there is none."""
+        self.unproven = False
+        made = propose()
+        if made.problem is not None or not self.unproven:
+            return made
+        text = f"{made.text} Some solves on the way were not certified, and do not count."
+        return replace(made, text=text)
+
     def decay(self) -> Proposal:
         """Lower the decays: the largest that do."""
         top = min(self.problem.logit_decay, self.thresholds.total_collapse)
@@ -480,6 +502,8 @@ class _Search:
         while not self.met(self.at(low)):
             if low <= LEAST_DECAY * top:
                 text = f"Smaller decays do not: even as they vanish there is not {self.wanted}."
+                if any(group.state == VANISHED for group in self.look(self.at(low)).groups):
+                    text = "Smaller decays do not: even as they vanish a class mean is zero."
                 return Proposal("decay", text, {}, None, None)
             low /= 4
         decay = math.exp(self._bisect(math.log(low), math.log(4 * low), self.at_log))
@@ -562,10 +586,12 @@ class _Search:
         if self.problem.bias == "free":
             text = "Logit adjustment does nothing here: a free bias takes it up."
             return Proposal(kind, text, {}, None, None)
-        merged = any(
-            group.sibling_margin == 0 or group.state == VANISHED for group in self.now.groups
-        )
-        if merged or self.problem.features == "nonnegative":
+        if self.problem.features == "nonnegative":
+            # There it moves the decays at which classes vanish, and takes a search for each solve.
+            if self.problem.num_classes > MAX_SEARCHED:
+                text = f"Logit adjustment of ReLU features is tried up to {MAX_SEARCHED} classes."
+                return Proposal(kind, text, {}, None, None)
+        elif any(group.sibling_margin == 0 or group.state == VANISHED for group in self.now.groups):
             text = "Logit adjustment does not move the thresholds at which classes merge or vanish."
             return Proposal(kind, text, {}, None, None)
         if self.counts.min() == self.counts.max():

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tightframe.geometry.blocks import Array
-from tightframe.geometry.grouped import GroupedGeometry
+from tightframe.geometry.blocks import Array, BlockMatrix
+from tightframe.geometry.grouped import GroupedGeometry, GroupedMatrix
 from tightframe.geometry.states import DISTINCT
 from tightframe.problem.class_names import listed
 from tightframe.problem.problem import with_loss_terms
@@ -130,10 +130,10 @@ def outlook(solution: Solution) -> Outlook:
     """
     p = solution.blocks.partition
     names = solution.problem.group_names(p)
-    geometry = GroupedGeometry.from_solution(solution)
+    rows, means = _vectors(solution)
     states = solution.group_states
     # Rows of siblings that share a prediction are equal, and an arc cosine of rounding is not zero.
-    angles = np.where(states.sibling_margin == 0, 0.0, _angles(geometry))
+    angles = np.where(states.sibling_margin == 0, 0.0, _angles(rows))
     groups = tuple(
         GroupOutlook(
             int(p.counts[i]),
@@ -145,8 +145,8 @@ def outlook(solution: Solution) -> Outlook:
             states[i].sibling_margin,
             states[i].rival,
             float(angles[i]),
-            float(geometry.classifier.lengths[i]),
-            float(geometry.means.lengths[i]),
+            float(rows.lengths[i]),
+            float(means.lengths[i]),
             names[i],
         )
         for i in range(p.num_groups)
@@ -154,13 +154,31 @@ def outlook(solution: Solution) -> Outlook:
     return Outlook(groups, solution.objective, solution.gap, solution.status)
 
 
-def _angles(geometry: GroupedGeometry) -> Array:
+def _vectors(solution: Solution) -> tuple[GroupedMatrix, GroupedMatrix]:
+    """Return the Gram matrices of classifier rows and class means, one entry a pair of groups.
+
+    Logits and bias of a minimiser are the same under permutations inside the groups, and so are
+    these matrices where the search for non-negative features ends: their averages stand for them.
+    """
+    if solution.factors is None:
+        geometry = GroupedGeometry.from_solution(solution)
+        return geometry.classifier, geometry.means
+    p, dense = solution.blocks.partition, solution.geometry
+
+    def grouped(gram: Array) -> GroupedMatrix:
+        average = BlockMatrix.averaged(p, gram)
+        blocks = average.mean - np.diag(average.within / p.sizes)
+        return GroupedMatrix(p, average.within, blocks)
+
+    return grouped(dense.classifier), grouped(dense.means)
+
+
+def _angles(rows: GroupedMatrix) -> Array:
     """Return the smallest angle of a row of each group to any other row, degrees, shape (G,)."""
-    cosines = geometry.classifier.cosines
-    largest = np.fmax.reduce(cosines, axis=1, initial=-1.0)
-    zero = geometry.classifier.lengths == 0
+    largest = np.fmax.reduce(rows.cosines, axis=1, initial=-1.0)
+    zero = rows.lengths == 0
     angles: Array = np.degrees(np.arccos(largest))
-    return np.where(zero | (geometry.classifier.num_classes < 2), 0.0, angles)
+    return np.where(zero | (rows.num_classes < 2), 0.0, angles)
 
 
 def describe(group: GroupOutlook) -> str:

@@ -150,6 +150,17 @@ class BlockMatrix:
         return cls(partition, np.zeros(partition.num_groups), np.array(matrix, dtype=np.float64))
 
     @classmethod
+    def averaged(cls, partition: Partition, matrix: Array) -> BlockMatrix:
+        """Return the average of a K x K matrix over all permutations of classes inside groups."""
+        p, groups = partition, np.arange(partition.num_groups)
+        share = (groups[:, None] == p.class_groups) / p.sizes[:, None]
+        own, mean = share @ np.diagonal(matrix), share @ matrix @ share.T
+        # The mean over a group's block holds own and sibling entries.
+        many = np.where(p.sizes > 1, p.sizes, 2)
+        within = np.where(p.sizes > 1, (own - np.diagonal(mean)) * many / (many - 1), 0.0)
+        return cls(p, within, mean)
+
+    @classmethod
     def from_svd(
         cls, partition: Partition, within: Array, left: Array, values: Array, right: Array
     ) -> BlockMatrix:

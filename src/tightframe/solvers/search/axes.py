@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.geometry.blocks import Array, BlockMatrix, Partition
+from tightframe.geometry.blocks import RANK_TOLERANCE, Array, BlockMatrix, Partition
 from tightframe.problem.problem import Problem
 from tightframe.solvers.search.budget import Budget
 from tightframe.solvers.search.factors import Factors
@@ -74,18 +74,16 @@ class Found:
 
         The problem without ``dim`` is convex in the logits: those of classes of a group agree.
         """
-        z = self.left @ self.right / np.sqrt(problem.counts)
+        root = np.sqrt(problem.counts)
+        z = self.left @ self.right / root
+        # A descent may stop beside zero. Classes whose logits are so small have none.
+        lengths = np.linalg.norm(z, axis=0) * root
+        z[:, lengths <= RANK_TOLERANCE * max(lengths.max(), root.max())] = 0.0
         groups, sizes = problem.class_groups, np.array([n for _, n in problem.groups])
-        share = (np.arange(len(sizes))[:, None] == groups) / sizes[:, None]
-        mean, bias = share @ z @ share.T, share @ self.bias
-        own = share @ np.diagonal(z)
-        partition = Partition.coarsest(problem)
-        # The mean over a group holds own and sibling entries.
-        many = np.where(sizes > 1, sizes, 2)
-        within = np.where(sizes > 1, (own - np.diagonal(mean)) * many / (many - 1), 0.0)
+        bias = np.bincount(groups, self.bias) / sizes
+        blocks = BlockMatrix.averaged(Partition.coarsest(problem), z)
         limit = VANISHING * float(np.abs(z).max())
-        within[np.abs(within) <= limit] = 0.0
-        blocks = BlockMatrix(partition, within, mean)
+        blocks.within[np.abs(blocks.within) <= limit] = 0.0
         scale = limit + VANISHING * float(np.abs(self.bias).max())
         if (
             np.abs(blocks.to_dense() - z).max() <= scale
