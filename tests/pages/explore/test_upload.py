@@ -41,6 +41,20 @@ def test_the_classes_are_shown_first(tmp_path):
     assert "1 of 3 classes is lost: 1." in str(remarks.to_plotly_json())
 
 
+def test_a_bias_that_the_problem_has_not_is_said_and_the_rest_shown(tmp_path):
+    arrays = {"features": np.eye(3).repeat(4, axis=0), "labels": np.arange(3).repeat(4)}
+    np.savez(tmp_path / "x.npz", weight=3 * np.eye(3), bias=np.array([0.1, 0, 0]), **arrays)
+    measured = measure_file(tmp_path / "x.npz", "x.npz")
+    decays = {"weight_decay": 1e-2, "feature_decay": 1e-3}
+    shown = {
+        bias: str(measured_tables(measured, tf.solve(tf.Problem("4x3", bias=bias, **decays))))
+        for bias in ("none", "free")
+    }
+    assert all("Classes, worst first" in text for text in shown.values())
+    assert "It has a bias, the problem has none" in shown["none"]
+    assert "(certified)" in shown["free"]
+
+
 def test_a_shelf_forgets_the_oldest(tmp_path):
     content = files.good(tmp_path, STATE)[0].read_bytes()
     shelf = Shelf()

@@ -127,7 +127,7 @@ def serve(port: int = 8050, open_browser: bool = True, opened: Measured | None =
         warnings.simplefilter("ignore", NotConvergedWarning)  # the page says so itself
         url = f"http://{HOST}:{server.port}/"
         if opened is not None:
-            state = State(view="measured")
+            state = State(view="measured", bias="free" if opened.has_bias else "none")
             if opened.counts is not None:
                 state = replace(state, counts=opened.counts)
             url += f"?{state.query()}"

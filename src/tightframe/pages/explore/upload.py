@@ -61,6 +61,11 @@ class Measured:
         return None if self.report.missing else compact_counts(self.report.counts)
 
     @property
+    def has_bias(self) -> bool:
+        """Whether the classifier has a bias that is not zero."""
+        return self.bias is not None and bool(np.any(self.bias))
+
+    @property
     def samples(self) -> str:
         """How many samples there are, in words."""
         absent = len(self.report.missing)

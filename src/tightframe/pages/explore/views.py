@@ -256,7 +256,11 @@ def measured_tables(measured: Measured, solution: Solution | None) -> list[Any]:
         verdicts = group_verdicts(problem, solution, report.logits, measured.bias)
         sentences = [html.Li(verdict.sentence) for verdict in verdicts]
         sentences.append(html.Li(CRITERIA))
-    if solution is not None and coverage(solution.problem).is_certified:
+    if solution is not None and solution.problem.bias == "none" and measured.has_bias:
+        sentences.append(
+            html.Li("It has a bias, the problem has none: take a free or a decayed one to compare.")
+        )
+    elif solution is not None and coverage(solution.problem).is_certified:
         bound = certify(
             solution.problem,
             report.geometry.logits,
