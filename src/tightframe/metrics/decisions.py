@@ -94,7 +94,9 @@ class Decisions:
     -----
     Papyan et al. (2020), NC4. A sample whose largest logit, or whose nearest centre, is tied to
     within float64 rounding has no decision: it counts as differing from everything. Memory is two
-    K x D arrays, a few blocks of 16 MiB, and 12 bytes for every labelled sample's margin.
+    K x D arrays (none where they would take more than 256 MiB each: the moments and the classifier
+    are then read again for every thousand samples), a few blocks of 16 MiB, and 12 bytes for every
+    labelled sample's margin.
     """
 
     @plain_tensors()

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from tightframe.metrics.panels import add_products, mirror, panels, quadratic_forms
 from tightframe.metrics.tall import (
-    BLOCK_ENTRIES,
     Index,
     Matrix,
     Tall,
@@ -315,9 +314,8 @@ def within_along(moments: Moments, directions: Tensor) -> Tensor:
     """Return ``v^T Sigma_W v`` along the columns v, shape (R,), without another D x D matrix."""
     along = quadratic_forms(moments.products, directions)
     shares = moments.counts.clamp(min=1).double().reciprocal_() * (moments.counts > 0)
-    step = max(1, BLOCK_ENTRIES // directions.shape[1])
-    for start in range(0, len(shares), step):  # K x R numbers are as many as the means
-        block = slice(start, start + step)
+    width = max(directions.shape)
+    for block in row_blocks(len(shares), width):  # K x R numbers are as many as the means
         squares = (moments.sums[block] @ directions).square_()
         along.addmv_(squares.T, shares[block], alpha=-1.0)
     return along.div_(int(moments.counts.sum()))
