@@ -8,6 +8,7 @@ from tests.reference import ufm
 from tests.strategies import convex_problems
 from tightframe.geometry.blocks import Partition
 from tightframe.losses.registry import LOSSES
+from tightframe.theory import certificate
 from tightframe.theory.certificate import factored_objective
 
 
@@ -172,3 +173,14 @@ def test_a_bound_above_the_candidate_is_no_bound():
     problem = tf.Problem("3x3", weight_decay=1e-2, feature_decay=1e-3)
     with pytest.raises(ValueError, match="not a lower bound of this problem"):
         tf.certify(problem, tf.solve(problem).logits, lower_bound=5.0)
+
+
+def test_large_matrices_are_clipped_as_small_ones():
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(40, 40)) * np.geomspace(1e-3, 1, 40)
+    left, values, right = np.linalg.svd(matrix)
+    for limit in (0.1 * values[0], 0.9 * values[0], values[0]):
+        clipped = certificate._clip(matrix, np.asarray(limit))
+        np.testing.assert_allclose(
+            clipped, (left * np.minimum(values, limit)) @ right, atol=1e-12 * values[0]
+        )

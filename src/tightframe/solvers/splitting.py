@@ -34,6 +34,9 @@ class SplittingOptions:
         The first penalty, in units of the data fit's curvature, over the decay's share of the one
         at which everything collapses: as a rule; where the first guess is further away, with
         adjusted logits and free biases; for squared errors, whose curvature is the same everywhere.
+    crowd : float
+        Where groups have more classes than this, on average, the first penalty falls like one over
+        their number: without a bias, as a rule.
     adapt_every, adapt_until : int
         The penalty is balanced after every so many steps, up to so many.
     band, longest_change : float
@@ -67,6 +70,7 @@ class SplittingOptions:
     first_share: float = 0.006
     far_share: float = 0.03
     square_share: float = 3.0
+    crowd: float = 3.0
     adapt_every: int = 10
     adapt_until: int = 40
     band: float = 1.25
@@ -195,6 +199,9 @@ class _Splitting:
             share = options.square_share
         elif problem.bias == "free" or p.adjustment.any():
             share = options.far_share
+        elif problem.bias == "none":
+            # Classes of a group share its curvature: where there are many, it is less.
+            share *= min(1.0, options.crowd * p.num_groups / p.num_classes)
         self.penalty = share * min(1.0, self.decay / collapse) * curvature
         residual = self.fit.residual(self.within, start.mean + bias[:, None])
         reach = 1 / (self.penalty * p.num_samples)

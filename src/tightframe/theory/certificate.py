@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tightframe.checks import detached
-from tightframe.geometry.blocks import Array, BlockMatrix, Partition, svd
+from tightframe.geometry.blocks import SMALL, Array, BlockMatrix, Partition, svd
 from tightframe.losses.base import Datafit
 from tightframe.problem.problem import Problem
 from tightframe.rounding import FUNCTION, gamma, svd_error
@@ -36,6 +36,9 @@ MAX_BIAS_STEP = 20.0
 
 #: Singular vectors of logits with smaller values than this, relatively, say nothing.
 FACE_TOLERANCE = 1e-6
+
+#: A large matrix no longer than so many limits is clipped by its Gram matrix, to 1e-10 at worst.
+GRAM_RANGE = 1e3
 
 #: Shares of the limit, and of the size of their terms, above which a norm that should not exceed
 #: the limit and row averages that should be zero are not so by rounding alone.
@@ -396,10 +399,24 @@ def _clipped(problem: Problem, residual: BlockMatrix) -> BlockMatrix:
 
 def _clip(matrices: Array, limit: Array) -> Array:
     """Return a matrix, or a batch, with its singular values clipped."""
-    if (np.sqrt(np.square(matrices).sum(axis=(-2, -1))) <= limit).all():
+    lengths = np.sqrt(np.square(matrices).sum(axis=(-2, -1)))
+    if (lengths <= limit).all():
         return matrices
+    if matrices.ndim == 2 and len(matrices) > SMALL and lengths <= GRAM_RANGE * limit:
+        return _clip_one(matrices, float(limit))
     left, values, right = svd(matrices)
     clipped: Array = (left * np.minimum(values, limit[..., None])[..., None, :]) @ right
+    return clipped
+
+
+def _clip_one(matrix: Array, limit: float) -> Array:
+    """Subtract what singular values exceed the limit: only those are computed, of many."""
+    from scipy.linalg import eigh
+
+    squares, vectors = eigh(
+        matrix.T @ matrix, driver="evr", subset_by_value=(limit**2, np.inf), overwrite_a=True
+    )
+    clipped: Array = matrix - (matrix @ vectors * (1 - limit / np.sqrt(squares))) @ vectors.T
     return clipped
 
 
