@@ -125,7 +125,7 @@ def measure(source: Mapping[str, NDArray[Any]] | SavedNetwork, **decays: Any) ->
                 f"labels: {absent} without samples; a prediction needs some of every class, "
                 "without decays the others are measured"
             )
-        require_several_classes(moments.counts)
+        require_several_classes(moments.counts.numpy())
         warnings.warn(f"{absent} without samples, but rivals", RuntimeWarning, stacklevel=2)
     with warnings.catch_warnings():
         # Every metric says so again, by numbers.
