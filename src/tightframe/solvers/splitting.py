@@ -36,7 +36,7 @@ class SplittingOptions:
         adjusted logits and free biases; for squared errors, whose curvature is the same everywhere.
     crowd : float
         Where groups have more classes than this, on average, the first penalty falls like one over
-        their number: without a bias, as a rule.
+        their number, to 0.3 of it: without a bias, as a rule.
     adapt_every, adapt_until : int
         The penalty is balanced after every so many steps, up to so many.
     band, longest_change : float
@@ -201,7 +201,7 @@ class _Splitting:
             share = options.far_share
         elif problem.bias == "none":
             # Classes of a group share its curvature: where there are many, it is less.
-            share *= min(1.0, options.crowd * p.num_groups / p.num_classes)
+            share *= min(1.0, max(0.3, options.crowd * p.num_groups / p.num_classes))
         self.penalty = share * min(1.0, self.decay / collapse) * curvature
         residual = self.fit.residual(self.within, start.mean + bias[:, None])
         reach = 1 / (self.penalty * p.num_samples)
