@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tightframe.diagnosis.evidence import SMALL_SHARE
 from tightframe.diagnosis.training import Training
-from tightframe.heads.fitted import FittedHead, fit_head, minimise
+from tightframe.heads.fitted import MAX_EVALUATIONS, FittedHead, fit_head, minimise
 from tightframe.heads.last_layer import LastLayer
 from tightframe.heads.ridge import RidgeProblem
 from tightframe.heads.scores import Scores
@@ -41,6 +41,9 @@ LOWER = 0.1
 
 #: Larger heads are not fitted: L-BFGS keeps some twenty of them.
 MOST_ENTRIES = 2 * 10**7
+
+#: Multiplications that one fit may take, some ten seconds; fewer evaluations are not begun.
+MOST_WORK, FEWEST_EVALUATIONS = 10**11, 25
 
 #: A free bias has this share of the ridge, so that the problem stays strongly convex.
 FREE_BIAS = 1e-4
@@ -218,8 +221,13 @@ def ask_head(
     fitted = _fitted_ridge(layer, training)
     ridge = training.ridge or fitted or _usual_ridge(layer)
     any_lost = bool(lost.any())
-    if layer.weight.size > MOST_ENTRIES:
-        note = f"The head has {layer.weight.size:.2g} entries: too many to fit others."
+    n, size = len(layer.labels), layer.weight.size
+    most = _most_evaluations(layer)
+    if size > MOST_ENTRIES or most < FEWEST_EVALUATIONS:
+        note = (
+            f"{n} samples and a head of {size} entries: whether it is at its optimum was not "
+            "asked, and no others were fitted, which takes minutes: tf.heads.fit_head does."
+        )
         return HeadAnswer(
             ridge, fitted, training.ridge is not None, "none", None, tuple(rows), None,
             True, any_lost, note,
@@ -235,6 +243,11 @@ def ask_head(
         known = bias if bias in ("decayed", "free") and _has_bias(layer) else None
         kind = known or _kind_of_bias(layer, training, ridge)
         excess = _suboptimality(layer, training, ridge, kind)
+        if excess is None:
+            note = (
+                f"Whether the head is at its optimum could not be told in {most} evaluations of "
+                "its objective."
+            )
     equal = len(set(layer.counts[layer.counts > 0].tolist())) == 1
     adjusted = None
     with warnings.catch_warnings():
@@ -272,8 +285,14 @@ def _fit(layer: LastLayer, ridge: float, **terms: Any) -> FittedHead:
         num_classes=layer.num_classes,
         held_out=layer.held_out,
         tol=TOL,
+        max_evaluations=_most_evaluations(layer),
         **terms,
     )
+
+
+def _most_evaluations(layer: LastLayer) -> int:
+    """Return how often an objective may be evaluated in one fit."""
+    return min(MAX_EVALUATIONS, MOST_WORK // (len(layer.labels) * layer.weight.size))
 
 
 # -- the head as it is -----------------------------------------------------------------------------
@@ -320,9 +339,12 @@ def _kind_of_bias(layer: LastLayer, training: Training, ridge: float) -> str:
     return "free" if float(np.linalg.norm(pull)) < decayed / 2 else "decayed"
 
 
-def _suboptimality(layer: LastLayer, training: Training, ridge: float, kind: str) -> float:
+def _suboptimality(layer: LastLayer, training: Training, ridge: float, kind: str) -> float | None:
+    """Return the excess over a certified bound, as a share; None if the bound is too far off."""
     scale = 1 / math.sqrt(FREE_BIAS) if kind == "free" else 1.0
     problem = _problem(layer, training, ridge, scale)
     objective, _ = problem.value_and_gradient(_own(layer, scale))
-    _, least, gap = minimise(problem, TOL)
+    _, least, gap = minimise(problem, TOL, _most_evaluations(layer))
+    if not gap <= max(AT_OPTIMUM * objective, objective - least):
+        return None
     return max(objective - (least - gap), 0.0) / objective

@@ -115,6 +115,7 @@ def fit_head(
     num_classes: int | None = None,
     held_out: tuple[Any, Any] | None = None,
     tol: float = 1e-6,
+    max_evaluations: int = MAX_EVALUATIONS,
 ) -> FittedHead:
     """Fit the head that is best on given features: cross-entropy with a ridge, to its optimum.
 
@@ -145,6 +146,8 @@ def fit_head(
         Samples to score the head on.
     tol : float
         Certified gap wanted, relative to the objective.
+    max_evaluations : int
+        Of objective and gradient; each takes 4 N D K operations.
 
     Returns
     -------
@@ -191,14 +194,16 @@ def fit_head(
         decay,
         bool(bias),
     )
-    v, objective, gap = minimise(problem, tolerance)
+    most = whole_number("max_evaluations", max_evaluations)
+    v, objective, gap = minimise(problem, tolerance, most)
     d = layer.features.shape[1]
     weight, b = v[:, :d], v[:, d] if bias else None
     status = Status.OPTIMAL if gap <= tolerance * objective else Status.NOT_CONVERGED
     if status is Status.NOT_CONVERGED:
         warnings.warn(
             f"the head is not at its optimum: certified gap {gap / objective:.1e} of the "
-            f"objective, wanted {tolerance:.1e}; a larger weight_decay is easier",
+            f"objective, wanted {tolerance:.1e}; a larger weight_decay is easier, more evaluations "
+            "help",
             NotConvergedWarning,
             stacklevel=2,
         )
@@ -220,17 +225,19 @@ def _on_given_features(
     return LastLayer.of(x, y, zeros, held_out=held_out)
 
 
-def minimise(problem: RidgeProblem, tol: float) -> tuple[Array, float, float]:
+def minimise(
+    problem: RidgeProblem, tol: float, most: int = MAX_EVALUATIONS
+) -> tuple[Array, float, float]:
     """Return the best V that was found, its objective, and its certified gap."""
     v = np.zeros(problem.shape)
     best = (v, np.inf, np.inf)
     evaluations = 0
     for steps in STAGES:
         before = best[2]
-        best, done = _stage(problem, best[0], steps, tol, MAX_EVALUATIONS - evaluations)
+        best, done = _stage(problem, best[0], steps, tol, most - evaluations)
         evaluations += done
         stuck = best[2] >= before  # rounding leaves no descent
-        if best[2] <= tol * best[1] or stuck or evaluations >= MAX_EVALUATIONS:
+        if best[2] <= tol * best[1] or stuck or evaluations >= most:
             break
     return best
 
