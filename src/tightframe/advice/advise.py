@@ -163,7 +163,8 @@ class Advice:
     safety : tuple of Safety
         One a group.
     largest_decay : float
-        The ``sqrt(weight_decay feature_decay)`` below which all classes are distinct.
+        The ``sqrt(weight_decay feature_decay)`` below which all classes are distinct; 0 where they
+        were at no decay.
     proposals : tuple of Proposal
         The least change of each kind; none where all classes have what is wanted.
     plain_remedies : tuple of Proposal
@@ -428,7 +429,10 @@ class _Search:
         return tuple(found), min(first, *(safety.logit_decay for safety in found))
 
     def _changes(self) -> tuple[list[float], float]:
-        """Return where each group is next, or was last, no longer distinct; and the least such."""
+        """Return where each group is next, or was last, no longer distinct; and the least such.
+
+        That is 0 where a group is not distinct at the lowest decay that was looked at.
+        """
         here = self.problem.logit_decay
         changes = state_changes(self.problem, takers=False)
         places, least = [], math.inf
@@ -442,7 +446,7 @@ class _Search:
                     back = change.logit_decay
             collapsed = [place for place in left if back <= place <= here]
             places.append(collapsed[-1] if collapsed else next(p for p in left if p > here))
-            least = min(least, left[0])
+            least = min(least, left[0] if first == DISTINCT else 0.0)
         return places, least
 
     def _lost(self) -> list[float]:

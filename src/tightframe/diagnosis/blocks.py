@@ -57,6 +57,8 @@ def advice_blocks(advice: Advice, *, is_all: bool = True) -> list[Block]:
     blocks.append(
         f"all classes are distinct below lambda {advice.largest_decay:.4g}: weight_decay "
         f"{decays['weight_decay']:.4g} or feature_decay {decays['feature_decay']:.4g}"
+        if advice.largest_decay
+        else "all classes are distinct at no decay that was looked at"
     )
     if advice.met:
         end = ": nothing to change" if is_all else ", by the theory"

@@ -210,8 +210,12 @@ def advice(state: State) -> list[Any]:
     )
     return [
         html.P(
-            f"The problem {met} {found.wanted} in every class. All classes are distinct below λ = "
-            f"{found.largest_decay:.4g}."
+            f"The problem {met} {found.wanted} in every class. All classes are distinct "
+            + (
+                f"below λ = {found.largest_decay:.4g}."
+                if found.largest_decay
+                else "at no decay that was looked at."
+            )
         ),
         *([html.Ul([html.Li(text) for text in found.warnings])] if found.warnings else []),
         to_dash(Table("Groups now", columns, groups)),
