@@ -410,7 +410,9 @@ def test_measure_reads_what_there_is(command, fails, tmp_path):
     np.savez(path, X=arrays["features"], y=labels, **{"fc.weight": weight})
     (tmp_path / "names.txt").write_text("\n".join(names), encoding="utf-16")
     how = ["--keys", "features=X,labels=y", "--class-names", tmp_path / "names.txt"]
-    how += ["--held-out", path]
+    other = {"X": arrays["features"] + 0.01, "y": labels}
+    np.savez(tmp_path / "held.npz", **other)
+    how += ["--held-out", tmp_path / "held.npz"]
     code, out, err = command("measure", path, *how, "--json")
     result = json.loads(out)
     assert (code, result["missing"]) == (0, [3])

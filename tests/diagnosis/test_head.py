@@ -120,4 +120,17 @@ def test_huge_heads_are_not_fitted(kept, monkeypatch):
     answer = ask(kept)
     assert [row.name for row in answer.rows] == [AS_IT_IS, POST_HOC]
     assert answer.separable is None
-    assert "too many to fit" in answer.verdict
+    assert "no others were fitted" in answer.verdict
+
+
+def test_a_fit_has_a_budget(kept, monkeypatch):
+    """Too little for a start, and too little to tell."""
+    work = len(kept.labels) * kept.weight.size
+    monkeypatch.setattr("tightframe.diagnosis.head.MOST_WORK", 24 * work)
+    assert "no others were fitted" in ask(kept).verdict
+    monkeypatch.setattr("tightframe.diagnosis.head.FEWEST_EVALUATIONS", 1)
+    monkeypatch.setattr("tightframe.diagnosis.head.MOST_WORK", 2 * work)
+    answer = ask(kept)
+    assert answer.suboptimality is None
+    assert "could not be told in 2 evaluations" in answer.verdict
+    assert not answer.converged

@@ -8,7 +8,7 @@ from tightframe.diagnosis.diagnose import Diagnosis, diagnose
 from tightframe.heads.last_layer import LastLayer
 from tightframe.metrics.classes import ClassTable
 from tightframe.runs.store import SettingRecord
-from tightframe.runs.tables import group_name, predicted_groups
+from tightframe.runs.tables import class_history, group_name, predicted_groups
 
 #: More groups than this are not listed.
 _MOST_GROUPS = 6
@@ -28,7 +28,7 @@ def diagnosis_of(setting: SettingRecord) -> Diagnosis | None:
         held_out=None if held_out[0] is None else held_out,  # older records have none
         class_names=problem.class_names,
     )
-    return diagnose(layer, problem=problem)
+    return diagnose(layer, problem=problem, history=class_history(setting))
 
 
 def answer(setting: SettingRecord) -> list[str]:
