@@ -226,7 +226,11 @@ def test_configuration_closes_the_page(page: Page, run: RunRecord) -> None:
     assert "not set" in page.cells
 
 
-def test_many_settings_and_classes_stay_small(tmp_path: Path) -> None:
+def test_many_settings_and_classes_stay_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A few sentences a setting, which take two seconds each to be found.
+    monkeypatch.setattr("tightframe.pages.run.answer", lambda setting: [])
     solution = tf.solve(tf.Problem("20x100,5x100", weight_decay=0.001, feature_decay=0.001))
     names = [f"s{i}" for i in range(8)]
     write_run(tmp_path, names)
