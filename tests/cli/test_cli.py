@@ -580,7 +580,7 @@ def test_ctrl_c_keeps_what_was_finished_and_resume_continues(tmp_path, unrendere
     settings = out / "settings"
     deadline = time.monotonic() + 120
     # Python drops an interrupt that meets a finaliser, as of the checkpoint's file.
-    while not Path(f"{out}.waits").exists() and time.monotonic() < deadline:
+    while not out.with_name("run.waits").exists() and time.monotonic() < deadline:
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGINT)
