@@ -251,6 +251,9 @@ def clusters(images: Dataset, cache: Path) -> Dataset:
             images,
             name="fashion_mnist in 100 clusters",
             num_classes=100,
+            class_names=tuple(
+                f"{name} {part}" for name in images.class_names or "" for part in range(10)
+            ),
             train_labels=found["train"],
             test_labels=found["test"],
         )
