@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import ndtr
 from sklearn.datasets import load_digits
 from torch import nn
 
@@ -232,16 +233,27 @@ class TestFewSamples:
 
 
 class TestMeansAlone:
-    def test_the_score_is_the_least_mean_over_deviation_of_a_margin(self, lost):
-        found = class_table(lost, samples=False)
-        z = lost.features @ lost.weight.T + lost.bias
-        for row in found:
-            own = z[lost.labels == row.label]
-            margins = np.delete(own[:, [row.label]] - own, row.label, axis=1)
-            want = (margins.mean(axis=0) / margins.std(axis=0)).min()
-            assert row.score == pytest.approx(want)
-            assert row.near_lost == (want < 0.19)
+    def test_two_classes_are_judged_by_the_normal_distribution_of_their_margin(self):
+        rng = np.random.default_rng(1)
+        x, y = rng.standard_normal((60, 3)) + 0.4, np.repeat([0, 1], 30)
+        layer = LastLayer.of(x, y, rng.standard_normal((2, 3)), rng.standard_normal(2))
+        z = x @ layer.weight.T + layer.bias
+        for row in class_table(layer, samples=False):
+            own = z[y == row.label]
+            margins = own[:, row.label] - own[:, 1 - row.label]
+            want = ndtr(margins.mean() / margins.std())
+            assert row.normal_accuracy == pytest.approx(want, abs=0.05)
+            assert row.near_lost == (row.normal_accuracy < 0.5)
             assert row.accuracy is row.accuracy_state is row.median_margin is None
+
+    def test_many_classes_are_judged_by_draws_of_their_mean_and_covariance(self, lost):
+        rng = np.random.default_rng(2)
+        found = class_table(lost, samples=False)
+        for row in found:
+            own = lost.features[lost.labels == row.label]
+            drawn = rng.multivariate_normal(own.mean(axis=0), np.cov(own.T, bias=True), 4000)
+            right = (drawn @ lost.weight.T + lost.bias).argmax(axis=1) == row.label
+            assert row.normal_accuracy == pytest.approx(right.mean(), abs=0.05)
         assert {row.label for row in found.lost} == {5, 6, 7, 8, 9}
         assert "lost or near it" in found.headline
 

@@ -45,9 +45,8 @@ WEAK_BELOW = 0.9
 #: false alarms and 3 missed, of 59 lost among 540 classes. Margins of 0 and less: 1 and 7.
 NEAR_MARGIN = 0.25
 
-#: With class covariances: below this least mean over standard deviation of the margin to a rival.
-#: 4 false alarms and 3 missed.
-NEAR_SCORE = 0.19
+#: Draws of a normal distribution, by which class means and covariances are judged.
+DRAWS = 2000
 
 #: Few samples, and not many.
 FEW, SOME = 30, 100
@@ -106,9 +105,10 @@ class ClassRow:
         Of a lost class: whether a balanced head on the same features would not lose it.
     near_lost : bool or None
         Where only class means are known: whether its margin there is at most `NEAR_MARGIN`, or,
-        with class covariances, its score below `NEAR_SCORE`.
-    score : float or None
-        Least mean over standard deviation of the margin to any rival.
+        with class covariances, whether its `normal_accuracy` is that of a lost class.
+    normal_accuracy : float or None
+        Where only class means and covariances are known: the share that would be answered right of
+        samples with a normal distribution of that mean and covariance, from `DRAWS` of them.
     since : Any
         When its accuracy state began, of the history; None without one.
     warning : str or None
@@ -131,7 +131,7 @@ class ClassRow:
     median_margin: float | None = None
     separable: bool | None = None
     near_lost: bool | None = None
-    score: float | None = None
+    normal_accuracy: float | None = None
     since: Any = None
     warning: str | None = None
 
@@ -426,7 +426,7 @@ def class_table(
         layer.bias,
         answers=answers,
         recalls=truth,
-        scores=None if samples else _scores(layer),
+        normal_accuracies=None if samples else _normal_accuracies(layer),
         names=layer.class_names,
         history=history,
         problem=problem,
@@ -444,7 +444,7 @@ def table_of(
     *,
     answers: Answers | None = None,
     recalls: Array | None = None,
-    scores: Array | None = None,
+    normal_accuracies: Array | None = None,
     names: tuple[str, ...] | None = None,
     history: Sequence[Any] | None = None,
     problem: Problem | None = None,
@@ -462,8 +462,8 @@ def table_of(
         On training samples.
     recalls : ndarray, shape (K,), optional
         On held-out samples; NaN where unknown.
-    scores : ndarray, shape (K,), optional
-        `ClassRow.score`.
+    normal_accuracies : ndarray, shape (K,), optional
+        `ClassRow.normal_accuracy`.
     """
     states = mean_states(counts, means, weight, bias, problem)
     known = None if answers is None or not len(answers) else _Tally(answers)
@@ -494,11 +494,11 @@ def table_of(
                 "since": None if since is None else since[k],
             }
         elif state != ABSENT:
-            score = None if scores is None else float(scores[k])
             near = margin is not None and margin <= NEAR_MARGIN
-            if score is not None:
-                near = score < NEAR_SCORE
-            values |= {"score": score, "near_lost": bool(near or state == VANISHED)}
+            if normal_accuracies is not None:
+                values["normal_accuracy"] = float(normal_accuracies[k])
+                near = values["normal_accuracy"] < LOST_BELOW
+            values["near_lost"] = bool(near or state == VANISHED)
         if rival >= 0:
             values |= {"rival": int(rival), "rival_name": _name(names, int(rival))}
         row = ClassRow(k, _name(names, k), int(counts[k]), state, **values)
@@ -584,27 +584,31 @@ def _class_means(layer: LastLayer) -> Array:
     return np.asarray(sums @ layer.features)
 
 
-def _scores(layer: LastLayer) -> Array:
-    """Return every class's least mean over standard deviation of a margin, NaN without samples."""
-    weight, k = layer.weight, layer.num_classes
-    lift = np.zeros(k) if layer.bias is None else layer.bias
+def _normal_accuracies(layer: LastLayer) -> Array:
+    """Return `ClassRow.normal_accuracy` of every class, NaN without samples."""
+    k, width = layer.weight.shape
+    half = np.random.default_rng(0).standard_normal((DRAWS // 2, width))
+    directions = np.concatenate([half, -half])
     order = np.argsort(layer.labels, kind="stable")
     ends = np.cumsum(layer.counts)
-    scores = np.full(k, np.nan)
     step = max(1, BLOCK_ENTRIES // k)
+    accuracies = np.full(k, np.nan)
     for c in np.flatnonzero(layer.counts).tolist():
-        own = order[ends[c] - layer.counts[c] : ends[c]]
-        mean = layer.features[own].mean(axis=0)
-        logits = weight @ mean + lift
-        squares = np.zeros(k)
-        for start in range(0, len(own), step):
-            spread = (layer.features[own[start : start + step]] - mean) @ weight.T
-            squares += ((spread[:, [c]] - spread) ** 2).sum(axis=0)
-        gaps, deviations = np.delete([logits[c] - logits, np.sqrt(squares / len(own))], c, axis=1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratios = np.where(gaps == 0, 0.0, gaps / deviations)
-        scores[c] = ratios.min()
-    return scores
+        own = layer.features[order[ends[c] - layer.counts[c] : ends[c]]]
+        mean = own.mean(axis=0)
+        # Its square over n is the covariance.
+        root = np.linalg.qr(own - mean, mode="r")
+        right = 0
+        for start in range(0, DRAWS, step):
+            drawn = directions[start : start + step, : len(root)] @ root / math.sqrt(len(own))
+            logits = (mean + drawn) @ layer.weight.T
+            if layer.bias is not None:
+                logits += layer.bias
+            answered = logits[:, c].copy()
+            logits[:, c] = -np.inf
+            right += int((answered > logits.max(axis=1)).sum())
+        accuracies[c] = right / DRAWS
+    return accuracies
 
 
 def _members(states: States) -> dict[int, list[int]]:
@@ -623,10 +627,14 @@ def _members(states: States) -> dict[int, list[int]]:
 
 def _warning(row: ClassRow) -> str | None:
     if row.near_lost:
-        rule = f"margin at its mean up to {NEAR_MARGIN} (10 false alarms"
-        if row.score is not None:
-            rule = f"margin below {NEAR_SCORE} standard deviations (4 false alarms"
-        return f"lost or near it, {rule}, 3 of 59 missed)"
+        if row.normal_accuracy is None:
+            rule = f"margin at its mean up to {NEAR_MARGIN} (10 false alarms, 3 of 59 missed)"
+        else:
+            rule = (
+                "of normally distributed samples of its mean and covariance fewer than half would "
+                "be answered right (6 false alarms, 14 of 334 missed)"
+            )
+        return f"lost or near it, {rule}"
     if row.accuracy is None or row.accuracy < LOST_BELOW:
         return None
     if row.held_out_recall is not None:
