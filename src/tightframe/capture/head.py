@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from tightframe.capture.agreement import EIGHT_BITS, FEWEST_ROWS, Relation, gap, relation
-from tightframe.capture.hooks import Recorder
+from tightframe.capture.hooks import Pausable, Recorder
 from tightframe.capture.witness import Output, Seen, Witness, seen_of, some
 from tightframe.data.batches import Reduction, sample_rows
 from tightframe.heads.affine import Affine, agrees, in_eval_mode, linear_map, rounding_unit
@@ -60,7 +60,7 @@ class Reading:
         return len(self.weight)
 
 
-class HeadInUse:
+class HeadInUse(Pausable):
     """Finds, checks and reads a model's classifier; a context manager around the passes.
 
     Parameters
@@ -123,7 +123,6 @@ class HeadInUse:
         self.recorder = Recorder(model, self.head, layers)
         self._copy = copy
         self._handle: Any = None
-        self._probing = False
         self.forget()
 
     def __enter__(self) -> HeadInUse:
@@ -285,14 +284,10 @@ class HeadInUse:
             return _plain(self.head)  # the features are refused for it
         rows = _rows(features, labels, how, mask)
         passed = _Pass(self.head, met, features, rows, seen, outputs, outermost)
-        self._probing = True
-        try:
-            with self.recorder.paused(), self._witness.paused():
-                if seen is None and not self.head.at_output:
-                    passed = replace(passed, seen=_run_again(self.head, features))
-                reading = passed.reading()
-        finally:
-            self._probing = False
+        with self.paused(), self.recorder.paused(), self._witness.paused():
+            if seen is None and not self.head.at_output:
+                passed = replace(passed, seen=_run_again(self.head, features))
+            reading = passed.reading()
         if self._reading is not None:
             self._changes += 1
             if reading.unit != self._reading.unit:
@@ -326,7 +321,7 @@ class HeadInUse:
 
     def _meet(self) -> None:
         """Keep the head's parameters as they are now, unless that was done."""
-        if torch.compiler.is_compiling() or self._probing or self.head is None:
+        if torch.compiler.is_compiling() or self._is_paused or self.head is None:
             return
         head, state = self.head, self._now()
         if self._met is not None and self._met.state == state:
