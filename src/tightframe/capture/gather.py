@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from tightframe.capture.head import Reading
+from tightframe.capture.passes import Reading
 from tightframe.data.batches import Reduction, sample_rows
 from tightframe.metrics.answers import Answers
 from tightframe.metrics.class_moments import ClassMoments

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tightframe.advice.advise import wanted_of
-from tightframe.diagnosis.blocks import Block, advice_blocks, in_html, in_rich
+from tightframe.checks import first_few
+from tightframe.diagnosis.blocks import Block, InBlocks, advice_blocks
 from tightframe.diagnosis.head import HeadAnswer, HeadRow, ask_head
 from tightframe.diagnosis.larger_decay import LargerDecay, ask_decay
 from tightframe.diagnosis.remedies import Remedies, remedies
@@ -22,6 +23,7 @@ from tightframe.diagnosis.theory import TheoryAnswer, ask_theory
 from tightframe.diagnosis.training import Training
 from tightframe.figures.table import Column, Table
 from tightframe.heads.last_layer import LastLayer
+from tightframe.lazy import needed
 from tightframe.metrics.classes import ClassTable, class_table
 from tightframe.problem.counts import PerClass
 from tightframe.problem.labels import require_several_classes
@@ -29,10 +31,12 @@ from tightframe.problem.problem import Problem
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import Console, ConsoleOptions, RenderableType
 
 #: Most rows of a printed comparison of margins.
 MOST_ROWS = 20
+
+#: Most names of classes in a sentence, and in a cell of a table.
+MOST_NAMES, MOST_COSTS = 10, 5
 
 CAVEAT = (
     "Evidence from small networks: MLPs and small convolutional ones, mostly 10 classes, at most "
@@ -41,7 +45,7 @@ CAVEAT = (
 
 
 @dataclass(frozen=True, eq=False)
-class Diagnosis:
+class Diagnosis(InBlocks):
     """What `diagnose` found.
 
     Attributes
@@ -69,7 +73,7 @@ class Diagnosis:
     def headline(self) -> str:
         """One sentence: which classes are lost, taken for which, and which are weak."""
         lost = [row for row in self.classes.lost if row.rival_name is not None]
-        taken = _shortened([f"{row.name} for {row.rival_name}" for row in lost])
+        taken = first_few([f"{row.name} for {row.rival_name}" for row in lost], MOST_NAMES)
         return self.classes.headline + (f" Mostly taken: {taken}." if lost else "")
 
     @property
@@ -130,11 +134,8 @@ class Diagnosis:
         ImportError
             If Matplotlib is missing (``pip install 'tightframe[report]'``).
         """
-        try:
+        with needed("plot", "matplotlib"):
             from tightframe.figures.mpl import plot
-        except ImportError as error:
-            message = "plot needs matplotlib: pip install 'tightframe[report]'"
-            raise ImportError(message) from error
         from tightframe.diagnosis.picture import chart_of
 
         return plot(chart_of(self.classes), ax)
@@ -150,15 +151,6 @@ class Diagnosis:
             yield "\nWhat another weight decay would do"
             yield from self.larger_decay.blocks()
         yield from _theory_blocks(self.theory, self.classes)
-
-    def __rich_console__(
-        self, console: Console, options: ConsoleOptions
-    ) -> Iterator[RenderableType]:
-        """Show everything in Rich."""
-        yield from in_rich(self.blocks(), console, options)
-
-    def _repr_html_(self) -> str:
-        return in_html(self.blocks())
 
     def __repr__(self) -> str:
         described = "describes" if self.theory.describes else "does not describe"
@@ -302,11 +294,6 @@ def _larger(
 # -- sections --------------------------------------------------------------------------------------
 
 
-def _shortened(names: Sequence[str], most: int = 10) -> str:
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
-
-
 def _head_blocks(head: HeadAnswer, classes: ClassTable) -> Iterator[Block]:
     yield "\nWhat the head alone can do"
     yield head.verdict
@@ -337,12 +324,8 @@ def _shares(*names: str) -> list[Column]:
 def _remark(row: HeadRow, classes: ClassTable) -> str:
     parts = ["harmful"] if row.harmful else []
     if row.costs:
-        parts.append(f"costs {_listed(row.costs, classes)}")
+        parts.append(f"costs {first_few([classes.of(k).name for k in row.costs], MOST_COSTS)}")
     return "; ".join(parts)
-
-
-def _listed(labels: Sequence[int], classes: ClassTable, most: int = 5) -> str:
-    return _shortened([classes.of(label).name for label in labels], most)
 
 
 def _remedy_blocks(found: Remedies, classes: ClassTable) -> Iterator[Block]:
@@ -360,7 +343,8 @@ def _remedy_blocks(found: Remedies, classes: ClassTable) -> Iterator[Block]:
         note = f" {_capital(remedy.note)}." if remedy.note else ""
         yield f"Not {remedy.name}: {remedy.evidence.text}.{note}"
     if few:
-        yield f"Few samples ({_shortened(few)}): hold some out, or collect more, to know more."
+        names = first_few(few, MOST_NAMES)
+        yield f"Few samples ({names}): hold some out, or collect more, to know more."
     yield CAVEAT
 
 

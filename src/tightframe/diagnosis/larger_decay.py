@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tightframe.checks import (
+    first_few,
     is_several,
     positive_float,
     require_dense,
     whole_number,
 )
-from tightframe.diagnosis.blocks import Block, in_html, in_rich
+from tightframe.diagnosis.blocks import Block, InBlocks
 from tightframe.diagnosis.decay_rules import (
     AT_RISK,
     MOST_TIMES_DECOUPLED,
@@ -37,12 +38,12 @@ from tightframe.heads.fitted import minimise
 from tightframe.heads.last_layer import LastLayer
 from tightframe.heads.ridge import RidgeProblem
 from tightframe.heads.scores import Scores
+from tightframe.lazy import needed
 from tightframe.metrics.classes import WEAK_BELOW
 from tightframe.problem.counts import PerClass
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import Console, ConsoleOptions, RenderableType
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -55,7 +56,7 @@ TOL = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
-class LargerDecay:
+class LargerDecay(InBlocks):
     """Margins that a network would have at other weight decays.
 
     One row for every decay asked about. A row where no model may speak has NaN margins and a
@@ -159,10 +160,8 @@ class LargerDecay:
         ImportError
             If pandas is missing (``pip install 'tightframe[report]'``).
         """
-        try:
+        with needed("to_frame", "pandas"):
             import pandas as pd
-        except ImportError as error:
-            raise ImportError("to_frame needs pandas: pip install 'tightframe[report]'") from error
         rows, classes = len(self.at), len(self.now)
         gaps = np.full((rows, classes), math.nan)
         margins = gaps if self.margins is None else self.margins
@@ -187,15 +186,6 @@ class LargerDecay:
 
         yield from blocks_of(self)
 
-    def __rich_console__(
-        self, console: Console, options: ConsoleOptions
-    ) -> Iterator[RenderableType]:
-        """Show everything in Rich."""
-        yield from in_rich(self.blocks(), console, options)
-
-    def _repr_html_(self) -> str:
-        return in_html(self.blocks())
-
     def plot(self, ax: Any = None) -> tuple[Any, Any]:
         """Draw the margins along the decays, with their bars.
 
@@ -213,8 +203,9 @@ class LargerDecay:
         ImportError
             If Matplotlib is missing (``pip install 'tightframe[report]'``).
         """
+        with needed("plot", "matplotlib"):
+            from tightframe.figures.mpl import plot
         from tightframe.diagnosis.larger_decay_pictures import chart_of
-        from tightframe.figures.mpl import plot
 
         return plot(chart_of(self), ax)
 
@@ -502,8 +493,7 @@ class _Outlook:
         if not self.poor or (decay >= self.decay and self.same_loss):
             return None
         what = "a smaller decay" if self.same_loss else "another loss"
-        names = [self.layer.name(k) for k in self.poor]
-        listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        listed = first_few([self.layer.name(k) for k in self.poor], 5)
         return (
             f"{what} brings classes back that are lost or weak now ({listed}), which only the "
             "whole network can show: tf.training.continue_at, or train again"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tightframe.checks import first_few
 from tightframe.figures.table import Column, Table
 from tightframe.geometry.blocks import Array
 from tightframe.geometry.states import (
@@ -26,6 +27,7 @@ from tightframe.geometry.states import (
     states_of_means,
 )
 from tightframe.heads.last_layer import LastLayer
+from tightframe.lazy import needed
 from tightframe.losses.registry import LOSSES
 from tightframe.metrics.answers import BLOCK_ENTRIES, LOST_BELOW, Answers, answers_of
 from tightframe.problem.problem import Problem
@@ -263,11 +265,8 @@ class ClassTable(Sequence[ClassRow]):
         ImportError
             If pandas is missing (``pip install 'tightframe[report]'``).
         """
-        try:
+        with needed("to_frame", "pandas"):
             import pandas as pd
-        except ImportError as error:
-            message = "to_frame needs pandas: pip install 'tightframe[report]'"
-            raise ImportError(message) from error
         names = ["with" if f.name == "shares_with" else f.name for f in fields(ClassRow)]
         return pd.DataFrame(self.to_dict(), columns=names)
 
@@ -671,7 +670,7 @@ def _listed(rows: Sequence[ClassRow], most: int = 10) -> str:
 
 def _shortened(names: Sequence[str], most: int = 10) -> str:
     if len(names) > most:
-        return ", ".join(names[:most]) + f" and {len(names) - most} more"
+        return first_few(names, most)
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tightframe.figures.model import Bars, Block, Chart, Curve, HeatMaps, Matrix, Panel, Sheet
 from tightframe.figures.style import GROUP_COLORS
 from tightframe.figures.table import Column, Table
+from tightframe.lazy import needed
 from tightframe.metrics.readings import describe_missing
 from tightframe.metrics.targets import TARGET_PARTS
 
@@ -57,10 +58,8 @@ _MOST_POINTS = 100
 
 def frame_of(report: Report) -> pd.DataFrame:
     """Return the rows of a report as a DataFrame: metric, part, target, value."""
-    try:
+    with needed("to_frame", "pandas"):
         import pandas as pd
-    except ImportError as error:
-        raise _missing("to_frame", "pandas") from error
     frame = pd.DataFrame(report.rows, columns=["metric", "part", "target", "value"])
     return frame.astype({"value": "float64"})
 
@@ -91,10 +90,8 @@ def table_of(report: Report) -> RichTable:
 
 def figure_of(report: Report) -> Figure:
     """Draw distances to the targets, norms by class, and mean logits."""
-    try:
+    with needed("plot", "matplotlib"):
         from tightframe.figures.mpl import draw
-    except ImportError as error:
-        raise _missing("plot", "matplotlib") from error
     return draw(sheet_of(report))
 
 
@@ -103,10 +100,6 @@ def sheet_of(report: Report) -> Sheet:
     rows = report.rows
     panels = [_distances(rows), _norms(report), _logits(report)]
     return Sheet(_headline(report, rows), [Block(panels, 3, 4.2, widths=(1.3, 1.1, 1))], 15.0)
-
-
-def _missing(what: str, package: str) -> ImportError:
-    return ImportError(f"{what} needs {package}: pip install 'tightframe[report]'")
 
 
 def _headline(report: Report, rows: Sequence[Row]) -> str:

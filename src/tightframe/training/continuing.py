@@ -25,6 +25,7 @@ from tightframe.data.batches import Batch, LabelsLike, split_batch, to_device
 from tightframe.files import to_plain
 from tightframe.heads.find import unwrapped
 from tightframe.heads.modes import preserved_rng
+from tightframe.lazy import needed
 from tightframe.problem.counts import PerClass
 from tightframe.problem.labels import IGNORED
 from tightframe.problem.problem import Problem
@@ -113,10 +114,8 @@ class Continuation:
         ImportError
             If pandas is missing (``pip install 'tightframe[report]'``).
         """
-        try:
+        with needed("to_frame", "pandas"):
             import pandas as pd
-        except ImportError as error:
-            raise ImportError("to_frame needs pandas: pip install 'tightframe[report]'") from error
         columns = {"count": self.counts, "margin": self.margins, "accuracy": self.accuracy}
         return pd.DataFrame({"class": np.arange(len(self.counts)), **columns})
 
