@@ -16,7 +16,7 @@ import numpy as np
 from tightframe.advice.advise import wanted_of
 from tightframe.diagnosis.blocks import Block, advice_blocks, in_html, in_rich
 from tightframe.diagnosis.head import HeadAnswer, HeadRow, ask_head
-from tightframe.diagnosis.larger_decay import LargerDecay, ask_decay
+from tightframe.diagnosis.larger_decay import KNOWN_OF_NETWORK, LargerDecay, ask_decay
 from tightframe.diagnosis.remedies import Remedies, remedies
 from tightframe.diagnosis.theory import TheoryAnswer, ask_theory
 from tightframe.diagnosis.training import Training
@@ -238,6 +238,8 @@ def diagnose(
     'smaller decay + logit adjustment'
     """
     require_several_classes(layer.counts)
+    if not isinstance(problem, Problem | None):
+        raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
     known_bias = bias if problem is None else problem.bias
     if problem is not None:
         weight_decay = problem.weight_decays[0]
@@ -292,11 +294,14 @@ def _larger(
     at: float | Iterable[float] | None,
     network: Mapping[str, Any],
 ) -> LargerDecay | None:
+    unknown = sorted(set(network) - set(KNOWN_OF_NETWORK))
+    if unknown:
+        raise TypeError(f"diagnose() got an unexpected keyword argument {unknown[0]!r}")
     if at is None:
         if network:
             raise ValueError(f"{min(network)}: given without at_weight_decay, for which it is")
         return None
-    return ask_decay(layer, training, at=at, **network)
+    return ask_decay(layer, training, at=at, argument="at_weight_decay", **network)
 
 
 # -- sections --------------------------------------------------------------------------------------
