@@ -46,17 +46,19 @@ def plain_number(value: Any) -> Any:
     return value
 
 
-def positive_float(name: str, value: Any) -> float:
+def positive_float(name: str, value: Any, *, or_zero: bool = False) -> float:
     """Return ``value`` as a float, or raise a ValueError that names the argument."""
     value = plain_number(value)
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise ValueError(f"{name}: got {shortened(repr(value))}, need a positive number")
+        kind = "number from 0" if or_zero else "positive number"
+        raise ValueError(f"{name}: got {shortened(repr(value))}, need a {kind}")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
-    if not math.isfinite(number) or number <= 0:
-        raise ValueError(f"{name}: got {shortened(str(value))}, need a finite number above 0")
+    if not math.isfinite(number) or number < 0 or (number == 0 and not or_zero):
+        least = "from 0" if or_zero else "above 0"
+        raise ValueError(f"{name}: got {shortened(str(value))}, need a finite number {least}")
     return number
 
 

@@ -193,7 +193,7 @@ def diagnose(
     layer : LastLayer
         Of the training samples; with held-out samples, recalls are given for them too.
     weight_decay : float, optional
-        Of the training. Without it the ridge that fits the head is used.
+        Of the training, 0 if there was none. Without it the ridge that fits the head is used.
     class_weights, logit_adjustment : optional
         Of the training's loss, as in `Problem`.
     sampler : "balanced", str, iterable of float, or mapping, optional

@@ -395,8 +395,9 @@ def ask_decay(
             "layers: missing; need the number of weight matrices of the whole network, the head "
             "among them"
         )
-    if training.weight_decay is None:
-        raise ValueError("weight_decay: missing; need the one that the network was trained with")
+    if not training.weight_decay:
+        came = "missing" if training.weight_decay is None else "got 0"
+        raise ValueError(f"weight_decay: {came}; need one that the network was trained with")
     decays = [positive_float(argument, value) for value in (at if is_several(at) else [at])]
     if not decays:
         raise ValueError(f"{argument}: got none, need at least one weight decay")
