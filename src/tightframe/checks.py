@@ -17,6 +17,9 @@ MAX_DENSE_CLASSES = 4096
 #: Larger features are refused: sums of their squares could overflow float64.
 MAX_FEATURE = 1e140
 
+#: Types of tensors that NumPy does not have.
+_NOT_OF_NUMPY = ("torch.bfloat16", "torch.float8")
+
 
 def require_dense(num_classes: int, what: str) -> None:
     """Refuse a K x K array that would not fit comfortably in memory.
@@ -43,23 +46,39 @@ def plain_number(value: Any) -> Any:
     return value
 
 
-def positive_float(name: str, value: Any) -> float:
+def positive_float(name: str, value: Any, *, or_zero: bool = False) -> float:
     """Return ``value`` as a float, or raise a ValueError that names the argument."""
     value = plain_number(value)
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise ValueError(f"{name}: got {shortened(repr(value))}, need a positive number")
+        kind = "number from 0" if or_zero else "positive number"
+        raise ValueError(f"{name}: got {shortened(repr(value))}, need a {kind}")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
-    if not math.isfinite(number) or number <= 0:
-        raise ValueError(f"{name}: got {shortened(str(value))}, need a finite number above 0")
+    if not math.isfinite(number) or number < 0 or (number == 0 and not or_zero):
+        least = "from 0" if or_zero else "above 0"
+        raise ValueError(f"{name}: got {shortened(str(value))}, need a finite number {least}")
     return number
 
 
 def detached(value: Any) -> Any:
-    """Return a PyTorch tensor without its gradient, which NumPy refuses; others as they are."""
-    return value.detach() if callable(getattr(value, "detach", None)) else value
+    """Return a PyTorch tensor as NumPy takes it; others as they are.
+
+    Without its gradient, in main memory, and in single precision where NumPy lacks its type.
+    """
+    if not callable(getattr(value, "detach", None)):
+        return value
+    found = value.detach().cpu()
+    return found.float() if str(found.dtype).startswith(_NOT_OF_NUMPY) else found
+
+
+def array_of(name: str, value: Any) -> NDArray[Any]:
+    """Return an array or tensor as an array, or raise a ValueError that names the argument."""
+    try:
+        return np.asarray(detached(value))
+    except ValueError:  # NumPy's text names no argument
+        raise ValueError(f"{name}: got entries of several lengths, need an array") from None
 
 
 def wide(array: NDArray[Any]) -> NDArray[Any]:

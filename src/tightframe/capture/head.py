@@ -198,6 +198,10 @@ class HeadInUse(Pausable):
                 f"head: got None, and {names} all give an output of the model; name the one that "
                 "is meant"
             )
+        if not all(bool(output.rows.isfinite().all()) for output in outputs):
+            raise ValueError(
+                "model: its output is not finite, so that it cannot tell which layer is the head"
+            )
         assert self._unnamed is not None
         raise self._unnamed
 

@@ -101,7 +101,6 @@ _AT = (
         "at_weight_decay",
         NUMBERS,
         "Margins at other decays: 1e-2,5e-2; needs --weight-decay and --layers.",
-        fills=("at",),
         panel=_NETWORK,
     ),
     Option("layers", WHOLE, "Weight matrices of the whole network.", panel=_NETWORK),

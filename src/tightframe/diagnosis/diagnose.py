@@ -17,7 +17,7 @@ from tightframe.advice.advise import wanted_of
 from tightframe.checks import first_few
 from tightframe.diagnosis.blocks import Block, InBlocks, advice_blocks
 from tightframe.diagnosis.head import HeadAnswer, HeadRow, ask_head
-from tightframe.diagnosis.larger_decay import LargerDecay, ask_decay
+from tightframe.diagnosis.larger_decay import KNOWN_OF_NETWORK, LargerDecay, ask_decay
 from tightframe.diagnosis.remedies import Remedies, remedies
 from tightframe.diagnosis.theory import TheoryAnswer, ask_theory
 from tightframe.diagnosis.training import Training
@@ -185,7 +185,7 @@ def diagnose(
     layer : LastLayer
         Of the training samples; with held-out samples, recalls are given for them too.
     weight_decay : float, optional
-        Of the training. Without it the ridge that fits the head is used.
+        Of the training, 0 if there was none. Without it the ridge that fits the head is used.
     class_weights, logit_adjustment : optional
         Of the training's loss, as in `Problem`.
     sampler : "balanced", str, iterable of float, or mapping, optional
@@ -230,6 +230,8 @@ def diagnose(
     'smaller decay + logit adjustment'
     """
     require_several_classes(layer.counts)
+    if not isinstance(problem, Problem | None):
+        raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
     known_bias = bias if problem is None else problem.bias
     if problem is not None:
         weight_decay = problem.weight_decays[0]
@@ -284,11 +286,14 @@ def _larger(
     at: float | Iterable[float] | None,
     network: Mapping[str, Any],
 ) -> LargerDecay | None:
+    unknown = sorted(set(network) - set(KNOWN_OF_NETWORK))
+    if unknown:
+        raise TypeError(f"diagnose() got an unexpected keyword argument {unknown[0]!r}")
     if at is None:
         if network:
             raise ValueError(f"{min(network)}: given without at_weight_decay, for which it is")
         return None
-    return ask_decay(layer, training, at=at, **network)
+    return ask_decay(layer, training, at=at, argument="at_weight_decay", **network)
 
 
 # -- sections --------------------------------------------------------------------------------------

@@ -149,7 +149,7 @@ class HeadAnswer:
         where = f"ridge {self.ridge:.3g} {'as given' if self.ridge_given else 'fitted'}"
         if self.bias != "none":
             where += f", bias taken as {self.bias}"
-        share = f"its objective is {self.suboptimality:.2%} above the least ({where})"
+        share = f"its objective could be {self.suboptimality:.2%} lower ({where})"
         if self.suboptimality <= AT_OPTIMUM:
             return f"The head is trained to the end: {share}."
         if self.suboptimality <= NEARLY:

@@ -51,6 +51,17 @@ Flags = NDArray[np.bool_]
 #: Value of `larger_decay`'s loss arguments: as the network was trained.
 SAME = "same"
 
+#: What `ask_decay` has to know of the whole network, by name.
+KNOWN_OF_NETWORK = (
+    "layers",
+    "batch_norm",
+    "convolutional",
+    "lr",
+    "momentum",
+    "full_batch",
+    "layer_norms",
+)
+
 #: Relative gap to which the best head is known.
 TOL = 1e-4
 
@@ -308,11 +319,16 @@ def larger_decay(
         logit_adjustment=logit_adjustment,
         optimizer=optimizer,
     )
-    loss = Training.of(
-        layer,
-        class_weights=class_weights if _is_same(at_class_weights) else at_class_weights,
-        logit_adjustment=logit_adjustment if _is_same(at_logit_adjustment) else at_logit_adjustment,
-    )
+    try:
+        loss = Training.of(
+            layer,
+            class_weights=class_weights if _is_same(at_class_weights) else at_class_weights,
+            logit_adjustment=(
+                logit_adjustment if _is_same(at_logit_adjustment) else at_logit_adjustment
+            ),
+        )
+    except ValueError as error:  # of the present loss there was none
+        raise ValueError(f"at_{error}") from None
     return ask_decay(
         layer,
         training,
@@ -341,6 +357,7 @@ def ask_decay(
     full_batch: bool = False,
     layer_norms: Iterable[float] | None = None,
     loss: Training | None = None,
+    argument: str = "at",
 ) -> LargerDecay:
     """Return `larger_decay` of a last layer whose training is known.
 
@@ -353,6 +370,8 @@ def ask_decay(
         As in `larger_decay`.
     loss : Training, optional
         Whose weights and adjustment the loss has at the other decays; by default the same.
+    argument : str
+        What ``at`` is called, for messages.
     """
     require_dense(layer.num_classes, "weight")
     kind = Network(
@@ -367,14 +386,23 @@ def ask_decay(
             "layers: missing; need the number of weight matrices of the whole network, the head "
             "among them"
         )
-    if training.weight_decay is None:
-        raise ValueError("weight_decay: missing; need the one that the network was trained with")
-    decays = [positive_float("at", value) for value in (at if is_several(at) else [at])]
+    if not training.weight_decay:
+        came = "missing" if training.weight_decay is None else "got 0"
+        raise ValueError(f"weight_decay: {came}; need one that the network was trained with")
+    decays = [positive_float(argument, value) for value in (at if is_several(at) else [at])]
     if not decays:
-        raise ValueError("at: got none, need at least one weight decay")
-    norms = None if layer_norms is None else [positive_float("layer_norms", x) for x in layer_norms]
+        raise ValueError(f"{argument}: got none, need at least one weight decay")
+    norms = None if layer_norms is None else _norms(layer_norms, kind.layers)
     pace = Pace.of(lr, momentum, full_batch)
     return _Outlook(layer, kind, pace, training.weight_decay, training, loss, norms).at(decays)
+
+
+def _norms(given: Any, layers: int | None) -> list[float]:
+    norms = [positive_float("layer_norms", x) for x in (given if is_several(given) else [given])]
+    if len(norms) != (layers or max(len(norms), 1)):
+        every = "every layer" if layers is None else f"each of the {layers} layers"
+        raise ValueError(f"layer_norms: got {len(norms)}, need one for {every}")
+    return norms
 
 
 def _is_same(value: Any) -> bool:
@@ -476,8 +504,8 @@ class _Outlook:
         most = kind.most_suboptimal
         if self.suboptimality >= most:
             return (
-                f"the head's objective is {self.suboptimality:.2%} above its least on these "
-                f"features, and has to be within {most:.0%}: training has not ended, or the loss "
+                f"the head's objective could be {self.suboptimality:.2%} lower on these features, "
+                f"at most {most:.0%} is safe: training has not ended, or the loss "
                 "and the decay are not those given"
             )
         return None

@@ -46,9 +46,6 @@ _OF_THE_PRIOR = (
     "LDAM-DRW",
 )
 
-#: What is done instead of a sampler or class weights that the training has.
-_INSTEAD = " in place of the sampler or class weights"
-
 
 @dataclass(frozen=True)
 class Remedy:
@@ -143,26 +140,31 @@ def _is_of_the_prior(name: str) -> bool:
 
 
 def _done(training: Training) -> set[str]:
-    """Return the remedies that change nothing, as the loss saw all classes alike already."""
-    if not training.is_flat:
-        return set()
-    if training.natural:  # by logit adjustment
-        return {POST_HOC, "logit adjustment", "smaller decay + logit adjustment"}
-    return {POST_HOC, "balanced weights", "oversampling", "smaller decay + balanced weights"}
+    """Return the remedies that change nothing, and what holds another one that does."""
+    done: set[str] = set()
+    if training.is_flat:  # the loss saw all classes alike already
+        by = "logit adjustment" if training.natural else "balanced weights"
+        done |= {POST_HOC, by, f"smaller decay + {by}"}
+        done |= set() if training.natural else {"oversampling"}
+    if training.weight_decay == 0:
+        done |= {name for names in RANKED.values() for name in names if "smaller decay" in name}
+    return done
 
 
 def _text(name: str, training: Training, head: HeadAnswer) -> str:
     """Say what to do."""
-    instead = "" if training.natural else _INSTEAD
+    present = [] if training.natural else ["sampler or class weights"]
+    present += ["present logit adjustment"] if training.adjustment.any() else []
+    instead = f" in place of the {' and the '.join(present)}" if present else ""
     lower = f"a tenth of the weight decay{_tenth(training)}"
     adjusting = f"log(n_k / N) added to the logits inside the loss only{instead}"
-    weights = "class weights N / (K n_k)" + ("" if training.natural else " instead of the present")
+    weights = f"class weights N / (K n_k){instead}"
     frozen = "tf.heads.fit_head(features, labels, weight_decay="
     return {
         "smaller decay + logit adjustment": f"Train again with {lower} and {adjusting}.",
         "smaller decay + balanced weights": f"Train again with {lower} and {weights}.",
         "balanced weights": f"Train again with {weights}.",
-        "oversampling": "Train again with every class drawn as often as the largest.",
+        "oversampling": f"Train again with every class drawn as often as the largest{instead}.",
         "smaller decay": f"Train again with {lower}.",
         "logit adjustment": f"Train again with {adjusting}.",
         "LDAM-DRW": "LDAM-DRW: margins n_k^(-1/4) and late class weights, as published.",

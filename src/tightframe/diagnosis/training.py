@@ -29,9 +29,9 @@ class Training:
     Attributes
     ----------
     weight_decay : float or None
-        As written in the training; None where it is not known.
+        As written in the training, 0 if there was none; None where it is not known.
     ridge : float or None
-        The same where it is a term of the objective: not of AdamW and its kind.
+        The same where it is a term of the objective: not 0, nor that of AdamW and its kind.
     weights : ndarray, shape (K,)
         Factor of every class's loss, sampler and class weights together, of mean 1 over the
         samples.
@@ -78,12 +78,14 @@ class Training:
         weights = draws * terms.class_weights
         weights = weights / weights[layer.labels].mean()
         seen = counts * weights
-        decay = None if weight_decay is None else positive_float("weight_decay", weight_decay)
+        decay = weight_decay
+        if decay is not None:
+            decay = positive_float("weight_decay", decay, or_zero=True)
         natural = bool(np.allclose(weights, weights[0]))
         coupled = choice("optimizer", optimizer, OPTIMIZERS) == "sgd"
         return cls(
             decay,
-            decay if coupled else None,
+            decay if decay and coupled else None,
             weights,
             terms.logit_adjustment,
             np.log(seen / seen.sum()),

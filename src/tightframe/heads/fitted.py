@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tightframe.checks import detached, positive_float, whole_number
+from tightframe.checks import array_of, positive_float, whole_number
 from tightframe.heads.last_layer import LastLayer
 from tightframe.heads.ridge import RidgeProblem
 from tightframe.heads.scores import Scores
+from tightframe.problem.class_names import MAX_LABEL
 from tightframe.problem.counts import PerClass
 from tightframe.problem.problem import Problem
 from tightframe.solution import Status
@@ -89,7 +90,10 @@ class FittedHead:
 
     def logits(self, features: ArrayLike) -> Array:
         """Return ``features W^T + b``, shape (N, K)."""
-        product: Array = np.asarray(detached(features), dtype=np.float64) @ self.weight.T
+        x, width = array_of("features", features), self.weight.shape[1]
+        if x.dtype.kind not in "iuf" or x.shape[-1:] != (width,):
+            raise ValueError(f"features: got {x.dtype} of shape {x.shape}, need (N, {width})")
+        product: Array = x.astype(np.float64, copy=False) @ self.weight.T
         return product if self.bias is None else product + self.bias
 
     def to_dict(self) -> dict[str, Any]:
@@ -216,12 +220,15 @@ def _on_given_features(
     features: Any, labels: Any, num_classes: int | None, held_out: tuple[Any, Any] | None
 ) -> LastLayer:
     """Check the arguments as `LastLayer` does, with a head of zeros."""
-    x, y = np.asarray(detached(features)), np.asarray(detached(labels))
-    if num_classes is None:
-        k = max(2, int(y.max()) + 1) if y.size and y.dtype.kind in "iuf" else 2
-    else:
+    x, y = array_of("features", features), array_of("labels", labels)
+    k = 2
+    if num_classes is not None:
         k = whole_number("num_classes", num_classes, 2)
-    zeros = np.zeros((k, x.shape[1] if x.ndim == 2 else 1))
+    elif y.size and y.dtype.kind in "iuf" and np.isfinite(largest := y.max()):
+        if largest > MAX_LABEL:
+            raise ValueError(f"labels: got {largest}, need whole numbers up to {MAX_LABEL}")
+        k = max(k, int(largest) + 1)
+    zeros = np.zeros((k, x.shape[1] if x.ndim == 2 and x.shape[1] else 1))
     return LastLayer.of(x, y, zeros, held_out=held_out)
 
 
@@ -239,7 +246,8 @@ def minimise(
         stuck = best[2] >= before  # rounding leaves no descent
         if best[2] <= tol * best[1] or stuck or evaluations >= most:
             break
-    return best
+    v, value, gap = best
+    return v, value, min(gap, value)  # no objective is below 0
 
 
 def _stage(
@@ -263,8 +271,9 @@ def _stage(
         done += 1
         if gap < best[2]:
             best = (v, value, gap)
-        if gap <= tol * value:
-            raise _SolvedError
+            # On features near 0 a head of zeros is optimal to rounding, but tells no classes apart.
+            if gap <= tol * value and v.any():
+                raise _SolvedError
         if factor is not None:
             gradient = solve_triangular(factor, gradient.T, lower=True).T
         return value, gradient.ravel()

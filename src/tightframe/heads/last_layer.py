@@ -5,14 +5,14 @@ It needs NumPy only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.checks import MAX_FEATURE, detached, wide
+from tightframe.checks import MAX_FEATURE, array_of, wide
+from tightframe.problem.class_names import NamesLike, class_names_of
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -51,7 +51,7 @@ class LastLayer:
         bias: Any = None,
         *,
         held_out: tuple[Any, Any] | None = None,
-        class_names: Sequence[str] | None = None,
+        class_names: NamesLike | None = None,
     ) -> LastLayer:
         """Check arrays or tensors, and keep them in double precision.
 
@@ -67,8 +67,8 @@ class LastLayer:
         if b is not None and len(b) != len(w):
             raise ValueError(f"bias: got {len(b)} entries, weight has {len(w)} rows")
         x, y = _samples("", features, labels, w)
-        held = None if held_out is None else _samples("held_out ", *held_out, w)
-        names = None if class_names is None else tuple(str(name) for name in class_names)
+        held = None if held_out is None else _held_out(held_out, w)
+        names = None if class_names is None else class_names_of(class_names)
         if names is not None and len(names) != len(w):
             raise ValueError(f"class_names: got {len(names)}, weight has {len(w)} rows")
         return cls(x, y, w, b, held, names)
@@ -93,6 +93,15 @@ class LastLayer:
         return str(label) if self.class_names is None else self.class_names[label]
 
 
+def _held_out(given: Any, weight: Array) -> tuple[Array, Labels]:
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        size = f" of {len(given)}" if isinstance(given, tuple | list) else ""
+        raise ValueError(
+            f"held_out: got {type(given).__name__}{size}, need a pair of features and labels"
+        )
+    return _samples("held_out ", *given, weight)
+
+
 def _samples(prefix: str, features: Any, labels: Any, weight: Array) -> tuple[Array, Labels]:
     x = _floats(f"{prefix}features", features, 2)
     if x.shape[1] != weight.shape[1]:
@@ -100,12 +109,13 @@ def _samples(prefix: str, features: Any, labels: Any, weight: Array) -> tuple[Ar
             f"{prefix}features: got shape {x.shape}, weight has shape {weight.shape}; "
             "need (N, D) and (K, D)"
         )
-    y = np.asarray(detached(labels))
+    y = array_of(f"{prefix}labels", labels)
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.shape != (len(x),):
         raise ValueError(f"{prefix}labels: got shape {y.shape}, need ({len(x)},)")
-    whole = y.astype(np.int64) if y.dtype.kind in "iufb" else None
+    with np.errstate(invalid="ignore"):  # entries that are not finite differ, see below
+        whole = y.astype(np.int64) if y.dtype.kind in "iufb" else None
     if whole is None or y.dtype.kind == "b" or not np.array_equal(whole, y):
         raise ValueError(f"{prefix}labels: got {y.dtype} entries, need whole numbers from 0")
     if len(y) == 0:
@@ -118,7 +128,7 @@ def _samples(prefix: str, features: Any, labels: Any, weight: Array) -> tuple[Ar
 
 
 def _floats(name: str, value: Any, axes: int) -> Array:
-    array = np.asarray(detached(value))
+    array = array_of(name, value)
     if array.dtype.kind not in "iuf":
         raise ValueError(f"{name}: got {array.dtype}, need real numbers")
     if array.ndim != axes or 0 in array.shape[1:]:

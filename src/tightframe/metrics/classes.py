@@ -682,7 +682,9 @@ def _accuracies(history: Sequence[Any], num_classes: int) -> Iterator[tuple[Any,
     """Yield when every measurement of a history was made, and its accuracies."""
     for i, entry in enumerate(history):
         when, found = entry if isinstance(entry, tuple) and len(entry) == 2 else (i, entry)
-        values = found if isinstance(found, (np.ndarray, list)) else found.class_accuracy
+        values = found
+        if not isinstance(found, (np.ndarray, list)):
+            values = getattr(found, "class_accuracy", None)
         if values is None:
             raise ValueError(f"history: measurement {i} has no accuracies, need those of samples")
         values = np.asarray(values, dtype=np.float64)

@@ -59,7 +59,11 @@ def class_names_of(value: NamesLike, name: str = "class_names") -> tuple[str, ..
         raise ValueError(
             f"{name}: got {shortened(repr(value))}, need names in class order, or by label"
         )
-    names = tuple(str(entry) for entry in value)
+    entries = list(value)
+    missing = [i for i, entry in enumerate(entries) if entry is None or entry != entry]
+    if missing:  # None, or NaN of a table
+        raise ValueError(f"{name}: class {missing[0]} has none")
+    names = tuple(map(str, entries))
     if not names or not all(names):
         raise ValueError(f"{name}: got {'an empty name' if names else 'no names'}")
     if len(set(names)) < len(names):

@@ -205,6 +205,8 @@ def continue_at(
         raise ValueError(
             f"loader: got {type(loader).__name__}, need batches that can be gone through many times"
         )
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model: got {type(model).__name__}, need a torch.nn.Module")
     steps, tolerance = whole_number("iterations", iterations), positive_float("tol", tol)
     source = unwrapped(model)
     decays = _decays(source, weight_decay, optimizer)
@@ -261,7 +263,9 @@ def _decays(
             raise ValueError("weight_decay, optimizer: got neither, need one")
         return dict.fromkeys(names.values(), positive_float("weight_decay", weight_decay))
     kind = type(optimizer).__name__
-    groups = optimizer.param_groups
+    groups = getattr(optimizer, "param_groups", None)
+    if groups is None:
+        raise ValueError(f"optimizer: got {kind}, need one of torch.optim")
     if any(part in kind.lower() for part in _DECOUPLED) or any(
         group.get("decoupled_weight_decay") for group in groups
     ):
@@ -327,7 +331,10 @@ class _Data:
                 args, kwargs, found, mask = split_batch(batch, labels)
                 moved = to_device((args, kwargs), device)
                 args, kwargs = _double(moved)
-                yield Batch(args, kwargs, found.to(device).long(), mask)
+                whole = found.to(device).long()
+                if not bool((whole == found.to(device)).all()):
+                    raise ValueError(f"labels: got {found.dtype} entries, need whole numbers")
+                yield Batch(args, kwargs, whole, mask)
 
         seen = []
         for training in (True, False):
