@@ -31,7 +31,7 @@ def in_rich(
         if isinstance(block, str):
             yield Text(block)
         else:
-            yield to_rich(block, ascii_only=options.ascii_only)
+            yield to_rich(block, ascii_only=options.ascii_only, width=options.max_width)
 
 
 def in_html(blocks: Iterable[Block]) -> str:

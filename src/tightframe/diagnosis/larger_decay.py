@@ -7,7 +7,7 @@ The models are in `tightframe.diagnosis.neuron_model`; when one may speak, and w
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ from tightframe.heads.last_layer import LastLayer
 from tightframe.heads.ridge import RidgeProblem
 from tightframe.heads.scores import Scores
 from tightframe.metrics.classes import WEAK_BELOW
+from tightframe.problem.class_names import NamesLike, listed
 from tightframe.problem.counts import PerClass
 
 if TYPE_CHECKING:
@@ -239,7 +240,7 @@ def larger_decay(
     logit_adjustment: PerClass | None = None,
     at_class_weights: PerClass | None = SAME,
     at_logit_adjustment: PerClass | None = SAME,
-    class_names: Sequence[str] | None = None,
+    class_names: NamesLike | None = None,
 ) -> LargerDecay:
     """Predict the margins that a network would have at another weight decay, from its last layer.
 
@@ -282,7 +283,7 @@ def larger_decay(
         Of the loss that the network was trained with, as in `tightframe.heads.fit_head`.
     at_class_weights, at_logit_adjustment
         Of the loss at the other decays; ``"same"`` by default.
-    class_names : sequence of str, optional
+    class_names : sequence of str, mapping, str or path-like, optional
 
     Returns
     -------
@@ -502,10 +503,9 @@ class _Outlook:
         if not self.poor or (decay >= self.decay and self.same_loss):
             return None
         what = "a smaller decay" if self.same_loss else "another loss"
-        names = [self.layer.name(k) for k in self.poor]
-        listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        names = listed([self.layer.name(k) for k in self.poor], 5)
         return (
-            f"{what} brings classes back that are lost or weak now ({listed}), which only the "
+            f"{what} brings classes back that are lost or weak now ({names}), which only the "
             "whole network can show: tf.training.continue_at, or train again"
         )
 

@@ -5,7 +5,6 @@ It needs NumPy only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.checks import MAX_FEATURE, detached, wide
+from tightframe.problem.class_names import NamesLike, given_names
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -51,7 +51,7 @@ class LastLayer:
         bias: Any = None,
         *,
         held_out: tuple[Any, Any] | None = None,
-        class_names: Sequence[str] | None = None,
+        class_names: NamesLike | None = None,
     ) -> LastLayer:
         """Check arrays or tensors, and keep them in double precision.
 
@@ -68,9 +68,7 @@ class LastLayer:
             raise ValueError(f"bias: got {len(b)} entries, weight has {len(w)} rows")
         x, y = _samples("", features, labels, w)
         held = None if held_out is None else _samples("held_out ", *held_out, w)
-        names = None if class_names is None else tuple(str(name) for name in class_names)
-        if names is not None and len(names) != len(w):
-            raise ValueError(f"class_names: got {len(names)}, weight has {len(w)} rows")
+        names = given_names(class_names, len(w), f"weight has {len(w)} rows")
         return cls(x, y, w, b, held, names)
 
     @property
