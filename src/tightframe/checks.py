@@ -143,6 +143,7 @@ def require_positive_fields(options: Any) -> None:
     Whole where the field is declared ``int``, any positive number where it is ``float``.
     """
     for field in dataclasses.fields(options):
-        check = {"int": whole_number, "float": positive_float}.get(str(field.type))
-        if check is not None:
-            check(field.name, getattr(options, field.name))
+        if str(field.type) == "int":
+            whole_number(field.name, getattr(options, field.name))
+        elif str(field.type) == "float":
+            positive_float(field.name, getattr(options, field.name))

@@ -1,5 +1,6 @@
 """The table of classes: against a plain loop, on two real networks, and in every form it has."""
 
+import io
 import json
 import math
 import tracemalloc
@@ -9,12 +10,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from scipy.special import ndtr
 from sklearn.datasets import load_digits
 from torch import nn
 
 import tightframe as tf
 from tests.metrics.samples import gather, networks, quick
+from tests.problem.test_class_names import ODD_NAMES
 from tightframe.geometry import states
 from tightframe.geometry.states import measured_states
 from tightframe.heads import LastLayer
@@ -292,9 +295,13 @@ class TestHistory:
         )
         found = class_table(lost, history=[report, table])
         assert {row.since for row in found.lost} == {0}
+        dated = class_table(lost, history=[(300, report), (400, table)])
+        assert sum(text.endswith(": lost since epoch 300.") for text in dated.remarks) == 1
+        told = class_table(lost, history=[("step 300", report)])
+        assert sum(text.endswith(": lost since step 300.") for text in told.remarks) == 1
         (again,) = {row.since for row in report.class_table(history=[("then", table)]).lost}
         assert again == "then"
-        assert sum(text.endswith(": lost since 0.") for text in found.remarks) == 1
+        assert sum(text.endswith(": lost since measurement 0.") for text in found.remarks) == 1
 
     def test_refusals(self, lost):
         moments = gather(lost.features, lost.labels, 10)
@@ -377,6 +384,27 @@ class TestForms:
         assert np.isnan(empty.median_margin).all()
         assert (empty.rival == -1).all()
 
+    @pytest.mark.parametrize("width", [60, 80, 200])
+    def test_no_name_spoils_the_table(self, lost, width):
+        names = (*ODD_NAMES[:9], ODD_NAMES[10])
+        table = class_table(without(lost, class_names=names))
+        console = Console(width=width, file=io.StringIO())
+        console.print(table)
+        printed = console.file.getvalue().splitlines()
+        rows = [line.strip("│").split("│") for line in printed if line.startswith("│")]
+        assert len(rows) == 10  # a line each
+        assert len({row[0] for row in rows}) == 10
+        heads = next(line for line in printed if "count" in line)
+        for name, format in (("count", "d"), ("accuracy", ".2f"), ("recall", ".2f")):
+            place = [head.strip() for head in heads.strip("┃").split("┃")].index(name)
+            field = {"recall": "held_out_recall"}.get(name, name)
+            want = [f"{getattr(row, field):{format}}" for row in table]
+            assert [row[place].strip() for row in rows] == want
+        assert ("No room for: margin" in " ".join(" ".join(printed).split())) == (width == 60)
+        # Where there is room, and on pages, nothing of a name is left out.
+        assert all(name in table.to_frame().name.tolist() for name in names)
+        assert "[b]x[/b]" in table._repr_html_()
+
 
 class TestReports:
     def same(self, frame, want):
@@ -435,6 +463,15 @@ class TestReports:
         moments = gather(lost.features, lost.labels, 10)
         with pytest.raises(ValueError, match="class_names: got 2, need one a class, 10"):
             CollapseReport.measure(moments, lost.weight, class_names=["a", "b"])
+        for bad in (5, "abcdefghij", ["a"] * 10, dict(zip(DIGITS, "abcdefghij", strict=True))):
+            with pytest.raises(ValueError, match=r"^class_names: "):
+                CollapseReport.measure(moments, lost.weight, class_names=bad)
+            with pytest.raises(ValueError, match=r"^class_names: "):
+                without(lost, class_names=bad)
+        by_label = dict(reversed(list(enumerate(DIGITS))))
+        assert CollapseReport.measure(moments, lost.weight, class_names=by_label).class_name(3) == (
+            "three"
+        )
 
 
 class TestManyClasses:

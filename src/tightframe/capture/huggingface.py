@@ -17,7 +17,7 @@ from tightframe.checks import whole_number
 from tightframe.data.batches import LabelsLike, Reduction
 from tightframe.metrics import CollapseReport
 from tightframe.metrics.targets import Target
-from tightframe.problem.class_names import NamesLike
+from tightframe.problem.class_names import NamesLike, given_names
 
 try:
     from transformers import TrainerCallback
@@ -143,7 +143,7 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
             "weight": weight,
             "bias": bias,
             "features": features,
-            "class_names": class_names,
+            "class_names": given_names(class_names),
             "targets": targets,
             "labels": labels,
             "reduce": reduce,

@@ -35,7 +35,7 @@ from tightframe.metrics.class_moments import ClassMoments
 from tightframe.metrics.registry import BY_KEY, about_classifier
 from tightframe.metrics.report import CollapseReport
 from tightframe.metrics.targets import Target
-from tightframe.problem.class_names import NamesLike
+from tightframe.problem.class_names import NamesLike, given_names
 from tightframe.problem.problem import Problem
 
 #: Most lost classes that are named in a log.
@@ -179,6 +179,7 @@ def collapse_report(
         return LayerMoments(k, names, reduce=reduce, scatter=scatter, ignore_index=ignore_index)
 
     gathered: LayerMoments | None = None
+    class_names = given_names(class_names)
     known = names_for(class_names, model, loader)
     with running(model, loader, use, labels, forward, known) as run:
         error = None

@@ -21,7 +21,7 @@ from tightframe.checks import whole_number
 from tightframe.data.batches import LabelsLike, Reduction, split_batch
 from tightframe.metrics import CollapseReport
 from tightframe.metrics.targets import Target
-from tightframe.problem.class_names import NamesLike
+from tightframe.problem.class_names import NamesLike, given_names
 
 _LOADERS = ("validation", "train")
 
@@ -143,7 +143,7 @@ class CollapseMonitor(lightning.Callback):
             "weight": weight,
             "bias": bias,
             "features": features,
-            "class_names": class_names,
+            "class_names": given_names(class_names),
             "targets": targets,
             "reduce": reduce,
             "nc4": nc4,

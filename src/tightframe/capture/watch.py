@@ -20,7 +20,7 @@ from tightframe.data.batches import Batch, Reduction, as_tensor
 from tightframe.metrics.class_moments import ClassMoments
 from tightframe.metrics.report import CollapseReport
 from tightframe.metrics.targets import Target
-from tightframe.problem.class_names import NamesLike
+from tightframe.problem.class_names import NamesLike, given_names
 from tightframe.problem.problem import Problem
 
 #: In the place of labels that are not known yet.
@@ -134,7 +134,7 @@ class Watch:
             "ignore_index": ignore_index,
         }
         self._goals: dict[str, Any] = {"targets": targets, "problem": problem}
-        self._class_names = class_names
+        self._class_names = given_names(class_names)
         self._handles: list[Any] = []
         self.reset()
 

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
 
 from tightframe.advice.advise import FEATURE_DECAY_OF
 from tightframe.advice.advise import advise as make_advice
-from tightframe.cli.console import print_advice
+from tightframe.cli.console import plain_console, print_advice
 from tightframe.cli.exit_codes import NOT_CONVERGED
 from tightframe.cli.options import (
     ARRAYS,
@@ -178,7 +177,7 @@ def _of_network(source: Path, json: bool, given: dict[str, Any]) -> None:
     if json:
         print(format_json(found.to_dict()))
     else:
-        Console().print(found)
+        plain_console().print(found)
     if not found.converged:
         raise typer.Exit(NOT_CONVERGED)
 

@@ -38,7 +38,7 @@ class InBlocks:
             if isinstance(block, str):
                 yield Text(block)
             else:
-                yield to_rich(block, ascii_only=options.ascii_only)
+                yield to_rich(block, ascii_only=options.ascii_only, width=options.max_width)
 
     def _repr_html_(self) -> str:
         from html import escape

@@ -25,6 +25,7 @@ from tightframe.figures.table import Column, Table
 from tightframe.heads.last_layer import LastLayer
 from tightframe.lazy import needed
 from tightframe.metrics.classes import ClassTable, class_table
+from tightframe.problem.class_names import listed
 from tightframe.problem.counts import PerClass
 from tightframe.problem.labels import require_several_classes
 from tightframe.problem.problem import Problem
@@ -73,7 +74,10 @@ class Diagnosis(InBlocks):
     def headline(self) -> str:
         """One sentence: which classes are lost, taken for which, and which are weak."""
         lost = [row for row in self.classes.lost if row.rival_name is not None]
-        taken = first_few([f"{row.name} for {row.rival_name}" for row in lost], MOST_NAMES)
+        shown = self.classes.shown
+        taken = first_few(
+            [f"{shown(row.name)} for {shown(str(row.rival_name))}" for row in lost], MOST_NAMES
+        )
         return self.classes.headline + (f" Mostly taken: {taken}." if lost else "")
 
     @property
@@ -82,7 +86,11 @@ class Diagnosis(InBlocks):
         found = []
         if self.classes.lost or self.classes.weak:
             found.append(self.headline)
-        found += [f"class {row.name}: {row.warning}" for row in self.classes if row.warning]
+        found += [
+            f"class {self.classes.shown(row.name)}: {row.warning}"
+            for row in self.classes
+            if row.warning
+        ]
         if not self.theory.describes:
             found.append(_undescribed(self.theory))
         elif self.theory.advice is not None:
@@ -329,12 +337,14 @@ def _shares(*names: str) -> list[Column]:
 def _remark(row: HeadRow, classes: ClassTable) -> str:
     parts = ["harmful"] if row.harmful else []
     if row.costs:
-        parts.append(f"costs {first_few([classes.of(k).name for k in row.costs], MOST_COSTS)}")
+        parts.append(f"costs {listed([classes.of(k).name for k in row.costs], MOST_COSTS)}")
     return "; ".join(parts)
 
 
 def _remedy_blocks(found: Remedies, classes: ClassTable) -> Iterator[Block]:
-    few = [row.name for row in classes if row.warning and row.held_out_recall is None]
+    few = [
+        classes.shown(row.name) for row in classes if row.warning and row.held_out_recall is None
+    ]
     yield "\nWhat to do"
     if _is_fine(classes):
         if not found.advised:
@@ -371,7 +381,7 @@ def _theory_blocks(theory: TheoryAnswer, classes: ClassTable) -> Iterator[Block]
             [classes.of(k).name, classes.of(k).count, float(predicted[k]), float(measured[k])]
             for k in order
         ]
-        columns: list[str | Column] = [Column("class", align="left"), "samples"]
+        columns: list[str | Column] = [Column("class", align="left", names=True), "samples"]
         columns += [
             Column(name, "nats", align="right", format=".3f")
             for name in ("predicted margin", "measured margin")

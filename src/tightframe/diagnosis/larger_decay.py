@@ -7,7 +7,7 @@ The models are in `tightframe.diagnosis.neuron_model`; when one may speak, and w
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tightframe.checks import (
-    first_few,
     is_several,
     positive_float,
     require_dense,
@@ -40,6 +39,7 @@ from tightframe.heads.ridge import RidgeProblem
 from tightframe.heads.scores import Scores
 from tightframe.lazy import needed
 from tightframe.metrics.classes import WEAK_BELOW
+from tightframe.problem.class_names import NamesLike, listed
 from tightframe.problem.counts import PerClass
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ def larger_decay(
     logit_adjustment: PerClass | None = None,
     at_class_weights: PerClass | None = SAME,
     at_logit_adjustment: PerClass | None = SAME,
-    class_names: Sequence[str] | None = None,
+    class_names: NamesLike | None = None,
 ) -> LargerDecay:
     """Predict the margins that a network would have at another weight decay, from its last layer.
 
@@ -284,7 +284,7 @@ def larger_decay(
         Of the loss that the network was trained with, as in `tightframe.heads.fit_head`.
     at_class_weights, at_logit_adjustment
         Of the loss at the other decays; ``"same"`` by default.
-    class_names : sequence of str, optional
+    class_names : sequence of str, mapping, str or path-like, optional
 
     Returns
     -------
@@ -521,9 +521,9 @@ class _Outlook:
         if not self.poor or (decay >= self.decay and self.same_loss):
             return None
         what = "a smaller decay" if self.same_loss else "another loss"
-        listed = first_few([self.layer.name(k) for k in self.poor], 5)
+        names = listed([self.layer.name(k) for k in self.poor], 5)
         return (
-            f"{what} brings classes back that are lost or weak now ({listed}), which only the "
+            f"{what} brings classes back that are lost or weak now ({names}), which only the "
             "whole network can show: tf.training.continue_at, or train again"
         )
 

@@ -21,6 +21,7 @@ from tightframe.advice.calibrate import Calibration, calibrate
 from tightframe.checks import MAX_DENSE_CLASSES
 from tightframe.geometry.states import DISTINCT
 from tightframe.heads.last_layer import LastLayer
+from tightframe.problem.class_names import listed, shown_names
 from tightframe.problem.problem import Problem
 
 Array = NDArray[np.float64]
@@ -124,11 +125,12 @@ def ask_theory(
     reason = ""
     if not errors[worst] <= AGREEMENT:
         reason = (
-            f"its margins are up to {errors[worst]:.3g} nats off (class {layer.name(worst)}: "
+            f"its margins are up to {errors[worst]:.3g} nats off "
+            f"(class {listed([layer.name(worst)])}: "
             f"predicted {predicted[worst]:.3g}, measured {measured[worst]:.3g})"
         )
     elif wrong:
-        names = ", ".join(layer.name(k) for k in wrong[:5])
+        names = ", ".join(shown_names([layer.name(k) for k in wrong[:5]]))
         reason = f"it calls classes distinct that are lost: {names}"
     elif not fitted.feature_error <= UNBALANCED:
         reason = (

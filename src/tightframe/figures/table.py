@@ -44,6 +44,10 @@ class Column:
         Whether it holds sentences, which are broken over lines where they are long.
     states : bool
         Whether its texts are states of classes, which have marks and colours in a console.
+    names : bool
+        Whether its texts are names of classes, of which a console shows what it has room for.
+    spare : bool
+        Whether a console leaves it out where it has no room; of several the last goes first.
 
     Raises
     ------
@@ -58,6 +62,8 @@ class Column:
     suffix: str = ""
     wrapped: bool = False
     states: bool = False
+    names: bool = False
+    spare: bool = False
 
     def __post_init__(self) -> None:
         if self.align is not None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.checks import MAX_FEATURE, array_of, wide
-from tightframe.problem.class_names import NamesLike, class_names_of
+from tightframe.problem.class_names import NamesLike, given_names
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -68,9 +68,7 @@ class LastLayer:
             raise ValueError(f"bias: got {len(b)} entries, weight has {len(w)} rows")
         x, y = _samples("", features, labels, w)
         held = None if held_out is None else _held_out(held_out, w)
-        names = None if class_names is None else class_names_of(class_names)
-        if names is not None and len(names) != len(w):
-            raise ValueError(f"class_names: got {len(names)}, weight has {len(w)} rows")
+        names = given_names(class_names, len(w), f"weight has {len(w)} rows")
         return cls(x, y, w, b, held, names)
 
     @property
@@ -99,7 +97,7 @@ def _held_out(given: Any, weight: Array) -> tuple[Array, Labels]:
         raise ValueError(
             f"held_out: got {type(given).__name__}{size}, need a pair of features and labels"
         )
-    return _samples("held_out ", *given, weight)
+    return _samples("held_out ", given[0], given[1], weight)
 
 
 def _samples(prefix: str, features: Any, labels: Any, weight: Array) -> tuple[Array, Labels]:

@@ -8,8 +8,10 @@ lost). Needs NumPy only, SciPy for class means.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+import numbers
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -30,10 +32,12 @@ from tightframe.heads.last_layer import LastLayer
 from tightframe.lazy import needed
 from tightframe.losses.registry import LOSSES
 from tightframe.metrics.answers import BLOCK_ENTRIES, LOST_BELOW, Answers, answers_of
+from tightframe.problem.class_names import shown_names
 from tightframe.problem.problem import Problem
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import Console, ConsoleOptions
     from rich.table import Table as RichTable
 
 #: States that accuracies give, worst first; the first and the last are also states of class means.
@@ -176,6 +180,8 @@ class ClassTable(Sequence[ClassRow]):
         Whether there were held-out samples.
     class_accuracy : ndarray, shape (K,), or None
         Training accuracy by label; NaN without samples.
+    since_in : str
+        What `ClassRow.since` counts where it is a number: ``"epoch"`` or ``"measurement"``.
     """
 
     rows: tuple[ClassRow, ...]
@@ -184,6 +190,7 @@ class ClassTable(Sequence[ClassRow]):
     names: tuple[str, ...] | None = None
     held_out: bool = False
     class_accuracy: Array | None = None
+    since_in: str = "epoch"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -212,6 +219,21 @@ class ClassTable(Sequence[ClassRow]):
                 return row
         raise ValueError(f"label: got {label}, which has no samples or is no class")
 
+    @cached_property
+    def _shown(self) -> dict[str, str]:
+        """How every name is shown in a sentence."""
+        if self.names is None:
+            return {}
+        return dict(zip(self.names, shown_names(self.names), strict=True))
+
+    def shown(self, name: str) -> str:
+        """Return the name of a class for a sentence: at most as long as has room there."""
+        return self._shown.get(name, name)
+
+    def listed(self, rows: Iterable[ClassRow], most: int = 10) -> str:
+        """Return the names of classes for a sentence, the first ones where there are many."""
+        return shortened_list([self.shown(row.name) for row in rows], most)
+
     @property
     def lost(self) -> tuple[ClassRow, ...]:
         """Rows of the lost classes; where only class means are known, of those near it too."""
@@ -233,8 +255,8 @@ class ClassTable(Sequence[ClassRow]):
         lost, weak = self.lost, self.weak
         word = LOST if by_samples else "lost or near it, by their means"
         number = f"{len(lost)} of {len(self.rows)} classes {'is' if len(lost) == 1 else 'are'}"
-        text = f"{number} {word}: {_listed(lost)}" if lost else f"No class is {word}"
-        return text + (f"; weak: {_listed(weak)}." if weak else ".")
+        text = f"{number} {word}: {self.listed(lost)}" if lost else f"No class is {word}"
+        return text + (f"; weak: {self.listed(weak)}." if weak else ".")
 
     def separated(self, separable: ArrayLike) -> ClassTable:
         """Return the table with `ClassRow.separable` of its lost classes, (K,) truth values.
@@ -278,27 +300,34 @@ class ClassTable(Sequence[ClassRow]):
         merged = [row for row in lost if row.separable is False]
         said = [self.headline]
         if apart:
-            said.append(f"The features still separate {_listed(apart)}: a balanced head would.")
+            said.append(f"The features still separate {self.listed(apart)}: a balanced head would.")
         if merged:
             verb, whom = ("has", "its rival") if len(merged) == 1 else ("have", "their rivals")
-            said.append(f"In the features {_listed(merged)} {verb} merged with {whom}.")
+            said.append(f"In the features {self.listed(merged)} {verb} merged with {whom}.")
         began: dict[tuple[str | None, Any], list[ClassRow]] = {}
         for row in self.rows:
             if row.since is not None:
                 began.setdefault((row.accuracy_state, row.since), []).append(row)
-        said += [f"{_listed(own)}: {state} since {when}." for (state, when), own in began.items()]
+        said += [
+            f"{self.listed(own)}: {state} since {self._when(since)}."
+            for (state, since), own in began.items()
+        ]
         warned: dict[str, list[ClassRow]] = {}
         for row in self.rows:
             if row.warning:
                 warned.setdefault(row.warning, []).append(row)
-        said += [f"{_listed(rows)}: {warning}." for warning, rows in warned.items()]
+        said += [f"{self.listed(rows)}: {warning}." for warning, rows in warned.items()]
         if self.absent:
-            names = _shortened([_name(self.names, k) for k in self.absent])
+            names = shortened_list([self.shown(_name(self.names, k)) for k in self.absent])
             rivals = "rivals" if len(self.absent) > 1 else "a rival"
             said.append(f"Without samples, but {rivals}: {names}.")
         if self.held_out:
             said.append("Held-out recall is the truth; training accuracy of few samples is not.")
         return said
+
+    def _when(self, since: Any) -> str:
+        """Return when a state began; a number alone does not say what it counts."""
+        return f"{self.since_in} {since}" if isinstance(since, numbers.Number) else str(since)
 
     def to_table(self, most: int = MOST_ROWS, *, remarks: bool = True) -> Table:
         """Return the worst classes as a table for people.
@@ -312,7 +341,7 @@ class ClassTable(Sequence[ClassRow]):
         """
         shown = self.rows[:most]
         rest = self.rows[len(shown) :]
-        columns: list[str | Column] = [Column("class", align="left")]
+        columns: list[str | Column] = [Column("class", align="left", names=True)]
         cells: list[list[Any]] = [[row.name] for row in shown]
 
         def add(column: Column, values: list[Any]) -> None:
@@ -329,11 +358,13 @@ class ClassTable(Sequence[ClassRow]):
         add(number("accuracy", ".2f"), [row.accuracy for row in shown])
         add(number("recall", ".2f"), [row.held_out_recall for row in shown])
         margins = [row.decision_margin if by_mean else row.median_margin for row in shown]
-        add(number("margin", ".2f"), margins)
-        add(Column("rival", align="left"), [row.rival_name for row in shown])
+        add(Column("margin", align="right", format=".2f", spare=True), margins)
+        add(
+            Column("rival", align="left", names=True, spare=True), [row.rival_name for row in shown]
+        )
         add(Column("by samples", states=True), [row.accuracy_state for row in shown])
         if any(row.state != row.accuracy_state for row in shown):
-            add(Column("by mean", states=True), [row.state for row in shown])
+            add(Column("by mean", states=True, spare=True), [row.state for row in shown])
         parts = self.remarks if remarks else []
         if rest:
             lost = sum(row.accuracy_state == LOST for row in rest)
@@ -345,11 +376,12 @@ class ClassTable(Sequence[ClassRow]):
         title = f"Classes, worst first: {', '.join(heads)}"
         return Table(title, columns, cells, " ".join(parts), missing="-")
 
-    def __rich__(self) -> RichTable:
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[RichTable]:
         """Show the worst classes in Rich."""
         from tightframe.figures.formats import to_rich
 
-        return to_rich(self.to_table())
+        width, ascii_only = options.max_width, options.ascii_only
+        yield to_rich(self.to_table(), ascii_only=ascii_only, width=width)
 
     def _repr_html_(self) -> str:
         from tightframe.figures.formats import to_html
@@ -384,8 +416,9 @@ def class_table(
         samples right; a function of the layer that returns it is called only if a class is lost.
     history : sequence, optional
         Earlier measurements in order, the present one last or not among them: reports, tables,
-        accuracies of all classes, shape (K,), or pairs of when (an epoch) and one of these. Says
-        since when classes are lost or weak.
+        accuracies of all classes, shape (K,), or pairs of when and one of these, where a number is
+        an epoch and anything else is text, as ``"step 300"``. Says since when classes are lost or
+        weak.
     problem : Problem, optional
         Which classes are siblings, the loss, and the kind of bias. By default classes of the same
         count are, the loss is cross-entropy, and a bias is free.
@@ -511,6 +544,7 @@ def table_of(
         names,
         recalls is not None,
         None if known is None else known.accuracy,
+        "epoch" if history and _is_dated(history[-1]) else "measurement",
     )
 
 
@@ -664,11 +698,8 @@ def _name(names: tuple[str, ...] | None, label: int) -> str:
     return str(label) if names is None else names[label]
 
 
-def _listed(rows: Sequence[ClassRow], most: int = 10) -> str:
-    return _shortened([row.name for row in rows], most)
-
-
-def _shortened(names: Sequence[str], most: int = 10) -> str:
+def shortened_list(names: Sequence[str], most: int = 10) -> str:
+    """Return names with commas and an "and"; how many more where there are many."""
     if len(names) > most:
         return first_few(names, most)
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
@@ -681,7 +712,7 @@ def _number(value: Any) -> float | None:
 def _accuracies(history: Sequence[Any], num_classes: int) -> Iterator[tuple[Any, Array]]:
     """Yield when every measurement of a history was made, and its accuracies."""
     for i, entry in enumerate(history):
-        when, found = entry if isinstance(entry, tuple) and len(entry) == 2 else (i, entry)
+        when, found = entry if _is_dated(entry) else (i, entry)
         values = found
         if not isinstance(found, (np.ndarray, list)):
             values = getattr(found, "class_accuracy", None)
@@ -691,6 +722,11 @@ def _accuracies(history: Sequence[Any], num_classes: int) -> Iterator[tuple[Any,
         if values.shape != (num_classes,):
             raise ValueError(f"history: got shape {values.shape}, need ({num_classes},)")
         yield when, values
+
+
+def _is_dated(entry: Any) -> bool:
+    """Tell whether an entry of a history says when it was measured."""
+    return isinstance(entry, tuple) and len(entry) == 2
 
 
 def _since(history: Sequence[tuple[Any, Array]]) -> list[Any]:

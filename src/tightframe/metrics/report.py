@@ -48,6 +48,7 @@ from tightframe.metrics.targets import (
     as_target,
     target_name,
 )
+from tightframe.problem.class_names import NamesLike, given_names
 from tightframe.problem.problem import Problem, with_loss_terms
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ class CollapseReport:
         ood: Any = None,
         groups: ArrayLike | None = None,
         missing: str = "raise",
-        class_names: Sequence[str] | None = None,
+        class_names: NamesLike | None = None,
         center: str = "class",
         min_count: int = 1,
     ) -> CollapseReport:
@@ -193,8 +194,9 @@ class CollapseReport:
         missing : {"raise", "leave_out"}
             What to do where classes have no samples, as of a large vocabulary: refuse, or measure
             the others, at least two, with a RuntimeWarning; `CollapseReport.missing` lists them.
-        class_names : sequence of str, optional
-            One a class, for `classes`.
+        class_names : sequence of str, mapping, str or path-like, optional
+            What the classes are called, in tables and pictures; see
+            `tightframe.problem.class_names.class_names_of`.
         center : {"class", "sample"}
             The global mean that class means are less: the mean of the classes, or, as the code of
             Papyan et al. (2020) and Zhu et al. (2021) has it, of all samples. They agree on
@@ -764,7 +766,7 @@ def _measure(
     lower_bound: float | None = None,
     ood: Any = None,
     groups: ArrayLike | None = None,
-    class_names: Sequence[str] | None = None,
+    class_names: NamesLike | None = None,
     center: str = "class",
 ) -> CollapseReport:
     choice("center", center, WEIGHTINGS)
@@ -785,9 +787,7 @@ def _measure(
     if values.shape != (k,):
         raise ValueError(f"groups: got shape {values.shape}, need one number a class, ({k},)")
 
-    names = None if class_names is None else tuple(str(name) for name in class_names)
-    if names is not None and len(names) != k:
-        raise ValueError(f"class_names: got {len(names)}, need one a class, {k}")
+    names = given_names(class_names, k, f"need one a class, {k}")
 
     source = Source(
         moments,

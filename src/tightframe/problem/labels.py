@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tightframe.array_files import NAMED, ONLY, UNNAMED, read_named
 from tightframe.checks import wide
-from tightframe.problem.class_names import MAX_LABEL, NamesLike, class_names_of, indexed
+from tightframe.problem.class_names import MAX_LABEL, NamesLike, given_names, indexed
 
 #: Names under which batches and files may have their labels, in the order tried.
 LABEL_NAMES = ("labels", "label", "targets", "target", "y")
@@ -333,7 +333,7 @@ def class_counts(
     >>> class_counts(["dog", "cat", "dog"])
     ClassCounts(counts=array([1, 2]), class_names=('cat', 'dog'))
     """
-    names = None if class_names is None else class_names_of(class_names)
+    names = given_names(class_names)
     found = indexed(_labels_of(source, labels), names, ignore_index=ignore_index)
     counts = _counted(found.labels, _where(source), found.class_names)
     if found.class_names is not None and len(counts) < len(found.class_names):

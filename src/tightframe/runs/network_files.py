@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tightframe.array_files import NAMED, ONLY, UNNAMED, read_named
 from tightframe.checks import wide
 from tightframe.heads.last_layer import LastLayer
-from tightframe.problem.class_names import Indexed, NamesLike, class_names_of, indexed
+from tightframe.problem.class_names import Indexed, NamesLike, class_names_of, given_names, indexed
 from tightframe.problem.labels import IGNORED, LABEL_NAMES
 from tightframe.runs.folder import using_record
 
@@ -189,7 +189,7 @@ def read_network(
     ValueError
         If something is missing, ambiguous, or not what it should be.
     """
-    names = None if class_names is None else class_names_of(class_names)
+    names = given_names(class_names)
     wanted = parse_keys(keys)
     notes: list[str] = []
     if Path(path).is_dir():
@@ -201,7 +201,7 @@ def read_network(
             raise ValueError(f"setting: got {setting!r}, but {os.fspath(path)} is no run's folder")
         found = _found(path, wanted, notes, limit)
     if names is None and "class_names" in found:
-        names = class_names_of([str(entry) for entry in found["class_names"]])
+        names = class_names_of(found["class_names"].tolist())
     weight, bias = found.get("weight"), found.get("bias")
     rows = None
     if weight is not None:
