@@ -249,7 +249,7 @@ class Evidence:
 
     Attributes
     ----------
-    state : {"some lost", "none lost"}
+    state : {"some lost", "none lost", "none lost, drawn alike"}
     remedy : str
     networks : int
     mean_gain, worst_gain : float
@@ -279,11 +279,19 @@ class Evidence:
 def evidence(rows: Sequence[Judged]) -> list[Evidence]:
     """Return the evidence for every remedy, the best of a state first.
 
-    Networks trained with a sampler are left out: their plain training is a remedy.
+    Networks trained with a sampler are a state of their own: their plain training is a remedy.
     """
     found = []
-    for state, lost in (("some lost", True), ("none lost", False)):
-        own = [row for row in rows if row.any_lost == lost and row.network.extra != "sampler"]
+    for state, lost, drawn in (
+        ("some lost", True, False),
+        ("none lost", False, False),
+        ("none lost, drawn alike", False, True),
+    ):
+        own = [
+            row
+            for row in rows
+            if row.any_lost == lost and (row.network.extra == "sampler") == drawn
+        ]
         remedies = sorted({remedy for row in own for remedy in row.recalls})
         lines = [
             _evidence(state, remedy, [row for row in own if remedy in row.recalls])
