@@ -1,6 +1,7 @@
 """What is measured of a classifier is what its network computes, for networks of many kinds."""
 
 import copy
+import math
 
 import peft
 import pytest
@@ -496,6 +497,13 @@ def test_several_heads_that_all_could_be_it_are_named(give, how):
     (note,) = report.notes
     assert note.startswith("'heads.1' gives ")
     assert note.endswith("1 of the model's output.")
+
+
+@both
+def test_no_head_is_found_where_the_output_is_not_finite(how):
+    model = Exits(lambda exits, _: sum(exits) * math.nan).eval()
+    with pytest.raises(ValueError, match="model: its output is not finite"):
+        measured(model, how)
 
 
 @both

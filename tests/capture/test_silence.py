@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    Sampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 lightning = pytest.importorskip("lightning")
 
@@ -279,6 +286,41 @@ def test_augmentation_is_warned_of():
         for loader in (DataLoader(Noisy(0.0), 30), DataLoader(DATA, 30, shuffle=True)):
             collapse_report(model, loader)
     assert not [text for text in warned(record) if "read again" in text]
+
+
+class Pairs(Sampler):
+    """Batches of two, some samples in several of them."""
+
+    def __iter__(self):
+        return iter([[0, 1], [1, 40], [40, 80]])
+
+    def __len__(self):
+        return 3
+
+
+@pytest.mark.parametrize("how", [tf.advise, last_layer, collapse_report])
+def test_a_sampler_that_repeats_samples_is_warned_of(how):
+    torch.manual_seed(0)
+    model = Module()
+
+    def rare():
+        weights, generator = [1.0] * 80 + [9.0] * 10, torch.Generator().manual_seed(0)
+        return WeightedRandomSampler(weights, len(DATA), generator=generator)
+
+    met = len(set(rare()))
+    with pytest.warns(RuntimeWarning, match=f"from {len(DATA)} samples and meets {met} of them"):
+        how(model, DataLoader(DATA, 30, sampler=rare()))
+    with pytest.warns(RuntimeWarning, match="draws 6 times .* meets 4 of them"):
+        how(model, DataLoader(DATA, batch_sampler=Pairs()))
+    with pytest.warns(RuntimeWarning, match="drop_last leaves its 6 samples out"):
+        how(model, DataLoader(DATA, 7, drop_last=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for loader in (
+            DataLoader(DATA, 30, shuffle=True, drop_last=True),
+            DataLoader(DATA, 30, sampler=SubsetRandomSampler(range(len(DATA)))),
+        ):
+            how(model, loader)
 
 
 class Noise(Module):

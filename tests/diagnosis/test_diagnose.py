@@ -116,7 +116,10 @@ def test_absent_classes_are_rivals_and_the_rest_is_said(kept):
     ("options", "message"),
     [
         ({"at_weight_decay": 0.1, "layers": 3}, "weight_decay: missing"),
+        ({"at_weight_decay": 0.1, "layers": 3, "weight_decay": 0}, "weight_decay: got 0"),
+        ({"at_weight_decay": -1, "layers": 3, "weight_decay": 1}, "at_weight_decay: got -1"),
         ({"layers": 3}, "layers: given without at_weight_decay"),
+        ({"problem": 3}, "problem: got int, need a tightframe.Problem"),
         ({"bias": "decaying"}, "bias: got 'decaying', allowed are"),
         ({"loss": "hinge"}, "loss: got 'hinge'"),
         ({"margin": 0}, "margin: got 0"),
@@ -128,6 +131,18 @@ def test_absent_classes_are_rivals_and_the_rest_is_said(kept):
 def test_bad_options_are_named(kept, options, message):
     with pytest.raises(ValueError, match=message):
         diagnose(kept, **options)
+
+
+def test_a_mistyped_option_is_none_of_another_question(kept):
+    for known in ({}, {"at_weight_decay": 0.1, "layers": 3, "weight_decay": 0.1}):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'weihgt_decay'"):
+            diagnose(kept, weihgt_decay=0.1, **known)
+
+
+def test_names_by_label_are_read_by_label(kept):
+    names = {k: f"class {k}" for k in reversed(range(10))}
+    layer = LastLayer.of(*vars_of(kept), class_names=names)
+    assert [layer.name(k) for k in range(10)] == [f"class {k}" for k in range(10)]
 
 
 def test_what_advise_takes():

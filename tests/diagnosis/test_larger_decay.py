@@ -266,3 +266,8 @@ def test_arguments_out_of_range_are_refused():
     refused("optimizer: got 'adam'", optimizer="adam")
     refused("class_weights", class_weights="no")
     refused("layer_norms: got 0", layer_norms=[0.0, 1.0])
+    refused("layer_norms: got 0, need one for each of the 2 layers", layer_norms=[])
+    refused("layer_norms: got 3, need one for each of the 2 layers", layer_norms=[1.0, 1.0, 1.0])
+    refused("layer_norms: got 1, need one for each of the 2 layers", layer_norms=1.0)
+    refused("^at_class_weights: cannot read 'no'", at_class_weights="no")
+    refused("^at_logit_adjustment: got 1 numbers", at_logit_adjustment=[1.0])

@@ -70,6 +70,16 @@ def test_where_the_loss_saw_all_alike_there_is_nothing_to_adjust(kept, known):
 def test_what_the_loss_has_already_is_not_advised(kept):
     answer = found(kept, logit_adjustment="prior")
     assert not {POST_HOC, "logit adjustment"} & set(names(answer))
+    weights = next(r for r in answer.advised if r.name == "balanced weights")
+    assert "in place of the present logit adjustment" in weights.text
+
+
+def test_without_a_decay_there_is_none_to_lower(kept, lost):
+    for layer in (kept, lost):
+        given = names(found(layer, weight_decay=0))
+        known = names(found(layer))
+        assert given == [name for name in known if "decay" not in name]
+        assert given != known
 
 
 def test_equal_counts_leave_the_decay():

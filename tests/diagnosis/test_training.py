@@ -51,6 +51,7 @@ def test_sampler_weights_and_adjustment_add_up():
 def test_the_decay_of_adamw_is_no_ridge():
     assert Training.of(layer(), weight_decay=0.1).ridge == 0.1
     assert Training.of(layer(), weight_decay=0.1, optimizer="adamw").ridge is None
+    assert Training.of(layer(), weight_decay=0).ridge is None
 
 
 def test_classes_without_samples_count_as_one_sample():
@@ -65,7 +66,8 @@ def test_classes_without_samples_count_as_one_sample():
         ({"sampler": [1, 0, 1]}, "sampler: got 0, need 'balanced' or a positive share"),
         ({"sampler": [1, 1]}, "sampler: got 2 numbers for 3 classes"),
         ({"optimizer": "lion"}, "optimizer: got 'lion', allowed are sgd, adamw"),
-        ({"weight_decay": -1}, "weight_decay: got -1"),
+        ({"weight_decay": -1}, "weight_decay: got -1, need a finite number from 0"),
+        ({"weight_decay": "0"}, "weight_decay: got '0', need a number from 0"),
     ],
 )
 def test_bad_input_is_named(known, message):

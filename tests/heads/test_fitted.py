@@ -180,6 +180,12 @@ def test_what_cannot_be_reached_is_said():
         ({"class_weights": [1, 2]}, "class_weights: got 2 numbers for 4 classes"),
         ({"logit_adjustment": "prio"}, "logit_adjustment: cannot read 'prio'"),
         ({"held_out": (np.ones((3, 2)), [0, 1, 2])}, "held_out features: got shape"),
+        ({"held_out": np.ones((3, 6))}, "held_out: got ndarray, need a pair"),
+        ({"held_out": (1, 2, 3)}, "held_out: got tuple of 3, need a pair"),
+        ({"features": np.ones((96, 0))}, r"features: got float64 of shape \(96, 0\)"),
+        ({"features": [[1.0, 2.0], [3.0]]}, "features: got entries of several lengths"),
+        ({"labels": np.full(96, np.nan)}, "labels: got float64 entries, need whole numbers"),
+        ({"labels": np.full(96, 1e300)}, r"labels: got 1e\+300, need whole numbers up to 10000000"),
     ],
 )
 def test_bad_input_is_named(change, message):
@@ -187,3 +193,38 @@ def test_bad_input_is_named(change, message):
     given = {"features": x, "labels": y, "weight_decay": 1e-2} | change
     with pytest.raises(ValueError, match=message):
         fit_head(given.pop("features"), given.pop("labels"), **given)
+
+
+@pytest.mark.parametrize("scale", [1e-2, 1e-4, 1e-9])
+def test_small_features_are_told_apart(scale):
+    """To first order a minimiser is minus the gradient at 0 over the ridge: no head of zeros."""
+    x, y = samples(spread=0.5)
+    found = fit_head(
+        scale * x, y, weight_decay=10.0, class_weights="balanced", bias=False, tol=1e-4
+    )
+    shares = 1 / np.bincount(y)[y]
+    first = ((np.eye(4)[y] - 1 / 4) * shares[:, None]).T @ x
+    answers = (x @ first.T).argmax(axis=1)
+    assert found.status == "optimal"
+    assert found.training.recalls == pytest.approx(
+        [(answers[y == k] == k).mean() for k in range(4)], abs=0.02
+    )
+
+
+def test_no_bound_is_below_zero():
+    x, y = samples()
+    with pytest.warns(NotConvergedWarning):
+        found = fit_head(1e6 * x, y, weight_decay=1e-9, max_evaluations=2)
+    assert found.lower_bound == 0
+    assert found.gap == found.objective
+
+
+def test_tensors_of_types_that_numpy_lacks_are_features():
+    x, y = samples()
+    given = torch.tensor(x).bfloat16()
+    found = fit_head(given, torch.tensor(y), weight_decay=1e-2)
+    same = fit_head(given.double().numpy(), y, weight_decay=1e-2)
+    assert found.weight == pytest.approx(same.weight)
+    assert found.logits(given) == pytest.approx(same.logits(given.double()))
+    with pytest.raises(ValueError, match=r"features: got float64 of shape \(96, 2\), need"):
+        found.logits(x[:, :2])

@@ -308,6 +308,8 @@ class TestHistory:
         report = CollapseReport.measure(moments, lost.weight)
         with pytest.raises(ValueError, match="history: measurement 0 has no accuracies"):
             class_table(lost, history=[report])
+        with pytest.raises(ValueError, match="history: measurement 1 has no accuracies"):
+            class_table(lost, history=[np.ones(10), 0.5])
         with pytest.raises(ValueError, match=r"history: got shape \(3,\), need \(10,\)"):
             class_table(lost, history=[[1.0, 1.0, 1.0]])
 

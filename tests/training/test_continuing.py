@@ -230,6 +230,14 @@ def test_data_that_change_are_refused(loader, message):
         continue_at(nn.Linear(4, 3), loader, weight_decay=0.01)
 
 
+def test_labels_between_whole_numbers_are_refused():
+    halves = [(x, y + 0.5) for x, y in batches()]
+    with pytest.raises(ValueError, match=r"got torch\.float32 entries, need whole"):
+        continue_at(nn.Linear(4, 3), halves, weight_decay=0.01)
+    with pytest.raises(ValueError, match=r"model: got str, need a torch\.nn\.Module"):
+        continue_at("model", batches(), weight_decay=0.01)
+
+
 def test_arguments_out_of_range_are_refused():
     model = nn.Linear(4, 3)
 
@@ -238,6 +246,7 @@ def test_arguments_out_of_range_are_refused():
             continue_at(model, batches(), **options)
 
     refused("got neither")
+    refused("optimizer: got str, need one of torch.optim", optimizer="sgd")
     refused("weight_decay: got 0", weight_decay=0.0)
     refused("iterations", weight_decay=0.1, iterations=0)
     refused("tol", weight_decay=0.1, tol=-1)

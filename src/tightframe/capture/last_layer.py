@@ -13,7 +13,7 @@ from tightframe.capture.gather import LayerMoments
 from tightframe.capture.head import HeadInUse
 from tightframe.capture.layers import Forward, Run, check_repeatable, running
 from tightframe.capture.names import names_for
-from tightframe.capture.splits import warn_of_augmentation
+from tightframe.capture.splits import warn_of_augmentation, warn_of_sampler
 from tightframe.data.batches import LabelsLike, Reduction
 from tightframe.heads.last_layer import LastLayer
 from tightframe.problem.class_names import NamesLike, given_names
@@ -71,7 +71,7 @@ def last_layer(
     UserWarning
         Of what the head computes beside ``W h + b``, see ``notes`` there.
     RuntimeWarning
-        If dropout acts in eval mode, or augmentation, see there.
+        If dropout acts in eval mode, augmentation, or a sampler that draws samples several times.
 
     Examples
     --------
@@ -86,6 +86,7 @@ def last_layer(
     known = names_for(class_names, model, loader)
     with running(model, loader, use, labels, forward, known) as run:
         warn_of_augmentation(loader)
+        warn_of_sampler(loader)
         own = _rows("loader", loader, run, use, reduce, ignore_index)
         apart = None
         if held_out is not None:

@@ -19,7 +19,7 @@ from tightframe.capture.gather import LayerMoments, Mismatch, in_group, share_er
 from tightframe.capture.head import HeadInUse
 from tightframe.capture.hooks import Recorder, uncompiled
 from tightframe.capture.names import names_for
-from tightframe.capture.splits import warn_of_augmentation
+from tightframe.capture.splits import warn_of_augmentation, warn_of_sampler
 from tightframe.capture.tokens import read_sequences, takes_labels
 from tightframe.checks import whole_number
 from tightframe.data.batches import (
@@ -460,6 +460,7 @@ def _gather(
         raise ValueError(f"loader: got {type(loader).__name__}, need an iterable of batches")
     if check:
         warn_of_augmentation(loader)
+        warn_of_sampler(loader)
     gathered: LayerMoments | None = None
     for batch, own in _batches(loader, shared):
         passed = run(batch)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
@@ -10,6 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import BatchSampler, DistributedSampler, SequentialSampler
+
+from tightframe.heads.modes import preserved_rng
 
 #: What reports and logs call the data.
 SPLIT_NAMES = {
@@ -68,7 +73,51 @@ def warn_of_augmentation(loader: Any) -> None:
         )
 
 
+def warn_of_sampler(loader: Any) -> None:
+    """Warn if a pass over a loader does not meet every sample once: counts are then of draws.
+
+    Its sampler is gone through once. A subset is what was meant; one that repeats samples was made
+    for training, as those that draw rare classes more often. What fails is left alone.
+    """
+    try:
+        places = _places(loader)
+    except Exception:  # a sampler of anybody's may refuse to be read so
+        return
+    if getattr(loader, "drop_last", False) and (left := len(loader.sampler) % loader.batch_size):
+        warnings.warn(
+            f"loader: its last batch is not full, and drop_last leaves its {left} samples out",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+    if places is None or len(set(places)) == len(places):
+        return
+    met = len(set(places))
+    warnings.warn(
+        f"loader: a pass draws {len(places)} times from {len(loader.dataset)} samples and meets "
+        f"{met} of them, so counts are those of draws and few samples look like many; give a "
+        "loader of the training set without its sampler",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+
+
 # -- inside --------------------------------------------------------------------------------------
+
+
+def _places(loader: Any) -> list[int] | None:
+    """Return which samples a pass over a loader meets; None where that cannot be told cheaply."""
+    if not hasattr(getattr(loader, "dataset", None), "__getitem__"):
+        return None
+    sampler, batches = getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)
+    nested = batches is not None and type(batches) is not BatchSampler
+    source = batches if nested else sampler
+    # Those of several processes repeat a few samples, which are told apart elsewhere.
+    if source is None or isinstance(source, SequentialSampler | DistributedSampler):
+        return None
+    with preserved_rng(loader):
+        # A copy: what counts its epochs is as before.
+        drawn = list(itertools.islice(copy.copy(source), len(source)))
+    return [int(place) for one in drawn for place in (one if nested else [one])]
 
 
 def _equal(one: Any, other: Any) -> bool:

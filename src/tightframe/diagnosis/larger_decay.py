@@ -36,7 +36,7 @@ from tightframe.files import to_plain
 from tightframe.heads.fitted import minimise
 from tightframe.heads.last_layer import LastLayer
 from tightframe.heads.ridge import RidgeProblem
-from tightframe.heads.scores import Scores
+from tightframe.heads.scores import Scores, own_margins
 from tightframe.lazy import needed
 from tightframe.metrics.classes import WEAK_BELOW
 from tightframe.problem.class_names import NamesLike, listed
@@ -445,10 +445,7 @@ class _Outlook:
             self.suboptimality = max(objective - (least - gap), 0.0) / objective
         recalls = Scores.of_head(layer.features, layer.labels, layer.weight, layer.bias).recalls
         self.poor = [k for k, recall in enumerate(recalls) if recall < WEAK_BELOW]
-        sums = np.zeros_like(layer.weight)
-        np.add.at(sums, layer.labels, layer.features)
-        with np.errstate(invalid="ignore"):
-            self.means = sums / layer.counts[:, None]
+        self.means = layer.class_means
 
     def at(self, decays: list[float]) -> LargerDecay:
         layer, shape = self.layer, (len(decays), self.layer.num_classes)
@@ -570,10 +567,7 @@ class _Outlook:
 
     def _margins(self, weight: Array, bias: Array | None) -> Array:
         logits = self.means @ weight.T + (0.0 if bias is None else bias)
-        own = logits.diagonal().copy()
-        np.fill_diagonal(logits, -np.inf)
-        margins: Array = own - logits.max(axis=1)
-        return margins
+        return own_margins(logits, np.arange(self.layer.num_classes))
 
     def _problem(self, loss: Training, ridge: float = 0.0) -> RidgeProblem:
         """Return a loss as a function of the head, with a ridge on it."""

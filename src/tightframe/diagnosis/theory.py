@@ -9,7 +9,6 @@ about the network.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,8 @@ from tightframe.advice.calibrate import Calibration, calibrate
 from tightframe.checks import MAX_DENSE_CLASSES
 from tightframe.geometry.states import DISTINCT
 from tightframe.heads.last_layer import LastLayer
-from tightframe.problem.class_names import listed, shown_names
+from tightframe.heads.scores import own_margins
+from tightframe.problem.class_names import listed
 from tightframe.problem.problem import Problem
 
 Array = NDArray[np.float64]
@@ -130,7 +130,7 @@ def ask_theory(
             f"predicted {predicted[worst]:.3g}, measured {measured[worst]:.3g})"
         )
     elif wrong:
-        names = ", ".join(shown_names([layer.name(k) for k in wrong[:5]]))
+        names = listed([layer.name(k) for k in wrong], 5)
         reason = f"it calls classes distinct that are lost: {names}"
     elif not fitted.feature_error <= UNBALANCED:
         reason = (
@@ -150,11 +150,4 @@ def ask_theory(
 
 def mean_margins(layer: LastLayer) -> Array:
     """Return own minus largest other logit at every class mean, shape (K,); nan without samples."""
-    sums = np.zeros_like(layer.weight)
-    np.add.at(sums, layer.labels, layer.features)
-    with np.errstate(invalid="ignore"):
-        logits = layer.logits(sums / layer.counts[:, None])
-    own = np.diagonal(logits).copy()
-    np.fill_diagonal(logits, -math.inf)
-    margins: Array = own - logits.max(axis=1)
-    return margins
+    return own_margins(layer.logits(layer.class_means), np.arange(layer.num_classes))

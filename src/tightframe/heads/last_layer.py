@@ -1,6 +1,6 @@
 """`LastLayer`: what is known of a trained network's last layer, checked once.
 
-It needs NumPy only.
+It needs NumPy only, SciPy for class means.
 """
 
 from __future__ import annotations
@@ -80,6 +80,17 @@ class LastLayer:
     def counts(self) -> Labels:
         """Training samples of every class, shape (K,)."""
         return np.bincount(self.labels, minlength=self.num_classes)
+
+    @property
+    def class_means(self) -> Array:
+        """Mean features of every class, shape (K, D); nan for classes without samples."""
+        from scipy import sparse
+
+        counts, n = self.counts, len(self.labels)
+        shares, places = 1 / counts[self.labels], (self.labels, np.arange(n))
+        means = sparse.csr_matrix((shares, places), (self.num_classes, n)) @ self.features
+        means[counts == 0] = np.nan
+        return np.asarray(means)
 
     def logits(self, features: Array | None = None) -> Array:
         """Return ``features W^T + b``, shape (N, K), of the training samples by default."""

@@ -442,7 +442,7 @@ def class_table(
     >>> [(row.name, row.accuracy, row.rival_name, row.accuracy_state) for row in table]
     [('dog', 0.5, 'cat', 'weak'), ('cat', 1.0, 'dog', 'distinct')]
     """
-    counts, means = layer.counts, _class_means(layer)
+    counts, means = layer.counts, layer.class_means
     answers = None
     if samples:
         answers = answers_of(layer.features, layer.labels, layer.weight, layer.bias)
@@ -606,15 +606,6 @@ class _Tally:
     def share(self, label: int) -> float:
         """Return the share of a class's samples that are taken for its rival."""
         return float(self._taken[label] / self._counts[label])
-
-
-def _class_means(layer: LastLayer) -> Array:
-    from scipy import sparse
-
-    labels, k = layer.labels, layer.num_classes
-    shares = 1 / layer.counts[labels]
-    sums = sparse.csr_matrix((shares, (labels, np.arange(len(labels)))), (k, len(labels)))
-    return np.asarray(sums @ layer.features)
 
 
 def _normal_accuracies(layer: LastLayer) -> Array:
