@@ -1,7 +1,7 @@
 """Whether the unconstrained feature model describes a network, and what follows only if it does.
 
 The model's decays are fitted to the network, its minimiser is solved, and the margins at the class
-means are compared class by class. They agreed in 6 of 162 ordinary networks, and in 4 of these 6 the
+means are compared class by class. They agreed in 6 of 162 ordinary networks, and in 4 of these the
 model was 1.7 to 2.7 nats off after the next larger decay: their features were not held by a decay
 of their own, which is what the model is made of. Then its thresholds and safety factors say nothing
 about the network.

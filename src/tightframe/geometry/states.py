@@ -428,11 +428,11 @@ def _share_bounds(others: Array, margins: Array) -> tuple[Array, Array]:
         # Where others may add up to as much as the class itself they are summed, in float32.
         unsure = own < 0.5
         if unsure.any():
-            gaps = others[:, unsure] - others[:, unsure].max(axis=0)
-            total = np.exp(gaps.astype(np.float32)).sum(axis=0, dtype=np.float64)
-            total += np.exp(margins[unsure])  # in shares of the largest other one
-            rival[unsure] = (1 + _SHARE_ROUNDING) / total
-            own[unsure] = (1 - _SHARE_ROUNDING) * np.exp(margins[unsure]) / total
+            rows = others.T[unsure]  # which lie together in memory
+            total = np.exp((rows - rows.max(axis=1, keepdims=True)).astype(np.float32)).sum(axis=1)
+            lead = np.exp(margins[unsure])  # of the class over the largest other one
+            own[unsure] = (1 - _SHARE_ROUNDING) * lead / (total + lead)
+            rival[unsure] = (1 + _SHARE_ROUNDING) / (total + lead)
     return own, rival
 
 

@@ -88,9 +88,10 @@ class LastLayer:
 
         counts, n = self.counts, len(self.labels)
         shares, places = 1 / counts[self.labels], (self.labels, np.arange(n))
-        means = sparse.csr_matrix((shares, places), (self.num_classes, n)) @ self.features
+        sums = sparse.csr_matrix((shares, places), (self.num_classes, n)) @ self.features
+        means: Array = np.asarray(sums)
         means[counts == 0] = np.nan
-        return np.asarray(means)
+        return means
 
     def logits(self, features: Array | None = None) -> Array:
         """Return ``features W^T + b``, shape (N, K), of the training samples by default."""

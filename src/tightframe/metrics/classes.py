@@ -289,8 +289,9 @@ class ClassTable(Sequence[ClassRow]):
         """
         with needed("to_frame", "pandas"):
             import pandas as pd
-        names = ["with" if f.name == "shares_with" else f.name for f in fields(ClassRow)]
-        return pd.DataFrame(self.to_dict(), columns=names)
+        names = {f.name: "with" if f.name == "shares_with" else f.name for f in fields(ClassRow)}
+        columns = {name: [getattr(row, key) for row in self.rows] for key, name in names.items()}
+        return pd.DataFrame(columns, columns=list(names.values()))
 
     @property
     def remarks(self) -> list[str]:
@@ -506,8 +507,7 @@ def table_of(
     merged = _members(states)
     rows = []
     for k in np.flatnonzero(seen).tolist():
-        state = str(states.state[k])
-        rival = int(states.rival[k])
+        count, state, rival = int(counts[k]), str(states.state[k]), int(states.rival[k])
         margin = _number(states.decision_margin[k])
         values: dict[str, Any] = {
             "decision_margin": margin,
@@ -515,14 +515,14 @@ def table_of(
             "shares_with": tuple(i for i in merged.get(int(states.prediction[k]), ()) if i != k),
             "held_out_recall": None if recalls is None else _number(recalls[k]),
         }
-        if known is not None and counts[k]:
-            rival = known.rival[k] if known.rival[k] >= 0 else rival
+        if known is not None and not math.isnan(known.accuracy[k]):
+            rival = int(known.rival[k]) if known.rival[k] >= 0 else rival
             accuracy = float(known.accuracy[k])
             values |= {
                 "accuracy": accuracy,
                 "accuracy_state": accuracy_state(accuracy),
                 "median_margin": float(known.median_margin[k]),
-                "rival_share": known.share(k),
+                "rival_share": float(known.rival_share[k]),
                 "since": None if since is None else since[k],
             }
         elif state != ABSENT:
@@ -532,10 +532,9 @@ def table_of(
                 near = values["normal_accuracy"] < LOST_BELOW
             values["near_lost"] = bool(near or state == VANISHED)
         if rival >= 0:
-            values |= {"rival": int(rival), "rival_name": _name(names, int(rival))}
-        row = ClassRow(k, _name(names, k), int(counts[k]), state, **values)
-        warning = _warning(row)
-        rows.append(row if warning is None else replace(row, warning=warning))
+            values |= {"rival": rival, "rival_name": _name(names, rival)}
+        warning = _warning(count, values)
+        rows.append(ClassRow(k, _name(names, k), count, state, warning=warning, **values))
     rows.sort(key=_worst_first)
     return ClassTable(
         tuple(rows),
@@ -597,15 +596,14 @@ class _Tally:
 
     def __init__(self, answers: Answers) -> None:
         self.accuracy, self.rival = answers.accuracy, answers.rival
-        self.median_margin, self._counts = answers.median_margin, answers.counts
+        self.median_margin = answers.median_margin
         classes, given, times = answers.wrong
         most = self.rival[classes] == given
-        self._taken = np.zeros(len(self._counts), dtype=np.int64)
-        self._taken[classes[most]] = times[most]
-
-    def share(self, label: int) -> float:
-        """Return the share of a class's samples that are taken for its rival."""
-        return float(self._taken[label] / self._counts[label])
+        taken = np.zeros(len(self.rival))
+        taken[classes[most]] = times[most]
+        with np.errstate(invalid="ignore"):
+            #: Of a class's samples, those that are taken for its rival.
+            self.rival_share: Array = taken / answers.counts
 
 
 def _normal_accuracies(layer: LastLayer) -> Array:
@@ -649,30 +647,31 @@ def _members(states: States) -> dict[int, list[int]]:
     }
 
 
-def _warning(row: ClassRow) -> str | None:
-    if row.near_lost:
-        if row.normal_accuracy is None:
-            rule = f"margin at its mean up to {NEAR_MARGIN} (15 false alarms, 47 of 334 missed)"
-        else:
+def _warning(count: int, known: dict[str, Any]) -> str | None:
+    """Return the warning of a row with so many training samples and these entries."""
+    if known.get("near_lost"):
+        rule = f"margin at its mean up to {NEAR_MARGIN} (15 false alarms, 47 of 334 missed)"
+        if "normal_accuracy" in known:
             rule = (
                 "of normally distributed samples of its mean and covariance fewer than half would "
                 "be answered right (6 false alarms, 15 of 334 missed)"
             )
         return f"lost or near it, {rule}"
-    if row.accuracy is None or row.accuracy < LOST_BELOW:
+    accuracy, recall = known.get("accuracy"), known["held_out_recall"]
+    if accuracy is None or accuracy < LOST_BELOW:
         return None
-    if row.held_out_recall is not None:
-        few = row.held_out_recall < LOST_BELOW
+    if recall is not None:
+        few = recall < LOST_BELOW
         return f"held-out recall below {LOST_BELOW}, whatever the accuracy" if few else None
-    band = (row.count > FEW) + (row.count > SOME)
+    band = (count > FEW) + (count > SOME)
     for least, evidence in RECALL_BELOW_HALF:
-        if row.accuracy >= least:
-            below, known = evidence[band]
+        if accuracy >= least:
+            below, all_known = evidence[band]
             if not below:
                 return None
             counts = (f"up to {FEW}", f"{FEW + 1} to {SOME}", f"over {SOME}")[band]
             return (
-                f"held-out recall unknown, in {below} of {known} classes of {counts} samples "
+                f"held-out recall unknown, in {below} of {all_known} classes of {counts} samples "
                 f"and this accuracy it was below {LOST_BELOW}"
             )
     return None
