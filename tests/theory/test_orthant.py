@@ -230,12 +230,12 @@ def test_states_differ_as_said_on_both_sides_of_a_change(options):
 def test_total_collapse_is_where_plain_descents_leave_zero():
     """From points near zero: beyond it all of them fall back, a little below one gets away."""
     problem = make("100,40,10x2", bias="free")
-    total = tf.thresholds(problem).total_collapse
+    total = ends(problem).total_collapse
     lengths = []
     for side in (0.97, 1.03):
         at = problem.replace(weight_decay=total * side, feature_decay=total * side)
-        ends = [_plain_descent(at, seed) for seed in range(6)]
-        lengths.append(max(ends))
+        reached = [_plain_descent(at, seed) for seed in range(6)]
+        lengths.append(max(reached))
     assert lengths[0] > 0.05
     assert lengths[1] < 1e-3
 

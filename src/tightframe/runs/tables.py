@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -405,11 +406,14 @@ def problem_groups(problem: Problem) -> list[dict[str, Any]]:
 
 def setting_thresholds(setting: SettingRecord) -> Thresholds | None:
     """Return the collapse thresholds of a setting's problem, None where the theory has none."""
-    if setting.problem is None:
-        return None
+    return None if setting.problem is None else _thresholds(setting.problem)
+
+
+@lru_cache(maxsize=64)  # a page and its tables ask for the same ones
+def _thresholds(problem: Problem) -> Thresholds | None:
     try:
-        few = len(setting.problem.groups) <= FEW_GROUPS
-        return (thresholds if few else closed_forms)(setting.problem)
+        few = len(problem.groups) <= FEW_GROUPS
+        return (thresholds if few else closed_forms)(problem)
     except ValueError:
         return None
 
