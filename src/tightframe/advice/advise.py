@@ -26,7 +26,7 @@ from tightframe.problem.counts import MAX_SAMPLES, format_runs
 from tightframe.problem.problem import Problem
 from tightframe.solve import solve
 from tightframe.theory.coverage import coverage, has_compact_form, require_covered
-from tightframe.theory.thresholds import MAX_SEARCHED, ends
+from tightframe.theory.thresholds import MAX_FOLLOWED, ends
 
 LIMITS = (
     "Unconstrained feature model: a network that fits anything, trained to the end. What is wanted "
@@ -592,8 +592,8 @@ class _Search:
             return Proposal(kind, text, {}, None, None)
         if self.problem.features == "nonnegative":
             # There it moves the decays at which classes vanish, and takes a search for each solve.
-            if self.problem.num_classes > MAX_SEARCHED:
-                text = f"Logit adjustment of ReLU features is tried up to {MAX_SEARCHED} classes."
+            if len(self.problem.groups) > MAX_FOLLOWED:
+                text = f"Logit adjustment of ReLU features is tried up to {MAX_FOLLOWED} groups."
                 return Proposal(kind, text, {}, None, None)
         elif any(group.sibling_margin == 0 or group.state == VANISHED for group in self.now.groups):
             text = "Logit adjustment does not move the thresholds at which classes merge or vanish."
