@@ -164,10 +164,11 @@ def minimise(
         following = _descended(*wider, max_iterations, budget)
         gain = best.value - following.value
         stuck = stuck + 1 if gain < LEAST_GAIN * best.value else 0
-        if stuck and (best.converged or stuck == MAX_STUCK):
-            break
-        if gain > 0 or following.converged:
+        over = stuck > 0 and (best.converged or stuck == MAX_STUCK)
+        if gain > 0 or (following.converged and not best.converged):
             best = following
+        if over:
+            break
     return found(best.f, best.points, best.converged)
 
 
@@ -229,11 +230,9 @@ def _with_axes(f: OrthantFactors, points: Array, axes: Array) -> tuple[OrthantFa
     slope, within = f.slopes(points)
     # Where no axis reaches a group yet, nothing has said how its spread shall be.
     unset = np.square(v).sum(axis=1) <= (VANISHING * f.root) ** 2
-    spread = np.where(unset, np.maximum(np.abs(within), 1.0), spread)
+    spread = np.where(unset, np.abs(within) * (np.abs(within) > 1), spread)
     new_v = np.array(chosen).T
-    new_u = -slope @ new_v
-    size = np.linalg.norm(new_u, axis=0)
-    new_u = np.divide(new_u, size, out=np.zeros_like(new_u), where=size > 0)
+    new_u = -slope @ new_v  # the best for short axes
     wider = OrthantFactors(f.problem, f.partition, f.width + len(chosen))
     lengths = np.sqrt(f.root.mean()) * np.geomspace(1e-3, 3.0, 12)
     trials = np.concatenate(
