@@ -254,7 +254,7 @@ def advise(
     ----------
     problem : Problem
         One linear layer. Non-negative features with a bias or a logit adjustment: of up to 100
-        classes, which take seconds in a few groups, and minutes in many.
+        groups of equal classes; a few take seconds to half a minute, many minutes.
     margin : float, optional
         Wanted of every class: own minus largest other logit at its mean. If neither this nor
         ``angle`` is given, 1 nat for cross-entropy, and 0.5 for MSE, where it cannot reach 1.

@@ -92,7 +92,7 @@ def _shared(partition: Partition, spread: Array, left: Array, right: Array) -> _
             continue
         counts = np.where(share > 0, p.sizes[:, None], 1.0).prod(axis=0)
         wanted = min(spread[group], 1.0) * squares[group].sum()
-        for axis in np.argsort(counts, kind="stable"):
+        for axis in np.lexsort((-squares[group], counts)):
             part = min(wanted, squares[group, axis])
             if part > VANISHING**2 * squares[group].sum():
                 share[group, axis] = part / squares[group, axis]
