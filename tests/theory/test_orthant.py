@@ -185,12 +185,6 @@ def test_every_class_has_vanished_from_total_collapse_on():
         assert (np.abs(means[:, 5]).max() < 1e-6) == zero
 
 
-def test_states_of_too_many_classes_are_not_followed():
-    for function in (tf.thresholds, tf.state_changes, tf.advise):
-        with pytest.raises(ValueError, match="counts: got 101 classes; the states of classes with"):
-            function(make("9x100,5", bias="free"))
-
-
 def test_with_a_bias_that_costs_all_states_change_as_without():
     problem = make("40x2,9x3", bias="decayed", bias_decay=1e9)
     found, known = tf.thresholds(problem), tf.thresholds(make("40x2,9x3"))

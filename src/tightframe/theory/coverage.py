@@ -175,8 +175,8 @@ RULES = (
     ),
     Rule(
         "searched",
-        "certified where a lower bound closes and the axes fit, as nearly always without `dim`, "
-        "else best of many starts, **not certified**",
+        "certified where a lower bound closes and the axes fit, as nearly always without `dim` "
+        "(up to 100 groups of equal classes), else best of many starts, **not certified**",
         features="nonnegative",
         layers="1",
         reason="non-negative features with {p.loss}, bias {p.bias!r} and dim {p.dim} have no "
