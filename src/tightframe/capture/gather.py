@@ -211,13 +211,18 @@ class LayerMoments:
         targets: Target | Iterable[Target] | None = None,
         problem: Problem | None = None,
         class_names: Sequence[str] | None = None,
+        center: str = "class",
     ) -> dict[str, CollapseReport]:
         """Return a report a layer; the head's has its own classifier, the others a probe's."""
         reports = {}
         for name, moments in self.moments.items():
             # A layer's probe has a bias, whether the network's head has one or not.
             kind = HeadKind(moments.counts.cpu().numpy(), head.bias is not None)
-            options: dict[str, Any] = {"missing": "leave_out", "class_names": class_names}
+            options: dict[str, Any] = {
+                "missing": "leave_out",
+                "class_names": class_names,
+                "center": center,
+            }
             if targets is not None:
                 options["targets"] = kind.pick(targets)
             if name == head.name:

@@ -34,7 +34,7 @@ from tightframe.metrics.inputs import (
     require_moments,
     usable,
 )
-from tightframe.metrics.moments import WEIGHTINGS
+from tightframe.metrics.moments import CENTERINGS, WEIGHTINGS
 from tightframe.metrics.plain import plain_tensors
 from tightframe.metrics.readings import Readings, describe_missing
 from tightframe.metrics.registry import LEADING, VECTOR_PARTS, Descriptor, of_fan
@@ -117,6 +117,9 @@ class CollapseReport:
         Classes with fewer samples were left out.
     measured_on : str
         Which data, and when, in words; empty where nobody said.
+    center : {"class", "sample"}
+        The global mean that class means are less, see `measure`; `geometry` has that of the
+        classes always, as predictions have.
     """
 
     num_samples: int
@@ -131,6 +134,7 @@ class CollapseReport:
     remarks: tuple[str, ...] = field(default=(), repr=False)
     min_count: int = 1
     measured_on: str = ""
+    center: str = "class"
 
     if TYPE_CHECKING:
 
@@ -445,7 +449,9 @@ class CollapseReport:
                 f"target: got a geometry of {target.num_classes} classes, "
                 f"need {geometry.num_classes}"
             )
-        return {part: geometry.distance(target, part) for part in PARTS}
+        if self.center == "class":
+            return {part: geometry.distance(target, part) for part in PARTS}
+        return {part: self._later.vectors.distance(part, target) for part in PARTS}
 
     def _required(self) -> tuple[Geometry, Tensor]:
         if self.missing:
@@ -494,11 +500,11 @@ class CollapseReport:
 
         Of the head that was found in a network, where it is not simply ``W h + b`` of its
         parameters; which SELI geometry it is compared with and why, if with one at all; and which
-        data.
+        data; and whether the global mean is that of all samples.
         """
         where = f"Measured on {self.measured_on}." if self.measured_on else None
         frames = map(self.head.remark, self._later.targets)
-        return (*self.remarks, *filter(None, [*frames, where]))
+        return (*self.remarks, *filter(None, [*frames, CENTERINGS[self.center], where]))
 
     @property
     def layers(self) -> dict[str, list[LayerMetrics]]:
@@ -514,7 +520,7 @@ class CollapseReport:
         """
         out: dict[str, Any] = {"num_samples": self.num_samples, "counts": self.counts}
         out |= {metric.key: self.numbers[metric.key] for metric in LEADING}  # these come first
-        out |= self.numbers | {"missing": self.missing}
+        out |= self.numbers | {"center": self.center, "missing": self.missing}
         out |= {"logits": None, "margins": None, "geometry": None}
         if self._dense is not None:
             out["logits"], out["margins"] = self.logits, self.margins
@@ -600,6 +606,7 @@ class _Later:
     given: list[Target]
     bias: Tensor | None
     problem: Problem | None
+    center: str
 
     def head(self) -> tuple[Array, Array, Array | None]:
         """Return class means (K, D), zero without samples, classifier and bias."""
@@ -632,7 +639,9 @@ class _Later:
         if self.weights is None or self.moments is None:
             return {}
         return {
-            target_name(target): layer_metrics(self.moments, self.weights, given)
+            target_name(target): layer_metrics(
+                self.moments, self.weights, given, weighting=self.center
+            )
             for target, given in zip(self.targets, self.given, strict=True)
         }
 
@@ -823,11 +832,13 @@ def _measure(
             given=given,
             bias=b.clone() if with_bias else None,
             problem=problem if problem is not None and problem.num_classes == k else None,
+            center=center,
         ),
         head=kind,
         answers=(decisions.answers or None) if decisions is not None else None,
         class_names=names,
         min_count=moments.least,
+        center=center,
     )
 
 

@@ -19,6 +19,7 @@ from tightframe.geometry.dense import PARTS, Geometry
 from tightframe.geometry.states import LOST, MERGED, VANISHED
 from tightframe.heads.last_layer import LastLayer
 from tightframe.metrics.classes import ClassTable, class_table
+from tightframe.metrics.moments import CENTERINGS
 from tightframe.metrics.registry import LEADING, METRICS
 from tightframe.problem.class_names import listed
 from tightframe.problem.problem import Problem, with_loss_terms
@@ -186,7 +187,13 @@ def leading_table(report: CollapseReport, named_by: str = "label") -> Table:
     """
     rows = [[getattr(metric, named_by), report.numbers[metric.key]] for metric in LEADING]
     numbers = Column("value", align="right", format=".6g")
-    return Table(f"{report.num_samples} samples", ["metric", numbers], rows, missing="-")
+    return Table(
+        f"{report.num_samples} samples",
+        ["metric", numbers],
+        rows,
+        CENTERINGS[report.center],
+        missing="-",
+    )
 
 
 def distances_by_target(
