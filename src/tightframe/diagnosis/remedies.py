@@ -120,8 +120,8 @@ def remedies(any_lost: bool, equal_counts: bool, training: Training, head: HeadA
     training : Training
     head : HeadAnswer
     """
-    alike = training.is_flat and not equal_counts
-    state = SOME_LOST if any_lost else DRAWN_ALIKE if alike else NONE_LOST
+    drawn_alike = training.is_flat and not (training.natural or equal_counts)
+    state = SOME_LOST if any_lost else DRAWN_ALIKE if drawn_alike else NONE_LOST
     table = evidence()
     # What the training already does is not advised again.
     done = _done(training)
