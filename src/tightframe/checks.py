@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -130,7 +130,8 @@ def require_positive_fields(options: Any) -> None:
 
     Whole where the field is declared ``int``, any positive number where it is ``float``.
     """
+    checks: dict[str, Callable[..., float]] = {"int": whole_number, "float": positive_float}
     for field in dataclasses.fields(options):
-        check = {"int": whole_number, "float": positive_float}.get(str(field.type))
+        check = checks.get(str(field.type))
         if check is not None:
             check(field.name, getattr(options, field.name))

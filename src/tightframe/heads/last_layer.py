@@ -90,9 +90,10 @@ class LastLayer:
 
         counts, n = self.counts, len(self.labels)
         shares, places = 1 / counts[self.labels], (self.labels, np.arange(n))
-        means = sparse.csr_matrix((shares, places), (self.num_classes, n)) @ self.features
+        average = sparse.csr_matrix((shares, places), (self.num_classes, n))
+        means: Array = np.asarray(average @ self.features)
         means[counts == 0] = np.nan
-        return np.asarray(means)
+        return means
 
     def logits(self, features: Array | None = None) -> Array:
         """Return ``features W^T + b``, shape (N, K), of the training samples by default."""
@@ -110,7 +111,8 @@ def _held_out(given: Any, weight: Array) -> tuple[Array, Labels]:
         raise ValueError(
             f"held_out: got {type(given).__name__}{size}, need a pair of features and labels"
         )
-    return _samples("held_out ", *given, weight)
+    features, labels = given
+    return _samples("held_out ", features, labels, weight)
 
 
 def _samples(prefix: str, features: Any, labels: Any, weight: Array) -> tuple[Array, Labels]:
