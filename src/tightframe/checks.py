@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -142,8 +142,8 @@ def require_positive_fields(options: Any) -> None:
 
     Whole where the field is declared ``int``, any positive number where it is ``float``.
     """
+    checks: dict[str, Callable[..., float]] = {"int": whole_number, "float": positive_float}
     for field in dataclasses.fields(options):
-        if str(field.type) == "int":
-            whole_number(field.name, getattr(options, field.name))
-        elif str(field.type) == "float":
-            positive_float(field.name, getattr(options, field.name))
+        check = checks.get(str(field.type))
+        if check is not None:
+            check(field.name, getattr(options, field.name))

@@ -146,3 +146,9 @@ def _loss(model, data):
     loss = loss + 1e-2 * sum(p.square().sum() for p in model.parameters())
     loss.backward()
     return loss
+
+
+def test_what_is_wrong_with_held_out_batches_is_said_of_them(model):
+    x, y = torch.randn(6, 4), torch.arange(6) % 3
+    with pytest.raises(ValueError, match=r"^held_out: labels: a batch is a tensor of shape"):
+        last_layer(model, [(x, y)], held_out=(x, y))

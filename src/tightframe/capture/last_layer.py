@@ -90,7 +90,12 @@ def last_layer(
         own = _rows("loader", loader, run, use, reduce, ignore_index)
         apart = None
         if held_out is not None:
-            apart = _rows("held_out", held_out, run, use, reduce, ignore_index)
+            try:
+                apart = _rows("held_out", held_out, run, use, reduce, ignore_index)
+            except ValueError as error:  # of the same kind for both loaders
+                text = str(error)
+                named = text if text.startswith("held_out") else f"held_out: {text}"
+                raise ValueError(named) from error
         reading = use.reading
     for note in reading.notes:
         warnings.warn(note, UserWarning, stacklevel=2)

@@ -88,8 +88,8 @@ class LastLayer:
 
         counts, n = self.counts, len(self.labels)
         shares, places = 1 / counts[self.labels], (self.labels, np.arange(n))
-        sums = sparse.csr_matrix((shares, places), (self.num_classes, n)) @ self.features
-        means: Array = np.asarray(sums)
+        average = sparse.csr_matrix((shares, places), (self.num_classes, n))
+        means: Array = np.asarray(average @ self.features)
         means[counts == 0] = np.nan
         return means
 
@@ -109,7 +109,8 @@ def _held_out(given: Any, weight: Array) -> tuple[Array, Labels]:
         raise ValueError(
             f"held_out: got {type(given).__name__}{size}, need a pair of features and labels"
         )
-    return _samples("held_out ", given[0], given[1], weight)
+    features, labels = given
+    return _samples("held_out ", features, labels, weight)
 
 
 def _samples(prefix: str, features: Any, labels: Any, weight: Array) -> tuple[Array, Labels]:
