@@ -15,6 +15,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    SpinnerColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
@@ -168,6 +169,29 @@ def search_display(console: Console) -> Iterator[Callable[[int, int, str], bool]
         yield progress
     finally:
         signal.signal(signal.SIGINT, before)
+        bar.stop()
+
+
+@contextlib.contextmanager
+def steps_display(console: Console, *, silent: bool = False) -> Iterator[Callable[[str], None]]:
+    """Show what is being done, in words, on a terminal only."""
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=silent or not console.is_terminal,
+    )
+    task = bar.add_task("", total=None)
+
+    def progress(what: str) -> None:
+        bar.start()
+        bar.update(task, description=what)
+
+    try:
+        yield progress
+    finally:
         bar.stop()
 
 

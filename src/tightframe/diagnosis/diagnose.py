@@ -7,7 +7,7 @@ speaks only of networks that it describes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -184,6 +184,7 @@ def diagnose(
     feature_decay_of: str = "sample",
     history: Sequence[Any] | None = None,
     at_weight_decay: float | Iterable[float] | None = None,
+    progress: Callable[[str], Any] | None = None,
     **network: Any,
 ) -> Diagnosis:
     """Tell what a trained network does with its classes, and what helps.
@@ -212,6 +213,9 @@ def diagnose(
         lost.
     at_weight_decay : float or iterable of float, optional
         Other decays to ask about; needs ``weight_decay``.
+    progress : callable, optional
+        Called as ``progress(what)`` with what is done next, in words: of a thousand classes the
+        heads take half a minute.
     **network
         Then, what `tightframe.diagnosis.larger_decay.larger_decay` has to know: ``layers``,
         ``batch_norm``, ``convolutional``, ``lr``, ``momentum``, ``full_batch``, ``layer_norms``.
@@ -237,6 +241,9 @@ def diagnose(
     >>> found.remedies.advised[0].name
     'smaller decay + logit adjustment'
     """
+    if progress is not None and not callable(progress):
+        raise ValueError(f"progress: got {progress!r}, need a function, or None")
+    say = progress or (lambda _: None)
     require_several_classes(layer.counts)
     if not isinstance(problem, Problem | None):
         raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
@@ -254,6 +261,8 @@ def diagnose(
         optimizer=optimizer,
     )
     wanted_of(loss, margin, angle, feature_decay_of)  # wrong whether or not theory is asked
+    if at_weight_decay is not None:
+        say("what another weight decay would do")
     larger = _larger(layer, training, at_weight_decay, network)
     if problem is None and layer.counts.all():
         has_bias = layer.bias is not None and bool(layer.bias.any())
@@ -269,9 +278,17 @@ def diagnose(
             logit_adjustment=training.adjustment if training.adjustment.any() else None,
             class_names=layer.class_names,
         )
-    head = ask_head(layer, training, cross_entropy=loss == "cross_entropy", bias=known_bias)
+    head = ask_head(
+        layer,
+        training,
+        cross_entropy=loss == "cross_entropy",
+        bias=known_bias,
+        progress=progress,
+    )
+    say("what the network does with every class")
     table = class_table(layer, separable=head.separable, history=history, problem=problem)
     counts = layer.counts[layer.counts > 0]
+    say("what the theory says")
     return Diagnosis(
         table,
         head,
