@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tightframe.checks import array_of, positive_float, whole_number
-from tightframe.heads.last_layer import LastLayer
+from tightframe.heads.last_layer import LastLayer, loss_terms
 from tightframe.heads.ridge import RidgeProblem
 from tightframe.heads.scores import Scores
 from tightframe.problem.class_names import MAX_LABEL
 from tightframe.problem.counts import PerClass
-from tightframe.problem.problem import Problem
 from tightframe.solution import Status
 from tightframe.solve import NotConvergedWarning
 
@@ -185,15 +184,7 @@ def fit_head(
     """
     layer = _on_given_features(features, labels, num_classes, held_out)
     decay, tolerance = positive_float("weight_decay", weight_decay), positive_float("tol", tol)
-    # The grammar of both is that of `Problem`, which has no classes without samples.
-    counts = np.maximum(layer.counts, 1)
-    terms = Problem(
-        counts,
-        weight_decay=1.0,
-        feature_decay=1.0,
-        class_weights=class_weights,
-        logit_adjustment=logit_adjustment,
-    )
+    terms = loss_terms(layer.counts, class_weights, logit_adjustment)
     problem = RidgeProblem(
         layer.features,
         layer.labels,
