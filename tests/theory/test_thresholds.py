@@ -243,6 +243,17 @@ def test_what_has_no_thresholds_at_depth_is_said(changes):
         tf.thresholds(tf.Problem("5x2", weight_decay=1, feature_decay=1, depth=2, **changes))
 
 
+@pytest.mark.parametrize(
+    "changes", [{}, {"bias": "free"}, {"loss": "mse", "bias": "free"}, {"loss": "mse", "dim": 9}]
+)
+def test_what_has_no_thresholds_with_relu_features_at_depth_is_said(changes):
+    kind = {"features": "nonnegative", "depth": 2, "class_weights": [1, 2]}
+    problem = tf.Problem("5x2", weight_decay=1, feature_decay=1, **kind, **changes)
+    for function in (tf.thresholds, tf.state_changes):
+        with pytest.raises(ValueError, match="depth: got 2; thresholds for non-negative features"):
+            function(problem)
+
+
 def test_what_has_no_thresholds_is_said():
     with pytest.raises(ValueError, match="depth: got 2; thresholds with several layers"):
         tf.thresholds(tf.Problem("5x2", weight_decay=1, feature_decay=1, depth=2))

@@ -160,7 +160,7 @@ def _rows(
         rows, labels = gathered.rows(features, found.labels, found.mask)[name]
         parts.append((rows.float().cpu() if rows.element_size() < 4 else rows.cpu(), labels.cpu()))
     if not sum(len(labels) for _, labels in parts):
-        raise ValueError(
-            f"{argument}: no batch seen, nothing with a label passed through {use.name!r}"
-        )
+        if gathered is not None:
+            raise gathered.nothing(argument, use.name)
+        raise ValueError(f"{argument}: no batch seen")
     return torch.cat([rows for rows, _ in parts]), torch.cat([labels for _, labels in parts])

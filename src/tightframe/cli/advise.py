@@ -175,7 +175,7 @@ def _of_network(source: Path, json: bool, given: dict[str, Any]) -> None:
     wanted = {name: given[name] for name in _WANTED}
     with (
         about(source, () if source.is_dir() else ARRAYS, **known),
-        steps_display(Console(stderr=True), silent=json) as progress,
+        steps_display(plain_console(stderr=True), silent=json) as progress,
     ):
         found = diagnose_saved(source, **where, **known, **wanted, progress=progress)
     if json:

@@ -41,6 +41,14 @@ def require_several_classes(counts: NDArray[np.integer[Any]]) -> None:
         raise ValueError(f"labels: {have} of {len(counts)} classes have samples, need at least 2")
 
 
+def all_ignored(name: str, count: int, ignore_index: int | None, where: str = "") -> ValueError:
+    """Return the error of samples all of which have the label that is left out."""
+    return ValueError(
+        f"{name}: all {count}{where} are {ignore_index}, which is left out (ignore_index); none "
+        "is left"
+    )
+
+
 # -- where they are --------------------------------------------------------------------------------
 
 
@@ -335,6 +343,8 @@ def class_counts(
     """
     names = given_names(class_names)
     found = indexed(_labels_of(source, labels), names, ignore_index=ignore_index)
+    if len(found.kept) and not found.kept.any():
+        raise all_ignored("labels", len(found.kept), ignore_index, _where(source))
     counts = _counted(found.labels, _where(source), found.class_names)
     if found.class_names is not None and len(counts) < len(found.class_names):
         name = found.class_names[len(counts)]

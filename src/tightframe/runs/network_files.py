@@ -20,7 +20,7 @@ from tightframe.array_files import NAMED, ONLY, UNNAMED, read_named
 from tightframe.checks import wide
 from tightframe.heads.last_layer import LastLayer
 from tightframe.problem.class_names import Indexed, NamesLike, class_names_of, given_names, indexed
-from tightframe.problem.labels import IGNORED, LABEL_NAMES
+from tightframe.problem.labels import IGNORED, LABEL_NAMES, all_ignored
 from tightframe.runs.folder import using_record
 
 Arrays = dict[str, NDArray[Any]]
@@ -421,7 +421,7 @@ def _samples(
         return features, own
     left = len(own.kept) - len(own.labels)
     if left == len(own.kept):
-        raise ValueError(f"{prefix}labels: all {left} are {ignore_index}, which is left out")
+        raise all_ignored(f"{prefix}labels", left, ignore_index)
     notes.append(f"{left} of {len(own.kept)} {prefix}samples are labelled {ignore_index}: left out")
     return features[own.kept], own
 

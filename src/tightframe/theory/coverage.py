@@ -201,6 +201,20 @@ RULES = (
 #: For which problems thresholds are known; ``reason`` begins with the argument that is at fault.
 THRESHOLD_RULES = (
     Rule(
+        "certified",
+        loss="is_quadratic",
+        features="nonnegative",
+        biases=("none",),
+        equal_weights=True,
+    ),
+    Rule(
+        "refused",
+        features="nonnegative",
+        layers="2 or more",
+        reason="depth: got {p.depth}; thresholds for non-negative features with several layers are "
+        "known for MSE with bias 'none' and equal class weights",
+    ),
+    Rule(
         "refused",
         features="nonnegative",
         biases=("free", "decayed"),

@@ -133,7 +133,8 @@ def steepest_axes(
 def orthant_reach(matrix: Array, within: Array, sizes: Array) -> float:
     """Return the largest ``|G v|`` over unit vectors ``v >= 0`` that ascents find, of groups."""
     gram, siblings = matrix.T @ matrix, sizes - 1
-    reach = math.sqrt(max(float(np.diagonal(gram).max()), np.finfo(float).tiny))
+    alone = (np.diagonal(gram) + siblings * within**2) / sizes  # of one class of each group
+    reach = math.sqrt(max(float(np.maximum(np.diagonal(gram), alone).max()), np.finfo(float).tiny))
     for _ in range(MAX_ASCENTS):
         lengths, axes = steepest_axes(matrix / reach, within / reach, sizes)
         v = axes[lengths.argmax()]
