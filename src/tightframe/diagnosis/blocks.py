@@ -35,14 +35,18 @@ def in_rich(
 
 
 def in_html(blocks: Iterable[Block]) -> str:
-    """Return blocks as HTML."""
+    """Return blocks as HTML for a notebook; a text after an empty line is a heading."""
     from html import escape
 
     from tightframe.figures.formats import to_html
 
-    return "\n".join(
-        f"<p>{escape(block)}</p>" if isinstance(block, str) else to_html(block) for block in blocks
-    )
+    def of(block: Block) -> str:
+        if not isinstance(block, str):
+            return to_html(block, alone=True)
+        tag = "h4" if block.startswith("\n") else "p"
+        return f"<{tag}>{escape(block.strip())}</{tag}>"
+
+    return "\n".join(map(of, blocks))
 
 
 def advice_blocks(advice: Advice, *, is_all: bool = True) -> list[Block]:

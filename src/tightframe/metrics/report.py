@@ -569,6 +569,12 @@ class CollapseReport:
         """Show the table in Rich."""
         return self.to_table()
 
+    def _repr_html_(self) -> str:
+        from tightframe.figures.formats import to_html
+        from tightframe.metrics.pictures import rows_of
+
+        return to_html(rows_of(self), alone=True)
+
     def plot(self) -> Figure:
         """Draw distances to the targets, norms by class, and mean logits.
 
