@@ -34,10 +34,10 @@ from tightframe.metrics.inputs import (
     require_moments,
     usable,
 )
-from tightframe.metrics.moments import CENTERINGS, WEIGHTINGS
+from tightframe.metrics.moments import WEIGHTINGS
 from tightframe.metrics.plain import plain_tensors
 from tightframe.metrics.readings import Readings, describe_missing
-from tightframe.metrics.registry import LEADING, VECTOR_PARTS, Descriptor, of_fan
+from tightframe.metrics.registry import CENTERINGS, LEADING, VECTOR_PARTS, Descriptor, of_fan
 from tightframe.metrics.snapshot import Snapshot
 from tightframe.metrics.source import Source, Vectors
 from tightframe.metrics.tall import Matrix, Tall, dense, lengths
