@@ -45,10 +45,14 @@ class InBlocks:
 
         from tightframe.figures.formats import to_html
 
-        return "\n".join(
-            f"<p>{escape(block)}</p>" if isinstance(block, str) else to_html(block)
-            for block in self.blocks()
-        )
+        def of(block: Block) -> str:
+            if not isinstance(block, str):
+                return to_html(block, alone=True)
+            # A text after an empty line is a heading.
+            tag = "h4" if block.startswith("\n") else "p"
+            return f"<{tag}>{escape(block.strip())}</{tag}>"
+
+        return "\n".join(map(of, self.blocks()))
 
 
 def advice_blocks(advice: Advice, *, is_all: bool = True) -> list[Block]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # -- console ---------------------------------------------------------------------------------------
 
 #: A name is never shown narrower; other columns are left out before it is narrower than the second.
-_LEAST_NAME, _ROOM_FOR_NAMES = 8, 12
+_LEAST_NAME, _ROOM_FOR_NAMES = 8, 11
 
 
 def to_rich(table: Table, *, ascii_only: bool = False, width: int | None = None) -> RichTable:
@@ -158,25 +158,27 @@ def to_console(table: Table, width: int = 100) -> str:
 # -- HTML ------------------------------------------------------------------------------------------
 
 
-def to_html(table: Table) -> str:
+def to_html(table: Table, *, alone: bool = False) -> str:
     """Return a table as HTML, every text escaped; `pages.page` has the classes' style.
 
     A first column of texts names the rows. A number has all its digits in ``<data value=...>``.
+    ``alone``: whether it stands in a notebook, without a page that has its title and style.
     """
     heads = table.heads
-    head = "".join(
-        f'<th scope="col"{_numbers_class(head)}>{escape(head.head)}</th>' for head in heads
-    )
+    look = _left if alone else _numbers_class
+    title = f"<p><b>{escape(table.title)}</b></p>\n" if alone and table.title else ""
+    head = "".join(f'<th scope="col"{look(head)}>{escape(head.head)}</th>' for head in heads)
     body = []
     for row, texts in zip(table.rows, table.texts, strict=True):
         cells = [
-            _cell_html(head, value, text, first=i == 0)
+            _cell_html(head, value, text, look(head), first=i == 0)
             for i, (head, value, text) in enumerate(zip(heads, row, texts, strict=True))
         ]
         body.append(f"<tr>{''.join(cells)}</tr>\n")
     note = f'<p class="note">{escape(table.note)}</p>\n' if table.note else ""
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(table.title)}">\n'
+        f'{title}<div class="scroll" tabindex="0" role="region" '
+        f'aria-label="{escape(table.title)}">\n'
         f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{''.join(body)}</tbody>\n</table>\n"
         f"</div>\n{note}"
     )
@@ -194,11 +196,16 @@ def _numbers_class(head: Column) -> str:
     return ' class="n"' if head.align == "right" else ""
 
 
-def _cell_html(head: Column, value: Any, text: str, *, first: bool) -> str:
+def _left(head: Column) -> str:
+    # Notebooks set everything flush right.
+    return "" if head.align == "right" else ' style="text-align:left"'
+
+
+def _cell_html(head: Column, value: Any, text: str, look: str, *, first: bool) -> str:
     shown = entry_html(value, text)
     if first and head.align == "left":
-        return f'<th scope="row">{shown}</th>'
-    return f"<td{_numbers_class(head)}>{shown}</td>"
+        return f'<th scope="row"{look}>{shown}</th>'
+    return f"<td{look}>{shown}</td>"
 
 
 # -- Markdown --------------------------------------------------------------------------------------

@@ -531,13 +531,20 @@ def _maps(panel: HeatMaps, options: Options) -> dict[str, Any]:
     few = len(panel.ticks) <= 4 and bool(panel.x_label)
     beside = {"tickangle": -90} if panel.ticks and few else {}
     titled = bool(panel.x_label) + panel.names_below
+    lines = [line for _, text in panel.ticks for line in text.split("\n")]
+    longest = max(map(len, lines), default=0)
     layout: dict[str, Any] = {
         "xaxis": axis | below | {"title": {"text": panel.x_label, "standoff": 8}},
         "yaxis": axis
         | beside
         | {"title": {"text": panel.y_label, "standoff": 8}}
         | {"autorange": "reversed", "scaleanchor": "x"},
-        "margin": {"l": 62 if few else 70, "r": 52, "t": 8, "b": 10 + 18 * titled},
+        "margin": {
+            "l": 62 if few else max(70, round(12 + 6.6 * longest)),
+            "r": 52,
+            "t": 8,
+            "b": 10 + 18 * titled,
+        },
         "shapes": shapes,
     }
     if len(traces) > 1:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tightframe.checks import choice
+from tightframe.problem.class_names import on_one_line
 
 #: Flush left, or flush right as numbers are.
 ALIGNMENTS = ("left", "right")
@@ -83,7 +84,7 @@ class Column:
         if is_missing(value):
             return missing
         if isinstance(value, (str, bool, np.bool_)):
-            return str(value)
+            return on_one_line(str(value)) if self.names else str(value)
         if not math.isfinite(value):
             return format_number(value)
         counts = self.format in ("", ",", "d", ",d")

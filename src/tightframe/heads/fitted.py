@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tightframe.checks import array_of, positive_float, whole_number
+from tightframe.checks import array_of, positive_float, whole_number, wide
 from tightframe.heads.last_layer import LastLayer, loss_terms
 from tightframe.heads.ridge import RidgeProblem
 from tightframe.heads.scores import Scores
@@ -232,8 +232,8 @@ def _parameters(
     start: tuple[ArrayLike, ArrayLike | None], shape: tuple[int, int], bias: bool
 ) -> Array:
     """Return V of a head, checked."""
-    weight = np.asarray(detached(start[0]), dtype=np.float64)
-    own = np.asarray(0.0 if start[1] is None else detached(start[1]), dtype=np.float64)
+    weight = wide(array_of("start", start[0])).astype(np.float64)
+    own = wide(array_of("start", 0.0 if start[1] is None else start[1])).astype(np.float64)
     k, width = shape
     if weight.shape != (k, width - bias) or own.shape not in ((), (k,)):
         raise ValueError(

@@ -387,7 +387,7 @@ class ClassTable(Sequence[ClassRow]):
     def _repr_html_(self) -> str:
         from tightframe.figures.formats import to_html
 
-        return to_html(self.to_table())
+        return to_html(self.to_table(), alone=True)
 
     def __repr__(self) -> str:
         return f"ClassTable({self.headline.rstrip('.')})"

@@ -31,13 +31,6 @@ from tightframe.metrics.tall import (
 #: How classes are averaged: all alike, or by their share of the samples.
 WEIGHTINGS = ("class", "sample")
 
-#: What is said of numbers, so that they are not taken for those of the other global mean.
-CENTERINGS = {
-    "class": "",
-    "sample": "Centred on the mean of all samples, not of the classes: NC1, NC3 and what else is "
-    "centred is that of the code of Papyan et al. (2020).",
-}
-
 EPS = torch.finfo(torch.float64).eps
 
 

@@ -34,10 +34,10 @@ from tightframe.metrics.inputs import (
     require_moments,
     usable,
 )
-from tightframe.metrics.moments import CENTERINGS, WEIGHTINGS
+from tightframe.metrics.moments import WEIGHTINGS
 from tightframe.metrics.plain import plain_tensors
 from tightframe.metrics.readings import Readings, describe_missing
-from tightframe.metrics.registry import LEADING, VECTOR_PARTS, Descriptor, of_fan
+from tightframe.metrics.registry import CENTERINGS, LEADING, VECTOR_PARTS, Descriptor, of_fan
 from tightframe.metrics.snapshot import Snapshot
 from tightframe.metrics.source import Source, Vectors
 from tightframe.metrics.tall import Matrix, Tall, dense, lengths
@@ -568,6 +568,12 @@ class CollapseReport:
     def __rich__(self) -> Table:
         """Show the table in Rich."""
         return self.to_table()
+
+    def _repr_html_(self) -> str:
+        from tightframe.figures.formats import to_html
+        from tightframe.metrics.pictures import rows_of
+
+        return to_html(rows_of(self), alone=True)
 
     def plot(self) -> Figure:
         """Draw distances to the targets, norms by class, and mean logits.

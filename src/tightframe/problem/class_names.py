@@ -200,7 +200,7 @@ def shown_names(names: Sequence[str], width: int = MAX_NAME) -> list[str]:
     >>> shown_names(["animals/pit bull 1/all the images", "animals/pit bull 2/all the images"])
     ['…bull 1/all the images', '…bull 2/all the images']
     """
-    plain = {name: _on_one_line(name) for name in names}
+    plain = {name: on_one_line(name) for name in names}
     shown = {name: _fitted(text, width) for name, text in plain.items()}
     for alike in _alike(shown):
         start = _same([plain[name] for name in alike])
@@ -228,7 +228,7 @@ def _same(texts: Sequence[str]) -> int:
     return next((i for i, own in enumerate(letters) if len(set(own)) > 1), min(map(len, texts)))
 
 
-def _on_one_line(name: str) -> str:
+def on_one_line(name: str) -> str:
     """Return a name without line ends and control characters; emoji keep their joiners."""
     if name.isprintable():
         return name

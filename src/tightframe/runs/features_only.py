@@ -19,7 +19,7 @@ from tightframe.metrics import (
     nc1_quotient,
     nc2,
 )
-from tightframe.metrics.moments import CENTERINGS
+from tightframe.metrics.registry import CENTERINGS
 from tightframe.metrics.snapshot import Snapshot
 from tightframe.problem.labels import require_several_classes
 from tightframe.runs.network_files import SavedNetwork

@@ -15,8 +15,8 @@ from tightframe.geometry.dense import Geometry, orthogonal_frame, seli_of_head, 
 from tightframe.heads.last_layer import LastLayer
 from tightframe.metrics import Answers, ClassMoments, ClassTable, CollapseReport
 from tightframe.metrics.answers import answers_of
-from tightframe.metrics.moments import CENTERINGS
 from tightframe.metrics.readings import describe_classes
+from tightframe.metrics.registry import CENTERINGS
 from tightframe.problem.labels import require_several_classes
 from tightframe.problem.problem import Problem
 from tightframe.runs.network_files import SavedNetwork

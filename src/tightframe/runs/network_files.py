@@ -399,7 +399,11 @@ def _of_run(folder: Path, setting: str | None) -> Arrays:
             name for name in ("held_out_features", "held_out_labels") if name in record.final
         }
         arrays = {name: record.final[name] for name in ("features", "labels", "weight", *held_out)}
-        return arrays if record.problem.bias == "none" else arrays | {"bias": record.final["bias"]}
+        if record.problem.bias != "none":
+            arrays["bias"] = record.final["bias"]
+        if record.problem.class_names is not None:
+            arrays["class_names"] = np.array(record.problem.class_names)
+        return arrays
 
 
 # -- what they have to be --------------------------------------------------------------------------

@@ -19,8 +19,7 @@ from tightframe.geometry.dense import PARTS, Geometry
 from tightframe.geometry.states import LOST, MERGED, VANISHED
 from tightframe.heads.last_layer import LastLayer
 from tightframe.metrics.classes import ClassTable, class_table
-from tightframe.metrics.moments import CENTERINGS
-from tightframe.metrics.registry import LEADING, METRICS
+from tightframe.metrics.registry import CENTERINGS, LEADING, METRICS
 from tightframe.problem.class_names import listed
 from tightframe.problem.problem import Problem, with_loss_terms
 from tightframe.runs.store import RunRecord, SettingRecord
