@@ -1,7 +1,5 @@
 """Classifiers inside `torch.compile`, DataParallel, DistributedDataParallel: found, replaced."""
 
-import os
-import socket
 import warnings
 
 import pytest
@@ -89,9 +87,8 @@ def test_an_engine_is_looked_into_and_must_be_made_anew():
     assert engine.module.fc is head
 
 
-def _with_ddp(port):
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.distributed.init_process_group("gloo", rank=0, world_size=1)
+def _with_ddp(file):
+    torch.distributed.init_process_group("gloo", f"file://{file}", rank=0, world_size=1)
     for name in (None, "fc", "module.fc"):
         wrapped = DistributedDataParallel(network())
         with warnings.catch_warnings(record=True) as caught:
@@ -117,11 +114,8 @@ def _with_ddp(port):
     torch.distributed.destroy_process_group()
 
 
-def test_a_real_group_of_one_process():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    assert processes.run(_with_ddp, port) == 0
+def test_a_real_group_of_one_process(tmp_path):
+    assert processes.run(_with_ddp, tmp_path / "rendezvous") == 0
 
 
 # -- what is found ---------------------------------------------------------------------------------
