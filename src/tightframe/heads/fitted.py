@@ -180,6 +180,8 @@ def fit_head(
     True
     """
     layer = _on_given_features(features, labels, num_classes, held_out)
+    if not isinstance(bias, bool | np.bool_):
+        raise ValueError(f"bias: got {type(bias).__name__}, need True or False")
     decay, tolerance = positive_float("weight_decay", weight_decay), positive_float("tol", tol)
     # The grammar of both is that of `Problem`, which has no classes without samples.
     counts = np.maximum(layer.counts, 1)
