@@ -3,7 +3,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+# What pip would do on one core; some packages have files that are not for this Python.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
+# Else every process that a test starts compiles the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 # Without hashes: which of its builds is right, for a CPU or a GPU, is the machine's choice, and a GPU's
 # needs more packages, whose versions it names itself.
 TORCH := torch==2.13.0
@@ -20,11 +24,13 @@ $(VENV)/.all: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --require-hashes --no-deps -r constraints.txt
 	$(PIP) --no-build-isolation $(TORCH) -e '.[all]'
+	$(COMPILE)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.all constraints-dev.txt
 	$(PIP) --require-hashes --no-deps -r constraints-dev.txt
 	$(PIP) --no-build-isolation $(TORCH) -e '.[dev]'
+	$(COMPILE)
 	touch $@
 
 demo: $(VENV)/.all ## Train on digits in two settings and write demo-run/report.html

@@ -18,6 +18,7 @@ from tightframe.problem.problem import BIASES, LOSSES
 from tightframe.solvers import newton as factored
 from tightframe.solvers import sweep as sweep_module
 from tightframe.solvers.continuation import Continuation
+from tightframe.theory import thresholds as closed
 
 #: Many sweeps have points in common.
 solve = functools.cache(tf.solve)
@@ -126,7 +127,7 @@ def walks(draw):
         counts *= 2
     loss = draw(st.sampled_from(LOSSES))
     problem = make(counts, loss, bias=draw(st.sampled_from(BIASES)))
-    top = tf.thresholds(problem).total_collapse
+    top = closed.ends(problem).total_collapse
     steps = st.one_of(st.floats(-0.3, 0.3), st.just(0.0), st.just(-0.1))
     logs = np.cumsum(draw(st.lists(steps, min_size=3, max_size=10)))
     return problem, 0.4 * top * np.exp(logs)
@@ -244,7 +245,7 @@ INTERPOLATED = "interpolation along the sweep"
 def test_few_points_of_a_smooth_stretch_are_solved(counts, loss, bias, low, nodes):
     problem = make(counts, loss, bias=bias)
     high = 0.3 if low > 1e-3 else 0.03
-    sweep = np.geomspace(high, low, 60) * tf.thresholds(problem).total_collapse
+    sweep = np.geomspace(high, low, 60) * closed.ends(problem).total_collapse
     found = assert_as_alone(problem, {"weight_decay": sweep, "feature_decay": sweep}, 1e-8)
     assert len(set(found.rank)) == 1  # smooth: no kink
     solved = [point for point in found.solutions if point.method != INTERPOLATED]
@@ -254,7 +255,7 @@ def test_few_points_of_a_smooth_stretch_are_solved(counts, loss, bias, low, node
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
 def test_interpolated_points_are_certified_by_the_public_certificate(loss):
     problem = make("60,20,9,4", loss, bias="decayed")
-    sweep = np.geomspace(0.2, 0.02, 30) * tf.thresholds(problem).total_collapse
+    sweep = np.geomspace(0.2, 0.02, 30) * closed.ends(problem).total_collapse
     found = tf.path(problem, weight_decay=sweep, feature_decay=sweep)
     points = [point for point in found.solutions if point.method == INTERPOLATED]
     assert points
@@ -417,7 +418,7 @@ CHANGING = [
 def test_rank_beside_every_change(problem):
     changes = rank_changes(problem)
     assert changes[0].rank_above == 0
-    assert changes[0].logit_decay == pytest.approx(tf.thresholds(problem).total_collapse, rel=1e-12)
+    assert changes[0].logit_decay == pytest.approx(closed.ends(problem).total_collapse, rel=1e-12)
     decays = [change.logit_decay for change in changes]
     assert decays == sorted(set(decays), reverse=True)
     for change, after in itertools.pairwise(changes):

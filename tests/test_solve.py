@@ -16,6 +16,7 @@ from tightframe.solvers.search import multistart
 from tightframe.solvers.splitting import SplittingOptions
 from tightframe.solvers.starts import Factors
 from tightframe.solvers.sweep import SweepOptions
+from tightframe.theory import thresholds as closed
 
 
 @settings(max_examples=25)
@@ -164,9 +165,8 @@ def test_minority_collapses_exactly_above_its_threshold():
 @pytest.mark.parametrize("bias", ["none", "free"])
 def test_certified_from_vanishing_to_total_decay(f, bias):
     counts = [5, 9, 13, 40, 90, 210]
-    largest = tf.thresholds(
-        tf.Problem(counts, weight_decay=1, feature_decay=1, bias=bias)
-    ).total_collapse
+    unit = tf.Problem(counts, weight_decay=1, feature_decay=1, bias=bias)
+    largest = closed.ends(unit).total_collapse
     problem = tf.Problem(counts, weight_decay=f * largest, feature_decay=f * largest, bias=bias)
     solution = tf.solve(problem)
     assert solution.gap <= 1e-8 * solution.objective

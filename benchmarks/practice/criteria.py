@@ -1,4 +1,4 @@
-"""The six criteria, fixed before the first judgement, and the evidence for remedies."""
+"""The six criteria, and the evidence for remedies."""
 
 from __future__ import annotations
 
@@ -84,14 +84,16 @@ class Criterion:
 
 
 def criteria(rows: Sequence[Judged]) -> list[Criterion]:
-    """Return the six criteria, the first also by kind of network."""
+    """Return the six criteria, the first also by kind of network and by seed."""
     table = [row for row in rows if _in_reference_table(row.network)]
     many = [row for row in rows if len(row.facts.counts) > FEW_CLASSES]
     others = [row for row in rows if row not in table and row not in many]
     return [
-        from_moments("1 lost classes, reference table", table),
+        from_moments("1 lost classes from means and covariances", rows),
+        from_moments("1 the same, reference table", table),
         from_moments("1 the same, other networks of 10 classes", others),
         from_moments("1 the same, networks of 100 classes", many),
+        from_moments("1 the same, seed 1", [row for row in rows if row.network.seed == 1]),
         poor_classes(rows),
         gate(rows),
         first_advice(rows),
@@ -247,7 +249,7 @@ class Evidence:
 
     Attributes
     ----------
-    state : {"some lost", "none lost"}
+    state : {"some lost", "none lost", "none lost, drawn alike"}
     remedy : str
     networks : int
     mean_gain, worst_gain : float
@@ -277,11 +279,19 @@ class Evidence:
 def evidence(rows: Sequence[Judged]) -> list[Evidence]:
     """Return the evidence for every remedy, the best of a state first.
 
-    Networks trained with a sampler are left out: their plain training is a remedy.
+    Networks trained with a sampler are a state of their own: their plain training is a remedy.
     """
     found = []
-    for state, lost in (("some lost", True), ("none lost", False)):
-        own = [row for row in rows if row.any_lost == lost and row.network.extra != "sampler"]
+    for state, lost, drawn in (
+        ("some lost", True, False),
+        ("none lost", False, False),
+        ("none lost, drawn alike", False, True),
+    ):
+        own = [
+            row
+            for row in rows
+            if row.any_lost == lost and (row.network.extra == "sampler") == drawn
+        ]
         remedies = sorted({remedy for row in own for remedy in row.recalls})
         lines = [
             _evidence(state, remedy, [row for row in own if remedy in row.recalls])

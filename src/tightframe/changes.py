@@ -263,8 +263,8 @@ def state_changes(problem: Problem, *, takers: bool = True) -> StateChanges:
     ----------
     problem : Problem
         As for `thresholds`. Non-negative features with a bias or a logit adjustment are followed
-        from solve to solve, of up to 100 classes, to 1e-6. Only the product of its decays is
-        swept: their ratio changes nothing.
+        from solve to solve, of up to 100 groups of equal classes, to 1e-6. Only the product of its
+        decays is swept: their ratio changes nothing.
     takers : bool
         Whether a lost class whose taker changes counts as changing. There are about as many such
         changes as pairs of lost groups; without them a hundred groups take about a minute.
@@ -375,7 +375,7 @@ def thresholds(problem: Problem | None = None, **rest: Any) -> closed.Thresholds
     ------
     ValueError
         If the problem is cross-entropy, or has a decayed bias, with more than one linear layer, or
-        has non-negative features of too many classes with a bias; or an argument is out of range.
+        has non-negative features of too many groups with a bias; or an argument is out of range.
 
     Examples
     --------

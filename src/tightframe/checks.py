@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -123,6 +123,18 @@ def choice(name: str, value: Any, allowed: Collection[str]) -> str:
 def shortened(text: str, limit: int = 60) -> str:
     """Return a text, or its beginning with dots where it is longer than ``limit``."""
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def first_few(names: Sequence[str], most: int) -> str:
+    """Return names for a sentence: the first ones, and how many more there are.
+
+    Examples
+    --------
+    >>> first_few(["cat", "dog", "deer", "frog"], 2)
+    'cat, dog and 2 more'
+    """
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def require_positive_fields(options: Any) -> None:

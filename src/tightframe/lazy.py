@@ -1,9 +1,10 @@
-"""Names that a folder hands on, loaded on first use."""
+"""Names that are loaded on first use: what a folder hands on, and packages that may be missing."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 
@@ -29,3 +30,19 @@ def handed_on(package: str, homes: Mapping[str, Iterable[str]]) -> Callable[[str
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     return load
+
+
+@contextlib.contextmanager
+def needed(what: str, package: str) -> Iterator[None]:
+    """Say how to get a package of the extra ``report`` if an import inside fails.
+
+    Raises
+    ------
+    ImportError
+        With ``what`` needs it.
+    """
+    try:
+        yield
+    except ImportError as error:
+        message = f"{what} needs {package}: pip install 'tightframe[report]'"
+        raise ImportError(message) from error

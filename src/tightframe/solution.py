@@ -17,6 +17,7 @@ from tightframe.geometry.states import States, block_states
 from tightframe.problem.problem import Problem
 from tightframe.solvers.search.record import Search
 from tightframe.solvers.stats import Stats
+from tightframe.theory.axes import Axes, axes_geometry, written_out
 from tightframe.theory.factors import cheapest_factors, grouped_geometry
 
 
@@ -71,7 +72,9 @@ class Solution:
         What the solver did on its way.
     factors : tuple of list of ndarray and ndarray, or None
         Layers and class means where logits alone do not tell them: of non-negative features whose
-        class means are not orthogonal.
+        class means are not orthogonal, up to 100 classes.
+    axes : Axes or None
+        The same of more classes, of the size of the groups.
     """
 
     problem: Problem
@@ -86,6 +89,7 @@ class Solution:
     search: Search | None = None
     stats: Stats = field(default_factory=Stats)
     factors: tuple[list[Array], Array] | None = None
+    axes: Axes | None = None
 
     @property
     def gap(self) -> float | None:
@@ -168,6 +172,8 @@ class Solution:
 
     @cached_property
     def _factors(self) -> tuple[list[Array], Array]:
+        if self.axes is not None:
+            return written_out(self.problem, self.blocks.partition, self.axes)
         return self.factors or cheapest_factors(self.problem, self.logits)
 
     @property
@@ -187,6 +193,8 @@ class Solution:
     @cached_property
     def geometry(self) -> Geometry:
         """The predicted geometry; the classifier is the product of the layers."""
+        if self.axes is not None:
+            return self.grouped_geometry.to_geometry()
         product = product_of(self.weights)
         return Geometry.from_vectors(product, self.class_means, name="predicted")
 
@@ -196,6 +204,8 @@ class Solution:
 
         As `GroupedGeometry.from_solution` says; a ValueError where there is no such form.
         """
+        if self.axes is not None:
+            return axes_geometry(self.problem, self.blocks, self.axes)
         return grouped_geometry(self.problem, self.blocks)
 
     def averaged(self) -> Solution:

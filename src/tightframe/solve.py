@@ -16,8 +16,10 @@ from tightframe.solvers.search import axes, multistart, narrow_orthant
 from tightframe.solvers.search.budget import Budget, Progress
 from tightframe.solvers.stats import Stats
 from tightframe.solvers.sweep import Sweep
+from tightframe.theory.axes import written_out
 from tightframe.theory.certificate import Certificate, certify_blocks
 from tightframe.theory.coverage import Coverage, coverage, is_convex, require_covered
+from tightframe.theory.thresholds import MAX_FOLLOWED
 
 
 class NotConvergedWarning(UserWarning):
@@ -39,7 +41,8 @@ def solve(
     Certified are cross-entropy with real features and one layer (any counts, any bias),
     cross-entropy with non-negative features (one layer, no bias), and MSE (no or free bias at any
     depth; decayed bias with one layer). With one layer, non-negative features are certified in
-    other cases too where a bound closes, as it does nearly always. Problems with real features and
+    other cases too where a bound closes, as it does nearly always (of more than 100 classes up to
+    100 groups of equal ones). Problems with real features and
     several layers, or with ``dim`` too small, are not convex: there the best of many local minima
     is returned with ``status`` ``"local"`` and no gap (with one layer only where the solution
     without ``dim`` does not fit into ``dim``: if it does, that is the certified minimiser).
@@ -248,13 +251,25 @@ def _best_found(
 def _in_the_orthant(
     case: Coverage, tol: float, max_iterations: int, starts: int, seed: int, budget: Budget | None
 ) -> Solution:
-    """Add axes until a bound closes; search where there may not be so many, or none closes."""
+    """Add axes until a bound closes; search where there may not be so many, or none closes.
+
+    Of more classes than a search takes, equal ones are treated as a group.
+    """
     problem = case.problem
-    multistart.require_few_classes(problem)
+    few = problem.num_classes <= multistart.MAX_CLASSES
+    if not few:
+        _require_few_groups(problem)
+    partition = (Partition.singletons if few else Partition.coarsest)(problem)
     budget = Budget() if budget is None else budget
-    wide = axes.minimise(problem, max_iterations=max_iterations, budget=budget)
+    wide = axes.minimise(problem, partition, max_iterations=max_iterations, budget=budget)
     if problem.width is None or wide.width <= problem.width:
         found, search = wide, wide.record(problem, seed, budget.stopped)
+    elif not few:
+        raise ValueError(
+            f"dim: got {problem.dim}, and the minimiser without has {wide.width} axes; one for "
+            f"fewer is searched for up to {multistart.MAX_CLASSES} classes, got "
+            f"{problem.num_classes}"
+        )
     else:
         found, search = narrow_orthant.search(
             problem,
@@ -277,7 +292,8 @@ def _in_the_orthant(
         seconds=0.0,
         search=search,
         stats=Stats(starts=search.starts),
-        factors=found.factors(problem),
+        factors=written_out(problem, found.partition, found.axes) if few else None,
+        axes=None if few else found.axes,
     )
     if found.objective - wide.lower_bound > tol * found.objective:
         return solution
@@ -289,6 +305,15 @@ def _in_the_orthant(
         note="duality gap" if problem.width is None else "duality gap of the problem without dim",
         search=None,
     )
+
+
+def _require_few_groups(problem: Problem) -> None:
+    """Refuse more groups of equal classes than a descent in the orthant takes."""
+    if (g := len(problem.groups)) > MAX_FOLLOWED:
+        raise ValueError(
+            f"counts: got {problem.num_classes} classes in {g} groups of equal ones; non-negative "
+            f"features with a bias, or a logit adjustment, are solved for at most {MAX_FOLLOWED}"
+        )
 
 
 def _minimise(

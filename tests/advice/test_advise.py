@@ -97,7 +97,7 @@ def test_groups_are_named_with_what_sets_them_apart():
 # -- safety ----------------------------------------------------------------------------------------
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(problems())
 def test_a_group_collapses_where_its_safety_says(problem):
     advice = tf.advise(problem)
@@ -177,7 +177,7 @@ def apply(problem, proposal, feature_decay_of):
     return problem.replace(**changes)
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(problems(), st.sampled_from(["sample", "mean"]), st.booleans())
 def test_proposals_do_what_they_say(problem, feature_decay_of, by_angle):
     wanted = {"angle": 40.0} if by_angle else {"margin": 0.3}

@@ -116,6 +116,16 @@ def test_loaders_without_samples(model):
         last_layer(model, 3)
 
 
+def test_loaders_of_which_all_labels_are_ignored_say_so(model, data):
+    x, y = data.tensors
+    for batches, ignored in (([(x, 0 * y - 100)], -100), ([(x[:9], y[:9] * 0 + 7)] * 2, 7)):
+        count = sum(len(labels) for _, labels in batches)
+        said = f"loader: labels: all {count} are {ignored}, which is left out"
+        for entry in (last_layer, tf.metrics.collapse_report, tf.calibrate):
+            with pytest.raises(ValueError, match=said):
+                entry(model, batches, ignore_index=ignored)
+
+
 def test_decays_of_a_model_in_one_line(model, data):
     """As of its arrays."""
     loader = DataLoader(data, 6)

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,8 @@ import torch
 from safetensors.numpy import save_file
 
 import tightframe as tf
-from tightframe.cli import run_command
+from tests import processes
+from tightframe.cli import main, run_command
 
 DECAYS = ["--weight-decay", "0.005", "--feature-decay", "0.001"]
 SOLVE = ["solve", "--counts", "500x5,100x5", *DECAYS]
@@ -551,43 +551,32 @@ def test_report_needs_a_run(fails, tmp_path):
     assert "holds no run" in fails("report", tmp_path / "nowhere")
 
 
-#: Train until there is a checkpoint, then wait for Ctrl-C.
-WAITING = """
-import sys, time
-from pathlib import Path
-import lightning
-from tightframe.cli import main
+def run_with_ctrl_c(arguments, out, said):
+    """Run the command, with standard error in a file; Ctrl-C comes once there is a checkpoint."""
 
-def wait(*_):
-    if any(Path(sys.argv[3]).glob("settings/*/checkpoints/last.ckpt")):
-        Path(sys.argv[3] + ".waits").touch()
-        time.sleep(120)
+    def interrupt(*_):
+        # Python drops an interrupt that meets a finaliser, as of the checkpoint's file.
+        if any(out.glob("settings/*/checkpoints/last.ckpt")):
+            os.kill(os.getpid(), signal.SIGINT)
 
-lightning.Callback.on_train_epoch_start = wait
-main()
-"""
+    import lightning
+
+    lightning.Callback.on_train_epoch_start = interrupt
+    sys.argv = ["tightframe", *arguments]
+    with open(said, "w") as sys.stderr:
+        main()
 
 
 def test_ctrl_c_keeps_what_was_finished_and_resume_continues(tmp_path, unrendered):
-    out = tmp_path / "run"
+    out, said = tmp_path / "run", tmp_path / "said"
     options = ["--hidden", "8", "--feature-dim", "10", "--measure-every", "2", *DECAYS]
-    process = subprocess.Popen(
-        [sys.executable, "-c", WAITING, "run", "--out", str(out), "--epochs", "5", *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+    arguments = ["run", "--out", str(out), "--epochs", "5", *options]
+    code = processes.run(run_with_ctrl_c, arguments, out, said)
+    err = said.read_text()
+    assert code == 130, err
+    assert "Traceback" not in err
+    assert "--resume" in err
     settings = out / "settings"
-    deadline = time.monotonic() + 120
-    # Python drops an interrupt that meets a finaliser, as of the checkpoint's file.
-    while not out.with_name("run.waits").exists() and time.monotonic() < deadline:
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert b"Traceback" not in err
-    assert b"--resume" in err
     name = next(settings.glob("*/checkpoints/last.ckpt")).parent.parent.name
     assert not (settings / name / "result.json").exists()
     assert run_command(["report", str(out)]) == 0  # an unfinished run can be looked at

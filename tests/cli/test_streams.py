@@ -14,7 +14,11 @@ LONG = "path --counts 50,20 --lambda 1e-4:1e-1:500 --json"  # more than a pipe h
 CLOSED = "tightframe: standard output is closed; send it to /dev/null if it is not wanted\n"
 
 
-@pytest.fixture(params=["", "1"], ids=["buffered", "unbuffered"])
+#: Output is lost when it is flushed, or where it is written.
+BUFFERING = {"buffered": "", "unbuffered": "1"}
+
+
+@pytest.fixture(params=["buffered"])
 def shell(request, tmp_path):
     """Run a line in a shell in which `tf` is the command; return its exit code and output."""
     script = tmp_path / "tf"
@@ -31,7 +35,7 @@ def shell(request, tmp_path):
             env={
                 **os.environ,
                 "PATH": f"{tmp_path}:{os.environ['PATH']}",
-                "PYTHONUNBUFFERED": request.param,
+                "PYTHONUNBUFFERED": BUFFERING[request.param],
             },
         )
         return done.returncode, done.stdout, done.stderr
@@ -39,24 +43,35 @@ def shell(request, tmp_path):
     return run
 
 
-@pytest.mark.parametrize("arguments", [LONG, f"{SOLVE}", f"{SOLVE} --json", "solve --help"])
+both = pytest.mark.parametrize("shell", BUFFERING, indirect=True)
+
+
+def commands(*lines):
+    """All of them with buffers, one without: it loads for most of a second."""
+    rows = [("buffered", line) for line in lines] + [("unbuffered", lines[0])]
+    return pytest.mark.parametrize(("shell", "arguments"), rows, indirect=["shell"])
+
+
+@commands(LONG, f"{SOLVE}", f"{SOLVE} --json", "solve --help")
 def test_a_reader_that_leaves_ends_it_without_a_word(shell, arguments):
     code, out, err = shell(f"tf {arguments} | true; echo ${{PIPESTATUS[0]}}")
     assert (code, out, err) == (0, "141\n", "")
 
 
+@both
 def test_head_gets_its_line(shell):
     code, out, err = shell(f"tf {LONG} | head -1; echo ${{PIPESTATUS[0]}}")
     assert (code, out, err) == (0, "{\n141\n", "")
 
 
+@both
 def test_what_a_pipe_holds_is_not_lost(shell):
     code, out, err = shell(f"set -o pipefail; tf {SOLVE} --json | cat")
     assert (code, err) == (0, "")
     assert json.loads(out)["status"] == "optimal"
 
 
-@pytest.mark.parametrize("arguments", [SOLVE, f"{SOLVE} --json", "--version", "solve --help"])
+@commands(SOLVE, f"{SOLVE} --json", "--version", "solve --help")
 def test_a_closed_standard_output_is_refused(shell, arguments):
     assert shell(f"tf {arguments} >&-") == (2, "", CLOSED)
 
@@ -68,7 +83,7 @@ def test_nothing_is_begun_without_a_standard_output(shell, tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that is always full")
-@pytest.mark.parametrize("arguments", [SOLVE, f"{SOLVE} --json", "--version"])
+@commands(SOLVE, f"{SOLVE} --json", "--version")
 def test_a_full_disk_is_told(shell, arguments):
     line = "tightframe: standard output: No space left on device\n"
     assert shell(f"tf {arguments} >/dev/full") == (2, "", line)

@@ -45,6 +45,22 @@ def test_the_answer_comes_in_its_order(lost):
     assert "<table>" in found._repr_html_()
 
 
+def test_what_is_done_is_told_in_its_order(lost):
+    said = []
+    diagnose(lost, weight_decay=5e-2, at_weight_decay=1e-1, layers=3, progress=said.append)
+    assert said == [
+        "what another weight decay would do",
+        "what the head answers",
+        "whether the head is at its optimum",
+        "fitting a head with logit adjustment",
+        "fitting a balanced head",
+        "what the network does with every class",
+        "what the theory says",
+    ]
+    with pytest.raises(ValueError, match="progress: got 3, need a function, or None"):
+        diagnose(lost, progress=3)
+
+
 def test_everything_is_in_the_dict(lost):
     found = json.loads(json.dumps(diagnose(lost, weight_decay=5e-2).to_dict()))
     assert {row["label"] for row in found["classes"] if row["accuracy_state"] == "lost"} == set(

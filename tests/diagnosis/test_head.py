@@ -46,7 +46,7 @@ def test_a_lost_class_comes_back_with_a_balanced_head(lost):
     assert (now.recalls[5:] < 0.1).all()
     assert balanced.recalls[answer.separable].min() >= 0.5
     assert balanced.balanced > now.balanced + 0.1
-    assert "lower bounds" in answer.caption
+    assert "Classes are lost" in answer.caption
 
 
 def test_a_trained_head_is_at_its_optimum_and_a_shrunk_one_is_not(lost):

@@ -160,6 +160,21 @@ def test_logit_adjustment_by_the_prior_helps_rare_classes():
     assert adjusted.balanced_accuracy > plain.balanced_accuracy
 
 
+def test_a_near_start_saves_evaluations_and_changes_nothing():
+    x, y = samples(counts=(90, 40, 20, 10, 5), dim=12)
+    near = fit_head(x, y, weight_decay=1.1e-3, tol=1e-8)
+    start = near.weight, near.bias
+    with pytest.warns(NotConvergedWarning):
+        fit_head(x, y, weight_decay=1e-3, tol=1e-5, max_evaluations=40)
+    warm = fit_head(x, y, weight_decay=1e-3, tol=1e-5, max_evaluations=40, start=start)
+    assert warm.status == "optimal"
+    cold = fit_head(x, y, weight_decay=1e-3, tol=1e-8)
+    assert warm.objective == pytest.approx(cold.objective, rel=2e-5)
+    unbiased = fit_head(x, y, weight_decay=1e-3, bias=False, start=start)
+    without = fit_head(x, y, weight_decay=1e-3, bias=False)
+    assert unbiased.objective == pytest.approx(without.objective, rel=2e-6)
+
+
 def test_what_cannot_be_reached_is_said():
     x, y = samples()
     with pytest.warns(NotConvergedWarning, match="gap .* of the objective, wanted 1.0e-30"):
@@ -176,6 +191,8 @@ def test_what_cannot_be_reached_is_said():
         ({"num_classes": 3}, "labels: got 0 to 3, need 0 to 2"),
         ({"num_classes": 1}, "num_classes: got 1, need a whole number, at least 2"),
         ({"labels": [0, 1]}, r"labels: got shape \(2,\), need \(96,\)"),
+        ({"start": (np.ones((4, 5)), None)}, r"start: got shapes \(4, 5\) and \(\), need \(4, 6\)"),
+        ({"start": (np.full((4, 6), np.inf), None)}, "start: has NaN or infinite entries"),
         ({"features": np.ones(4)}, "features: got float64 of shape"),
         ({"class_weights": [1, 2]}, "class_weights: got 2 numbers for 4 classes"),
         ({"logit_adjustment": "prio"}, "logit_adjustment: cannot read 'prio'"),

@@ -26,6 +26,7 @@ from tightframe.landscape import (
     saddle,
     smallest_eigenpair,
 )
+from tightframe.theory import thresholds as closed
 
 DECAYED = {"bias": "decayed", "bias_decay": 0.02}
 
@@ -44,7 +45,7 @@ def _random_point(problem, dim, seed):
 def _at_fraction(fraction, counts="30x2,5x2", dim=None, **options):
     """Return a problem whose logit decay is that fraction of the one of total collapse."""
     unit = tf.Problem(counts, weight_decay=1, feature_decay=1, **options)
-    decay = fraction * tf.thresholds(unit).total_collapse
+    decay = fraction * closed.ends(unit).total_collapse
     return unit.replace(weight_decay=4 * decay, feature_decay=decay / 4, dim=dim)
 
 
@@ -384,7 +385,7 @@ def _narrow_problem(rng):
     counts = rng.integers(2, 300, k).tolist()
     options = [{"bias": "none"}, {"bias": "free"}, DECAYED][int(rng.integers(3))]
     unit = tf.Problem(counts, weight_decay=1, feature_decay=1, **options)
-    decay = tf.thresholds(unit).total_collapse * 10 ** rng.uniform(-3, -0.1)
+    decay = closed.ends(unit).total_collapse * 10 ** rng.uniform(-3, -0.1)
     tilt = 10 ** rng.uniform(-2, 2)
     dim = int(rng.integers(1, k - 1))
     return unit.replace(weight_decay=decay * tilt, feature_decay=decay / tilt, dim=dim)

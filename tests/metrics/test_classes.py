@@ -1,5 +1,6 @@
 """The table of classes: against a plain loop, on two real networks, and in every form it has."""
 
+import io
 import json
 import math
 import tracemalloc
@@ -9,11 +10,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
+from scipy.special import ndtr
 from sklearn.datasets import load_digits
 from torch import nn
 
 import tightframe as tf
 from tests.metrics.samples import gather, networks, quick
+from tests.problem.test_class_names import ODD_NAMES
 from tightframe.geometry import states
 from tightframe.geometry.states import measured_states
 from tightframe.heads import LastLayer
@@ -196,14 +200,14 @@ class TestFewSamples:
     @pytest.mark.parametrize(
         ("count", "right", "said"),
         [
-            (30, 30, "in 14 of 68 classes of up to 30 samples"),
-            (31, 31, "in 7 of 95 classes of 31 to 100 samples"),
-            (100, 90, "in 7 of 95 classes"),
+            (30, 30, "in 143 of 643 classes of up to 30 samples"),
+            (31, 31, "in 16 of 795 classes of 31 to 100 samples"),
+            (100, 90, "in 16 of 795 classes"),
             (101, 101, None),
-            (30, 24, "in 6 of 6 classes of up to 30 samples"),
-            (100, 75, "in 4 of 24 classes"),
-            (100, 60, "in 10 of 13 classes"),
-            (200, 120, "in 1 of 2 classes of over 100 samples"),
+            (30, 24, "in 79 of 118 classes of up to 30 samples"),
+            (100, 75, "in 20 of 97 classes"),
+            (100, 60, "in 9 of 23 classes"),
+            (200, 120, None),
             (200, 160, None),
             (10, 4, None),  # lost, which says more
         ],
@@ -232,16 +236,27 @@ class TestFewSamples:
 
 
 class TestMeansAlone:
-    def test_the_score_is_the_least_mean_over_deviation_of_a_margin(self, lost):
-        found = class_table(lost, samples=False)
-        z = lost.features @ lost.weight.T + lost.bias
-        for row in found:
-            own = z[lost.labels == row.label]
-            margins = np.delete(own[:, [row.label]] - own, row.label, axis=1)
-            want = (margins.mean(axis=0) / margins.std(axis=0)).min()
-            assert row.score == pytest.approx(want)
-            assert row.near_lost == (want < 0.19)
+    def test_two_classes_are_judged_by_the_normal_distribution_of_their_margin(self):
+        rng = np.random.default_rng(1)
+        x, y = rng.standard_normal((60, 3)) + 0.4, np.repeat([0, 1], 30)
+        layer = LastLayer.of(x, y, rng.standard_normal((2, 3)), rng.standard_normal(2))
+        z = x @ layer.weight.T + layer.bias
+        for row in class_table(layer, samples=False):
+            own = z[y == row.label]
+            margins = own[:, row.label] - own[:, 1 - row.label]
+            want = ndtr(margins.mean() / margins.std())
+            assert row.normal_accuracy == pytest.approx(want, abs=0.05)
+            assert row.near_lost == (row.normal_accuracy < 0.5)
             assert row.accuracy is row.accuracy_state is row.median_margin is None
+
+    def test_many_classes_are_judged_by_draws_of_their_mean_and_covariance(self, lost):
+        rng = np.random.default_rng(2)
+        found = class_table(lost, samples=False)
+        for row in found:
+            own = lost.features[lost.labels == row.label]
+            drawn = rng.multivariate_normal(own.mean(axis=0), np.cov(own.T, bias=True), 4000)
+            right = (drawn @ lost.weight.T + lost.bias).argmax(axis=1) == row.label
+            assert row.normal_accuracy == pytest.approx(right.mean(), abs=0.05)
         assert {row.label for row in found.lost} == {5, 6, 7, 8, 9}
         assert "lost or near it" in found.headline
 
@@ -280,9 +295,13 @@ class TestHistory:
         )
         found = class_table(lost, history=[report, table])
         assert {row.since for row in found.lost} == {0}
+        dated = class_table(lost, history=[(300, report), (400, table)])
+        assert sum(text.endswith(": lost since epoch 300.") for text in dated.remarks) == 1
+        told = class_table(lost, history=[("step 300", report)])
+        assert sum(text.endswith(": lost since step 300.") for text in told.remarks) == 1
         (again,) = {row.since for row in report.class_table(history=[("then", table)]).lost}
         assert again == "then"
-        assert sum(text.endswith(": lost since 0.") for text in found.remarks) == 1
+        assert sum(text.endswith(": lost since measurement 0.") for text in found.remarks) == 1
 
     def test_refusals(self, lost):
         moments = gather(lost.features, lost.labels, 10)
@@ -367,6 +386,27 @@ class TestForms:
         assert np.isnan(empty.median_margin).all()
         assert (empty.rival == -1).all()
 
+    @pytest.mark.parametrize("width", [60, 80, 200])
+    def test_no_name_spoils_the_table(self, lost, width):
+        names = (*ODD_NAMES[:9], ODD_NAMES[10])
+        table = class_table(without(lost, class_names=names))
+        console = Console(width=width, file=io.StringIO())
+        console.print(table)
+        printed = console.file.getvalue().splitlines()
+        rows = [line.strip("│").split("│") for line in printed if line.startswith("│")]
+        assert len(rows) == 10  # a line each
+        assert len({row[0] for row in rows}) == 10
+        heads = next(line for line in printed if "count" in line)
+        for name, format in (("count", "d"), ("accuracy", ".2f"), ("recall", ".2f")):
+            place = [head.strip() for head in heads.strip("┃").split("┃")].index(name)
+            field = {"recall": "held_out_recall"}.get(name, name)
+            want = [f"{getattr(row, field):{format}}" for row in table]
+            assert [row[place].strip() for row in rows] == want
+        assert ("No room for: margin" in " ".join(" ".join(printed).split())) == (width == 60)
+        # Where there is room, and on pages, nothing of a name is left out.
+        assert all(name in table.to_frame().name.tolist() for name in names)
+        assert "[b]x[/b]" in table._repr_html_()
+
 
 class TestReports:
     def same(self, frame, want):
@@ -425,6 +465,15 @@ class TestReports:
         moments = gather(lost.features, lost.labels, 10)
         with pytest.raises(ValueError, match="class_names: got 2, need one a class, 10"):
             CollapseReport.measure(moments, lost.weight, class_names=["a", "b"])
+        for bad in (5, "abcdefghij", ["a"] * 10, dict(zip(DIGITS, "abcdefghij", strict=True))):
+            with pytest.raises(ValueError, match=r"^class_names: "):
+                CollapseReport.measure(moments, lost.weight, class_names=bad)
+            with pytest.raises(ValueError, match=r"^class_names: "):
+                without(lost, class_names=bad)
+        by_label = dict(reversed(list(enumerate(DIGITS))))
+        assert CollapseReport.measure(moments, lost.weight, class_names=by_label).class_name(3) == (
+            "three"
+        )
 
 
 class TestManyClasses:

@@ -553,8 +553,8 @@ class TestReport:
         assert list(out) == [
             *("num_samples", "counts", "nc1", "nc1_quotient", "cdnv", "nc4", "self_duality"),
             *("bias_alignment", "nc1_rank", "accuracy", "num_lost"),
-            *("nearest_center_accuracy", "nc5", "certificate_gap", "missing", "logits", "margins"),
-            *("geometry", "classes", "metrics", "notes"),
+            *("nearest_center_accuracy", "nc5", "certificate_gap", "center", "missing"),
+            *("logits", "margins", "geometry", "classes", "metrics", "notes"),
         ]
         assert out["nc1"] == report.nc1  # full precision
         assert out["counts"] == [10, 10, 10]

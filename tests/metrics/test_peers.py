@@ -8,16 +8,21 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from tests.metrics.samples import gather, networks, quick, streams
 from tests.reference import two_pass
+from tightframe.geometry.dense import simplex_etf
 from tightframe.metrics import (
     ClassMoments,
+    CollapseMetric,
     CollapseReport,
+    Watch,
     alignment,
     bias_alignment,
     cdnv,
     cdnv_grid,
+    collapse_report,
     distance_norms,
     effective_ranks,
     kernel_grid,
@@ -120,6 +125,61 @@ class TestMeanOfAllSamples:
             nc3(moments, w, weighting="sample")
         )
 
+    def test_every_entry_measures_it(self, network):
+        """Against the definitions, in two passes over the samples."""
+        x, y, w, b = network
+        means = two_pass.class_means(x, y, 4)
+        centered, own = means - x.mean(axis=0), x - means[y]
+        inverse = np.linalg.pinv(self.between(x, y), 1e-12)
+        want = {
+            "nc1": np.trace(own.T @ own / len(y) @ inverse) / 4,
+            "nc1_quotient": np.trace(own.T @ own) / len(y) / np.trace(self.between(x, y)),
+            "self_duality": np.linalg.norm(scaled(w) - scaled(centered)),
+            "bias_alignment": np.linalg.norm(b + w @ x.mean(axis=0)),
+        }
+        head = nn.Linear(7, 4).double()
+        with torch.no_grad():
+            head.weight.copy_(torch.tensor(w))
+            head.bias.copy_(torch.tensor(b))
+        model = nn.Sequential(nn.Identity(), head)
+        batches = [(torch.tensor(x[i::3]), torch.tensor(y[i::3])) for i in range(3)]
+        metric = CollapseMetric(4, classifier=head, center="sample")
+        with Watch(model, nc4=True, center="sample") as watch:
+            for inputs, labels in batches:
+                metric.update(inputs, labels)
+                watch.labels(labels)
+                model(inputs)
+            watched = watch.reports()["1"]
+        passed = collapse_report(model, batches, center="sample")["1"]
+        for report in (watched, passed):
+            for key, value in want.items():
+                assert report.numbers[key] == pytest.approx(value, rel=1e-9)
+            assert report.to_dict()["center"] == "sample"
+            assert sum("the mean of all samples" in note for note in report.notes) == 1
+            # Distances to a prediction are centred in the same way.
+            gram = scaled(centered @ centered.T) - scaled(np.eye(4) - 1 / 4)
+            distances = report.distances(simplex_etf(4))
+            assert distances["centered_means"] == pytest.approx(np.linalg.norm(gram), rel=1e-9)
+        found = metric.compute()
+        for key, value in want.items():
+            assert float(found[key]) == pytest.approx(value, rel=1e-9)
+        plain = collapse_report(model, batches)["1"]
+        assert plain.to_dict()["center"] == "class"
+        assert not any("the mean of all samples" in note for note in plain.notes)
+
+    def test_layers_of_a_deep_head(self, network):
+        x, y, w, _ = network
+        moments = gather(x, y, 4)
+        first = np.random.default_rng(1).normal(size=(6, 7))
+        last = w[:, :6]
+        report = CollapseReport.measure(
+            moments, last @ first, weights=[first, last], targets=["etf"], center="sample"
+        )
+        centered = (two_pass.class_means(x, y, 4) - x.mean(axis=0)) @ first.T
+        gram = scaled(centered @ centered.T) - scaled(np.eye(4) - 1 / 4)
+        (row,) = [row for row in report.rows if row.part == "layer 2 centered_means"]
+        assert row.value == pytest.approx(np.linalg.norm(gram), rel=1e-9)
+
     @quick
     @given(networks(max_dim=3))
     def test_balanced_classes_have_one_mean(self, network):
@@ -134,6 +194,10 @@ class TestMeanOfAllSamples:
         moments = gather(x, y, 4)
         with pytest.raises(ValueError, match="center: got 'all', allowed are class, sample"):
             nc1(moments, center="all")
+        with pytest.raises(ValueError, match="center: got 'all'"):
+            CollapseMetric(4, center="all")
+        with pytest.raises(ValueError, match="center: got 'all'"):
+            collapse_report(nn.Sequential(nn.Linear(7, 4)), [], center="all")
         with pytest.raises(ValueError, match="center: got 'all'"):
             CollapseReport.measure(moments, w, b, center="all")
         for function in (nc3, self_duality, distance_norms, alignment):

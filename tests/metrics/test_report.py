@@ -1,5 +1,6 @@
 """The report: its rows against the functions, loaders, missing classes, and every output form."""
 
+import html
 import io
 import json
 import math
@@ -12,6 +13,7 @@ from rich.console import Console
 
 import tightframe as tf
 from tests.metrics.samples import gather
+from tightframe.figures import plotly
 from tightframe.files import read_json
 from tightframe.geometry.dense import etf_distance_floor, normalized_distance, seli, simplex_etf
 from tightframe.metrics import (
@@ -35,6 +37,7 @@ from tightframe.metrics import (
     self_duality,
     uniformity,
 )
+from tightframe.metrics.pictures import sheet_of
 from tightframe.metrics.targets import TARGET_PARTS, HeadKind
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -491,6 +494,24 @@ class TestViews:
         np.testing.assert_array_equal(logits.images[0].get_array(), report.logits)
         figure.savefig(tmp_path / "report.png")
         assert (tmp_path / "report.png").stat().st_size > 10_000
+
+    def test_plot_names_the_classes(self):
+        names = ["T-shirt/top", "$5 to $10", "<b>bold</b>", "a name that is much too long for it"]
+        moments = gather(np.random.default_rng(0).normal(size=(40, 5)), np.arange(40) % 4, 4)
+        report = CollapseReport.measure(moments, np.eye(4, 5), class_names=names)
+        figure = report.plot()
+        figure.canvas.draw()
+        _, norms, logits = figure.axes[:3]
+        for labels in (norms.get_xticklabels(), logits.get_xticklabels(), logits.get_yticklabels()):
+            read = [label._preprocess_math(label.get_text()) for label in labels]
+            assert [text for text, _ in read[:3]] == names[:3]
+            assert not any(mathematics for _, mathematics in read)
+            assert len(read[3][0]) <= 16
+        for panel in sheet_of(report).blocks[0].panels[1:]:
+            (axis,) = (plotly.draw(panel)["layout"][f"{a}axis"] for a in "x")
+            # What Plotly shows of HTML.
+            assert [html.unescape(text) for text in axis["ticktext"]][:3] == names[:3]
+            assert "<b>" not in " ".join(axis["ticktext"])
 
     def test_plot_of_nothing_that_has_a_value(self):
         moments = gather(np.ones((6, 4)), np.arange(6) % 3, 3)

@@ -4,9 +4,14 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
 
 import tightframe as tf
-from tightframe.problem.class_names import class_names_of, indexed, listed
+from tests.metrics.samples import quick
+from tightframe.problem.class_names import class_names_of, indexed, listed, shown_names
 from tightframe.problem.labels import class_counts
 from tightframe.problem.scripts import described_problem
 
@@ -23,6 +28,7 @@ NAMES = ("cat", "dog", "eel")
         {"1": "dog", "0": "cat", "2": "eel"},  # and as JSON has it
         {"eel": 2, "cat": 0, "dog": 1},  # class_to_idx of torchvision
         "cat, dog,eel",
+        np.array(NAMES, "S"),  # as some files have it
     ],
 )
 def test_names_come_in_many_forms(given):
@@ -51,14 +57,17 @@ def test_names_come_from_files(tmp_path, name, content, encoding):
         ([], "class_names: got no names"),
         (["cat", "cat"], "class_names: got 'cat' for two classes"),
         (["cat", ""], "class_names: got an empty name"),
-        (["cat", None], "class_names: class 1 has none"),
-        ([float("nan"), "cat"], "class_names: class 0 has none"),
         ({"cat", "dog"}, "class_names: got {.*need names in class order"),
         ({0: "cat", 2: "dog"}, "class_names: label 1 is missing; they are 0 to 1"),
         ({"x": "cat"}, "class_names: got {'x': 'cat'}, need the name of every label"),
         ("cat", "class_names: got 'cat', need names with commas between them, or a .txt or .json"),
         ("nowhere.txt", "nowhere.txt: no such file"),
         (3, "class_names: got 3, need names in class order"),
+        (np.array("cat"), "class_names: got array.*need names in class order"),
+        (["cat", None], "class_names: got None for label 1, need a name"),
+        (["cat", float("nan")], "class_names: got nan for label 1, need a name"),
+        ({0: "cat", 1: None}, "class_names: got None for label 1, need a name"),
+        (np.array([NAMES]), "class_names: got array.* for label 0, need a name"),
     ],
 )
 def test_what_gives_no_names_is_refused(given, message):
@@ -115,9 +124,50 @@ def test_bad_labels_are_named(labels, message):
         indexed(labels, ("a", "b"))
 
 
+def test_numbers_may_be_names():
+    assert class_names_of([2019, 2020]) == class_names_of(torch.tensor([2019, 2020]))
+    assert class_names_of([2019, 2020]) == ("2019", "2020")
+
+
 def test_long_names_are_shortened_and_many_counted():
-    assert listed(["a" * 100, "b"]) == "a" * 21 + "..., b"
+    assert listed(["a" * 100, "b"]) == "a" * 12 + "…" + "a" * 11 + ", b"
     assert listed(["a", "b", "c", "d"]) == "a, b, c and 1 other"
+
+
+# -- shown to people -------------------------------------------------------------------------------
+
+ODD_NAMES = (
+    "ankle boots for a very long winter, in red",
+    "ankle boots for a very long winter, in blue",
+    "imagenet/train/american_pit_bull/1/photographs/large",
+    "imagenet/train/american_pit_bull/2/photographs/large",
+    "中文名字很长很长很长很长很长一",
+    "中文名字很长很长很长很长很长二",
+    "\N{FAMILY}\N{ZERO WIDTH JOINER}" * 20,
+    "שם ארוך מאוד של מחלקה אחת בעברית",
+    "[b]x[/b]",
+    ":smile: [/]",
+    "two\nlines\x1b[31m",
+)
+
+
+@pytest.mark.parametrize("width", [8, 12, 24])
+def test_shown_names_have_room_and_differ(width):
+    shown = shown_names(ODD_NAMES, width)
+    assert len(set(shown)) == len(ODD_NAMES)
+    # Rich counts the places of a console by a table of its own.
+    assert max(map(cell_len, shown)) <= width
+    assert not any({"\n", "\x1b"} & set(name) for name in shown)
+    # Names that fit are whole, and the same name is always the same.
+    assert shown_names(["cat", *ODD_NAMES, "cat"], width)[::12] == ["cat", "cat"]
+    assert ODD_NAMES[8] in shown
+
+
+@quick
+@given(st.lists(st.text("ab中é\u0301👩\u200d ", min_size=1, max_size=50), unique=True, min_size=1))
+def test_shown_names_differ_whatever_they_are(names):
+    for width in (8, 24):
+        assert len(set(shown_names(names, width))) == len(names)
 
 
 # -- problems --------------------------------------------------------------------------------------

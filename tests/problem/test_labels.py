@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tightframe.problem.labels import find_labels, label_counts
+from tightframe.problem.labels import class_counts, find_labels, label_counts
 
 torch = pytest.importorskip("torch")
 batches = pytest.importorskip("tightframe.data.batches")
@@ -276,3 +276,13 @@ def test_labels_names_the_column_of_a_file(tmp_path):
         label_counts(tmp_path / "a.npy", "species")
     with pytest.raises(ValueError, match="labels: got 'species' with labels"):
         label_counts(LABELS, "species")
+
+
+def test_labels_of_which_all_are_ignored_say_so(tmp_path):
+    path = tmp_path / "labels.npy"
+    np.save(path, np.full(7, -100))
+    with pytest.raises(ValueError, match=r"labels: all 7 in .*labels.npy are -100, which is left"):
+        class_counts(path)
+    for labels in ([255] * 3, ["255"] * 3):
+        with pytest.raises(ValueError, match=r"labels: all 3 are 255, .* none is left"):
+            class_counts(labels, ignore_index=255)

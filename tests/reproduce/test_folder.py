@@ -441,7 +441,14 @@ def test_two_devices_train_a_network_task(tmp_path):
     assert two.rows[0]["objective"] == pytest.approx(one.rows[0]["objective"], rel=1e-6)
 
 
-def test_what_another_program_says_last_is_the_reason(tmp_path):
+def test_what_another_program_says_last_is_the_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr(RunConfig, "to_dict", lambda config: {"colour": "blue"})
+    with pytest.raises(ValueError, match="colour"):
+        train_apart(RunConfig(), tmp_path / "run")
+
+
+@pytest.mark.slow  # starts a program that loads Lightning
+def test_what_another_program_misses_is_the_reason(tmp_path):
     config = RunConfig(data=str(tmp_path / "none.npz"), devices=2)
     with pytest.raises(ValueError, match=r"none\.npz"):
         train_apart(config, tmp_path / "run")

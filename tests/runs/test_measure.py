@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 import tightframe as tf
+from tests.reference import two_pass
+from tightframe.runs.features_only import measure_features
 from tightframe.runs.measure import measure
+from tightframe.runs.network_files import SavedNetwork
 from tightframe.runs.tables import distance_table
 from tightframe.runs.verdicts import group_verdicts
 
@@ -61,6 +64,26 @@ def test_bad_arrays_are_named(arrays, message):
 def test_features_below_zero_are_none_of_a_relu():
     with pytest.raises(ValueError, match=r"features: smallest entry is -.* with 'nonnegative'"):
         measure(network(), features="nonnegative", **DECAYS)
+
+
+@pytest.mark.parametrize("has_head", [True, False])
+def test_the_mean_of_all_samples_is_said(has_head):
+    """Where classes differ in size it gives other numbers, which nobody may confuse."""
+    arrays = network((12, 4, 2))
+    x, y = arrays["features"], arrays["labels"]
+    saved = SavedNetwork(x, y, arrays["weight"] if has_head else None)
+    found = [
+        (measure(saved, center=c) if has_head else measure_features(saved, center=c)).to_dict()
+        for c in ("class", "sample")
+    ]
+    means = two_pass.class_means(x, y, 3)
+    for out, middle in zip(found, (means.mean(axis=0), x.mean(axis=0)), strict=True):
+        root = means - middle
+        want = np.trace(two_pass.within(x, y, 3) @ np.linalg.pinv(root.T @ root / 3, 1e-12)) / 3
+        assert out["nc1"] == pytest.approx(want, rel=1e-8)
+    assert [out["center"] for out in found] == ["class", "sample"]
+    told = [any("the mean of all samples" in note for note in out["notes"]) for out in found]
+    assert told == [False, True]
 
 
 @pytest.mark.parametrize("has_bias", [False, True])

@@ -300,7 +300,9 @@ NOBODY = ["setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups"]
     os.name != "posix" or (os.geteuid() == 0 and shutil.which("setpriv") is None),
     reason="needs a user whom permissions stop",
 )
-@pytest.mark.parametrize("name", ["path", "run", "reproduce"])
+@pytest.mark.parametrize(
+    "name", ["path", "reproduce", pytest.param("run", marks=pytest.mark.slow)]
+)  # they open their folder alike; a run loads Lightning before
 def test_a_folder_that_may_not_be_written_is_one_line(open_to_all, name):
     out, own = open_to_all / "out", open_to_all / "own"
     for folder, mode in ((out, 0o555), (own, 0o777)):

@@ -18,6 +18,7 @@ from tightframe.sweeps.grid import (
     run_grid,
     shortfalls,
 )
+from tightframe.theory import thresholds as closed
 
 COUNTS = ["500x5,100x5", "60,20,9,4", "30x3", "40x2,10x3,7"]
 DECAYS = [1e-3, 4e-3, 2e-2]
@@ -149,7 +150,7 @@ def test_points_are_single_solutions():
             margins = [group["margin"] for group in point["groups"]]
             np.testing.assert_allclose(margins, solution.group_margins, atol=1e-4)
             assert point["objective"] == pytest.approx(solution.objective, rel=2e-8)
-            limits = tf.thresholds(single)
+            limits = closed.ends(single)
             assert point["total_collapse"] == pytest.approx(limits.total_collapse)
             assert point["collapse_kind"] == limits.kind
             assert [g["threshold"] for g in point["groups"]] == [
@@ -161,7 +162,7 @@ def test_points_are_single_solutions():
 def test_counts_can_be_the_path():
     (row,) = run_grid(make(sweep={"counts": COUNTS}, rows=()))
     assert [point["problem"]["counts"] for point in row["points"]] == COUNTS
-    totals = [tf.thresholds(problem(counts=counts)).total_collapse for counts in COUNTS]
+    totals = [closed.ends(problem(counts=counts)).total_collapse for counts in COUNTS]
     assert [point["total_collapse"] for point in row["points"]] == pytest.approx(totals)
 
 
@@ -333,7 +334,7 @@ def test_several_layers_have_a_column_each(tmp_path):
     assert first["weight_decay_1"].tolist() == [1e-3, 3e-3]
     assert first["weight_decay_2"].tolist() == [2e-3, 1e-3]
     assert first["lambda"].tolist() == pytest.approx([(4e-9) ** (1 / 3), (6e-9) ** (1 / 3)])
-    found = tf.thresholds(grid.problem.replace(counts=grid.rows[0])).groups[0].logit_decay
+    found = closed.ends(grid.problem.replace(counts=grid.rows[0])).groups[0].logit_decay
     assert first["threshold"].tolist() == pytest.approx([found] * 2)
 
 

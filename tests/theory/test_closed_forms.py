@@ -9,6 +9,7 @@ import tightframe as tf
 from tests.reference import ufm
 from tightframe.geometry.blocks import Partition
 from tightframe.solvers import newton as factored
+from tightframe.theory import thresholds as closed
 
 
 def _assert_minimum(problem, dim, **options):
@@ -94,7 +95,7 @@ def test_nonnegative_classes_vanish_at_their_own_threshold(factor, vanishes):
     decay = factor * np.sqrt(10 * (k - 1) / k) / 260
     problem = tf.Problem(counts, weight_decay=decay, feature_decay=decay, features="nonnegative")
     assert tf.solve(problem).collapsed.tolist() == [False, False, vanishes]
-    assert tf.thresholds(problem).groups[2].collapsed == vanishes
+    assert closed.ends(problem).groups[2].collapsed == vanishes
 
 
 @settings(max_examples=30)
@@ -151,7 +152,7 @@ def test_weighted_mse_is_diagonal(features, decay):
     assert solution.gap <= 1e-13
     assert np.array_equal(solution.logits, np.diag(np.diagonal(solution.logits)))
     assert np.allclose(solution.logits, weights[0] @ means, atol=1e-3)
-    collapse = tf.thresholds(problem).groups[0].logit_decay
+    collapse = closed.ends(problem).groups[0].logit_decay
     assert collapse == pytest.approx(0.3 * np.sqrt(20) / 40)
 
 
@@ -166,8 +167,8 @@ def test_a_weight_of_all_classes_divides_the_decays_of_mse(bias, depth):
     assert three.objective == pytest.approx(3 * one.objective, rel=1e-12)
     assert np.allclose(one.logits, three.logits, atol=1e-12)
     assert three.gap <= 1e-12
-    above = tf.thresholds(weighted).total_collapse
-    assert above == pytest.approx(3 * tf.thresholds(problem).total_collapse, rel=1e-12)
+    above = closed.ends(weighted).total_collapse
+    assert above == pytest.approx(3 * closed.ends(problem).total_collapse, rel=1e-12)
 
 
 @pytest.mark.parametrize("bias", ["none", "free"])

@@ -5,6 +5,7 @@ import pytest
 
 import tightframe as tf
 from tests.problems import at, changing, make
+from tightframe.theory import thresholds as closed
 
 PARTS = ("classifier", "means", "centered_means", "logits")
 ENDED = [
@@ -25,7 +26,7 @@ ENDED = [
 @pytest.mark.parametrize("problem", ENDED, ids=changing)
 def test_what_is_left_last_is_the_limit_at_total_collapse(problem):
     limits = tf.path_limits(problem)
-    assert limits.total_collapse == pytest.approx(tf.thresholds(problem).total_collapse, rel=1e-12)
+    assert limits.total_collapse == pytest.approx(closed.ends(problem).total_collapse, rel=1e-12)
     distances = []
     for nearness in (1e-1, 1e-2, 1e-3):
         decay = limits.total_collapse * (1 - nearness)

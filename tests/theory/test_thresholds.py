@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tightframe as tf
+from tightframe.theory import thresholds as closed
 
 
 def _at(problem, decay):
@@ -67,7 +69,7 @@ def _name(problem):
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=_name)
 def test_every_group_switches_at_its_threshold(problem):
-    for i, group in enumerate(tf.thresholds(problem).groups):
+    for i, group in enumerate(closed.ends(problem).groups):
         if group.logit_decay is None:
             assert group.classes == 1
             continue
@@ -75,13 +77,22 @@ def test_every_group_switches_at_its_threshold(problem):
         above = tf.solve(_at(problem, group.logit_decay * (1 + 1e-6)))
         assert not below.group_collapsed[i]
         assert above.group_collapsed[i]
-        assert tf.thresholds(below.problem).groups[i].collapsed is False
-        assert tf.thresholds(above.problem).groups[i].collapsed is True
+        assert closed.ends(below.problem).groups[i].collapsed is False
+        assert closed.ends(above.problem).groups[i].collapsed is True
+
+
+@pytest.mark.parametrize("problem", PROBLEMS[::4], ids=_name)
+def test_the_public_thresholds_have_the_closed_forms(problem):
+    """The tests of this file ask for these alone: where states change takes many solves."""
+    found, known = tf.thresholds(problem), closed.ends(problem)
+    assert (found.logit_decay, found.total_collapse) == (known.logit_decay, known.total_collapse)
+    found_later = {"merges": None, "lost": None, "vanishes": None, "changes": None}
+    assert tuple(replace(group, **found_later) for group in found.groups) == known.groups
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=_name)
 def test_total_collapse(problem):
-    total = tf.thresholds(problem).total_collapse
+    total = closed.ends(problem).total_collapse
     assert np.abs(tf.solve(_at(problem, total * 0.999)).logits).max() > 0
     above = tf.solve(_at(problem, total * 1.001))
     assert np.abs(above.logits).max() < 1e-9
@@ -105,9 +116,9 @@ def test_total_collapse(problem):
 )
 def test_exactly_at_the_threshold_all_agree(counts, changes):
     problem = tf.Problem(counts, weight_decay=1, feature_decay=1, **changes)
-    at = _at(problem, tf.thresholds(problem).groups[0].logit_decay)
+    at = _at(problem, closed.ends(problem).groups[0].logit_decay)
     solution = tf.solve(at)
-    assert tf.thresholds(at).groups[0].collapsed
+    assert closed.ends(at).groups[0].collapsed
     assert solution.group_collapsed[0]
     assert solution.group_margins[0] == 0 or solution.problem.features == "nonnegative"
     assert np.isfinite(solution.geometry.logits).all()
@@ -115,10 +126,10 @@ def test_exactly_at_the_threshold_all_agree(counts, changes):
 
 def test_hong_ling_thresholds():
     """papers.md section D: where the published experiments show the switch."""
-    five = tf.thresholds(PROBLEMS[0]).groups
+    five = closed.ends(PROBLEMS[0]).groups
     assert five[1].logit_decay == pytest.approx(math.sqrt(100) / 3000)
     assert five[0].logit_decay == pytest.approx(math.sqrt(500) / 3000)
-    three = tf.thresholds(PROBLEMS[1]).groups
+    three = closed.ends(PROBLEMS[1]).groups
     assert three[1].logit_decay == pytest.approx(math.sqrt(100) / 2200)
 
 
@@ -129,7 +140,7 @@ def test_distinct_counts_are_exactly_those_that_stay_distinct(n, k, others, m, e
     problem = tf.Problem(
         [n] * k + [others + 200] * m, weight_decay=10**exponent, feature_decay=10**exponent
     )
-    group = tf.thresholds(problem).groups[0]
+    group = closed.ends(problem).groups[0]
     assert group.collapsed == (math.sqrt(n) / problem.num_samples <= problem.logit_decay)
     assert group.collapsed == (problem.num_samples >= group.total_samples)
     interval = group.distinct_counts
@@ -159,7 +170,7 @@ def _scalar_switch(count, total, depth):
 def test_thresholds_are_where_zero_minimises_the_scalar_problem(depth):
     counts = (90, 40, 7)
     problem = _deep(counts, *np.linspace(0.5, 2, depth).tolist())
-    result = tf.thresholds(problem)
+    result = closed.ends(problem)
     expected = [_scalar_switch(count, 137, depth) for count in counts]
     found = [group.logit_decay for group in result.groups]
     assert found == pytest.approx(expected, rel=1e-6)
@@ -170,7 +181,7 @@ def test_thresholds_are_where_zero_minimises_the_scalar_problem(depth):
 def test_the_singular_value_jumps():
     """With several layers a class does not shrink to zero but vanishes from a finite size."""
     problem = _deep("90,40,7", 2, 0.3)
-    threshold = tf.thresholds(problem).groups[1].logit_decay
+    threshold = closed.ends(problem).groups[1].logit_decay
     below = tf.solve(_at(problem, threshold * (1 - 1e-9)))
     # sigma = sqrt(n) 2p / (1 + p), p = (M - 1)/(M + 1): the end of a double root.
     assert below.logits[1, 1] == pytest.approx(0.5, abs=1e-6)
@@ -186,7 +197,7 @@ def _deep_problems(draw):
     counts = [count] * classes + others
     decays = [10 ** draw(st.floats(-0.5, 0.5)) for _ in range(depth)]
     problem = _deep(counts, *decays, bias=bias)
-    threshold = tf.thresholds(problem).groups[0].logit_decay
+    threshold = closed.ends(problem).groups[0].logit_decay
     return _at(problem, threshold * 10 ** draw(st.floats(-1.5, 0.5))), others
 
 
@@ -194,7 +205,7 @@ def _deep_problems(draw):
 def test_distinct_counts_are_sharp_at_any_depth(drawn):
     problem, others = drawn
     classes = problem.groups[0].classes
-    interval = tf.thresholds(problem).groups[0].distinct_counts
+    interval = closed.ends(problem).groups[0].distinct_counts
     ends = (1, problem.groups[0].count, 50, 10_000) if interval is None else interval
     for end in ends:
         for count in (math.floor(end), math.ceil(end), math.floor(end) - 1, math.ceil(end) + 1):
@@ -210,7 +221,7 @@ def test_distinct_counts_are_sharp_at_any_depth(drawn):
 @given(_deep_problems())
 def test_total_samples_are_sharp_at_any_depth(drawn):
     problem, _ = drawn
-    group = tf.thresholds(problem).groups[0]
+    group = closed.ends(problem).groups[0]
     own = group.count * group.classes
     for rest in (
         math.floor(group.total_samples) - own,
@@ -230,6 +241,17 @@ def test_total_samples_are_sharp_at_any_depth(drawn):
 def test_what_has_no_thresholds_at_depth_is_said(changes):
     with pytest.raises(ValueError, match="depth: got 2; thresholds with several layers are known"):
         tf.thresholds(tf.Problem("5x2", weight_decay=1, feature_decay=1, depth=2, **changes))
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"bias": "free"}, {"loss": "mse", "bias": "free"}, {"loss": "mse", "dim": 9}]
+)
+def test_what_has_no_thresholds_with_relu_features_at_depth_is_said(changes):
+    kind = {"features": "nonnegative", "depth": 2, "class_weights": [1, 2]}
+    problem = tf.Problem("5x2", weight_decay=1, feature_decay=1, **kind, **changes)
+    for function in (tf.thresholds, tf.state_changes):
+        with pytest.raises(ValueError, match="depth: got 2; thresholds for non-negative features"):
+            function(problem)
 
 
 def test_what_has_no_thresholds_is_said():

@@ -15,6 +15,7 @@ import tightframe as tf
 from tests.reference import ufm as reference
 from tightframe.geometry.dense import PARTS
 from tightframe.metrics import ClassMoments, group_angles, measured_geometry, nc1, nc1_quotient
+from tightframe.theory import thresholds as closed
 from tightframe.theory.certificate import factored_objective
 from tightframe.training.margins import group_margins
 from tightframe.training.ufm import svm_direction, train_ufm
@@ -308,7 +309,7 @@ def test_nonnegative_features_vanish_where_their_weighted_threshold_says():
         "6x4", weight_decay=0.06, feature_decay=0.06, features="nonnegative",
         class_weights="0.5x2,2x2",
     )  # fmt: skip
-    limits = [group.logit_decay for group in tf.thresholds(problem).groups]
+    limits = [group.logit_decay for group in closed.ends(problem).groups]
     assert limits[0] < problem.logit_decay < limits[1]
     run = train_ufm(problem, dim=40, lr=0.4, iterations=4000)[0]
     lengths = np.linalg.norm(run.class_means, axis=0)

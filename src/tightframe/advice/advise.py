@@ -26,7 +26,7 @@ from tightframe.problem.counts import MAX_SAMPLES, format_runs
 from tightframe.problem.problem import Problem
 from tightframe.solve import solve
 from tightframe.theory.coverage import coverage, has_compact_form, require_covered
-from tightframe.theory.thresholds import MAX_SEARCHED, ends
+from tightframe.theory.thresholds import MAX_FOLLOWED, ends
 
 LIMITS = (
     "Unconstrained feature model: a network that fits anything, trained to the end. What is wanted "
@@ -254,7 +254,7 @@ def advise(
     ----------
     problem : Problem
         One linear layer. Non-negative features with a bias or a logit adjustment: of up to 100
-        classes, which take seconds in a few groups, and minutes in many.
+        groups of equal classes; a few take seconds to half a minute, many minutes.
     margin : float, optional
         Wanted of every class: own minus largest other logit at its mean. If neither this nor
         ``angle`` is given, 1 nat for cross-entropy, and 0.5 for MSE, where it cannot reach 1.
@@ -592,8 +592,8 @@ class _Search:
             return Proposal(kind, text, {}, None, None)
         if self.problem.features == "nonnegative":
             # There it moves the decays at which classes vanish, and takes a search for each solve.
-            if self.problem.num_classes > MAX_SEARCHED:
-                text = f"Logit adjustment of ReLU features is tried up to {MAX_SEARCHED} classes."
+            if len(self.problem.groups) > MAX_FOLLOWED:
+                text = f"Logit adjustment of ReLU features is tried up to {MAX_FOLLOWED} groups."
                 return Proposal(kind, text, {}, None, None)
         elif any(group.sibling_margin == 0 or group.state == VANISHED for group in self.now.groups):
             text = "Logit adjustment does not move the thresholds at which classes merge or vanish."

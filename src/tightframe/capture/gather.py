@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from tightframe.capture.head import Reading
+from tightframe.capture.passes import Reading
 from tightframe.data.batches import Reduction, sample_rows
 from tightframe.metrics.answers import Answers
 from tightframe.metrics.class_moments import ClassMoments
@@ -21,6 +21,7 @@ from tightframe.metrics.decisions import Decisions
 from tightframe.metrics.plain import plain_tensors
 from tightframe.metrics.report import CollapseReport, counted
 from tightframe.metrics.targets import HeadKind, Target
+from tightframe.problem.labels import all_ignored
 from tightframe.problem.problem import Problem
 
 #: Wider layers are refused: their D x D scatter matrix would be above 512 MiB.
@@ -63,6 +64,8 @@ class LayerMoments:
     shifted : bool or None
         Whether the model predicts at every token the label of the next one; None until a batch of
         sequences has shown it.
+    ignored : int
+        Labels that are left out, of batches of which nothing else is left.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class LayerMoments:
         self.moments = {name: ClassMoments(num_classes, scatter=scatter) for name in names}
         self.unit: str | None = None
         self._ignore_index = ignore_index
+        self.ignored = 0
         self.shifted: bool | None = None
         if isinstance(reduce, Mapping):
             unknown = [name for name in reduce if name not in self.moments]
@@ -101,7 +105,7 @@ class LayerMoments:
 
         ``own`` is how many samples of the batch, the first ones, count; None means all.
         """
-        ignored = self._ignore_index
+        ignored, given = self._ignore_index, labels[:own]
         if own is not None and own < len(labels):
             ignored = _REPEATED if ignored is None else ignored
             labels = labels.long().clone()
@@ -118,6 +122,8 @@ class LayerMoments:
             )
             for name in self.moments
         }
+        if self._ignore_index is not None and not any(len(y) for _, y in found.values()):
+            self.ignored += int((given == self._ignore_index).sum())
         if self.unit is not None:
             x, y = found[self.unit]
             found[self.unit] = nn.functional.normalize(x, dim=1), y
@@ -166,9 +172,15 @@ class LayerMoments:
         """Refuse to go on without samples."""
         for name, moments in self.moments.items():
             if moments.num_samples == 0:
-                raise ValueError(
-                    f"{argument}: no batch seen, nothing with a label passed through {name!r}"
-                )
+                raise self.nothing(argument, name)
+
+    def nothing(self, argument: str, name: str) -> ValueError:
+        """Return the error of a layer without samples."""
+        if self.ignored:
+            return all_ignored(f"{argument}: labels", self.ignored, self._ignore_index)
+        return ValueError(
+            f"{argument}: no batch seen, nothing with a label passed through {name!r}"
+        )
 
     def synchronized(self) -> LayerMoments:
         """Return the moments of all processes of a ``torch.distributed`` group; all must call it.
@@ -211,13 +223,18 @@ class LayerMoments:
         targets: Target | Iterable[Target] | None = None,
         problem: Problem | None = None,
         class_names: Sequence[str] | None = None,
+        center: str = "class",
     ) -> dict[str, CollapseReport]:
         """Return a report a layer; the head's has its own classifier, the others a probe's."""
         reports = {}
         for name, moments in self.moments.items():
             # A layer's probe has a bias, whether the network's head has one or not.
             kind = HeadKind(moments.counts.cpu().numpy(), head.bias is not None)
-            options: dict[str, Any] = {"missing": "leave_out", "class_names": class_names}
+            options: dict[str, Any] = {
+                "missing": "leave_out",
+                "class_names": class_names,
+                "center": center,
+            }
             if targets is not None:
                 options["targets"] = kind.pick(targets)
             if name == head.name:

@@ -13,7 +13,22 @@ from torch import Tensor, nn
 from tightframe.heads.find import Head, find_module
 
 
-class Recorder:
+class Pausable:
+    """Whose hooks can be told to let modules run unseen."""
+
+    _is_paused = False
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let modules run unseen inside."""
+        self._is_paused = True
+        try:
+            yield
+        finally:
+            self._is_paused = False
+
+
+class Recorder(Pausable):
     """Forward hooks that keep what a head takes in and what layers give out, one pass at a time.
 
     A context manager; the hooks exist inside it only.
@@ -44,7 +59,6 @@ class Recorder:
         self._seen: dict[str, Tensor] = {}
         self._handles: list[Any] = []
         self._at_head: Any = None
-        self._paused = False
 
     def __enter__(self) -> Recorder:
         """Register the hooks."""
@@ -77,15 +91,6 @@ class Recorder:
         self._head, self.names = head, [*self._modules, head.name]
         self._hook_head()
         self._seen[head.name] = features
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Let modules run without being recorded."""
-        self._paused = True
-        try:
-            yield
-        finally:
-            self._paused = False
 
     @property
     def active(self) -> bool:
@@ -138,7 +143,7 @@ class Recorder:
         return hook
 
     def _keep(self, name: str, value: Any) -> None:
-        if self._paused:
+        if self._is_paused:
             return
         tensor = first_tensor(value)
         if tensor is None:

@@ -13,11 +13,12 @@ from torch import nn
 from tightframe.capture.gather import NonFiniteFeatures
 from tightframe.capture.layers import collapse_report, layer_scalars
 from tightframe.capture.splits import SPLIT_NAMES, announce, split_scalars
-from tightframe.checks import whole_number
+from tightframe.checks import choice, whole_number
 from tightframe.data.batches import LabelsLike, Reduction
 from tightframe.metrics import CollapseReport
+from tightframe.metrics.moments import WEIGHTINGS
 from tightframe.metrics.targets import Target
-from tightframe.problem.class_names import NamesLike
+from tightframe.problem.class_names import NamesLike, given_names
 
 try:
     from transformers import TrainerCallback
@@ -74,7 +75,7 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
         Where a batch has its labels, if not under a usual key.
     nc4 : bool
         Compute NC4, by a second pass over the data.
-    scatter, ignore_index, min_count
+    scatter, ignore_index, min_count, center
         As in `tightframe.capture.layers.collapse_report`.
     prefix : str
         Of the logged names.
@@ -127,6 +128,7 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
         scatter: bool = True,
         ignore_index: int | None = -100,
         min_count: int = 1,
+        center: str = "class",
         prefix: str = "collapse/",
     ) -> None:
         if isinstance(loader, str) and loader not in _LOADERS:
@@ -143,7 +145,7 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
             "weight": weight,
             "bias": bias,
             "features": features,
-            "class_names": class_names,
+            "class_names": given_names(class_names),
             "targets": targets,
             "labels": labels,
             "reduce": reduce,
@@ -151,6 +153,7 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
             "scatter": scatter,
             "ignore_index": ignore_index,
             "min_count": min_count,
+            "center": choice("center", center, WEIGHTINGS),
         }
         self.split: str | None = None
         self._calls: dict[str, int] = {}

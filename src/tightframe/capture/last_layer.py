@@ -16,7 +16,7 @@ from tightframe.capture.names import names_for
 from tightframe.capture.splits import warn_of_augmentation, warn_of_sampler
 from tightframe.data.batches import LabelsLike, Reduction
 from tightframe.heads.last_layer import LastLayer
-from tightframe.problem.class_names import NamesLike
+from tightframe.problem.class_names import NamesLike, given_names
 from tightframe.problem.problem import FEATURES
 
 #: Arguments of `last_layer` that nothing else is called, beside model, loader and held-out samples.
@@ -82,6 +82,7 @@ def last_layer(
     ((4, 3), 'dog')
     """
     use = HeadInUse(model, (), head, weight, bias, features)
+    class_names = given_names(class_names)
     known = names_for(class_names, model, loader)
     with running(model, loader, use, labels, forward, known) as run:
         warn_of_augmentation(loader)
@@ -159,7 +160,7 @@ def _rows(
         rows, labels = gathered.rows(features, found.labels, found.mask)[name]
         parts.append((rows.float().cpu() if rows.element_size() < 4 else rows.cpu(), labels.cpu()))
     if not sum(len(labels) for _, labels in parts):
-        raise ValueError(
-            f"{argument}: no batch seen, nothing with a label passed through {use.name!r}"
-        )
+        if gathered is not None:
+            raise gathered.nothing(argument, use.name)
+        raise ValueError(f"{argument}: no batch seen")
     return torch.cat([rows for rows, _ in parts]), torch.cat([labels for _, labels in parts])

@@ -21,7 +21,7 @@ from tightframe.capture.hooks import Recorder, uncompiled
 from tightframe.capture.names import names_for
 from tightframe.capture.splits import warn_of_augmentation, warn_of_sampler
 from tightframe.capture.tokens import read_sequences, takes_labels
-from tightframe.checks import whole_number
+from tightframe.checks import choice, whole_number
 from tightframe.data.batches import (
     Batch,
     LabelsLike,
@@ -32,10 +32,11 @@ from tightframe.data.batches import (
 from tightframe.heads.find import Head, features_head, unwrapped
 from tightframe.heads.modes import evaluating, preserved_rng
 from tightframe.metrics.class_moments import ClassMoments
+from tightframe.metrics.moments import WEIGHTINGS
 from tightframe.metrics.registry import BY_KEY, about_classifier
 from tightframe.metrics.report import CollapseReport
 from tightframe.metrics.targets import Target
-from tightframe.problem.class_names import NamesLike
+from tightframe.problem.class_names import NamesLike, given_names
 from tightframe.problem.problem import Problem
 
 #: Most lost classes that are named in a log.
@@ -65,6 +66,7 @@ def collapse_report(
     scatter: bool = True,
     ignore_index: int | None = -100,
     min_count: int = 1,
+    center: str = "class",
     check: bool = True,
     synchronize: bool = False,
 ) -> dict[str, CollapseReport]:
@@ -132,6 +134,8 @@ def collapse_report(
     min_count : int
         Classes with fewer samples are left out, see `ClassMoments.at_least`: rare tokens of a
         vocabulary.
+    center : {"class", "sample"}
+        The global mean that class means are less, see `CollapseReport.measure`.
     check : bool
         Send the first batch through twice and warn if its features differ (dropout, noise); read
         some samples twice and warn if they differ (augmentation).
@@ -179,6 +183,8 @@ def collapse_report(
         return LayerMoments(k, names, reduce=reduce, scatter=scatter, ignore_index=ignore_index)
 
     gathered: LayerMoments | None = None
+    class_names = given_names(class_names)
+    choice("center", center, WEIGHTINGS)
     known = names_for(class_names, model, loader)
     with running(model, loader, use, labels, forward, known) as run:
         error = None
@@ -218,6 +224,7 @@ def collapse_report(
         mismatch,
         targets=targets,
         problem=problem,
+        center=center,
         class_names=names_for(
             class_names, model, loader, gathered.moments[reading.name].num_classes
         ),

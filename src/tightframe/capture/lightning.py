@@ -17,11 +17,12 @@ from tightframe.capture.layers import Forward, collapse_report, layer_scalars
 from tightframe.capture.names import names_for
 from tightframe.capture.splits import SPLIT_NAMES, announce, split_scalars
 from tightframe.capture.watch import Watch
-from tightframe.checks import whole_number
+from tightframe.checks import choice, whole_number
 from tightframe.data.batches import LabelsLike, Reduction, split_batch
 from tightframe.metrics import CollapseReport
+from tightframe.metrics.moments import WEIGHTINGS
 from tightframe.metrics.targets import Target
-from tightframe.problem.class_names import NamesLike
+from tightframe.problem.class_names import NamesLike, given_names
 
 _LOADERS = ("validation", "train")
 
@@ -59,7 +60,7 @@ class CollapseMonitor(lightning.Callback):
         `Solution` for the imbalanced prediction.
     every : int
         Training epochs between measurements.
-    labels, reduce, scatter, ignore_index, min_count
+    labels, reduce, scatter, ignore_index, min_count, center
         As in `tightframe.capture.layers.collapse_report`.
     forward : callable, optional
         ``forward(pl_module, batch)`` runs the module on a batch of ``loader``, where
@@ -123,6 +124,7 @@ class CollapseMonitor(lightning.Callback):
         scatter: bool = True,
         ignore_index: int | None = -100,
         min_count: int = 1,
+        center: str = "class",
         dataloader_idx: int = 0,
         prefix: str = "collapse/",
     ) -> None:
@@ -143,13 +145,14 @@ class CollapseMonitor(lightning.Callback):
             "weight": weight,
             "bias": bias,
             "features": features,
-            "class_names": class_names,
+            "class_names": given_names(class_names),
             "targets": targets,
             "reduce": reduce,
             "nc4": nc4,
             "scatter": scatter,
             "ignore_index": ignore_index,
             "min_count": min_count,
+            "center": choice("center", center, WEIGHTINGS),
         }
         self._watch: Watch | None = None
         self._left: int | None = None  # samples to come that are no repeats

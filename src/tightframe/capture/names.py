@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from tightframe.heads.find import unwrapped
-from tightframe.problem.class_names import NamesLike, class_names_of
+from tightframe.problem.class_names import NamesLike, class_names_of, given_names
 
 #: What Hugging Face calls classes that have no names.
 _PLACEHOLDER = re.compile(r"LABEL_\d+")
@@ -35,12 +35,7 @@ def names_for(
         If those given are not as many.
     """
     if class_names is not None:
-        given = class_names_of(class_names)
-        if num_classes not in (None, len(given)):
-            raise ValueError(
-                f"class_names: got {len(given)}, the classifier has {num_classes} rows"
-            )
-        return given
+        return given_names(class_names, num_classes, f"the classifier has {num_classes} rows")
     inner = unwrapped(model)
     known = _usable([_id2label(inner)], num_classes)
     known = known or _usable(map(_id2label, inner.modules()), num_classes)

@@ -15,12 +15,13 @@ from tightframe.capture.hooks import random_in_training, uncompiled
 from tightframe.capture.layers import layer_scalars
 from tightframe.capture.names import names_for
 from tightframe.capture.tokens import read_sequences
-from tightframe.checks import whole_number
+from tightframe.checks import choice, whole_number
 from tightframe.data.batches import Batch, Reduction, as_tensor
 from tightframe.metrics.class_moments import ClassMoments
+from tightframe.metrics.moments import WEIGHTINGS
 from tightframe.metrics.report import CollapseReport
 from tightframe.metrics.targets import Target
-from tightframe.problem.class_names import NamesLike
+from tightframe.problem.class_names import NamesLike, given_names
 from tightframe.problem.problem import Problem
 
 #: In the place of labels that are not known yet.
@@ -50,7 +51,7 @@ class Watch:
     labels : str, optional
         The model's own argument that holds the labels, as ``"labels"`` of Hugging Face models;
         its ``attention_mask`` is used too. None: give them by `Watch.labels`.
-    targets, problem, reduce, scatter, ignore_index, min_count
+    targets, problem, reduce, scatter, ignore_index, min_count, center
         As in `tightframe.capture.layers.collapse_report`.
     class_names : sequence of str, mapping, str or path-like, optional
         What the classes are called, by default as the model's ``config.id2label`` says; see
@@ -118,6 +119,7 @@ class Watch:
         scatter: bool = True,
         ignore_index: int | None = -100,
         min_count: int = 1,
+        center: str = "class",
     ) -> None:
         self._model, self._argument, self._nc4 = model, labels, bool(nc4)
         self._use = HeadInUse(model, layers, head, weight, bias, features)
@@ -133,8 +135,12 @@ class Watch:
             "scatter": scatter,
             "ignore_index": ignore_index,
         }
-        self._goals: dict[str, Any] = {"targets": targets, "problem": problem}
-        self._class_names = class_names
+        self._goals: dict[str, Any] = {
+            "targets": targets,
+            "problem": problem,
+            "center": choice("center", center, WEIGHTINGS),
+        }
+        self._class_names = given_names(class_names)
         self._handles: list[Any] = []
         self.reset()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tightframe.capture.hooks import first_tensor
+from tightframe.capture.hooks import Pausable, first_tensor
 from tightframe.heads.find import Head, find_module, wrapping
 
 #: Rows of logits that are compared, at most, and numbers in them.
@@ -74,7 +73,7 @@ class Output:
     rows: Tensor
 
 
-class Witness:
+class Witness(Pausable):
     """Forward hooks on heads and on the modules around them; a context manager.
 
     Parameters
@@ -97,7 +96,6 @@ class Witness:
     def __init__(self, model: nn.Module, heads: Sequence[Head], *, inputs: bool = False) -> None:
         self._model, self._heads, self._inputs = model, heads, inputs
         self._handles: list[Any] = []
-        self._paused = False
         self.clear()
 
     def clear(self) -> None:
@@ -152,20 +150,11 @@ class Witness:
             self._handles.clear()
             self.__enter__()
 
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Let modules run unseen."""
-        self._paused = True
-        try:
-            yield
-        finally:
-            self._paused = False
-
     def _on_head(self, head: Head) -> Any:
         def hook(
             module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any
         ) -> None:
-            if torch.compiler.is_compiling() or self._paused:
+            if torch.compiler.is_compiling() or self._is_paused:
                 return
             value, result = first_tensor([*args, *named.values()]), first_tensor(output)
             if value is None or result is None or result.ndim == 0:
@@ -187,7 +176,7 @@ class Witness:
 
     def _on_output(self, name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if torch.compiler.is_compiling() or self._paused:
+            if torch.compiler.is_compiling() or self._is_paused:
                 return
             found = predictions(output)
             self.outputs[name] = [self._some_rows(*prediction) for prediction in found]

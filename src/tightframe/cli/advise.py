@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
 
 from tightframe.advice.advise import FEATURE_DECAY_OF
 from tightframe.advice.advise import advise as make_advice
-from tightframe.cli.console import print_advice
+from tightframe.cli.console import plain_console, print_advice, steps_display
 from tightframe.cli.exit_codes import NOT_CONVERGED
 from tightframe.cli.options import (
     ARRAYS,
@@ -173,12 +172,16 @@ def _of_network(source: Path, json: bool, given: dict[str, Any]) -> None:
             raise ValueError(f"{name}: given with --from-run; --weight-decay is beside a mean loss")
     where = _typed(given, *_RUN[1:], *_LABELLED)
     known = _typed(given, _WEIGHT_DECAY, *_PROBLEM, _LOGIT_ADJUSTMENT, *_TRAINING, *_AT)
-    with about(source, () if source.is_dir() else ARRAYS, **known):
-        found = diagnose_saved(source, **where, **known, **{name: given[name] for name in _WANTED})
+    wanted = {name: given[name] for name in _WANTED}
+    with (
+        about(source, () if source.is_dir() else ARRAYS, **known),
+        steps_display(plain_console(stderr=True), silent=json) as progress,
+    ):
+        found = diagnose_saved(source, **where, **known, **wanted, progress=progress)
     if json:
         print(format_json(found.to_dict()))
     else:
-        Console().print(found)
+        plain_console().print(found)
     if not found.converged:
         raise typer.Exit(NOT_CONVERGED)
 

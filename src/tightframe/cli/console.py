@@ -15,6 +15,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    SpinnerColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
@@ -54,9 +55,14 @@ CLASSES = Column("classes", align="left")
 LAMBDA = Column("lambda", align="left", format=".6g")
 
 
+def plain_console(*, stderr: bool = False) -> Console:
+    """Return a console that prints texts as they are: names may look like markup or emoji codes."""
+    return Console(stderr=stderr, markup=False, emoji=False)
+
+
 def print_table(table: Table, console: Console) -> None:
     """Print a table with the marks that the console can show."""
-    console.print(to_rich(table, ascii_only=console.options.ascii_only))
+    console.print(to_rich(table, ascii_only=console.options.ascii_only, width=console.width))
 
 
 def print_new_start(folder: Path, what: str) -> None:
@@ -166,14 +172,37 @@ def search_display(console: Console) -> Iterator[Callable[[int, int, str], bool]
         bar.stop()
 
 
+@contextlib.contextmanager
+def steps_display(console: Console, *, silent: bool = False) -> Iterator[Callable[[str], None]]:
+    """Show what is being done, in words, on a terminal only."""
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=silent or not console.is_terminal,
+    )
+    task = bar.add_task("", total=None)
+
+    def progress(what: str) -> None:
+        bar.start()
+        bar.update(task, description=what)
+
+    try:
+        yield progress
+    finally:
+        bar.stop()
+
+
 def print_advice(advice: Advice) -> None:
     """Print how far the classes are from collapse, and the proposals."""
-    console = Console()
+    console = plain_console()
     # Of a class of few samples the theory does not say how others of it are answered.
     many = min(group.count for group in advice.problem.groups) > FEW
     for block in advice_blocks(advice, is_all=many):
         if isinstance(block, str):
-            console.print(block, highlight=False, markup=False)
+            console.print(block, highlight=False)
         else:
             print_table(block, console)
 
@@ -182,7 +211,7 @@ def print_thresholds(
     problem: Problem, result: Thresholds, changes: tuple[RankChange, ...] | None
 ) -> None:
     """Print where each class group collapses."""
-    console = Console()
+    console = plain_console()
     decay = "sqrt(weight_decay feature_decay)"
     if problem.depth > 1:
         decay = "geometric mean of all decays"
@@ -351,7 +380,7 @@ def print_measurement(result: Measurement) -> None:
     """Print the classes, the metrics, the nearest frames and the verdicts of saved features."""
     from tightframe.runs.tables import distance_table, leading_table
 
-    console = Console()
+    console = plain_console()
     print_table(result.classes.to_table(remarks=False), console)
     for remark in result.classes.remarks:
         console.print(remark, highlight=False)
@@ -374,7 +403,7 @@ def print_measurement(result: Measurement) -> None:
 
 def print_features(result: FeatureMeasurement) -> None:
     """Print what saved features say without a classifier."""
-    print_table(result.to_table(), Console())
+    print_table(result.to_table(), plain_console())
 
 
 def print_notes(network: SavedNetwork) -> None:
@@ -483,7 +512,7 @@ def print_papers(papers: Sequence[Paper], json: bool) -> None:
         ]
         print(format_json({"papers": plain}))
         return
-    console = Console()
+    console = plain_console()
     for paper in papers:
         # A name that is cut off could not be typed again: the first column is kept whole.
         rows = [[f"{paper.name}/{f.name}", f.source, f.title] for f in paper.figures]

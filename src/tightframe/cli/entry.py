@@ -5,6 +5,7 @@ Every failure is one line on stderr and an exit code, no traceback.
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import warnings
@@ -84,6 +85,8 @@ def main() -> NoReturn:
 def run_command(arguments: list[str]) -> int:
     """Run the command with arguments and return its exit code."""
     warnings.showwarning = _show_warning
+    # Matplotlib tells in sentences that it may not write into the home folder.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         code = int(app(arguments, standalone_mode=False) or 0)
     except TyperException as error:
@@ -111,4 +114,4 @@ def _fail(message: str) -> int:
 
 
 def _show_warning(message: Warning | str, *rest: Any, **options: Any) -> None:
-    print(f"tightframe: warning: {message}", file=sys.stderr)
+    print("tightframe: warning: " + " ".join(str(message).split()), file=sys.stderr)

@@ -14,8 +14,10 @@ from tightframe.cli.options import (
     JSON,
     NETWORK,
     PROBLEM,
+    Option,
     about,
     changed,
+    one_of,
     with_options,
 )
 from tightframe.files import format_json
@@ -31,6 +33,12 @@ from tightframe.files import format_json
         dim=None,
     ),
     *NETWORK,
+    Option(
+        "center",
+        one_of("class", "sample"),
+        "Mean that class means are less: of classes, or of all samples as in the papers' code.",
+        "class",
+    ),
     JSON,
 )
 def measure(
@@ -47,6 +55,7 @@ def measure(
     class_names: str | None,
     ignore_index: int,
     setting: str | None,
+    center: str,
     json: bool,
     **options: Any,
 ) -> None:
@@ -73,10 +82,11 @@ def measure(
         )
         print_notes(network)
         if network.weight is None and weight_decay is None:
-            features = measure_features(network)
+            features = measure_features(network, center=center)
             print(format_json(features.to_dict())) if json else print_features(features)
             return
-        result = measure_arrays(network, **({} if weight_decay is None else options))
+        decays = {} if weight_decay is None else options
+        result = measure_arrays(network, center=center, **decays)
     if json:
         print(format_json(result.to_dict()))
     else:

@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
 
-from tightframe.cli.console import print_new_start, print_phases, print_row, rows_display
+from tightframe.cli.console import (
+    plain_console,
+    print_new_start,
+    print_phases,
+    print_row,
+    rows_display,
+)
 from tightframe.cli.exit_codes import NOT_CONVERGED
 from tightframe.cli.options import (
     FLAG,
@@ -115,7 +120,7 @@ def path(
         grid = read_grid(out)
     else:
         grid = _grid(**asked)
-    console = Console(stderr=json)
+    console = plain_console(stderr=json)
     try:
         with keeping_folders():
             with rows_display(console) as progress:

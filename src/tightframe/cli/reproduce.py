@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from tightframe.cli.console import print_papers, print_verdicts, tasks_display
+from tightframe.cli.console import plain_console, print_papers, print_verdicts, tasks_display
 from tightframe.cli.exit_codes import NOT_CONVERGED
 from tightframe.cli.options import (
     DATA_ROOT,
@@ -77,7 +76,7 @@ def reproduce(
     from tightframe.reproduce.plots import save_figure_plot
     from tightframe.runs.writer import keeping_folders
 
-    console = Console(stderr=json)
+    console = plain_console(stderr=json)
     try:
         with keeping_folders():
             with tasks_display(console) as progress:

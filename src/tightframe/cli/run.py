@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
 
-from tightframe.cli.console import print_new_start, print_run, training_display
+from tightframe.cli.console import plain_console, print_new_start, print_run, training_display
 from tightframe.cli.exit_codes import NOT_CONVERGED
 from tightframe.cli.options import (
     ASSIGNMENT,
@@ -155,7 +154,7 @@ def run(
         print_new_start(out, "run")
     stored = read_run_file(out)["config"] if resume and started else {}
     config = RunConfig.from_dict(stored | values)
-    console = Console(stderr=json)
+    console = plain_console(stderr=json)
     try:
         with keeping_folders():
             with training_display(console, config) as (progress, on_prediction):

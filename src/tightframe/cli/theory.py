@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 
 from tightframe.changes import FEW_GROUPS
 from tightframe.changes import thresholds as find_thresholds
 from tightframe.cli.console import (
+    plain_console,
     print_solution,
     print_table,
     print_thresholds,
@@ -84,7 +84,7 @@ def solve(
             f"out: {out} is there and was not written by this command; name another file, or "
             "replace it with --force"
         )
-    with search_display(Console(stderr=True)) as progress:
+    with search_display(plain_console(stderr=True)) as progress:
         solution = solve_problem(
             asked, tol=tol, starts=starts, seed=seed, time_limit=time_limit, progress=progress
         )
@@ -101,7 +101,7 @@ def solve(
     if json:
         print(format_json(solution.to_dict()))
     else:
-        print_solution(solution, Console())
+        print_solution(solution, plain_console())
     if solution.search is not None and solution.search.stopped == "interrupted":
         raise typer.Exit(INTERRUPTED)
     if solution.status == "not_converged":
@@ -194,6 +194,6 @@ def certify(
             ["gap (certified)", f"{best.gap:.3g}"],
             ["gap from the candidate alone", f"{own.gap:.3g}"],
         ]
-        print_table(Table("", ["", Column("value", align="right")], rows), Console())
+        print_table(Table("", ["", Column("value", align="right")], rows), plain_console())
     if solution.status != "optimal":
         raise typer.Exit(NOT_CONVERGED)

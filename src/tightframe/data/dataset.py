@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tightframe.checks import whole_number
 from tightframe.data.rows import as_rows
+from tightframe.problem.class_names import given_names
 
 
 def require_dataset(dataset: Any) -> None:
@@ -81,10 +82,10 @@ class Dataset:
         if math.prod(shape) != width:
             raise ValueError(f"input_shape: got {shape}, but a row has {width} values")
         object.__setattr__(self, "input_shape", shape)  # the class is frozen
-        if self.class_names is not None and len(self.class_names) != self.num_classes:
-            raise ValueError(
-                f"class_names: got {len(self.class_names)}, need one a class, {self.num_classes}"
-            )
+        names = given_names(
+            self.class_names, self.num_classes, f"need one a class, {self.num_classes}"
+        )
+        object.__setattr__(self, "class_names", names)
 
     @property
     def train_counts(self) -> NDArray[np.int64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tightframe.advice.advise import Advice
@@ -19,30 +19,40 @@ Block = str | Table
 MAX_ROWS = 12
 
 
-def in_rich(
-    blocks: Iterable[Block], console: Console, options: ConsoleOptions
-) -> Iterator[RenderableType]:
-    """Yield blocks for Rich, with the marks that the console can show."""
-    from rich.text import Text
+class InBlocks:
+    """An answer that consoles and notebooks show as its blocks."""
 
-    from tightframe.figures.formats import to_rich
+    def blocks(self) -> Iterator[Block]:
+        """Yield sentences and tables in reading order."""
+        raise NotImplementedError
 
-    for block in blocks:
-        if isinstance(block, str):
-            yield Text(block)
-        else:
-            yield to_rich(block, ascii_only=options.ascii_only)
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        """Show everything in Rich, with the marks that the console can show."""
+        from rich.text import Text
 
+        from tightframe.figures.formats import to_rich
 
-def in_html(blocks: Iterable[Block]) -> str:
-    """Return blocks as HTML."""
-    from html import escape
+        for block in self.blocks():
+            if isinstance(block, str):
+                yield Text(block)
+            else:
+                yield to_rich(block, ascii_only=options.ascii_only, width=options.max_width)
 
-    from tightframe.figures.formats import to_html
+    def _repr_html_(self) -> str:
+        from html import escape
 
-    return "\n".join(
-        f"<p>{escape(block)}</p>" if isinstance(block, str) else to_html(block) for block in blocks
-    )
+        from tightframe.figures.formats import to_html
+
+        def of(block: Block) -> str:
+            if not isinstance(block, str):
+                return to_html(block, alone=True)
+            # A text after an empty line is a heading.
+            tag = "h4" if block.startswith("\n") else "p"
+            return f"<{tag}>{escape(block.strip())}</{tag}>"
+
+        return "\n".join(map(of, self.blocks()))
 
 
 def advice_blocks(advice: Advice, *, is_all: bool = True) -> list[Block]:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from tightframe.advice.calibrate import Calibration
 from tightframe.advice.calibrate import calibrate as of_arrays
 from tightframe.heads.last_layer import LastLayer
+from tightframe.problem.class_names import listed
 from tightframe.problem.problem import Problem
 
 if TYPE_CHECKING:
@@ -117,8 +118,8 @@ def calibrate_layer(layer: LastLayer, **options: Any) -> Calibration:
     if not layer.counts.all():
         k = int(np.argmin(layer.counts))
         raise ValueError(
-            f"labels: class {layer.name(k)} has no samples; the theory's problem needs some of "
-            f"each of the {layer.num_classes} classes"
+            f"labels: class {listed([layer.name(k)])} has no samples; the theory's problem needs "
+            f"some of each of the {layer.num_classes} classes"
         )
     problem = Problem(
         layer.counts,

@@ -7,14 +7,15 @@ speaks only of networks that it describes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tightframe.advice.advise import wanted_of
-from tightframe.diagnosis.blocks import Block, advice_blocks, in_html, in_rich
+from tightframe.checks import first_few
+from tightframe.diagnosis.blocks import Block, InBlocks, advice_blocks
 from tightframe.diagnosis.head import HeadAnswer, HeadRow, ask_head
 from tightframe.diagnosis.larger_decay import KNOWN_OF_NETWORK, LargerDecay, ask_decay
 from tightframe.diagnosis.remedies import Remedies, remedies
@@ -22,17 +23,21 @@ from tightframe.diagnosis.theory import TheoryAnswer, ask_theory
 from tightframe.diagnosis.training import Training
 from tightframe.figures.table import Column, Table
 from tightframe.heads.last_layer import LastLayer
+from tightframe.lazy import needed
 from tightframe.metrics.classes import ClassTable, class_table
+from tightframe.problem.class_names import listed
 from tightframe.problem.counts import PerClass
 from tightframe.problem.labels import require_several_classes
 from tightframe.problem.problem import Problem
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import Console, ConsoleOptions, RenderableType
 
 #: Most rows of a printed comparison of margins.
 MOST_ROWS = 20
+
+#: Most names of classes in a sentence, and in a cell of a table.
+MOST_NAMES, MOST_COSTS = 10, 5
 
 CAVEAT = (
     "Evidence from small networks: MLPs and small convolutional ones, mostly 10 classes, at most "
@@ -41,7 +46,7 @@ CAVEAT = (
 
 
 @dataclass(frozen=True, eq=False)
-class Diagnosis:
+class Diagnosis(InBlocks):
     """What `diagnose` found.
 
     Attributes
@@ -69,7 +74,10 @@ class Diagnosis:
     def headline(self) -> str:
         """One sentence: which classes are lost, taken for which, and which are weak."""
         lost = [row for row in self.classes.lost if row.rival_name is not None]
-        taken = _shortened([f"{row.name} for {row.rival_name}" for row in lost])
+        shown = self.classes.shown
+        taken = first_few(
+            [f"{shown(row.name)} for {shown(str(row.rival_name))}" for row in lost], MOST_NAMES
+        )
         return self.classes.headline + (f" Mostly taken: {taken}." if lost else "")
 
     @property
@@ -78,7 +86,11 @@ class Diagnosis:
         found = []
         if self.classes.lost or self.classes.weak:
             found.append(self.headline)
-        found += [f"class {row.name}: {row.warning}" for row in self.classes if row.warning]
+        found += [
+            f"class {self.classes.shown(row.name)}: {row.warning}"
+            for row in self.classes
+            if row.warning
+        ]
         if not self.theory.describes:
             found.append(_undescribed(self.theory))
         elif self.theory.advice is not None:
@@ -130,11 +142,8 @@ class Diagnosis:
         ImportError
             If Matplotlib is missing (``pip install 'tightframe[report]'``).
         """
-        try:
+        with needed("plot", "matplotlib"):
             from tightframe.figures.mpl import plot
-        except ImportError as error:
-            message = "plot needs matplotlib: pip install 'tightframe[report]'"
-            raise ImportError(message) from error
         from tightframe.diagnosis.picture import chart_of
 
         return plot(chart_of(self.classes), ax)
@@ -150,15 +159,6 @@ class Diagnosis:
             yield "\nWhat another weight decay would do"
             yield from self.larger_decay.blocks()
         yield from _theory_blocks(self.theory, self.classes)
-
-    def __rich_console__(
-        self, console: Console, options: ConsoleOptions
-    ) -> Iterator[RenderableType]:
-        """Show everything in Rich."""
-        yield from in_rich(self.blocks(), console, options)
-
-    def _repr_html_(self) -> str:
-        return in_html(self.blocks())
 
     def __repr__(self) -> str:
         described = "describes" if self.theory.describes else "does not describe"
@@ -184,6 +184,7 @@ def diagnose(
     feature_decay_of: str = "sample",
     history: Sequence[Any] | None = None,
     at_weight_decay: float | Iterable[float] | None = None,
+    progress: Callable[[str], Any] | None = None,
     **network: Any,
 ) -> Diagnosis:
     """Tell what a trained network does with its classes, and what helps.
@@ -212,6 +213,9 @@ def diagnose(
         lost.
     at_weight_decay : float or iterable of float, optional
         Other decays to ask about; needs ``weight_decay``.
+    progress : callable, optional
+        Called as ``progress(what)`` with what is done next, in words: of a thousand classes the
+        heads take half a minute.
     **network
         Then, what `tightframe.diagnosis.larger_decay.larger_decay` has to know: ``layers``,
         ``batch_norm``, ``convolutional``, ``lr``, ``momentum``, ``full_batch``, ``layer_norms``.
@@ -237,6 +241,9 @@ def diagnose(
     >>> found.remedies.advised[0].name
     'smaller decay + logit adjustment'
     """
+    if progress is not None and not callable(progress):
+        raise ValueError(f"progress: got {progress!r}, need a function, or None")
+    say = progress or (lambda _: None)
     require_several_classes(layer.counts)
     if not isinstance(problem, Problem | None):
         raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
@@ -254,6 +261,8 @@ def diagnose(
         optimizer=optimizer,
     )
     wanted_of(loss, margin, angle, feature_decay_of)  # wrong whether or not theory is asked
+    if at_weight_decay is not None:
+        say("what another weight decay would do")
     larger = _larger(layer, training, at_weight_decay, network)
     if problem is None and layer.counts.all():
         has_bias = layer.bias is not None and bool(layer.bias.any())
@@ -269,9 +278,17 @@ def diagnose(
             logit_adjustment=training.adjustment if training.adjustment.any() else None,
             class_names=layer.class_names,
         )
-    head = ask_head(layer, training, cross_entropy=loss == "cross_entropy", bias=known_bias)
+    head = ask_head(
+        layer,
+        training,
+        cross_entropy=loss == "cross_entropy",
+        bias=known_bias,
+        progress=progress,
+    )
+    say("what the network does with every class")
     table = class_table(layer, separable=head.separable, history=history, problem=problem)
     counts = layer.counts[layer.counts > 0]
+    say("what the theory says")
     return Diagnosis(
         table,
         head,
@@ -307,11 +324,6 @@ def _larger(
 # -- sections --------------------------------------------------------------------------------------
 
 
-def _shortened(names: Sequence[str], most: int = 10) -> str:
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
-
-
 def _head_blocks(head: HeadAnswer, classes: ClassTable) -> Iterator[Block]:
     yield "\nWhat the head alone can do"
     yield head.verdict
@@ -342,16 +354,14 @@ def _shares(*names: str) -> list[Column]:
 def _remark(row: HeadRow, classes: ClassTable) -> str:
     parts = ["harmful"] if row.harmful else []
     if row.costs:
-        parts.append(f"costs {_listed(row.costs, classes)}")
+        parts.append(f"costs {listed([classes.of(k).name for k in row.costs], MOST_COSTS)}")
     return "; ".join(parts)
 
 
-def _listed(labels: Sequence[int], classes: ClassTable, most: int = 5) -> str:
-    return _shortened([classes.of(label).name for label in labels], most)
-
-
 def _remedy_blocks(found: Remedies, classes: ClassTable) -> Iterator[Block]:
-    few = [row.name for row in classes if row.warning and row.held_out_recall is None]
+    few = [
+        classes.shown(row.name) for row in classes if row.warning and row.held_out_recall is None
+    ]
     yield "\nWhat to do"
     if _is_fine(classes):
         if not found.advised:
@@ -365,7 +375,8 @@ def _remedy_blocks(found: Remedies, classes: ClassTable) -> Iterator[Block]:
         note = f" {_capital(remedy.note)}." if remedy.note else ""
         yield f"Not {remedy.name}: {remedy.evidence.text}.{note}"
     if few:
-        yield f"Few samples ({_shortened(few)}): hold some out, or collect more, to know more."
+        names = first_few(few, MOST_NAMES)
+        yield f"Few samples ({names}): hold some out, or collect more, to know more."
     yield CAVEAT
 
 
@@ -387,7 +398,7 @@ def _theory_blocks(theory: TheoryAnswer, classes: ClassTable) -> Iterator[Block]
             [classes.of(k).name, classes.of(k).count, float(predicted[k]), float(measured[k])]
             for k in order
         ]
-        columns: list[str | Column] = [Column("class", align="left"), "samples"]
+        columns: list[str | Column] = [Column("class", align="left", names=True), "samples"]
         columns += [
             Column(name, "nats", align="right", format=".3f")
             for name in ("predicted margin", "measured margin")

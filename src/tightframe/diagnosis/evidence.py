@@ -1,8 +1,9 @@
 """Evidence: what remedies did to networks that were trained again, from the project's benchmark.
 
-The numbers are those of ``evidence.csv`` beside this module, which a run of the benchmark
-(``benchmarks/practice``) replaces. Small networks (MLPs and small convolutional ones), mostly of
-10 classes with at most 100 times as many samples in the largest class as in the smallest.
+``evidence.csv`` beside this module is ``benchmarks/results/practice_remedies.csv``, which `make
+bench-practice` writes. Small networks (MLPs and small convolutional ones), mostly of
+10 classes, a few of 100, with at most 100 times as many samples in the largest class as in the
+smallest.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-#: Whether a network has lost classes decides what helps it.
-SOME_LOST, NONE_LOST = "some lost", "none lost"
+#: What helps a network depends on whether it has lost classes; and if not, on whether a sampler
+#: drew all classes alike in training.
+SOME_LOST, NONE_LOST, DRAWN_ALIKE = "some lost", "none lost", "none lost, drawn alike"
 
 #: A class is small if the largest has at least so many times its samples.
 SMALL_SHARE = 5
@@ -26,16 +28,15 @@ class Evidence:
 
     Attributes
     ----------
-    state : {"some lost", "none lost"}
-        Whether any class had a training accuracy below .5.
+    state : {"some lost", "none lost", "none lost, drawn alike"}
+        Whether any class had a training accuracy below .5, and a sampler was used.
     remedy : str
     networks : int
         How many were trained again.
     mean_gain, worst_gain : float
         Of the held-out balanced accuracy.
-    large_mean, large_worst : float or None
-        Mean and worst change of the held-out recall of the classes that are not small, where they
-        were measured.
+    large_mean, large_worst : float
+        Mean and worst change of the held-out recall of the classes that are not small.
     source : str
         Table of the benchmark.
     """
@@ -45,8 +46,8 @@ class Evidence:
     networks: int
     mean_gain: float
     worst_gain: float
-    large_mean: float | None
-    large_worst: float | None
+    large_mean: float
+    large_worst: float
     source: str
 
     @property
@@ -57,15 +58,12 @@ class Evidence:
     @property
     def text(self) -> str:
         """The row in words."""
-        text = (
+        of = "networks with a sampler" if self.state == DRAWN_ALIKE else "networks"
+        return (
             f"{self.mean_gain:+.3f} held-out balanced accuracy on average, worst "
-            f"{self.worst_gain:+.3f} ({self.networks} networks)"
+            f"{self.worst_gain:+.3f} ({self.networks} {of}); recall of the large classes "
+            f"{self.large_mean:+.3f}"
         )
-        if self.large_mean is not None:
-            text += f"; recall of the large classes {self.large_mean:+.3f}"
-        elif self.large_worst is not None:
-            text += f"; recall of the large classes down to {self.large_worst:+.3f}"
-        return text
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything JSON-ready."""
@@ -89,16 +87,13 @@ def evidence() -> dict[tuple[str, str], Evidence]:
 
 
 def _row(cells: dict[str, str]) -> Evidence:
-    def number(name: str) -> float | None:
-        return float(cells[name]) if cells[name] else None
-
     return Evidence(
         cells["state"],
         cells["remedy"],
         int(cells["networks"]),
         float(cells["mean_gain"]),
         float(cells["worst_gain"]),
-        number("large_mean"),
-        number("large_worst"),
+        float(cells["large_mean"]),
+        float(cells["large_worst"]),
         cells["source"],
     )

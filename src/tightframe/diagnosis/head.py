@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,11 +59,11 @@ BALANCED = "balanced head"
 
 CAPTION_NONE_LOST = (
     "No class is lost: training again with the same change gave the same held-out balanced "
-    "accuracy within about .01 (23 networks)."
+    "accuracy within about .01 (74 networks)."
 )
 CAPTION_LOST = (
-    "Classes are lost: in networks that were trained to the end these were lower bounds. Training "
-    "them again gained .04 more on average, up to .12 (balanced weights, 22 networks)."
+    "Classes are lost: training again with balanced weights gave .02 more than the balanced head "
+    "on average, up to .19; in 6 of 74 networks it gave less, by up to .11 (label smoothing)."
 )
 
 
@@ -184,7 +185,12 @@ class HeadAnswer:
 
 
 def ask_head(
-    layer: LastLayer, training: Training, *, cross_entropy: bool = True, bias: str | None = None
+    layer: LastLayer,
+    training: Training,
+    *,
+    cross_entropy: bool = True,
+    bias: str | None = None,
+    progress: Callable[[str], Any] | None = None,
 ) -> HeadAnswer:
     """Tell whether a head is at its optimum, and what others do on the same features.
 
@@ -196,7 +202,11 @@ def ask_head(
         Whether the network was trained with it; otherwise nothing is said about the optimum.
     bias : {"none", "decayed", "free"}, optional
         Whether the training's decay was on the bias; read off its gradient if it is not known.
+    progress : callable, optional
+        Called with what is done next, in words.
     """
+    say = progress or (lambda _: None)
+    say("what the head answers")
     now = _scores(layer, layer.weight, layer.bias)
     large = layer.counts * SMALL_SHARE > layer.counts.max()
     lost = now[0].recalls < LOST_BELOW
@@ -233,6 +243,7 @@ def ask_head(
             True, any_lost, note,
         )  # fmt: skip
     excess, kind, note = None, "none", ""
+    found: tuple[Array, Array | None] | None = None  # where the next fit begins
     if not cross_entropy:
         note = "The loss is not cross-entropy: whether the head is at its optimum was not asked."
     elif training.ridge is None and fitted is None:
@@ -241,8 +252,9 @@ def ask_head(
         )
     else:
         known = bias if bias in ("decayed", "free") and _has_bias(layer) else None
+        say("whether the head is at its optimum")
         kind = known or _kind_of_bias(layer, training, ridge)
-        excess = _suboptimality(layer, training, ridge, kind)
+        excess, found = _suboptimality(layer, training, ridge, kind)
         if excess is None:
             note = (
                 f"Whether the head is at its optimum could not be told in {most} evaluations of "
@@ -253,9 +265,12 @@ def ask_head(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotConvergedWarning)
         if not equal:
-            adjusted = _fit(layer, ridge, logit_adjustment="prior")
+            say(f"fitting a {ADJUSTED}")
+            adjusted = _fit(layer, ridge, logit_adjustment="prior", start=found)
+            found = adjusted.weight, adjusted.bias
             rows.append(row(ADJUSTED, (adjusted.training, adjusted.held_out)))
-        balanced = _fit(layer, LOWER * ridge, class_weights="balanced")
+        say(f"fitting a {BALANCED}")
+        balanced = _fit(layer, LOWER * ridge, class_weights="balanced", start=found)
     rows.append(row(BALANCED, (balanced.training, balanced.held_out)))
     heads = [head for head in (adjusted, balanced) if head is not None]
     return HeadAnswer(
@@ -339,12 +354,21 @@ def _kind_of_bias(layer: LastLayer, training: Training, ridge: float) -> str:
     return "free" if float(np.linalg.norm(pull)) < decayed / 2 else "decayed"
 
 
-def _suboptimality(layer: LastLayer, training: Training, ridge: float, kind: str) -> float | None:
-    """Return the excess over a certified bound, as a share; None if the bound is too far off."""
+def _suboptimality(
+    layer: LastLayer, training: Training, ridge: float, kind: str
+) -> tuple[float | None, tuple[Array, Array | None]]:
+    """Return the excess over a certified bound, as a share, and the best head that was found.
+
+    No excess where the bound is too far off.
+    """
     scale = 1 / math.sqrt(FREE_BIAS) if kind == "free" else 1.0
-    problem = _problem(layer, training, ridge, scale)
-    objective, _ = problem.value_and_gradient(_own(layer, scale))
-    _, least, gap = minimise(problem, TOL, _most_evaluations(layer))
+    problem, own = _problem(layer, training, ridge, scale), _own(layer, scale)
+    objective, _ = problem.value_and_gradient(own)
+    # A trained head is near its optimum; one that is worse than none is not.
+    start = own if objective < math.log(layer.num_classes) else None
+    v, least, gap = minimise(problem, TOL, _most_evaluations(layer), start)
+    d = layer.weight.shape[1]
+    found = v[:, :d], scale * v[:, d] if problem.bias else None
     if not gap <= max(AT_OPTIMUM * objective, objective - least):
-        return None
-    return max(objective - (least - gap), 0.0) / objective
+        return None, found
+    return max(objective - (least - gap), 0.0) / objective, found

@@ -7,7 +7,7 @@ The models are in `tightframe.diagnosis.neuron_model`; when one may speak, and w
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from tightframe.checks import (
     require_dense,
     whole_number,
 )
-from tightframe.diagnosis.blocks import Block, in_html, in_rich
+from tightframe.diagnosis.blocks import Block, InBlocks
 from tightframe.diagnosis.decay_rules import (
     AT_RISK,
     MOST_TIMES_DECOUPLED,
@@ -37,12 +37,13 @@ from tightframe.heads.fitted import minimise
 from tightframe.heads.last_layer import LastLayer
 from tightframe.heads.ridge import RidgeProblem
 from tightframe.heads.scores import Scores, own_margins
+from tightframe.lazy import needed
 from tightframe.metrics.classes import WEAK_BELOW
+from tightframe.problem.class_names import NamesLike, listed
 from tightframe.problem.counts import PerClass
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import Console, ConsoleOptions, RenderableType
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -66,7 +67,7 @@ TOL = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
-class LargerDecay:
+class LargerDecay(InBlocks):
     """Margins that a network would have at other weight decays.
 
     One row for every decay asked about. A row where no model may speak has NaN margins and a
@@ -170,10 +171,8 @@ class LargerDecay:
         ImportError
             If pandas is missing (``pip install 'tightframe[report]'``).
         """
-        try:
+        with needed("to_frame", "pandas"):
             import pandas as pd
-        except ImportError as error:
-            raise ImportError("to_frame needs pandas: pip install 'tightframe[report]'") from error
         rows, classes = len(self.at), len(self.now)
         gaps = np.full((rows, classes), math.nan)
         margins = gaps if self.margins is None else self.margins
@@ -198,15 +197,6 @@ class LargerDecay:
 
         yield from blocks_of(self)
 
-    def __rich_console__(
-        self, console: Console, options: ConsoleOptions
-    ) -> Iterator[RenderableType]:
-        """Show everything in Rich."""
-        yield from in_rich(self.blocks(), console, options)
-
-    def _repr_html_(self) -> str:
-        return in_html(self.blocks())
-
     def plot(self, ax: Any = None) -> tuple[Any, Any]:
         """Draw the margins along the decays, with their bars.
 
@@ -224,8 +214,9 @@ class LargerDecay:
         ImportError
             If Matplotlib is missing (``pip install 'tightframe[report]'``).
         """
+        with needed("plot", "matplotlib"):
+            from tightframe.figures.mpl import plot
         from tightframe.diagnosis.larger_decay_pictures import chart_of
-        from tightframe.figures.mpl import plot
 
         return plot(chart_of(self), ax)
 
@@ -250,7 +241,7 @@ def larger_decay(
     logit_adjustment: PerClass | None = None,
     at_class_weights: PerClass | None = SAME,
     at_logit_adjustment: PerClass | None = SAME,
-    class_names: Sequence[str] | None = None,
+    class_names: NamesLike | None = None,
 ) -> LargerDecay:
     """Predict the margins that a network would have at another weight decay, from its last layer.
 
@@ -293,7 +284,7 @@ def larger_decay(
         Of the loss that the network was trained with, as in `tightframe.heads.fit_head`.
     at_class_weights, at_logit_adjustment
         Of the loss at the other decays; ``"same"`` by default.
-    class_names : sequence of str, optional
+    class_names : sequence of str, mapping, str or path-like, optional
 
     Returns
     -------
@@ -527,10 +518,9 @@ class _Outlook:
         if not self.poor or (decay >= self.decay and self.same_loss):
             return None
         what = "a smaller decay" if self.same_loss else "another loss"
-        names = [self.layer.name(k) for k in self.poor]
-        listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        names = listed([self.layer.name(k) for k in self.poor], 5)
         return (
-            f"{what} brings classes back that are lost or weak now ({listed}), which only the "
+            f"{what} brings classes back that are lost or weak now ({names}), which only the "
             "whole network can show: tf.training.continue_at, or train again"
         )
 

@@ -14,6 +14,7 @@ from tightframe.diagnosis.decay_rules import ROUGH
 from tightframe.figures.model import Chart, Curve, Mark
 from tightframe.figures.style import PALETTE
 from tightframe.figures.table import Column, Table
+from tightframe.problem.class_names import shown_names
 
 Array = NDArray[np.float64]
 
@@ -69,7 +70,7 @@ def blocks_of(found: Outlook) -> Iterator[Block]:
 def _table(found: Outlook, spoken: list[int]) -> Table:
     """Return one row a class, those with the smallest margins first."""
     columns: list[str | Column] = [
-        Column("class", align="left"),
+        Column("class", align="left", names=True),
         Column("samples", align="right"),
         Column(f"now, at {found.weight_decay:g}", align="right", format=".2f"),
     ]
@@ -89,7 +90,9 @@ def chart_of(found: Outlook) -> Chart:
     """Return the smallest margins along the decays, with their bars."""
     spoken = _spoken(found)
     curves = []
-    for number, k in enumerate(_worst(found)[:MAX_CURVES] if spoken else []):
+    worst = _worst(found)[:MAX_CURVES] if spoken else []
+    names = shown_names([found.name(k) for k in worst])
+    for number, k in enumerate(worst):
         points = [(found.weight_decay, float(found.now[k]), 0.0)]
         for row in spoken:
             margin, bar = _entry(found, row, k)
@@ -97,7 +100,7 @@ def chart_of(found: Outlook) -> Chart:
         points.sort()
         curves.append(
             Curve(
-                f"class {found.name(k)} ({found.counts[k]})",
+                f"class {names[number]} ({found.counts[k]})",
                 [decay for decay, _, _ in points],
                 [margin for _, margin, _ in points],
                 color=number,

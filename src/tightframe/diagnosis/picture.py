@@ -5,6 +5,7 @@ from __future__ import annotations
 from tightframe.figures.model import Bars, Chart, Mark
 from tightframe.metrics.answers import LOST_BELOW
 from tightframe.metrics.classes import MOST_ROWS, WEAK_BELOW, ClassTable
+from tightframe.problem.class_names import shown_names
 
 
 def chart_of(classes: ClassTable) -> Chart:
@@ -25,6 +26,7 @@ def chart_of(classes: ClassTable) -> Chart:
         )
         for i, (name, values) in enumerate(series.items())
     ]
+    names = shown_names([row.name for row in shown])
     more = len(classes) - len(shown)
     return Chart(
         "Classes, worst first",
@@ -37,7 +39,7 @@ def chart_of(classes: ClassTable) -> Chart:
             Mark(WEAK_BELOW, "weak below", color="muted", style="dashed", in_legend=True),
         ],
         x_range=(0.0, 1.0),
-        y_ticks=[(float(i), f"{row.name} ({row.count})") for i, row in enumerate(shown)],
+        y_ticks=[(float(i), f"{names[i]} ({row.count})") for i, row in enumerate(shown)],
         downwards=True,
         note=f"{more} more classes are better." if more else "",
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tightframe.diagnosis.evidence import NONE_LOST, SOME_LOST, Evidence, evidence
+from tightframe.diagnosis.evidence import DRAWN_ALIKE, NONE_LOST, SOME_LOST, Evidence, evidence
 from tightframe.diagnosis.head import ADJUSTED, BALANCED, LOWER, POST_HOC, HeadAnswer
 from tightframe.diagnosis.training import Training
 
@@ -18,22 +18,28 @@ RANKED = {
     SOME_LOST: (
         "smaller decay + logit adjustment",
         "smaller decay + balanced weights",
-        "balanced weights",
         "oversampling",
+        "balanced weights",
         "smaller decay",
         BALANCED,
     ),
     NONE_LOST: (
         POST_HOC,
+        "smaller decay + logit adjustment",
         "logit adjustment",
         ADJUSTED,
         "balanced weights",
         "smaller decay",
     ),
+    DRAWN_ALIKE: ("smaller decay + logit adjustment", ADJUSTED),
 }
 
 #: What is not advised, and is said so.
-ADVISED_AGAINST = {SOME_LOST: (POST_HOC,), NONE_LOST: ("LDAM-DRW",)}
+ADVISED_AGAINST = {
+    SOME_LOST: (POST_HOC,),
+    NONE_LOST: ("LDAM-DRW",),
+    DRAWN_ALIKE: ("logit adjustment",),
+}
 
 #: Remedies that make up for unequal counts: without those they change nothing.
 _OF_THE_PRIOR = (
@@ -84,7 +90,7 @@ class Remedies:
 
     Attributes
     ----------
-    state : {"some lost", "none lost"}
+    state : {"some lost", "none lost", "none lost, drawn alike"}
     advised : tuple of Remedy
     against : tuple of Remedy
     """
@@ -114,7 +120,8 @@ def remedies(any_lost: bool, equal_counts: bool, training: Training, head: HeadA
     training : Training
     head : HeadAnswer
     """
-    state = SOME_LOST if any_lost else NONE_LOST
+    drawn_alike = training.is_flat and not (training.natural or equal_counts)
+    state = SOME_LOST if any_lost else DRAWN_ALIKE if drawn_alike else NONE_LOST
     table = evidence()
     # What the training already does is not advised again.
     done = _done(training)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.checks import choice, positive_float
-from tightframe.heads.last_layer import LastLayer
+from tightframe.heads.last_layer import LastLayer, loss_terms
 from tightframe.problem.counts import PerClass, parse_per_class, spread
 from tightframe.problem.problem import Problem
 
@@ -63,15 +63,8 @@ class Training:
         optimizer: str = "sgd",
     ) -> Training:
         """Read what is known, see `tightframe.diagnosis.diagnose.diagnose`."""
-        counts = np.maximum(layer.counts, 1)
-        terms = Problem(
-            counts,
-            weight_decay=1.0,
-            feature_decay=1.0,
-            class_weights=class_weights,
-            logit_adjustment=logit_adjustment,
-            class_names=layer.class_names,
-        )
+        terms = loss_terms(layer.counts, class_weights, logit_adjustment, layer.class_names)
+        counts = terms.counts
         draws = np.ones(len(counts))
         if sampler is not None:
             draws = (1.0 if sampler == "balanced" else _shares(sampler, terms)) / counts

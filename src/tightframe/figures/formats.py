@@ -6,23 +6,30 @@ A format is a function from a table to text, and its line in `FORMATS`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tightframe.checks import choice
 from tightframe.figures.style import STATES
 from tightframe.figures.table import Column, Table, is_missing, is_number
+from tightframe.problem.class_names import MAX_NAME, shown_names
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions
+    from rich.measure import Measurement
     from rich.table import Table as RichTable
     from rich.text import Text
 
 
 # -- console ---------------------------------------------------------------------------------------
 
+#: A name is never shown narrower; other columns are left out before it is narrower than the second.
+_LEAST_NAME, _ROOM_FOR_NAMES = 8, 11
 
-def to_rich(table: Table, *, ascii_only: bool = False) -> RichTable:
+
+def to_rich(table: Table, *, ascii_only: bool = False, width: int | None = None) -> RichTable:
     """Return a table for Rich, which draws it as wide as the console allows.
 
     Parameters
@@ -30,29 +37,44 @@ def to_rich(table: Table, *, ascii_only: bool = False) -> RichTable:
     table : Table
     ascii_only : bool
         Whether the console can't show the marks of states.
+    width : int, optional
+        Of the console; by default there is room for every column.
     """
-    from rich.markup import escape as plain
     from rich.table import Table as RichTable
+    from rich.text import Text
 
-    # Rich would take square brackets for its own markup.
-    drawn = RichTable(
-        title=plain(table.title) or None, caption=plain(table.note) or None, title_justify="left"
-    )
     heads = table.heads
-    cells = [
+    cells: list[list[Any]] = [
         [_cell_rich(*cell, ascii_only) for cell in zip(heads, row, strict=True)]
         for row in table.texts
     ]
+    note = table.note
+    kept = list(range(len(heads))) if width is None else _with_room(heads, cells, width)
+    if len(kept) < len(heads):
+        left = ", ".join(head.head for i, head in enumerate(heads) if i not in kept)
+        note = f"{note} No room for: {left}.".strip()
+        heads, cells = [heads[i] for i in kept], [[row[i] for i in kept] for row in cells]
+    drawn = RichTable(
+        title=_unread(table.title, "table.title") or None,
+        caption=_unread(note, "table.caption") or None,
+        title_justify="left",
+    )
     for i, head in enumerate(heads):
+        own = [row[i] for row in cells]
+        if head.names:
+            drawn.add_column(Text(head.head), justify=_justify(head))
+            names = tuple(cell.plain for cell in own)
+            for place, row in enumerate(cells):
+                row[i] = _Name(names, place)
+            continue
         # A name without spaces that is broken over lines could not be copied; a mark of a state
         # stays beside its word. Of other texts no letter is left out.
-        own = [row[i] for row in cells]
-        kept = all(cell.style for cell in own) or not (i or any(" " in cell.plain for cell in own))
+        whole = all(cell.style for cell in own) or not (i or any(" " in cell.plain for cell in own))
         drawn.add_column(
-            plain(head.head),
+            Text(head.head),
             justify=_justify(head),
-            no_wrap=kept,
-            overflow="ellipsis" if kept or head.align == "right" else "fold",
+            no_wrap=whole,
+            overflow="ellipsis" if whole or head.align == "right" else "fold",
         )
     for i, row in enumerate(cells):
         if i in table.sections:
@@ -61,8 +83,51 @@ def to_rich(table: Table, *, ascii_only: bool = False) -> RichTable:
     return drawn
 
 
+def _with_room(heads: list[Column], cells: list[list[Text]], width: int) -> list[int]:
+    """Return the columns for which a console has room, be it with short names."""
+    wide = []
+    for i, head in enumerate(heads):
+        words = max(map(len, head.head.split()), default=0)
+        widest = max((row[i].cell_len for row in cells), default=0)
+        wide.append(3 + max(words, min(widest, _ROOM_FOR_NAMES) if head.names else widest))
+    kept = list(range(len(heads)))
+    for i in reversed(kept):
+        if heads[i].spare and 1 + sum(wide[k] for k in kept) > width:
+            kept = [k for k in kept if k != i]
+    return kept
+
+
+def _unread(text: str, style: str) -> str | Text:
+    """Return a text in which Rich takes no square brackets for markup and no colons for emoji."""
+    from rich.text import Text
+
+    return Text(text, style=style) if re.search(r"[\[:]", text) else text
+
+
 def _justify(head: Column) -> Any:
     return head.align or "left"
+
+
+@dataclass(frozen=True)
+class _Name:
+    """A cell with a class's name, which takes one line whatever room there is."""
+
+    names: tuple[str, ...]
+    place: int
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[Text]:
+        from rich.text import Text
+
+        width = max(_LEAST_NAME, min(options.max_width, MAX_NAME))
+        yield Text(shown_names(self.names, width)[self.place], no_wrap=True, overflow="ellipsis")
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        from rich.measure import Measurement
+        from rich.text import Text
+
+        name = Text(shown_names(self.names)[self.place])
+        wide = Measurement.get(console, options, name).maximum
+        return Measurement(min(_LEAST_NAME, wide), wide)
 
 
 def _cell_rich(head: Column, text: str, ascii_only: bool) -> Text:
@@ -73,7 +138,9 @@ def _cell_rich(head: Column, text: str, ascii_only: bool) -> Text:
     if look is not None:
         mark = look.ascii if ascii_only else look.sign
         return Text(f"{mark} {text}", style=f"color({look.terminal})")
-    return Text(text.replace("∞", "inf") if ascii_only else text)
+    # A number with its error is one number.
+    shown = text.replace("∞", "inf") if ascii_only else text
+    return Text(shown, no_wrap=True if head.align == "right" else None)
 
 
 def to_console(table: Table, width: int = 100) -> str:
@@ -84,32 +151,34 @@ def to_console(table: Table, width: int = 100) -> str:
 
     console = Console(width=width, file=io.StringIO(), color_system=None)
     with console.capture() as capture:
-        console.print(to_rich(table))
+        console.print(to_rich(table, width=width))
     return capture.get()
 
 
 # -- HTML ------------------------------------------------------------------------------------------
 
 
-def to_html(table: Table) -> str:
+def to_html(table: Table, *, alone: bool = False) -> str:
     """Return a table as HTML, every text escaped; `pages.page` has the classes' style.
 
     A first column of texts names the rows. A number has all its digits in ``<data value=...>``.
+    ``alone``: whether it stands in a notebook, without a page that has its title and style.
     """
     heads = table.heads
-    head = "".join(
-        f'<th scope="col"{_numbers_class(head)}>{escape(head.head)}</th>' for head in heads
-    )
+    look = _left if alone else _numbers_class
+    title = f"<p><b>{escape(table.title)}</b></p>\n" if alone and table.title else ""
+    head = "".join(f'<th scope="col"{look(head)}>{escape(head.head)}</th>' for head in heads)
     body = []
     for row, texts in zip(table.rows, table.texts, strict=True):
         cells = [
-            _cell_html(head, value, text, first=i == 0)
+            _cell_html(head, value, text, look(head), first=i == 0)
             for i, (head, value, text) in enumerate(zip(heads, row, texts, strict=True))
         ]
         body.append(f"<tr>{''.join(cells)}</tr>\n")
     note = f'<p class="note">{escape(table.note)}</p>\n' if table.note else ""
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(table.title)}">\n'
+        f'{title}<div class="scroll" tabindex="0" role="region" '
+        f'aria-label="{escape(table.title)}">\n'
         f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{''.join(body)}</tbody>\n</table>\n"
         f"</div>\n{note}"
     )
@@ -127,11 +196,16 @@ def _numbers_class(head: Column) -> str:
     return ' class="n"' if head.align == "right" else ""
 
 
-def _cell_html(head: Column, value: Any, text: str, *, first: bool) -> str:
+def _left(head: Column) -> str:
+    # Notebooks set everything flush right.
+    return "" if head.align == "right" else ' style="text-align:left"'
+
+
+def _cell_html(head: Column, value: Any, text: str, look: str, *, first: bool) -> str:
     shown = entry_html(value, text)
     if first and head.align == "left":
-        return f'<th scope="row">{shown}</th>'
-    return f"<td{_numbers_class(head)}>{shown}</td>"
+        return f'<th scope="row"{look}>{shown}</th>'
+    return f"<td{look}>{shown}</td>"
 
 
 # -- Markdown --------------------------------------------------------------------------------------

@@ -74,6 +74,9 @@ _MARKERS = {
 _TABLE_ROWS = 24
 _LEGEND_LETTERS = 15  # an inch
 
+#: More letters than this below an axis would run into each other unless they are turned.
+_LETTERS_BELOW = 50
+
 
 # -- whole pictures --------------------------------------------------------------------------------
 
@@ -82,7 +85,7 @@ def draw(sheet: Sheet, ink: Ink = LIGHT) -> Figure:
     """Return a picture as a Matplotlib figure."""
     figure = new_figure(sheet.width, sheet.height, ink=ink)
     if sheet.title:
-        figure.suptitle(sheet.title, fontsize=style.SHEET_TITLE, color=ink.text)
+        figure.suptitle(_plain(sheet.title), fontsize=style.SHEET_TITLE, color=ink.text)
     blocks = sheet.blocks
     if len(blocks) == 1 and not blocks[0].title:
         _draw_block(figure, blocks[0], sheet.width, ink)
@@ -93,7 +96,7 @@ def draw(sheet: Sheet, ink: Ink = LIGHT) -> Figure:
         part.set_facecolor(ink.paper)
         if block.title:
             part.suptitle(
-                block.title, fontsize=style.TITLE + 0.5, color=ink.text, weight="bold",
+                _plain(block.title), fontsize=style.TITLE + 0.5, color=ink.text, weight="bold",
                 x=0.01, ha="left",
             )  # fmt: skip
         _draw_block(part, block, sheet.width, ink)
@@ -207,11 +210,16 @@ def label_axis(
     axis: Axes, title: str, x_label: str = "", y_label: str = "", ink: Ink = LIGHT
 ) -> None:
     """Set the title, and those axis labels that are given."""
-    axis.set_title(title, fontsize=style.TITLE, color=ink.text, loc="left")
+    axis.set_title(_plain(title), fontsize=style.TITLE, color=ink.text, loc="left")
     if x_label:
-        axis.set_xlabel(x_label, fontsize=style.LABEL, color=ink.muted)
+        axis.set_xlabel(_plain(x_label), fontsize=style.LABEL, color=ink.muted)
     if y_label:
-        axis.set_ylabel(y_label, fontsize=style.LABEL, color=ink.muted)
+        axis.set_ylabel(_plain(y_label), fontsize=style.LABEL, color=ink.muted)
+
+
+def _plain(text: str) -> str:
+    """Return a text that Matplotlib does not take for mathematics: a name may have dollar signs."""
+    return text.replace("$", r"\$")
 
 
 def style_axis(axis: Axes, ink: Ink = LIGHT) -> None:
@@ -227,7 +235,7 @@ def style_axis(axis: Axes, ink: Ink = LIGHT) -> None:
 def _empty_axis(axis: Axes, text: str, ink: Ink) -> None:
     """Write a text where there is nothing to draw."""
     axis.set_axis_off()
-    axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", color=ink.muted)
+    axis.text(0.5, 0.5, _plain(text), transform=axis.transAxes, ha="center", color=ink.muted)
 
 
 # -- charts ----------------------------------------------------------------------------------------
@@ -252,8 +260,8 @@ def _draw_chart(axis: Axes, chart: Chart, ink: Ink, width: float = 5.0) -> None:
         values = [math.nan if value is None else value for value in bars.values]
         look: dict[str, Any] = {"facecolor": color_of(bars.color, ink), "edgecolor": ink.paper}
         look["hatch"] = "///" if bars.hatched else None
-        draw_bars(bars.places, values, bars.width, label=bars.label, **look)
-        handles.append(Patch(label=bars.label, **look))
+        draw_bars(bars.places, values, bars.width, label=_plain(bars.label), **look)
+        handles.append(Patch(label=_plain(bars.label), **look))
     for curve in chart.curves:
         handle = _draw_curve(axis, chart, curve, ink)
         if handle is not None and curve.label and curve.shade is None:
@@ -265,7 +273,7 @@ def _draw_chart(axis: Axes, chart: Chart, ink: Ink, width: float = 5.0) -> None:
         )
     for note in chart.notes:
         axis.annotate(
-            note.text,
+            _plain(note.text),
             (note.x, note.y),
             xytext=(0, 7),
             textcoords="offset points",
@@ -315,9 +323,9 @@ def _draw_curve(axis: Axes, chart: Chart, curve: Curve, ink: Ink) -> Line2D | No
         if curve.hollow:
             point["fillstyle"] = "none"
             entry.set_fillstyle("none")
-        axis.plot(x, values, label=curve.label or None, **line, **(point if marked else {}))
+        axis.plot(x, values, label=_plain(curve.label) or None, **line, **(point if marked else {}))
     else:
-        axis.plot(x, values, label=curve.label or None, **line)
+        axis.plot(x, values, label=_plain(curve.label) or None, **line)
         point |= {"color": color, "linestyle": "none"}
         axis.plot(x, np.where(hollow, math.nan, values), **point)
         # Not cut off at the edge, where points that vanished lie.
@@ -339,7 +347,7 @@ def _color(chart: Chart, part: Curve | Mark, ink: Ink) -> Any:
 
 
 def _entry(label: str, ink: Ink, **look: Any) -> Line2D:
-    return Line2D([], [], label=label, **({"color": ink.muted} | look))
+    return Line2D([], [], label=_plain(label), **({"color": ink.muted} | look))
 
 
 def _draw_marks(axis: Axes, chart: Chart, marks: Sequence[Mark], ink: Ink) -> list[Line2D]:
@@ -360,7 +368,7 @@ def _draw_marks(axis: Axes, chart: Chart, marks: Sequence[Mark], ink: Ink) -> li
             entries.setdefault((mark.label, mark.style), _entry(mark.label, ink, **look))
         elif mark.label:
             axis.annotate(
-                mark.label,
+                _plain(mark.label),
                 (mark.value, 0.97) if upright else (0.99, mark.value),
                 xycoords=along,
                 xytext=(-3, 0) if upright else (0, 3),
@@ -384,7 +392,7 @@ def _draw_cells(axis: Axes, chart: Chart, cells: Cells, ink: Ink) -> list[Patch]
         covered = np.ma.masked_where(~np.array(cells.covered), np.zeros(values.shape))
         axis.pcolormesh(*edges, covered, cmap=ListedColormap([ink.grid]))
         if np.any(cells.covered) and cells.covered_label:
-            entries.append(Patch(facecolor=ink.grid, label=cells.covered_label))
+            entries.append(Patch(facecolor=ink.grid, label=_plain(cells.covered_label)))
     if cells.missing and cells.missing_label:
         entries.append(Patch(facecolor=ink.paper, edgecolor=ink.muted, label=cells.missing_label))
     axis.set_xlim(edges[0][0], edges[0][-1])
@@ -431,12 +439,13 @@ def _set_scales(axis: Axes, chart: Chart) -> None:
         if any(end is not None for end in limits):
             getattr(axis, f"set_{name}lim")(*limits)
         if ticks is not None:
-            own.set_ticks([place for place, _ in ticks], [text for _, text in ticks])
+            own.set_ticks([place for place, _ in ticks], [_plain(text) for _, text in ticks])
             own.set_minor_locator(NullLocator())
             if name == "x" and max((len(text) for _, text in ticks), default=0) > 6:
-                own.set_tick_params(rotation=20)
+                crowded = len(ticks) > 6 and sum(len(text) for _, text in ticks) > _LETTERS_BELOW
+                own.set_tick_params(rotation=90 if crowded else 20)
                 for label in own.get_ticklabels():
-                    label.set_horizontalalignment("right")
+                    label.set_horizontalalignment("center" if crowded else "right")
         elif log:
             _set_log_ticks(own, *getattr(axis, f"get_{name}lim")())
         elif name in chart.whole:
@@ -515,7 +524,7 @@ def _draw_map(
     values = [[math.nan if v is None else v for v in row] for row in matrix.values]
     norm = Normalize(-panel.scale, panel.scale)
     axis.imshow(values, cmap=_DIVERGING, norm=norm, interpolation="nearest")
-    places, names = [x for x, _ in panel.ticks], [text for _, text in panel.ticks]
+    places, names = [x for x, _ in panel.ticks], [_plain(text) for _, text in panel.ticks]
     few = len(names) <= 4 and max(map(len, names), default=0) > 2
     below = names if panel.names_below else [""] * len(names)
     axis.set_xticks(places, below, rotation=0 if few or _are_short(names) else 90)
@@ -553,7 +562,7 @@ def _draw_space(axis: Any, panel: Space, ink: Ink) -> None:
                 markevery=[1],
                 markersize=style.POINT,
                 fillstyle="none" if part.hollow else "full",
-                label=part.label if i == 0 and panel.legend else None,
+                label=_plain(part.label) if i == 0 and panel.legend else None,
             )
     for name in "xyz":
         getattr(axis, f"set_{name}lim")(-1.15, 1.15)
@@ -570,8 +579,9 @@ def _draw_table(axis: Axes, panel: Table, ink: Ink) -> None:
     axis.set_axis_off()
     heads = panel.heads
     table = axis.table(
-        panel.texts[:_TABLE_ROWS] or [[""] * len(heads)],
-        colLabels=[head.head for head in heads],
+        [[_plain(text) for text in row] for row in panel.texts[:_TABLE_ROWS]]
+        or [[""] * len(heads)],
+        colLabels=[_plain(head.head) for head in heads],
         loc="upper center",
         edges="horizontal",
     )

@@ -6,6 +6,7 @@ import base64
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -212,7 +213,7 @@ def _axis(chart: Chart, name: str) -> dict[str, Any]:
     ticks = chart.x_ticks if horizontal else chart.y_ticks
     low, high = chart.x_range if horizontal else chart.y_range
     axis: dict[str, Any] = {
-        "title": {"text": _broken(label), "standoff": 6},
+        "title": {"text": _plain(label), "standoff": 6},
         "automargin": True,
         "tickfont": {"size": 11},
     }
@@ -247,7 +248,7 @@ def _log_axis(chart: Chart, name: str, low: float | None, high: float | None) ->
 def _named(ticks: Sequence[Tick]) -> dict[str, Any]:
     return {
         "tickvals": [place for place, _ in ticks],
-        "ticktext": [_broken(text) for _, text in ticks],
+        "ticktext": [_plain(text) for _, text in ticks],
     }
 
 
@@ -258,7 +259,7 @@ def _traces(chart: Chart, number: int, options: Options) -> list[dict[str, Any]]
         traces.append(
             {
                 "type": "bar",
-                "name": bars.label,
+                "name": _plain(bars.label),
                 a: bars.places,
                 b: _rounded(bars.values, options),
                 "width": bars.width,
@@ -290,7 +291,7 @@ def _curve(chart: Chart, curve: Curve, group: str, options: Options) -> dict[str
     label = "" if curve.shade is not None and chart.shades is not None else curve.label
     trace: dict[str, Any] = {
         "type": "scatter",
-        "name": curve.label,
+        "name": _plain(curve.label),
         "legendgroup": group,
         "showlegend": bool(label),
         "x": _rounded(x, options),
@@ -312,7 +313,7 @@ def _curve(chart: Chart, curve: Curve, group: str, options: Options) -> dict[str
 def _hover(chart: Chart, curve: Curve) -> str:
     if chart.cells is None:
         return "%{y:.5g}"
-    return f"{_pointed(chart)}<extra>{curve.label}</extra>"
+    return f"{_pointed(chart)}<extra>{_plain(curve.label)}</extra>"
 
 
 def _pointed(chart: Chart) -> str:
@@ -471,7 +472,7 @@ def _mark(
     if not upright and own:
         shape["yref"] = f"y{own}"
     if mark.in_legend and mark.label:
-        shape |= {"name": mark.label, "showlegend": True, "legendgroup": mark.label}
+        shape |= {"name": _plain(mark.label), "showlegend": True, "legendgroup": mark.label}
     if not mark.label or mark.in_legend:
         return [shape], []
     anchors = {b: 1, "xanchor": "right", "yanchor": "top" if upright else "bottom"}
@@ -485,7 +486,7 @@ def _place(chart: Chart, axis: str, value: float) -> float:
 
 
 def _annotation(text: str, color: str) -> dict[str, Any]:
-    return {"text": text, "showarrow": False, "font": {"color": color, "size": 11}}
+    return {"text": _plain(text), "showarrow": False, "font": {"color": color, "size": 11}}
 
 
 # -- heat maps -------------------------------------------------------------------------------------
@@ -530,13 +531,20 @@ def _maps(panel: HeatMaps, options: Options) -> dict[str, Any]:
     few = len(panel.ticks) <= 4 and bool(panel.x_label)
     beside = {"tickangle": -90} if panel.ticks and few else {}
     titled = bool(panel.x_label) + panel.names_below
+    lines = [line for _, text in panel.ticks for line in text.split("\n")]
+    longest = max(map(len, lines), default=0)
     layout: dict[str, Any] = {
         "xaxis": axis | below | {"title": {"text": panel.x_label, "standoff": 8}},
         "yaxis": axis
         | beside
         | {"title": {"text": panel.y_label, "standoff": 8}}
         | {"autorange": "reversed", "scaleanchor": "x"},
-        "margin": {"l": 62 if few else 70, "r": 52, "t": 8, "b": 10 + 18 * titled},
+        "margin": {
+            "l": 62 if few else max(70, round(12 + 6.6 * longest)),
+            "r": 52,
+            "t": 8,
+            "b": 10 + 18 * titled,
+        },
         "shapes": shapes,
     }
     if len(traces) > 1:
@@ -551,7 +559,7 @@ def _slider(titles: Sequence[str]) -> dict[str, Any]:
         "currentvalue": {"prefix": ""},
         "steps": [
             {
-                "label": title,
+                "label": _plain(title),
                 "method": "restyle",
                 "args": [{"visible": [k == place for k in range(len(titles))]}],
             }
@@ -613,7 +621,7 @@ def _spokes(part: Spokes, options: Options) -> dict[str, Any]:
     return {
         "type": "scatter3d",
         "mode": "lines+markers",
-        "name": part.label,
+        "name": _plain(part.label),
         "legendgroup": part.group or part.label,
         **{
             name: [None if math.isnan(v) else round(v, 5) for v in row]
@@ -633,7 +641,8 @@ def _spokes(part: Spokes, options: Options) -> dict[str, Any]:
 def _table(panel: Table) -> dict[str, Any]:
     heads = panel.heads
     align = [head.align for head in heads]
-    columns = [list(column) for column in zip(*panel.texts, strict=True)] or [[]] * len(heads)
+    texts = [[_plain(text) for text in row] for row in panel.texts]
+    columns = [list(column) for column in zip(*texts, strict=True)] or [[]] * len(heads)
     trace = {
         "type": "table",
         "header": {"values": [head.head for head in heads], "align": align},
@@ -653,5 +662,6 @@ def _rounded(values: Sequence[float | None], options: Options) -> list[float | N
     return [None if value is None else float(f"{value:.{options.digits}g}") for value in values]
 
 
-def _broken(text: str) -> str:
-    return text.replace("\n", "<br>")
+def _plain(text: str) -> str:
+    """Return a text in which Plotly takes nothing for HTML but the ends of lines."""
+    return escape(text, quote=False).replace("\n", "<br>")

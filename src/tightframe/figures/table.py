@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tightframe.checks import choice
+from tightframe.problem.class_names import on_one_line
 
 #: Flush left, or flush right as numbers are.
 ALIGNMENTS = ("left", "right")
@@ -44,6 +45,10 @@ class Column:
         Whether it holds sentences, which are broken over lines where they are long.
     states : bool
         Whether its texts are states of classes, which have marks and colours in a console.
+    names : bool
+        Whether its texts are names of classes, of which a console shows what it has room for.
+    spare : bool
+        Whether a console leaves it out where it has no room; of several the last goes first.
 
     Raises
     ------
@@ -58,6 +63,8 @@ class Column:
     suffix: str = ""
     wrapped: bool = False
     states: bool = False
+    names: bool = False
+    spare: bool = False
 
     def __post_init__(self) -> None:
         if self.align is not None:
@@ -77,7 +84,7 @@ class Column:
         if is_missing(value):
             return missing
         if isinstance(value, (str, bool, np.bool_)):
-            return str(value)
+            return on_one_line(str(value)) if self.names else str(value)
         if not math.isfinite(value):
             return format_number(value)
         counts = self.format in ("", ",", "d", ",d")

@@ -157,7 +157,8 @@ class GroupedGeometry:
 
         Real features: the matrices follow from the singular vectors of ``Z D^{1/2}`` on group
         indicators and, within a group, from one number each (docs/theory.md, sections 2 and 3).
-        Non-negative ones: the columns of ``Z D^{1/2}`` take the singular vectors' place.
+        Non-negative ones: the columns of ``Z D^{1/2}`` take the singular vectors' place, or with a
+        bias or a logit adjustment and more than 100 classes, axes of groups.
 
         Parameters
         ----------

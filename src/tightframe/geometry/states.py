@@ -37,6 +37,9 @@ _LONGEST = f"<U{max(map(len, (*STATES, ABSENT)))}"
 #: Entries of a block of logits (16 MiB).
 _BLOCK_ENTRIES = 2**21
 
+#: Relative error of shares whose exponentials are in float32, with room to spare.
+_SHARE_ROUNDING = 1e-4
+
 #: Measured predictions closer than this in total variation are one prediction: training stops at
 #: a finite precision. For two classes that nobody else competes with, that is a margin of 0.04.
 SAME_PREDICTION = 0.02
@@ -328,6 +331,8 @@ def states_of_means(
     predictions = np.zeros((k, k)) if k <= MAX_DENSE_CLASSES else None
     state = np.full(k, ABSENT, dtype=_LONGEST)
     margins, siblings, rivals = np.full(k, np.nan), np.full(k, np.nan), np.full(k, -1)
+    # Bounds of softmax predictions: least share of the class itself, most of any other.
+    own_share, rival_share = np.zeros(k), np.ones(k)
     for classes in _blocks(present, k):
         z = logits(classes)
         vanished[classes] = _near_uniform(z - middle[:, None] if middle.any() else z, loss)
@@ -349,6 +354,8 @@ def states_of_means(
                 nearest = z[np.ix_(members[kind], some)].max(axis=0)
                 siblings[classes[some]] = lengths[some] - nearest
         state[classes] = np.where(margins[classes] <= 0, LOST, DISTINCT)
+        if loss.is_softmax:
+            own_share[classes], rival_share[classes] = _share_bounds(z, margins[classes])
     if predictions is not None:
         prediction = _near_columns(predictions, kinds, vanished)
         unsure = present
@@ -356,12 +363,13 @@ def states_of_means(
         prediction = np.arange(k)
         pairs = present[(kinds[rivals] == kinds)[present]]
         if loss.is_softmax:
-            # By its margins a class has at least `most` of its own prediction, and at most `least`
-            # of its rival's: nearly all pairs are apart, without another logit.
-            with np.errstate(over="ignore"):
-                most = 1 / (1 + (k - 1) * np.exp(-margins[pairs]))
-                least = 1 / (1 + np.exp(margins[rivals[pairs]]))
-            pairs = pairs[~(most - least >= SAME_PREDICTION)]
+            # What one class has more of its own prediction than of the other's is a distance:
+            # nearly all pairs are apart by it, without another logit.
+            others = rivals[pairs]
+            apart = np.maximum(
+                own_share[pairs] - rival_share[others], own_share[others] - rival_share[pairs]
+            )
+            pairs = pairs[~(apart >= SAME_PREDICTION)]
         for classes in _blocks(pairs, 2 * k):
             both = (loss.predictions(logits(c) + bias[:, None]) for c in (classes, rivals[classes]))
             _join(prediction, classes, rivals[classes], total_variation(*both))
@@ -402,6 +410,30 @@ def _near_uniform(logits: Array, loss: Loss) -> NDArray[np.bool_]:
     predictions = loss.predictions(logits[:, uniform])
     uniform[uniform] = total_variation(predictions, 1 / len(logits)) < SAME_PREDICTION
     return uniform
+
+
+def _share_bounds(others: Array, margins: Array) -> tuple[Array, Array]:
+    """Return the least softmax share of a column's own class, and the most of any other class.
+
+    Parameters
+    ----------
+    others : ndarray, shape (K, C)
+        Logits, minus infinity for the own class.
+    margins : ndarray, shape (C,)
+        Own minus largest other logit.
+    """
+    with np.errstate(over="ignore"):
+        own = 1 / (1 + (len(others) - 1) * np.exp(-margins))
+        rival = 1 / (1 + np.exp(margins))
+        # Where others may add up to as much as the class itself they are summed, in float32.
+        unsure = own < 0.5
+        if unsure.any():
+            rows = others.T[unsure]  # which lie together in memory
+            total = np.exp((rows - rows.max(axis=1, keepdims=True)).astype(np.float32)).sum(axis=1)
+            lead = np.exp(margins[unsure])  # of the class over the largest other one
+            own[unsure] = (1 - _SHARE_ROUNDING) * lead / (total + lead)
+            rival[unsure] = (1 + _SHARE_ROUNDING) / (total + lead)
+    return own, rival
 
 
 def total_variation(a: Array, b: Array | float) -> Array:

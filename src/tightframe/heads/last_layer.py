@@ -1,4 +1,4 @@
-"""`LastLayer`: what is known of a trained network's last layer, checked once.
+"""`LastLayer`: what is known of a trained network's last layer and its loss, checked once.
 
 It needs NumPy only, SciPy for class means.
 """
@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.checks import MAX_FEATURE, array_of, wide
-from tightframe.problem.class_names import NamesLike, class_names_of
+from tightframe.problem.class_names import NamesLike, given_names
+from tightframe.problem.counts import PerClass
+from tightframe.problem.problem import Problem
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -68,9 +70,7 @@ class LastLayer:
             raise ValueError(f"bias: got {len(b)} entries, weight has {len(w)} rows")
         x, y = _samples("", features, labels, w)
         held = None if held_out is None else _held_out(held_out, w)
-        names = None if class_names is None else class_names_of(class_names)
-        if names is not None and len(names) != len(w):
-            raise ValueError(f"class_names: got {len(names)}, weight has {len(w)} rows")
+        names = given_names(class_names, len(w), f"weight has {len(w)} rows")
         return cls(x, y, w, b, held, names)
 
     @property
@@ -113,6 +113,26 @@ def _held_out(given: Any, weight: Array) -> tuple[Array, Labels]:
         )
     features, labels = given
     return _samples("held_out ", features, labels, weight)
+
+
+def loss_terms(
+    counts: Labels,
+    class_weights: PerClass | None = None,
+    logit_adjustment: PerClass | None = None,
+    class_names: tuple[str, ...] | None = None,
+) -> Problem:
+    """Read a loss's class weights and logit adjustment as `Problem` does, and return one with them.
+
+    A problem has no classes without samples: they count as classes of one. Its decays are nothing.
+    """
+    return Problem(
+        np.maximum(counts, 1),
+        weight_decay=1.0,
+        feature_decay=1.0,
+        class_weights=class_weights,
+        logit_adjustment=logit_adjustment,
+        class_names=class_names,
+    )
 
 
 def _samples(prefix: str, features: Any, labels: Any, weight: Array) -> tuple[Array, Labels]:

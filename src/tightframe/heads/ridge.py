@@ -125,12 +125,10 @@ class RidgeProblem:
 
     def _logits(self, v: Array, x: Array) -> Array:
         """Return adjusted logits whose largest is 0."""
-        z = x @ v[:, : x.shape[1]].T + self.adjustment
-        if self.bias:
-            z += self.bias_scale * v[:, -1]
+        z: Array = x @ v[:, : x.shape[1]].T
+        z += self.adjustment + self.bias_scale * v[:, -1] if self.bias else self.adjustment
         z -= z.max(axis=1, keepdims=True)
-        shifted: Array = z
-        return shifted
+        return z
 
     def _add_product(self, gradient: Array, residual: Array, x: Array) -> None:
         gradient[:, : x.shape[1]] += residual.T @ x

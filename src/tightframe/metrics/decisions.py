@@ -26,7 +26,6 @@ from tightframe.metrics.samples import checked_features
 from tightframe.metrics.snapshot import Snapshot
 from tightframe.metrics.tall import (
     Matrix,
-    Tall,
     dense,
     lengths,
     mean_row,
@@ -36,7 +35,7 @@ from tightframe.metrics.tall import (
 from tightframe.problem.problem import Problem
 from tightframe.theory.certificate import certify
 
-#: Scores that are computed at a time for a block of samples, where classes are very many.
+#: Most scores of a sample that are computed at a time.
 _FEW_COLUMNS = 2048
 
 
@@ -148,9 +147,7 @@ class Decisions:
         given = None if decisions is None else _classes("decisions", decisions, len(x), k)
         longest = float(self._lengths.max())
         rounding = 8 * EPS * math.sqrt(x.shape[1])
-        # Of very many classes the scores of a few are computed at a time.
-        columns_at_once = _FEW_COLUMNS if isinstance(centers, Tall) else k
-        for block in row_blocks(len(x), max(columns_at_once, x.shape[1])):
+        for block in row_blocks(len(x), max(min(k, _FEW_COLUMNS), x.shape[1])):
             rows = x[block].to(device).double()
             shifted = (rows - self._origin) - self._middle
             # ||x||^2 is common to all centres: the nearest one has the largest 2 x.c - ||c||^2.
@@ -273,15 +270,13 @@ def _best_two(
 
     Shapes (B, 2); also the scores of the rows' own classes, (B,), if these are given.
     """
-    k = len(vectors)
-    step = k if isinstance(vectors, Tensor) else _FEW_COLUMNS
     best, columns, given = None, None, None
-    for start in range(0, k, step):
-        part = slice(start, start + step)
-        scores = rows @ vectors[part].T + lift[part]
+    for start in range(0, len(vectors), _FEW_COLUMNS):
+        part = slice(start, start + _FEW_COLUMNS)
+        scores = torch.addmm(lift[part], rows, vectors[part].T)
         if own is not None:
             given = rows.new_zeros(len(rows)) if given is None else given
-            here = torch.nonzero((own >= start) & (own < start + step))[:, 0]
+            here = torch.nonzero((own >= start) & (own < start + _FEW_COLUMNS))[:, 0]
             given[here] = scores[here, own[here] - start]
         found, places = scores.topk(min(2, scores.shape[1]), dim=1)
         places = places + start

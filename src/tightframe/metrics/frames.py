@@ -312,7 +312,11 @@ class LayerMetrics(NamedTuple):
 
 @plain_tensors()
 def layer_metrics(
-    moments: Readings, weights: Sequence[Any], target: Target = "etf"
+    moments: Readings,
+    weights: Sequence[Any],
+    target: Target = "etf",
+    *,
+    weighting: str = "class",
 ) -> list[LayerMetrics]:
     """Return NC2 and NC3 for every partial product of a deep linear head.
 
@@ -331,6 +335,8 @@ def layer_metrics(
     target : str, Geometry, GroupedGeometry or Solution
         A solution of as many layers is compared layer by layer. Anything else is compared as it
         is at every cut, which is what the theorems say for the ETF and the orthogonal frame.
+    weighting : {"class", "sample"}
+        Of the global mean that is taken off centred means.
 
     Returns
     -------
@@ -346,7 +352,7 @@ def layer_metrics(
     layers = layer_list(moments, weights)
     goals = _layer_targets(target, moments.num_classes, len(layers))
     out = []
-    means, centered = moments.means, Snapshot.of(moments).resolved_means.given
+    means, centered = moments.means, _centered(Snapshot.of(moments), weighting).given
     for m, goal in enumerate(goals, start=1):
         head = product_of(layers[m - 1 :])
         general = isinstance(goal, str)

@@ -90,7 +90,7 @@ def inverse_distance_sum(rows: Rows, values: Tensor, errors: Tensor) -> PairSum 
     if close is None:
         return None
     i, j = close
-    distances = (x[i] - x[j]).square().sum(dim=1)
+    distances = _distances(x, i, j)
     equal = torch.nonzero(distances <= (errors[i] + errors[j]).square())
     if len(equal):
         return PairSum(math.inf, (int(i[equal[0]]), int(j[equal[0]])))
@@ -131,6 +131,13 @@ def _close_pairs(
             return None
     pairs = torch.cat(found) if found else torch.empty(0, 2, dtype=torch.int64, device=x.device)
     return pairs[:, 0], pairs[:, 1]
+
+
+def _distances(x: Matrix, i: Tensor, j: Tensor) -> Tensor:
+    """Return the squared distances of pairs, a block of pairs at a time."""
+    parts = row_blocks(len(i), x.shape[1])
+    squares = [(x[i[part]] - x[j[part]]).square_().sum(dim=1) for part in parts]
+    return torch.cat(squares) if squares else torch.zeros_like(i, dtype=x.dtype)
 
 
 class _Smooth:

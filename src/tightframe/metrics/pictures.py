@@ -9,11 +9,23 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.figures.model import Bars, Block, Chart, Curve, HeatMaps, Matrix, Panel, Sheet
+from tightframe.figures.model import (
+    Bars,
+    Block,
+    Chart,
+    Curve,
+    HeatMaps,
+    Matrix,
+    Panel,
+    Sheet,
+    Tick,
+)
 from tightframe.figures.style import GROUP_COLORS
 from tightframe.figures.table import Column, Table
+from tightframe.lazy import needed
 from tightframe.metrics.readings import describe_missing
 from tightframe.metrics.targets import TARGET_PARTS
+from tightframe.problem.class_names import shown_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +44,8 @@ class Report(Protocol):
     def num_samples(self) -> int: ...  # noqa: D102
     @property
     def counts(self) -> NDArray[np.int64]: ...  # noqa: D102
+    @property
+    def class_names(self) -> tuple[str, ...] | None: ...  # noqa: D102
     @property
     def missing(self) -> tuple[int, ...]: ...  # noqa: D102
     @property
@@ -54,13 +68,14 @@ _MOST_PIXELS = 1000
 #: With more classes than this, points on a line would be a thicker line.
 _MOST_POINTS = 100
 
+#: At most so many classes are named on an axis, by names of so many letters.
+_MOST_TICKS, _NAME_WIDTH = 10, 16
+
 
 def frame_of(report: Report) -> pd.DataFrame:
     """Return the rows of a report as a DataFrame: metric, part, target, value."""
-    try:
+    with needed("to_frame", "pandas"):
         import pandas as pd
-    except ImportError as error:
-        raise _missing("to_frame", "pandas") from error
     frame = pd.DataFrame(report.rows, columns=["metric", "part", "target", "value"])
     return frame.astype({"value": "float64"})
 
@@ -91,10 +106,8 @@ def table_of(report: Report) -> RichTable:
 
 def figure_of(report: Report) -> Figure:
     """Draw distances to the targets, norms by class, and mean logits."""
-    try:
+    with needed("plot", "matplotlib"):
         from tightframe.figures.mpl import draw
-    except ImportError as error:
-        raise _missing("plot", "matplotlib") from error
     return draw(sheet_of(report))
 
 
@@ -103,10 +116,6 @@ def sheet_of(report: Report) -> Sheet:
     rows = report.rows
     panels = [_distances(rows), _norms(report), _logits(report)]
     return Sheet(_headline(report, rows), [Block(panels, 3, 4.2, widths=(1.3, 1.1, 1))], 15.0)
-
-
-def _missing(what: str, package: str) -> ImportError:
-    return ImportError(f"{what} needs {package}: pip install 'tightframe[report]'")
 
 
 def _headline(report: Report, rows: Sequence[Row]) -> str:
@@ -164,9 +173,10 @@ def _norms(report: Report) -> Panel:
             curves.append(Curve(name, places, (values / mean).tolist(), color, style))
     return Chart(
         "Norms, over their mean",
-        "class",
+        "" if report.class_names else "class",
         "norm / mean norm",
         curves,
+        x_ticks=_class_ticks(report) if report.class_names else None,
         y_range=(0, None),
         whole=("x",),
         legend="inside",
@@ -179,6 +189,16 @@ def _logits(report: Report) -> Panel:
     nothing = "a class is missing" if report.missing else "too many classes to draw"
     if report.missing or k > _MOST_PIXELS:
         return Chart("Mean logits", "", "", [], nothing=nothing)
-    step = -(-k // 10)
-    ticks = [(float(i), str(i)) for i in range(0, k, step)]
-    return HeatMaps("", [Matrix("Mean logits", report.logits)], ticks=ticks, scale_label="logit")
+    return HeatMaps(
+        "", [Matrix("Mean logits", report.logits)], ticks=_class_ticks(report), scale_label="logit"
+    )
+
+
+def _class_ticks(report: Report) -> list[Tick]:
+    """Return the names of some classes at their places, or their labels."""
+    k = len(report.counts)
+    chosen = range(0, k, -(-k // _MOST_TICKS))
+    if report.class_names is None:
+        return [(float(i), str(i)) for i in chosen]
+    names = shown_names([report.class_names[i] for i in chosen], _NAME_WIDTH)
+    return [(float(i), name) for i, name in zip(chosen, names, strict=True)]

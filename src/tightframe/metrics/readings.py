@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from tightframe.checks import choice
+from tightframe.checks import choice, first_few
 from tightframe.metrics import moments as of
 from tightframe.metrics.moments import WEIGHTINGS, Moments
 from tightframe.metrics.plain import plain_tensors
@@ -278,6 +278,4 @@ def describe_classes(classes: Sequence[int | str], limit: int = 10) -> str:
     """Return ``"class 3 is"`` or ``"classes 3, 5 are"``, shortened where there are many."""
     if len(classes) == 1:
         return f"class {classes[0]} is"
-    shown = ", ".join(str(k) for k in classes[:limit])
-    more = f" and {len(classes) - limit} more" if len(classes) > limit else ""
-    return f"classes {shown}{more} are"
+    return f"classes {first_few([str(k) for k in classes], limit)} are"

@@ -24,6 +24,14 @@ NEEDS = {
     "groups": "groups of classes",
 }
 
+#: What is said of numbers, by the mean that classes are centred on, so that they are not taken for
+#: those of the other one.
+CENTERINGS = {
+    "class": "",
+    "sample": "Centred on the mean of all samples, not of the classes: NC1, NC3 and what else is "
+    "centred is that of the code of Papyan et al. (2020).",
+}
+
 #: What norms and angles are measured of.
 VECTOR_PARTS = ("classifier", "centered_means")
 

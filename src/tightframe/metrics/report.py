@@ -37,7 +37,7 @@ from tightframe.metrics.inputs import (
 from tightframe.metrics.moments import WEIGHTINGS
 from tightframe.metrics.plain import plain_tensors
 from tightframe.metrics.readings import Readings, describe_missing
-from tightframe.metrics.registry import LEADING, VECTOR_PARTS, Descriptor, of_fan
+from tightframe.metrics.registry import CENTERINGS, LEADING, VECTOR_PARTS, Descriptor, of_fan
 from tightframe.metrics.snapshot import Snapshot
 from tightframe.metrics.source import Source, Vectors
 from tightframe.metrics.tall import Matrix, Tall, dense, lengths
@@ -48,6 +48,7 @@ from tightframe.metrics.targets import (
     as_target,
     target_name,
 )
+from tightframe.problem.class_names import NamesLike, given_names
 from tightframe.problem.problem import Problem, with_loss_terms
 
 if TYPE_CHECKING:
@@ -116,6 +117,9 @@ class CollapseReport:
         Classes with fewer samples were left out.
     measured_on : str
         Which data, and when, in words; empty where nobody said.
+    center : {"class", "sample"}
+        The global mean that class means are less, see `measure`; `geometry` has that of the
+        classes always, as predictions have.
     """
 
     num_samples: int
@@ -130,6 +134,7 @@ class CollapseReport:
     remarks: tuple[str, ...] = field(default=(), repr=False)
     min_count: int = 1
     measured_on: str = ""
+    center: str = "class"
 
     if TYPE_CHECKING:
 
@@ -155,7 +160,7 @@ class CollapseReport:
         ood: Any = None,
         groups: ArrayLike | None = None,
         missing: str = "raise",
-        class_names: Sequence[str] | None = None,
+        class_names: NamesLike | None = None,
         center: str = "class",
         min_count: int = 1,
     ) -> CollapseReport:
@@ -193,8 +198,9 @@ class CollapseReport:
         missing : {"raise", "leave_out"}
             What to do where classes have no samples, as of a large vocabulary: refuse, or measure
             the others, at least two, with a RuntimeWarning; `CollapseReport.missing` lists them.
-        class_names : sequence of str, optional
-            One a class, for `classes`.
+        class_names : sequence of str, mapping, str or path-like, optional
+            What the classes are called, in tables and pictures; see
+            `tightframe.problem.class_names.class_names_of`.
         center : {"class", "sample"}
             The global mean that class means are less: the mean of the classes, or, as the code of
             Papyan et al. (2020) and Zhu et al. (2021) has it, of all samples. They agree on
@@ -443,7 +449,9 @@ class CollapseReport:
                 f"target: got a geometry of {target.num_classes} classes, "
                 f"need {geometry.num_classes}"
             )
-        return {part: geometry.distance(target, part) for part in PARTS}
+        if self.center == "class":
+            return {part: geometry.distance(target, part) for part in PARTS}
+        return {part: self._later.vectors.distance(part, target) for part in PARTS}
 
     def _required(self) -> tuple[Geometry, Tensor]:
         if self.missing:
@@ -492,11 +500,11 @@ class CollapseReport:
 
         Of the head that was found in a network, where it is not simply ``W h + b`` of its
         parameters; which SELI geometry it is compared with and why, if with one at all; and which
-        data.
+        data; and whether the global mean is that of all samples.
         """
         where = f"Measured on {self.measured_on}." if self.measured_on else None
         frames = map(self.head.remark, self._later.targets)
-        return (*self.remarks, *filter(None, [*frames, where]))
+        return (*self.remarks, *filter(None, [*frames, CENTERINGS[self.center], where]))
 
     @property
     def layers(self) -> dict[str, list[LayerMetrics]]:
@@ -512,7 +520,7 @@ class CollapseReport:
         """
         out: dict[str, Any] = {"num_samples": self.num_samples, "counts": self.counts}
         out |= {metric.key: self.numbers[metric.key] for metric in LEADING}  # these come first
-        out |= self.numbers | {"missing": self.missing}
+        out |= self.numbers | {"center": self.center, "missing": self.missing}
         out |= {"logits": None, "margins": None, "geometry": None}
         if self._dense is not None:
             out["logits"], out["margins"] = self.logits, self.margins
@@ -561,6 +569,12 @@ class CollapseReport:
         """Show the table in Rich."""
         return self.to_table()
 
+    def _repr_html_(self) -> str:
+        from tightframe.figures.formats import to_html
+        from tightframe.metrics.pictures import rows_of
+
+        return to_html(rows_of(self), alone=True)
+
     def plot(self) -> Figure:
         """Draw distances to the targets, norms by class, and mean logits.
 
@@ -598,6 +612,7 @@ class _Later:
     given: list[Target]
     bias: Tensor | None
     problem: Problem | None
+    center: str
 
     def head(self) -> tuple[Array, Array, Array | None]:
         """Return class means (K, D), zero without samples, classifier and bias."""
@@ -630,7 +645,9 @@ class _Later:
         if self.weights is None or self.moments is None:
             return {}
         return {
-            target_name(target): layer_metrics(self.moments, self.weights, given)
+            target_name(target): layer_metrics(
+                self.moments, self.weights, given, weighting=self.center
+            )
             for target, given in zip(self.targets, self.given, strict=True)
         }
 
@@ -764,7 +781,7 @@ def _measure(
     lower_bound: float | None = None,
     ood: Any = None,
     groups: ArrayLike | None = None,
-    class_names: Sequence[str] | None = None,
+    class_names: NamesLike | None = None,
     center: str = "class",
 ) -> CollapseReport:
     choice("center", center, WEIGHTINGS)
@@ -785,9 +802,7 @@ def _measure(
     if values.shape != (k,):
         raise ValueError(f"groups: got shape {values.shape}, need one number a class, ({k},)")
 
-    names = None if class_names is None else tuple(str(name) for name in class_names)
-    if names is not None and len(names) != k:
-        raise ValueError(f"class_names: got {len(names)}, need one a class, {k}")
+    names = given_names(class_names, k, f"need one a class, {k}")
 
     source = Source(
         moments,
@@ -823,11 +838,13 @@ def _measure(
             given=given,
             bias=b.clone() if with_bias else None,
             problem=problem if problem is not None and problem.num_classes == k else None,
+            center=center,
         ),
         head=kind,
         answers=(decisions.answers or None) if decisions is not None else None,
         class_names=names,
         min_count=moments.least,
+        center=center,
     )
 
 

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from tightframe.checks import choice
 from tightframe.data.batches import as_tensor
 from tightframe.heads.affine import applied_map
 from tightframe.heads.find import codes_of
 from tightframe.metrics.class_moments import ClassMoments, float64_device
 from tightframe.metrics.inputs import classifier, usable
-from tightframe.metrics.moments import Moments
+from tightframe.metrics.moments import WEIGHTINGS, Moments
 from tightframe.metrics.plain import plain_tensors
 from tightframe.metrics.readings import describe_classes
 from tightframe.metrics.registry import METRICS, Descriptor, about_classifier
@@ -81,6 +82,9 @@ class CollapseMetric(Metric):
     centered : bool
         Whether NC2 and NC3 centre the class means, as they should unless the target is a
         prediction for a network without bias, or an orthogonal frame.
+    center : {"class", "sample"}
+        The global mean that class means are less: that of the classes, or, as the code of Papyan
+        et al. (2020) and Zhu et al. (2021) has it, of all samples; `CollapseReport.measure`.
     scatter, dtype, ignore_index, nonfinite
         As for `ClassMoments`.
     **kwargs
@@ -142,6 +146,7 @@ class CollapseMetric(Metric):
         classifier: Any = None,
         target: Target = "etf",
         centered: bool = True,
+        center: str = "class",
         scatter: bool = True,
         dtype: torch.dtype = torch.float64,
         ignore_index: int | None = None,
@@ -168,6 +173,7 @@ class CollapseMetric(Metric):
                 "give centered=False"
             )
         self._target, self._centered = target, bool(centered)
+        self._center = choice("center", center, WEIGHTINGS)
         if isinstance(classifier, nn.Module):
             _weight_and_bias(classifier)
         # In a tuple, so that torch does not make it a submodule.
@@ -240,7 +246,15 @@ class CollapseMetric(Metric):
                 own = usable(moments, "CollapseMetric")
                 weight, bias = head or (None, None)
                 has_bias = layer is not None and layer[1] is not None
-                source = Source(moments, own, weight, bias, with_bias=has_bias, ranked=False)
+                source = Source(
+                    moments,
+                    own,
+                    weight,
+                    bias,
+                    with_bias=has_bias,
+                    ranked=False,
+                    center=self._center,
+                )
                 values = {name: self._value(source, *names[name]) for name in names}
         device = self.device
         dtype = torch.float64 if float64_device(device) == device else torch.float32

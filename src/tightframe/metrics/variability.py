@@ -82,10 +82,6 @@ def nc1(
         The global mean that Sigma_B measures from; by default that of ``weighting``. The code of
         Papyan et al. (2020) and Zhu et al. (2021) weighs classes alike but measures from the mean
         of all samples: ``center="sample"``.
-    center : {"class", "sample"}, optional
-        The global mean that Sigma_B measures from; by default that of ``weighting``. The code of
-        Papyan et al. (2020) and Zhu et al. (2021) weighs classes alike but measures from the mean
-        of all samples: ``center="sample"``.
 
     Returns
     -------

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import numbers
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.checks import detached, is_whole, shortened
+from tightframe.checks import (
+    detached,
+    is_several,
+    is_unordered,
+    is_whole,
+    plain_number,
+    shortened,
+)
 from tightframe.files import read_json, read_text
 
 #: What may give the names of classes: names in class order; the names by label, or the labels by
@@ -22,6 +31,9 @@ _CONFIGURED = ("id2label", "label2id", "class_to_idx", "class_names", "target_la
 
 #: Longer names are shortened in tables, sentences and pictures; never in JSON.
 MAX_NAME = 24
+
+#: Characters that can't be seen and belong to the letters beside them.
+_JOINERS = ("\u200c", "\u200d")
 
 #: More classes than this are taken for something else than labels.
 MAX_LABEL = 10_000_000
@@ -55,21 +67,59 @@ def class_names_of(value: NamesLike, name: str = "class_names") -> tuple[str, ..
         value = _read(name, value)
     if isinstance(value, Mapping):
         value = _in_order(name, value)
-    elif isinstance(value, (set, frozenset, bytes)) or not isinstance(value, Iterable):
+    elif is_unordered(value) or not is_several(value):
         raise ValueError(
             f"{name}: got {shortened(repr(value))}, need names in class order, or by label"
         )
-    entries = list(value)
-    missing = [i for i, entry in enumerate(entries) if entry is None or entry != entry]
-    if missing:  # None, or NaN of a table
-        raise ValueError(f"{name}: class {missing[0]} has none")
-    names = tuple(map(str, entries))
+    names = tuple(_text(name, label, entry) for label, entry in enumerate(value))
     if not names or not all(names):
         raise ValueError(f"{name}: got {'an empty name' if names else 'no names'}")
     if len(set(names)) < len(names):
         twice = next(entry for i, entry in enumerate(names) if entry in names[:i])
         raise ValueError(f"{name}: got {twice!r} for two classes, need different names")
     return names
+
+
+def given_names(
+    value: NamesLike | None,
+    num_classes: int | None = None,
+    rows: str = "",
+    name: str = "class_names",
+) -> tuple[str, ...] | None:
+    """Return `class_names_of`, None of None; as many as there are classes, where that is known.
+
+    Parameters
+    ----------
+    value : as for `class_names_of`, optional
+    num_classes : int, optional
+    rows : str
+        What has so many classes, for messages: ``"weight has 3 rows"``.
+    name : str
+        Of the argument, for messages.
+
+    Raises
+    ------
+    ValueError
+        As `class_names_of`, or if they are not as many.
+    """
+    if value is None:
+        return None
+    names = class_names_of(value, name)
+    if num_classes not in (None, len(names)):
+        raise ValueError(f"{name}: got {len(names)}, {rows}")
+    return names
+
+
+def _text(name: str, label: int, entry: Any) -> str:
+    """Return a name, or a number for a name, as text."""
+    entry = plain_number(entry)
+    if isinstance(entry, bytes):
+        entry = entry.decode("utf-8", "replace")
+    if isinstance(entry, str):
+        return entry
+    if isinstance(entry, numbers.Real) and entry == entry:  # no NaN of a table
+        return str(entry)
+    raise ValueError(f"{name}: got {shortened(repr(entry))} for label {label}, need a name")
 
 
 def _read(name: str, value: str | os.PathLike[str]) -> Any:
@@ -95,13 +145,13 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
-def _in_order(name: str, given: Mapping[Any, Any]) -> list[str]:
+def _in_order(name: str, given: Mapping[Any, Any]) -> list[Any]:
     """Return names by label, or labels by name, in the order of the labels."""
     pairs = list(given.items())
     if all(is_whole(label) for _, label in pairs):  # names to labels
         pairs = [(label, entry) for entry, label in pairs]
     try:
-        by_label = {int(label): str(entry) for label, entry in pairs}
+        by_label = {int(label): entry for label, entry in pairs}
     except (TypeError, ValueError):
         raise ValueError(
             f"{name}: got {shortened(repr(given))}, need the name of every label, or its label of "
@@ -113,6 +163,9 @@ def _in_order(name: str, given: Mapping[Any, Any]) -> list[str]:
     return [by_label[label] for label in range(len(pairs))]
 
 
+# -- shown to people -------------------------------------------------------------------------------
+
+
 def listed(names: Sequence[str], most: int = 3) -> str:
     """Return names for a sentence or a table: the first ones, shortened, and how many others.
 
@@ -121,9 +174,113 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     >>> listed(["cat", "dog", "deer", "frog", "ship"])
     'cat, dog, deer and 2 others'
     """
-    shown = ", ".join(shortened(name, MAX_NAME) for name in names[:most])
+    shown = ", ".join(shown_names(names[:most]))
     left = len(names) - most
     return shown if left <= 0 else f"{shown} and {left} other{'s' if left > 1 else ''}"
+
+
+def shown_names(names: Sequence[str], width: int = MAX_NAME) -> list[str]:
+    """Return names as they are shown to people: at most so wide, and still different.
+
+    Letters of East Asian scripts and emoji are two wide. Of a longer name the middle is left out;
+    names that would look alike lose what they begin with in common. What would break a line or
+    steer a terminal becomes a space.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The same name may stand there more than once.
+    width : int
+        Of the longest, at least 8.
+
+    Examples
+    --------
+    >>> shown_names(["cat", "American pit bull terrier, adult", "cat"])
+    ['cat', 'American pit…rier, adult', 'cat']
+    >>> shown_names(["animals/pit bull 1/all the images", "animals/pit bull 2/all the images"])
+    ['…bull 1/all the images', '…bull 2/all the images']
+    """
+    plain = {name: on_one_line(name) for name in names}
+    shown = {name: _fitted(text, width) for name, text in plain.items()}
+    for alike in _alike(shown):
+        start = _same([plain[name] for name in alike])
+        for name in alike:
+            shown[name] = _fitted_from(plain[name], start, width)
+    for alike in _alike(shown):  # they differ in several places, or in what can't be seen
+        for number, name in enumerate(alike, 1):
+            shown[name] = f"{_fitted(plain[name], width - len(str(number)) - 1)}~{number}"
+    return [shown[name] for name in names]
+
+
+def _alike(shown: Mapping[str, str]) -> list[list[str]]:
+    """Return the names that look like others, in groups."""
+    if len(set(shown.values())) == len(shown):
+        return []
+    groups: dict[str, list[str]] = {}
+    for name, text in shown.items():
+        groups.setdefault(text, []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _same(texts: Sequence[str]) -> int:
+    """Return how many letters texts begin with in common."""
+    letters = zip(*texts, strict=False)
+    return next((i for i, own in enumerate(letters) if len(set(own)) > 1), min(map(len, texts)))
+
+
+def on_one_line(name: str) -> str:
+    """Return a name without line ends and control characters; emoji keep their joiners."""
+    if name.isprintable():
+        return name
+    return "".join(c if c.isprintable() or c in _JOINERS else " " for c in name)
+
+
+def _fitted(text: str, width: int) -> str:
+    """Return a text, or its two ends where it is too wide."""
+    if _width(text) <= width:
+        return text
+    return f"{_start(text, width // 2)}…{_end(text, width - width // 2 - 1)}"
+
+
+def _fitted_from(text: str, start: int, width: int) -> str:
+    """Return what is at, and if there is room before, a place of a text that is too wide."""
+    rest = text[start:]
+    if _width(rest) >= width - 1:
+        return f"…{_start(rest, width - 2)}…"
+    return f"…{_end(text, width - 1)}"
+
+
+def _start(text: str, width: int) -> str:
+    """Return as much of the beginning as is so wide; what joins letters stays with them."""
+    end = taken = 0
+    while end < len(text) and (taken := taken + _width(text[end])) <= width:
+        end += 1
+    return text[:end].rstrip("".join(_JOINERS))
+
+
+def _end(text: str, width: int) -> str:
+    """Return as much of the end as is so wide; it starts with no mark of a letter left out."""
+    start, taken = len(text), 0
+    while start and (taken := taken + _width(text[start - 1])) <= width:
+        start -= 1
+    while start < len(text) and not _width(text[start]):
+        start += 1
+    return text[start:]
+
+
+def _width(text: str) -> int:
+    """Return how many places of a console a text takes."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0
+        if unicodedata.combining(c) or unicodedata.category(c) in ("Mn", "Me", "Cf")
+        else 1 + (unicodedata.east_asian_width(c) in "WF")
+        for c in text
+    )
+
+
+# -- labels ----------------------------------------------------------------------------------------
 
 
 class Indexed(NamedTuple):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tightframe.array_files import NAMED, ONLY, UNNAMED, read_named
 from tightframe.checks import wide
-from tightframe.problem.class_names import MAX_LABEL, NamesLike, class_names_of, indexed
+from tightframe.problem.class_names import MAX_LABEL, NamesLike, given_names, indexed
 
 #: Names under which batches and files may have their labels, in the order tried.
 LABEL_NAMES = ("labels", "label", "targets", "target", "y")
@@ -39,6 +39,14 @@ def require_several_classes(counts: NDArray[np.integer[Any]]) -> None:
     have = int((counts > 0).sum())
     if have < 2:
         raise ValueError(f"labels: {have} of {len(counts)} classes have samples, need at least 2")
+
+
+def all_ignored(name: str, count: int, ignore_index: int | None, where: str = "") -> ValueError:
+    """Return the error of samples all of which have the label that is left out."""
+    return ValueError(
+        f"{name}: all {count}{where} are {ignore_index}, which is left out (ignore_index); none "
+        "is left"
+    )
 
 
 # -- where they are --------------------------------------------------------------------------------
@@ -333,8 +341,10 @@ def class_counts(
     >>> class_counts(["dog", "cat", "dog"])
     ClassCounts(counts=array([1, 2]), class_names=('cat', 'dog'))
     """
-    names = None if class_names is None else class_names_of(class_names)
+    names = given_names(class_names)
     found = indexed(_labels_of(source, labels), names, ignore_index=ignore_index)
+    if len(found.kept) and not found.kept.any():
+        raise all_ignored("labels", len(found.kept), ignore_index, _where(source))
     counts = _counted(found.labels, _where(source), found.class_names)
     if found.class_names is not None and len(counts) < len(found.class_names):
         name = found.class_names[len(counts)]

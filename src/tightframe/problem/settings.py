@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tightframe.checks import is_whole, shortened
+from tightframe.checks import first_few, is_whole, shortened
 from tightframe.problem.config_files import read_config
 from tightframe.problem.optimizers import FLAGS, SHORT_FLAGS, decouples, names_of
 
@@ -391,5 +391,4 @@ def _as_float(value: float) -> float:
 
 
 def _listed(entries: list[_Entry]) -> str:
-    shown = [str(entry) for entry in entries[:5]]
-    return ", ".join(shown) + (f" and {len(entries) - 5} more" if len(entries) > 5 else "")
+    return first_few([str(entry) for entry in entries], 5)

@@ -39,9 +39,9 @@ def train_apart(config: RunConfig, folder: Path) -> None:
 
 def main() -> None:
     """Train what the arguments name."""
-    from tightframe.runs.train import run
-
     config = RunConfig.from_dict(read_json(Path(sys.argv[1])))
+    from tightframe.runs.train import run  # takes seconds
+
     run(config, Path(sys.argv[2]), resume=True)
 
 

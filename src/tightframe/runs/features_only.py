@@ -19,6 +19,8 @@ from tightframe.metrics import (
     nc1_quotient,
     nc2,
 )
+from tightframe.metrics.registry import CENTERINGS
+from tightframe.metrics.snapshot import Snapshot
 from tightframe.problem.labels import require_several_classes
 from tightframe.runs.network_files import SavedNetwork
 
@@ -45,12 +47,15 @@ class FeatureMeasurement:
         Samples of every class; the numbers are of the classes that have some.
     numbers : dict of str to float
     class_names : tuple of str or None
+    center : {"class", "sample"}
+        The global mean that class means are less.
     """
 
     num_samples: int
     counts: NDArray[np.int64]
     numbers: dict[str, float]
     class_names: tuple[str, ...] | None
+    center: str = "class"
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything JSON-ready (numbers that are not finite are left to the writer)."""
@@ -58,9 +63,13 @@ class FeatureMeasurement:
             "num_samples": self.num_samples,
             "counts": self.counts,
             **self.numbers,
+            "center": self.center,
             "missing": np.flatnonzero(self.counts == 0),
             "class_names": self.class_names,
-            "notes": ["there is no classifier: NC3, NC4 and the states of classes need one"],
+            "notes": [
+                "there is no classifier: NC3, NC4 and the states of classes need one",
+                *filter(None, [CENTERINGS[self.center]]),
+            ],
         }
 
     def to_table(self) -> Table:
@@ -69,12 +78,19 @@ class FeatureMeasurement:
         classes = int((self.counts > 0).sum())
         title = f"{self.num_samples} samples of {classes} classes, no classifier"
         value = Column("value", align="right", format=".6g")
-        note = "NC3, NC4 and the states of classes need the classifier."
-        return Table(title, ["metric", value, "what it is"], rows, missing="-", note=note)
+        note = f"NC3, NC4 and the states of classes need the classifier. {CENTERINGS[self.center]}"
+        columns: list[str | Column] = ["metric", value, "what it is"]
+        return Table(title, columns, rows, missing="-", note=note.strip())
 
 
-def measure_features(network: SavedNetwork) -> FeatureMeasurement:
+def measure_features(network: SavedNetwork, *, center: str = "class") -> FeatureMeasurement:
     """Measure features and labels without a classifier.
+
+    Parameters
+    ----------
+    network : SavedNetwork
+    center : {"class", "sample"}
+        As in `CollapseReport.measure`.
 
     Raises
     ------
@@ -86,13 +102,14 @@ def measure_features(network: SavedNetwork) -> FeatureMeasurement:
     present, own = np.unique(network.labels, return_inverse=True)
     moments = ClassMoments(max(len(present), 1)).update(network.features, own)
     decisions = Decisions(moments).update(network.features, own, decisions=own)
+    centered = Snapshot.of(moments).vectors_from(center)
     numbers = {
-        "nc1": nc1(moments),
-        "nc1_quotient": nc1_quotient(moments),
+        "nc1": nc1(moments, center=center),
+        "nc1_quotient": nc1_quotient(moments, center=center),
         "cdnv": cdnv(moments),
-        "nc2": nc2(moments, "etf"),
-        "equinorm": equinorm(moments),
-        "equiangularity": equiangularity(moments),
+        "nc2": nc2(moments, "etf", weighting=center),
+        "equinorm": equinorm(centered),
+        "equiangularity": equiangularity(centered),
         "nearest_center_accuracy": decisions.nearest_center_accuracy,
     }
-    return FeatureMeasurement(moments.num_samples, counts, numbers, network.class_names)
+    return FeatureMeasurement(moments.num_samples, counts, numbers, network.class_names, center)

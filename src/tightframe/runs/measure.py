@@ -16,6 +16,7 @@ from tightframe.heads.last_layer import LastLayer
 from tightframe.metrics import Answers, ClassMoments, ClassTable, CollapseReport
 from tightframe.metrics.answers import answers_of
 from tightframe.metrics.readings import describe_classes
+from tightframe.metrics.registry import CENTERINGS
 from tightframe.problem.labels import require_several_classes
 from tightframe.problem.problem import Problem
 from tightframe.runs.network_files import SavedNetwork
@@ -67,7 +68,8 @@ class Measurement:
         report = {"classes": None} | self.report.to_dict()  # they come first
         report["classes"] = self.classes.to_dict()
         report["distances"] = distances_by_target(self.report, self.targets)
-        report["notes"] = [*filter(None, map(self.report.head.remark, self.targets))]
+        remarks = map(self.report.head.remark, self.targets)
+        report["notes"] = [*filter(None, [*remarks, CENTERINGS[self.report.center]])]
         if self.solution is not None and self.certificate is not None:
             report["prediction"] = self.solution.to_dict()
             report["certificate"] = {
@@ -80,7 +82,9 @@ class Measurement:
         return report
 
 
-def measure(source: Mapping[str, NDArray[Any]] | SavedNetwork, **decays: Any) -> Measurement:
+def measure(
+    source: Mapping[str, NDArray[Any]] | SavedNetwork, *, center: str = "class", **decays: Any
+) -> Measurement:
     """Measure saved arrays.
 
     Parameters
@@ -89,6 +93,8 @@ def measure(source: Mapping[str, NDArray[Any]] | SavedNetwork, **decays: Any) ->
         ``features`` (N, D), ``labels`` (N,) with 0 <= label < K, ``weight`` (K, D) and
         optionally ``bias`` (K,), ``class_names`` and ``held_out``, a pair of features and labels.
         Others are ignored.
+    center : {"class", "sample"}
+        As in `CollapseReport.measure`.
     **decays
         Keyword arguments of `Problem` except ``counts`` and ``dim``, which the data give. Without
         any, the metrics are compared with the ETF, the orthogonal frame and SELI only, that
@@ -138,6 +144,7 @@ def measure(source: Mapping[str, NDArray[Any]] | SavedNetwork, **decays: Any) ->
             labels=labels,
             missing="leave_out",
             class_names=names,
+            center=center,
         )
     held_out = _held_out(arrays, weight, bias)
     classes = report.class_table(held_out=held_out)

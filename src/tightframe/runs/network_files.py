@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from tightframe.array_files import NAMED, ONLY, UNNAMED, read_named
 from tightframe.checks import wide
 from tightframe.heads.last_layer import LastLayer
-from tightframe.problem.class_names import Indexed, NamesLike, class_names_of, indexed
-from tightframe.problem.labels import IGNORED, LABEL_NAMES
+from tightframe.problem.class_names import Indexed, NamesLike, class_names_of, given_names, indexed
+from tightframe.problem.labels import IGNORED, LABEL_NAMES, all_ignored
 from tightframe.runs.folder import using_record
 
 Arrays = dict[str, NDArray[Any]]
@@ -189,7 +189,7 @@ def read_network(
     ValueError
         If something is missing, ambiguous, or not what it should be.
     """
-    names = None if class_names is None else class_names_of(class_names)
+    names = given_names(class_names)
     wanted = parse_keys(keys)
     notes: list[str] = []
     if Path(path).is_dir():
@@ -201,7 +201,7 @@ def read_network(
             raise ValueError(f"setting: got {setting!r}, but {os.fspath(path)} is no run's folder")
         found = _found(path, wanted, notes, limit)
     if names is None and "class_names" in found:
-        names = class_names_of([str(entry) for entry in found["class_names"]])
+        names = class_names_of(found["class_names"].tolist())
     weight, bias = found.get("weight"), found.get("bias")
     rows = None
     if weight is not None:
@@ -399,7 +399,11 @@ def _of_run(folder: Path, setting: str | None) -> Arrays:
             name for name in ("held_out_features", "held_out_labels") if name in record.final
         }
         arrays = {name: record.final[name] for name in ("features", "labels", "weight", *held_out)}
-        return arrays if record.problem.bias == "none" else arrays | {"bias": record.final["bias"]}
+        if record.problem.bias != "none":
+            arrays["bias"] = record.final["bias"]
+        if record.problem.class_names is not None:
+            arrays["class_names"] = np.array(record.problem.class_names)
+        return arrays
 
 
 # -- what they have to be --------------------------------------------------------------------------
@@ -421,7 +425,7 @@ def _samples(
         return features, own
     left = len(own.kept) - len(own.labels)
     if left == len(own.kept):
-        raise ValueError(f"{prefix}labels: all {left} are {ignore_index}, which is left out")
+        raise all_ignored(f"{prefix}labels", left, ignore_index)
     notes.append(f"{left} of {len(own.kept)} {prefix}samples are labelled {ignore_index}: left out")
     return features[own.kept], own
 

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from tightframe.geometry.dense import PARTS, Geometry
 from tightframe.geometry.states import LOST, MERGED, VANISHED
 from tightframe.heads.last_layer import LastLayer
 from tightframe.metrics.classes import ClassTable, class_table
-from tightframe.metrics.registry import LEADING, METRICS
+from tightframe.metrics.registry import CENTERINGS, LEADING, METRICS
 from tightframe.problem.class_names import listed
 from tightframe.problem.problem import Problem, with_loss_terms
 from tightframe.runs.store import RunRecord, SettingRecord
@@ -185,7 +186,13 @@ def leading_table(report: CollapseReport, named_by: str = "label") -> Table:
     """
     rows = [[getattr(metric, named_by), report.numbers[metric.key]] for metric in LEADING]
     numbers = Column("value", align="right", format=".6g")
-    return Table(f"{report.num_samples} samples", ["metric", numbers], rows, missing="-")
+    return Table(
+        f"{report.num_samples} samples",
+        ["metric", numbers],
+        rows,
+        CENTERINGS[report.center],
+        missing="-",
+    )
 
 
 def distances_by_target(
@@ -405,11 +412,14 @@ def problem_groups(problem: Problem) -> list[dict[str, Any]]:
 
 def setting_thresholds(setting: SettingRecord) -> Thresholds | None:
     """Return the collapse thresholds of a setting's problem, None where the theory has none."""
-    if setting.problem is None:
-        return None
+    return None if setting.problem is None else _thresholds(setting.problem)
+
+
+@lru_cache(maxsize=64)  # a page and its tables ask for the same ones
+def _thresholds(problem: Problem) -> Thresholds | None:
     try:
-        few = len(setting.problem.groups) <= FEW_GROUPS
-        return (thresholds if few else closed_forms)(setting.problem)
+        few = len(problem.groups) <= FEW_GROUPS
+        return (thresholds if few else closed_forms)(problem)
     except ValueError:
         return None
 

@@ -464,8 +464,9 @@ def _dual_at(
     p = residual.partition
     if problem.features == "real":
         norm = residual.norm_bound
-    else:  # every class stands alone, and this is no batch
-        norm = limit * orthant_norm(residual.reduced / limit)
+    else:  # no batch
+        within = residual.within * np.sqrt(p.counts)
+        norm = limit * orthant_norm(residual.reduced / limit, within / limit, p.sizes)
     if (norm > limit * (1 + ROUGH_NORM)).any():
         factor = limit / np.maximum(norm, limit)
         residual, norm = residual * factor, norm * factor

@@ -175,8 +175,8 @@ RULES = (
     ),
     Rule(
         "searched",
-        "certified where a lower bound closes and the axes fit, as nearly always without `dim`, "
-        "else best of many starts, **not certified**",
+        "certified where a lower bound closes and the axes fit, as nearly always without `dim` "
+        "(up to 100 groups of equal classes), else best of many starts, **not certified**",
         features="nonnegative",
         layers="1",
         reason="non-negative features with {p.loss}, bias {p.bias!r} and dim {p.dim} have no "
@@ -200,6 +200,20 @@ RULES = (
 
 #: For which problems thresholds are known; ``reason`` begins with the argument that is at fault.
 THRESHOLD_RULES = (
+    Rule(
+        "certified",
+        loss="is_quadratic",
+        features="nonnegative",
+        biases=("none",),
+        equal_weights=True,
+    ),
+    Rule(
+        "refused",
+        features="nonnegative",
+        layers="2 or more",
+        reason="depth: got {p.depth}; thresholds for non-negative features with several layers are "
+        "known for MSE with bias 'none' and equal class weights",
+    ),
     Rule(
         "refused",
         features="nonnegative",

@@ -16,10 +16,10 @@ from tightframe.problem.problem import Problem, at_most
 from tightframe.theory.certificate import best_bias
 from tightframe.theory.closed_form import deep_linear
 from tightframe.theory.coverage import require_thresholds
-from tightframe.theory.orthant import steepest_axes
+from tightframe.theory.orthant import orthant_reach
 
-#: As many classes as the search in the orthant takes.
-MAX_SEARCHED = 100
+#: As many groups of equal classes as a descent in the orthant takes.
+MAX_FOLLOWED = 100
 
 
 @dataclass(frozen=True)
@@ -181,14 +181,15 @@ def ends(problem: Problem) -> Thresholds:
         return thresholds(problem)
     if problem.bias == "none" and not problem.adjustment_runs:
         return thresholds(problem)
-    if problem.num_classes > MAX_SEARCHED:
+    if len(problem.groups) > MAX_FOLLOWED:
         raise ValueError(
-            f"counts: got {problem.num_classes} classes; the states of classes with non-negative "
-            f"features and a bias are followed for {MAX_SEARCHED} at most"
+            f"counts: got {len(problem.groups)} groups of equal classes; the states of classes "
+            f"with non-negative features and a bias are followed for {MAX_FOLLOWED} at most"
         )
-    root = np.sqrt(problem.counts)
-    slope = residual_at_zero(problem).to_dense() * root / problem.num_samples
-    total = float(steepest_axes(slope)[0].max())
+    residual = residual_at_zero(problem)
+    p, n = residual.partition, problem.num_samples
+    within = residual.within * np.sqrt(p.counts)
+    total = orthant_reach(residual.reduced / n, within / n, p.sizes)
     groups = tuple(
         GroupThreshold(count, classes, None, None, None, None) for count, classes in problem.groups
     )

@@ -24,10 +24,11 @@ from tightframe.checks import positive_float, whole_number
 from tightframe.data.batches import Batch, LabelsLike, split_batch, to_device
 from tightframe.files import to_plain
 from tightframe.heads.find import unwrapped
+from tightframe.heads.last_layer import loss_terms
 from tightframe.heads.modes import preserved_rng
+from tightframe.lazy import needed
 from tightframe.problem.counts import PerClass
 from tightframe.problem.labels import IGNORED
-from tightframe.problem.problem import Problem
 from tightframe.solve import NotConvergedWarning
 
 if TYPE_CHECKING:
@@ -113,10 +114,8 @@ class Continuation:
         ImportError
             If pandas is missing (``pip install 'tightframe[report]'``).
         """
-        try:
+        with needed("to_frame", "pandas"):
             import pandas as pd
-        except ImportError as error:
-            raise ImportError("to_frame needs pandas: pip install 'tightframe[report]'") from error
         columns = {"count": self.counts, "margin": self.margins, "accuracy": self.accuracy}
         return pd.DataFrame({"class": np.arange(len(self.counts)), **columns})
 
@@ -439,14 +438,7 @@ class _Loss(NamedTuple):
         logit_adjustment: PerClass | None,
         device: torch.device,
     ) -> _Loss:
-        # The grammar is that of `Problem`, which has no classes without samples.
-        terms = Problem(
-            np.maximum(counts, 1),
-            weight_decay=1.0,
-            feature_decay=1.0,
-            class_weights=class_weights,
-            logit_adjustment=logit_adjustment,
-        )
+        terms = loss_terms(counts, class_weights, logit_adjustment)
         factors = terms.class_weights / float(counts @ terms.class_weights)
         return cls(
             torch.as_tensor(factors, device=device),

@@ -22,6 +22,7 @@ from tightframe.reproduce.papers.dang_2023 import (
 )
 from tightframe.reproduce.spec import SCALES
 from tightframe.runs.config import RunConfig
+from tightframe.theory import thresholds as closed
 
 OWN = MINIMISERS["dang-2023"]
 FIGURES, ideal, judged = OWN.figures, OWN.ideal, OWN.judged
@@ -76,7 +77,7 @@ def test_networks_stand_where_the_paper_stands_relative_to_the_thresholds(depth)
     for counts in ("5000x10", "100x10"):
         setting = shared.paper_setting(counts, 1e-4, 128, 50_000)
         problem = Problem(**shared.network_problem(counts, setting, depth))
-        known = tf.thresholds(problem)
+        known = closed.ends(problem)
         ratios.append(known.logit_decay / known.groups[0].logit_decay)
     assert ratios[1] == pytest.approx(ratios[0], rel=1e-6)
 
@@ -204,7 +205,7 @@ def test_the_papers_lengths_are_the_certified_minimisers(counts, depth, log_w, l
     problem = Problem(
         counts, "mse", weight_decay=weight_decay, feature_decay=feature_decay, depth=depth
     )
-    ratios = [problem.mean_decay / group.logit_decay for group in tf.thresholds(problem).groups]
+    ratios = [problem.mean_decay / group.logit_decay for group in closed.ends(problem).groups]
     if min(abs(np.log(ratios))) < 1e-6:
         return  # both branches are minimisers
     solution = tf.solve(problem)
@@ -241,7 +242,7 @@ def test_local_minima_end_where_a_scan_finds_no_more(depth, count):
         assert inner.any() == expected
     if depth > 1:
         problem = Problem(f"{count},{total - count}", "mse", weight_decay=1e-3, feature_decay=1e-3)
-        known = tf.thresholds(problem.replace(depth=depth)).groups[0].logit_decay
+        known = closed.ends(problem.replace(depth=depth)).groups[0].logit_decay
         assert end > known
 
 

@@ -12,6 +12,7 @@ from tightframe.reproduce.papers.hong_ling import minority_lambda, minority_n, s
 from tightframe.reproduce.papers.hong_ling.block_structure import block_deviation
 from tightframe.reproduce.spec import SCALES
 from tightframe.runs.config import RunConfig
+from tightframe.theory import thresholds as closed
 
 ANY = {"weight_decay": 1.0, "feature_decay": 1.0}
 FIGURES, judged = MINIMISERS["hong-ling"].figures, MINIMISERS["hong-ling"].judged
@@ -127,8 +128,8 @@ def test_networks_stand_where_the_paper_stands_relative_to_the_threshold():
         own = Problem(shared.step(classes, 100, 20), **ANY)
         paper = Problem(shared.step(classes, 500, 100), **ANY)
         scaled = np.array(minority_lambda.SWEEP.grid("cpu", "network", classes))
-        ratio = scaled / tf.thresholds(own).groups[1].logit_decay
-        expected = np.array(decays) / tf.thresholds(paper).groups[1].logit_decay
+        ratio = scaled / closed.ends(own).groups[1].logit_decay
+        expected = np.array(decays) / closed.ends(paper).groups[1].logit_decay
         assert ratio == pytest.approx(expected, rel=1e-5)
         assert minority_lambda.SWEEP.grid("paper", "network", classes) == list(decays)
 

@@ -29,7 +29,7 @@ from tightframe.figures.style import GROUP_COLORS, GROUP_DASHES, Ink, margin_kin
 from tightframe.pages.explore.margins import Margins
 from tightframe.pages.explore.vectors import Vectors
 from tightframe.path import Path
-from tightframe.problem.class_names import listed
+from tightframe.problem.class_names import MAX_NAME, listed, shown_names
 from tightframe.problem.problem import Problem, with_loss_terms
 from tightframe.sweeps.phase import PhaseDiagram
 from tightframe.theory.thresholds import Thresholds, overall_decay
@@ -38,6 +38,10 @@ _LAMBDA = "λ = √(weight decay · feature decay)"
 _MEAN_LAMBDA = "λ, geometric mean of all decays"
 _MAX_TICKS = 10
 _MAX_LEGEND = 5
+
+#: Longest name in a legend or below bars, and beside a heat map.
+_NAME_IN_LEGEND = 12
+_NAME_BESIDE = 11
 
 
 class Picture(NamedTuple):
@@ -85,10 +89,6 @@ def heat_map(
     """
     groups = problem.class_groups[classes]
     borders = block_borders(groups)
-    names = _broken(group_names(problem))
-    shown = [names[g] for g in dict.fromkeys(groups.tolist())]
-    edges = [0.0, *borders, float(len(classes))]
-    places = [(low + high - 1) / 2 for low, high in pairwise(edges)]
     panel = HeatMaps(
         "",
         [Matrix(title, values)],
@@ -96,7 +96,7 @@ def heat_map(
         "",
         borders,
         limit or float(np.abs(values).max()) or 1.0,
-        ticks=_spaced(list(zip(places, shown, strict=True)), 0.07 * len(classes)),
+        ticks=_beside(problem, classes, groups, borders),
         names_below=False,
     )
     diagonal = np.diagonal(values)
@@ -108,6 +108,23 @@ def heat_map(
     if len(classes) < problem.num_classes:
         text += f"; {len(classes)} of {problem.num_classes} classes"
     return _picture(panel, text + ".", ink)
+
+
+def _beside(
+    problem: Problem,
+    classes: NDArray[np.intp],
+    groups: NDArray[np.intp],
+    borders: Sequence[float],
+) -> list[tuple[float, str]]:
+    """Return what stands beside a heat map: the names of classes if there is room, or groups."""
+    if problem.class_names is not None and len(classes) <= _MAX_TICKS:
+        named = shown_names([problem.class_names[k] for k in classes.tolist()], _NAME_BESIDE)
+        return [(float(place), name) for place, name in enumerate(named)]
+    names = _broken(_counted(problem))
+    shown = [names[g] for g in dict.fromkeys(groups.tolist())]
+    edges = [0.0, *borders, float(len(classes))]
+    places = [(low + high - 1) / 2 for low, high in pairwise(edges)]
+    return _spaced(list(zip(places, shown, strict=True)), 0.07 * len(classes))
 
 
 # -- class vectors ---------------------------------------------------------------------------------
@@ -122,7 +139,7 @@ def class_vectors(
 ) -> Picture:
     """Draw classifier rows and class means along three axes, a colour a group."""
     groups = problem.class_groups[classes]
-    names = group_names(problem)
+    names = _counted(problem)  # a legend has no room for more
     present = list(dict.fromkeys(groups.tolist()))
     few = len(present) <= _MAX_LEGEND
     # A legend names a few groups; many are drawn as one part, which is much quicker.
@@ -138,6 +155,7 @@ def class_vectors(
             marker, width = ("diamond", 1.0) if rows else ("circle", 2.0)
             ends, name = _three(points[chosen]), f"{label}, {kind}"
             spokes.append(Spokes(name, ends, colors, marker, rows, width, label))
+    called = [name for name in group_names(problem) if name not in names]
     if measured is not None:
         for kind, points, marker in (
             ("means", measured.means, "square"),
@@ -150,6 +168,7 @@ def class_vectors(
         f"their first three principal axes, which hold {100 * predicted.share:.3g} % of the "
         "squared lengths."
     )
+    text += f" {_listed(called)}." if called else ""
     return _picture(Space("Class vectors", spokes, legend=few), text, ink)
 
 
@@ -197,7 +216,7 @@ def margins(
                 about, shifted, measured[:2], ("circle", "diamond"), strict=True
             )
         ]  # fmt: skip
-    ticks = list(enumerate(_broken(names)))
+    ticks = list(enumerate(_broken(group_names(problem, _NAME_IN_LEGEND))))
     panel = Chart(
         "Sibling and decision margins",
         "group (classes of samples each)",
@@ -251,10 +270,10 @@ def path(
         ranks = line.rank.tolist()
         rank_text = f"Rank {line.rank.max()} to {line.rank.min()}."
     here = overall_decay(problem)
-    names = group_names(problem)
+    names, entries = group_names(problem), group_names(problem, _NAME_IN_LEGEND)
     x = decays.tolist()
     curves, marks = [], []
-    for g, (name, column, limit) in enumerate(zip(names, values.T, limits.groups, strict=True)):
+    for g, (name, column, limit) in enumerate(zip(entries, values.T, limits.groups, strict=True)):
         color = g % len(GROUP_COLORS)
         dash = GROUP_DASHES[g // len(GROUP_COLORS) % len(GROUP_DASHES)]
         curves.append(Curve(name, x, column.tolist(), color, dash))
@@ -262,7 +281,8 @@ def path(
         if measured is not None:
             own = [float(measured[g])]
             look: dict[str, Any] = {"hollow": True, "size": 1.4}
-            curves.append(Curve(f"{name}, measured", [here], own, color, "points", **look))
+            label = f"{name}, measured" if len(names) <= _MAX_LEGEND else "" if g else "measured"
+            curves.append(Curve(label, [here], own, color, "points", **look))
     sizes = [group.classes for group in problem.groups]
     inside = bool(decays[0] <= here <= decays[-1])
     if inside:
@@ -387,26 +407,36 @@ def _with_room(values: NDArray[np.float64]) -> tuple[float, float]:
     return low / room, high * room
 
 
-def group_names(problem: Problem) -> list[str]:
+def group_names(problem: Problem, width: int = MAX_NAME) -> list[str]:
     """Return a short name of every group: how many classes, of how many samples each.
 
-    With the classes' names where they have some.
+    With the classes' names, at most so wide, where they have some; a class alone is called by it.
     """
+    if problem.class_names is not None and width < MAX_NAME:
+        problem = problem.replace(class_names=shown_names(problem.class_names, width))
+    parts = zip(_counted(problem), problem.groups, problem.group_names(), strict=True)
+    return [
+        name
+        if not own
+        else f"{listed(own)} ({name.removeprefix('1 of ')})"
+        if group.classes == 1
+        else f"{name} ({listed(own, 2)})"
+        for name, group, own in parts
+    ]
+
+
+def _counted(problem: Problem) -> list[str]:
+    """Return the names of groups without those of their classes."""
     terms = zip(problem.group_weights, problem.group_adjustment, strict=True)
-    names = [
+    return [
         with_loss_terms(f"{group.classes} of {group.count}", *(float(f"{x:.3g}") for x in own))
         for group, own in zip(problem.groups, terms, strict=True)
-    ]
-    called = problem.group_names()
-    return [
-        f"{name} ({listed(own, 2)})" if own else name
-        for name, own in zip(names, called, strict=True)
     ]
 
 
 def _broken(names: Sequence[str]) -> list[str]:
     """Break names over lines where they would not fit beside or below a picture."""
-    return [re.sub(" (of|with|and) ", r"\n\1 ", name) if len(name) > 10 else name for name in names]
+    return [re.sub(r" (with|and|\()", r"\n\1", name) if len(name) > 10 else name for name in names]
 
 
 def _spaced(ticks: Sequence[tuple[float, str]], least: float) -> list[tuple[float, str]]:

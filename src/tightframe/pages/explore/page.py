@@ -286,13 +286,13 @@ def connect(app: Dash, shelf: Shelf) -> None:
     @app.callback(
         output=Output("advice", "children"),
         inputs={"clicks": Input("advise", "n_clicks")},
-        state={"texts": [Held(name, "value") for name in CONTROLS]},
+        state={"texts": [Held(name, "value") for name in CONTROLS], "file": Held("file", "data")},
         running=[(Output("advise", "disabled"), True, False)],
         prevent_initial_call=True,
     )
-    def show_advice(clicks: int, texts: list[Any]) -> list[Any]:
+    def show_advice(clicks: int, texts: list[Any], file: str | None) -> list[Any]:
         try:
-            return views.advice(_state(texts))
+            return views.advice(_state(texts), shelf.get(file))
         except (ValueError, MemoryError) as error:
             return [html.P(_line(error), className="message")]
 
@@ -328,8 +328,8 @@ def shown(state: State, ink: Ink, measured: Measured | None) -> dict[str, Any]:
     try:
         problem = state.problem()
         solution = compute.solve(problem)
-        link["headline"] = views.headline(solution)
         over = measured if measured is not None and measured.fits(problem) else None
+        link["headline"] = views.headline(solution, over)
         code = python_code(state, solution, over.name if over else None)
         view = _VIEWS[state.view](state, solution, over, ink)
     except (ValueError, MemoryError) as error:

@@ -8,6 +8,9 @@ from dash import html
 
 from tightframe.figures.table import Column, Table
 
+#: Longer texts get room in a narrow table, which scrolls: a word a line is hard to read.
+_LONG = 16
+
 
 def to_dash(table: Table) -> Any:
     """Return a table that scrolls by itself where it is too wide; its first column names rows."""
@@ -16,7 +19,9 @@ def to_dash(table: Table) -> Any:
     body = [
         html.Tr(
             [
-                html.Td(text, **_class_of(column)) if i else html.Th(text, scope="row")
+                html.Td(text, **_class_of(column, text))
+                if i
+                else html.Th(text, scope="row", **_class_of(Column(""), text))
                 for i, (column, text) in enumerate(zip(heads, row, strict=True))
             ]
         )
@@ -32,8 +37,10 @@ def to_dash(table: Table) -> Any:
     )
 
 
-def _class_of(column: Column) -> dict[str, Any]:
-    return {"className": "n"} if column.align == "right" else {}
+def _class_of(column: Column, text: str = "") -> dict[str, Any]:
+    if column.align == "right":
+        return {"className": "n"}
+    return {"className": "long"} if len(text) > _LONG else {}
 
 
 def attributes(**values: str) -> Any:

@@ -23,6 +23,7 @@ from tightframe.pages.explore.tables import to_dash
 from tightframe.pages.explore.upload import Measured
 from tightframe.pages.explore.vectors import principal_vectors, turned_onto
 from tightframe.path import Path
+from tightframe.problem.class_names import listed
 from tightframe.problem.problem import Problem, with_loss_terms
 from tightframe.solution import Solution
 from tightframe.theory.certificate import certify
@@ -39,9 +40,9 @@ PARTS = {
 MAX_ROWS = 30
 
 
-def headline(solution: Solution) -> str:
-    """Return the solution in a line."""
-    problem = solution.problem
+def headline(solution: Solution, measured: Measured | None = None) -> str:
+    """Return the solution in a line, with the names that a file has for its classes."""
+    problem = _named(solution.problem, measured)
     found = list(zip(group_names(problem), predicted_states(solution), strict=True))
     parts = []
     for state in STATES:
@@ -114,10 +115,11 @@ def margins(solution: Solution, measured: Measured | None, ink: Ink) -> tuple[Pi
     states = predicted_states(solution)
     rows = []
     weights, shifts = problem.group_weights, problem.group_adjustment
+    called = problem.group_names()
     for g in evenly(len(problem.groups), MAX_ROWS):
         group = problem.groups[g]
         row = [
-            group.classes,
+            f"{group.classes} ({listed(called[g], 2)})" if called[g] else group.classes,
             with_loss_terms(str(group.count), weights[g], shifts[g]),
             None if group.classes == 1 else predicted.sibling[g],
             predicted.nearest[g],
@@ -155,7 +157,7 @@ def _path(problem: Problem, line: Path | None, measured: Measured | None, ink: I
     assert limits is not None  # or there would be no path
     found = None if measured is None else measured.margins(problem).sibling
     decays = compute.sweep(problem).decays
-    return figures.path(line, decays, problem, limits, found, ink)
+    return figures.path(line, decays, _named(problem, measured), limits, found, ink)
 
 
 def phase(problem: Problem, ink: Ink) -> Picture:
@@ -181,19 +183,23 @@ def phase_at_once(problem: Problem, ink: Ink) -> tuple[Picture, bool]:
 # -- advice ----------------------------------------------------------------------------------------
 
 
-def advice(state: State) -> list[Any]:
+def advice(state: State, measured: Measured | None = None) -> list[Any]:
     """Return what `tightframe.advise` says; every proposal links to the state it makes."""
-    found = compute.advise(state.problem(), tuple(state.wanted().items()))
+    problem = state.problem()
+    found = compute.advise(problem, tuple(state.wanted().items()))
+    over = measured if measured is not None and measured.fits(problem) else None
     met = "has" if found.met else "does not have"
     groups = [
         [
-            describe(group),
+            describe(replace(group, names=names)),
             group.state,
             group.decision_margin,
             group.angle,
             safety.factor,
         ]
-        for group, safety in zip(found.now.groups, found.safety, strict=True)
+        for group, names, safety in zip(
+            found.now.groups, _named(problem, over).group_names(), found.safety, strict=True
+        )
     ]
     columns: list[str | Column] = [
         "group",

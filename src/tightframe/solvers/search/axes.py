@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from tightframe.geometry.blocks import RANK_TOLERANCE, Array, BlockMatrix, Partition
 from tightframe.problem.problem import Problem
 from tightframe.solvers.search.budget import Budget
-from tightframe.solvers.search.factors import Factors
-from tightframe.solvers.search.orthant import descend, gradient, point
+from tightframe.solvers.search.orthant import descend
+from tightframe.solvers.search.orthant_factors import OrthantFactors
 from tightframe.solvers.search.record import Candidate, Search
+from tightframe.theory.axes import Axes, written_width
 from tightframe.theory.certificate import bound_from, without_constant
 from tightframe.theory.orthant import steepest_axes
 
-#: Rounds of descent and new axes.
-MAX_ROUNDS = 12
+#: Rounds of descent and new axes, and of those without a gain in a row.
+MAX_ROUNDS, MAX_STUCK = 12, 3
 
 #: A direction lowers the objective where its pull exceeds the decay by more than this share.
 STEEP = 1e-8
@@ -47,9 +48,10 @@ class Found:
 
     Attributes
     ----------
-    left, right : ndarray, shapes (K, r) and (r, K)
-        ``Z D^{1/2} = left @ right``, ``right >= 0``.
-    bias : ndarray, shape (K,)
+    partition : Partition
+        Whose classes share logits.
+    axes : Axes
+        See `OrthantFactors`.
     objective : float
     lower_bound : float
         Of the minimum over factors of any width.
@@ -57,49 +59,49 @@ class Found:
         Whether the gradient became as small as it can, or the bound is near.
     """
 
-    left: Array
-    right: Array
-    bias: Array
+    partition: Partition
+    axes: Axes
     objective: float
     lower_bound: float
     converged: bool
 
     @property
     def width(self) -> int:
-        """Number of axes."""
-        return len(self.right)
+        """Number of axes, written out for single classes."""
+        return written_width(self.partition, self.axes)
 
     def blocks(self, problem: Problem) -> tuple[BlockMatrix, Array]:
         """Return the logits and a bias per group; by class where classes of a group differ.
 
         The problem without ``dim`` is convex in the logits: those of classes of a group agree.
         """
-        root = np.sqrt(problem.counts)
-        z = self.left @ self.right / root
+        p, axes = self.partition, self.axes
+        reduced = axes.left @ axes.right.T
+        within = np.where(p.sizes > 1, axes.spread * np.square(axes.right).sum(axis=1), 0.0)
         # A descent may stop beside zero. Classes whose logits are so small have none.
-        lengths = np.linalg.norm(z, axis=0) * root
-        z[:, lengths <= RANK_TOLERANCE * max(lengths.max(), root.max())] = 0.0
+        lengths = np.sqrt(np.square(reduced).sum(axis=0) + (p.sizes - 1) * within**2)
+        lengths /= np.sqrt(p.sizes)
+        root = np.sqrt(p.counts)
+        zero = lengths <= RANK_TOLERANCE * max(lengths.max(), root.max())
+        reduced[:, zero] = 0.0
+        within[zero] = 0.0
+        found = BlockMatrix(p, within / root, reduced / p.scale)
+        limit = VANISHING * float(np.abs(found.mean).max() + found.within.max())
+        if (p.sizes > 1).any():
+            found.within[found.within <= limit] = 0.0
+            return found, axes.bias
+        z = found.mean
         groups, sizes = problem.class_groups, np.array([n for _, n in problem.groups])
-        bias = np.bincount(groups, self.bias) / sizes
+        bias = np.bincount(groups, axes.bias) / sizes
         blocks = BlockMatrix.averaged(Partition.coarsest(problem), z)
-        limit = VANISHING * float(np.abs(z).max())
         blocks.within[np.abs(blocks.within) <= limit] = 0.0
-        scale = limit + VANISHING * float(np.abs(self.bias).max())
+        scale = limit + VANISHING * float(np.abs(axes.bias).max())
         if (
             np.abs(blocks.to_dense() - z).max() <= scale
-            and np.abs(bias[groups] - self.bias).max() <= scale
+            and np.abs(bias[groups] - axes.bias).max() <= scale
         ):
             return blocks, bias
-        return BlockMatrix.from_dense(problem, z), self.bias
-
-    def factors(self, problem: Problem) -> tuple[list[Array], Array]:
-        """Return the classifier and the class means, with axes that are zero up to ``dim``."""
-        k, width = problem.num_classes, max(problem.width or problem.num_classes, self.width)
-        weights, means = np.zeros((k, width)), np.zeros((width, k))
-        decay = problem.mean_decay
-        weights[:, : self.width] = self.left * np.sqrt(decay / problem.weight_decays[0])
-        means[: self.width] = self.right * np.sqrt(decay / (problem.feature_decay * problem.counts))
-        return [weights], means
+        return found, axes.bias
 
     def record(self, problem: Problem, seed: int, stopped: str | None) -> Search:
         """Return the record of one descent to a minimum that no further axis lowers."""
@@ -118,75 +120,85 @@ class Found:
             relaxed_bound=self.lower_bound,
         )
 
-    def renamed(self, places: NDArray[np.intp]) -> Found:
-        """Return the same with class k moved from place ``places[k]``."""
-        return replace(
-            self, left=self.left[places], right=self.right[:, places], bias=self.bias[places]
-        )
+    def renamed(self, problem: Problem, places: NDArray[np.intp]) -> Found:
+        """Return that of a problem whose class k was in place ``places[k]``; classes alone."""
+        axes = Axes(*(part[places] for part in self.axes))
+        return replace(self, partition=Partition.singletons(problem), axes=axes)
 
 
-def minimise(problem: Problem, *, max_iterations: int, budget: Budget | None = None) -> Found:
+def minimise(
+    problem: Problem,
+    partition: Partition,
+    *,
+    max_iterations: int,
+    budget: Budget | None = None,
+) -> Found:
     """Descend to a local minimum that no further axis lowers: the global one, where bounds close.
 
     Parameters
     ----------
     problem : Problem
         One layer, non-negative features; ``dim`` is not used.
+    partition : Partition
+        Into groups of interchangeable classes, or with every class alone: that finds as few axes
+        as there are classes mostly, and this takes no longer for many classes than for few.
     max_iterations : int
         Quasi-Newton iterations allowed to a descent.
     budget : Budget, optional
         Ends the descents early, and hears how far they are.
     """
-    f = Factors(problem, problem.num_classes)
+    f = OrthantFactors(problem, partition, partition.num_groups)
     budget = Budget() if budget is None else budget
     budget.tell(0, MAX_ROUNDS + 1, "descent in the orthant")
-    best = _descended(f, _first_guess(f), max_iterations, budget)
+    best, stuck = _descended(f, _first_guess(f), max_iterations, budget), 0
     for rounds in range(MAX_ROUNDS):
         if budget.over():
             break
-        slope = gradient(best.f, best.points)
-        lengths, axes = steepest_axes(slope / f.decay)
+        lengths, axes = steepest_axes(*best.f.slopes(best.points), partition.sizes)
         steep = lengths > 1 + STEEP
         if not steep.any():
             break
         steepest = axes[steep][np.argsort(-lengths[steep])]
-        wider = _with_axes(best.f, best.points, slope, steepest)
+        wider = _with_axes(best.f, best.points, steepest)
         budget.tell(rounds + 1, MAX_ROUNDS + 1, f"descent with {wider[0].width} axes")
         following = _descended(*wider, max_iterations, budget)
         gain = best.value - following.value
-        if best.converged and gain < LEAST_GAIN * best.value:
-            break
-        if gain > 0 or following.converged:
+        stuck = stuck + 1 if gain < LEAST_GAIN * best.value else 0
+        over = stuck > 0 and (best.converged or stuck == MAX_STUCK)
+        if gain > 0 or (following.converged and not best.converged):
             best = following
+        if over:
+            break
     return found(best.f, best.points, best.converged)
 
 
 class _Descended(NamedTuple):
     """Where a round ended."""
 
-    f: Factors
+    f: OrthantFactors
     points: Array
     value: float
     converged: bool
 
 
-def _descended(f: Factors, points: Array, max_iterations: int, budget: Budget) -> _Descended:
+def _descended(f: OrthantFactors, points: Array, max_iterations: int, budget: Budget) -> _Descended:
     points, converged = descend(f, points, max_iterations, budget)
     f, points = _without_spare_axes(f, points)
     return _Descended(f, points, float(f(points)[0][0]), converged)
 
 
-def _first_guess(f: Factors) -> Array:
-    """Return a point with an axis a class: the shape of the closed form without bias."""
-    k = f.num_classes
-    codes = np.eye(k) - f.problem.loss_object.ignores_constants / k
+def _first_guess(f: OrthantFactors) -> Array:
+    """Return a point with an axis a class, or group: the shape of the closed form without bias."""
+    p = f.partition
+    root, eye = np.sqrt(p.sizes), np.eye(p.num_groups)
+    codes = eye - np.outer(root, root) * f.problem.loss_object.ignores_constants / p.num_classes
     size = np.sqrt(f.root.mean())
-    return point(f, size * codes, size * np.eye(k), np.zeros(k))
+    return f.point(Axes(size * codes, size * eye, np.ones(len(eye)), np.zeros(len(eye))))
 
 
-def _without_spare_axes(f: Factors, points: Array) -> tuple[Factors, Array]:
+def _without_spare_axes(f: OrthantFactors, points: Array) -> tuple[OrthantFactors, Array]:
     """Drop axes that vanish and join those that point the same way, which costs no more."""
-    u, v, _, bias = (part[0] for part in f.split(points))
+    u, v, spread, bias = f.axes(points)
     lengths = np.linalg.norm(v, axis=0)
     kept = lengths > VANISHING * max(lengths.max(initial=0.0), 1e-3)
     if not kept.any():
@@ -198,42 +210,42 @@ def _without_spare_axes(f: Factors, points: Array) -> tuple[Factors, Array]:
     joined = []
     for leader in np.unique(leaders):
         members = leaders == leader
-        # X's part is of rank one: w = -G v / lambda is parallel too, and lengths agree.
-        product = u[:, members] @ v[:, members].T
-        axis = v[:, leader] / lengths[leader]
-        w = product @ axis
-        size = np.sqrt(np.linalg.norm(w))
-        joined.append((w / size if size else w, axis * size))
+        # X's part is of rank one, and so is that of Q.
+        size = np.linalg.norm(lengths[members])
+        joined.append(
+            (u[:, members] @ lengths[members] / size, v[:, leader] / lengths[leader] * size)
+        )
     left, right = (np.array([pair[side] for pair in joined]).T for side in (0, 1))
-    smaller = Factors(f.problem, len(joined))
-    return smaller, point(smaller, left, right, bias)
+    smaller = OrthantFactors(f.problem, f.partition, len(joined))
+    return smaller, smaller.point(Axes(left, right, spread, bias))
 
 
-def _with_axes(f: Factors, points: Array, slope: Array, axes: Array) -> tuple[Factors, Array]:
+def _with_axes(f: OrthantFactors, points: Array, axes: Array) -> tuple[OrthantFactors, Array]:
     """Add axes along which the objective falls, the steepest first, none twice."""
     chosen: list[Array] = []
     for axis in axes:
         if all(axis @ other < SAME_AXIS for other in chosen):
             chosen.append(axis)
-    u, v, _, bias = (part[0] for part in f.split(points))
+    u, v, spread, bias = f.axes(points)
+    slope, within = f.slopes(points)
+    # Where no axis reaches a group yet, nothing has said how its spread shall be.
+    unset = np.square(v).sum(axis=1) <= (VANISHING * f.root) ** 2
+    spread = np.where(unset, np.abs(within) * (np.abs(within) > 1), spread)
     new_v = np.array(chosen).T
-    new_u = -slope @ new_v
-    new_u /= np.linalg.norm(new_u, axis=0)
-    wider = Factors(f.problem, f.width + len(chosen))
+    new_u = -slope @ new_v  # the best for short axes
+    wider = OrthantFactors(f.problem, f.partition, f.width + len(chosen))
     lengths = np.sqrt(f.root.mean()) * np.geomspace(1e-3, 3.0, 12)
     trials = np.concatenate(
-        [point(wider, np.c_[u, s * new_u], np.c_[v, s * new_v], bias) for s in lengths]
+        [wider.point(Axes(np.c_[u, s * new_u], np.c_[v, s * new_v], spread, bias)) for s in lengths]
     )
     best = int(wider(trials)[0].argmin())
     return wider, trials[[best]]
 
 
-def found(f: Factors, points: Array, converged: bool) -> Found:
+def found(f: OrthantFactors, points: Array, converged: bool) -> Found:
     """Return what a point (1, P) is, with the bound that its own residual gives."""
-    u, v, _, bias = (part[0] for part in f.split(points))
-    bias = without_constant(f.problem, bias, np.ones(f.num_classes))
-    scores = u @ v.T / f.root + bias[:, None]
-    residual = f.fit.residual(np.zeros(f.num_classes), scores)
-    bound = max(bound_from(f.problem, f.fit, residual, bias), 0.0)
+    axes, p = f.axes(points), f.partition
+    axes = axes._replace(bias=without_constant(f.problem, axes.bias, p.sizes))
+    bound = max(bound_from(f.problem, f.fit, f.residual(points), axes.bias), 0.0)
     value = float(f(points)[0][0])
-    return Found(u, v.T, bias, value, bound, converged or value - bound <= NEAR * value)
+    return Found(p, axes, value, bound, converged or value - bound <= NEAR * value)

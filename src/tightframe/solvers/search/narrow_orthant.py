@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from tightframe.geometry.blocks import BlockMatrix
+from tightframe.geometry.blocks import BlockMatrix, Partition
 from tightframe.problem.problem import Problem
 from tightframe.solvers.search.axes import Found, found
 from tightframe.solvers.search.budget import Budget
 from tightframe.solvers.search.candidates import Entry, closed_forms, compare
-from tightframe.solvers.search.factors import Factors
 from tightframe.solvers.search.fields import Field
 from tightframe.solvers.search.options import SearchOptions, options_for
 from tightframe.solvers.search.orthant import Orthant, descend
+from tightframe.solvers.search.orthant_factors import OrthantFactors
 from tightframe.solvers.search.record import Candidate, Search
+from tightframe.theory.axes import Axes
 
 
 def search(
@@ -43,8 +44,9 @@ def search(
     budget = Budget() if budget is None else budget
     options = options_for(problem.num_classes) if options is None else options
     budget.tell(0, 2, f"chains of width {width}")
-    f, plain = Orthant(ordered, width), Factors(ordered, width)
-    relaxed = (wide.left @ wide.right)[np.ix_(order, order)]
+    f = Orthant(ordered, width)
+    plain = OrthantFactors(ordered, Partition.singletons(ordered), width)
+    relaxed = (wide.axes.left @ wide.axes.right.T)[np.ix_(order, order)]
     field = Field(f, starts, seed, relaxed, max_iterations, options, budget)
     field.climb(patient=True)
     while not budget.over() and field.climbed:
@@ -57,12 +59,13 @@ def search(
     entries, converged = [], True
     if best is not None:
         points, converged = descend(plain, f.leave(best.point), max_iterations, budget)
-        result = found(plain, points, converged).renamed(places)
-        z = BlockMatrix.from_dense(problem, result.left @ result.right / np.sqrt(problem.counts))
+        result = found(plain, points, converged).renamed(problem, places)
+        reduced = result.axes.left @ result.axes.right.T
+        z = BlockMatrix.from_dense(problem, reduced / np.sqrt(problem.counts))
         near = np.abs(np.array(field.endings) - result.objective)
         hits = int((near <= options.found_tolerance * result.objective).sum())
         candidate = Candidate("search", z.rank, result.objective, hits)
-        entries.append(Entry(candidate, z, result.bias, converged))
+        entries.append(Entry(candidate, z, result.axes.bias, converged))
     full = min(problem.loss_object.max_rank(problem.num_classes), width)
     winner, compared = compare(closed_forms(problem), entries, full, options.tie_tolerance)
     top = compared[0]
@@ -88,6 +91,7 @@ def search(
 def _nothing(problem: Problem, zero: Entry, bound: float) -> Found:
     """Return the zero solution, with one axis that vanishes."""
     k = problem.num_classes
-    bias = zero.bias[zero.logits.partition.class_groups]
     none = np.zeros((k, 1))
-    return Found(none, none.T, bias, zero.candidate.objective, bound, True)
+    bias = zero.bias[zero.logits.partition.class_groups]
+    axes = Axes(none, none, np.ones(k), bias)
+    return Found(Partition.singletons(problem), axes, zero.candidate.objective, bound, True)

@@ -5,7 +5,6 @@ With ``H >= 0`` no rotation of the features is free: a coordinate of a class mea
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from tightframe.geometry.blocks import Array
 from tightframe.solvers.search.budget import Budget
 from tightframe.solvers.search.factors import Classes, Factors
+from tightframe.solvers.search.orthant_factors import OrthantFactors
 from tightframe.theory.orthant import unit_rows
 
 #: Descents from a point: where Newton steps get stuck, quasi-Newton ones lead on.
@@ -64,17 +64,13 @@ def _means(f: Factors) -> slice:
     return slice(*f.cuts[:2])
 
 
-def point(f: Factors, u: Array, v: Array, bias: Array) -> Array:
-    """Return the point (1, P) of `Factors` with U and V, (K, r) each, and the bias (K,)."""
-    means = v / f.root[:, None]
-    return f.from_classes(Classes(u[None], means[None], bias[None], np.zeros((1, 0))))
-
-
-def descend(f: Factors, points: Array, max_iterations: int, budget: Budget) -> tuple[Array, bool]:
-    """Descend from a point (1, P) of `Factors` within the orthant; tell whether that converged."""
+def descend(
+    f: OrthantFactors, points: Array, max_iterations: int, budget: Budget
+) -> tuple[Array, bool]:
+    """Descend from a point (1, P) within the orthant; tell whether that converged."""
     from scipy.optimize import minimize
 
-    own = _means(f)
+    own = f.held
     bounds = np.full((points.shape[1], 2), np.inf)
     bounds[:, 0] *= -1
     bounds[own, 0] = 0.0
@@ -104,15 +100,15 @@ def descend(f: Factors, points: Array, max_iterations: int, budget: Budget) -> t
     return best, False
 
 
-def _rivals(f: Factors, points: Array, error: float) -> NDArray[np.bool_]:
-    """Return which entries of V lose against a larger one of their axis, flattened.
+def _rivals(f: OrthantFactors, points: Array, error: float) -> NDArray[np.bool_]:
+    """Return which entries of V lose against a larger one of their axis, flattened; no spread.
 
-    Two classes whose ``-(G^T G)_ij`` stays positive share no axis at the minimum. As long as both
-    are on one they push each other off it, with a force that vanishes with their entries. Which
-    pairs those are, the larger of that and of their cosine tells near the minimum.
+    Two classes, or groups, whose ``-(G^T G)_ij`` stays positive share no axis at the minimum. As
+    long as both are on one they push each other off it, with a force that vanishes with their
+    entries. Which pairs those are, the larger of that and of their cosine tells near the minimum.
     """
-    slope = gradient(f, points) / f.decay
-    v = f.split(points)[1][0]
+    slope, _ = f.slopes(points)
+    v = f.axes(points).right
     unit = unit_rows(v)
     apart = -slope.T @ slope > np.maximum(unit @ unit.T, error)
     lose = np.zeros(v.shape, dtype=np.bool_)
@@ -123,30 +119,22 @@ def _rivals(f: Factors, points: Array, error: float) -> NDArray[np.bool_]:
                 lose[k, axis] = True
             else:
                 stay.append(int(k))
-    return lose.ravel()
-
-
-def gradient(f: Factors, points: Array) -> Array:
-    """Return G, the gradient of the data fit in X, (K, K)."""
-    _, _, _, bias = f.split(points)
-    scores = f.products(points) / f.root + bias[:, :, None]
-    slope: Array = (f.fit.values_and_residuals(scores)[1] * f.slope_scale)[0]
-    return slope
+    return np.concatenate([lose.ravel(), np.zeros(len(f.many), dtype=np.bool_)])
 
 
 # -- Newton steps on what is free ------------------------------------------------------------------
 
 
 def polish(
-    f: Factors, points: Array, loose: NDArray[np.bool_], budget: Budget
+    f: OrthantFactors, points: Array, loose: NDArray[np.bool_], budget: Budget
 ) -> tuple[Array, float]:
-    """Converge by Newton steps on the coordinates of V that are not held at zero.
+    """Converge by Newton steps on what is not held at zero.
 
     Held are those that a step along the gradient, of the length 1/decay that is a Newton step
     where the decay prevails, leaves at zero, and all that are not ``loose``. Returns a point
     (1, P), and the length of its gradient over the decay and the point's length.
     """
-    own = _means(f)
+    own = f.held
     x = points[0].copy()
 
     def look(x: Array) -> tuple[Array, NDArray[np.bool_], float]:
@@ -179,13 +167,13 @@ def polish(
     return x[None], size / (f.decay * max(float(np.linalg.norm(x)), 1e-3))
 
 
-def _newton_step(f: Factors, x: Array, gradient: Array, free: NDArray[np.bool_]) -> Array:
+def _newton_step(f: OrthantFactors, x: Array, gradient: Array, free: NDArray[np.bool_]) -> Array:
     """Solve for the Newton step on the free coordinates by conjugate gradients.
 
     Axes inside a face of the orthant may turn at no cost: the system is singular there, but has
     solutions. Where curvature is not positive, the step so far is returned.
     """
-    product = _hessian(f, x)
+    product = f.curvature(x)
     step = np.zeros_like(x)
     residual = np.where(free, -gradient, 0.0)
     direction = residual.copy()
@@ -203,25 +191,3 @@ def _newton_step(f: Factors, x: Array, gradient: Array, free: NDArray[np.bool_])
         direction = residual + new / square * direction
         square = new
     return step
-
-
-def _hessian(f: Factors, x: Array) -> Callable[[Array], Array]:
-    """Return the product of the Hessian at a point (P,) with a vector."""
-    u, v, _, bias = (part[0] for part in f.split(x[None]))
-    none = np.zeros(f.num_classes)
-    found = f.fit.derivatives(none, u @ v.T / f.root + bias[:, None])
-    g = found.by_score / f.root
-
-    def product(d: Array) -> Array:
-        du, dv, _, db = (part[0] for part in f.split(d[None]))
-        slope = found.curvature(none, (du @ v.T + u @ dv.T) / f.root + db[:, None])[1]
-        dg = slope / f.root
-        parts = [
-            (dg @ v + g @ dv + f.decay * du).ravel(),
-            (dg.T @ u + g.T @ du + f.decay * dv).ravel(),
-        ]
-        if f.problem.bias != "none":
-            parts.append(f.bias_scale * (slope.sum(axis=1) + f.problem.bias_decay * db))
-        return np.concatenate(parts)
-
-    return product

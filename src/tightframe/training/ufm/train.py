@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from tightframe.checks import choice, is_several, positive_float, whole_number
 from tightframe.geometry.blocks import BlockMatrix
 from tightframe.geometry.dense import normalized_distance, seli
+from tightframe.lazy import needed
 from tightframe.metrics.plain import plain_tensors
 from tightframe.problem.counts import CountsLike
 from tightframe.problem.problem import Problem
@@ -820,10 +821,6 @@ def _peculiar(status: str, row: dict[str, Any], reference: Solution | None) -> s
 
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    try:
+    with needed("UFMRuns as a DataFrame", "pandas"):
         import pandas as pd
-    except ImportError as error:
-        raise ImportError(
-            "UFMRuns as a DataFrame needs pandas: pip install 'tightframe[report]'"
-        ) from error
     return pd.DataFrame(rows)

@@ -111,6 +111,7 @@ def explicit_losses(problem: Problem, logits: ArrayLike, bias: ArrayLike) -> tup
     return _explicit(problem, np.asarray(logits), np.asarray(bias)), etf_loss(problem)
 
 
+@cache
 def etf_loss(problem: Problem) -> float:
     """Return the least loss that a simplex ETF has; see `explicit_losses`."""
     frame = simplex_etf(problem.num_classes).logits
