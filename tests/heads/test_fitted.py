@@ -198,6 +198,7 @@ def test_what_cannot_be_reached_is_said():
         ({"logit_adjustment": "prio"}, "logit_adjustment: cannot read 'prio'"),
         ({"held_out": (np.ones((3, 2)), [0, 1, 2])}, "held_out features: got shape"),
         ({"held_out": np.ones((3, 6))}, "held_out: got ndarray, need a pair"),
+        ({"bias": np.zeros(4)}, "bias: got ndarray, need True or False"),
         ({"held_out": (1, 2, 3)}, "held_out: got tuple of 3, need a pair"),
         ({"features": np.ones((96, 0))}, r"features: got float64 of shape \(96, 0\)"),
         ({"features": [[1.0, 2.0], [3.0]]}, "features: got entries of several lengths"),

@@ -183,6 +183,8 @@ def fit_head(
     True
     """
     layer = _on_given_features(features, labels, num_classes, held_out)
+    if not isinstance(bias, bool | np.bool_):
+        raise ValueError(f"bias: got {type(bias).__name__}, need True or False")
     decay, tolerance = positive_float("weight_decay", weight_decay), positive_float("tol", tol)
     terms = loss_terms(layer.counts, class_weights, logit_adjustment)
     problem = RidgeProblem(
