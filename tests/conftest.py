@@ -1,5 +1,6 @@
 """Settings and fixtures shared by all tests."""
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -21,6 +22,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=50)
 settings.register_profile("explore", deadline=None, max_examples=500)
 settings.load_profile("repeatable")
+
+
+# A tenth of the time went into looking for garbage among what imports had made.
+gc.disable()
+
+
+def pytest_collection_finish():
+    """Leave all that is there by now out of what is looked through."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture

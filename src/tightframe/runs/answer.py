@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from tightframe.diagnosis.diagnose import Diagnosis, diagnose
-from tightframe.heads.last_layer import LastLayer
 from tightframe.metrics.classes import ClassTable
 from tightframe.runs.store import SettingRecord
 from tightframe.runs.tables import class_history, group_name, predicted_groups
@@ -16,19 +15,10 @@ _MOST_GROUPS = 6
 
 def diagnosis_of(setting: SettingRecord) -> Diagnosis | None:
     """Return the diagnosis of a setting's network; None before it has been trained to the end."""
-    final, problem = setting.final, setting.problem
-    if final is None or problem is None or not setting.finished:
+    layer = setting.last_layer()
+    if layer is None or not setting.finished:
         return None
-    held_out = final.get("held_out_features"), final.get("held_out_labels")
-    layer = LastLayer.of(
-        final["features"],
-        final["labels"],
-        final["weight"],
-        None if problem.bias == "none" else final["bias"],
-        held_out=None if held_out[0] is None else held_out,  # older records have none
-        class_names=problem.class_names,
-    )
-    return diagnose(layer, problem=problem, history=class_history(setting))
+    return diagnose(layer, problem=setting.problem, history=class_history(setting))
 
 
 def answer(setting: SettingRecord) -> list[str]:

@@ -53,8 +53,7 @@ def _of_run(folder: Path, setting: str | None, options: dict[str, Any]) -> Calib
         raise ValueError(f"{min(options)}: given for a run's folder, whose record has it")
     record = trained_setting(folder, setting)
     assert record.problem is not None
-    assert record.final is not None
     with using_record(folder, "run"):
-        final = record.final
-        bias = None if record.problem.bias == "none" else final["bias"]
-        return calibrate(record.problem, final["weight"], final["features"], final["labels"], bias)
+        layer = record.last_layer()
+        assert layer is not None
+        return calibrate(record.problem, layer.weight, layer.features, layer.labels, layer.bias)

@@ -39,6 +39,7 @@ from tightframe.files import (
     write_npz,
 )
 from tightframe.geometry.dense import Geometry
+from tightframe.heads.last_layer import LastLayer
 from tightframe.problem.problem import Problem
 from tightframe.runs.folder import config_hash, read_record, using_record
 
@@ -222,6 +223,24 @@ class SettingRecord:
         if self.final is None:
             return None
         return Geometry.from_vectors(self.final["weight"], self.final["class_means"])
+
+    def last_layer(self) -> LastLayer | None:
+        """Return the trained network's last layer, test samples held out; None before it is there.
+
+        Records of version 0.1 have no held-out samples.
+        """
+        final, problem = self.final, self.problem
+        if final is None or problem is None:
+            return None
+        held_out = final.get("held_out_features"), final.get("held_out_labels")
+        return LastLayer.of(
+            final["features"],
+            final["labels"],
+            final["weight"],
+            None if problem.bias == "none" else final["bias"],
+            held_out=None if held_out[0] is None else held_out,
+            class_names=problem.class_names,
+        )
 
 
 @dataclass(frozen=True, eq=False)

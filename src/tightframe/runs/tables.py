@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,6 @@ from tightframe.figures.table import Column, Table, format_number
 from tightframe.geometry.blocks import Array
 from tightframe.geometry.dense import PARTS, Geometry
 from tightframe.geometry.states import LOST, MERGED, VANISHED
-from tightframe.heads.last_layer import LastLayer
 from tightframe.metrics.classes import ClassTable, class_table
 from tightframe.metrics.registry import CENTERINGS, LEADING, METRICS
 from tightframe.problem.class_names import listed
@@ -132,23 +131,15 @@ def class_table_of(setting: SettingRecord) -> ClassTable | None:
 
     None before it has been trained to the end.
     """
-    final, problem = setting.final, setting.problem
-    if final is None or problem is None:
+    layer = setting.last_layer()
+    if layer is None:
         return None
-    bias = None if problem.bias == "none" else final["bias"]
-    layer = LastLayer.of(
-        final["features"],
-        final["labels"],
-        final["weight"],
-        bias,
-        class_names=problem.class_names,
-    )
     test = _class_shares(setting, "test")
     return class_table(
-        layer,
+        replace(layer, held_out=None),  # the history has the recalls of every record
         history=class_history(setting),
         recalls=None if test is None or np.isnan(test[-1]).all() else test[-1],
-        problem=problem,
+        problem=setting.problem,
     )
 
 
