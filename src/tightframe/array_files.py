@@ -1,4 +1,4 @@
-"""Named arrays from a file of any kind: NumPy's, tables, texts, safetensors, PyTorch's weights.
+"""Named arrays from a file of any kind: NumPy's, tables, texts, safetensors, PyTorch's, MATLAB's.
 
 Only what is an array is read, and no pickle is loaded. Arrays inside others have dotted names.
 """
@@ -21,8 +21,21 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: Endings of the files with names for their arrays, and of those that are one array.
-NAMED = (".npz", ".safetensors", ".csv", ".tsv", ".parquet", ".pt", ".pth", ".bin", ".ckpt")
+NAMED = (
+    *(".npz", ".safetensors", ".csv", ".tsv", ".parquet", ".pt", ".pth", ".bin", ".ckpt"),
+    ".mat",
+)
 UNNAMED = (".npy", ".txt")
+
+_SAVE = "save its arrays once with numpy.savez('FILE.npz', features=..., labels=...)"
+_HDF5 = f"is read by h5py, which is not used here; {_SAVE}"
+_PICKLE = f"is a pickle, which may run anything when it is loaded; {_SAVE}"
+
+#: Endings of files that are not read, and what to do with them.
+_REFUSED = {
+    **dict.fromkeys((".h5", ".hdf5", ".hdf"), _HDF5),
+    **dict.fromkeys((".pkl", ".pickle", ".joblib"), _PICKLE),
+}
 
 #: What the first line of a text of labels may say instead of one.
 _HEADERS = ("label", "labels", "class", "classes", "target", "targets", "category", "y", "name")
@@ -66,8 +79,12 @@ def read_named(path: str | os.PathLike[str], limit: int | None = None) -> dict[s
         return {ONLY: _lines(path)}
     if ending in (".csv", ".tsv", ".parquet"):
         return _columns(read_table(path))
+    if ending == ".mat":
+        return _matlab(path)
     if ending in NAMED:
         return _tensors(path)
+    if ending in _REFUSED:
+        raise ValueError(f"{os.fspath(path)}: {_REFUSED[ending]}")
     raise ValueError(f"{os.fspath(path)}: ends in {ending!r}, need {', '.join((*NAMED, *UNNAMED))}")
 
 
@@ -106,6 +123,34 @@ def _plain(column: NDArray[Any]) -> NDArray[Any]:
         except ValueError:  # of several lengths
             return column
     return column
+
+
+# -- MATLAB ----------------------------------------------------------------------------------------
+
+
+def _matlab(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+    """Return the variables of a MATLAB file: columns as plain arrays, cells of text as text."""
+    from scipy.io import loadmat
+
+    with reading(path, "a MATLAB file that is read here"):
+        try:
+            found = loadmat(os.fspath(path), appendmat=False)
+        except NotImplementedError:
+            raise ValueError(f"MATLAB 7.3 {_HDF5}, or again in MATLAB with -v7") from None
+        return {
+            name: _variable(value)
+            for name, value in found.items()
+            if isinstance(value, np.ndarray) and value.dtype.names is None
+        }
+
+
+def _variable(value: NDArray[Any]) -> NDArray[Any]:
+    if value.dtype == object and value.size:
+        cells = [np.asarray(cell) for cell in value.ravel()]
+        if all(cell.dtype.kind == "U" and cell.size <= 1 for cell in cells):
+            return np.array(["".join(cell.ravel()) for cell in cells])
+    # Every variable of MATLAB has two axes.
+    return value.ravel() if value.ndim == 2 and 1 in value.shape else value
 
 
 # -- PyTorch ---------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ CONFIG = RunConfig(
     hidden=(32,),
     epochs=120,
     measure_every=120,
+    class_names=[f"digit {k}" for k in range(10)],
 )
 
 

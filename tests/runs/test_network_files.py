@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.io import savemat
 
 from tightframe.files import read_json, read_npy
 from tightframe.heads.last_layer import LastLayer
@@ -34,6 +35,38 @@ def npz(path, **arrays):
 
 
 # -- formats ---------------------------------------------------------------------------------------
+
+
+def test_matlab(tmp_path):
+    path = tmp_path / "a.mat"
+    names = np.array(["cat", "dog", "eel"], dtype=object)  # cells
+    arrays = {"fts": X, "labels": Y, "weight": W, "bias": B, "class_names": names, "more": {"a": 1}}
+    savemat(path, arrays)
+    check(read_network(path), names=("cat", "dog", "eel"))
+    savemat(path, arrays | {"labels": names[Y]})
+    check(read_network(path), names=("cat", "dog", "eel"))
+    savemat(path, arrays | {"labels": Y + 1})
+    with pytest.raises(ValueError, match="labels: got 3, need 0 to 2; do they start from 1"):
+        read_network(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"a\.mat: not a MATLAB file that is read here"):
+        read_network(path)
+    header = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM"  # HDF5 behind it
+    path.write_bytes(header + b"\x89HDF\r\n\x1a\n")
+    with pytest.raises(ValueError, match=r"MATLAB 7\.3 is read by h5py.*numpy\.savez.*-v7"):
+        read_network(path)
+
+
+@pytest.mark.parametrize(
+    ("ending", "said"),
+    [("h5", "is read by h5py"), ("hdf5", "is read by h5py"), ("pkl", "is a pickle, which may run")],
+)
+def test_what_is_not_read_says_how_it_would_be(tmp_path, ending, said):
+    path = tmp_path / f"a.{ending}"
+    path.write_bytes(b"anything")
+    with pytest.raises(ValueError, match=f"a.{ending}: {said}.*numpy.savez"):
+        read_network(path)
 
 
 @pytest.mark.parametrize("ending", ["npz", "pt", "pth", "bin", "safetensors"])

@@ -27,7 +27,7 @@ Arrays = dict[str, NDArray[Any]]
 
 #: Names under which arrays are looked for, in the order tried.
 NAMES: dict[str, tuple[str, ...]] = {
-    "features": ("features", "embeddings", "feats", "X", "x", "H"),
+    "features": ("features", "embeddings", "feats", "feat", "fts", "X", "x", "H"),
     "labels": LABEL_NAMES,
     "weight": (
         "weight",
@@ -384,7 +384,8 @@ def _listed(arrays: Arrays) -> str:
         f"{name or 'one without a name'} {array.shape}".replace(",)", ")")
         for name, array in arrays.items()
     ]
-    return ", ".join([*shown[:8], "..."] if len(shown) > 8 else shown) or "no arrays"
+    # The labels of a table are often its last column.
+    return ", ".join([*shown[:6], "...", *shown[-2:]] if len(shown) > 8 else shown) or "no arrays"
 
 
 def _of_run(folder: Path, setting: str | None) -> Arrays:
@@ -457,7 +458,9 @@ def _require_fitting(own: Indexed, rows: int | None) -> None:
             f"has {rows} rows: give the names of all of them, in the order of the rows"
         )
     if own.labels.max() >= rows:
-        raise ValueError(f"labels: got {own.labels.max()}, need 0 to {rows - 1}")
+        from_one = own.labels.max() == rows and own.labels.min() == 1
+        hint = "; do they start from 1? Take 1 off" if from_one else ""
+        raise ValueError(f"labels: got {own.labels.max()}, need 0 to {rows - 1}{hint}")
 
 
 def _held_out(

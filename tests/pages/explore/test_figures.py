@@ -1,6 +1,7 @@
 """What is drawn is what the library computes."""
 
 import base64
+import html
 import json
 import re
 from dataclasses import replace
@@ -20,6 +21,7 @@ from tightframe.pages.explore.code import python_code
 from tightframe.pages.explore.page import shown, solved_later
 from tightframe.pages.explore.state import VIEWS, State
 from tightframe.pages.explore.tables import to_dash
+from tightframe.pages.explore.upload import measure_file
 from tightframe.pages.explore.vectors import principal_vectors, turned_onto
 
 STATES = [
@@ -310,3 +312,35 @@ def test_of_many_groups_the_table_has_some_among_them_the_smallest():
     counts = re.findall(r'"children": "(\d+0)"', table)
     assert len(counts) == views.MAX_ROWS
     assert (counts[0], counts[-1]) == ("1000", "110")
+
+
+def plain(parts):
+    return json.dumps(parts, default=lambda part: part.to_plotly_json())
+
+
+def test_names_of_classes_are_where_the_classes_are(tmp_path):
+    """In every view; short where there is little room, and nothing of them is markup."""
+    names = ["T-shirt/top", "a name that is too long for a heat map", "<b>bag</b>", "$5 to $10"]
+    labels = np.repeat(np.arange(4), [6, 6, 3, 2])
+    features = np.eye(4)[labels] + 0.1 * np.random.default_rng(0).normal(size=(17, 4))
+    np.savez(tmp_path / "x.npz", features=features, labels=labels, weight=np.eye(4))
+    measured = measure_file(tmp_path / "x.npz", "x.npz", class_names=names)
+    state = State(counts="6,6,3,2")
+    whole = figures.group_names(measured.naming(state.problem()))
+    assert whole[1:] == ["<b>bag</b> (3)", "$5 to $10 (2)"]
+    assert whole[0].startswith("2 of 6 (T-shirt/top, a name that ")
+    found = {
+        view: shown(replace(state, view=view), LIGHT, measured)
+        for view in ("geometry", "margins", "path")
+    }
+    ticks = found["geometry"]["logits"]["layout"]["yaxis"]["ticktext"]
+    assert (len(ticks), ticks[0]) == (4, "T-shirt/top")
+    assert max(len(html.unescape(tick)) for tick in ticks) <= 11
+    below = found["margins"]["margins-graph"]["layout"]["xaxis"]["ticktext"]
+    assert html.unescape(below[2]) == "$5 to $10<br>(2)"
+    assert "<b>bag</b>" in plain(found["margins"]["margins-table"])
+    legend = [trace["name"] for trace in found["path"]["path-graph"]["data"]]
+    assert {"$5 to $10 (2)", "$5 to $10 (2), measured"} <= set(legend)
+    for result in found.values():
+        assert "<b>" not in json.dumps([v for v in result.values() if isinstance(v, dict)])
+    assert "1 class of 2 samples ($5 to $10)" in plain(views.advice(state, measured))
