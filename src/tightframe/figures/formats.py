@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 #: A name is never shown narrower; other columns are left out before it is narrower than the second.
 _LEAST_NAME, _ROOM_FOR_NAMES = 8, 11
 
+#: Longer words than this may be broken over lines.
+_LONGEST_WORD = 16
+
 
 def to_rich(table: Table, *, ascii_only: bool = False, width: int | None = None) -> RichTable:
     """Return a table for Rich, which draws it as wide as the console allows.
@@ -70,9 +73,14 @@ def to_rich(table: Table, *, ascii_only: bool = False, width: int | None = None)
         # A name without spaces that is broken over lines could not be copied; a mark of a state
         # stays beside its word. Of other texts no letter is left out.
         whole = all(cell.style for cell in own) or not (i or any(" " in cell.plain for cell in own))
+        words = [
+            word for text in (head.head, *(cell.plain for cell in own)) for word in text.split()
+        ]
         drawn.add_column(
             Text(head.head),
             justify=_justify(head),
+            # Where there is room elsewhere no word is broken.
+            min_width=min(max(map(len, words), default=0), _LONGEST_WORD),
             no_wrap=whole,
             overflow="ellipsis" if whole or head.align == "right" else "fold",
         )
