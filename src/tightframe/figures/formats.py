@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 #: A name is never shown narrower; other columns are left out before it is narrower than the second.
 _LEAST_NAME, _ROOM_FOR_NAMES = 8, 11
 
-#: Longer words than this may be broken over lines.
-_LONGEST_WORD = 16
-
 
 def to_rich(table: Table, *, ascii_only: bool = False, width: int | None = None) -> RichTable:
     """Return a table for Rich, which draws it as wide as the console allows.
@@ -57,6 +54,11 @@ def to_rich(table: Table, *, ascii_only: bool = False, width: int | None = None)
         left = ", ".join(head.head for i, head in enumerate(heads) if i not in kept)
         note = f"{note} No room for: {left}.".strip()
         heads, cells = [heads[i] for i in kept], [[row[i] for i in kept] for row in cells]
+    natural = sum(
+        3 + max(map(len, [head.head, *(row[i].plain for row in cells)]))
+        for i, head in enumerate(heads)
+    )
+    tight = width is not None and natural + 1 > width
     drawn = RichTable(
         title=_unread(table.title, "table.title") or None,
         caption=_unread(note, "table.caption") or None,
@@ -73,14 +75,14 @@ def to_rich(table: Table, *, ascii_only: bool = False, width: int | None = None)
         # A name without spaces that is broken over lines could not be copied; a mark of a state
         # stays beside its word. Of other texts no letter is left out.
         whole = all(cell.style for cell in own) or not (i or any(" " in cell.plain for cell in own))
-        words = [
-            word for text in (head.head, *(cell.plain for cell in own)) for word in text.split()
-        ]
+        # Heads of numbers are broken at their spaces before words of texts are broken.
+        most = None
+        if tight and head.align == "right":
+            most = max(map(len, [*head.head.split(), *(cell.plain for cell in own)]), default=1)
         drawn.add_column(
             Text(head.head),
             justify=_justify(head),
-            # Where there is room elsewhere no word is broken.
-            min_width=min(max(map(len, words), default=0), _LONGEST_WORD),
+            max_width=most,
             no_wrap=whole,
             overflow="ellipsis" if whole or head.align == "right" else "fold",
         )
