@@ -134,3 +134,17 @@ def test_a_fit_has_a_budget(kept, monkeypatch):
     assert answer.suboptimality is None
     assert "could not be told in 2 evaluations" in answer.verdict
     assert not answer.converged
+
+
+def test_heads_on_small_features_do_not_stay_where_they_begin():
+    """Networks that decay has nearly brought to 0 still separate their classes."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], [200, 100, 6])
+    means = 1.5 * rng.normal(size=(3, 5))
+    x = 2e-3 * np.maximum(means[labels] + 0.3 * rng.normal(size=(306, 5)), 0)
+    head = fit_head(x, labels, weight_decay=0.05)
+    layer = LastLayer.of(x, labels, head.weight, head.bias)
+    answer = ask_head(layer, Training.of(layer, weight_decay=0.05))
+    assert answer.rows[0].training.recalls.tolist() == [1, 0, 0]
+    assert answer.row(BALANCED).training.recalls.min() > 0.5
+    assert answer.separable.all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -250,22 +251,35 @@ def _parameters(
 def minimise(
     problem: RidgeProblem, tol: float, most: int = MAX_EVALUATIONS, start: Array | None = None
 ) -> tuple[Array, float, float]:
-    """Return the best V that was found, its objective, and its certified gap."""
+    """Return the best V that was found, its objective, and its certified gap.
+
+    Steps end when the gap is within ``tol`` of the objective, and of what V gains over no head at
+    all: on features near 0 any small head is optimal to rounding, but few tell the classes apart.
+    """
+    nothing = problem.value_at_zero
+
+    def reached(value: float, gap: float) -> bool:
+        return gap <= tol * min(value, max(nothing - value, 0.0))
+
     best = (np.zeros(problem.shape) if start is None else start, np.inf, np.inf)
     evaluations = 0
     for steps in STAGES:
         before = best[2]
-        best, done = _stage(problem, best[0], steps, tol, most - evaluations)
+        best, done = _stage(problem, best[0], steps, reached, most - evaluations)
         evaluations += done
         stuck = best[2] >= before  # rounding leaves no descent
-        if best[2] <= tol * best[1] or stuck or evaluations >= most:
+        if reached(*best[1:]) or stuck or evaluations >= most:
             break
     v, value, gap = best
     return v, value, min(gap, value)  # no objective is below 0
 
 
 def _stage(
-    problem: RidgeProblem, start: Array, steps: int, tol: float, most: int
+    problem: RidgeProblem,
+    start: Array,
+    steps: int,
+    reached: Callable[[float, float], bool],
+    most: int,
 ) -> tuple[tuple[Array, float, float], int]:
     """Take L-BFGS steps in the metric at ``start``; return the point of the smallest gap."""
     from scipy.linalg import solve_triangular
@@ -285,9 +299,8 @@ def _stage(
         done += 1
         if gap < best[2]:
             best = (v, value, gap)
-            # On features near 0 a head of zeros is optimal to rounding, but tells no classes apart.
-            if gap <= tol * value and v.any():
-                raise _SolvedError
+        if reached(value, gap):
+            raise _SolvedError
         if factor is not None:
             gradient = solve_triangular(factor, gradient.T, lower=True).T
         return value, gradient.ravel()

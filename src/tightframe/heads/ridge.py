@@ -87,6 +87,13 @@ class RidgeProblem:
         value += self.weight_decay / 2 * float(np.vdot(v, v))
         return value, gradient + self.weight_decay * v
 
+    @property
+    def value_at_zero(self) -> float:
+        """P of the head that answers nothing, V = 0."""
+        shift = self.adjustment - self.adjustment.max()
+        losses = np.log(np.exp(shift).sum()) - shift
+        return float(self.class_weights[self.labels] @ losses[self.labels]) / len(self.labels)
+
     def gap(self, gradient: Array) -> float:
         """Return ``P(V) - D(softmax)`` from the gradient at V."""
         return float(np.vdot(gradient, gradient)) / (2 * self.weight_decay)
