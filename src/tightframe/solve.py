@@ -10,6 +10,7 @@ from dataclasses import replace
 from tightframe.checks import positive_float, whole_number
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition
 from tightframe.problem.problem import Problem
+from tightframe.rounding import gamma
 from tightframe.solution import Solution, Status
 from tightframe.solvers.continuation import Continuation
 from tightframe.solvers.search import axes, multistart, narrow_orthant
@@ -20,6 +21,9 @@ from tightframe.theory.axes import written_out
 from tightframe.theory.certificate import Certificate, certify_blocks
 from tightframe.theory.coverage import Coverage, coverage, is_convex, require_covered
 from tightframe.theory.thresholds import MAX_FOLLOWED
+
+#: Which share of larger decays is tried first, and which is the least.
+SHARE, LEAST_SHARE = 1e-10, 1e-89
 
 
 class NotConvergedWarning(UserWarning):
@@ -177,7 +181,28 @@ def _warn_if_not_converged(solution: Solution, tol: float, max_iterations: int) 
 def _certified(
     case: Coverage, tol: float, max_iterations: int, continuation: Continuation
 ) -> Solution:
-    return _solution(case.problem, *_minimise(case, tol, max_iterations, continuation), tol)
+    solution = _solution(case.problem, *_minimise(case, tol, max_iterations, continuation), tol)
+    if is_convex(case.problem) and solution.lower_bound == 0 < solution.objective:
+        return _bounded_by_larger_decays(solution, tol, max_iterations)
+    return solution
+
+
+def _bounded_by_larger_decays(solution: Solution, tol: float, max_iterations: int) -> Solution:
+    """Bound a minimum that is below all rounding.
+
+    As a function of lambda it is concave and not negative at zero: a share of lambda has at least
+    that share of the minimum.
+    """
+    problem, share = solution.problem, 1.0
+    while share > LEAST_SHARE and problem.logit_decay < 1:
+        share *= SHARE
+        decay = solution.problem.logit_decay / share  # their ratio changes nothing
+        problem = problem.replace(weight_decay=decay, feature_decay=decay)
+        certificate = _minimise(coverage(problem), tol, max_iterations, Continuation())[2]
+        if certificate.dual > 0:
+            bound = min(share * certificate.dual * (1 - gamma(8)), solution.objective)
+            return replace(solution, lower_bound=bound, note="duality gap of larger decays")
+    return solution
 
 
 def _solution(

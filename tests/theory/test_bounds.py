@@ -278,3 +278,19 @@ def test_a_known_bound_is_judged_relative_to_the_objective():
     best = tf.solve(problem)
     with pytest.raises(ValueError, match="not a lower bound of this problem"):
         tf.certify(problem, best.logits, lower_bound=2 * best.objective)
+
+
+@pytest.mark.filterwarnings("ignore:solve stopped")
+@pytest.mark.parametrize("bias", ["free", "decayed"])
+@pytest.mark.parametrize("ratio", [1.0, 1e60])
+def test_a_minimum_below_all_rounding_is_bounded(bias, ratio):
+    """Weights ten orders apart: rounding of logits alone costs 1e-33, the minimum is near 1e-59."""
+    options = {"loss": "mse", "bias": bias, "class_weights": [1, 1e-9, 10, 1]}
+    if bias == "decayed":
+        options["bias_decay"] = 1e-3
+    decays = {"weight_decay": 1e-60 * ratio**0.5, "feature_decay": 1e-60 / ratio**0.5}
+    problem = tf.Problem([50, 7, 3, 20], **decays, **options)
+    targets = (np.eye(4) - 0.25 * (bias == "free")) * np.sqrt(problem.counts)
+    reached = problem.logit_decay * np.linalg.svd(targets, compute_uv=False).sum()
+    bound = tf.solve(problem, max_iterations=50).lower_bound
+    assert 0.3 * reached < bound <= reached
