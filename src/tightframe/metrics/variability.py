@@ -82,10 +82,6 @@ def nc1(
         The global mean that Sigma_B measures from; by default that of ``weighting``. The code of
         Papyan et al. (2020) and Zhu et al. (2021) weighs classes alike but measures from the mean
         of all samples: ``center="sample"``.
-    center : {"class", "sample"}, optional
-        The global mean that Sigma_B measures from; by default that of ``weighting``. The code of
-        Papyan et al. (2020) and Zhu et al. (2021) weighs classes alike but measures from the mean
-        of all samples: ``center="sample"``.
 
     Returns
     -------
@@ -369,7 +365,9 @@ def cdnv(moments: Readings, power: float = 1.0) -> float:
     unordered pairs have the same mean. No scatter matrix is needed, and K x K work is tiled. Of
     more than 8192 classes, on a CPU, it is known to 1e-6 of its value (six standard errors): pairs
     of close classes and most of the others' sum are computed, what remains is sampled
-    (`tightframe.metrics.pair_sums`). Where that does not do, all pairs are summed.
+    (`tightframe.metrics.pair_sums`). Where that does not do, as of means in clusters or of very
+    unequal lengths, all pairs are summed in float32, and what that is off is sampled; at worst all
+    pairs are summed in float64.
 
     Parameters
     ----------
