@@ -461,6 +461,15 @@ class TestReports:
         with pytest.raises(ValueError, match="held_out: a report with no accuracies"):
             report.classes(held_out=report)
 
+    def test_a_class_without_labelled_features_is_judged_by_its_mean(self, lost):
+        x, y = np.asarray(lost.features), np.asarray(lost.labels)
+        moments = gather(x, y, 10)
+        seen = y != 3
+        report = CollapseReport.measure(moments, lost.weight, features=x[seen], labels=y[seen])
+        row = report.class_table().of(3)
+        assert (row.accuracy, row.accuracy_state, row.rival_share) == (None, None, None)
+        assert row.near_lost is not None
+
     def test_names_are_one_a_class(self, lost):
         moments = gather(lost.features, lost.labels, 10)
         with pytest.raises(ValueError, match="class_names: got 2, need one a class, 10"):

@@ -482,6 +482,23 @@ class TestViews:
         assert "50 samples, 4 classes" in shown
         assert shown.count("simplex ETF") == sum(row.target == "simplex ETF" for row in report.rows)
 
+    def test_of_many_classes_is_shown_at_once(self, network, monkeypatch):
+        x, y, w, _ = network
+        many = CollapseReport.measure(gather(x, y, 4), w)
+        monkeypatch.setattr("tightframe.metrics.report.MAX_DENSE_CLASSES", 3)
+
+        def shown():
+            console = Console(width=120, file=io.StringIO())
+            console.print(many)
+            return console.file.getvalue()
+
+        text = shown()
+        assert f"{many.nc1:.6g}" in text
+        assert "nc2" not in text
+        assert "`rows` and `to_frame` have them" in text
+        assert len(many.rows) > len(many.numbers)
+        assert "nc2" in shown()  # as it is known now
+
     def test_plot(self, report, tmp_path):
         figure = report.plot()
         distances, norms, logits = figure.axes[:3]

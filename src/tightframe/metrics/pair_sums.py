@@ -7,11 +7,15 @@ others ``1/d^2 = (1 + q + q^2 + ...) / s`` with ``q = 2 g / s``, whose first ter
 changes, are sums of products of a term in i and one in j: their sum over all pairs is exact and
 cheap. What remains is of the size of q^3, about D^-1.5, and its mean is taken over sampled blocks
 of pairs, whose spread gives the standard error.
+
+Of means in clusters, or of very unequal lengths, too much remains. Then all pairs are summed in
+float32, in a third of the time, and what that is off is sampled in the same way.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -20,7 +24,7 @@ from torch import Tensor
 from tightframe.metrics.moments import EPS
 from tightframe.metrics.panels import add_products, mirror
 from tightframe.metrics.rows import Rows
-from tightframe.metrics.tall import Matrix, row_blocks, weighted_sum
+from tightframe.metrics.tall import Index, Matrix, row_blocks, weighted_sum
 
 #: With fewer classes all pairs take a second or two.
 FEW_CLASSES = 8192
@@ -31,8 +35,18 @@ ACCURACY = 1e-6
 #: Pairs whose squared distance is a smaller share of s are close.
 _CLOSE = 0.01
 
-#: Dimensions of the projection, and most pairs that may seem close there.
-_SKETCH, _MOST_CLOSE = 32, 2**20
+#: Dimensions of the projection, at least, and the features' own for each of its: in fewer, pairs
+#: that are not close often seem so.
+_SKETCH, _SKETCH_SHARE = 32, 16
+
+#: Most pairs that may be, or seem, close.
+_MOST_CLOSE = 2**20
+
+#: The same share in float32, whose distances have lost half their digits there.
+_CLOSE_SINGLE = 1e-3
+
+#: Rows and columns of a block of pairs in float32: 8 MiB.
+_SINGLE_TILE = (1024, 2048)
 
 #: Rows and columns of a block of projected pairs: 2 MiB.
 _TILE = (256, 2048)
@@ -42,6 +56,9 @@ _NODES = 6
 
 #: Sampled blocks, and their rows and columns.
 _BLOCKS, _ROWS, _COLUMNS = 16, 512, 2048
+
+#: Rows and columns of pairs.
+Places = tuple[Tensor, Tensor]
 
 
 class PairSum(NamedTuple):
@@ -72,34 +89,63 @@ def inverse_distance_sum(rows: Rows, values: Tensor, errors: Tensor) -> PairSum 
     Returns
     -------
     PairSum or None
-        None where the sampled part is not known to `ACCURACY`: then all pairs have to be summed.
+        None where what is sampled is not known to `ACCURACY`, or too many pairs are close: then
+        all pairs have to be summed in float64.
     """
-    x, squares = rows.scaled, rows.lengths.square()
-    k, widest = len(x), float(squares.max())
-    if not float(squares.min()) > 1e-4 * widest or not float(values.sum()) > 0:
-        return None
-    generator = torch.Generator().manual_seed(0)
-    smooth = _Smooth(x, squares, values)
-    means = _sampled_means(smooth, x, squares, values, generator)
-    pairs = k * (k - 1)
-    total = smooth.total() + pairs * float(means.mean())
-    error = pairs * float(means.std()) / math.sqrt(len(means))
-    if not 6 * error <= ACCURACY * total:
-        return None
-    close = _close_pairs(x, squares, generator)
-    if close is None:
-        return None
-    i, j = close
-    distances = _distances(x, i, j)
-    equal = torch.nonzero(distances <= (errors[i] + errors[j]).square())
-    if len(equal):
-        return PairSum(math.inf, (int(i[equal[0]]), int(j[equal[0]])))
-    kept = distances <= _CLOSE * (squares[i] + squares[j])
-    near = float(((values[i] + values[j]) / distances)[kept].sum())
-    return PairSum(total + near, None)
+    found = _by_expansion(rows, values, errors)
+    return _in_single(rows, values, errors) if found is None else found
 
 
 # -- inside --------------------------------------------------------------------------------------
+
+
+def _by_expansion(rows: Rows, values: Tensor, errors: Tensor) -> PairSum | None:
+    x, squares = rows.scaled, rows.lengths.square()
+    if not float(squares.min()) > 1e-4 * float(squares.max()) or not float(values.sum()) > 0:
+        return None
+    generator = torch.Generator().manual_seed(0)
+    smooth = _Smooth(x, squares, values)
+    total = _corrected(
+        smooth.total(), _sampled_means(smooth, x, squares, values, generator), len(x)
+    )
+    close = None if total is None else _close_pairs(x, squares, generator)
+    if total is None or close is None:
+        return None
+    return _with_close(total, *close, rows, values, errors, _CLOSE)
+
+
+def _corrected(total: float, means: Tensor, k: int) -> float | None:
+    """Return a sum over all pairs and what it leaves out, of which the means of blocks are given.
+
+    None where that is not known to `ACCURACY`.
+    """
+    pairs = k * (k - 1)
+    total += pairs * float(means.mean())
+    error = pairs * float(means.std()) / math.sqrt(len(means))
+    return total if 6 * error <= ACCURACY * total else None
+
+
+def _with_close(
+    total: float,
+    i: Tensor,
+    j: Tensor,
+    rows: Rows,
+    values: Tensor,
+    errors: Tensor,
+    share: float,
+) -> PairSum:
+    """Add pairs i < j one by one, as far as they are closer than a share of s."""
+    x, squares = rows.scaled, rows.lengths.square()
+    # A block of pairs at a time: there may be a million.
+    parts = row_blocks(len(i), x.shape[1])
+    sums = [(x[i[part]] - x[j[part]]).square_().sum(dim=1) for part in parts]
+    distances = torch.cat(sums) if sums else values.new_zeros(0)
+    equal = torch.nonzero(distances <= (errors[i] + errors[j]).square())
+    if len(equal):
+        return PairSum(math.inf, (int(i[equal[0]]), int(j[equal[0]])))
+    kept = distances <= share * (squares[i] + squares[j])
+    near = float(((values[i] + values[j]) / distances)[kept].sum())
+    return PairSum(total + near, None)
 
 
 def _close_pairs(
@@ -110,7 +156,7 @@ def _close_pairs(
     An orthogonal projection makes no distance longer.
     """
     d = x.shape[1]
-    width = min(_SKETCH, d)
+    width = min(max(_SKETCH, d // _SKETCH_SHARE), d)
     basis = torch.linalg.qr(torch.randn(d, width, generator=generator, dtype=x.dtype))[0]
     y = x @ basis.to(squares)
     # |y_i - y_j|^2 - CLOSE s as one product; float32 rounds by less than what is added to CLOSE.
@@ -131,13 +177,6 @@ def _close_pairs(
             return None
     pairs = torch.cat(found) if found else torch.empty(0, 2, dtype=torch.int64, device=x.device)
     return pairs[:, 0], pairs[:, 1]
-
-
-def _distances(x: Matrix, i: Tensor, j: Tensor) -> Tensor:
-    """Return the squared distances of pairs, a block of pairs at a time."""
-    parts = row_blocks(len(i), x.shape[1])
-    squares = [(x[i[part]] - x[j[part]]).square_().sum(dim=1) for part in parts]
-    return torch.cat(squares) if squares else torch.zeros_like(i, dtype=x.dtype)
 
 
 class _Smooth:
@@ -197,17 +236,20 @@ def _lagrange(at: Tensor, nodes: Tensor, angles: Tensor) -> Tensor:
     return shares / shares.sum(dim=1, keepdim=True)
 
 
+def _sampled_blocks(k: int, generator: torch.Generator, device: torch.device) -> Iterator[Places]:
+    """Yield rows and columns of blocks of pairs, none of which is of equal ones."""
+    order = torch.randperm(k, generator=generator).to(device)
+    rows, columns = min(_ROWS, k // (2 * _BLOCKS)), min(_COLUMNS, k // (2 * _BLOCKS))
+    for b in range(_BLOCKS):
+        yield order[b * rows : (b + 1) * rows], order[k - (b + 1) * columns : k - b * columns]
+
+
 def _sampled_means(
     smooth: _Smooth, x: Matrix, squares: Tensor, values: Tensor, generator: torch.Generator
 ) -> Tensor:
     """Return the mean of what is not smooth, and of no close pair, over blocks of pairs."""
-    k = len(x)
-    order = torch.randperm(k, generator=generator).to(x.device)
-    rows, columns = min(_ROWS, k // (2 * _BLOCKS)), min(_COLUMNS, k // (2 * _BLOCKS))
     means = []
-    for b in range(_BLOCKS):
-        i = order[b * rows : (b + 1) * rows]
-        j = order[k - (b + 1) * columns : k - b * columns]
+    for i, j in _sampled_blocks(len(x), generator, x.device):
         products = x[i] @ x[j].T
         sizes = squares[i, None] + squares[j]
         distances = sizes - 2 * products
@@ -216,3 +258,66 @@ def _sampled_means(
         inverse -= smooth.block(i, j, products)
         means.append(inverse.mean())
     return torch.stack(means)
+
+
+def _in_single(rows: Rows, values: Tensor, errors: Tensor) -> PairSum | None:
+    x, squares = rows.scaled, rows.lengths.square()
+    least = float(squares.topk(2, largest=False)[0].sum())
+    # Equal pairs have to be among the close ones.
+    if not 4 * float(errors.max()) ** 2 < _CLOSE_SINGLE * least:
+        return None
+    single = _Single(x, squares)
+    total, close = 0.0, [torch.empty(0, 2, dtype=torch.int64, device=x.device)]
+    for start in range(0, len(x), _SINGLE_TILE[0]):
+        i = slice(start, start + _SINGLE_TILE[0])
+        left = single.rows(i)
+        for first in range(start, len(x), _SINGLE_TILE[1]):
+            j = slice(first, first + _SINGLE_TILE[1])
+            inverse, near = single.inverse(i, j, left, diagonal=first == start)
+            total += float(values[i] @ inverse.sum(dim=1, dtype=values.dtype))
+            total += float(inverse.sum(dim=0, dtype=values.dtype) @ values[j])
+            if len(near):
+                close.append(near + near.new_tensor([start, first]))
+        if sum(map(len, close)) > _MOST_CLOSE:
+            return None
+    means, generator = [], torch.Generator().manual_seed(0)
+    for a, b in _sampled_blocks(len(x), generator, x.device):
+        inverse, _ = single.inverse(a, b, single.rows(a))
+        distances = squares[a, None] + squares[b] - 2 * (x[a] @ x[b].T)
+        missed = torch.where(inverse == 0, 0.0, 1 / distances - single.unit * inverse.double())
+        means.append((missed * values[a, None]).mean())
+    known = _corrected(single.unit * total, torch.stack(means), len(x))
+    if known is None:
+        return None
+    places = torch.cat(close)
+    return _with_close(known, places[:, 0], places[:, 1], rows, values, errors, math.inf)
+
+
+class _Single:
+    """Reciprocal squared distances in float32, over `unit`: that of the largest squared length."""
+
+    def __init__(self, x: Matrix, squares: Tensor) -> None:
+        self.unit = 1 / float(squares.max())
+        self._x, self._squares = x, (squares * self.unit).float()
+
+    def rows(self, i: Index) -> Tensor:
+        """Return rows as they are multiplied."""
+        return (self._x[i] * math.sqrt(self.unit)).float()
+
+    def inverse(
+        self, i: Index, j: Index, left: Tensor, *, diagonal: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Return ``1 / d^2`` of rows i and columns j, 0 for close pairs, and where those are.
+
+        ``left`` are the rows; with ``diagonal`` the columns begin with them, and only i < j counts.
+        """
+        own, others = self._squares[i], self._squares[j]
+        distances = torch.addmm(others, left, self.rows(j).T, alpha=-2.0).add_(own[:, None])
+        if diagonal:
+            distances += torch.full_like(distances, math.inf).tril_()
+        places = torch.empty(0, 2, dtype=torch.int64, device=own.device)
+        if not float(distances.min()) > 2 * _CLOSE_SINGLE * float(max(own.max(), others.max())):
+            close = distances <= _CLOSE_SINGLE * (own[:, None] + others)
+            places = torch.nonzero(close)
+            distances[close] = math.inf
+        return distances.reciprocal_(), places

@@ -80,9 +80,8 @@ def frame_of(report: Report) -> pd.DataFrame:
     return frame.astype({"value": "float64"})
 
 
-def rows_of(report: Report) -> Table:
-    """Return the rows of a report as a table, in sections of one target or one part."""
-    rows = report.rows
+def rows_of(report: Report, rows: Sequence[Row], note: str = "") -> Table:
+    """Return rows of a report as a table, in sections of one target or one part."""
     about = [
         target if metric in ("nc2", "nc3") else tuple(part.split()[:2])
         for metric, part, target, _ in rows
@@ -92,16 +91,16 @@ def rows_of(report: Report) -> Table:
         f"Neural collapse: {report.num_samples} samples, {len(report.counts)} classes",
         ["metric", "part", "target", Column("value", align="right", format=".6g")],
         [list(row) for row in rows],
-        note=" ".join([*notes, *report.notes]),
+        note=" ".join(filter(None, [*notes, *report.notes, note])),
         sections=[i for i in range(1, len(about)) if about[i] != about[i - 1]],
     )
 
 
-def table_of(report: Report) -> RichTable:
-    """Return the rows of a report as a Rich table."""
+def table_of(report: Report, rows: Sequence[Row], note: str = "") -> RichTable:
+    """Return rows of a report as a Rich table."""
     from tightframe.figures.formats import to_rich
 
-    return to_rich(rows_of(report))
+    return to_rich(rows_of(report, rows, note))
 
 
 def figure_of(report: Report) -> Figure:

@@ -473,11 +473,7 @@ class CollapseReport:
         means, centred means) and ``nc3`` (logits, centred logits); those of a deep linear head
         have ``layer <m>`` before the part.
         """
-        rows = [
-            MetricRow(key, _NO_PART, "", float(value))
-            for key, value in self.numbers.items()
-            if value is not None
-        ]
+        rows = self._measured
         # One degenerate vector shows in many metrics: every reason is given once.
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -485,6 +481,15 @@ class CollapseReport:
         for message in dict.fromkeys(str(warning.message) for warning in caught):
             warnings.warn(message, RuntimeWarning, stacklevel=3)
         return tuple(rows)
+
+    @property
+    def _measured(self) -> list[MetricRow]:
+        """The rows of `numbers`."""
+        return [
+            MetricRow(key, _NO_PART, "", float(value))
+            for key, value in self.numbers.items()
+            if value is not None
+        ]
 
     @property
     def group_angles(self) -> dict[str, GroupAngles]:
@@ -560,14 +565,23 @@ class CollapseReport:
         return frame_of(self)
 
     def to_table(self) -> Table:
-        """Return `rows` as a Rich table; ``rich.print(report)`` shows it."""
+        """Return `rows` as a Rich table."""
         from tightframe.metrics.pictures import table_of
 
-        return table_of(self)
+        return table_of(self, self.rows)
 
     def __rich__(self) -> Table:
-        """Show the table in Rich."""
-        return self.to_table()
+        """Show the table in Rich, at once.
+
+        Of more classes than `MAX_DENSE_CLASSES` only what is known so far: the angles of all pairs
+        take minutes, and are shown once `rows` were asked for.
+        """
+        from tightframe.metrics.pictures import table_of
+
+        if len(self.counts) <= MAX_DENSE_CLASSES or "rows" in self.__dict__:
+            return self.to_table()
+        note = "Frames and angles of so many classes take a while: `rows` and `to_frame` have them."
+        return table_of(self, self._measured, note)
 
     def _repr_html_(self) -> str:
         from tightframe.figures.formats import to_html

@@ -365,7 +365,9 @@ def cdnv(moments: Readings, power: float = 1.0) -> float:
     unordered pairs have the same mean. No scatter matrix is needed, and K x K work is tiled. Of
     more than 8192 classes, on a CPU, it is known to 1e-6 of its value (six standard errors): pairs
     of close classes and most of the others' sum are computed, what remains is sampled
-    (`tightframe.metrics.pair_sums`). Where that does not do, all pairs are summed.
+    (`tightframe.metrics.pair_sums`). Where that does not do, as of means in clusters or of very
+    unequal lengths, all pairs are summed in float32, and what that is off is sampled; at worst all
+    pairs are summed in float64.
 
     Parameters
     ----------
