@@ -30,7 +30,6 @@ from tightframe.problem.class_names import shown_names
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-    from rich.table import Table as RichTable
 
 
 #: A number of a report: metric, part, target, value.
@@ -94,13 +93,6 @@ def rows_of(report: Report, rows: Sequence[Row], note: str = "") -> Table:
         note=" ".join(filter(None, [*notes, *report.notes, note])),
         sections=[i for i in range(1, len(about)) if about[i] != about[i - 1]],
     )
-
-
-def table_of(report: Report, rows: Sequence[Row], note: str = "") -> RichTable:
-    """Return rows of a report as a Rich table."""
-    from tightframe.figures.formats import to_rich
-
-    return to_rich(rows_of(report, rows, note))
 
 
 def figure_of(report: Report) -> Figure:

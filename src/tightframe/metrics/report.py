@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
+    from tightframe.figures.table import Table as Rows
+
 #: More groups than this are not listed in the rows of a report.
 MAX_LISTED_GROUPS = 8
 
@@ -566,28 +568,34 @@ class CollapseReport:
 
     def to_table(self) -> Table:
         """Return `rows` as a Rich table."""
-        from tightframe.metrics.pictures import table_of
+        from tightframe.figures.formats import to_rich
+        from tightframe.metrics.pictures import rows_of
 
-        return table_of(self, self.rows)
+        return to_rich(rows_of(self, self.rows))
 
-    def __rich__(self) -> Table:
-        """Show the table in Rich, at once.
+    def _at_once(self) -> Rows:
+        """Return the table that is shown without being asked for.
 
         Of more classes than `MAX_DENSE_CLASSES` only what is known so far: the angles of all pairs
         take minutes, and are shown once `rows` were asked for.
         """
-        from tightframe.metrics.pictures import table_of
+        from tightframe.metrics.pictures import rows_of
 
         if len(self.counts) <= MAX_DENSE_CLASSES or "rows" in self.__dict__:
-            return self.to_table()
+            return rows_of(self, self.rows)
         note = "Frames and angles of so many classes take a while: `rows` and `to_frame` have them."
-        return table_of(self, self._measured, note)
+        return rows_of(self, self._measured, note)
+
+    def __rich__(self) -> Table:
+        """Show the table in Rich, at once."""
+        from tightframe.figures.formats import to_rich
+
+        return to_rich(self._at_once())
 
     def _repr_html_(self) -> str:
         from tightframe.figures.formats import to_html
-        from tightframe.metrics.pictures import rows_of
 
-        return to_html(rows_of(self), alone=True)
+        return to_html(self._at_once(), alone=True)
 
     def plot(self) -> Figure:
         """Draw distances to the targets, norms by class, and mean logits.
