@@ -114,6 +114,8 @@ def test_ignored_samples_are_told_apart():
         ([True, False], "labels: got bool"),
         (np.array([0, 4000], np.float16), "float16 with 4000, .* up to 2048 only exactly"),
         (["a", "z"], "labels: got 'z', which is none of the 2 class names"),
+        (["0", "9" * 20], "labels: got 9{20}, need whole numbers up to"),
+        (np.array([0, -(10**20)], object), "labels: got -10{20}, need whole numbers up to"),
         (np.array(["a", None], object), "labels: sample 1 has none"),
         (np.array(["a", 3], object), "labels: got entries of type int and str"),
         (np.eye(3), r"labels: got shape \(3, 3\)"),

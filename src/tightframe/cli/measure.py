@@ -80,13 +80,14 @@ def measure(
             held_out=held_out,
             setting=setting,
         )
-        print_notes(network)
         if network.weight is None and weight_decay is None:
             features = measure_features(network, center=center)
+            print_notes(network)
             print(format_json(features.to_dict())) if json else print_features(features)
             return
         decays = {} if weight_decay is None else options
         result = measure_arrays(network, center=center, **decays)
+    print_notes(network)
     if json:
         print(format_json(result.to_dict()))
     else:

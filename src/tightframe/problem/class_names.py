@@ -360,7 +360,7 @@ def _of_objects(name: str, array: NDArray[Any]) -> NDArray[Any]:
     if all(isinstance(entry, str) for entry in array):
         return array.astype(str)
     if all(map(is_whole, array)):
-        return array.astype(np.int64)
+        return _integers(name, array)
     kinds = " and ".join(sorted({type(entry).__name__ for entry in array}))
     raise ValueError(f"{name}: got entries of type {kinds}, need whole numbers from 0 or names")
 
@@ -373,7 +373,8 @@ def _of_text(
     known = None if names is None else {entry: k for k, entry in enumerate(names)}
     unknown = [str(entry) for entry in found if known is not None and entry not in known]
     if (known is None or unknown) and all(entry.isdecimal() for entry in found):
-        numbers = _whole(name, array[kept].astype(np.int64), np.ones(int(kept.sum()), bool))
+        whole = _integers(name, array[kept])
+        numbers = _whole(name, whole, np.ones(len(whole), bool))
         return Indexed(numbers, kept, names)
     if unknown:
         raise ValueError(
@@ -384,6 +385,17 @@ def _of_text(
         return Indexed(places.reshape(-1).astype(np.int64), kept, names)
     order = np.array([known[str(entry)] for entry in found], dtype=np.int64)
     return Indexed(order[places.reshape(-1)], kept, names)
+
+
+def _integers(name: str, array: NDArray[Any]) -> NDArray[np.int64]:
+    """Return whole numbers that are Python's, or written out, of which some may be too large."""
+    try:
+        return array.astype(np.int64)
+    except OverflowError:
+        largest = max(map(int, array), key=abs)
+        raise ValueError(
+            f"{name}: got {shortened(str(largest))}, need whole numbers up to {MAX_LABEL}"
+        ) from None
 
 
 def _whole(name: str, array: NDArray[Any], kept: NDArray[np.bool_]) -> NDArray[np.int64]:
