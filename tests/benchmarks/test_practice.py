@@ -166,7 +166,8 @@ def test_a_quick_run_trains_judges_and_writes(tmp_path, monkeypatch, capsys):
     asked = ["--only", "sgd 0.005", "--jobs", "1", "--runs", str(tmp_path), "--out", str(tmp_path)]
     assert practice.main(["--quick", *asked]) == 0
     printed = capsys.readouterr().out
-    assert "1 lost classes, reference table" in printed
+    assert "1 lost classes from means and covariances" in printed
+    assert "1 the same, reference table" in printed
     with (tmp_path / "practice.csv").open() as file:
         (line,) = csv.DictReader(file)
     assert line["network"] == DIGITS.name

@@ -98,7 +98,7 @@ def test_the_other_options_reach_the_problem(result):
     assert found["rows"][0]["points"][0]["collapse_kind"] == "vanish"
 
 
-def test_class_weights_and_logit_adjustment(result, command, fails, tmp_path):
+def test_class_weights_and_logit_adjustment(result, command, fails, tmp_path, monkeypatch):
     terms = ["--class-weights", "1x5,4x5", "--logit-adjustment", "0.5*prior"]
     found = result(*PATH, *terms)
     problem = tf.Problem(
@@ -113,6 +113,7 @@ def test_class_weights_and_logit_adjustment(result, command, fails, tmp_path):
     expected = tf.solve(problem.replace(weight_decay=2e-2, feature_decay=2e-2))
     margins = [group["margin"] for group in points[-1]["groups"]]
     np.testing.assert_allclose(margins, expected.group_margins, atol=1e-4)
+    monkeypatch.setenv("COLUMNS", "160")
     _, out, _ = command(*PATH, *terms[:2], "--out", tmp_path / "x")
     assert "5 of 100 with" in out
     table = pd.read_csv(tmp_path / "x" / "points.csv")

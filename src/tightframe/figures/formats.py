@@ -54,11 +54,7 @@ def to_rich(table: Table, *, ascii_only: bool = False, width: int | None = None)
         left = ", ".join(head.head for i, head in enumerate(heads) if i not in kept)
         note = f"{note} No room for: {left}.".strip()
         heads, cells = [heads[i] for i in kept], [[row[i] for i in kept] for row in cells]
-    natural = sum(
-        3 + max(map(len, [head.head, *(row[i].plain for row in cells)]))
-        for i, head in enumerate(heads)
-    )
-    tight = width is not None and natural + 1 > width
+    most = _most_wide(heads, cells, width)
     drawn = RichTable(
         title=_unread(table.title, "table.title") or None,
         caption=_unread(note, "table.caption") or None,
@@ -75,14 +71,10 @@ def to_rich(table: Table, *, ascii_only: bool = False, width: int | None = None)
         # A name without spaces that is broken over lines could not be copied; a mark of a state
         # stays beside its word. Of other texts no letter is left out.
         whole = all(cell.style for cell in own) or not (i or any(" " in cell.plain for cell in own))
-        # Heads of numbers are broken at their spaces before words of texts are broken.
-        most = None
-        if tight and head.align == "right":
-            most = max(map(len, [*head.head.split(), *(cell.plain for cell in own)]), default=1)
         drawn.add_column(
             Text(head.head),
             justify=_justify(head),
-            max_width=most,
+            max_width=most[i],
             no_wrap=whole,
             overflow="ellipsis" if whole or head.align == "right" else "fold",
         )
@@ -91,6 +83,28 @@ def to_rich(table: Table, *, ascii_only: bool = False, width: int | None = None)
             drawn.add_section()
         drawn.add_row(*row, style="bold" if i in table.strong else None)
     return drawn
+
+
+def _most_wide(heads: list[Column], cells: list[list[Text]], width: int | None) -> list[int | None]:
+    """Return how wide columns may be, None for any width.
+
+    Where there is too little room, heads of numbers are broken at their spaces before words of
+    texts are broken.
+    """
+    natural = [
+        max(len(head.head), *(row[i].cell_len for row in cells), 1) for i, head in enumerate(heads)
+    ]
+    least = [
+        max([*map(len, head.head.split()), *(row[i].cell_len for row in cells)], default=1)
+        if head.align == "right"
+        else natural[i]
+        for i, head in enumerate(heads)
+    ]
+    numbers = [i for i, head in enumerate(heads) if head.align == "right"]
+    if width is None or sum(natural) + 3 * len(heads) < width or not numbers:
+        return [None] * len(heads)
+    spare = max(width - 1 - sum(least) - 3 * len(heads), 0) // len(numbers)
+    return [min(natural[i], least[i] + spare) if i in numbers else None for i in range(len(heads))]
 
 
 def _with_room(heads: list[Column], cells: list[list[Text]], width: int) -> list[int]:
