@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.files import may_be_pickle, read_arrays, read_npy, read_table, read_text, reading
+from tightframe.matlab_files import HDF5Error, variables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,28 +130,11 @@ def _plain(column: NDArray[Any]) -> NDArray[Any]:
 
 
 def _matlab(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
-    """Return the variables of a MATLAB file: columns as plain arrays, cells of text as text."""
-    from scipy.io import loadmat
-
     with reading(path, "a MATLAB file that is read here"):
         try:
-            found = loadmat(os.fspath(path), appendmat=False)
-        except NotImplementedError:
+            return variables(Path(path).read_bytes())
+        except HDF5Error:
             raise ValueError(f"MATLAB 7.3 {_HDF5}, or again in MATLAB with -v7") from None
-        return {
-            name: _variable(value)
-            for name, value in found.items()
-            if isinstance(value, np.ndarray) and value.dtype.names is None
-        }
-
-
-def _variable(value: NDArray[Any]) -> NDArray[Any]:
-    if value.dtype == object and value.size:
-        cells = [np.asarray(cell) for cell in value.ravel()]
-        if all(cell.dtype.kind == "U" and cell.size <= 1 for cell in cells):
-            return np.array(["".join(cell.ravel()) for cell in cells])
-    # Every variable of MATLAB has two axes.
-    return value.ravel() if value.ndim == 2 and 1 in value.shape else value
 
 
 # -- PyTorch ---------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
     Dataset,
     Sampler,
@@ -310,10 +311,14 @@ def test_a_sampler_that_repeats_samples_is_warned_of(how):
     met = len(set(rare()))
     with pytest.warns(RuntimeWarning, match=f"from {len(DATA)} samples and meets {met} of them"):
         how(model, DataLoader(DATA, 30, sampler=rare()))
+    with pytest.warns(RuntimeWarning, match=f"samples and meets {met} of them"):
+        how(model, DataLoader(DATA, batch_sampler=BatchSampler(rare(), 30, False)))
     with pytest.warns(RuntimeWarning, match="draws 6 times .* meets 4 of them"):
         how(model, DataLoader(DATA, batch_sampler=Pairs()))
     with pytest.warns(RuntimeWarning, match="drop_last leaves its 6 samples out"):
         how(model, DataLoader(DATA, 7, drop_last=True))
+    with pytest.warns(RuntimeWarning, match="drop_last leaves its 6 samples out"):
+        how(model, DataLoader(DATA, batch_sampler=BatchSampler(range(len(DATA)), 7, True)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for loader in (
@@ -321,6 +326,12 @@ def test_a_sampler_that_repeats_samples_is_warned_of(how):
             DataLoader(DATA, 30, sampler=SubsetRandomSampler(range(len(DATA)))),
         ):
             how(model, loader)
+
+
+@pytest.mark.parametrize("how", [tf.advise, collapse_report])
+def test_a_loader_of_single_samples_is_refused(how):
+    with pytest.raises(ValueError, match=r"gives rows of shape \(\d+,\), need \(B, D\)"):
+        how(Module(), DataLoader(DATA, batch_size=None))
 
 
 class Noise(Module):

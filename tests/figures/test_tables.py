@@ -214,6 +214,41 @@ def test_names_stay_whole_in_a_narrow_console_and_sentences_are_broken():
     assert "1.2346" in to_console(sentences, width=30)
 
 
+@pytest.mark.parametrize("width", range(30, 100, 5))
+def test_no_number_is_cut_and_what_has_no_room_is_named(width):
+    shares = [Column(f"{kind} balanced accuracy", align="right", format=".3f") for kind in "abc"]
+    columns = [
+        Column("class", align="left", names=True),
+        Column("samples", align="right", spare=True),
+        *shares,
+        Column("at 0.05", align="right"),
+        Column("state", states=True),
+    ]
+    rows = [
+        [
+            f"a class with a long name, number {i}",
+            1000 + i,
+            0.125,
+            0.25,
+            0.5,
+            f"-0.{i} ± 0.6",
+            "lost",
+        ]
+        for i in range(3)
+    ]
+    drawn = to_console(Table("", columns, rows), width).rstrip()
+    assert max(map(len, drawn.splitlines())) <= width
+    lines = [line for line in drawn.splitlines() if "lost" in line]
+    assert len(lines) == len(rows)
+    note = " ".join(drawn[drawn.rindex("┘") + 1 :].split())
+    for line, row in zip(lines, rows, strict=True):
+        cells = [cell.strip() for cell in line.strip("│").split("│")]
+        named = ["samples", "a bal", "b bal", "c bal", "at 0.05"]
+        texts = [str(row[1]), "0.125", "0.250", "0.500", row[5]]
+        assert cells[1:-1] == [t for n, t in zip(named, texts, strict=True) if n not in note]
+    assert ("No room" in note) == (len(cells) < len(columns))
+
+
 def test_what_is_special_to_latex_is_escaped():
     table = Table(
         "100 % of _all_",

@@ -105,7 +105,7 @@ class LayerMoments:
 
         ``own`` is how many samples of the batch, the first ones, count; None means all.
         """
-        ignored, given = self._ignore_index, labels[:own]
+        ignored, given = self._ignore_index, labels
         if own is not None and own < len(labels):
             ignored = _REPEATED if ignored is None else ignored
             labels = labels.long().clone()
@@ -123,7 +123,7 @@ class LayerMoments:
             for name in self.moments
         }
         if self._ignore_index is not None and not any(len(y) for _, y in found.values()):
-            self.ignored += int((given == self._ignore_index).sum())
+            self.ignored += int((given[:own] == self._ignore_index).sum())
         if self.unit is not None:
             x, y = found[self.unit]
             found[self.unit] = nn.functional.normalize(x, dim=1), y

@@ -80,10 +80,10 @@ def warn_of_sampler(loader: Any) -> None:
     for training, as those that draw rare classes more often. What fails is left alone.
     """
     try:
-        places = _places(loader)
+        places, left = _places(loader), _left_out(loader)
     except Exception:  # a sampler of anybody's may refuse to be read so
         return
-    if getattr(loader, "drop_last", False) and (left := len(loader.sampler) % loader.batch_size):
+    if left:
         warnings.warn(
             f"loader: its last batch is not full, and drop_last leaves its {left} samples out",
             RuntimeWarning,
@@ -108,9 +108,10 @@ def _places(loader: Any) -> list[int] | None:
     """Return which samples a pass over a loader meets; None where that cannot be told cheaply."""
     if not hasattr(getattr(loader, "dataset", None), "__getitem__"):
         return None
-    sampler, batches = getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)
+    batches = getattr(loader, "batch_sampler", None)
     nested = batches is not None and type(batches) is not BatchSampler
-    source = batches if nested else sampler
+    # The loader's own is another where its batches were given.
+    source = batches if nested else getattr(batches or loader, "sampler", None)
     # Those of several processes repeat a few samples, which are told apart elsewhere.
     if source is None or isinstance(source, SequentialSampler | DistributedSampler):
         return None
@@ -118,6 +119,14 @@ def _places(loader: Any) -> list[int] | None:
         # A copy: what counts its epochs is as before.
         drawn = list(itertools.islice(copy.copy(source), len(source)))
     return [int(place) for one in drawn for place in (one if nested else [one])]
+
+
+def _left_out(loader: Any) -> int:
+    """Return how many samples a pass leaves out, as its last batch would not be full."""
+    batches = getattr(loader, "batch_sampler", None)
+    if type(batches) is not BatchSampler or not batches.drop_last:
+        return 0
+    return len(batches.sampler) % batches.batch_size
 
 
 def _equal(one: Any, other: Any) -> bool:

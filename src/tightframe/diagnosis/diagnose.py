@@ -335,20 +335,23 @@ def _head_blocks(head: HeadAnswer, classes: ClassTable) -> Iterator[Block]:
     columns: list[str | Column] = ["head"]
     kinds = ("training", "held-out") if held else ("training",)
     for kind in kinds:
-        columns += _shares(f"{kind} balanced accuracy", f"{kind} smallest class")
-    columns += [*_shares("large classes"), Column("remark", wrapped=True)]
+        columns += [_share(f"{kind} balanced accuracy"), _share(f"{kind} smallest class", True)]
+    columns.append(_share("large classes", True))
+    remarks = [_remark(row, classes) for row in head.rows]
+    if any(remarks):
+        columns.append(Column("remark", wrapped=True))
     rows = []
-    for row in head.rows:
+    for row, remark in zip(head.rows, remarks, strict=True):
         scores = [row.training, row.held_out] if held else [row.training]
         cells = [value for s in scores if s is not None for value in (s.balanced, s.smallest)]
-        rows.append([row.name, *cells, row.large, _remark(row, classes)])
+        rows.append([row.name, *cells, row.large, remark][: len(columns)])
     yield Table("Heads on the same features", columns, rows, head.caption, missing="-")
     if classes.absent:
         yield "Fitted heads know no samples of the absent classes, and hardly answer with them."
 
 
-def _shares(*names: str) -> list[Column]:
-    return [Column(name, align="right", format=".3f") for name in names]
+def _share(name: str, spare: bool = False) -> Column:
+    return Column(name, align="right", format=".3f", spare=spare)
 
 
 def _remark(row: HeadRow, classes: ClassTable) -> str:

@@ -71,7 +71,7 @@ def _table(found: Outlook, spoken: list[int]) -> Table:
     """Return one row a class, those with the smallest margins first."""
     columns: list[str | Column] = [
         Column("class", align="left", names=True),
-        Column("samples", align="right"),
+        Column("samples", align="right", spare=True),
         Column(f"now, at {found.weight_decay:g}", align="right", format=".2f"),
     ]
     columns += [Column(f"at {found.at[row]:g}", align="right") for row in spoken]

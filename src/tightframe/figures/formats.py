@@ -54,7 +54,7 @@ def to_rich(table: Table, *, ascii_only: bool = False, width: int | None = None)
         left = ", ".join(head.head for i, head in enumerate(heads) if i not in kept)
         note = f"{note} No room for: {left}.".strip()
         heads, cells = [heads[i] for i in kept], [[row[i] for i in kept] for row in cells]
-    most = _most_wide(heads, cells, width)
+    wide = _widths(heads, cells, width)
     drawn = RichTable(
         title=_unread(table.title, "table.title") or None,
         caption=_unread(note, "table.caption") or None,
@@ -74,7 +74,7 @@ def to_rich(table: Table, *, ascii_only: bool = False, width: int | None = None)
         drawn.add_column(
             Text(head.head),
             justify=_justify(head),
-            max_width=most[i],
+            width=wide[i],
             no_wrap=whole,
             overflow="ellipsis" if whole or head.align == "right" else "fold",
         )
@@ -85,39 +85,71 @@ def to_rich(table: Table, *, ascii_only: bool = False, width: int | None = None)
     return drawn
 
 
-def _most_wide(heads: list[Column], cells: list[list[Text]], width: int | None) -> list[int | None]:
-    """Return how wide columns may be, None for any width.
+def _widths(heads: list[Column], cells: list[list[Text]], width: int | None) -> list[int | None]:
+    """Return how wide columns of numbers are, None where there is room for everything.
 
     Where there is too little room, heads of numbers are broken at their spaces before words of
-    texts are broken.
+    texts are broken, and cut before a digit is.
     """
+    columns = range(len(heads))
     natural = [
         max(len(head.head), *(row[i].cell_len for row in cells), 1) for i, head in enumerate(heads)
     ]
-    least = [
-        max([*map(len, head.head.split()), *(row[i].cell_len for row in cells)], default=1)
-        if head.align == "right"
-        else natural[i]
-        for i, head in enumerate(heads)
-    ]
-    numbers = [i for i, head in enumerate(heads) if head.align == "right"]
+    numbers = [i for i in columns if heads[i].align == "right"]
     if width is None or sum(natural) + 3 * len(heads) < width or not numbers:
         return [None] * len(heads)
-    spare = max(width - 1 - sum(least) - 3 * len(heads), 0) // len(numbers)
-    return [min(natural[i], least[i] + spare) if i in numbers else None for i in range(len(heads))]
+    room = width - 1 - 3 * len(heads)
+    least = [_least(heads, cells, i, _LEAST_NAME) for i in columns]
+    texts = sum(natural[i] for i in columns if i not in numbers)
+    spare = max(room - texts - sum(least[i] for i in numbers), 0) // len(numbers)
+    found = {i: min(natural[i], least[i] + spare) for i in numbers}
+    over = sum(least) - room
+    for i in sorted(numbers, key=lambda i: _digits(cells, i) - least[i]):
+        cut = min(max(over, 0), least[i] - _digits(cells, i))
+        found[i], over = found[i] - cut, over - cut
+    return [found.get(i) for i in columns]
+
+
+def _least(heads: list[Column], cells: list[list[Text]], i: int, name: int) -> int:
+    """Return how wide a column is if no word of it is broken, names as wide as given."""
+    words = max(map(len, heads[i].head.split()), default=0)
+    return max(words, _contents(heads, cells, i, name))
+
+
+def _contents(heads: list[Column], cells: list[list[Text]], i: int, name: int) -> int:
+    """Return the same of its cells alone."""
+    widest = _digits(cells, i)
+    if heads[i].names:
+        return min(widest, name)
+    if heads[i].align == "right" or any(row[i].style for row in cells):
+        return widest
+    words = (word for row in cells for word in row[i].plain.split())
+    return max(map(len, words), default=1)
+
+
+def _digits(cells: list[list[Text]], i: int) -> int:
+    return max((row[i].cell_len for row in cells), default=1)
 
 
 def _with_room(heads: list[Column], cells: list[list[Text]], width: int) -> list[int]:
-    """Return the columns for which a console has room, be it with short names."""
-    wide = []
-    for i, head in enumerate(heads):
-        words = max(map(len, head.head.split()), default=0)
-        widest = max((row[i].cell_len for row in cells), default=0)
-        wide.append(3 + max(words, min(widest, _ROOM_FOR_NAMES) if head.names else widest))
+    """Return the columns for which a console has room, be it with short names.
+
+    Where no other may be spared, numbers that would be cut are left out, the first ones never.
+    """
     kept = list(range(len(heads)))
-    for i in reversed(kept):
-        if heads[i].spare and 1 + sum(wide[k] for k in kept) > width:
-            kept = [k for k in kept if k != i]
+
+    def fits(wide: list[int]) -> bool:
+        return 1 + sum(3 + wide[k] for k in kept) <= width
+
+    wide = [_least(heads, cells, i, _ROOM_FOR_NAMES) for i in kept]
+    for i in reversed(range(len(heads))):
+        if heads[i].spare and not fits(wide):
+            kept.remove(i)
+    numbers = [i for i in kept if heads[i].align == "right"]
+    wide = [_contents(heads, cells, i, _LEAST_NAME) for i in range(len(heads))]
+    for i in reversed(numbers[1:]):
+        if not fits(wide):
+            kept.remove(i)
     return kept
 
 

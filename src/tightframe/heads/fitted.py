@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tightframe.checks import array_of, positive_float, whole_number, wide
-from tightframe.heads.last_layer import LastLayer, loss_terms
+from tightframe.checks import array_of, positive_float, whole_number
+from tightframe.heads.last_layer import LastLayer, finite_array, loss_terms
 from tightframe.heads.ridge import RidgeProblem
 from tightframe.heads.scores import Scores
 from tightframe.problem.class_names import MAX_LABEL
@@ -231,21 +231,20 @@ def _on_given_features(
     return LastLayer.of(x, y, zeros, held_out=held_out)
 
 
-def _parameters(
-    start: tuple[ArrayLike, ArrayLike | None], shape: tuple[int, int], bias: bool
-) -> Array:
+def _parameters(start: Any, shape: tuple[int, int], bias: bool) -> Array:
     """Return V of a head, checked."""
-    weight = wide(array_of("start", start[0])).astype(np.float64)
-    own = wide(array_of("start", 0.0 if start[1] is None else start[1])).astype(np.float64)
+    if not isinstance(start, tuple | list) or len(start) != 2:
+        size = f" of {len(start)}" if isinstance(start, tuple | list) else ""
+        raise ValueError(f"start: got {type(start).__name__}{size}, need a pair of weight and bias")
     k, width = shape
-    if weight.shape != (k, width - bias) or own.shape not in ((), (k,)):
+    weight = finite_array("start", start[0], 2)
+    own = np.zeros(k) if start[1] is None else finite_array("start", start[1], 1)
+    if weight.shape != (k, width - bias) or own.shape != (k,):
         raise ValueError(
             f"start: got shapes {weight.shape} and {own.shape}, need ({k}, {width - bias}) and "
             f"({k},)"
         )
-    if not (np.isfinite(weight).all() and np.isfinite(own).all()):
-        raise ValueError("start: has NaN or infinite entries")
-    return np.column_stack([weight, np.broadcast_to(own, k)]) if bias else weight
+    return np.column_stack([weight, own]) if bias else weight
 
 
 def minimise(

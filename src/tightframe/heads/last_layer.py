@@ -62,10 +62,10 @@ class LastLayer:
         ValueError
             If a shape is wrong, an entry is not finite, or a label is no class.
         """
-        w = _floats("weight", weight, 2)
+        w = finite_array("weight", weight, 2)
         if len(w) < 2:
             raise ValueError(f"weight: got {len(w)} rows, need at least 2, one for each class")
-        b = None if bias is None else _floats("bias", bias, 1)
+        b = None if bias is None else finite_array("bias", bias, 1)
         if b is not None and len(b) != len(w):
             raise ValueError(f"bias: got {len(b)} entries, weight has {len(w)} rows")
         x, y = _samples("", features, labels, w)
@@ -136,7 +136,7 @@ def loss_terms(
 
 
 def _samples(prefix: str, features: Any, labels: Any, weight: Array) -> tuple[Array, Labels]:
-    x = _floats(f"{prefix}features", features, 2)
+    x = finite_array(f"{prefix}features", features, 2)
     if x.shape[1] != weight.shape[1]:
         raise ValueError(
             f"{prefix}features: got shape {x.shape}, weight has shape {weight.shape}; "
@@ -160,7 +160,8 @@ def _samples(prefix: str, features: Any, labels: Any, weight: Array) -> tuple[Ar
     return x, whole
 
 
-def _floats(name: str, value: Any, axes: int) -> Array:
+def finite_array(name: str, value: Any, axes: int) -> Array:
+    """Return finite numbers along so many axes in double precision, checked."""
     array = array_of(name, value)
     if array.dtype.kind not in "iuf":
         raise ValueError(f"{name}: got {array.dtype}, need real numbers")

@@ -355,7 +355,7 @@ class ClassTable(Sequence[ClassRow]):
             return Column(name, align="right", format=format)
 
         by_mean = all(row.median_margin is None for row in shown)
-        add(number("count"), [row.count for row in shown])
+        add(Column("count", align="right", spare=True), [row.count for row in shown])
         add(number("accuracy", ".2f"), [row.accuracy for row in shown])
         add(number("recall", ".2f"), [row.held_out_recall for row in shown])
         margins = [row.decision_margin if by_mean else row.median_margin for row in shown]

@@ -54,6 +54,7 @@ from tightframe.problem.problem import Problem, with_loss_terms
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from rich.console import Console, ConsoleOptions
     from rich.table import Table
 
     from tightframe.figures.table import Table as Rows
@@ -586,11 +587,12 @@ class CollapseReport:
         note = "Frames and angles of so many classes take a while: `rows` and `to_frame` have them."
         return rows_of(self, self._measured, note)
 
-    def __rich__(self) -> Table:
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[Table]:
         """Show the table in Rich, at once."""
         from tightframe.figures.formats import to_rich
 
-        return to_rich(self._at_once())
+        width, ascii_only = options.max_width, options.ascii_only
+        yield to_rich(self._at_once(), ascii_only=ascii_only, width=width)
 
     def _repr_html_(self) -> str:
         from tightframe.figures.formats import to_html
