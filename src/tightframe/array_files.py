@@ -132,7 +132,7 @@ def _plain(column: NDArray[Any]) -> NDArray[Any]:
 def _matlab(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     with reading(path, "a MATLAB file that is read here"):
         try:
-            return variables(Path(path).read_bytes())
+            return variables(path)
         except HDF5Error:
             raise ValueError(f"MATLAB 7.3 {_HDF5}, or again in MATLAB with -v7") from None
 

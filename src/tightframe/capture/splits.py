@@ -111,7 +111,7 @@ def _places(loader: Any) -> list[int] | None:
     batches = getattr(loader, "batch_sampler", None)
     nested = batches is not None and type(batches) is not BatchSampler
     # The loader's own is another where its batches were given.
-    source = batches if nested else getattr(batches or loader, "sampler", None)
+    source: Any = batches if nested else getattr(batches or loader, "sampler", None)
     # Those of several processes repeat a few samples, which are told apart elsewhere.
     if source is None or isinstance(source, SequentialSampler | DistributedSampler):
         return None
