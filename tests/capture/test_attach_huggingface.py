@@ -139,6 +139,15 @@ def test_training_logs_everywhere(tmp_path):
     assert board == pytest.approx(written, rel=1e-5)
 
 
+def test_attached_twice_it_measures_once(tmp_path):
+    trainer = make_trainer(bert(), tmp_path)
+    callback = CollapseTrainerCallback(loader="evaluation")
+    trainer.add_callback(callback)
+    callback.attach(trainer).attach(trainer)
+    trainer.evaluate()
+    assert len(callback.history) == 1
+
+
 def test_training_data_every_other_epoch_and_training_unchanged(tmp_path):
     states = []
     for attach in (False, True):

@@ -170,7 +170,8 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
             This object.
         """
         self._trainer = trainer
-        trainer.add_callback(self)
+        if self not in trainer.callback_handler.callbacks:  # or everything is measured twice
+            trainer.add_callback(self)
         return self
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
