@@ -111,7 +111,7 @@ def _places(loader: Any) -> list[int] | None:
     batches = getattr(loader, "batch_sampler", None)
     nested = batches is not None and type(batches) is not BatchSampler
     # The loader's own is another where its batches were given.
-    source: Any = batches if nested else getattr(batches or loader, "sampler", None)
+    source = batches if nested else getattr(batches or loader, "sampler", None)
     # Those of several processes repeat a few samples, which are told apart elsewhere.
     if source is None or isinstance(source, SequentialSampler | DistributedSampler):
         return None
@@ -123,10 +123,11 @@ def _places(loader: Any) -> list[int] | None:
 
 def _left_out(loader: Any) -> int:
     """Return how many samples a pass leaves out, as its last batch would not be full."""
-    batches = getattr(loader, "batch_sampler", None)
+    batches: Any = getattr(loader, "batch_sampler", None)
     if type(batches) is not BatchSampler or not batches.drop_last:
         return 0
-    return len(batches.sampler) % batches.batch_size
+    sampler: Any = batches.sampler
+    return len(sampler) % batches.batch_size
 
 
 def _equal(one: Any, other: Any) -> bool:
