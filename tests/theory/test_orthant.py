@@ -46,6 +46,21 @@ def test_a_bias(loss, bias, decay):
     assert_solved(make("100x2,10x2", decay, loss=loss, bias=bias), 6, starts=12)
 
 
+@pytest.mark.parametrize("counts", ["100x2,10x2", "28x4,2x2,2x3"])
+def test_newton_steps_that_climb_are_not_kept(counts):
+    found = tf.solve(
+        tf.Problem(
+            counts,
+            weight_decay=2.680637526810923e-05,
+            feature_decay=3.8450549300136007e-07,
+            loss="mse",
+            bias="free",
+            features="nonnegative",
+        )
+    )
+    assert found.status == "optimal"
+
+
 @pytest.mark.parametrize("bias", ["none", "free"])
 def test_a_logit_adjustment_and_class_weights(bias):
     problem = make("60,30,12,3", bias=bias, logit_adjustment="prior", class_weights=[1, 2, 1, 4])

@@ -90,6 +90,8 @@ def descend(
         points[:, own] = np.minimum(points[:, own], bounds[own, 1])
         end = minimize(function, points[0], jac=True, **rest)
         points, left = polish(f, end.x[None], bounds[own, 1] > 0, budget)
+        if not f(points)[0][0] <= end.fun * (1 + CONVERGED):  # Newton steps may climb to a saddle
+            points, left = end.x[None], np.inf
         value = float(f(points)[0][0])
         if value > least * (1 + CONVERGED):  # what was held is needed
             return best, False
