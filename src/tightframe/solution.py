@@ -227,7 +227,7 @@ class Solution:
         names = self.problem.group_names(p)
         groups = [
             {
-                "count": int(p.counts[i]),
+                "count": int(p.samples[i]),
                 "classes": int(p.sizes[i]),
                 "state": states[i].state,
                 "decision_margin": states[i].decision_margin,
@@ -236,7 +236,7 @@ class Solution:
                 "with": list(states[i].shares_with),
                 "margin": float(self.group_margins[i]),
                 "collapsed": bool(self.group_collapsed[i]),
-                "class_weight": float(p.weights[i]),
+                "class_weight": float(p.class_weights[i]),
                 "logit_adjustment": float(p.adjustment[i]),
                 **({"names": names[i]} if names[i] else {}),
             }

@@ -43,8 +43,19 @@ class Partition:
     class_groups : callable
         Returns the group index of every class, shape (K,); called only when a dense array is asked
         for, so that a million classes cost nothing before.
-    weights, adjustment : array_like, shape (G,), optional
-        Class weight and logit adjustment of each group; ones and zeros by default.
+    weights, adjustment, scales : array_like, shape (G,), optional
+        Class weight, logit adjustment and factor of the logits inside the loss of each group; ones
+        and zeros by default.
+    feature_weights : array_like, shape (G,), optional
+        Factor of a squared class mean in the decay cost; the counts by default. Others are the same
+        as other counts: a problem with counts n, class weights w and feature weights o is the one
+        with counts o and weights ``(w n / N) / (o / O)``, where N and O are the sums of n and o
+        over the classes. The attributes ``counts``, ``num_samples`` and ``weights`` are then those.
+
+    Attributes
+    ----------
+    samples, class_weights : ndarray, shape (G,)
+        Counts and class weights as they were given.
     """
 
     def __init__(
@@ -54,20 +65,39 @@ class Partition:
         class_groups: Callable[[], NDArray[np.intp]],
         weights: Array | None = None,
         adjustment: Array | None = None,
+        scales: Array | None = None,
+        feature_weights: Array | None = None,
     ) -> None:
-        self.counts = np.asarray(counts, dtype=np.float64)
+        self.samples = self.counts = np.asarray(counts, dtype=np.float64)
         self.sizes = np.asarray(sizes, dtype=np.float64)
         self.num_samples = float(self.counts @ self.sizes)
         self._class_groups = class_groups
         self.weights = np.ones_like(self.counts) if weights is None else weights
+        self.class_weights = self.weights
         self.adjustment = np.zeros_like(self.counts) if adjustment is None else adjustment
+        self.scales = np.ones_like(self.counts) if scales is None else scales
+        self.is_scaled = bool((self.scales != 1).any())
+        self.has_feature_weights = feature_weights is not None
+        if feature_weights is not None:
+            self.counts = np.asarray(feature_weights, dtype=np.float64)
+            total = float(self.counts @ self.sizes)
+            self.weights = self.weights * self.samples * total / (self.num_samples * self.counts)
+            self.num_samples = total
 
     @classmethod
     def coarsest(cls, problem: Problem) -> Partition:
         """Return the partition of a problem into its groups."""
         counts, sizes = np.array(problem.groups, dtype=np.float64).T
         class_groups = partial(getattr, problem, "class_groups")
-        return cls(counts, sizes, class_groups, problem.group_weights, problem.group_adjustment)
+        return cls(
+            counts,
+            sizes,
+            class_groups,
+            problem.group_weights,
+            problem.group_adjustment,
+            problem.group_scales if problem.scale_runs else None,
+            problem.group_feature_weights if problem.feature_runs else None,
+        )
 
     @classmethod
     def singletons(cls, problem: Problem) -> Partition:
@@ -80,6 +110,8 @@ class Partition:
             partial(np.arange, k),
             problem.class_weights,
             problem.logit_adjustment,
+            problem.logit_scale if problem.scale_runs else None,
+            problem.feature_weights if problem.feature_runs else None,
         )
 
     def matrix(self, within: Array, mean: Array) -> BlockMatrix:
@@ -113,8 +145,21 @@ class Partition:
 
     @cached_property
     def pull(self) -> Array:
-        """``weight sqrt(count)``: classes of a group merge iff this is at most ``N lambda``."""
-        return self.weights * np.sqrt(self.counts)
+        """``weight scale sqrt(count)``: a group's classes merge iff this is <= ``N lambda``."""
+        return self.weights * np.sqrt(self.counts) * self.scales
+
+    @cached_property
+    def ignored(self) -> Array:
+        """What a softmax does not see, on group indicators, of length one, shape (G,).
+
+        A constant in all logits, or where they are scaled multiples of ``1 / scale``.
+        """
+        if not self.is_scaled:
+            ones: Array = np.sqrt(self.sizes / self.sizes.sum())
+            return ones
+        inverse = np.sqrt(self.sizes) / self.scales
+        unit: Array = inverse / np.linalg.norm(inverse)
+        return unit
 
     @cached_property
     def scale(self) -> Array:

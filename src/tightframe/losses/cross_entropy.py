@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.losses.base import Array, Columns, Datafit, Derivatives, Loss
+from tightframe.losses.scaled import ScaledFit
 from tightframe.rounding import FUNCTION, UNDERFLOW, UNIT, gamma, long_gamma
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class CrossEntropy(Loss):
     default_margin = 1.0
 
     def datafit(self, partition: Partition) -> Datafit:
-        return CrossEntropyFit(partition)
+        fit = CrossEntropyFit(partition)
+        return ScaledFit(fit) if partition.is_scaled else fit
 
     def predictions(self, logits: Array) -> Array:
         """Return the softmax: as at test time, without adjustment."""

@@ -338,7 +338,7 @@ def minimise(
         wanted = math.sqrt(0.1 * tol * certificate.primal / certificate.gap)
         accuracy = max(min(reached, accuracy) * min(max(wanted, 1e-2), 0.2), LAST_ACCURACY)
     factors = f.unpack(x)
-    factors = factors._replace(bias=without_constant(problem, factors.bias, partition.sizes))
+    factors = factors._replace(bias=without_constant(problem, factors.bias, partition))
     stats = Stats(used, 1, adaptations, tuple(history))
     return FactoredResult(logits, factors, certificate, converged, stats)
 

@@ -258,15 +258,14 @@ class _Splitting:
         cut = self.penalty * p.num_samples
         reduced = cut * (point.matrix - self.governed)
         if problem.loss_object.ignores_constants:
-            ones = np.sqrt(p.sizes / p.sizes.sum())
-            reduced -= np.outer(ones, ones @ reduced)
+            reduced -= np.outer(p.ignored, p.ignored @ reduced)
         if problem.bias == "free":
             counts = np.sqrt(p.shares)
             reduced -= np.outer(reduced @ counts, counts)
         within = np.where(
             self.active,
             np.clip(cut * (point.within - self._margins()), -reach, reach),
-            np.where(p.sizes > 1, -np.minimum(p.weights, reach), 0.0),
+            np.where(p.sizes > 1, -np.minimum(p.weights * p.scales, reach), 0.0),
         )
         reduced /= p.scale
         residual = BlockMatrix(p, within, reduced)
@@ -289,7 +288,7 @@ class _Splitting:
             # One step of Newton and Schulz makes the left vectors orthonormal to rounding.
             left = 1.5 * left - 0.5 * left @ (left.T @ left)
             logits = BlockMatrix.from_svd(p, point.within, left, values, right)
-        bias = without_constant(self.problem, self.bias, p.sizes)
+        bias = without_constant(self.problem, self.bias, p)
         certificate = certify_blocks(self.problem, logits, bias, enough=tol)
         return logits, bias, certificate
 
@@ -329,8 +328,9 @@ class _Splitting:
         spread, gain = None, np.zeros(p.num_groups)
         if q is not None:
             spread = q * inverse
-            # One less the share of q^T inverse q, without cancellation: q sums to one.
-            gain = model.share / np.einsum("ji,ji->i", spread, pull)
+            # One less the share of q^T inverse q, without cancellation: q over scales sums to one.
+            held = pull / p.scales[:, None] if p.is_scaled else pull
+            gain = model.share / np.einsum("ji,ji->i", spread, held)
             total += spread * (gain * np.einsum("ji,ji->i", q, total))
         shift = np.zeros(p.num_groups)
         if self.has_bias:

@@ -57,6 +57,8 @@ def first_guess(problem: Problem, partition: Partition) -> tuple[BlockMatrix, Ar
     if not problem.loss_object.is_softmax:
         return partition.matrix(bias, np.diag(bias)), bias
     logits = relu.logits(partition, relu.margins(problem, partition))
+    if partition.is_scaled:
+        logits = _unscaled(logits)
     if problem.bias == "none":
         return logits, bias
     # The bias can carry the sample-weighted row averages: at no cost if it is free, else as far as
@@ -69,7 +71,7 @@ def first_guess(problem: Problem, partition: Partition) -> tuple[BlockMatrix, Ar
         cost = problem.bias_decay * float(partition.sizes @ row**2)
         share = min(max(saved, 0.0) / cost, 1.0) if cost > 0 else 0.0
     guess = BlockMatrix(partition, logits.within, logits.mean - share * row[:, None]), share * row
-    if problem.bias == "decayed":
+    if problem.bias == "decayed" or partition.is_scaled:
         return guess
     return min(
         guess, _full_rank_guess(problem, moved), key=lambda point: objective(problem, *point)
@@ -124,6 +126,15 @@ def _full_rank_guess(problem: Problem, logits: BlockMatrix) -> tuple[BlockMatrix
     mean -= p.adjustment[:, None]
     guess = BlockMatrix(p, within, mean - k @ mean / k.sum())
     return _without_rows(guess), guess.row_average
+
+
+def _unscaled(logits: BlockMatrix) -> BlockMatrix:
+    """Divide logits by their scales, without what a softmax does not see."""
+    p = logits.partition
+    mean = logits.mean / p.scales[:, None]
+    root = np.sqrt(p.sizes)
+    mean -= np.outer(p.ignored / root, (p.ignored * root) @ mean)
+    return BlockMatrix(p, logits.within / p.scales, mean)
 
 
 def _without_rows(logits: BlockMatrix) -> BlockMatrix:

@@ -34,6 +34,18 @@ SHOWN = Width("an axis a class", lambda p: p.width is None or p.width >= weighte
 AXES = Width("an axis a class", lambda p: p.width is None or p.width >= relu.num_axes(p))
 
 
+def given_scales(problem: Problem) -> str:
+    """Return which of ``logit_scale`` and ``feature_weights`` a problem has, in words."""
+    given = {"logit_scale": problem.scale_runs, "feature_weights": problem.feature_runs}
+    return " and ".join(name for name, runs in given.items() if runs)
+
+
+def require_unscaled(problem: Problem, what: str) -> None:
+    """Refuse a problem with a logit scale or feature weights, which ``what`` does not know."""
+    if given := given_scales(problem):
+        raise ValueError(f"{given}: {what} does not know them")
+
+
 @dataclass(frozen=True)
 class Rule:
     """One row of a table: conditions on a problem, and what becomes of those that meet them.
@@ -51,6 +63,8 @@ class Rule:
     width : Width or None
     equal_counts, equal_weights, without_adjustment : bool
         Whether all classes must be interchangeable; of one weight; without a logit adjustment.
+    scaled : bool
+        Whether it is for problems with a ``logit_scale`` or ``feature_weights`` only.
     family : module or None
         The closed form that gives the minimiser.
     reason : str
@@ -67,6 +81,7 @@ class Rule:
     equal_counts: bool = False
     equal_weights: bool = False
     without_adjustment: bool = False
+    scaled: bool = False
     family: ModuleType | None = None
     reason: str = ""
 
@@ -80,6 +95,7 @@ class Rule:
             and not (self.equal_counts and len(problem.groups) > 1)
             and not (self.equal_weights and not problem.has_equal_weights)
             and not (self.without_adjustment and problem.adjustment_runs)
+            and not (self.scaled and not given_scales(problem))
             and (self.width is None or self.width.holds(problem))
         )
 
@@ -93,8 +109,46 @@ CONVEX = Rule(
     width=WIDE,
 )
 
+#: `dim` is too small for the convex form.
+_TOO_NARROW = (
+    "dim is {p.dim}, but {p.loss} with bias {p.bias!r} and {p.num_classes} classes "
+    "needs dim of at least {least}, or none, to be certified"
+)
+
 #: What `solve` does.
 RULES = (
+    Rule(
+        "certified",
+        "certified Newton, by duality",
+        features="real",
+        layers="1",
+        width=WIDE,
+        scaled=True,
+    ),
+    Rule(
+        "searched",
+        "certified where the minimiser without `dim` fits, else best of many starts, "
+        "**not certified**",
+        features="real",
+        layers="1",
+        width=NARROW,
+        scaled=True,
+        reason=_TOO_NARROW,
+    ),
+    Rule(
+        "refused",
+        "refused",
+        layers="2 or more",
+        scaled=True,
+        reason="{scales} with depth {p.depth}; one linear layer is solved",
+    ),
+    Rule(
+        "refused",
+        "refused",
+        features="nonnegative",
+        scaled=True,
+        reason="{scales} with non-negative features; real ones are solved",
+    ),
     Rule(
         "certified",
         "closed form, certified by duality",
@@ -163,8 +217,7 @@ RULES = (
         features="real",
         layers="1",
         width=NARROW,
-        reason="dim is {p.dim}, but {p.loss} with bias {p.bias!r} and {p.num_classes} classes "
-        "needs dim of at least {least}, or none, to be certified",
+        reason=_TOO_NARROW,
     ),
     Rule(
         "searched",
@@ -200,6 +253,18 @@ RULES = (
 
 #: For which problems thresholds are known; ``reason`` begins with the argument that is at fault.
 THRESHOLD_RULES = (
+    Rule(
+        "refused",
+        layers="2 or more",
+        scaled=True,
+        reason="{scales}: thresholds are known for one linear layer, got depth {p.depth}",
+    ),
+    Rule(
+        "refused",
+        features="nonnegative",
+        scaled=True,
+        reason="{scales}: thresholds are known for real features",
+    ),
     Rule(
         "certified",
         loss="is_quadratic",
@@ -270,7 +335,11 @@ class Coverage:
         """Why nothing certifies the problem; empty where something does."""
         weighted = "" if self.problem.has_equal_weights else " and equal class weights"
         return self.rule.reason.format(
-            p=self.problem, least=least_dim(self.problem), weighted=weighted, axes=self._axes
+            p=self.problem,
+            least=least_dim(self.problem),
+            weighted=weighted,
+            axes=self._axes,
+            scales=given_scales(self.problem),
         )
 
     @property
@@ -374,5 +443,6 @@ def _classes(rule: Rule) -> str:
         "equal" if rule.equal_counts else "any",
         *(["equal class weights"] if rule.equal_weights else []),
         *(["no logit adjustment"] if rule.without_adjustment else []),
+        *(["scaled logits or feature weights"] if rule.scaled else []),
     ]
     return ", ".join(needed)

@@ -187,7 +187,7 @@ def ends(problem: Problem) -> Thresholds:
             f"with non-negative features and a bias are followed for {MAX_FOLLOWED} at most"
         )
     residual = residual_at_zero(problem)
-    p, n = residual.partition, problem.num_samples
+    p, n = residual.partition, residual.partition.num_samples
     within = residual.within * np.sqrt(p.counts)
     total = orthant_reach(residual.reduced / n, within / n, p.sizes)
     groups = tuple(
@@ -253,12 +253,14 @@ def _total_collapse(problem: Problem, factor: float) -> float:
     if problem.features == "nonnegative":
         return float(factor * (p.weights * p.counts**power).max() / problem.num_samples)
     quadratic = problem.loss_object.is_quadratic and problem.has_equal_weights
+    quadratic = quadratic and not p.has_feature_weights
     if quadratic and problem.bias != "decayed":
         # The largest target, less what a free bias takes.
         largest = deep_linear.common_weight(problem)
         largest *= deep_linear.targets(problem, p).operator_norm ** (2 * power)
         return float(factor * largest / problem.num_samples)
-    return residual_at_zero(problem).operator_norm / problem.num_samples
+    residual = residual_at_zero(problem)
+    return residual.operator_norm / residual.partition.num_samples
 
 
 def residual_at_zero(problem: Problem) -> BlockMatrix:
