@@ -110,7 +110,7 @@ def _full_rank_guess(problem: Problem, logits: BlockMatrix) -> tuple[BlockMatrix
     k = p.sizes
     left, values, right = svd(logits.reduced)
     rank = int((without_rounding(values) > 0).sum())
-    reach = problem.logit_decay * p.num_samples / p.pull
+    reach = problem.logit_decay * p.num_samples / (p.weights * np.sqrt(p.counts))
     wrong = -(left[:, :rank] @ right[:rank]) / np.sqrt(np.outer(k, k)) * reach
     least = 1e-3 * reach / k.sum()
     sibling = np.maximum(np.diagonal(wrong) + reach / k, least)

@@ -24,7 +24,7 @@ from tightframe.problem.problem import Problem
 from tightframe.solution import Solution
 from tightframe.solve import solve
 from tightframe.theory.certificate import certify, finite_array
-from tightframe.theory.coverage import coverage
+from tightframe.theory.coverage import coverage, require_unscaled
 from tightframe.theory.svm import certify_svm, least_margin
 from tightframe.training.ufm.descent import (
     NONNEGATIVE,
@@ -557,6 +557,7 @@ def _problem_list(problems: Any) -> list[Problem]:
     for problem in out:
         if not isinstance(problem, Problem):
             raise ValueError(f"problems: got a {type(problem).__name__}, need tightframe.Problem")
+        require_unscaled(problem, "train_ufm")
     if not out:
         raise ValueError("problems: got none, need at least one")
     return out
