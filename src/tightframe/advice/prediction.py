@@ -138,7 +138,7 @@ def outlook(solution: Solution) -> Outlook:
         GroupOutlook(
             int(p.samples[i]),
             int(p.sizes[i]),
-            float(p.class_weights[i]),
+            float(solution.problem.group_weights[i]),
             float(p.adjustment[i]),
             states[i].state,
             states[i].decision_margin,

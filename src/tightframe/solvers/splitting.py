@@ -183,8 +183,9 @@ class _Splitting:
         self.fit = problem.loss_object.datafit(p)
         self.decay = problem.logit_decay
         self.root = np.sqrt(p.counts)
-        # Whether a group's margin is positive does not depend on the rest.
-        merged = at_most(p.pull / p.num_samples, self.decay)
+        # Whether a group's margin is positive does not depend on the rest, without class margins.
+        most = p.pull_range[1]
+        merged = at_most(most / p.num_samples, self.decay)
         self.active: NDArray[np.bool_] = (p.sizes > 1) & ~merged
         self.unit = np.where(self.active, self.root * np.sqrt(p.sizes - 1), 0.0)
         self.has_bias = problem.bias != "none"
@@ -192,7 +193,7 @@ class _Splitting:
         self.matrix = start.reduced
         self.rank = p.num_groups
         self.within = np.where(self.active, np.maximum(start.within, 0.0), 0.0)
-        collapse = float(p.pull.max()) / p.num_samples
+        collapse = float(most.max()) / p.num_samples
         curvature = float(p.loss_shares.sum()) / p.num_samples
         share = options.first_share
         if problem.loss_object.is_quadratic:
@@ -265,7 +266,7 @@ class _Splitting:
         within = np.where(
             self.active,
             np.clip(cut * (point.within - self._margins()), -reach, reach),
-            np.where(p.sizes > 1, -np.minimum(p.weights * p.scales, reach), 0.0),
+            np.where(p.sizes > 1, -np.minimum(self._pull(point), reach), 0.0),
         )
         reduced /= p.scale
         residual = BlockMatrix(p, within, reduced)
@@ -277,6 +278,15 @@ class _Splitting:
             dual -= float(p.sizes @ residual.row_average**2) / (2 * problem.bias_decay)
         gap = (primal - dual) / primal
         return abs(gap) if np.isfinite(gap) else np.inf
+
+    def _pull(self, point: _Shrunk) -> Array:
+        """Return what tears merged siblings apart: by their residuals."""
+        p = self.partition
+        if p.labels is None:
+            return p.weights * p.scales
+        scores = point.matrix / p.scale + self.bias[:, None]
+        pull: Array = -self.fit.residual(point.within, scores).within
+        return pull
 
     def certified(self, point: _Shrunk, tol: float) -> tuple[BlockMatrix, Array, Certificate]:
         """Return the point's logits and bias with their certificate."""

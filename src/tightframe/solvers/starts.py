@@ -113,6 +113,8 @@ def _full_rank_guess(problem: Problem, logits: BlockMatrix) -> tuple[BlockMatrix
     reach = problem.logit_decay * p.num_samples / (p.weights * np.sqrt(p.counts))
     wrong = -(left[:, :rank] @ right[:rank]) / np.sqrt(np.outer(k, k)) * reach
     least = 1e-3 * reach / k.sum()
+    if p.labels is not None:
+        wrong += p.labels.spread[:, None] * p.labels.smoothing
     sibling = np.maximum(np.diagonal(wrong) + reach / k, least)
     wrong = np.maximum(wrong, least)
     np.fill_diagonal(wrong, (k - 1) / k * sibling)
@@ -124,6 +126,9 @@ def _full_rank_guess(problem: Problem, logits: BlockMatrix) -> tuple[BlockMatrix
     mean = np.log(shrink * wrong)
     np.fill_diagonal(mean, own - (k - 1) / k * within)
     mean -= p.adjustment[:, None]
+    if p.labels is not None:
+        within = np.where(k > 1, within + np.maximum(p.labels.margins, 0.0), 0.0)
+        mean[np.diag_indices(len(k))] += p.labels.margins / k
     guess = BlockMatrix(p, within, mean - k @ mean / k.sum())
     return _without_rows(guess), guess.row_average
 
