@@ -224,6 +224,12 @@ class Partition:
         return np.outer(root, root * np.sqrt(self.counts))
 
 
+def class_labels(problem: Problem) -> tuple[Array, Labels | None]:
+    """Return factors of the losses and labels with one number a class, however many there are."""
+    ones = np.ones(problem.num_classes)
+    return _labels(problem, problem.class_weights, problem.class_margins, ones)
+
+
 def _labels(
     problem: Problem, weights: Array, margins: Array, sizes: Array
 ) -> tuple[Array, Labels | None]:

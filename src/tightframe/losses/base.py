@@ -94,7 +94,12 @@ class Loss(ABC):
 
     @abstractmethod
     def batch_mean(
-        self, logits: Tensor, labels: Tensor, weights: Tensor | None, adjustment: Tensor | None
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        weights: Tensor | None,
+        adjustment: Tensor | None,
+        smoothing: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Return the mean loss of a batch, for training by autograd.
 
@@ -104,6 +109,9 @@ class Loss(ABC):
         labels : Tensor, shape (B,), int64
         weights, adjustment : Tensor, shape (K,), or None
             Class weights and logit adjustment; None where there are none.
+        smoothing : tuple of Tensor, shape (K,), or None
+            What is taken off the own label of every class's samples, and the share of it that
+            every label gets; only for a loss that `takes_adjustment`.
         """
 
     @abstractmethod

@@ -47,16 +47,25 @@ class CrossEntropy(Loss):
         return shares
 
     def batch_mean(
-        self, logits: Tensor, labels: Tensor, weights: Tensor | None, adjustment: Tensor | None
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        weights: Tensor | None,
+        adjustment: Tensor | None,
+        smoothing: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         from torch.nn import functional
 
         if adjustment is not None:
             logits = logits + adjustment
-        if weights is None:
+        if weights is None and smoothing is None:
             return functional.cross_entropy(logits, labels)
         losses = functional.cross_entropy(logits, labels, reduction="none")
-        return (losses * weights[labels]).mean()
+        if smoothing is not None:
+            share, spread = smoothing
+            own = logits.gather(1, labels[:, None])
+            losses = losses - share[labels] * ((logits - own) @ spread)
+        return losses.mean() if weights is None else (losses * weights[labels]).mean()
 
     def column_values(self, scores: Tensor, targets: Tensor) -> Tensor:
         # Where a run has diverged, zero times infinity must not enter the sum.

@@ -24,7 +24,7 @@ from tightframe.problem.problem import Problem
 from tightframe.solution import Solution
 from tightframe.solve import solve
 from tightframe.theory.certificate import certify, finite_array
-from tightframe.theory.coverage import coverage, require_unscaled
+from tightframe.theory.coverage import coverage
 from tightframe.theory.svm import certify_svm, least_margin
 from tightframe.training.ufm.descent import (
     NONNEGATIVE,
@@ -253,7 +253,7 @@ def train_ufm(
     Parameters
     ----------
     problems : Problem or iterable of Problem
-        Real or non-negative features, any loss, bias and depth, class weights and logit adjustment.
+        Real or non-negative features, any loss, bias and depth, and all terms of the loss.
     seeds : iterable of int
         Each gives every problem one run; runs of one seed and equal shapes start alike.
     dim : int or sequence of int, optional
@@ -557,7 +557,6 @@ def _problem_list(problems: Any) -> list[Problem]:
     for problem in out:
         if not isinstance(problem, Problem):
             raise ValueError(f"problems: got a {type(problem).__name__}, need tightframe.Problem")
-        require_unscaled(problem, "train_ufm")
     if not out:
         raise ValueError("problems: got none, need at least one")
     return out
