@@ -59,9 +59,9 @@ class ScaledFit(Datafit):
         p, inverse = self.partition, 1 / self.scales
         scores = scores * inverse[:, None]
         free = p.sizes * inverse
-        return within * inverse, scores - inverse[:, None] * (
-            (free @ scores) / (free @ inverse)
-        )[..., None, :]
+        return within * inverse, scores - inverse[:, None] * ((free @ scores) / (free @ inverse))[
+            ..., None, :
+        ]
 
     def evaluate(self, within: Array, mean: Array, bias: Array) -> tuple[Array, Array, BlockMatrix]:
         p, k, own = self.partition, self.partition.sizes, self.groups

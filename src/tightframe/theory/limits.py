@@ -29,8 +29,8 @@ class PathLimits:
     vanishing : Geometry or None
         As the decays of weights and features vanish, and that of a decayed bias is held: SELI for
         cross-entropy, orthogonal class means and classifier rows for MSE. With a free bias
-        ``tightframe.seli(counts, bias="free")`` for both. None for a loss of which it is not known, and
-        with a logit scale or feature weights.
+        ``tightframe.seli(counts, bias="free")`` for both. None for a loss of which it is not
+        known, and with a logit scale or feature weights.
     vanishing_in_proportion : Geometry or None
         As all decays vanish in proportion, that of a decayed bias too: another geometry than
         `vanishing` for MSE with a decayed bias only.
