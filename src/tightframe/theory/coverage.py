@@ -51,6 +51,8 @@ class Rule:
     width : Width or None
     equal_counts, equal_weights, without_adjustment : bool
         Whether all classes must be interchangeable; of one weight; without a logit adjustment.
+    with_soft_labels, with_margins : bool
+        Whether the problem must have label smoothing or class margins; class margins.
     family : module or None
         The closed form that gives the minimiser.
     reason : str
@@ -67,6 +69,8 @@ class Rule:
     equal_counts: bool = False
     equal_weights: bool = False
     without_adjustment: bool = False
+    with_soft_labels: bool = False
+    with_margins: bool = False
     family: ModuleType | None = None
     reason: str = ""
 
@@ -80,6 +84,8 @@ class Rule:
             and not (self.equal_counts and len(problem.groups) > 1)
             and not (self.equal_weights and not problem.has_equal_weights)
             and not (self.without_adjustment and problem.adjustment_runs)
+            and not (self.with_soft_labels and not problem.has_soft_labels)
+            and not (self.with_margins and not problem.margin_runs)
             and (self.width is None or self.width.holds(problem))
         )
 
@@ -93,8 +99,27 @@ CONVEX = Rule(
     width=WIDE,
 )
 
+#: Label smoothing and margins off the own logit: known with one layer and real features.
+SOFT_LABELS = (
+    Rule(
+        "refused",
+        "refused",
+        features="nonnegative",
+        with_soft_labels=True,
+        reason="{soft} is solved with real features, got {p.features!r}",
+    ),
+    Rule(
+        "refused",
+        "refused",
+        layers="2 or more",
+        with_soft_labels=True,
+        reason="{soft} is solved for depth 1, got {p.depth}",
+    ),
+)
+
 #: What `solve` does.
 RULES = (
+    *SOFT_LABELS,
     Rule(
         "certified",
         "closed form, certified by duality",
@@ -200,6 +225,13 @@ RULES = (
 
 #: For which problems thresholds are known; ``reason`` begins with the argument that is at fault.
 THRESHOLD_RULES = (
+    *SOFT_LABELS,
+    Rule(
+        "refused",
+        with_margins=True,
+        reason="class_margins: thresholds are known without; a group with a margin merges later, "
+        "by how much depends on the others",
+    ),
     Rule(
         "certified",
         loss="is_quadratic",
@@ -268,9 +300,14 @@ class Coverage:
     @property
     def reason(self) -> str:
         """Why nothing certifies the problem; empty where something does."""
+        soft = "label_smoothing" if self.problem.label_smoothing else "class_margins"
         weighted = "" if self.problem.has_equal_weights else " and equal class weights"
         return self.rule.reason.format(
-            p=self.problem, least=least_dim(self.problem), weighted=weighted, axes=self._axes
+            p=self.problem,
+            least=least_dim(self.problem),
+            weighted=weighted,
+            axes=self._axes,
+            soft=soft,
         )
 
     @property
@@ -336,7 +373,8 @@ def require_thresholds(problem: Problem) -> None:
     """Refuse a problem whose thresholds are not known."""
     found = _first(THRESHOLD_RULES, problem)
     if not found.is_certified:
-        raise ValueError(found.reason)
+        about_problem = "problem: " if found.rule in SOFT_LABELS else ""
+        raise ValueError(about_problem + found.reason)
 
 
 # -- for readers -----------------------------------------------------------------------------------

@@ -131,7 +131,8 @@ def thresholds(problem: Problem) -> Thresholds:
 
     One layer, real features: the classes of a group of two or more merge iff ``sqrt(n_i)/N <=
     lambda``, whatever the other groups, the bias and the loss (docs/theory.md section 6; Hong &
-    Ling 2023). Class weights multiply ``sqrt(n_i)``; a logit adjustment changes nothing.
+    Ling 2023). Class weights and ``1 - label_smoothing`` multiply ``sqrt(n_i)``; a logit
+    adjustment changes nothing.
     Non-negative features with cross-entropy: a class vanishes iff ``sqrt(n_i (K-1)/K)/N <= lambda``
     (Dang et al. 2024), class weights as before. MSE with M layers, no or free bias: iff
     ``c_M n_i^{M/(M+1)} / N <= mu``, ``c_M = ((M-1)/M)^{(M-1)/(M+1)} / M`` (Dang et al. 2023); for
@@ -154,7 +155,7 @@ def thresholds(problem: Problem) -> Thresholds:
     if relu:
         factor = math.sqrt((problem.num_classes - 1) / problem.num_classes)
     groups = tuple(
-        _group_threshold(problem, count, classes, factor * weight)
+        _group_threshold(problem, count, classes, factor * weight * (1 - problem.label_smoothing))
         if vanish or classes > 1
         else GroupThreshold(count, classes, None, None, None, None)
         for (count, classes), weight in zip(
