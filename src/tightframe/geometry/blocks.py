@@ -64,8 +64,8 @@ class Partition:
         Returns the group index of every class, shape (K,); called only when a dense array is asked
         for, so that a million classes cost nothing before.
     weights, adjustment, scales : array_like, shape (G,), optional
-        Factors of the loss, logit adjustment and factor of the logits inside the loss of each group;
-        ones and zeros by default.
+        Factors of the loss, logit adjustment and factor of the logits inside the loss, of each
+        group; ones and zeros by default.
     labels : Labels, optional
         None for one-hot labels without margins.
     feature_weights : array_like, shape (G,), optional

@@ -185,7 +185,7 @@ class Datafit(ABC):
     `values`, `residual`, `scores` and what a certificate asks for take batches, on leading axes.
 
     Where siblings share their logits, the own less a sibling's residual is minus the class weight
-    (times the scale), whatever the others do: thresholds of merging (`Partition.pull`) rest on that.
+    (times the scale), whatever the others do: thresholds of merging rest on that.
     """
 
     def __init__(self, partition: Partition) -> None:

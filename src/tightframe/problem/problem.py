@@ -547,6 +547,11 @@ class Problem:
         )
 
     @property
+    def has_soft_labels(self) -> bool:
+        """Whether labels are smoothed, or margins taken off the own logit."""
+        return bool(self.label_smoothing or self.margin_runs)
+
+    @property
     def is_plain(self) -> bool:
         """Whether nothing is weighed, adjusted, scaled or smoothed."""
         given = any(getattr(self, term.field) for term in _TERMS.values())

@@ -63,6 +63,8 @@ class Rule:
     width : Width or None
     equal_counts, equal_weights, without_adjustment : bool
         Whether all classes must be interchangeable; of one weight; without a logit adjustment.
+    with_soft_labels : bool
+        Whether the problem must have label smoothing or class margins.
     scaled : bool
         Whether it is for problems with a ``logit_scale`` or ``feature_weights`` only.
     family : module or None
@@ -81,6 +83,7 @@ class Rule:
     equal_counts: bool = False
     equal_weights: bool = False
     without_adjustment: bool = False
+    with_soft_labels: bool = False
     scaled: bool = False
     family: ModuleType | None = None
     reason: str = ""
@@ -95,6 +98,7 @@ class Rule:
             and not (self.equal_counts and len(problem.groups) > 1)
             and not (self.equal_weights and not problem.has_equal_weights)
             and not (self.without_adjustment and problem.adjustment_runs)
+            and not (self.with_soft_labels and not problem.has_soft_labels)
             and not (self.scaled and not given_scales(problem))
             and (self.width is None or self.width.holds(problem))
         )
@@ -115,8 +119,27 @@ _TOO_NARROW = (
     "needs dim of at least {least}, or none, to be certified"
 )
 
+#: Label smoothing and margins off the own logit: known with one layer and real features.
+SOFT_LABELS = (
+    Rule(
+        "refused",
+        "refused",
+        features="nonnegative",
+        with_soft_labels=True,
+        reason="{soft} is solved with real features, got {p.features!r}",
+    ),
+    Rule(
+        "refused",
+        "refused",
+        layers="2 or more",
+        with_soft_labels=True,
+        reason="{soft} is solved for depth 1, got {p.depth}",
+    ),
+)
+
 #: What `solve` does.
 RULES = (
+    *SOFT_LABELS,
     Rule(
         "certified",
         "certified Newton, by duality",
@@ -253,6 +276,7 @@ RULES = (
 
 #: For which problems thresholds are known; ``reason`` begins with the argument that is at fault.
 THRESHOLD_RULES = (
+    *SOFT_LABELS,
     Rule(
         "refused",
         layers="2 or more",
@@ -333,6 +357,7 @@ class Coverage:
     @property
     def reason(self) -> str:
         """Why nothing certifies the problem; empty where something does."""
+        soft = "label_smoothing" if self.problem.label_smoothing else "class_margins"
         weighted = "" if self.problem.has_equal_weights else " and equal class weights"
         return self.rule.reason.format(
             p=self.problem,
@@ -340,6 +365,7 @@ class Coverage:
             weighted=weighted,
             axes=self._axes,
             scales=given_scales(self.problem),
+            soft=soft,
         )
 
     @property
@@ -405,7 +431,8 @@ def require_thresholds(problem: Problem) -> None:
     """Refuse a problem whose thresholds are not known."""
     found = _first(THRESHOLD_RULES, problem)
     if not found.is_certified:
-        raise ValueError(found.reason)
+        about_problem = "problem: " if found.rule in SOFT_LABELS else ""
+        raise ValueError(about_problem + found.reason)
 
 
 # -- for readers -----------------------------------------------------------------------------------

@@ -29,8 +29,9 @@ class PathLimits:
     vanishing : Geometry or None
         As the decays of weights and features vanish, and that of a decayed bias is held: SELI for
         cross-entropy, orthogonal class means and classifier rows for MSE. With a free bias
-        ``tightframe.seli(counts, bias="free")`` for both. None for a loss of which it is not known, and
-        with a logit scale or feature weights.
+        ``tightframe.seli(counts, bias="free")`` for both. Smoothed labels have finite logits in the
+        limit, whose softmax is the label (less adjustment and margins). None where it is not known:
+        smoothed labels with a free bias, others with a logit scale or feature weights.
     vanishing_in_proportion : Geometry or None
         As all decays vanish in proportion, that of a decayed bias too: another geometry than
         `vanishing` for MSE with a decayed bias only.
@@ -106,6 +107,8 @@ def _realised(problem: Problem, logits: BlockMatrix, name: str) -> Geometry:
 def _vanishing(problem: Problem) -> Geometry | None:
     """Return the limit of vanishing decays, that of a decayed bias held."""
     frame = problem.loss_object.vanishing_frame
+    if problem.label_smoothing:
+        return None if problem.bias == "free" else _fitted_labels(problem)
     if frame is None or given_scales(problem):
         return None
     if problem.bias == "free":
@@ -116,6 +119,14 @@ def _vanishing(problem: Problem) -> Geometry | None:
     root = np.sqrt(problem.counts)
     eye = orthogonal_frame(problem.num_classes)
     return Geometry("general orthogonal frame", eye.classifier * root, eye.means / root, eye.logits)
+
+
+def _fitted_labels(problem: Problem) -> Geometry:
+    """Return the geometry of the logits whose predictions inside the loss are smoothed labels."""
+    p = Partition.coarsest(problem)
+    exact = p.matrix(np.zeros(p.num_groups), np.zeros((p.num_groups, p.num_groups)))
+    logits = p.matrix(*problem.loss_object.datafit(p).scores(exact))
+    return _realised(problem, logits, "log odds of the labels")
 
 
 def _shared_bias(partition: Partition, ratio: float) -> Array:

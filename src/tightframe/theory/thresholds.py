@@ -131,9 +131,9 @@ def thresholds(problem: Problem) -> Thresholds:
 
     One layer, real features: the classes of a group of two or more merge iff ``sqrt(n_i)/N <=
     lambda``, whatever the other groups, the bias and the loss (docs/theory.md section 6; Hong &
-    Ling 2023). Class weights, logit scales and ``1 - label_smoothing`` multiply ``sqrt(n_i)``, feature
-    weights o replace it by ``n_i / sqrt(o_i)``, a logit adjustment changes nothing, and margins
-    have no closed form.
+    Ling 2023). Class weights, logit scales and ``1 - label_smoothing`` multiply ``sqrt(n_i)``,
+    feature weights o replace it by ``n_i / sqrt(o_i)``, a logit adjustment changes nothing, and
+    margins have no closed form.
     Non-negative features with cross-entropy: a class vanishes iff ``sqrt(n_i (K-1)/K)/N <= lambda``
     (Dang et al. 2024), class weights as before. MSE with M layers, no or free bias: iff
     ``c_M n_i^{M/(M+1)} / N <= mu``, ``c_M = ((M-1)/M)^{(M-1)/(M+1)} / M`` (Dang et al. 2023); for
