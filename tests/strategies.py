@@ -21,16 +21,29 @@ def per_class(draw, values, counts):
     return draw(st.none() | one_each)
 
 
+def label_options(draw, counts):
+    """Draw label smoothing and class margins, each of which half the problems have not."""
+    share = draw(st.just(0.0) | st.floats(1e-3, 0.9))
+    margins = [0.0, 0.4, 3.0] if share else [0.0, -1.0, 0.4, 3.0]
+    return {
+        "label_smoothing": share,
+        "smoothing_weights": draw(st.sampled_from(["own", "labels"])),
+        "class_margins": per_class(draw, margins, counts),
+    }
+
+
 @st.composite
 def convex_problems(draw, max_classes=6, low=-4.0):
     """Draw a problem that certificates cover, with decays from 10^low to 1."""
     counts = draw(st.lists(st.integers(1, 40), min_size=2, max_size=max_classes))
     bias = draw(st.sampled_from(["none", "free", "decayed"]))
-    loss = draw(st.sampled_from(["cross_entropy", "mse"]))
+    loss = draw(st.sampled_from(["cross_entropy", "cross_entropy", "mse"]))
     plain = loss == "mse"
+    labels = {} if plain else label_options(draw, counts)
     return tf.Problem(
         counts,
         loss,
+        **labels,
         class_weights=per_class(draw, [0.3, 1.0, 5.0], counts),
         logit_adjustment=None if plain else per_class(draw, [-2.0, 0.0, 0.7], counts),
         weight_decay=10 ** draw(st.floats(low, 0)),

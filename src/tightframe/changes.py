@@ -698,7 +698,7 @@ class _Line:
     def _off(self, point: _Point, group: int) -> float:
         """Return a margin's error: what is left of the gradient, over the class's share's root."""
         p = self.partition
-        share = p.weights[group] * p.counts[group] / self.problem.num_samples
+        share = p.weights[group] * p.counts[group] / p.num_samples
         return self.unsettled.get(point.problem.logit_decay, 0.0) / math.sqrt(share)
 
     def _margin(self, group: int, below: States, above: States) -> _Margin | None:

@@ -215,7 +215,7 @@ def rank_changes(
     require_convex(problem, "rank_changes")
     points = whole_number("points", points, 2)
     partition = Partition.coarsest(problem)
-    merging = (partition.pull / problem.num_samples).tolist()
+    merging = (partition.pull / partition.num_samples).tolist()
     least = min(merging)
     low = 0.01 * least if lowest is None else positive_float("lowest", lowest)
     top = thresholds(problem).total_collapse
@@ -269,7 +269,7 @@ def rank_excesses(problem: Problem, blocks: BlockMatrix, bias: Array) -> Array:
     fit = problem.loss_object.datafit(blocks.partition)
     residual = fit.residual(blocks.within, blocks.mean + bias[:, None])
     size = 1 / fit.smoothness
-    target = blocks.reduced - size / problem.num_samples * residual.reduced
+    target = blocks.reduced - size / blocks.partition.num_samples * residual.reduced
     values: Array = singular_values(target)
     return values - size * problem.logit_decay
 

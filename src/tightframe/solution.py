@@ -223,11 +223,13 @@ class Solution:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the summary that the command prints, JSON-ready."""
-        p, states = self.blocks.partition, self.group_states
-        names = self.problem.group_names(p)
+        p, states, problem = self.blocks.partition, self.group_states, self.problem
+        whole = p.num_groups == len(problem.groups)
+        weights = problem.group_weights if whole else problem.class_weights
+        names = problem.group_names(p)
         groups = [
             {
-                "count": int(p.counts[i]),
+                "count": int(p.samples[i]),
                 "classes": int(p.sizes[i]),
                 "state": states[i].state,
                 "decision_margin": states[i].decision_margin,
@@ -236,7 +238,7 @@ class Solution:
                 "with": list(states[i].shares_with),
                 "margin": float(self.group_margins[i]),
                 "collapsed": bool(self.group_collapsed[i]),
-                "class_weight": float(p.weights[i]),
+                "class_weight": float(weights[i]),
                 "logit_adjustment": float(p.adjustment[i]),
                 **({"names": names[i]} if names[i] else {}),
             }

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 
 import tightframe as tf
+from tests.reference.ufm import label_terms
 from tests.strategies import GROUPS, random_blocks
 from tightframe.geometry.blocks import BlockMatrix, Partition
 from tightframe.losses.registry import LOSSES as KNOWN_LOSSES
@@ -15,34 +16,47 @@ SEEDS = st.integers(0, 10**6)
 
 
 def _random_blocks(loss, groups, seed):
-    """Draw blocks; every other loss has class weights and, if it may, a logit adjustment."""
+    """Draw blocks; every other loss has class weights and, if it may, what changes its labels."""
     rng, options = np.random.default_rng(seed + 2), {}
     if seed % 2:
         sizes = [classes for _, classes in groups]
         options["class_weights"] = np.repeat(10 ** rng.uniform(-1, 1, len(groups)), sizes)
         if KNOWN_LOSSES[loss].takes_adjustment:
             options["logit_adjustment"] = np.repeat(rng.normal(size=len(groups)), sizes)
+            options["label_smoothing"] = (seed % 3) * 0.3
+            options["smoothing_weights"] = ["own", "labels"][seed % 4 // 2]
+            least = 0.0 if seed % 3 else -1.0
+            options["class_margins"] = np.repeat(rng.uniform(least, 2, len(groups)), sizes)
     return random_blocks(groups, seed, loss=loss, **options)
 
 
-def _cross_entropy(scores):
-    return -np.diagonal(log_softmax(scores, axis=0)), softmax(scores, axis=0) - np.eye(len(scores))
+def _cross_entropy(scores, problem):
+    terms, shifts = label_terms(problem)
+    scores = scores + shifts
+    residual = softmax(scores, axis=0) * terms.sum(axis=0) - terms
+    return -(terms * log_softmax(scores, axis=0)).sum(axis=0), residual
 
 
-def _mse(scores):
+def _mse(scores, problem):
     residual = scores - np.eye(len(scores))
-    return 0.5 * (residual**2).sum(axis=0), residual
+    weights = problem.class_weights
+    return 0.5 * weights * (residual**2).sum(axis=0), weights * residual
 
 
-#: Loss of one sample of every class and its derivatives, from the definition.
+#: Loss of one sample of every class, weights included, and its derivatives, from the definition.
 DENSE = {"cross_entropy": _cross_entropy, "mse": _mse}
 
 
 def _dense(problem, loss, scores):
     """Return the mean loss and the residual of K x K scores."""
-    losses, residual = DENSE[loss](scores + problem.logit_adjustment[:, None])
-    weights = problem.counts / problem.num_samples * problem.class_weights
-    return weights @ losses, residual * problem.class_weights
+    losses, residual = DENSE[loss](scores, problem)
+    return problem.counts / problem.num_samples @ losses, residual
+
+
+def _probabilities(problem, residual):
+    """Return Q of ``R = (Q - P) diag(a)``."""
+    terms, _ = label_terms(problem)
+    return (residual.to_dense() + terms) / terms.sum(axis=0)
 
 
 @given(LOSSES, GROUPS, SEEDS, st.sampled_from([0.1, 1.0, 30.0]))
@@ -86,7 +100,8 @@ def test_tensors_give_the_dense_loss(loss, groups, seed):
     known, k = KNOWN_LOSSES[loss], problem.num_classes
     dense = torch.tensor(blocks.to_dense())
     adjustment, weights = map(torch.tensor, (problem.logit_adjustment, problem.class_weights))
-    losses, residual = DENSE[loss]((dense + adjustment[:, None]).numpy())
+    one_hot = tf.Problem(problem.counts, weight_decay=1e-3, feature_decay=1e-3)
+    losses, residual = DENSE[loss]((dense + adjustment[:, None]).numpy(), one_hot)
     scores, targets = (dense + adjustment[:, None])[None], torch.eye(k, dtype=torch.float64)
     assert np.allclose(known.column_values(scores.clone(), targets)[0], losses, atol=1e-12)
     assert np.allclose(known.column_residuals(scores.clone(), targets)[0], residual, atol=1e-12)
@@ -101,7 +116,12 @@ def test_siblings_are_torn_apart_by_their_class_weight(loss, groups, seed):
     _, blocks = _random_blocks(loss, groups, seed)
     p = blocks.partition
     residual = KNOWN_LOSSES[loss].datafit(p).residual(0 * blocks.within, blocks.mean)
-    assert np.allclose(residual.within, np.where(p.sizes > 1, -p.weights, 0.0), atol=1e-12)
+    pulls = np.array(p.pull_range) / np.sqrt(p.counts)
+    low, high = np.where(p.sizes > 1, pulls, 0.0)
+    assert (low - 1e-12 <= -residual.within).all()
+    assert (-residual.within <= high + 1e-12).all()
+    if not (p.labels and p.labels.margins.any()):
+        assert np.allclose(low, high, atol=1e-12)
 
 
 @given(LOSSES, GROUPS, SEEDS)
@@ -203,7 +223,7 @@ def test_repair_makes_the_dual_point_feasible_for_a_free_bias(loss, groups, seed
     repaired = fit.repair(fit.residual(blocks.within, blocks.mean))
     assert np.allclose(repaired.to_dense() @ problem.counts, 0, atol=1e-12 * problem.num_samples)
     if loss == "cross_entropy":
-        probabilities = repaired.to_dense() / problem.class_weights + np.eye(problem.num_classes)
+        probabilities = _probabilities(problem, repaired)
         assert np.allclose(probabilities.sum(axis=0), 1)
         assert probabilities.min() >= -1e-15
 
@@ -221,9 +241,9 @@ def test_restrict_returns_to_the_simplex(groups, seed):
         "cross_entropy", groups, seed
     )  # any matrix: entries of both signs
     restricted = KNOWN_LOSSES["cross_entropy"].datafit(blocks.partition).restrict(blocks)
-    probabilities = restricted.to_dense() / problem.class_weights + np.eye(problem.num_classes)
+    probabilities = _probabilities(problem, restricted)
     others = ~np.eye(problem.num_classes, dtype=bool)
     assert probabilities[others].min() >= -1e-15
     assert np.allclose(probabilities.sum(axis=0), 1)
-    kept = others & (blocks.to_dense() > 0)
+    kept = others & (blocks.to_dense() > 0)  # what was above a label's share, at any rate
     assert np.allclose(restricted.to_dense()[kept], blocks.to_dense()[kept])

@@ -26,7 +26,7 @@ def decay(problem):
 
 
 def groups(problem):
-    """Return (count, classes, weight, adjustment) of every group."""
+    """Return (count, classes, class weight, adjustment) of every group."""
     parts = problem.groups, problem.group_weights, problem.group_adjustment
     return [(g.count, g.classes, number(w), number(a)) for g, w, a in zip(*parts, strict=True)]
 
@@ -45,11 +45,19 @@ def loss(problem, own, sibling, others, index):
             if j != index:
                 squares += size * others[j] ** 2
         return weight * squares / 2
-    rest = (classes - 1) * mp.exp(sibling - own)
-    for j, (_, size, _, other) in enumerate(known):
-        if j != index:
-            rest += size * mp.exp(others[j] + other - own - adjustment)
-    return weight * mp.log1p(rest)
+    own -= number(problem.group_margins[index])
+    # Logits relative to the own one: of every group's classes, the own class left out.
+    apart = [
+        (classes - 1, sibling - own) if j == index else (size, others[j] + other - own - adjustment)
+        for j, (_, size, _, other) in enumerate(known)
+    ]
+    lse = mp.log1p(mp.fsum(size * mp.exp(logit) for size, logit in apart))
+    share, total = number(problem.label_smoothing), sum(size for _, size, _, _ in known)
+    spread = [w if problem.smoothing_weights == "labels" else weight for _, _, w, _ in known]
+    smoothed = spread[index] * lse + mp.fsum(
+        w * size * (lse - logit) for w, (size, logit) in zip(spread, apart, strict=True)
+    )
+    return (1 - share) * weight * lse + share / total * smoothed
 
 
 def nuclear_norm(rows):

@@ -9,6 +9,17 @@ import numpy as np
 from scipy.optimize import minimize
 
 
+def label_terms(problem):
+    """Return what ``-log q_v`` of a sample of class i counts (K, K), and the logits' shifts (K, K).
+
+    From the definitions of class weights, label smoothing, logit adjustment and class margins.
+    """
+    k, share, weights = problem.num_classes, problem.label_smoothing, problem.class_weights
+    spread = weights[:, None] if problem.smoothing_weights == "labels" else weights
+    terms = (1 - share) * np.diag(weights) + share / k * np.broadcast_to(spread, (k, k))
+    return terms, problem.logit_adjustment[:, None] - np.diag(problem.class_margins)
+
+
 def objective(problem, weights, class_means, bias):
     """Return the objective with every sample at its class mean; bias None means no bias."""
     return value_and_gradients(problem, weights, class_means, bias)[0]
@@ -29,11 +40,13 @@ def value_and_gradients(problem, weights, class_means, bias):
         value = 0.5 * (shares * (logits - eye) ** 2).sum()
         slope = (logits - eye) * shares
     else:
-        logits = logits + problem.logit_adjustment[:, None]
+        terms, shifts = label_terms(problem)
+        logits = logits + shifts
         logits = logits - logits.max(axis=0)
         exps = np.exp(logits)
-        value = shares @ (np.log(exps.sum(axis=0)) - np.diagonal(logits))
-        slope = (exps / exps.sum(axis=0) - eye) * shares
+        terms = terms * counts / counts.sum()
+        value = (terms * (np.log(exps.sum(axis=0)) - logits)).sum()
+        slope = exps / exps.sum(axis=0) * terms.sum(axis=0) - terms
     by_bias = None
     if bias is not None:
         value += problem.bias_decay / 2 * bias @ bias
@@ -94,14 +107,14 @@ def convex_minimum(problem, solver="CLARABEL"):
     counts = problem.counts.astype(float)
     k, n = len(counts), counts.sum()
     z, b = cp.Variable((k, k)), cp.Variable(k)
-    terms = []
+    terms, (label, shifts) = [], label_terms(problem)
     for c in range(k):
         column = z[:, c] + b
         if problem.loss == "mse":
             loss = problem.class_weights[c] * 0.5 * cp.sum_squares(column - np.eye(k)[c])
         else:
-            column = column + problem.logit_adjustment
-            loss = problem.class_weights[c] * (cp.log_sum_exp(column) - column[c])
+            column = column + shifts[:, c]
+            loss = label[:, c].sum() * cp.log_sum_exp(column) - label[:, c] @ column
         terms.append(counts[c] / n * loss)
     cost = cp.sum(terms) + problem.logit_decay * cp.normNuc(z @ np.diag(np.sqrt(counts)))
     constraints = []

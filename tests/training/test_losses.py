@@ -6,7 +6,7 @@ from torch.nn import functional
 from tightframe.heads import FixedETF
 from tightframe.problem.problem import Problem
 from tightframe.theory.certificate import factored_objective
-from tightframe.training import UFMLoss, head_bias, head_layers, linear_head
+from tightframe.training import ProblemLoss, UFMLoss, head_bias, head_layers, linear_head
 
 COUNTS = (5, 3, 2)
 
@@ -24,11 +24,16 @@ def objective(problem, features, labels, head):
             z = w @ z
         z = z + b
         if problem.loss == "cross_entropy":
-            z = z + problem.logit_adjustment
-            total += problem.class_weights[y] * (np.log(np.exp(z).sum()) - z[y])
+            z = problem.logit_scale * z + problem.logit_adjustment
+            z[y] -= problem.class_margins[y]
+            losses = np.log(np.exp(z).sum()) - z
+            own, smoothed, w = problem.class_weights[y], problem.label_smoothing, np.ones(3)
+            w *= problem.class_weights if problem.smoothing_weights == "labels" else own
+            total += (1 - smoothed) * own * losses[y] + smoothed * (w @ losses) / 3
         else:
             total += 0.5 * ((z - np.eye(3)[y]) ** 2).sum()
     total /= len(h)
+    h = h * np.sqrt(problem.feature_weights / problem.counts)[labels.numpy(), None]
     for decay, w in zip(problem.weight_decays, layers, strict=True):
         total += decay / 2 * (w**2).sum()
     return total + problem.feature_decay / 2 * (h**2).sum() + problem.bias_decay / 2 * (b**2).sum()
@@ -53,6 +58,21 @@ PROBLEMS = [
     {"class_weights": [1, 0.3, 7]},
     {"logit_adjustment": "prior", "depth": 2},
     {"class_weights": "balanced", "logit_adjustment": [-1, 0, 2.5], "bias": "free"},
+    {"label_smoothing": 0.1},
+    {"class_margins": [0.1, -0.2, 0.5]},
+    {"logit_scale": [1, 0.6, 2], "bias": "free"},
+    {"feature_weights": "contexts"},
+    {"label_smoothing": 0.2, "class_weights": [1, 0.3, 7], "smoothing_weights": "labels"},
+    {
+        "label_smoothing": 0.1,
+        "class_margins": [0, 0.2, 0.5],
+        "logit_scale": [1, 0.8, 0.6],
+        "feature_weights": [5, 1.5, 9],
+        "class_weights": [1, 0.3, 7],
+        "logit_adjustment": "prior",
+        "bias": "decayed",
+        "bias_decay": 0.5,
+    },
 ]
 
 
@@ -210,3 +230,38 @@ def test_half_precision_logits():
         part = UFMLoss(problem.replace(**changes))
         exact = part.data_loss(logits, labels).item()
         assert part.data_loss(logits.bfloat16(), labels).item() == pytest.approx(exact, rel=0.02)
+
+
+@pytest.mark.parametrize("kwargs", PROBLEMS)
+def test_gradients_of_the_criterion_are_its_differences(kwargs):
+    problem, features, labels, head = make(**kwargs)
+    logits = head(features).detach().requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: ProblemLoss(problem)(z, labels), logits)
+
+
+def test_label_smoothing_is_that_of_torch():
+    _, _, labels, _ = make()
+    logits = torch.randn(10, 3, dtype=torch.float64)
+    problem = Problem(COUNTS, weight_decay=1e-2, feature_decay=1e-2, label_smoothing=0.1)
+    theirs = torch.nn.CrossEntropyLoss(label_smoothing=0.1)(logits, labels)
+    assert ProblemLoss(problem)(logits, labels).item() == pytest.approx(theirs.item(), rel=1e-14)
+
+
+def test_weighted_label_smoothing_is_that_of_torch():
+    _, _, labels, _ = make()
+    logits = torch.randn(10, 3, dtype=torch.float64)
+    weights = [1.0, 0.3, 7.0]
+    problem = Problem.from_weighted_mean(
+        COUNTS, class_weights=weights, label_smoothing=0.1, weight_decay=1e-2, feature_decay=1e-2
+    )
+    loss = torch.nn.CrossEntropyLoss(
+        torch.tensor(weights, dtype=torch.float64), label_smoothing=0.1
+    )
+    ours = ProblemLoss(problem)(logits, labels).item()
+    assert ours == pytest.approx(loss(logits, labels).item(), rel=1e-14)
+
+
+def test_penalty_by_the_class_needs_labels():
+    problem, features, _, _ = make(feature_weights="contexts")
+    with pytest.raises(ValueError, match="labels: missing"):
+        UFMLoss(problem).feature_penalty(features)

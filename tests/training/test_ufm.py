@@ -888,3 +888,50 @@ def test_weaker_decay_points_closer_to_the_svm():
         runs = train_ufm(problems, iterations=2000, per_sample=False, lr=0.5)
     distances = [svm_direction([12, 12, 3, 3], run.logits).distance for run in runs]
     assert distances[0] > distances[1] > distances[2]
+
+
+MEMBERS = [
+    {"label_smoothing": 0.1},
+    {"class_margins": "0.2x2,0.5x2"},
+    {"logit_scale": "1x2,0.6x2"},
+    {"feature_weights": "10x2,2x2"},
+    {
+        "label_smoothing": 0.1,
+        "smoothing_weights": "labels",
+        "class_weights": "1x2,2x2",
+        "class_margins": "0x2,0.3x2",
+        "logit_scale": "1x2,0.8x2",
+        "logit_adjustment": "prior",
+        "bias": "decayed",
+        "bias_decay": 0.1,
+    },
+]
+
+
+@pytest.mark.parametrize("terms", MEMBERS)
+@pytest.mark.parametrize("per_sample", [True, False])
+def test_descent_ends_at_the_prediction_of_its_own_loss(terms, per_sample):
+    problem = tf.Problem("10x2,4x2", weight_decay=2e-2, feature_decay=2e-2, **terms)
+    [run] = train_ufm(problem, iterations=1500, dim=4, per_sample=per_sample, records=2, lr=0.3)
+    assert abs(run.excess) < 1e-7
+    assert run.distance < 2e-4
+    # What the descent calls its objective is that of its arrays, as the theory writes it.
+    labels = np.repeat(np.arange(4), problem.counts)
+    features = run.class_means.T[labels]
+    bias = None if problem.bias == "none" else run.bias
+    written = factored_objective(problem, run.weights, features, labels, bias)
+    assert run.history[-1]["objective"] == pytest.approx(written, rel=1e-6)
+
+
+@pytest.mark.parametrize("terms", MEMBERS)
+def test_gradients_are_differences_of_the_objective(terms):
+    problem = tf.Problem("3x2,2x2", weight_decay=2e-2, feature_decay=3e-2, dim=3, **terms)
+    d = descent(problem, dim=3)
+    columns, moved = d.columns, d.gradients()[1][0]
+    for place in ((0, 0), (2, 9), (1, 5)):
+        ends = []
+        for step in (1e-5, -1e-5):
+            d.columns = columns.clone()
+            d.columns[0, place[0], place[1]] += step
+            ends.append(float(d.evaluate().objective))
+        assert (ends[0] - ends[1]) / 2e-5 == pytest.approx(float(moved[place]), rel=1e-6, abs=1e-9)

@@ -136,9 +136,9 @@ def outlook(solution: Solution) -> Outlook:
     angles = np.where(states.sibling_margin == 0, 0.0, _angles(rows))
     groups = tuple(
         GroupOutlook(
-            int(p.counts[i]),
+            int(p.samples[i]),
             int(p.sizes[i]),
-            float(p.weights[i]),
+            float(solution.problem.group_weights[i]),
             float(p.adjustment[i]),
             states[i].state,
             states[i].decision_margin,

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,26 @@ RANK_TOLERANCE = 1e-10
 SMALL = 32
 
 
+class Labels(NamedTuple):
+    """Labels that are not one-hot, and margins: of each group, shape (G,).
+
+    A class's samples have the label distribution ``(1 - smoothing) e_own + smoothing spread``, and
+    the loss sees their own logit less the margin.
+
+    Attributes
+    ----------
+    smoothing : ndarray
+        What is taken off the own label.
+    spread : ndarray
+        Where it goes: the share of one class of each group; over all classes it sums to one.
+    margins : ndarray
+    """
+
+    smoothing: Array
+    spread: Array
+    margins: Array
+
+
 class Partition:
     """Classes split into groups whose members are interchangeable: of equal count, mostly.
 
@@ -43,8 +63,21 @@ class Partition:
     class_groups : callable
         Returns the group index of every class, shape (K,); called only when a dense array is asked
         for, so that a million classes cost nothing before.
-    weights, adjustment : array_like, shape (G,), optional
-        Class weight and logit adjustment of each group; ones and zeros by default.
+    weights, adjustment, scales : array_like, shape (G,), optional
+        Factors of the loss, logit adjustment and factor of the logits inside the loss, of each
+        group; ones and zeros by default.
+    labels : Labels, optional
+        None for one-hot labels without margins.
+    feature_weights : array_like, shape (G,), optional
+        Factor of a squared class mean in the decay cost; the counts by default. Others are the same
+        as other counts: a problem with counts n, weights w and feature weights o is the one
+        with counts o and weights ``(w n / N) / (o / O)``, where N and O are the sums of n and o
+        over the classes. The attributes ``counts``, ``num_samples`` and ``weights`` are then those.
+
+    Attributes
+    ----------
+    samples : ndarray, shape (G,)
+        Counts as they were given.
     """
 
     def __init__(
@@ -54,32 +87,59 @@ class Partition:
         class_groups: Callable[[], NDArray[np.intp]],
         weights: Array | None = None,
         adjustment: Array | None = None,
+        labels: Labels | None = None,
+        scales: Array | None = None,
+        feature_weights: Array | None = None,
     ) -> None:
-        self.counts = np.asarray(counts, dtype=np.float64)
+        self.samples = self.counts = np.asarray(counts, dtype=np.float64)
         self.sizes = np.asarray(sizes, dtype=np.float64)
         self.num_samples = float(self.counts @ self.sizes)
         self._class_groups = class_groups
         self.weights = np.ones_like(self.counts) if weights is None else weights
         self.adjustment = np.zeros_like(self.counts) if adjustment is None else adjustment
+        self.labels = labels
+        self.scales = np.ones_like(self.counts) if scales is None else scales
+        self.is_scaled = bool((self.scales != 1).any())
+        self.has_feature_weights = feature_weights is not None
+        if feature_weights is not None:
+            self.counts = np.asarray(feature_weights, dtype=np.float64)
+            total = float(self.counts @ self.sizes)
+            self.weights = self.weights * self.samples * total / (self.num_samples * self.counts)
+            self.num_samples = total
 
     @classmethod
     def coarsest(cls, problem: Problem) -> Partition:
         """Return the partition of a problem into its groups."""
         counts, sizes = np.array(problem.groups, dtype=np.float64).T
         class_groups = partial(getattr, problem, "class_groups")
-        return cls(counts, sizes, class_groups, problem.group_weights, problem.group_adjustment)
+        weights, labels = _labels(problem, problem.group_weights, problem.group_margins, sizes)
+        return cls(
+            counts,
+            sizes,
+            class_groups,
+            weights,
+            problem.group_adjustment,
+            labels,
+            problem.group_scales if problem.scale_runs else None,
+            problem.group_feature_weights if problem.feature_runs else None,
+        )
 
     @classmethod
     def singletons(cls, problem: Problem) -> Partition:
         """Return the partition in which every class stands alone: no symmetry is used."""
         k = problem.num_classes
         require_dense(k, "counts")
+        counts, sizes = problem.counts.astype(np.float64), np.ones(k)
+        weights, labels = _labels(problem, problem.class_weights, problem.class_margins, sizes)
         return cls(
-            problem.counts.astype(np.float64),
-            np.ones(k),
+            counts,
+            sizes,
             partial(np.arange, k),
-            problem.class_weights,
+            weights,
             problem.logit_adjustment,
+            labels,
+            problem.logit_scale if problem.scale_runs else None,
+            problem.feature_weights if problem.feature_runs else None,
         )
 
     def matrix(self, within: Array, mean: Array) -> BlockMatrix:
@@ -113,14 +173,78 @@ class Partition:
 
     @cached_property
     def pull(self) -> Array:
-        """``weight sqrt(count)``: classes of a group merge iff this is at most ``N lambda``."""
-        return self.weights * np.sqrt(self.counts)
+        """``weight scale (1 - smoothing) sqrt(count)``, shape (G,).
+
+        Classes of a group without a margin merge iff this is at most ``N lambda``.
+        """
+        pull = self._root_pull
+        return pull if self.labels is None else pull * (1 - self.labels.smoothing)
+
+    @cached_property
+    def _root_pull(self) -> Array:
+        pull: Array = self.weights * np.sqrt(self.counts)
+        return pull * self.scales if self.is_scaled else pull
+
+    @cached_property
+    def ignored(self) -> Array:
+        """What a softmax does not see, on group indicators, of length one, shape (G,).
+
+        A constant in all logits, or where they are scaled multiples of ``1 / scale``.
+        """
+        if not self.is_scaled:
+            ones: Array = np.sqrt(self.sizes / self.sizes.sum())
+            return ones
+        inverse = np.sqrt(self.sizes) / self.scales
+        unit: Array = inverse / np.linalg.norm(inverse)
+        return unit
+
+    @cached_property
+    def pull_range(self) -> tuple[Array, Array]:
+        """The least and the most that pulls siblings apart, whatever the other logits.
+
+        With a margin it depends on what the siblings' probability is where they merge: at most what
+        it is where no other class has any.
+        """
+        if self.labels is None or not self.labels.margins.any():
+            return self.pull, self.pull
+        margins = np.abs(self.labels.margins)
+        rest = np.maximum(self.sizes - 1, 0)
+        more = -np.expm1(-margins) / (rest + np.exp(-margins))  # a margin above zero adds this
+        less = -np.expm1(-margins) / (1 + rest * np.exp(-margins))  # one below takes this
+        root = self._root_pull
+        return (
+            self.pull - np.where(self.labels.margins < 0, root * less, 0.0),
+            self.pull + np.where(self.labels.margins > 0, root * more, 0.0),
+        )
 
     @cached_property
     def scale(self) -> Array:
         """``sqrt(k_j k_i n_i)``: turns group means into the reduced G x G matrix."""
         root = np.sqrt(self.sizes)
         return np.outer(root, root * np.sqrt(self.counts))
+
+
+def class_labels(problem: Problem) -> tuple[Array, Labels | None]:
+    """Return factors of the losses and labels with one number a class, however many there are."""
+    ones = np.ones(problem.num_classes)
+    return _labels(problem, problem.class_weights, problem.class_margins, ones)
+
+
+def _labels(
+    problem: Problem, weights: Array, margins: Array, sizes: Array
+) -> tuple[Array, Labels | None]:
+    """Return the factors of the losses and the labels; weights and margins one a group."""
+    smoothing = problem.label_smoothing
+    if not smoothing and not problem.margin_runs:
+        return weights, None
+    total = sizes.sum()
+    if problem.smoothing_weights == "own":
+        even = np.full_like(weights, 1 / total)
+        return weights, Labels(np.full_like(weights, smoothing), even, margins)
+    # (1 - e) w_own e_own + (e / K) sum_j w_j e_j, as a factor times a distribution.
+    mean = float(weights @ sizes / total)
+    factors = (1 - smoothing) * weights + smoothing * mean
+    return factors, Labels(smoothing * mean / factors, weights / (total * mean), margins)
 
 
 @dataclass(frozen=True, eq=False)

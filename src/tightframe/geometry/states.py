@@ -291,7 +291,8 @@ def measured_states(problem: Problem, logits: ArrayLike, bias: ArrayLike | None 
     for name, values in (("logits", z), ("bias", b)):
         if not np.isfinite(values).all():
             raise ValueError(f"{name}: got entries that are not finite, need numbers")
-    middle = z @ problem.counts / problem.num_samples if problem.bias == "free" else np.zeros(k)
+    weights = problem.feature_weights
+    middle = z @ weights / weights.sum() if problem.bias == "free" else np.zeros(k)
     kinds, loss = problem.class_groups, problem.loss_object
     return states_of_means(lambda classes: z[:, classes], b, middle, kinds, loss)
 

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from tightframe.checks import detached, is_whole, plain_number
 from tightframe.geometry.blocks import Array
 from tightframe.problem.problem import Problem
+from tightframe.theory.coverage import require_unscaled
 
 
 class Point(NamedTuple):
@@ -171,6 +172,7 @@ def check_problem(problem: Any) -> None:
         raise ValueError(
             f"problem: got features={problem.features!r}, the landscape is that of 'real' ones"
         )
+    require_unscaled(problem, "the landscape")
 
 
 def checked_widths(problem: Problem, dim: int | None) -> tuple[int, ...]:

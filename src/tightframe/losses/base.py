@@ -2,7 +2,7 @@
 
 A `Loss` says once what the rest of tightframe needs to know about a loss; nothing else asks for its
 name. Its `Datafit` is the mean loss over a `Partition`, which carries all that depends on the
-labels (counts, class weights, logit adjustment).
+labels (counts, class weights, logit adjustment, scales).
 
 For every loss the gradient of the mean loss with respect to ``X = Z D^{1/2}`` is ``R D^{1/2} / N``
 with a residual matrix R, the derivatives by the logits. R is also the dual variable, so the
@@ -94,7 +94,12 @@ class Loss(ABC):
 
     @abstractmethod
     def batch_mean(
-        self, logits: Tensor, labels: Tensor, weights: Tensor | None, adjustment: Tensor | None
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        weights: Tensor | None,
+        adjustment: Tensor | None,
+        smoothing: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Return the mean loss of a batch, for training by autograd.
 
@@ -104,6 +109,9 @@ class Loss(ABC):
         labels : Tensor, shape (B,), int64
         weights, adjustment : Tensor, shape (K,), or None
             Class weights and logit adjustment; None where there are none.
+        smoothing : tuple of Tensor, shape (K,), or None
+            What is taken off the own label of every class's samples, and the share of it that
+            every label gets; only for a loss that `takes_adjustment`.
         """
 
     @abstractmethod
@@ -157,9 +165,9 @@ class Columns(NamedTuple):
         Gradient, as in `Derivatives`.
     slope, bend, share : ndarray, shape (G,)
     curvature : ndarray, shape (G, G)
-        ``share q`` where there is a q.
+        ``share q`` where there is a q, times `Partition.scales`.
     direction : ndarray, shape (G, G), or None
-        The q of every column, of sum one.
+        The q of every column; divided by `Partition.scales` of sum one.
     """
 
     by_margin: Array
@@ -176,8 +184,8 @@ class Datafit(ABC):
 
     `values`, `residual`, `scores` and what a certificate asks for take batches, on leading axes.
 
-    Where siblings share their logits, the own less a sibling's residual is minus the class weight,
-    whatever the others do: thresholds of merging (`Partition.pull`) rest on that.
+    Where siblings share their logits, the own less a sibling's residual is minus the class weight
+    (times the scale), whatever the others do: thresholds of merging rest on that.
     """
 
     def __init__(self, partition: Partition) -> None:

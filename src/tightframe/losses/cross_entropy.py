@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.losses.base import Array, Columns, Datafit, Derivatives, Loss
+from tightframe.losses.scaled import ScaledFit
 from tightframe.rounding import FUNCTION, UNDERFLOW, UNIT, gamma, long_gamma
 
 if TYPE_CHECKING:
@@ -32,7 +33,12 @@ class CrossEntropy(Loss):
     default_margin = 1.0
 
     def datafit(self, partition: Partition) -> Datafit:
-        return CrossEntropyFit(partition)
+        fit = CrossEntropyFit(partition)
+        if partition.labels is not None:
+            from tightframe.losses.soft_labels import SoftLabelFit
+
+            fit = SoftLabelFit(partition, partition.labels)
+        return ScaledFit(fit) if partition.is_scaled else fit
 
     def predictions(self, logits: Array) -> Array:
         """Return the softmax: as at test time, without adjustment."""
@@ -41,16 +47,25 @@ class CrossEntropy(Loss):
         return shares
 
     def batch_mean(
-        self, logits: Tensor, labels: Tensor, weights: Tensor | None, adjustment: Tensor | None
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        weights: Tensor | None,
+        adjustment: Tensor | None,
+        smoothing: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         from torch.nn import functional
 
         if adjustment is not None:
             logits = logits + adjustment
-        if weights is None:
+        if weights is None and smoothing is None:
             return functional.cross_entropy(logits, labels)
         losses = functional.cross_entropy(logits, labels, reduction="none")
-        return (losses * weights[labels]).mean()
+        if smoothing is not None:
+            share, spread = smoothing
+            own = logits.gather(1, labels[:, None])
+            losses = losses - share[labels] * ((logits - own) @ spread)
+        return losses.mean() if weights is None else (losses * weights[labels]).mean()
 
     def column_values(self, scores: Tensor, targets: Tensor) -> Tensor:
         # Where a run has diverged, zero times infinity must not enter the sum.
@@ -69,6 +84,10 @@ class CrossEntropyFit(Datafit):
         # Most problems have neither, and sweeps call these functions thousands of times.
         self.weighted = bool((partition.weights != 1).any())
         self.adjusted = bool(partition.adjustment.any())
+        self.largest_shift = float(np.abs(partition.adjustment).max())
+        # What a label has of its own class, see `SoftLabelFit`: at least, and before the others.
+        self.least_own = 1.0
+        self.label_within: Array | float = 1.0
 
     def _log_own(self, within: Array) -> Array:
         """Log-sum-exp of a group's logits about their mean, less log(size), shape (G,)."""
@@ -112,8 +131,8 @@ class CrossEntropyFit(Datafit):
         # A dozen roundings, each at most half a unit of these sizes, make a logit's difference...
         size = np.abs(mean).max(axis=-2) + np.abs(within) + math.log(p.sizes.max()) + 1
         size += 2 * np.abs(bias).max(axis=-1)[..., None]
-        if self.adjusted:
-            size += 2 * np.abs(p.adjustment).max()
+        if self.largest_shift:
+            size += 2 * self.largest_shift
         share = 12 * UNIT * size + gamma(g + 3 * FUNCTION)
         # ... and relative errors of odds change log(1 + odds) by that share of 1 - exp(-loss).
         errors = -2 * np.expm1(-losses) * share + 2 * FUNCTION * UNIT * losses
@@ -342,28 +361,46 @@ class CrossEntropyFit(Datafit):
         flow[..., hub] = 0.0
         total = (flow @ k) / (p.counts[hub] * k[hub])  # of a column of the hub
         moved = np.maximum((flow / (p.counts * p.weights)).max(axis=-1), total / p.weights[hub])
+        moved = moved / self.least_own
         # Entries of X that change: own classes', the hub's in their columns, theirs in the hub's.
         lengths = 1 / p.counts + k / k[hub] * (1 / p.counts + 1 / p.counts[hub])
         change = np.sqrt(flow**2 @ lengths) + total * math.sqrt(p.counts[hub])
         lost = moved * np.abs(values)
-        if self.adjusted:
-            lost = lost + miss @ (k * np.abs(p.adjustment - p.adjustment[hub]))
+        if self.largest_shift:
+            lost = lost + miss @ (k * self._shift_to_hub)
         exact = 1 + gamma(2 * len(k) + 16)
         return np.where(moved < 1, values - lost * exact, -np.inf), change * exact
+
+    @cached_property
+    def _shift_to_hub(self) -> Array:
+        """How far apart what is added to the logits is of the hub's classes and of others, (G,)."""
+        return np.abs(self.partition.adjustment - self.partition.adjustment[self._hub])
+
+    @cached_property
+    def label_mean(self) -> Array:
+        """Mean share of the classes of group j in the labels of group i, shape (G, G)."""
+        return np.diag(1 / self.partition.sizes)
+
+    @cached_property
+    def _prior(self) -> Array:
+        """Weighted mean of all labels: the share of one class of each group, shape (G,)."""
+        p = self.partition
+        return p.counts * p.weights / (p.loss_shares.sum() * p.num_samples)
 
     def repair(self, residual: BlockMatrix) -> BlockMatrix:
         """Shift rows to averages of zero, after mixing in what keeps P non-negative.
 
-        That is the residual of the weighted class shares, whose rows average to zero.
+        That is the residual of the weighted mean label, whose rows average to zero.
         """
         p = self.partition
         excess = residual.row_average
-        prior = p.counts * p.weights / (p.loss_shares.sum() * p.num_samples)
+        prior = self._prior
         mix = np.max(np.maximum(excess, 0) / prior, axis=-1) / float(p.weights.min())
         mix = (mix / (1 + mix))[..., None]
         mean = (1 - mix[..., None]) * (residual.mean - excess[..., None])
-        mean += mix[..., None] * (prior[:, None] - np.diag(1 / p.sizes)) * p.weights
-        within = np.where(p.sizes > 1, (1 - mix) * residual.within - mix * p.weights, 0.0)
+        mean += mix[..., None] * (prior[:, None] - self.label_mean) * p.weights
+        mixed = mix * p.weights * self.label_within
+        within = np.where(p.sizes > 1, (1 - mix) * residual.within - mixed, 0.0)
         return p.matrix(within, mean)
 
     def values_and_residuals(self, scores: Array) -> tuple[Array, Array]:

@@ -38,7 +38,12 @@ class MeanSquaredError(Loss):
         return shares
 
     def batch_mean(
-        self, logits: Tensor, labels: Tensor, weights: Tensor | None, adjustment: Tensor | None
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        weights: Tensor | None,
+        adjustment: Tensor | None,
+        smoothing: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         from torch.nn import functional
 

@@ -59,6 +59,7 @@ from tightframe.problem.counts import (
 LOSSES = tuple(KNOWN_LOSSES)
 BIASES = ("none", "free", "decayed")
 FEATURES = ("real", "nonnegative")
+SMOOTHING_WEIGHTS = ("own", "labels")
 
 
 #: Decays outside this range would under- or overflow when multiplied.
@@ -131,9 +132,13 @@ class Problem:
     label_smoothing : float
         Share of every label that is spread evenly over all K classes, from 0 to below 1,
         cross-entropy only (Szegedy et al. 2016).
+    smoothing_weights : {"own", "labels"}
+        With class weights, what weighs the part of the loss that smoothing spreads over the
+        labels: the weight of the sample's own class, or that of every label, as in PyTorch's
+        ``CrossEntropyLoss(weight=..., label_smoothing=...)``, see `from_weighted_mean`.
     class_margins : str, iterable of float, or mapping, optional
         Taken off the own class's logit inside the loss (LDAM, Cao et al. 2019), one a class, in
-        nats, cross-entropy only.
+        nats, cross-entropy only; below zero only without label smoothing.
     logit_scale : str, iterable of float, or mapping, optional
         Factor of every class's logit, its bias included, inside the loss (CDT, Ye et al. 2020; VS,
         Kini et al. 2021), one a class, cross-entropy only.
@@ -173,6 +178,7 @@ class Problem:
     weight_runs: Runs
     adjustment_runs: Runs
     label_smoothing: float
+    smoothing_weights: str
     margin_runs: Runs
     scale_runs: Runs
     feature_runs: Runs
@@ -193,6 +199,7 @@ class Problem:
         class_weights: PerClass | None = None,
         logit_adjustment: PerClass | None = None,
         label_smoothing: float = 0.0,
+        smoothing_weights: str = "own",
         class_margins: PerClass | None = None,
         logit_scale: PerClass | None = None,
         feature_weights: PerClass = "samples",
@@ -234,7 +241,16 @@ class Problem:
             # What changes nothing is not kept: equal problems compare as equal.
             set_field(self, term.field, () if term.is_neutral(runs, self.runs) else runs)
         set_field(self, "label_smoothing", _smoothing(label_smoothing))
+        weighs = choice("smoothing_weights", smoothing_weights, SMOOTHING_WEIGHTS)
+        differ = self.label_smoothing and not self.has_equal_weights
+        set_field(self, "smoothing_weights", weighs if differ else "own")
         self._require_terms_of_the_loss()
+        least = min((margin for margin, _ in self.margin_runs), default=0.0)
+        if self.label_smoothing and least < 0:
+            raise ValueError(
+                f"class_margins: got {least:g} with label_smoothing {self.label_smoothing:g}; "
+                "margins below zero are known without smoothing only"
+            )
 
     def _require_terms_of_the_loss(self) -> None:
         if self.loss_object.takes_adjustment:
@@ -334,7 +350,9 @@ class Problem:
 
         That is PyTorch's ``CrossEntropyLoss(weight=...)`` with its mean reduction, over the whole
         training set; in a batch the divisor varies around that. Other parameters are those of
-        `Problem`.
+        `Problem`. With ``label_smoothing`` too, PyTorch's loss of a sample of class y is ``(1 -
+        label_smoothing) w_y (-log q_y) + label_smoothing / K sum_j w_j (-log q_j)``, divided by
+        the mean of the samples' ``w_y``: ``smoothing_weights`` is ``"labels"`` unless given.
 
         Raises
         ------
@@ -343,6 +361,7 @@ class Problem:
         """
         if class_weights is None:
             raise ValueError("class_weights: missing; a weighted mean needs them")
+        rest = {"smoothing_weights": "labels"} | rest
         given = cls(counts, class_weights=class_weights, **rest)
         counted, sizes = np.array(given.groups).T
         weights = conventions.weighted_mean(given.group_weights, counted * sizes)
@@ -366,6 +385,7 @@ class Problem:
             "class_weights": self.weight_runs or None,
             "logit_adjustment": self.adjustment_runs or None,
             "label_smoothing": self.label_smoothing,
+            "smoothing_weights": self.smoothing_weights,
             "class_margins": self.margin_runs or None,
             "logit_scale": self.scale_runs or None,
             "feature_weights": self.feature_runs or "samples",
@@ -527,6 +547,11 @@ class Problem:
         )
 
     @property
+    def has_soft_labels(self) -> bool:
+        """Whether labels are smoothed, or margins taken off the own logit."""
+        return bool(self.label_smoothing or self.margin_runs)
+
+    @property
     def is_plain(self) -> bool:
         """Whether nothing is weighed, adjusted, scaled or smoothed."""
         given = any(getattr(self, term.field) for term in _TERMS.values())
@@ -635,6 +660,8 @@ class Problem:
                 values[name] = format_runs(runs)
         if self.label_smoothing:
             values["label_smoothing"] = self.label_smoothing
+        if self.smoothing_weights != "own":
+            values["smoothing_weights"] = self.smoothing_weights
         return (
             values if self.class_names is None else values | {"class_names": list(self.class_names)}
         )

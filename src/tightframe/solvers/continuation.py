@@ -112,4 +112,6 @@ def _position(problem: Problem, partition: Partition) -> Array:
     """Return what the solution depends on, in logarithms; the sizes tell sweeps apart."""
     decays = np.array([problem.logit_decay, problem.bias_decay or 1.0])
     parts = [decays, partition.counts, partition.sizes, partition.weights]
+    if partition.is_scaled:
+        parts.append(partition.scales)
     return np.concatenate([np.log(np.concatenate(parts)), partition.adjustment])

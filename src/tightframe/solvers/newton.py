@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tightframe.checks import require_positive_fields
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition, singular_values, svd
@@ -51,6 +52,8 @@ class NewtonOptions:
     max_rounds, steps_a_round : int
         Of a prediction whose rank may be wrong, which Newton steps at that rank do not get over:
         rounds allowed, and steps until the rank is looked at.
+    max_regroupings : int
+        Times that groups may be merged or torn apart, where class margins leave that open.
     slope_accuracy : float
         Relative, of the gradient's balance in the derivative by the decay.
     max_cg_steps : int
@@ -80,6 +83,7 @@ class NewtonOptions:
     max_warm_iterations: int = 20
     max_rounds: int = 8
     steps_a_round: int = 4
+    max_regroupings: int = 30
     slope_accuracy: float = 1e-4
     max_cg_steps: int = 1000
     shift: float = 1e-9
@@ -129,10 +133,17 @@ class FactoredProblem:
     partition : Partition
         Classes of a group share their logits.
     options : NewtonOptions
+    merged : ndarray of bool, shape (G,), optional
+        Groups whose classes share their logits, of those that may or may not: class margins leave
+        that to the other logits. None by default; see `regrouped`.
     """
 
     def __init__(
-        self, problem: Problem, partition: Partition, options: NewtonOptions = DEFAULTS
+        self,
+        problem: Problem,
+        partition: Partition,
+        options: NewtonOptions = DEFAULTS,
+        merged: NDArray[np.bool_] | None = None,
     ) -> None:
         self.problem, self.options = problem, options
         self.partition = partition
@@ -142,9 +153,14 @@ class FactoredProblem:
         # A proximal step of that size drops no singular value above this.
         self.safe_value = self.decay * self.step_size
         root = np.sqrt(partition.counts)
-        # Whether a group's margin is positive does not depend on the rest.
-        merged = at_most(partition.pull / partition.num_samples, self.decay)
-        self.active = np.flatnonzero((partition.sizes > 1) & ~merged)
+        # Whether a group's margin is positive does not depend on the rest, without class margins.
+        surely, possibly = (
+            at_most(pull / partition.num_samples, self.decay)
+            for pull in reversed(partition.pull_range)
+        )
+        self.unsure = (partition.sizes > 1) & possibly & ~surely
+        self.merged = surely if merged is None else surely | (merged & self.unsure)
+        self.active = np.flatnonzero((partition.sizes > 1) & ~self.merged)
         self.margin_cost = (self.decay * (partition.sizes - 1) * root)[self.active]
         self.has_bias = problem.bias != "none"
         # With a free bias ``Z n = 0`` at the minimum: the bias carries row averages for nothing.
@@ -188,6 +204,22 @@ class FactoredProblem:
         if self.pinned is None:
             return right
         return right - self.pinned[:, None] * (self.pinned @ right)[..., None, :]
+
+    def regrouped(self, x: Vector) -> FactoredProblem | None:
+        """Return the problem in which other groups are merged, or None where these are right.
+
+        Newton steps let a margin fall below zero; at zero it stays iff siblings are torn apart by
+        no more than the decay.
+        """
+        if not self.unsure.any():
+            return None
+        u, v, within, bias = self.unpack(x)
+        residual = self.fit.residual(within, u @ v.T / self.partition.scale + bias[:, None])
+        limit = self.decay * self.partition.num_samples / np.sqrt(self.partition.counts)
+        merged = np.where(within == 0, at_most(-residual.within, limit), within < 0)
+        if np.array_equal(merged & self.unsure, self.merged & self.unsure):
+            return None
+        return FactoredProblem(self.problem, self.partition, self.options, merged)
 
     def feasible(self, step: Vector) -> Vector:
         """Return a step with its change of V projected."""
@@ -300,17 +332,13 @@ def minimise(
             start, used = result.factors, result.stats.iterations
             history += result.stats.history
     f = FactoredProblem(problem, partition, options)
+    regroupings = 0
     if start is not None:
+        if f.unsure.any():
+            f = FactoredProblem(problem, partition, options, start.within <= 0)
         x = f.enter(start)
     else:
-        guess = Factors.balanced(*first_guess(problem, partition))
-        x = f.enter(guess)
-        if not _is_settled(f, guess):
-            first = _adapt_rank(f, x)
-            rough, used, _, _ = _newton(f, first, options.rough_accuracy, radius, max_iterations)
-            adaptations += first is not x
-            x = _adapt_rank(f, rough)
-            adaptations += x is not rough
+        x, used, adaptations = _begin(f, max_iterations)
     accuracy = _accuracy(tol)
     while True:
         x, steps, reached, radius = _newton(f, x, accuracy, radius, max_iterations - used)
@@ -319,7 +347,16 @@ def minimise(
         certificate = certify_blocks(problem, logits, bias, enough=tol)
         converged = certificate.gap <= tol * certificate.primal
         history.append(Round(used, certificate.primal, certificate.dual, f.rank(x)))
-        if used >= max_iterations or accuracy <= LAST_ACCURACY:
+        if used >= max_iterations:
+            break
+        regrouped = f.regrouped(x) if regroupings < options.max_regroupings else None
+        if regrouped is not None:
+            # Afresh: from a margin far below zero steps may end in a saddle.
+            f, radius, regroupings = regrouped, math.inf, regroupings + 1
+            x, steps, adapted_times = _begin(f, max_iterations - used)
+            used, adaptations = used + steps, adaptations + adapted_times
+            continue
+        if accuracy <= LAST_ACCURACY:
             break
         hidden = converged and _may_hide_rank(f, x, logits, reached)
         if not converged or _may_shrink(f, x, logits):
@@ -338,9 +375,21 @@ def minimise(
         wanted = math.sqrt(0.1 * tol * certificate.primal / certificate.gap)
         accuracy = max(min(reached, accuracy) * min(max(wanted, 1e-2), 0.2), LAST_ACCURACY)
     factors = f.unpack(x)
-    factors = factors._replace(bias=without_constant(problem, factors.bias, partition.sizes))
+    factors = factors._replace(bias=without_constant(problem, factors.bias, partition))
     stats = Stats(used, 1, adaptations, tuple(history))
     return FactoredResult(logits, factors, certificate, converged, stats)
+
+
+def _begin(f: FactoredProblem, max_iterations: int) -> tuple[Vector, int, int]:
+    """Return a point near the first guess, Newton steps taken, and how often the rank changed."""
+    guess = Factors.balanced(*first_guess(f.problem, f.partition))
+    x = f.enter(guess)
+    if _is_settled(f, guess):
+        return x, 0, 0
+    first = _adapt_rank(f, x)
+    rough, used, _, _ = _newton(f, first, f.options.rough_accuracy, math.inf, max_iterations)
+    last = _adapt_rank(f, rough)
+    return last, used, (first is not x) + (last is not rough)
 
 
 def minimise_from(
@@ -366,7 +415,7 @@ def polish(
 
     Neither rank nor gap are looked at. None if few are not enough.
     """
-    f = FactoredProblem(problem, partition)
+    f = FactoredProblem(problem, partition, merged=start.within <= 0)
     few = min(f.options.max_warm_iterations, max_iterations)
     x, _, reached, _ = _newton(f, f.enter(start), _accuracy(tol), math.inf, few)
     return f.unpack(x) if reached <= _accuracy(tol) else None
@@ -381,7 +430,7 @@ def settle(
     singular value falls to zero, and the gradient exceeds the decay in no other direction. None if
     a few rounds are not enough.
     """
-    f = FactoredProblem(problem, partition)
+    f = FactoredProblem(problem, partition, merged=start.within <= 0)
     few = min(f.options.steps_a_round, max_iterations)
     x = f.enter(start)
     for _ in range(f.options.max_rounds):
@@ -395,7 +444,7 @@ def settle(
 
 def remaining(factors: Factors, problem: Problem, partition: Partition) -> float:
     """Return the norm of the scaled gradient: its square is about twice the objective's excess."""
-    f = FactoredProblem(problem, partition)
+    f = FactoredProblem(problem, partition, merged=factors.within <= 0)
     model = f.model(f.enter(factors))
     return float(np.linalg.norm(model.gradient / model.weights))
 
@@ -405,7 +454,7 @@ def slope(factors: Factors, problem: Problem, partition: Partition) -> Factors:
 
     The gradient stays zero: the Hessian times the derivative balances how it changes by itself.
     """
-    f = FactoredProblem(problem, partition)
+    f = FactoredProblem(problem, partition, merged=factors.within <= 0)
     x = f.enter(factors)
     model = f.model(x)
     pull = f.pack(factors.left, factors.right, np.zeros(partition.num_groups), 0 * factors.bias)

@@ -183,8 +183,9 @@ class _Splitting:
         self.fit = problem.loss_object.datafit(p)
         self.decay = problem.logit_decay
         self.root = np.sqrt(p.counts)
-        # Whether a group's margin is positive does not depend on the rest.
-        merged = at_most(p.pull / p.num_samples, self.decay)
+        # Whether a group's margin is positive does not depend on the rest, without class margins.
+        most = p.pull_range[1]
+        merged = at_most(most / p.num_samples, self.decay)
         self.active: NDArray[np.bool_] = (p.sizes > 1) & ~merged
         self.unit = np.where(self.active, self.root * np.sqrt(p.sizes - 1), 0.0)
         self.has_bias = problem.bias != "none"
@@ -192,7 +193,7 @@ class _Splitting:
         self.matrix = start.reduced
         self.rank = p.num_groups
         self.within = np.where(self.active, np.maximum(start.within, 0.0), 0.0)
-        collapse = float(p.pull.max()) / p.num_samples
+        collapse = float(most.max()) / p.num_samples
         curvature = float(p.loss_shares.sum()) / p.num_samples
         share = options.first_share
         if problem.loss_object.is_quadratic:
@@ -258,15 +259,14 @@ class _Splitting:
         cut = self.penalty * p.num_samples
         reduced = cut * (point.matrix - self.governed)
         if problem.loss_object.ignores_constants:
-            ones = np.sqrt(p.sizes / p.sizes.sum())
-            reduced -= np.outer(ones, ones @ reduced)
+            reduced -= np.outer(p.ignored, p.ignored @ reduced)
         if problem.bias == "free":
             counts = np.sqrt(p.shares)
             reduced -= np.outer(reduced @ counts, counts)
         within = np.where(
             self.active,
             np.clip(cut * (point.within - self._margins()), -reach, reach),
-            np.where(p.sizes > 1, -np.minimum(p.weights, reach), 0.0),
+            np.where(p.sizes > 1, -np.minimum(self._pull(point), reach), 0.0),
         )
         reduced /= p.scale
         residual = BlockMatrix(p, within, reduced)
@@ -279,6 +279,15 @@ class _Splitting:
         gap = (primal - dual) / primal
         return abs(gap) if np.isfinite(gap) else np.inf
 
+    def _pull(self, point: _Shrunk) -> Array:
+        """Return what tears merged siblings apart: by their residuals."""
+        p = self.partition
+        if p.labels is None:
+            return p.weights * p.scales
+        scores = point.matrix / p.scale + self.bias[:, None]
+        pull: Array = -self.fit.residual(point.within, scores).within
+        return pull
+
     def certified(self, point: _Shrunk, tol: float) -> tuple[BlockMatrix, Array, Certificate]:
         """Return the point's logits and bias with their certificate."""
         p = self.partition
@@ -289,7 +298,7 @@ class _Splitting:
             # One step of Newton and Schulz makes the left vectors orthonormal to rounding.
             left = 1.5 * left - 0.5 * left @ (left.T @ left)
             logits = BlockMatrix.from_svd(p, point.within, left, values, right)
-        bias = without_constant(self.problem, self.bias, p.sizes)
+        bias = without_constant(self.problem, self.bias, p)
         certificate = certify_blocks(self.problem, logits, bias, enough=tol)
         return logits, bias, certificate
 
@@ -329,8 +338,9 @@ class _Splitting:
         spread, gain = None, np.zeros(p.num_groups)
         if q is not None:
             spread = q * inverse
-            # One less the share of q^T inverse q, without cancellation: q sums to one.
-            gain = model.share / np.einsum("ji,ji->i", spread, pull)
+            # One less the share of q^T inverse q, without cancellation: q over scales sums to one.
+            held = pull / p.scales[:, None] if p.is_scaled else pull
+            gain = model.share / np.einsum("ji,ji->i", spread, held)
             total += spread * (gain * np.einsum("ji,ji->i", q, total))
         shift = np.zeros(p.num_groups)
         if self.has_bias:

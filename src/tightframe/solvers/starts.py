@@ -57,6 +57,8 @@ def first_guess(problem: Problem, partition: Partition) -> tuple[BlockMatrix, Ar
     if not problem.loss_object.is_softmax:
         return partition.matrix(bias, np.diag(bias)), bias
     logits = relu.logits(partition, relu.margins(problem, partition))
+    if partition.is_scaled:
+        logits = _unscaled(logits)
     if problem.bias == "none":
         return logits, bias
     # The bias can carry the sample-weighted row averages: at no cost if it is free, else as far as
@@ -69,7 +71,7 @@ def first_guess(problem: Problem, partition: Partition) -> tuple[BlockMatrix, Ar
         cost = problem.bias_decay * float(partition.sizes @ row**2)
         share = min(max(saved, 0.0) / cost, 1.0) if cost > 0 else 0.0
     guess = BlockMatrix(partition, logits.within, logits.mean - share * row[:, None]), share * row
-    if problem.bias == "decayed":
+    if problem.bias == "decayed" or partition.is_scaled:
         return guess
     return min(
         guess, _full_rank_guess(problem, moved), key=lambda point: objective(problem, *point)
@@ -108,9 +110,11 @@ def _full_rank_guess(problem: Problem, logits: BlockMatrix) -> tuple[BlockMatrix
     k = p.sizes
     left, values, right = svd(logits.reduced)
     rank = int((without_rounding(values) > 0).sum())
-    reach = problem.logit_decay * p.num_samples / p.pull
+    reach = problem.logit_decay * p.num_samples / (p.weights * np.sqrt(p.counts))
     wrong = -(left[:, :rank] @ right[:rank]) / np.sqrt(np.outer(k, k)) * reach
     least = 1e-3 * reach / k.sum()
+    if p.labels is not None:
+        wrong += p.labels.spread[:, None] * p.labels.smoothing
     sibling = np.maximum(np.diagonal(wrong) + reach / k, least)
     wrong = np.maximum(wrong, least)
     np.fill_diagonal(wrong, (k - 1) / k * sibling)
@@ -122,8 +126,20 @@ def _full_rank_guess(problem: Problem, logits: BlockMatrix) -> tuple[BlockMatrix
     mean = np.log(shrink * wrong)
     np.fill_diagonal(mean, own - (k - 1) / k * within)
     mean -= p.adjustment[:, None]
+    if p.labels is not None:
+        within = np.where(k > 1, within + np.maximum(p.labels.margins, 0.0), 0.0)
+        mean[np.diag_indices(len(k))] += p.labels.margins / k
     guess = BlockMatrix(p, within, mean - k @ mean / k.sum())
     return _without_rows(guess), guess.row_average
+
+
+def _unscaled(logits: BlockMatrix) -> BlockMatrix:
+    """Divide logits by their scales, without what a softmax does not see."""
+    p = logits.partition
+    mean = logits.mean / p.scales[:, None]
+    root = np.sqrt(p.sizes)
+    mean -= np.outer(p.ignored / root, (p.ignored * root) @ mean)
+    return BlockMatrix(p, logits.within / p.scales, mean)
 
 
 def _without_rows(logits: BlockMatrix) -> BlockMatrix:

@@ -287,7 +287,7 @@ class Sweep:
         for i in accepted:
             self.found[self.order[places[i]]] = Point(
                 BlockMatrix(self.partition, logits.within[i], logits.mean[i]),
-                without_constant(self.problem, bias[i], self.partition.sizes),
+                without_constant(self.problem, bias[i], self.partition),
                 Certificate(float(primal[i]), float(dual[i]), rounding=float(rounding[i])),
                 POLISHED if self.order[places[i]] in self.nodes else None,
             )

@@ -40,4 +40,4 @@ def unranked(
     scores = np.zeros((g, g)) + factors.bias[:, None]
     residual = problem.loss_object.datafit(partition).residual(factors.within, scores)
     largest = float(singular_values(residual.reduced)[0])
-    return factors, largest / problem.num_samples - problem.logit_decay
+    return factors, largest / partition.num_samples - problem.logit_decay

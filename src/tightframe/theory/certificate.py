@@ -377,8 +377,7 @@ def _aligned(
     reduced = rest - limit[..., None, None] * face
     # X is only nearly orthogonal to what R must be orthogonal to.
     if problem.loss_object.ignores_constants:
-        ones = np.sqrt(p.sizes / p.sizes.sum())
-        reduced -= ones[:, None] * (ones @ reduced)[..., None, :]
+        reduced -= p.ignored[:, None] * (p.ignored @ reduced)[..., None, :]
     if problem.bias == "free":
         counts = np.sqrt(p.shares)
         reduced -= (reduced @ counts)[..., None] * counts
@@ -441,7 +440,9 @@ def _dual(
     made so by `Datafit.with_rows`.
     """
     p = residual.partition
-    limit = decays * p.num_samples * (1 - gamma(p.num_groups + 3 * FUNCTION))
+    # Scales and feature weights are factors of their own, with their own rounding.
+    more = 16 if p.is_scaled or p.has_feature_weights else 0
+    limit = decays * p.num_samples * (1 - gamma(p.num_groups + 3 * FUNCTION + more))
     residual = fit.restrict(residual)
     bound = _dual_at(problem, fit, residual, bias, limit, bias_decays)
     if problem.bias == "free":
@@ -450,6 +451,8 @@ def _dual(
             residual = fit.restrict(fit.repair(residual))
             other = _dual_at(problem, fit, residual, bias, limit, bias_decays)
             bound = np.maximum(bound, other)
+    if more:
+        bound = np.where(bound > -np.inf, bound - gamma(more) * np.abs(bound), bound)
     return bound
 
 
@@ -536,11 +539,15 @@ def factored_objective(
             f"features, labels: got {h.shape} and {y.shape}, need {problem.num_samples} samples"
         )
     b = np.zeros(problem.num_classes) if bias is None else np.asarray(bias, dtype=np.float64)
-    fit = problem.loss_object.datafit(Partition.coarsest(problem))
+    # The loss goes by the samples, whatever the features' decay goes by.
+    counted = problem.replace(feature_weights="samples")
+    fit = problem.loss_object.datafit(Partition.coarsest(counted))
+    each = problem.feature_weights / problem.counts if problem.feature_runs else None
     loss = squares = 0.0
     for start in range(0, len(h), SAMPLE_CHUNK):
         rows = np.asarray(h[start : start + SAMPLE_CHUNK], dtype=np.float64)
-        squares += float(np.vdot(rows, rows))
+        weighed = rows if each is None else rows * each[y[start : start + SAMPLE_CHUNK], None]
+        squares += float(np.vdot(rows, weighed))
         for layer in layers:
             rows = rows @ layer.T
         rows = rows + b
@@ -554,10 +561,16 @@ def factored_objective(
     )
 
 
-def without_constant(problem: Problem, bias: Array, sizes: Array) -> Array:
-    """Fix the constant of a free bias that a loss may ignore: the mean over classes is zero."""
+def without_constant(problem: Problem, bias: Array, partition: Partition) -> Array:
+    """Fix what a loss may ignore of a free bias: the mean over classes is zero.
+
+    With scaled logits that is a multiple of ``1 / scale``, and the bias is orthogonal to it.
+    """
     if problem.bias == "free" and problem.loss_object.ignores_constants:
-        return bias - np.average(bias, weights=sizes)
+        if partition.is_scaled:
+            unit, root = partition.ignored, np.sqrt(partition.sizes)
+            return bias - unit / root * (unit @ (root * bias))
+        return bias - np.average(bias, weights=partition.sizes)
     return bias
 
 

@@ -34,6 +34,18 @@ SHOWN = Width("an axis a class", lambda p: p.width is None or p.width >= weighte
 AXES = Width("an axis a class", lambda p: p.width is None or p.width >= relu.num_axes(p))
 
 
+def given_scales(problem: Problem) -> str:
+    """Return which of ``logit_scale`` and ``feature_weights`` a problem has, in words."""
+    given = {"logit_scale": problem.scale_runs, "feature_weights": problem.feature_runs}
+    return " and ".join(name for name, runs in given.items() if runs)
+
+
+def require_unscaled(problem: Problem, what: str) -> None:
+    """Refuse a problem with a logit scale or feature weights, which ``what`` does not know."""
+    if given := given_scales(problem):
+        raise ValueError(f"{given}: {what} does not know them")
+
+
 @dataclass(frozen=True)
 class Rule:
     """One row of a table: conditions on a problem, and what becomes of those that meet them.
@@ -51,6 +63,10 @@ class Rule:
     width : Width or None
     equal_counts, equal_weights, without_adjustment : bool
         Whether all classes must be interchangeable; of one weight; without a logit adjustment.
+    with_soft_labels : bool
+        Whether the problem must have label smoothing or class margins.
+    scaled : bool
+        Whether it is for problems with a ``logit_scale`` or ``feature_weights`` only.
     family : module or None
         The closed form that gives the minimiser.
     reason : str
@@ -67,6 +83,8 @@ class Rule:
     equal_counts: bool = False
     equal_weights: bool = False
     without_adjustment: bool = False
+    with_soft_labels: bool = False
+    scaled: bool = False
     family: ModuleType | None = None
     reason: str = ""
 
@@ -80,6 +98,8 @@ class Rule:
             and not (self.equal_counts and len(problem.groups) > 1)
             and not (self.equal_weights and not problem.has_equal_weights)
             and not (self.without_adjustment and problem.adjustment_runs)
+            and not (self.with_soft_labels and not problem.has_soft_labels)
+            and not (self.scaled and not given_scales(problem))
             and (self.width is None or self.width.holds(problem))
         )
 
@@ -93,8 +113,65 @@ CONVEX = Rule(
     width=WIDE,
 )
 
+#: `dim` is too small for the convex form.
+_TOO_NARROW = (
+    "dim is {p.dim}, but {p.loss} with bias {p.bias!r} and {p.num_classes} classes "
+    "needs dim of at least {least}, or none, to be certified"
+)
+
+#: Label smoothing and margins off the own logit: known with one layer and real features.
+SOFT_LABELS = (
+    Rule(
+        "refused",
+        "refused",
+        features="nonnegative",
+        with_soft_labels=True,
+        reason="{soft} is solved with real features, got {p.features!r}",
+    ),
+    Rule(
+        "refused",
+        "refused",
+        layers="2 or more",
+        with_soft_labels=True,
+        reason="{soft} is solved for depth 1, got {p.depth}",
+    ),
+)
+
 #: What `solve` does.
 RULES = (
+    *SOFT_LABELS,
+    Rule(
+        "certified",
+        "certified Newton, by duality",
+        features="real",
+        layers="1",
+        width=WIDE,
+        scaled=True,
+    ),
+    Rule(
+        "searched",
+        "certified where the minimiser without `dim` fits, else best of many starts, "
+        "**not certified**",
+        features="real",
+        layers="1",
+        width=NARROW,
+        scaled=True,
+        reason=_TOO_NARROW,
+    ),
+    Rule(
+        "refused",
+        "refused",
+        layers="2 or more",
+        scaled=True,
+        reason="{scales} with depth {p.depth}; one linear layer is solved",
+    ),
+    Rule(
+        "refused",
+        "refused",
+        features="nonnegative",
+        scaled=True,
+        reason="{scales} with non-negative features; real ones are solved",
+    ),
     Rule(
         "certified",
         "closed form, certified by duality",
@@ -163,8 +240,7 @@ RULES = (
         features="real",
         layers="1",
         width=NARROW,
-        reason="dim is {p.dim}, but {p.loss} with bias {p.bias!r} and {p.num_classes} classes "
-        "needs dim of at least {least}, or none, to be certified",
+        reason=_TOO_NARROW,
     ),
     Rule(
         "searched",
@@ -200,6 +276,19 @@ RULES = (
 
 #: For which problems thresholds are known; ``reason`` begins with the argument that is at fault.
 THRESHOLD_RULES = (
+    *SOFT_LABELS,
+    Rule(
+        "refused",
+        layers="2 or more",
+        scaled=True,
+        reason="{scales}: thresholds are known for one linear layer, got depth {p.depth}",
+    ),
+    Rule(
+        "refused",
+        features="nonnegative",
+        scaled=True,
+        reason="{scales}: thresholds are known for real features",
+    ),
     Rule(
         "certified",
         loss="is_quadratic",
@@ -268,9 +357,15 @@ class Coverage:
     @property
     def reason(self) -> str:
         """Why nothing certifies the problem; empty where something does."""
+        soft = "label_smoothing" if self.problem.label_smoothing else "class_margins"
         weighted = "" if self.problem.has_equal_weights else " and equal class weights"
         return self.rule.reason.format(
-            p=self.problem, least=least_dim(self.problem), weighted=weighted, axes=self._axes
+            p=self.problem,
+            least=least_dim(self.problem),
+            weighted=weighted,
+            axes=self._axes,
+            scales=given_scales(self.problem),
+            soft=soft,
         )
 
     @property
@@ -336,7 +431,8 @@ def require_thresholds(problem: Problem) -> None:
     """Refuse a problem whose thresholds are not known."""
     found = _first(THRESHOLD_RULES, problem)
     if not found.is_certified:
-        raise ValueError(found.reason)
+        about_problem = "problem: " if found.rule in SOFT_LABELS else ""
+        raise ValueError(about_problem + found.reason)
 
 
 # -- for readers -----------------------------------------------------------------------------------
@@ -374,5 +470,6 @@ def _classes(rule: Rule) -> str:
         "equal" if rule.equal_counts else "any",
         *(["equal class weights"] if rule.equal_weights else []),
         *(["no logit adjustment"] if rule.without_adjustment else []),
+        *(["scaled logits or feature weights"] if rule.scaled else []),
     ]
     return ", ".join(needed)

@@ -35,7 +35,7 @@ def balanced_factors(problem: Problem, logits: Array) -> tuple[list[Array], Arra
     From the SVD of ``Z D^{1/2}``: every layer carries the same decay cost in every direction
     (docs/theory.md section 2; several layers by the same balance).
     """
-    root = np.sqrt(problem.counts)
+    root = np.sqrt(problem.feature_weights)
     left, values, right = svd(logits * root)
     values = without_rounding(values)
     widths = _widths(problem)

@@ -9,7 +9,7 @@ import numpy as np
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition, svd
 from tightframe.geometry.dense import Geometry, orthogonal_frame, seli
 from tightframe.problem.problem import Problem, at_most
-from tightframe.theory.coverage import require_convex
+from tightframe.theory.coverage import given_scales, require_convex
 from tightframe.theory.factors import balanced_factors
 from tightframe.theory.thresholds import residual_at_zero
 
@@ -29,7 +29,9 @@ class PathLimits:
     vanishing : Geometry or None
         As the decays of weights and features vanish, and that of a decayed bias is held: SELI for
         cross-entropy, orthogonal class means and classifier rows for MSE. With a free bias
-        ``tightframe.seli(counts, bias="free")`` for both. None for a loss of which it is not known.
+        ``tightframe.seli(counts, bias="free")`` for both. Smoothed labels have finite logits in the
+        limit, whose softmax is the label (less adjustment and margins). None where it is not known:
+        smoothed labels with a free bias, others with a logit scale or feature weights.
     vanishing_in_proportion : Geometry or None
         As all decays vanish in proportion, that of a decayed bias too: another geometry than
         `vanishing` for MSE with a decayed bias only.
@@ -91,7 +93,7 @@ def path_limits(problem: Problem) -> PathLimits:
     return PathLimits(
         vanishing,
         _realised(problem, BlockMatrix(p, contrasts, reduced / p.scale), "total collapse"),
-        norm / problem.num_samples,
+        norm / p.num_samples,
         in_proportion,
     )
 
@@ -105,7 +107,9 @@ def _realised(problem: Problem, logits: BlockMatrix, name: str) -> Geometry:
 def _vanishing(problem: Problem) -> Geometry | None:
     """Return the limit of vanishing decays, that of a decayed bias held."""
     frame = problem.loss_object.vanishing_frame
-    if frame is None:
+    if problem.label_smoothing:
+        return None if problem.bias == "free" else _fitted_labels(problem)
+    if frame is None or given_scales(problem):
         return None
     if problem.bias == "free":
         # The limit of cross-entropy, centred by the shares, is what MSE interpolates as well.
@@ -115,6 +119,14 @@ def _vanishing(problem: Problem) -> Geometry | None:
     root = np.sqrt(problem.counts)
     eye = orthogonal_frame(problem.num_classes)
     return Geometry("general orthogonal frame", eye.classifier * root, eye.means / root, eye.logits)
+
+
+def _fitted_labels(problem: Problem) -> Geometry:
+    """Return the geometry of the logits whose predictions inside the loss are smoothed labels."""
+    p = Partition.coarsest(problem)
+    exact = p.matrix(np.zeros(p.num_groups), np.zeros((p.num_groups, p.num_groups)))
+    logits = p.matrix(*problem.loss_object.datafit(p).scores(exact))
+    return _realised(problem, logits, "log odds of the labels")
 
 
 def _shared_bias(partition: Partition, ratio: float) -> Array:

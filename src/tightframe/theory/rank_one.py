@@ -10,8 +10,8 @@ from tightframe.problem.problem import Problem
 def rank_one_bound(problem: Problem) -> float | None:
     """Return ``sum_k s_(k) log(ceil(k / 2))``, s_(k) the shares of the loss in falling order.
 
-    It holds for softmax with one-dimensional features, no bias and no logit adjustment, at any
-    depth and decays; None for other problems. There the logits of class k are ``w_j h_k``, so all
+    It holds for softmax with one-dimensional features, no bias, no logit adjustment, one-hot
+    labels and no margins, at any depth and decays; None for other problems. There the logits of class k are ``w_j h_k``, so all
     classes j with ``(w_j - w_k) h_k >= 0`` get at least its own probability: the loss of the class
     with the r-th largest w is at least ``log(min(r, K + 1 - r))``. Over all places r these are
     ``log(ceil(k / 2))``, k = 1 to K, and no order of the classes costs less than the largest shares
@@ -32,6 +32,7 @@ def rank_one_bound(problem: Problem) -> float | None:
         or problem.bias != "none"
         or not problem.loss_object.is_softmax
         or np.ptp(problem.logit_adjustment) > 0
+        or problem.has_soft_labels
     ):
         return None
     shares = np.sort(problem.counts / problem.counts.sum() * problem.class_weights)[::-1]

@@ -41,7 +41,7 @@ class GroupThreshold:
         At these decays the group collapses iff N is at least this, its own count unchanged.
     distinct_counts : tuple of float or None
         Open interval of counts per class for which the group stays distinct at these decays, the
-        other groups unchanged; None if there is none.
+        other groups unchanged; None if there is none, and with feature weights.
     merges, lost, vanishes : float or None
         From which logit decay on its classes are in that state: the last at which they change to it
         and stay, until one that is worse. None if they never are, and from the closed forms of this
@@ -131,7 +131,9 @@ def thresholds(problem: Problem) -> Thresholds:
 
     One layer, real features: the classes of a group of two or more merge iff ``sqrt(n_i)/N <=
     lambda``, whatever the other groups, the bias and the loss (docs/theory.md section 6; Hong &
-    Ling 2023). Class weights multiply ``sqrt(n_i)``; a logit adjustment changes nothing.
+    Ling 2023). Class weights, logit scales and ``1 - label_smoothing`` multiply ``sqrt(n_i)``,
+    feature weights o replace it by ``n_i / sqrt(o_i)``, a logit adjustment changes nothing, and
+    margins have no closed form.
     Non-negative features with cross-entropy: a class vanishes iff ``sqrt(n_i (K-1)/K)/N <= lambda``
     (Dang et al. 2024), class weights as before. MSE with M layers, no or free bias: iff
     ``c_M n_i^{M/(M+1)} / N <= mu``, ``c_M = ((M-1)/M)^{(M-1)/(M+1)} / M`` (Dang et al. 2023); for
@@ -154,15 +156,27 @@ def thresholds(problem: Problem) -> Thresholds:
     if relu:
         factor = math.sqrt((problem.num_classes - 1) / problem.num_classes)
     groups = tuple(
-        _group_threshold(problem, count, classes, factor * weight)
-        if vanish or classes > 1
+        _group_threshold(problem, i, factor * strength)
+        if (vanish or classes > 1) and strength is not None
         else GroupThreshold(count, classes, None, None, None, None)
-        for (count, classes), weight in zip(
-            problem.groups, problem.group_weights.tolist(), strict=True
+        for i, ((count, classes), strength) in enumerate(
+            zip(problem.groups, strengths(problem), strict=True)
         )
     )
     total = _total_collapse(problem, factor)
     return Thresholds("vanish" if vanish else "merge", overall_decay(problem), total, groups)
+
+
+def strengths(problem: Problem) -> list[float | None]:
+    """Return what multiplies ``sqrt(n) / N`` in the threshold of every group's classes.
+
+    Class weights, scales of the logits, and what label smoothing leaves of the label. Margins
+    change it by what siblings' probability is where the classes merge, which no closed form tells:
+    None.
+    """
+    left = 1 - problem.label_smoothing
+    terms = zip(problem.group_weights, problem.group_scales, problem.group_margins, strict=True)
+    return [None if margin else float(w * scale * left) for w, scale, margin in terms]
 
 
 def ends(problem: Problem) -> Thresholds:
@@ -187,7 +201,7 @@ def ends(problem: Problem) -> Thresholds:
             f"with non-negative features and a bias are followed for {MAX_FOLLOWED} at most"
         )
     residual = residual_at_zero(problem)
-    p, n = residual.partition, problem.num_samples
+    p, n = residual.partition, residual.partition.num_samples
     within = residual.within * np.sqrt(p.counts)
     total = orthant_reach(residual.reduced / n, within / n, p.sizes)
     groups = tuple(
@@ -201,18 +215,23 @@ def overall_decay(problem: Problem) -> float:
     return problem.logit_decay if problem.depth == 1 else problem.mean_decay
 
 
-def _group_threshold(problem: Problem, count: int, classes: int, factor: float) -> GroupThreshold:
-    """Solve ``factor n^{M/(M+1)} / N = mu`` for mu, for N, and for n (N grows with n)."""
+def _group_threshold(problem: Problem, group: int, factor: float) -> GroupThreshold:
+    """Solve ``factor n^{M/(M+1)} / N = mu`` for mu, for N, and for n (N grows with n).
+
+    With feature weights o it is ``factor n / sqrt(o) / N``, and how they follow n is not known.
+    """
+    count, classes = problem.groups[group]
     total, power = problem.num_samples, problem.depth / (problem.depth + 1)
     ratio = overall_decay(problem) / factor
-    reach = count**power
+    own = bool(problem.feature_runs)
+    reach = count / math.sqrt(problem.group_feature_weights[group]) if own else count**power
     return GroupThreshold(
         count,
         classes,
         factor * reach / total,
         bool(at_most(reach / total, ratio)),
         reach / ratio,
-        _distinct_interval(total - count * classes, classes, ratio, power),
+        None if own else _distinct_interval(total - count * classes, classes, ratio, power),
     )
 
 
@@ -253,12 +272,14 @@ def _total_collapse(problem: Problem, factor: float) -> float:
     if problem.features == "nonnegative":
         return float(factor * (p.weights * p.counts**power).max() / problem.num_samples)
     quadratic = problem.loss_object.is_quadratic and problem.has_equal_weights
+    quadratic = quadratic and not p.has_feature_weights
     if quadratic and problem.bias != "decayed":
         # The largest target, less what a free bias takes.
         largest = deep_linear.common_weight(problem)
         largest *= deep_linear.targets(problem, p).operator_norm ** (2 * power)
         return float(factor * largest / problem.num_samples)
-    return residual_at_zero(problem).operator_norm / problem.num_samples
+    residual = residual_at_zero(problem)
+    return residual.operator_norm / residual.partition.num_samples
 
 
 def residual_at_zero(problem: Problem) -> BlockMatrix:

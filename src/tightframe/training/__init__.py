@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tightframe.training.backbones import VGG, AdaptedModel, ResNet, adapted, build_backbone
     from tightframe.training.callbacks import CollapseCallback, history_columns
     from tightframe.training.continuing import Continuation, continue_at
-    from tightframe.training.losses import UFMLoss
+    from tightframe.training.losses import ProblemLoss, UFMLoss
     from tightframe.training.margins import group_margins
     from tightframe.training.module import CollapseModule
     from tightframe.training.networks import MLP, head_bias, head_layers, head_weight, linear_head
@@ -31,6 +31,7 @@ __all__ = [
     "CollapseMonitor",
     "CollapseTrainerCallback",
     "Continuation",
+    "ProblemLoss",
     "ResNet",
     "UFMLoss",
     "UFMRun",
@@ -62,7 +63,7 @@ __getattr__ = handed_on(
         ),
         "tightframe.training.callbacks": ("CollapseCallback", "history_columns"),
         "tightframe.training.continuing": ("Continuation", "continue_at"),
-        "tightframe.training.losses": ("UFMLoss",),
+        "tightframe.training.losses": ("ProblemLoss", "UFMLoss"),
         "tightframe.training.margins": ("group_margins",),
         "tightframe.training.module": ("CollapseModule",),
         "tightframe.training.networks": (

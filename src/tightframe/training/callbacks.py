@@ -255,7 +255,7 @@ class CollapseCallback(lightning.Callback):
             bias = None if bias is None else bias.detach().cpu().clone()
             # float64: the excess over the bound is the small difference of two such sums.
             loss = float(module.loss.data_loss(logits.double(), labels))
-            penalty = float(module.loss.feature_penalty(features.double()))
+            penalty = float(module.loss.feature_penalty(features.double(), labels))
             penalty += float(module.loss.head_penalty(module.head))
         self._check(features, labels, loss)
         moments = ClassMoments(problem.num_classes, features.shape[1])

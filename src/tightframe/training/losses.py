@@ -1,4 +1,4 @@
-"""The unconstrained feature model's objective as a training loss."""
+"""The loss of a `Problem`, and the unconstrained feature model's objective, for training."""
 
 from __future__ import annotations
 
@@ -7,6 +7,76 @@ from torch import Tensor, nn
 
 from tightframe.problem.problem import Problem
 from tightframe.training.networks import head_bias, head_layers
+from tightframe.training.terms import LossTerms
+
+
+class ProblemLoss(nn.Module):
+    r"""The loss of a `Problem` without its decays: a criterion for any training loop.
+
+    For a batch of B logits z_i,
+
+        (1/B) sum_i c_{y_i} loss(s * z_i + a - m_{y_i} e_{y_i}, p_{y_i})
+
+    with class weights c, logit scales s (CDT, VS), logit adjustment a, class margins m (LDAM), and
+    labels p smoothed: whatever of them ``problem`` has. Its decays are not used. Logits come as
+    the network predicts by them: a bias is scaled too, and test accuracy needs none of this.
+
+    Parameters
+    ----------
+    problem : Problem
+
+    Notes
+    -----
+    The sum is divided by B. That is PyTorch's ``CrossEntropyLoss(label_smoothing=)``; with class
+    weights PyTorch divides by the batch's weights, see `Problem.from_weighted_mean`. Feature
+    weights are no part of the loss, see `UFMLoss`.
+
+    Examples
+    --------
+    >>> decays = {"weight_decay": 5e-4, "feature_decay": 1e-5}
+    >>> ldam = ProblemLoss(Problem("100x2,10x2", class_margins="0.28x2,0.5x2", **decays))
+    >>> round(float(ldam(torch.zeros(1, 4), torch.tensor([3]))), 4)
+    1.7798
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__()
+        self.problem = problem
+        self._terms = LossTerms.of(problem)
+        # They follow the module to its device; the problem has them already, so no checkpoint does.
+        for name, numbers in vars(self._terms).items():
+            single = None if numbers is None else torch.tensor(numbers, dtype=torch.float32)
+            self.register_buffer(f"_{name}", single, persistent=False)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss of a batch, a scalar.
+
+        Parameters
+        ----------
+        logits : Tensor, shape (B, K)
+        labels : Tensor, shape (B,), int64
+        """
+        scales, margins = self.per_class("scales", logits), self.per_class("margins", logits)
+        if scales is not None:
+            logits = logits * scales
+        if margins is not None:
+            logits = logits.scatter_add(1, labels[:, None], -margins[labels][:, None])
+        share, spread = self.per_class("smoothing", logits), self.per_class("spread", logits)
+        return self.problem.loss_object.batch_mean(
+            logits,
+            labels,
+            self.per_class("weights", logits),
+            self.per_class("adjustment", logits),
+            None if share is None or spread is None else (share, spread),
+        )
+
+    def per_class(self, name: str, like: Tensor) -> Tensor | None:
+        """Return one of `LossTerms`; beside float64, which is for measuring, to all digits."""
+        numbers = getattr(self._terms, name)
+        if numbers is None or like.dtype != torch.float64:
+            single: Tensor | None = getattr(self, f"_{name}")
+            return single
+        return torch.as_tensor(numbers, device=like.device)
 
 
 class UFMLoss(nn.Module):
@@ -14,11 +84,12 @@ class UFMLoss(nn.Module):
 
     For a batch of B of the N training samples, with features h_i and logits z_i,
 
-        (1/B) sum_i c_{y_i} loss(z_i + a, y_i) + (feature_decay / 2) (N/B) sum_i ||h_i||^2
+        (1/B) sum_i c_{y_i} loss(z_i + a, y_i) + (feature_decay / 2) (N/B) sum_i f_{y_i} ||h_i||^2
             + sum_m (weight_decay_m / 2) ||W_m||_F^2 + (bias_decay / 2) ||b||^2
 
     with i over the batch and loss = cross-entropy, or ``0.5 * ||z - e_y||^2``; c are the class
-    weights (ones) and a is the logit adjustment (zeros) of ``problem``. The factor N/B makes
+    weights (ones) and a is the logit adjustment (zeros) of ``problem``; scales, margins and
+    smoothed labels are as in `ProblemLoss`; f is ``feature_weights`` over counts (ones). N/B makes
     the batch's features stand for all N, so that ``problem``'s decays are the effective ones,
     whatever the batch size: over the batches of one epoch, the average weighted by B/N *is* the
     objective (for fixed parameters), and one random batch is an unbiased estimate of it.
@@ -45,20 +116,14 @@ class UFMLoss(nn.Module):
     Parameters
     ----------
     problem : Problem
-        Its counts give N; its decays, class weights and logit adjustment are used as they are.
+        Its counts give N; its decays and all terms of its loss are used as they are.
     """
 
     def __init__(self, problem: Problem) -> None:
         super().__init__()
         self.problem = problem
         self._num_samples = problem.num_samples
-        # They follow the module to its device; the problem has them already, so no checkpoint does.
-        for name, runs in (
-            ("class_weights", problem.weight_runs),
-            ("logit_adjustment", problem.adjustment_runs),
-        ):
-            numbers = torch.tensor(getattr(problem, name), dtype=torch.float32) if runs else None
-            self.register_buffer(f"_{name}", numbers, persistent=False)
+        self._criterion = ProblemLoss(problem)
 
     def forward(
         self, features: Tensor, labels: Tensor, head: nn.Module, decay_factor: float = 1.0
@@ -75,7 +140,7 @@ class UFMLoss(nn.Module):
             On all decays, as while they are warmed up.
         """
         loss = self.data_loss(head(features), labels)
-        penalties = self.feature_penalty(features), self.head_penalty(head)
+        penalties = self.feature_penalty(features, labels), self.head_penalty(head)
         if decay_factor != 1:
             return loss + decay_factor * sum(penalties)
         return loss + penalties[0] + penalties[1]
@@ -83,26 +148,27 @@ class UFMLoss(nn.Module):
     def data_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss of a batch of logits, shape (B, K), without decays.
 
-        Class weights multiply the samples' losses, whose sum is divided by B; the logit adjustment
-        is added here, so ``logits`` come as the network predicts by them.
+        As `ProblemLoss`: ``logits`` come as the network predicts by them.
         """
-        problem = self.problem
-        weights = self._per_class("class_weights", logits) if problem.weight_runs else None
-        adjustment = (
-            self._per_class("logit_adjustment", logits) if problem.adjustment_runs else None
-        )
-        return problem.loss_object.batch_mean(logits, labels, weights, adjustment)
+        loss: Tensor = self._criterion(logits, labels)
+        return loss
 
-    def _per_class(self, name: str, logits: Tensor) -> Tensor:
-        """Return one number a class; for float64, which is for measuring, to all digits."""
-        if logits.dtype == torch.float64:
-            return torch.as_tensor(getattr(self.problem, name), device=logits.device)
-        return self.get_buffer(f"_{name}")
+    def feature_penalty(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the decay of the features, scaled from the batch to all N samples.
 
-    def feature_penalty(self, features: Tensor) -> Tensor:
-        """Return the decay of the features, scaled from the batch to all N samples."""
+        Parameters
+        ----------
+        features : Tensor, shape (B, d)
+        labels : Tensor, shape (B,), int64, optional
+            Needed where the problem has ``feature_weights``.
+        """
         scale = 0.5 * self.problem.feature_decay * self._num_samples / len(features)
-        return scale * features.square().sum()
+        factors = self._criterion.per_class("feature_factors", features)
+        if factors is None:
+            return scale * features.square().sum()
+        if labels is None:
+            raise ValueError("labels: missing; the problem's feature_weights go by the class")
+        return scale * (features.square().sum(dim=1) @ factors[labels])
 
     def head_penalty(self, head: nn.Module) -> Tensor:
         """Return the decay of the head's layers and of its bias."""

@@ -245,7 +245,7 @@ def _with_axes(f: OrthantFactors, points: Array, axes: Array) -> tuple[OrthantFa
 def found(f: OrthantFactors, points: Array, converged: bool) -> Found:
     """Return what a point (1, P) is, with the bound that its own residual gives."""
     axes, p = f.axes(points), f.partition
-    axes = axes._replace(bias=without_constant(f.problem, axes.bias, p.sizes))
+    axes = axes._replace(bias=without_constant(f.problem, axes.bias, p))
     bound = max(bound_from(f.problem, f.fit, f.residual(points), axes.bias), 0.0)
     value = float(f(points)[0][0])
     return Found(p, axes, value, bound, converged or value - bound <= NEAR * value)

@@ -41,7 +41,7 @@ def closed_forms(problem: Problem) -> list[Entry]:
     bias = np.zeros(g)
     if problem.bias != "none":
         bias = best_bias(problem, problem.loss_object.datafit(partition), zero, bias)
-    bias = without_constant(problem, bias, partition.sizes)
+    bias = without_constant(problem, bias, partition)
     points = [("zero", zero, bias)]
     balanced = problem.loss_object.is_softmax and problem.depth > 1 and g == 1
     wide = problem.width is None or problem.width >= problem.loss_object.max_rank(

@@ -93,10 +93,11 @@ class Factors:
         self.problem, self.width = problem, width
         k = self.num_classes = problem.num_classes
         self.depth, self.decay = problem.depth, problem.mean_decay
-        counts = problem.counts.astype(np.float64)
+        partition = Partition.singletons(problem)
+        counts = partition.counts
         self.root, self.shares = np.sqrt(counts), counts / counts.sum()
         self.slope_scale = self.root / counts.sum()  # d(mean loss)/dX = residual times this
-        self.fit = problem.loss_object.datafit(Partition.singletons(problem))
+        self.fit = problem.loss_object.datafit(partition)
         self.middle_scale = math.sqrt(max(self.depth - 1, 1))
         self.bias_scale = 1 / math.sqrt(1 + problem.bias_decay)
         sizes = (k * width, k * width, width * (self.depth > 1), k * (problem.bias != "none"))

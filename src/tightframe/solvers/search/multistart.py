@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tightframe.geometry.blocks import Array, BlockMatrix
+from tightframe.geometry.blocks import Array, BlockMatrix, Partition
 from tightframe.problem.problem import Problem
 from tightframe.solvers.search.budget import Budget
 from tightframe.solvers.search.candidates import Entry, closed_forms, compare
@@ -82,20 +82,21 @@ def search(
     require_few_classes(problem)
     k = problem.num_classes
     # One order of the classes, so that the answer does not depend on how they are named.
-    order = np.lexsort((problem.logit_adjustment, -problem.class_weights, -problem.counts))
+    keys = problem.logit_adjustment, -problem.class_weights, -problem.counts
+    order = np.lexsort((problem.logit_scale, problem.feature_weights, *keys))
     places = np.argsort(order)
     options = options_for(k) if options is None else options
     budget = Budget() if budget is None else budget
     ordered, start = problem.reordered(order), None
     if relaxed is not None:
-        start = relaxed[0].to_dense()[np.ix_(order, order)] * np.sqrt(ordered.counts)
+        start = relaxed[0].to_dense()[np.ix_(order, order)] * np.sqrt(ordered.feature_weights)
     fields, best = _explored(ordered, starts, seed, start, max_iterations, options, budget)
     endings = np.array([value for field in fields for value in field.endings])
 
     def entry(polished: Polished) -> Entry:
         near = np.abs(endings - polished.objective) <= options.found_tolerance * polished.objective
         logits = BlockMatrix.from_dense(problem, polished.logits[np.ix_(places, places)])
-        bias = without_constant(problem, polished.bias, np.ones(k))[places]
+        bias = without_constant(problem, polished.bias, Partition.singletons(ordered))[places]
         found = Candidate("search", polished.rank, polished.objective, int(near.sum()))
         return Entry(found, logits, bias, polished.converged)
 

@@ -52,11 +52,18 @@ def lower_bound(problem: Problem) -> float:
 
 
 def margins(problem: Problem, partition: Partition) -> Array:
-    """Return the margin of each group, shape (G,); 0 where its classes vanish."""
-    k = problem.num_classes
+    """Return the margin of each group, shape (G,); 0 where its classes vanish.
+
+    With smoothed labels or margins these are the best of their kind, and no minimiser's.
+    """
+    k, labels = problem.num_classes, partition.labels
     t = _slopes(problem, partition)
+    if labels is not None:
+        t = t + labels.smoothing * (k - 1) / k
     shown = np.minimum(t, (k - 1) / k)  # keeps the logarithm defined for vanished classes
     m = math.log(k - 1) + np.log1p(-shown) - np.log(shown)
+    if labels is not None:
+        return np.maximum(np.where(t < (k - 1) / k, m, 0.0) + labels.margins, 0.0)
     return np.where(at_most((k - 1) / k, t), 0.0, m)
 
 
@@ -64,5 +71,5 @@ def _slopes(problem: Problem, partition: Partition) -> Array:
     """Return t of each group, shape (G,): the decay's pull on a margin over that of the loss."""
     k = problem.num_classes
     scale = partition.num_samples * problem.logit_decay * math.sqrt((k - 1) / k)
-    slopes: Array = scale / partition.pull
+    slopes: Array = scale / (partition.weights * np.sqrt(partition.counts))
     return slopes

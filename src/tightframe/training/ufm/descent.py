@@ -10,10 +10,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tightframe.problem.problem import Problem
+from tightframe.training.terms import LossTerms
 
 #: How features are kept non-negative.
 NONNEGATIVE = ("projection", "relu")
@@ -102,16 +105,31 @@ class Descent:
         self.weights = (torch.ones_like(self.labels) if per_sample else counts).to(dtype)
         #: Whether there is one column a class.
         self.collapsed = not per_sample
-        self._targets = (self.labels == classes[:, None]).to(dtype)  # (K, C)
-        # Factor of the loss of a column's samples, shape (C,), and what their scores are moved by.
-        self._loss_weights: Tensor | None = None
-        self._adjustment: Tensor | None = None
-        if problem.weight_runs:
-            weights = torch.as_tensor(problem.class_weights, device=device).to(dtype)
-            self._loss_weights = weights[self.labels]
-        if problem.adjustment_runs:
-            adjustment = torch.as_tensor(problem.logit_adjustment, device=device).to(dtype)
-            self._adjustment = adjustment[:, None]
+        terms = LossTerms.of(problem)
+
+        def per_class(numbers: NDArray[np.float64] | None) -> Tensor | None:
+            return None if numbers is None else torch.as_tensor(numbers, device=device).to(dtype)
+
+        def per_column(numbers: NDArray[np.float64] | None) -> Tensor | None:
+            values = per_class(numbers)
+            return None if values is None else values[self.labels]
+
+        self._own_class = self.labels == classes[:, None]  # (K, C)
+        self._targets = self._own_class.to(dtype)
+        share, spread = per_column(terms.smoothing), per_class(terms.spread)
+        if share is not None and spread is not None:
+            self._targets = self._targets * (1 - share) + spread[:, None] * share
+        #: Factor of the loss of a column's samples, shape (C,).
+        self._loss_weights = per_column(terms.weights)
+        #: Factor of the decay of a column's samples, shape (C,).
+        self._feature_factors = per_column(terms.feature_factors)
+        # What scores are multiplied by, and what is added, before the loss.
+        scales, adjustment = per_class(terms.scales), per_class(terms.adjustment)
+        self._scales = None if scales is None else scales[:, None]
+        self._shift = None if adjustment is None else adjustment[:, None]
+        if (margins := per_column(terms.margins)) is not None:
+            taken = -margins * self._own_class
+            self._shift = taken if self._shift is None else taken + self._shift
 
         def per_run(values: list[float]) -> Tensor:
             return torch.tensor(values, dtype=dtype, device=device)[:, None, None]
@@ -119,7 +137,10 @@ class Descent:
         self._weight_decays = [
             per_run([p.weight_decays[m] for p in problems]) for m in range(problem.depth)
         ]
+        #: Of every column, shape (R, 1, C), or of all alike, (R, 1, 1).
         self._feature_decay = per_run([p.feature_decay for p in problems])
+        if self._feature_factors is not None:
+            self._feature_decay = self._feature_decay * self._feature_factors
         self._bias_decay = per_run([p.bias_decay for p in problems])
 
         k, c = self.num_classes, len(self.labels)
@@ -157,7 +178,8 @@ class Descent:
         features = self.features.double()
         if self.collapsed:
             return features
-        share = self._targets.double() / self._targets.double().sum(dim=1, keepdim=True)
+        members = self._own_class.double()
+        share = members / members.sum(dim=1, keepdim=True)
         return features @ share.T
 
     def deviations(self) -> Tensor:
@@ -178,7 +200,8 @@ class Descent:
         """Take one step of heavy ball: ``v <- momentum v + gradient``, ``x <- x - lr v``.
 
         The gradient is that of the objective, features included, so that a sample moves by
-        ``lr (c W^T (p - y) / N + feature_decay h)``, c its class weight. With one column a class
+        ``lr (c W^T S (p - y) / N + feature_decay h)``, c its class weight, y its label distribution
+        and S the logits' scales. With one column a class
         that is the step which each of the class's samples would take, 1/n_k of the derivative by
         the column.
         """
@@ -229,32 +252,30 @@ class Descent:
         own = self._own(z)
         # The sum first: where all are right, that is exactly one.
         right = (own >= z.amax(dim=1)).double() @ self.weights.double() / self.num_samples
-        if self._adjustment is not None:
-            z += self._adjustment
-        losses = self._loss.column_values(z, self._targets.double())
+        losses = self._loss.column_values(self._seen(z), self._targets.double())
         loss = losses @ (weights if self._loss_weights is None else weights * self._loss_weights)
 
-        decays = [*self._weight_decays, self._feature_decay]
-        squares = [_squares(w) for w in self.layers]
-        squares.append(_squares(features, self.weights))
+        objective = loss + (features.double().square() * self._feature_decay).sum(dim=1) @ (
+            self.weights.double() / 2
+        )
+        for decay, layer in zip(self._weight_decays, self.layers, strict=True):
+            objective += decay.double()[:, 0, 0] / 2 * _squares(layer)
         if self.bias is not None:
-            decays.append(self._bias_decay)
-            squares.append(_squares(self.bias))
-        objective = loss.clone()
-        for decay, square in zip(decays, squares, strict=True):
-            objective += decay.double()[:, 0, 0] / 2 * square
+            objective += self._bias_decay.double()[:, 0, 0] / 2 * _squares(self.bias)
 
         gradients = self.gradients()
         if self._project:
             m = len(self.layers)
             gradients[m] = torch.where(self.columns > 0, gradients[m], gradients[m].clamp(max=0.0))
+        decays = [*self._weight_decays, self._feature_decay]
+        if self.bias is not None:
+            decays.append(torch.where(self._bias_decay > 0, self._bias_decay, 1.0))
         total = torch.zeros_like(objective)
         for i, (decay, gradient) in enumerate(zip(decays, gradients, strict=True)):
-            scale = decay.double()[:, 0, 0]
-            scale = torch.where(scale > 0, scale, 1.0)  # an undecayed bias
+            squares = gradient.double().square() / decay.double()
             # The columns' gradient is that of each of the samples they stand for.
-            weighing = self.weights if i == len(self.layers) else None
-            total += _squares(gradient, weighing) / scale
+            weighing = self.weights.double() if i == len(self.layers) else 1.0
+            total += (squares.sum(dim=1) * weighing).sum(dim=1)
         return Evaluation(loss, objective, (total / (2 * objective)).sqrt(), right)
 
     # -- inside ------------------------------------------------------------------------------------
@@ -264,6 +285,14 @@ class Descent:
             return torch.bmm(product, features)
         return torch.baddbmm(self.bias, product, features)
 
+    def _seen(self, scores: Tensor) -> Tensor:
+        """Return scores as the loss sees them; may overwrite them."""
+        if self._scales is not None:
+            scores *= self._scales
+        if self._shift is not None:
+            scores += self._shift
+        return scores
+
     def _own(self, scores: Tensor) -> Tensor:
         """Return the score of every column's own class, shape (R, C)."""
         return scores.gather(1, self.labels.expand(len(scores), 1, -1))[:, 0]
@@ -272,9 +301,10 @@ class Descent:
         """Return the products ``W_M ... W_m`` and a sample's ``c (p - y) / N``, shape (R, K, C)."""
         suffixes = _suffixes(self.layers)
         scores = self._scores(suffixes[0], features)
-        if self._adjustment is not None:
-            scores += self._adjustment
-        residual = self._loss.column_residuals(scores, self._targets).mul_(1 / self.num_samples)
+        residual = self._loss.column_residuals(self._seen(scores), self._targets)
+        residual.mul_(1 / self.num_samples)
+        if self._scales is not None:
+            residual *= self._scales
         if self._loss_weights is not None:
             residual *= self._loss_weights
         return suffixes, residual
@@ -332,10 +362,9 @@ def _suffixes(layers: list[Tensor]) -> list[Tensor]:
     return out
 
 
-def _squares(batch: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Return the squared Frobenius norm of every matrix, columns weighted, shape (R,)."""
-    squares = batch.double().square().sum(dim=1)
-    return squares.sum(dim=1) if weights is None else squares @ weights.double()
+def _squares(batch: Tensor) -> Tensor:
+    """Return the squared Frobenius norm of every matrix, shape (R,)."""
+    return batch.double().square().sum(dim=(1, 2))
 
 
 def log_spaced(iterations: int, records: int) -> list[int]:

@@ -231,7 +231,7 @@ def _gram(columns: Array) -> Array:
 
 def _spectrum(problem: Problem, logits: Array) -> Array:
     """Return the singular values of ``Z D^{1/2}`` as (R, 1, K)."""
-    scaled = logits * np.sqrt(problem.counts)
+    scaled = logits * np.sqrt(problem.feature_weights)
     known = np.isfinite(scaled).all(axis=(1, 2))
     values = np.full((len(scaled), 1, scaled.shape[1]), np.nan)
     values[known, 0] = np.linalg.svd(scaled[known], compute_uv=False)

@@ -253,7 +253,7 @@ def train_ufm(
     Parameters
     ----------
     problems : Problem or iterable of Problem
-        Real or non-negative features, any loss, bias and depth, class weights and logit adjustment.
+        Real or non-negative features, any loss, bias and depth, and all terms of the loss.
     seeds : iterable of int
         Each gives every problem one run; runs of one seed and equal shapes start alike.
     dim : int or sequence of int, optional

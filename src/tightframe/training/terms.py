@@ -1,0 +1,54 @@
+"""What a problem's loss does to logits and labels, its decay to features: a number a class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tightframe.geometry.blocks import class_labels
+from tightframe.problem.problem import Problem
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class LossTerms:
+    """Arrays of shape (K,), in float64; None where a problem has nothing of the kind.
+
+    Attributes
+    ----------
+    weights : ndarray or None
+        Factor of the loss of a class's samples.
+    adjustment, margins, scales : ndarray or None
+        The loss sees ``scales * (W h + b) + adjustment``, less the margin in the own logit.
+    smoothing, spread : ndarray or None
+        The label of class y is ``(1 - smoothing_y) e_y + smoothing_y spread``.
+    feature_factors : ndarray or None
+        Factor of ``(feature_decay / 2) ||h||^2`` of a sample of every class.
+    """
+
+    weights: Array | None
+    adjustment: Array | None
+    margins: Array | None
+    scales: Array | None
+    smoothing: Array | None
+    spread: Array | None
+    feature_factors: Array | None
+
+    @classmethod
+    def of(cls, problem: Problem) -> LossTerms:
+        """Return those of a problem."""
+        weights, labels = class_labels(problem)
+        smoothed = labels is not None and problem.label_smoothing > 0
+        each = problem.feature_weights / problem.counts if problem.feature_runs else None
+        return cls(
+            weights if problem.weight_runs else None,
+            problem.logit_adjustment if problem.adjustment_runs else None,
+            problem.class_margins if problem.margin_runs else None,
+            problem.logit_scale if problem.scale_runs else None,
+            labels.smoothing if labels is not None and smoothed else None,
+            labels.spread if labels is not None and smoothed else None,
+            each,
+        )
