@@ -45,8 +45,6 @@ class ContextOptions:
         The penalty is balanced after every so many steps, up to so many.
     band, longest_change : float
         It is left alone within a factor of the former, and changes by the latter at most.
-    longest_step : float
-        Of one Newton step, in logits.
     few : float
         Where the last rank was below this share of all, only those eigenvectors are computed.
     memory : int
@@ -57,6 +55,9 @@ class ContextOptions:
         Relative, of its normal equations.
     restart : float
         It forgets where the residual grows by more than this.
+    falling, idle
+        Where the residual has not fallen to the former share of its least in so many steps, as many
+        plain steps follow.
     check_every : int
         The gap is estimated after every so many steps.
     patience : int
@@ -77,12 +78,13 @@ class ContextOptions:
     adapt_until: int = 50
     band: float = 1.25
     longest_change: float = 2.5
-    longest_step: float = 4.0
     few: float = 0.3
     memory: int = 5
     memory_bytes: float = 8e8
     ridge: float = 1e-7
     restart: float = 2.0
+    falling: float = 0.9
+    idle: int = 10
     check_every: int = 5
     patience: int = 40
     margin: float = 0.3
@@ -148,7 +150,7 @@ def minimise_contexts(
 
 def _iterate(f: _Splitting, tol: float, max_iterations: int) -> Found:
     o, form = f.options, f.form
-    accelerated = _Anderson(o, f.governing)
+    accelerated = _Anderson(o, f.state)
     wanted, best, since = o.margin * tol, np.inf, 0
     history: list[Round] = []
     found: Found | None = None
@@ -177,7 +179,7 @@ def _iterate(f: _Splitting, tol: float, max_iterations: int) -> Found:
                     if f.is_single:
                         # Continued from the same point: nothing is lost.
                         f.to_double()
-                        accelerated = _Anderson(o, f.governing)
+                        accelerated = _Anderson(o, f.state)
                         last, best, since = None, gap, step
                         continue
                 wanted *= o.margin
@@ -189,7 +191,7 @@ def _iterate(f: _Splitting, tol: float, max_iterations: int) -> Found:
             if change != 1.0:
                 f.rescale(point, change)
         last = point.matrix if settling and (step + 1) % o.adapt_every == 0 else None
-        f.governing = accelerated.next(f.governing, move)
+        f.moved_to(accelerated.next(f.state, move))
         step += 1
 
 
@@ -217,17 +219,18 @@ class _Splitting:
         self.rank = min(m, v)
         self.root_label = np.sqrt(form.label_weights)
         self.root_context = np.sqrt(form.feature_weights)
+        self.length = float(np.linalg.norm(self.root_context))
         if start is None:
             curvature = float(form.weights.sum() / form.feature_weights.sum())
             share = options.first_share * min(1.0, form.decay / max(collapse, 1e-300))
             self.penalty = share * curvature
-            self.bias = bias_alone(form)
+            self.bias = self.before = bias_alone(form)
             self.fitted = np.zeros((m, v), dtype=kind)
             self.governing = self._first_governing(kind)
         else:
             # The dual point stays, as far as the decays allow.
             self.penalty = start.penalty * form.decay / start.decay
-            self.bias = start.bias
+            self.bias = self.before = start.bias
             self.governing = start.governing.astype(kind)
             self.fitted = self.governing.copy()
             self.penalty = start.penalty
@@ -278,16 +281,17 @@ class _Splitting:
         if form.bias != "none":
             axis = form.context_axis.astype(u.dtype)
             along = axis @ u
-            length = float(np.linalg.norm(self.root_context))
             if form.bias == "free":
-                self.bias = (along / length / self.root_label).astype(np.float64)
+                self.bias = (along / self.length / self.root_label).astype(np.float64)
             u = u - self._bias_part(u.dtype)
         point = self._threshold(u, size)
         if form.bias == "decayed":
             # X and bias in turn, once a step.
             rest = along.astype(np.float64) - (axis @ point.matrix).astype(np.float64)
-            share = self.penalty * length / (self.penalty * length**2 + form.bias_decay)
-            self.bias = share * rest / self.root_label
+            share = self.penalty * self.length / (
+                self.penalty * self.length**2 + form.bias_decay
+            )
+            self.before, self.bias = self.bias, share * rest / self.root_label
         return point
 
     def _threshold(self, u: Floats, size: float) -> _Shrunk:
@@ -359,18 +363,37 @@ class _Splitting:
             q *= inverse
             q *= gain[:, None]
             gradient += q
-            longest = np.maximum(gradient.max(axis=1), -gradient.min(axis=1)) * context_scale[:, 0]
-            longest *= label_scale.max()
-            gradient *= np.minimum(1, self.options.longest_step / np.maximum(longest, 1e-30))[
-                :, None
-            ].astype(kind)
+            # The loss's curvature changes along a step by at most its factor to the power of the
+            # range of logits that it moves: so damped, a step surely descends.
+            reach = gradient.max(axis=1) - gradient.min(axis=1)
+            reach *= context_scale[:, 0] * label_scale.max()
+            reach = np.maximum(reach, 1)
+            gradient *= (np.log2(1 + reach) / reach)[:, None]
             here -= gradient
 
+    @property
+    def state(self) -> Floats:
+        """The governing matrix, and as one more row a decayed bias, in the matrix's units."""
+        if self.form.bias != "decayed":
+            return self.governing
+        row = self.length * self.root_label * self.before
+        return np.concatenate([self.governing, row[None].astype(self.governing.dtype)])
+
+    def moved_to(self, state: Floats) -> None:
+        """Take the next state."""
+        if self.form.bias == "decayed":
+            self.bias = state[-1].astype(np.float64) / self.length / self.root_label
+            state = state[:-1]
+        self.governing = state
+
     def move(self, point: _Shrunk) -> Floats:
-        """Return how far the two sides are apart: the governing matrix's step."""
+        """Return how far the two sides are apart: the state's step."""
         move: Floats = self.fitted - point.matrix
         if self.form.bias != "none":
             move -= self._bias_part(move.dtype)
+        if self.form.bias == "decayed":
+            row = self.length * self.root_label * (self.bias - self.before)
+            move = np.concatenate([move, row[None].astype(move.dtype)])
         return move
 
     def estimated_gap(self, point: _Shrunk) -> float:
@@ -445,26 +468,39 @@ class _Splitting:
 class _Anderson:
     """Anderson's acceleration of a fixed-point iteration (type II, least squares of residuals).
 
-    Differences are held in single precision: they only correct the step.
+    Large differences are held in single precision: they only correct the step. Where the residual
+    does not fall, plain steps, which are sure to get on, take over for a while.
     """
 
     def __init__(self, options: ContextOptions, like: Floats) -> None:
         self.options = options
         self.most = max(1, min(options.memory, int(options.memory_bytes / (8 * like.size))))
+        self.kind = np.float32 if like.size >= options.single_size else np.float64
+        self.least, self.idle, self.pause = np.inf, 0, 0
         self.forget()
 
     def forget(self) -> None:
         """Begin anew."""
         self.last: tuple[Floats, Floats] | None = None
-        self.moves: list[NDArray[np.float32]] = []
-        self.sums: list[NDArray[np.float32]] = []
+        self.moves: list[Floats] = []
+        self.sums: list[Floats] = []
         self.products = np.zeros((0, 0))
 
     def next(self, at: Floats, move: Floats) -> Floats:
         """Return the next point, given the current one and its plain step."""
+        size = float(np.linalg.norm(move))
+        self.idle = self.idle + 1 if size > self.options.falling * self.least else 0
+        self.least = min(self.least, size)
+        if self.idle > self.options.idle:
+            self.forget()
+            self.idle, self.pause, self.least = 0, self.options.idle, np.inf
+        if self.pause:
+            self.pause -= 1
+            plain: Floats = at + move
+            return plain
         if self.last is not None:
             before, last_move = self.last
-            if np.linalg.norm(move) > self.options.restart * np.linalg.norm(last_move):
+            if size > self.options.restart * np.linalg.norm(last_move):
                 self.forget()
             else:
                 change = move - last_move
@@ -472,7 +508,7 @@ class _Anderson:
         self.last = at, move
         following: Floats = at + move
         if self.moves:
-            single = move.astype(np.float32, copy=False)
+            single = move.astype(self.kind, copy=False)
             target = np.array([_dot(past, single) for past in self.moves])
             ridge = self.options.ridge * np.trace(self.products)
             system = self.products + ridge * np.eye(len(target))
@@ -482,8 +518,8 @@ class _Anderson:
 
     def _add(self, change: Floats, total: Floats) -> None:
         keep = slice(max(0, len(self.moves) + 1 - self.most), None)
-        self.moves = [*self.moves, change.astype(np.float32)][keep]
-        self.sums = [*self.sums, total.astype(np.float32)][keep]
+        self.moves = [*self.moves, change.astype(self.kind)][keep]
+        self.sums = [*self.sums, total.astype(self.kind)][keep]
         n = len(self.moves)
         products = np.empty((n, n))
         products[:-1, :-1] = self.products[len(self.products) - n + 1 :, len(self.products) - n + 1 :]
@@ -491,5 +527,5 @@ class _Anderson:
         self.products = products
 
 
-def _dot(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+def _dot(a: Floats, b: Floats) -> float:
     return float(np.dot(a.ravel(), b.ravel()))
