@@ -108,6 +108,19 @@ def certify_factors(form: ContextForm, x: Factors, bias: Array, *, enough: float
     return Bounds(primal, min(dual, primal), rounding)
 
 
+def certify_logits(form: ContextForm, logits: Array, bias: Array) -> Bounds:
+    """Bound how far logits (V, m) are from the minimum."""
+    z = logits.T * np.sqrt(form.feature_weights)[:, None] * np.sqrt(form.label_weights)
+    with np.errstate(over="ignore", invalid="ignore"):
+        try:
+            bounds = certify_factors(form, Factors.of_matrix(z), bias)
+        except (np.linalg.LinAlgError, ValueError):  # an overflow reached LAPACK
+            bounds = Bounds(np.inf, 0.0, np.inf)
+    if not np.isfinite(bounds.primal + bounds.rounding):
+        raise ValueError("logits: so large that the objective overflows")
+    return bounds
+
+
 def collapse_decay(form: ContextForm) -> tuple[float, Array]:
     """Return the decay from which on all logits are zero, and the bias there, shape (V,)."""
     bias = bias_alone(form)

@@ -14,13 +14,14 @@ a row a context, so that softmaxes run along memory: ``X``, (m, V), is ``Omega^{
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tightframe.problem.problem import Problem
 from tightframe.rounding import UNIT
 
 if TYPE_CHECKING:
@@ -133,6 +134,23 @@ class ContextForm:
         return np.bincount(at, products, minlength=len(lengths))
 
 
+def form_of(problem: Problem) -> ContextForm:
+    """Return the form of a problem with targets: a row a context, nothing merged."""
+    if problem.targets is None:
+        raise ValueError("targets: missing; the form of contexts is of label distributions")
+    v = problem.num_classes
+    return ContextForm(
+        targets=problem.targets.by_context,
+        weights=problem.class_weights * problem.counts / problem.num_samples,
+        feature_weights=problem.feature_weights,
+        decay=problem.logit_decay,
+        label_weights=np.ones(v),
+        shifts=np.zeros(v),
+        bias=problem.bias,
+        bias_decay=problem.bias_decay,
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Merged:
     """A form with equal contexts and equal labels merged, and which became which.
@@ -154,7 +172,6 @@ class Merged:
     context_of: NDArray[np.intp]
     label_of: NDArray[np.intp]
     constant: float
-    multiplicity: NDArray[np.int64] = field(repr=False)
 
 
 def merged(form: ContextForm) -> Merged:
@@ -195,7 +212,7 @@ def merged(form: ContextForm) -> Merged:
         form.bias,
         form.bias_decay,
     )
-    return Merged(small, context_of, label_of, constant, counts)
+    return Merged(small, context_of, label_of, constant)
 
 
 def _classes_of(numbers: Array) -> NDArray[np.intp]:
