@@ -1,4 +1,4 @@
-"""ContextSolution: the minimiser of a problem with label distributions, and what follows from it."""
+"""ContextSolution: the minimiser of a problem with label distributions, and what it gives."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class ContextSolution(Solution):
     @property
     def rank(self) -> int:
         """Rank of the logits: the width that the data need."""
-        return self.classifier.shape[1]
+        return int(self.classifier.shape[1])
 
     @property
     def bias(self) -> Array:
@@ -176,7 +176,7 @@ class ContextSolution(Solution):
             problem, summary = Problem(**text["problem"], targets=targets), text["solution"]
             return cls(
                 problem=problem,
-                status=Status(summary["status"]),
+                status=Status[str(summary["status"]).upper()],
                 stats=Stats(),
                 **{name: summary[name] for name in _KEPT},
                 **{name: arrays[name] for name in _ARRAYS},

@@ -50,8 +50,9 @@ def solve(
     100 groups of equal ones). Problems with real features and
     several layers, or with ``dim`` too small, are not convex: there the best of many local minima
     is returned with ``status`` ``"local"`` and no gap (with one layer only where the solution
-    without ``dim`` does not fit into ``dim``: if it does, that is the certified minimiser). Problems
-    with ``targets`` are certified, as a `tightframe.context_solution.ContextSolution`.
+    without ``dim`` does not fit into ``dim``: if it does, that is the certified minimiser).
+    Problems with ``targets`` are certified; theirs is a
+    `tightframe.context_solution.ContextSolution`.
 
     Parameters
     ----------

@@ -412,8 +412,10 @@ class Problem:
             "targets": self.targets,
             "class_names": self.class_names,
         }
-        if "counts" in changes and self.targets is None and num_classes(self.runs) != num_classes(
-            parse_counts(changes["counts"])
+        if (
+            "counts" in changes
+            and self.targets is None
+            and num_classes(self.runs) != num_classes(parse_counts(changes["counts"]))
         ):
             fields["class_names"] = None
         unknown = sorted(set(changes) - set(fields))
@@ -455,7 +457,8 @@ class Problem:
             return [((count, *terms), n) for count, n in self.runs]
         parts: list[Any] = [self.runs]
         parts += [
-            runs or ((value, self.num_contexts),) for runs, value in zip(given, neutral, strict=True)
+            runs or ((value, self.num_contexts),)
+            for runs, value in zip(given, neutral, strict=True)
         ]
         ends = [np.cumsum([classes for _, classes in part]) for part in parts]
         every = np.unique(np.concatenate(ends))
@@ -666,7 +669,7 @@ class Problem:
         plain problems are older than those.
         """
         decays = self.weight_decay
-        values = {
+        values: dict[str, Any] = {
             "counts": self.compact_counts,
             "loss": self.loss,
             "weight_decay": list(decays) if isinstance(decays, tuple) else decays,

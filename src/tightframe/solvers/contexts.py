@@ -175,13 +175,12 @@ def _iterate(f: _Splitting, tol: float, max_iterations: int) -> Found:
                 if done or stop or (stalled and not f.is_single):
                     state = State(f.governing, f.bias, f.penalty, form.decay)
                     return found._replace(history=tuple(history), state=state)
-                if stalled or certified > 2 * gap * bounds.primal:
-                    if f.is_single:
-                        # Continued from the same point: nothing is lost.
-                        f.to_double()
-                        accelerated = _Anderson(o, f.state)
-                        last, best, since = None, gap, step
-                        continue
+                if f.is_single and (stalled or certified > 2 * gap * bounds.primal):
+                    # Continued from the same point: nothing is lost.
+                    f.to_double()
+                    accelerated = _Anderson(o, f.state)
+                    last, best, since = None, gap, step
+                    continue
                 wanted *= o.margin
         f.fit_rows(point)
         move = f.move(point)
@@ -288,9 +287,7 @@ class _Splitting:
         if form.bias == "decayed":
             # X and bias in turn, once a step.
             rest = along.astype(np.float64) - (axis @ point.matrix).astype(np.float64)
-            share = self.penalty * self.length / (
-                self.penalty * self.length**2 + form.bias_decay
-            )
+            share = self.penalty * self.length / (self.penalty * self.length**2 + form.bias_decay)
             self.before, self.bias = self.bias, share * rest / self.root_label
         return point
 
@@ -522,7 +519,9 @@ class _Anderson:
         self.sums = [*self.sums, total.astype(self.kind)][keep]
         n = len(self.moves)
         products = np.empty((n, n))
-        products[:-1, :-1] = self.products[len(self.products) - n + 1 :, len(self.products) - n + 1 :]
+        products[:-1, :-1] = self.products[
+            len(self.products) - n + 1 :, len(self.products) - n + 1 :
+        ]
         products[-1] = products[:, -1] = [_dot(past, self.moves[-1]) for past in self.moves]
         self.products = products
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tightframe.problem.problem import Problem
+from tightframe.problem.problem import Problem, require_no_targets
 from tightframe.training.networks import head_bias, head_layers
 
 
@@ -50,6 +50,7 @@ class UFMLoss(nn.Module):
 
     def __init__(self, problem: Problem) -> None:
         super().__init__()
+        require_no_targets(problem, "this loss")
         self.problem = problem
         self._num_samples = problem.num_samples
         # They follow the module to its device; the problem has them already, so no checkpoint does.

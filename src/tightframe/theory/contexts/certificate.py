@@ -161,7 +161,7 @@ def without_constant(form: ContextForm, bias: Array) -> Array:
 
 
 def _normalised(scores: Array) -> Array:
-    q = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    q: Array = np.exp(scores - scores.max(axis=-1, keepdims=True))
     q /= q.sum(axis=-1, keepdims=True)
     return q
 

@@ -77,12 +77,14 @@ class ContextForm:
     @cached_property
     def context_scale(self) -> Array:
         """Omega^{-1/2}: a context's logits per row of X; shape (m,)."""
-        return 1 / np.sqrt(self.feature_weights)
+        scale: Array = 1 / np.sqrt(self.feature_weights)
+        return scale
 
     @cached_property
     def label_scale(self) -> Array:
         """B^{-1/2}: a label's logits per column of X; shape (V,)."""
-        return 1 / np.sqrt(self.label_weights)
+        scale: Array = 1 / np.sqrt(self.label_weights)
+        return scale
 
     @cached_property
     def label_axis(self) -> Array:
@@ -131,7 +133,8 @@ class ContextForm:
         lengths = np.diff(p.indptr[rows.start : rows.stop + 1])
         at = np.repeat(np.arange(len(lengths)), lengths)
         products = p.data[first:last] * scores[at, p.indices[first:last]]
-        return np.bincount(at, products, minlength=len(lengths))
+        sums: Array = np.bincount(at, products, minlength=len(lengths)).astype(np.float64)
+        return sums
 
 
 def form_of(problem: Problem) -> ContextForm:
@@ -186,9 +189,11 @@ def merged(form: ContextForm) -> Merged:
     context_of, first = _equal_rows(p, curvature[None])
     if len(first) < p.shape[0]:
         p = p[first]
-    weights = np.bincount(context_of, form.weights)
-    feature_weights = np.bincount(context_of, form.feature_weights)
-    keys = np.stack([_classes_of(form.label_weights), np.unique(form.shifts, return_inverse=True)[1]])
+    weights: Array = np.bincount(context_of, form.weights).astype(np.float64)
+    feature_weights: Array = np.bincount(context_of, form.feature_weights).astype(np.float64)
+    keys = np.stack(
+        [_classes_of(form.label_weights), np.unique(form.shifts, return_inverse=True)[1]]
+    )
     by_label = p.T.tocsr()
     label_of, first_label = _equal_rows(by_label, keys)
     counts = np.bincount(label_of)
@@ -216,7 +221,7 @@ def merged(form: ContextForm) -> Merged:
 
 
 def _classes_of(numbers: Array) -> NDArray[np.intp]:
-    """Number positive numbers so that those equal but for rounding have one number."""
+    """Give positive numbers that are equal but for rounding one number, whole and from 0."""
     order = np.argsort(numbers, kind="stable")
     ascending = numbers[order]
     apart = np.diff(ascending) > EQUAL_CURVATURE * ascending[:-1]
@@ -251,6 +256,7 @@ def _equal_rows(
     number, first = rank[number.ravel()], first[order]
     if len(first) < rows:
         twins = np.flatnonzero(first[number] != np.arange(rows))
-        if (matrix[twins] != matrix[first[number[twins]]]).nnz:
+        difference = matrix[twins] - matrix[first[number[twins]]]
+        if difference.count_nonzero():
             return np.arange(rows), np.arange(rows)  # never seen: the sums met by chance
     return number, first
