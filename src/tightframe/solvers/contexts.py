@@ -66,6 +66,8 @@ class ContextOptions:
         A certificate is asked for at this share of the tolerance.
     single_size : int
         Problems of at least so many entries begin in single precision.
+    retries : tuple of float
+        Penalties, in units of the first, that are tried in turn where the estimate has stalled.
 
     Raises
     ------
@@ -89,6 +91,7 @@ class ContextOptions:
     patience: int = 40
     margin: float = 0.3
     single_size: int = 400_000
+    retries: tuple[float, ...] = (1.0, 0.2, 5.0)
 
     def __post_init__(self) -> None:
         require_positive_fields(self)
@@ -155,7 +158,7 @@ def _iterate(f: _Splitting, tol: float, max_iterations: int) -> Found:
     history: list[Round] = []
     found: Found | None = None
     last: Floats | None = None
-    step = 0
+    step = tries = 0
     while True:
         point = f.shrink()
         stop = step >= max_iterations
@@ -172,7 +175,7 @@ def _iterate(f: _Splitting, tol: float, max_iterations: int) -> Found:
                 if found is None or certified <= found.bounds.primal - found.bounds.dual:
                     found = Found(x, bias, bounds, tuple(history), False, None)
                 done = certified <= tol * bounds.primal
-                if done or stop or (stalled and not f.is_single):
+                if done or stop or (stalled and not f.is_single and tries == len(o.retries)):
                     state = State(f.governing, f.bias, f.penalty, form.decay)
                     return found._replace(history=tuple(history), state=state)
                 if f.is_single and (stalled or certified > 2 * gap * bounds.primal):
@@ -180,6 +183,12 @@ def _iterate(f: _Splitting, tol: float, max_iterations: int) -> Found:
                     f.to_double()
                     accelerated = _Anderson(o, f.state)
                     last, best, since = None, gap, step
+                    continue
+                if stalled:
+                    # Balanced for where it was, the penalty may hold it there.
+                    f.rescale(point, f.first_penalty * o.retries[tries] / f.penalty)
+                    accelerated = _Anderson(o, f.state)
+                    tries, last, best, since = tries + 1, None, np.inf, step
                     continue
                 wanted *= o.margin
         f.fit_rows(point)
@@ -227,12 +236,11 @@ class _Splitting:
             self.fitted = np.zeros((m, v), dtype=kind)
             self.governing = self._first_governing(kind)
         else:
-            # The dual point stays, as far as the decays allow.
-            self.penalty = start.penalty * form.decay / start.decay
             self.bias = self.before = start.bias
             self.governing = start.governing.astype(kind)
             self.fitted = self.governing.copy()
             self.penalty = start.penalty
+        self.first_penalty = self.penalty
         if start is not None:
             point = self.shrink()
             self.fitted = point.matrix + self._bias_part(kind)

@@ -90,13 +90,15 @@ class ContextForm:
     def label_axis(self) -> Array:
         """Unit vector along which the loss ignores X, shape (V,)."""
         root = np.sqrt(self.label_weights)
-        return root / np.linalg.norm(root)
+        axis: Array = root / np.linalg.norm(root)
+        return axis
 
     @cached_property
     def context_axis(self) -> Array:
         """Unit vector along which a bias moves X, shape (m,)."""
         root = np.sqrt(self.feature_weights)
-        return root / np.linalg.norm(root)
+        axis: Array = root / np.linalg.norm(root)
+        return axis
 
     @cached_property
     def marginal(self) -> Array:
