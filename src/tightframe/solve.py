@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tightframe.checks import positive_float, whole_number
+from tightframe.context_solution import solve_contexts
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition
 from tightframe.problem.problem import Problem
 from tightframe.rounding import gamma
@@ -50,6 +51,8 @@ def solve(
     several layers, or with ``dim`` too small, are not convex: there the best of many local minima
     is returned with ``status`` ``"local"`` and no gap (with one layer only where the solution
     without ``dim`` does not fit into ``dim``: if it does, that is the certified minimiser).
+    Problems with ``targets`` are certified; theirs is a
+    `tightframe.context_solution.ContextSolution`.
 
     Parameters
     ----------
@@ -115,6 +118,11 @@ def solve_along(
 ) -> Solution:
     """Solve the next problem of a sweep; `solve` without the checks, with a memory."""
     start = time.perf_counter()
+    if problem.targets is not None:
+        of_contexts = solve_contexts(problem, tol, max_iterations)
+        _warn_if_not_converged(of_contexts, tol, max_iterations)
+        object.__setattr__(of_contexts, "seconds", time.perf_counter() - start)
+        return of_contexts
     found = coverage(problem)
     if found.outcome == "refused":
         raise ValueError(f"problem: {found.reason}")

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.checks import require_dense
-from tightframe.problem.problem import Problem
+from tightframe.problem.problem import Problem, require_no_targets
 from tightframe.rounding import FUNCTION, UNIT, gamma, svd_error
 
 Array = NDArray[np.float64]
@@ -110,6 +110,7 @@ class Partition:
     @classmethod
     def coarsest(cls, problem: Problem) -> Partition:
         """Return the partition of a problem into its groups."""
+        require_no_targets(problem, "a block form")
         counts, sizes = np.array(problem.groups, dtype=np.float64).T
         class_groups = partial(getattr, problem, "class_groups")
         weights, labels = _labels(problem, problem.group_weights, problem.group_margins, sizes)
@@ -127,6 +128,7 @@ class Partition:
     @classmethod
     def singletons(cls, problem: Problem) -> Partition:
         """Return the partition in which every class stands alone: no symmetry is used."""
+        require_no_targets(problem, "a block form")
         k = problem.num_classes
         require_dense(k, "counts")
         counts, sizes = problem.counts.astype(np.float64), np.ones(k)

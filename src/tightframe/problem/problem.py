@@ -55,6 +55,7 @@ from tightframe.problem.counts import (
     parse_per_class,
     spread,
 )
+from tightframe.problem.targets import Targets, TargetsLike, read_targets
 
 LOSSES = tuple(KNOWN_LOSSES)
 BIASES = ("none", "free", "decayed")
@@ -146,6 +147,11 @@ class Problem:
         Factor of ``(feature_decay / 2) ||h||^2`` of every class's mean: its count (decay of every
         sample), 1, or one number a class (LDT, factors kappa of the class's features: ``n /
         kappa^2``).
+    targets : array_like or SciPy sparse matrix, shape (V, m), optional
+        Label distributions: column j is what samples of context j are labelled with. ``counts``,
+        ``class_weights`` and ``feature_weights`` are then one a context, and the classes are the V
+        labels: next tokens, several labels a sample, label noise, soft labels. Cross-entropy with
+        real features and one layer; `tightframe.solve` and `tightframe.certify` take such problems.
     class_names : sequence of str, mapping, str or path-like, optional
         What tables, sentences and pictures call the classes, see
         `tightframe.problem.class_names.class_names_of`; by default the keys of ``counts`` where
@@ -182,6 +188,7 @@ class Problem:
     margin_runs: Runs
     scale_runs: Runs
     feature_runs: Runs
+    targets: Targets | None
     class_names: tuple[str, ...] | None = field(default=None, compare=False)
 
     def __init__(
@@ -203,6 +210,7 @@ class Problem:
         class_margins: PerClass | None = None,
         logit_scale: PerClass | None = None,
         feature_weights: PerClass = "samples",
+        targets: TargetsLike | None = None,
         class_names: NamesLike | None = None,
     ) -> None:
         depth = whole_number("depth", depth)
@@ -218,10 +226,14 @@ class Problem:
             "logit_scale": logit_scale,
             "feature_weights": feature_weights,
         }
-        if class_names is not None:
+        if targets is not None and own:
+            raise ValueError("targets: counts by name are of classes, need one count a context")
+        if class_names is not None and targets is None:
             counts = by_label("counts", counts, names)
             terms = {name: by_label(name, value, names) for name, value in terms.items()}
         set_field(self, "runs", parse_counts(counts))
+        table = None if targets is None else read_targets(targets, self.num_contexts)
+        set_field(self, "targets", table)
         if names is not None and len(names) != self.num_classes:
             raise ValueError(
                 f"class_names: got {len(names)}, counts are of {self.num_classes} classes"
@@ -245,11 +257,39 @@ class Problem:
         differ = self.label_smoothing and not self.has_equal_weights
         set_field(self, "smoothing_weights", weighs if differ else "own")
         self._require_terms_of_the_loss()
+        if self.targets is not None:
+            self._require_terms_of_targets()
         least = min((margin for margin, _ in self.margin_runs), default=0.0)
         if self.label_smoothing and least < 0:
             raise ValueError(
                 f"class_margins: got {least:g} with label_smoothing {self.label_smoothing:g}; "
                 "margins below zero are known without smoothing only"
+            )
+
+    def _require_terms_of_targets(self) -> None:
+        """Refuse what problems with label distributions do not have."""
+        settings = {
+            "loss": (self.loss, "cross_entropy"),
+            "features": (self.features, "real"),
+            "depth": (self.depth, 1),
+        }
+        for name, (given, needed) in settings.items():
+            if given != needed:
+                raise ValueError(f"{name}: got {given!r} with targets, need {needed!r}")
+        for name, term in _TERMS.items():
+            if term.of_softmax and getattr(self, term.field):
+                raise ValueError(f"{name}: got numbers with targets, which do not have it")
+        if self.label_smoothing:
+            raise ValueError(
+                f"label_smoothing: got {self.label_smoothing} with targets; mix it into these"
+            )
+        assert self.targets is not None
+        seen = np.zeros(self.targets.num_labels, dtype=bool)
+        seen[self.targets.labels] = True
+        if self.bias == "free" and not seen.all():
+            raise ValueError(
+                f"targets: no context has label {int(np.argmin(seen))}, whose bias would fall "
+                "without end; leave it out, or use bias 'decayed' or 'none'"
             )
 
     def _require_terms_of_the_loss(self) -> None:
@@ -389,10 +429,13 @@ class Problem:
             "class_margins": self.margin_runs or None,
             "logit_scale": self.scale_runs or None,
             "feature_weights": self.feature_runs or "samples",
+            "targets": self.targets,
             "class_names": self.class_names,
         }
-        if "counts" in changes and num_classes(self.runs) != num_classes(
-            parse_counts(changes["counts"])
+        if (
+            "counts" in changes
+            and self.targets is None
+            and num_classes(self.runs) != num_classes(parse_counts(changes["counts"]))
         ):
             fields["class_names"] = None
         unknown = sorted(set(changes) - set(fields))
@@ -402,6 +445,7 @@ class Problem:
 
     def reordered(self, order: ArrayLike) -> Problem:
         """Return the problem with its classes renamed: class k was class ``order[k]``."""
+        require_no_targets(self, "an order of classes")
         index = np.asarray(order)
         terms = {
             name: spread(runs)[index]
@@ -433,7 +477,8 @@ class Problem:
             return [((count, *terms), n) for count, n in self.runs]
         parts: list[Any] = [self.runs]
         parts += [
-            runs or ((value, self.num_classes),) for runs, value in zip(given, neutral, strict=True)
+            runs or ((value, self.num_contexts),)
+            for runs, value in zip(given, neutral, strict=True)
         ]
         ends = [np.cumsum([classes for _, classes in part]) for part in parts]
         every = np.unique(np.concatenate(ends))
@@ -458,7 +503,7 @@ class Problem:
 
     def _class_term(self, name: str) -> NDArray[np.float64]:
         term = _TERMS[name]
-        return spread(getattr(self, term.field) or ((term.neutral, self.num_classes),))
+        return spread(getattr(self, term.field) or ((term.neutral, self.num_contexts),))
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
@@ -555,7 +600,7 @@ class Problem:
     def is_plain(self) -> bool:
         """Whether nothing is weighed, adjusted, scaled or smoothed."""
         given = any(getattr(self, term.field) for term in _TERMS.values())
-        return not given and not self.label_smoothing
+        return not given and not self.label_smoothing and self.targets is None
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -569,7 +614,12 @@ class Problem:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes K."""
+        """Number of classes K; of labels V where there are targets."""
+        return self.num_contexts if self.targets is None else self.targets.num_labels
+
+    @property
+    def num_contexts(self) -> int:
+        """Number of counts: of contexts m where there are targets, else of classes."""
         return num_classes(self.runs)
 
     def name(self, label: int) -> str:
@@ -644,7 +694,7 @@ class Problem:
         plain problems are older than those.
         """
         decays = self.weight_decay
-        values = {
+        values: dict[str, Any] = {
             "counts": self.compact_counts,
             "loss": self.loss,
             "weight_decay": list(decays) if isinstance(decays, tuple) else decays,
@@ -662,8 +712,25 @@ class Problem:
             values["label_smoothing"] = self.label_smoothing
         if self.smoothing_weights != "own":
             values["smoothing_weights"] = self.smoothing_weights
+        if self.targets is not None:
+            values["targets"] = self.targets.to_dict()
         return (
             values if self.class_names is None else values | {"class_names": list(self.class_names)}
+        )
+
+
+def require_no_targets(problem: Problem, what: str) -> None:
+    """Refuse a problem with label distributions, for which ``what`` is not known.
+
+    Raises
+    ------
+    ValueError
+        If the problem has targets.
+    """
+    if problem.targets is not None:
+        raise ValueError(
+            f"targets: {what} needs one class a context; problems with targets are solved and "
+            "certified only"
         )
 
 

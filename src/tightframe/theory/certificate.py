@@ -25,6 +25,8 @@ from tightframe.geometry.blocks import SMALL, Array, BlockMatrix, Partition, svd
 from tightframe.losses.base import Datafit
 from tightframe.problem.problem import Problem
 from tightframe.rounding import FUNCTION, gamma, svd_error
+from tightframe.theory.contexts.certificate import certify_logits
+from tightframe.theory.contexts.form import form_of
 from tightframe.theory.coverage import coverage, is_convex
 from tightframe.theory.orthant import orthant_norm
 
@@ -112,9 +114,9 @@ def certify(
     problem : Problem
         The convex form (one layer, real features, ``dim`` at least K - 1, K for MSE), a case with a
         closed form, or any with one layer and non-negative features.
-    logits : array_like, shape (K, K)
-        Mean logits without bias, ``W H``; column k holds the samples of class k.
-    bias : array_like, shape (K,), optional
+    logits : array_like, shape (K, K), with targets (V, m)
+        Mean logits without bias, ``W H``; column k holds the samples of class, or context, k.
+    bias : array_like, shape (K,), with targets (V,), optional
         The bias; zeros if omitted. Only with ``problem.bias`` other than ``"none"``.
     lower_bound : float, optional
         A lower bound of the same problem's objective that is known already, for example
@@ -135,12 +137,20 @@ def certify(
     if not isinstance(problem, Problem):
         raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
     k = problem.num_classes
-    z = finite_array("logits", logits, (k, k))
+    columns = problem.num_contexts
+    z = finite_array("logits", logits, (k, columns))
     b = np.zeros(k) if bias is None else finite_array("bias", bias, (k,))
     if problem.bias == "none" and b.any():
         raise ValueError("bias: got a non-zero bias for a problem with bias='none'")
     if lower_bound is not None:
         lower_bound = float(finite_array("lower_bound", lower_bound, ()))
+    if problem.targets is not None:
+        bounds = certify_logits(form_of(problem), z, b)
+        primal, dual, rounding = bounds
+        certificate = Certificate(
+            primal, settled(primal, dual, rounding, problem), rounding=rounding
+        )
+        return with_bound(certificate, lower_bound)
     blocks = BlockMatrix.from_dense(problem, z)
     _require_reachable(problem, blocks)
     return with_bound(certify_blocks(problem, blocks, b), lower_bound)

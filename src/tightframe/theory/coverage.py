@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from tightframe.losses.registry import LOSSES
-from tightframe.problem.problem import BIASES, Problem
+from tightframe.problem.problem import BIASES, Problem, require_no_targets
 from tightframe.theory.closed_form import balanced, deep_linear, relu, weighted_mse
 
 
@@ -390,6 +390,7 @@ def coverage(problem: Problem) -> Coverage:
 
 
 def _first(rules: Iterable[Rule], problem: Problem) -> Coverage:
+    require_no_targets(problem, "this")
     return Coverage(problem, next(rule for rule in rules if rule.covers(problem)))
 
 
@@ -420,6 +421,7 @@ def require_convex(problem: Any, what: str) -> None:
     """Refuse what is no problem of the convex form; ``what`` needs it."""
     if not isinstance(problem, Problem):
         raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
+    require_no_targets(problem, what)
     if not is_convex(problem):
         raise ValueError(
             f"problem: {what} needs one layer, real features and dim of at least "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tightframe.problem.problem import Problem
+from tightframe.problem.problem import Problem, require_no_targets
 from tightframe.training.networks import head_bias, head_layers
 from tightframe.training.terms import LossTerms
 
@@ -121,6 +121,7 @@ class UFMLoss(nn.Module):
 
     def __init__(self, problem: Problem) -> None:
         super().__init__()
+        require_no_targets(problem, "this loss")
         self.problem = problem
         self._num_samples = problem.num_samples
         self._criterion = ProblemLoss(problem)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tightframe.problem.problem import Problem
+from tightframe.problem.problem import Problem, require_no_targets
 from tightframe.theory.certificate import finite_array
 
 
@@ -30,6 +30,7 @@ def group_margins(problem: Problem, logits: ArrayLike) -> NDArray[np.float64]:
     """
     if not isinstance(problem, Problem):
         raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
+    require_no_targets(problem, "group_margins")
     z = finite_array("logits", logits, (problem.num_classes, problem.num_classes))
     margins = np.diagonal(z) - z  # [j, k]: own logit of class k minus logit j
     result = np.empty(len(problem.groups))

@@ -1,0 +1,244 @@
+"""ContextSolution: the minimiser of a problem with label distributions, and what it gives."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tightframe.files import read_npz, write_npz
+from tightframe.geometry.blocks import Array
+from tightframe.problem.problem import Problem
+from tightframe.solution import Solution, Status
+from tightframe.solvers.contexts import minimise_contexts
+from tightframe.solvers.stats import Stats
+from tightframe.theory.contexts.certificate import Factors
+from tightframe.theory.contexts.form import form_of, merged
+
+#: Logits of more entries than this are not written out (0.8 GB).
+MAX_LOGITS = 10**8
+
+#: More merged entries than this are refused: the solver holds some ten arrays of them.
+MAX_ENTRIES = 10**8
+
+#: What only solutions with one class a context have.
+_OF_CLASSES = frozenset(
+    {"blocks", "group_bias", "group_states", "group_margins", "group_collapsed", "states"}
+    | {"margins", "collapsed", "geometry", "grouped_geometry", "averaged"}
+)
+
+
+@dataclass(frozen=True, eq=False, repr=False, init=False)
+class ContextSolution(Solution):
+    """A minimiser of a `Problem` with targets and how well that is certified.
+
+    As `Solution`, of V labels and m contexts: ``logits`` (V, m), ``bias`` (V,), ``weights``, one
+    layer (V, d), ``class_means`` (d, m). What needs one class a context (blocks, states, margins)
+    raises a ValueError.
+
+    Attributes
+    ----------
+    classifier : ndarray, shape (V', d)
+        Rows of the classifier of distinct labels, d being the rank.
+    features : ndarray, shape (d, m')
+        Mean features of distinct contexts.
+    label_bias : ndarray, shape (V',)
+    label_of, context_of : ndarray of int, shapes (V,) and (m,)
+        Which of the distinct ones every label and context is: equal rows of the targets have equal
+        logits, and so have contexts of equal targets whose loss weight per feature weight agrees.
+    nuclear_norm : float
+        Of the logits, times the roots of the feature weights.
+    """
+
+    classifier: Array = field(default_factory=lambda: np.zeros((0, 0)))
+    features: Array = field(default_factory=lambda: np.zeros((0, 0)))
+    label_bias: Array = field(default_factory=lambda: np.zeros(0))
+    label_of: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, dtype=np.intp))
+    context_of: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, dtype=np.intp))
+    nuclear_norm: float = 0.0
+
+    def __init__(self, **values: Any) -> None:
+        for name, value in ({"search": None, "factors": None, "axes": None} | values).items():
+            object.__setattr__(self, name, value)  # the class is frozen
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _OF_CLASSES:
+            raise ValueError(f"targets: {name} needs one class a context")
+        return super().__getattribute__(name)
+
+    @property
+    def rank(self) -> int:
+        """Rank of the logits: the width that the data need."""
+        return int(self.classifier.shape[1])
+
+    @property
+    def bias(self) -> Array:
+        """Bias of every label, shape (V,); zeros without bias."""
+        return self.label_bias[self.label_of]
+
+    @cached_property
+    def logits(self) -> Array:
+        """Mean logits without bias, shape (V, m); column j holds the samples of context j."""
+        v, m = len(self.label_of), len(self.context_of)
+        if v * m > MAX_LOGITS:
+            raise ValueError(
+                f"logits: {v} x {m} are not written out; weights[0] @ class_means[:, j] are those "
+                "of context j"
+            )
+        return (self.classifier @ self.features)[self.label_of][:, self.context_of]
+
+    @property
+    def weights(self) -> list[Array]:
+        """The one linear layer, shape (V, d); d is ``problem.dim`` or the rank."""
+        return [_widened(self.classifier[self.label_of], self._width)]
+
+    @property
+    def class_means(self) -> Array:
+        """Mean features of the contexts as columns, shape (d, m), matching `weights`."""
+        return _widened(self.features[:, self.context_of].T, self._width).T
+
+    @property
+    def _width(self) -> int:
+        return self.problem.width or self.rank
+
+    def __repr__(self) -> str:
+        gap = "no gap" if self.gap is None else f"gap {self.gap:.1e}"
+        return (
+            f"<ContextSolution: {len(self.label_of)} labels x {len(self.context_of)} contexts, "
+            f"objective {self.objective:.10g}, {gap}, rank {self.rank}, {self.status.value}>"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready summary; without logits, which `save` keeps as factors."""
+        return self._summary() | {
+            "bias": self.bias.tolist(),
+            "problem": self.problem.to_dict(),
+        }
+
+    def _summary(self) -> dict[str, Any]:
+        return {
+            "objective": self.objective,
+            "gap": self.gap,
+            "lower_bound": self.lower_bound,
+            "status": self.status.value,
+            "method": self.method,
+            "note": self.note,
+            "labels": len(self.label_of),
+            "contexts": len(self.context_of),
+            "distinct_labels": len(self.classifier),
+            "distinct_contexts": self.features.shape[1],
+            "rank": self.rank,
+            "nuclear_norm": self.nuclear_norm,
+            "seconds": self.seconds,
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the solution and its problem to an ``.npz`` file, atomically, without pickle."""
+        targets = self.problem.targets
+        assert targets is not None
+        problem = {k: v for k, v in self.problem.to_dict().items() if k != "targets"}
+        text = json.dumps({"solution": self._summary(), "problem": problem})
+        write_npz(
+            path,
+            text=np.array(text),
+            classifier=self.classifier,
+            features=self.features,
+            label_bias=self.label_bias,
+            label_of=self.label_of,
+            context_of=self.context_of,
+            target_num_labels=np.array(targets.num_labels),
+            target_starts=targets.starts,
+            target_labels=targets.labels,
+            target_shares=targets.shares,
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> ContextSolution:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the file is missing or something else; the message names it.
+        """
+        arrays = read_npz(path)
+        try:
+            text = json.loads(str(arrays["text"]))
+            targets = {
+                name: arrays[f"target_{name}"]
+                for name in ("num_labels", "starts", "labels", "shares")
+            }
+            problem, summary = Problem(**text["problem"], targets=targets), text["solution"]
+            return cls(
+                problem=problem,
+                status=Status[str(summary["status"]).upper()],
+                stats=Stats(),
+                **{name: summary[name] for name in _KEPT},
+                **{name: arrays[name] for name in _ARRAYS},
+            )
+        except (KeyError, TypeError, json.JSONDecodeError):
+            raise ValueError(f"{os.fspath(path)}: no solution that was saved here") from None
+
+
+_KEPT = ("objective", "lower_bound", "method", "note", "nuclear_norm", "seconds")
+_ARRAYS = ("classifier", "features", "label_bias", "label_of", "context_of")
+
+
+def solve_contexts(problem: Problem, tol: float, max_iterations: int) -> ContextSolution:
+    """Return the certified minimiser of a problem with targets.
+
+    Raises
+    ------
+    ValueError
+        If there are too many distinct labels and contexts, or ``dim`` is less than the rank.
+    """
+    small = merged(form_of(problem))
+    m, v = small.form.shape
+    if m * v > MAX_ENTRIES:
+        raise ValueError(
+            f"targets: got {v} distinct labels x {m} distinct contexts; at most {MAX_ENTRIES} "
+            "entries are solved"
+        )
+    found = minimise_contexts(small.form, tol, max_iterations)
+    primal = found.bounds.primal + small.constant
+    dual = max(found.bounds.dual - found.bounds.rounding + small.constant, 0.0)
+    x = found.x
+    if problem.width is not None and problem.width < x.rank:
+        raise ValueError(
+            f"dim: got {problem.width}, and the minimiser has rank {x.rank}; problems with targets "
+            "are solved for dim of at least that, or none"
+        )
+    balance = np.sqrt(np.sqrt(problem.feature_decay / problem.weight_decays[0]))
+    lengths = np.sqrt(x.values)
+    return ContextSolution(
+        problem=problem,
+        objective=primal,
+        lower_bound=min(dual, primal),
+        method="every label and context collapsed" if found.collapsed else "splitting of contexts",
+        status=Status.OPTIMAL if primal - dual <= tol * primal else Status.NOT_CONVERGED,
+        note="duality gap",
+        seconds=0.0,
+        stats=Stats(iterations=found.history[-1].iteration, starts=1, history=found.history),
+        classifier=_rows(x, small.form.label_scale, balance * lengths),
+        features=(x.left * (lengths / balance)).T * small.form.context_scale,
+        label_bias=found.bias,
+        label_of=small.label_of,
+        context_of=small.context_of,
+        nuclear_norm=float(x.values.sum()),
+    )
+
+
+def _rows(x: Factors, scale: Array, lengths: Array) -> Array:
+    rows: Array = (x.right * lengths) * scale[:, None]
+    return rows
+
+
+def _widened(rows: Array, width: int) -> Array:
+    wide = np.zeros((len(rows), width))
+    wide[:, : rows.shape[1]] = rows
+    return wide

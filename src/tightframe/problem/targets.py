@@ -1,0 +1,201 @@
+"""Label distributions of contexts: what ``targets`` may be, read and checked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tightframe.checks import detached
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+#: What ``targets`` may be: an array or SciPy sparse matrix (V, m), or what `Targets.to_dict` gives.
+TargetsLike = Any
+
+#: Dense targets of more entries than this are refused (0.8 GB).
+MAX_DENSE_ENTRIES = 10**8
+
+#: A distribution's sum may be this far from one; it is then divided by its sum.
+SUM_TOLERANCE = 1e-6
+
+#: A sum this close to one is one.
+ROUNDING = 1e-14
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """Label distributions of m contexts over V labels, held by context; immutable.
+
+    Attributes
+    ----------
+    num_labels : int
+        V.
+    starts : ndarray of int, shape (m + 1,)
+        Where every context's labels begin in the other two.
+    labels : ndarray of int
+        Ascending within a context.
+    shares : ndarray
+        Probabilities, above 0, of sum 1 within a context.
+    """
+
+    num_labels: int
+    starts: NDArray[np.int64]
+    labels: NDArray[np.int32]
+    shares: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        for array in (self.starts, self.labels, self.shares):
+            array.flags.writeable = False
+
+    @property
+    def num_contexts(self) -> int:
+        """Number of contexts m."""
+        return len(self.starts) - 1
+
+    @cached_property
+    def by_context(self) -> csr_array:
+        """The distributions as a sparse matrix with a row a context, (m, V)."""
+        from scipy.sparse import csr_array
+
+        shape = (self.num_contexts, self.num_labels)
+        return csr_array((self.shares, self.labels, self.starts), shape=shape)
+
+    @cached_property
+    def _digest(self) -> bytes:
+        digest = hashlib.sha256(str(self.num_labels).encode())
+        for array in (self.starts, self.labels, self.shares):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.digest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Targets) and self._digest == other._digest
+
+    def __hash__(self) -> int:
+        return hash(self._digest)
+
+    def __repr__(self) -> str:
+        return f"<{self.num_labels} labels x {self.num_contexts} contexts>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values, which `Problem` takes as ``targets``."""
+        return {
+            "num_labels": self.num_labels,
+            "starts": self.starts.tolist(),
+            "labels": self.labels.tolist(),
+            "shares": self.shares.tolist(),
+        }
+
+
+def read_targets(value: TargetsLike, num_contexts: int) -> Targets:
+    """Read label distributions, (V, m): column j is that of context j.
+
+    Parameters
+    ----------
+    value : array_like, SciPy sparse matrix, Targets, or mapping as of `Targets.to_dict`
+    num_contexts : int
+        m, which the counts say.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many columns, fewer than two labels or contexts, entries that are no
+        probabilities, or columns that are not of sum one; the message names ``targets``.
+    """
+    if isinstance(value, Targets):
+        _require_shape((value.num_labels, value.num_contexts), num_contexts)
+        return value
+    if isinstance(value, Mapping):
+        value = _from_dict(value)
+    if hasattr(value, "tocsc") and hasattr(value, "nnz"):
+        _require_shape(value.shape, num_contexts)
+        table = value.tocsc(copy=True)
+        table.sum_duplicates()
+        table.sort_indices()
+        if (zeros := int((table.data == 0).sum())) > 0:
+            raise ValueError(
+                f"targets: got {zeros} explicit zeros in a sparse matrix; remove them with its "
+                "eliminate_zeros()"
+            )
+    else:
+        table = _from_dense(value, num_contexts)
+    data = table.data
+    if data.dtype.kind not in "biuf":
+        raise ValueError(f"targets: got entries of type {data.dtype}, need probabilities")
+    starts = table.indptr.astype(np.int64)
+    labels = table.indices.astype(np.int32)
+    shares = data.astype(np.float64)
+    each = np.repeat(np.arange(num_contexts), np.diff(starts))
+    bad = ~(np.isfinite(shares) & (shares > 0))
+    if bad.any():
+        i = int(np.argmax(bad))
+        raise ValueError(
+            f"targets: column {each[i]} has the entry {shares[i]:g}; need probabilities, from 0 "
+            "to 1"
+        )
+    sums = np.bincount(each, shares, minlength=num_contexts)
+    if not sums.all():
+        j = int(np.argmin(sums != 0))
+        raise ValueError(f"targets: column {j} is all zero; every context needs a distribution")
+    off = np.abs(sums - 1) > SUM_TOLERANCE
+    if off.any():
+        j = int(np.argmax(off))
+        raise ValueError(
+            f"targets: column {j} has the sum {sums[j]:g}; a distribution over the labels has 1"
+        )
+    # What was normalised before stays bit for bit.
+    sums = np.where(np.abs(sums - 1) > ROUNDING, sums, 1.0)
+    return Targets(int(table.shape[0]), starts, labels, shares / sums[each])
+
+
+def _require_shape(shape: tuple[int, ...], num_contexts: int) -> None:
+    if len(shape) != 2:
+        raise ValueError(f"targets: got shape {tuple(shape)}, need (labels, contexts)")
+    if shape[1] != num_contexts:
+        raise ValueError(
+            f"targets: got {shape[1]} columns, counts are of {num_contexts} contexts; need "
+            "(labels, contexts)"
+        )
+    if min(shape) < 2:
+        what = "label" if shape[0] < 2 else "context"
+        raise ValueError(f"targets: got {min(shape)} {what}, need at least 2 of both")
+
+
+def _from_dense(value: ArrayLike, num_contexts: int) -> Any:
+    from scipy.sparse import csc_array
+
+    shape = getattr(value, "shape", None)
+    if shape is not None:
+        _require_shape(tuple(shape), num_contexts)
+        if int(np.prod(shape, dtype=object)) > MAX_DENSE_ENTRIES:
+            raise ValueError(
+                f"targets: got a dense array of {shape[0]} x {shape[1]}; more than "
+                f"{MAX_DENSE_ENTRIES} entries are taken sparse only, as a scipy.sparse matrix"
+            )
+    try:
+        array = np.asarray(detached(value))
+    except (TypeError, ValueError):
+        array = np.array("")
+    if array.dtype.kind not in "biuf":
+        raise ValueError("targets: need an array or sparse matrix of probabilities")
+    _require_shape(array.shape, num_contexts)
+    return csc_array(array)
+
+
+def _from_dict(value: Mapping[str, Any]) -> Any:
+    from scipy.sparse import csc_array
+
+    try:
+        starts, labels = np.asarray(value["starts"]), np.asarray(value["labels"])
+        shares, v = np.asarray(value["shares"], dtype=np.float64), int(value["num_labels"])
+        return csc_array((shares, labels, starts), shape=(v, len(starts) - 1))
+    except (KeyError, TypeError, ValueError, IndexError):
+        raise ValueError(
+            "targets: got a mapping without num_labels, starts, labels and shares that fit"
+        ) from None

@@ -1,0 +1,1 @@
+"""Contexts with label distributions: the convex problem, its merging and its certificate."""

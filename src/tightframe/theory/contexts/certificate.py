@@ -1,0 +1,335 @@
+"""Certificates of the context form: how far ANY candidate is from the minimum.
+
+The dual of the form (`tightframe.theory.contexts.form`) is
+
+    max_Q  sum_j a_j H(q_j) + <G, c> - ||B^{-1/2} G 1||^2 / (2 bias_decay),   G = diag(a) (Q - P),
+
+over label distributions q_j with ``||Omega^{-1/2} G B^{-1/2}||_op <= decay``, rows being contexts;
+without a bias the last term is absent, with a free one ``Q^T a = P^T a`` instead. Points near the
+dual minimiser come from the candidate; each is made feasible, whatever it was, so that no bound is
+above the minimum. Blocked: a few (m, V) arrays at a time.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tightframe.rounding import FUNCTION, UNIT, gamma
+from tightframe.theory.contexts.form import Array, ContextForm
+
+#: Singular values below this share of the largest say nothing about the face of the norm ball.
+FACE = 1e-9
+
+#: Share that a norm may be off by: of the Gram matrix's largest eigenvalue, before its size counts.
+NORM_SLACK = 1e-12
+
+#: The most that moving probability from one label to another may change a bound by, in nats: the
+#: logarithm of the smallest number.
+LONGEST_LOG = 745.0
+
+#: Newton steps allowed for the bias of a candidate.
+MAX_BIAS_STEPS = 60
+
+#: Largest change of a bias in one step, in nats.
+MAX_BIAS_STEP = 20.0
+
+
+class Factors(NamedTuple):
+    """X in thin factors, ``left diag(values) right^T`` with orthonormal columns.
+
+    Attributes
+    ----------
+    left : ndarray, shape (m, r)
+    values : ndarray, shape (r,)
+        Positive, descending.
+    right : ndarray, shape (V, r)
+    """
+
+    left: Array
+    values: Array
+    right: Array
+
+    @classmethod
+    def of_product(cls, tall: Array, wide: Array) -> Factors:
+        """Decompose ``tall wide^T``, (m, r) and (V, r)."""
+        q, upper = np.linalg.qr(tall)
+        p, lower = np.linalg.qr(wide)
+        return cls._from_svd(*np.linalg.svd(upper @ lower.T), q, p)
+
+    @classmethod
+    def of_matrix(cls, matrix: Array) -> Factors:
+        """Decompose a matrix (m, V)."""
+        left, values, right = np.linalg.svd(matrix, full_matrices=False)
+        kept = values > 4 * UNIT * max(matrix.shape) * values[:1]
+        return cls(left[:, kept], values[kept], right[kept].T)
+
+    @classmethod
+    def _from_svd(cls, left: Array, values: Array, right: Array, q: Array, p: Array) -> Factors:
+        kept = values > 4 * UNIT * len(q) * values[:1]
+        return cls(q @ left[:, kept], values[kept], p @ right[kept].T)
+
+    @property
+    def rank(self) -> int:
+        """Number of singular values."""
+        return len(self.values)
+
+    def rows(self, rows: slice) -> Array:
+        """Return some rows of X."""
+        return (self.left[rows] * self.values) @ self.right.T
+
+
+class Bounds(NamedTuple):
+    """A candidate's objective, a lower bound of the minimum, and the rounding of the former."""
+
+    primal: float
+    dual: float
+    rounding: float
+
+
+def certify_factors(form: ContextForm, x: Factors, bias: Array, *, enough: float = 0.0) -> Bounds:
+    """Bound how far X in factors, with a bias of shape (V,), is from the minimum.
+
+    Parameters
+    ----------
+    form : ContextForm
+    x : Factors
+    bias : ndarray, shape (V,)
+    enough : float
+        Relative gap that is good enough: further bounds are then not computed.
+    """
+    primal, rounding, softmax = _evaluate(form, x, bias)
+    dual = 0.0  # no loss and no decay cost is below
+    for attempt in (_aligned, _scaled):
+        if primal - dual <= max(enough * primal, 10 * rounding):
+            break
+        dual = max(dual, attempt(form, x, softmax, primal))
+    return Bounds(primal, min(dual, primal), rounding)
+
+
+def certify_logits(form: ContextForm, logits: Array, bias: Array) -> Bounds:
+    """Bound how far logits (V, m) are from the minimum."""
+    z = logits.T * np.sqrt(form.feature_weights)[:, None] * np.sqrt(form.label_weights)
+    with np.errstate(over="ignore", invalid="ignore"):
+        try:
+            bounds = certify_factors(form, Factors.of_matrix(z), bias)
+        except (np.linalg.LinAlgError, ValueError):  # an overflow reached LAPACK
+            bounds = Bounds(np.inf, 0.0, np.inf)
+    if not np.isfinite(bounds.primal + bounds.rounding):
+        raise ValueError("logits: so large that the objective overflows")
+    return bounds
+
+
+def collapse_decay(form: ContextForm) -> tuple[float, Array]:
+    """Return the decay from which on all logits are zero, and the bias there, shape (V,)."""
+    bias = bias_alone(form)
+    nothing = Factors(np.zeros((form.shape[0], 0)), np.zeros(0), np.zeros((form.shape[1], 0)))
+    q = _softmax(form, nothing, bias)[0]
+    return _norm(_residual(form, q)), bias
+
+
+def bias_alone(form: ContextForm) -> Array:
+    """Return the best bias where all logits are zero, shape (V,)."""
+    total = form.weights.sum()
+    if form.bias == "none":
+        return np.zeros(form.shape[1])
+    share = form.marginal / total
+    if form.bias == "free":
+        return without_constant(form, np.log(share) - form.shifts)
+    b = np.zeros(form.shape[1])
+    cost = form.bias_decay * form.label_weights
+    for _ in range(MAX_BIAS_STEPS):
+        q = _normalised(b + form.shifts)
+        gradient = total * (q - share) + cost * b
+        # The Hessian is diagonal less a rank-one matrix.
+        inverse = 1 / (total * q + cost)
+        step = -inverse * gradient
+        step += inverse * q * total * float(q @ step) / float(q @ (inverse * cost))
+        step /= max(1.0, float(np.abs(step).max()) / MAX_BIAS_STEP)
+        b = b + step
+        if np.abs(step).max() < 1e-14:
+            break
+    return b
+
+
+def without_constant(form: ContextForm, bias: Array) -> Array:
+    """Fix the constant that the loss ignores: a free bias has a mean of zero over the labels."""
+    if form.bias != "free":
+        return bias
+    return bias - float(np.average(bias, weights=form.label_weights))
+
+
+def _normalised(scores: Array) -> Array:
+    q: Array = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    q /= q.sum(axis=-1, keepdims=True)
+    return q
+
+
+def _softmax(form: ContextForm, x: Factors, bias: Array) -> tuple[Array, float, float]:
+    """Return all predictions (m, V), the loss and the size of the terms that it is the sum of."""
+    m, v = form.shape
+    q = np.empty((m, v))
+    loss = size = 0.0
+    offset = bias + form.shifts
+    for rows in form.blocks():
+        scores = x.rows(rows)
+        scores *= form.context_scale[rows, None]
+        scores *= form.label_scale
+        scores += offset
+        scores -= scores.max(axis=1, keepdims=True)
+        fit = form.target_dot(scores, rows)
+        np.exp(scores, out=scores)
+        total = scores.sum(axis=1)
+        weights = form.weights[rows]
+        loss += float(weights @ (np.log(total) - fit))
+        size += float(weights @ (np.log(total) + np.abs(fit)))
+        np.divide(scores, total[:, None], out=q[rows])
+    return q, loss, size
+
+
+def _evaluate(form: ContextForm, x: Factors, bias: Array) -> tuple[float, float, Array]:
+    """Return objective, a bound of its rounding, and all predictions."""
+    q, loss, size = _softmax(form, x, bias)
+    costs = form.decay * float(x.values.sum())
+    costs += form.bias_decay / 2 * float(form.label_weights @ bias**2)
+    # Sums along memory are pairwise; terms of the scores are rank many.
+    return loss + costs, gamma(64 + FUNCTION + x.rank**0.5) * (size + costs), q
+
+
+def _residual(form: ContextForm, q: Array) -> Array:
+    """Return ``Omega^{-1/2} diag(a) (Q - P) B^{-1/2}`` in a new array, (m, V)."""
+    residual = np.empty_like(q)
+    for rows in form.blocks():
+        part = residual[rows]
+        part[:] = q[rows]
+        form.add_targets(part, rows, -1.0)
+        part *= (form.weights * form.context_scale)[rows, None]
+        part *= form.label_scale
+    return residual
+
+
+def _gram(matrix: Array) -> Array:
+    """Return the smaller Gram matrix."""
+    gram: Array = matrix.T @ matrix if matrix.shape[0] >= matrix.shape[1] else matrix @ matrix.T
+    return gram
+
+
+def _norm(matrix: Array) -> float:
+    """Bound the largest singular value from above, for rounding too."""
+    from scipy.linalg import eigh
+
+    gram = _gram(matrix)
+    size = float(np.trace(gram))
+    if size == 0:
+        return 0.0
+    n = len(gram)
+    largest = float(eigh(gram, eigvals_only=True, subset_by_index=[n - 1, n - 1])[0])
+    # Entries of the Gram matrix are sums of max(m, V) terms; errors of its eigenvalues are of the
+    # size of that of its entries. Random, they grow with roots.
+    error = 8 * UNIT * (n + max(matrix.shape)) ** 0.5
+    return float(np.sqrt(max(largest, 0.0) * (1 + NORM_SLACK + error)) * (1 + 4 * UNIT))
+
+
+def _clip(matrix: Array, limit: float) -> None:
+    """Clip singular values above the limit, in place."""
+    from scipy.linalg import eigh
+
+    gram = _gram(matrix)
+    squares, vectors = eigh(
+        gram, driver="evr", subset_by_value=(limit**2, np.inf), overwrite_a=True
+    )
+    if not len(squares):
+        return
+    excess = 1 - limit / np.sqrt(squares)
+    if matrix.shape[0] >= matrix.shape[1]:
+        matrix -= (matrix @ vectors * excess) @ vectors.T
+    else:
+        matrix -= (vectors * excess) @ (vectors.T @ matrix)
+
+
+def _aligned(form: ContextForm, x: Factors, softmax: Array, primal: float) -> float:
+    """Bound from the residual put on the face of the norm ball that X exposes.
+
+    There ``G = -decay U V^T`` plus what is orthogonal to both, of norm at most the decay. Entries
+    of ``Q = P + G / a`` below zero are cut and the rest normalised, which costs the square of what
+    is cut only.
+    """
+    y = _residual(form, softmax)
+    kept = x.values > FACE * x.values[:1]
+    left, right = x.left[:, kept], x.right[:, kept]
+    y -= left @ (left.T @ y)
+    y -= (y @ right) @ right.T
+    _clip(y, form.decay)
+    y -= form.decay * (left @ right.T)
+    y -= np.outer(y @ form.label_axis, form.label_axis)
+    if form.bias == "free":
+        y -= np.outer(form.context_axis, form.context_axis @ y)
+    root = np.sqrt(form.label_weights)
+    for rows in form.blocks():
+        q = y[rows]
+        q *= root
+        q /= (form.weights * form.context_scale)[rows, None]
+        form.add_targets(q, rows, 1.0)
+        np.maximum(q, 0.0, out=q)
+        q /= q.sum(axis=1, keepdims=True)
+    return _bound_at(form, y, primal)
+
+
+def _scaled(form: ContextForm, x: Factors, softmax: Array, primal: float) -> float:
+    """Bound from the predictions themselves, mixed with the targets."""
+    return _bound_at(form, softmax, primal)
+
+
+def _bound_at(form: ContextForm, q: Array, primal: float) -> float:
+    """Return a lower bound of the minimum from label distributions; ``q`` may be overwritten."""
+    if form.bias == "free":
+        _meet_marginal(form, q)
+    residual = _residual(form, q)
+    norm = _norm(residual)
+    share = min(1.0, form.decay / norm) if norm else 1.0
+    rows = residual.T @ np.sqrt(form.feature_weights)  # B^{-1/2} G 1
+    del residual
+    entropy = size = 0.0
+    for part in form.blocks():
+        block = q[part]
+        if share < 1:
+            block *= share
+            form.add_targets(block, part, 1 - share)
+        # Nought times its logarithm is nought.
+        logs = np.log(np.maximum(block, 1e-300))
+        np.minimum(logs, 0.0, out=logs)
+        terms = -np.einsum("jv,jv->j", block, logs)
+        entropy += float(form.weights[part] @ terms)
+        size += float(form.weights[part] @ (terms + 1))
+    rows = share * rows
+    bound = entropy + float((rows / form.label_scale) @ form.shifts)
+    size += float(np.abs(rows / form.label_scale) @ np.abs(form.shifts))
+    if form.bias == "decayed":
+        cost = float(rows @ rows) / (2 * form.bias_decay)
+        bound, size = bound - cost, size + cost
+    if form.bias == "free":
+        # What rounding left of the rows' sums could be moved away at this price.
+        bound -= LONGEST_LOG * float(np.abs(rows / form.label_scale).sum())
+    return bound - gamma(64 + 2 * FUNCTION) * size
+
+
+def _meet_marginal(form: ContextForm, q: Array) -> None:
+    """Move probability between labels, in place, until every label has its share of the loss.
+
+    Labels with too much give in proportion; what a context gives goes to labels with too little in
+    the proportion of what those lack.
+    """
+    for _ in range(2):  # the second time only rounding is left
+        have = q.T @ form.weights
+        excess = have - form.marginal
+        lacking = np.maximum(-excess, 0.0)
+        if not lacking.any() or not (excess > 0).any():
+            return
+        given = np.where(excess > 0, excess / np.where(have > 0, have, 1.0), 0.0)
+        lacking /= lacking.sum()
+        for rows in form.blocks():
+            block = q[rows]
+            freed = block @ given
+            block *= 1 - given
+            block += freed[:, None] * lacking

@@ -1,0 +1,48 @@
+"""Bounds of any candidate are below the minimum, and close at the minimiser."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from tests.reference.contexts import objective
+from tests.theory.contexts.cases import forms
+from tightframe.solvers.contexts import minimise_contexts
+from tightframe.theory.contexts.certificate import certify_logits, collapse_decay
+from tightframe.theory.contexts.form import merged
+
+
+@settings(max_examples=25)
+@given(forms(), st.integers(0, 1000), st.floats(-9, 1.5))
+def test_no_bound_is_above_an_objective(form, seed, exponent):
+    """A candidate near the minimiser, or far from it, bounds what the solver reaches."""
+    rng = np.random.default_rng(seed)
+    small = merged(form).form
+    best = minimise_contexts(small, 1e-10, 2000)
+    z = best.x.rows(slice(None)) * small.context_scale[:, None] * small.label_scale
+    z = z + 10**exponent * rng.normal(size=z.shape)
+    b = best.bias + (10**exponent * rng.normal(size=len(best.bias)) if form.bias != "none" else 0)
+    primal, dual, rounding = certify_logits(small, z.T, b)
+    assert primal == pytest.approx(objective(small, z, b), rel=1e-12)
+    assert dual <= best.bounds.primal + best.bounds.rounding
+    assert primal >= best.bounds.dual - rounding
+    if exponent < -6:
+        assert primal - dual < 1e-4 * primal
+
+
+@settings(max_examples=12)
+@given(forms())
+def test_all_logits_vanish_from_the_collapse_decay_on(form):
+    collapse, _ = collapse_decay(form)
+    assume(collapse > 1e-6)  # else every context has the same targets
+    small = merged(form)
+    assert collapse == pytest.approx(collapse_decay(small.form)[0], rel=1e-9)
+
+    def rank_at(decay):
+        changed = dataclasses.replace(small.form, decay=decay)
+        return minimise_contexts(changed, 1e-10, 2000).x.rank
+
+    assert rank_at(1.001 * collapse) == 0
+    assert rank_at(0.97 * collapse) > 0
