@@ -348,8 +348,8 @@ def label_limits(
     (True, [0.667, -0.333, -0.333])
     >>> targets = [[0.6, 1, 0, 0, 0.5], [0.4, 0, 0.8, 0, 0], [0, 0, 0.2, 1, 0], [0, 0, 0, 0, 0.5]]
     >>> limits = label_limits(targets, "40,9,30,20,25")
-    >>> limits.is_max_margin, limits.gap <= 1e-8 * limits.norm
-    (True, True)
+    >>> limits.is_max_margin, limits.gap <= 1e-8 * limits.norm, limits.log_ratios[:, 0].round(3)
+    (False, True, array([ 0.203, -0.203,   -inf,   -inf]))
     """
     law = LabelLaw.read(targets)
     n = counts_array(counts).astype(np.float64)

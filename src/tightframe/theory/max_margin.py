@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tightframe.geometry.blocks import RANK_TOLERANCE, Array
-from tightframe.rounding import FUNCTION, gamma, svd_error
+from tightframe.rounding import FUNCTION, LONG_UNIT, gamma, long_gamma, svd_error
 from tightframe.theory.supports import Supports
 
 #: A candidate counts as a minimiser from this gap on, relative to its norm.
@@ -129,17 +129,25 @@ def bound(supports: Supports, gradient: Array, norm: float) -> float:
         lacking = np.max(np.where(inside, 0.0, dual / -np.where(inside, 1.0, ample)), initial=0.0)
         dual += lacking * ample
         dual = np.where(inside, dual, np.minimum(dual, 0.0))
-    total = float(-dual[~inside].sum())
+    total = float(-dual[~inside].sum(dtype=np.longdouble))
     scaled = dual / roots
     operator = float(np.linalg.norm(scaled, 2))
     operator += svd_error(sum(dual.shape)) * float(np.linalg.norm(scaled))
     if not (total > 0 and operator > 0):
         return 0.0
-    # Sums that should be zero are so but for rounding; they act on logits of the minimiser, which
-    # are no larger than its norm allows.
-    sizes = np.abs(dual)
-    reach = norm / np.sqrt(supports.row_weights.min())
-    residues = gamma(sum(dual.shape)) * float((sizes.sum(axis=0) / np.sqrt(weights)).sum()) * reach
+    # Sums that should be zero are so but for rounding. Those of columns act on the minimiser's scaled
+    # logits, which its norm limits; those of rows on its bias, whose differences between labels are
+    # no more than twice as large, as every label has a context.
+    logits = norm / np.sqrt(supports.row_weights.min() * weights)
+    residues = float(_residues(dual, 0) @ logits)
     if supports.free:
-        residues *= 2
-    return float(max((total * (1 - gamma(dual.size)) - residues) / operator, 0.0))
+        residues += 2 * float(_residues(dual, 1).sum() * logits.max())
+    return float(max((total * (1 - long_gamma(dual.size)) - residues) / operator, 0.0))
+
+
+def _residues(dual: Array, axis: int) -> Array:
+    """Return bounds of the sums along an axis."""
+    sums = np.abs(dual.sum(axis=axis, dtype=np.longdouble))
+    noise = dual.shape[axis] * LONG_UNIT * np.abs(dual).sum(axis=axis)
+    residues: Array = (sums + 2 * noise).astype(np.float64)
+    return residues
