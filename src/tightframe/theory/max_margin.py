@@ -135,9 +135,9 @@ def bound(supports: Supports, gradient: Array, norm: float) -> float:
     operator += svd_error(sum(dual.shape)) * float(np.linalg.norm(scaled))
     if not (total > 0 and operator > 0):
         return 0.0
-    # Sums that should be zero are so but for rounding. Those of columns act on the minimiser's scaled
-    # logits, which its norm limits; those of rows on its bias, whose differences between labels are
-    # no more than twice as large, as every label has a context.
+    # Sums that should be zero are so but for rounding. Those of columns act on the minimiser's
+    # scaled logits, which its norm limits; those of rows on its bias, whose differences between
+    # labels are no more than twice as large, as every label has a context.
     logits = norm / np.sqrt(supports.row_weights.min() * weights)
     residues = float(_residues(dual, 0) @ logits)
     if supports.free:
