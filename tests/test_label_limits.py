@@ -148,9 +148,7 @@ def test_random_supports_of_which_it_is_not():
     ratios = []
     for seed in range(3):
         targets, counts, _, _ = _random(seed, 8, 12)
-        limits = tf.label_limits(targets > 0.0, counts) if False else tf.label_limits(
-            targets, counts
-        )
+        limits = tf.label_limits(targets, counts)
         assert limits.is_max_margin is False
         assert limits.gap <= 1e-8 * limits.norm
         ratios.append(limits.support_norm / limits.norm)
@@ -200,7 +198,7 @@ def test_seli_of_scaled_logits_is_cvxpys(seed):
 
 
 def test_with_a_free_bias_scaled_logits_have_another_limit():
-    targets, counts, scale = np.eye(4), [100, 100, 10, 10], [1, 1, 0.6, 0.4]
+    targets, counts, scale = np.eye(4), [100, 100, 10, 10], [1, 2, 0.5, 0.2]
     limits = tf.label_limits(targets, counts, logit_scale=scale, bias="free")
     assert limits.is_max_margin is False
     assert limits.norm == pytest.approx(
@@ -268,9 +266,9 @@ def test_grams_are_those_of_the_cheapest_factors(seed, bias):
     assert limits.means == pytest.approx(features.T @ features, abs=1e-6 * values[0])
 
 
-def test_a_million_contexts_of_few_kinds():
-    """Sparse: a million contexts, each with two of six labels, cost no more than fifteen."""
-    m = 10**6
+def test_many_contexts_of_few_kinds():
+    """Sparse contexts, each with two of six labels, cost no more than fifteen once merged."""
+    m = 10**5
     rng = np.random.default_rng(0)
     pairs = np.array(list(itertools.combinations(range(6), 2)))[rng.integers(15, size=m)]
     chance = rng.uniform(0.1, 0.9, m)
@@ -283,8 +281,8 @@ def test_a_million_contexts_of_few_kinds():
     least = np.linalg.norm(centered * np.sqrt(sizes[sizes > 0]), "nuc")
     assert limits.support_norm == pytest.approx(least, rel=1e-9)
     assert limits.is_max_margin is True
-    with pytest.raises(ValueError, match="targets: 1000000 labels x 1000000 contexts|too many"):
-        limits.means
+    with pytest.raises(ValueError, match="targets: 100000 x 100000 entries are too many"):
+        _ = limits.means
 
 
 def test_sparse_targets_are_the_dense_ones():
@@ -329,7 +327,7 @@ def test_minimisers_tend_to_both_parts(bias):
     limits = tf.label_limits(targets, counts, feature_weights=weights, logit_scale=scale, bias=bias)
     start = np.random.default_rng(0).normal(size=4 * 4 + 4 * 5 + 4)
     ratios, errors, directions = [], [], []
-    for decay in (1e-2, 1e-3, 1e-4, 1e-5):
+    for decay in (1e-2, 1e-3, 1e-4):
         objective, logits, b, start = _descended(
             targets, counts, weights, scale, decay, bias, start
         )
@@ -346,13 +344,12 @@ def test_minimisers_tend_to_both_parts(bias):
     assert all(b < a for a, b in itertools.pairwise(directions))
     steps = [abs(r - 1) for r in ratios]
     assert all(b < a for a, b in itertools.pairwise(steps))
-    print(errors, directions, ratios)
 
 
 @pytest.mark.parametrize("bias", BIASES)
 def test_where_every_context_has_every_label_logits_stay_finite(bias):
     rng = np.random.default_rng(0)
-    targets, counts = rng.dirichlet(np.ones(4), 6).T, rng.integers(5, 50, 6)
+    targets, counts = 0.6 * rng.dirichlet(np.ones(4), 6).T + 0.1, rng.integers(5, 50, 6)
     weights, scale = rng.uniform(1, 9, 6), rng.uniform(0.5, 2, 4)
     limits = tf.label_limits(targets, counts, feature_weights=weights, logit_scale=scale, bias=bias)
     assert limits.stays_finite
@@ -360,7 +357,7 @@ def test_where_every_context_has_every_label_logits_stay_finite(bias):
     assert not limits.direction.any()
     start = rng.normal(size=4 * 4 + 4 * 6 + 4)
     errors, rests = [], []
-    for decay in (1e-3, 1e-4, 1e-5):
+    for decay in (1e-2, 1e-3, 1e-4):
         objective, logits, _, start = _descended(
             targets, counts, weights, scale, decay, bias, start
         )

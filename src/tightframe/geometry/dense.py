@@ -323,8 +323,8 @@ def seli(
     Raises
     ------
     ValueError
-        If an argument is malformed or out of range, or different scales come with a free bias: the
-        limit is then no centred matrix of labels, and `tightframe.label_limits` finds it.
+        If an argument is malformed or out of range, or different scales come with a free bias:
+        the limit has such a form in some cases only then, see `tightframe.label_limits`.
 
     Examples
     --------
@@ -341,8 +341,8 @@ def seli(
     scaled = bool((scale != scale[0]).any())
     if scaled and bias == "free":
         raise ValueError(
-            "logit_scale: got different scales with bias='free', whose limit has no such form; "
-            "need equal ones, or tightframe.label_limits, which finds it"
+            "logit_scale: got different scales with bias='free', whose limit has this form in some "
+            "cases only; need equal ones, or tightframe.label_limits, which finds it"
         )
     logits = _projection(len(root)) / scale
     if scaled:

@@ -194,18 +194,18 @@ def feature_weights_of(value: PerClass, counts: Array) -> Array:
     return spread(runs)
 
 
-def require_entries(labels: int, contexts: int) -> None:
-    """Refuse an array of labels times contexts that is too large to be written out.
+def require_entries(rows: int, columns: int) -> None:
+    """Refuse an array of labels or contexts that is too large to be written out.
 
     Raises
     ------
     ValueError
         If it has more than `MAX_ENTRIES` entries.
     """
-    if labels * contexts > MAX_ENTRIES:
+    if rows * columns > MAX_ENTRIES:
         raise ValueError(
-            f"targets: {labels} labels x {contexts} contexts are too many to be written out; at "
-            f"most {MAX_ENTRIES} entries are"
+            f"targets: {rows} x {columns} entries are too many to be written out; at most "
+            f"{MAX_ENTRIES} are"
         )
 
 
