@@ -17,6 +17,7 @@ from tightframe.geometry.dense import (
     simplex_etf,
 )
 from tightframe.geometry.states import ClassState, States
+from tightframe.label_limits import LabelLimits, label_limits
 from tightframe.lazy import handed_on
 from tightframe.path import Path, RankChange, path, rank_changes
 from tightframe.problem.problem import Problem
@@ -41,6 +42,7 @@ __all__ = [
     "ClassState",
     "Diagnosis",
     "Geometry",
+    "LabelLimits",
     "LargerDecay",
     "NotConvergedWarning",
     "Path",
@@ -60,6 +62,7 @@ __all__ = [
     "certify_svm",
     "data",
     "heads",
+    "label_limits",
     "landscape",
     "larger_decay",
     "metrics",

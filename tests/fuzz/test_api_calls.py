@@ -96,7 +96,11 @@ def workable():
             **{"num_classes": 4, "logit_decays": [0.1, 0.2], "ratios": [1, 5]},
             **{"minority": 4, "fraction": 0.5, "loss": "cross_entropy", "bias": "none"},
         },
-        tf.seli: {"counts": "5x2,3"},
+        tf.seli: {"counts": "5x2,3", "bias": "none", "logit_scale": None},
+        tf.label_limits: {
+            **{"targets": np.eye(3)[:, [0, 1, 2, 0]], "counts": "5x2,3,4", "bias": "none"},
+            **{"feature_weights": "samples", "logit_scale": None, "tol": 1e-6},
+        },
         tf.simplex_etf: {"num_classes": 3},
         tf.orthogonal_frame: {"num_classes": 3},
         tf.normalized_distance: {"a": square, "b": square + 1},

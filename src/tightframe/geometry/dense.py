@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tightframe.checks import choice, detached, is_whole, require_dense, whole_number
-from tightframe.problem.counts import CountsLike, counts_array
+from tightframe.problem.counts import CountsLike, PerClass, counts_array
+from tightframe.problem.label_law import logit_scales
 
 #: The matrices of a Geometry that can be compared, in the order reports show them.
 PARTS = ("classifier", "means", "centered_means", "logits")
@@ -294,7 +295,9 @@ def distance_floor(target: ArrayLike, dim: int) -> float:
     return float(np.sqrt(2 * left_out / (1 + np.sqrt(max(1 - left_out, 0.0)))))
 
 
-def seli(counts: CountsLike, bias: str = "none") -> Geometry:
+def seli(
+    counts: CountsLike, bias: str = "none", *, logit_scale: PerClass | None = None
+) -> Geometry:
     """Return the simplex-encoded-labels interpolation geometry of class counts.
 
     The direction of the cross-entropy minimiser as the decays vanish. With
@@ -303,6 +306,10 @@ def seli(counts: CountsLike, bias: str = "none") -> Geometry:
     bias, which takes the classes' shares out, the same of the logits ``I - n 1^T/N``
     (docs/theory.md section 5): another frame, unless all counts are equal.
 
+    Where the loss sees every logit times a factor (CDT, Ye et al. 2020; VS, Kini et al. 2021), the
+    logits before it are ``(I - d d^T / ||d||^2) diag(d)``, ``d = 1 / logit_scale``: the cheapest
+    with equal margins after it. A scale of 0.6 on the minorities makes their logits the larger.
+
     Parameters
     ----------
     counts : str or iterable of int
@@ -310,22 +317,44 @@ def seli(counts: CountsLike, bias: str = "none") -> Geometry:
     bias : {"none", "free"}
         Bias of the head. For one whose bias is decayed like its weights ``"free"`` is by far the
         nearer of the two, see `seli_of_head`.
+    logit_scale : str, iterable of float, or mapping, optional
+        Factor of every class's logit in the loss, from 1e-3 to 1e3.
+
+    Raises
+    ------
+    ValueError
+        If an argument is malformed or out of range, or different scales come with a free bias:
+        the limit has such a form in some cases only then, see `tightframe.label_limits`.
 
     Examples
     --------
     >>> seli("100x2,10x2").distance(seli("100x2,10x2", bias="free"), "means") > 0.6
     True
+    >>> scaled = seli("100x2,10x2", logit_scale="1x2,0.5x2")
+    >>> np.diag(scaled.logits).round(2).tolist()
+    [0.9, 0.9, 1.2, 1.2]
     """
     n = counts_array(counts)
     root = np.sqrt(n)
     choice("bias", bias, SELI_NAMES)
-    logits = _projection(len(root))
-    if bias == "free":
-        logits = np.eye(len(root)) - (n / n.sum())[:, None]
+    scale = logit_scales(logit_scale, len(root))
+    scaled = bool((scale != scale[0]).any())
+    if scaled and bias == "free":
+        raise ValueError(
+            "logit_scale: got different scales with bias='free', whose limit has this form in some "
+            "cases only; need equal ones, or tightframe.label_limits, which finds it"
+        )
+    logits = _projection(len(root)) / scale
+    if scaled:
+        d = 1 / scale
+        logits = np.diag(d) - np.outer(d, d**2) / (d @ d)
+    elif bias == "free":
+        logits = (np.eye(len(root)) - (n / n.sum())[:, None]) / scale
     v, length, ut = np.linalg.svd(logits * root)
     length[-1] = 0.0  # the frame has rank K - 1; the last value is rounding
     means = (ut.T * length) @ ut / np.outer(root, root)
-    return Geometry(SELI_NAMES[bias], (v * length) @ v.T, means, logits)
+    name = "SELI of scaled logits" if scaled else SELI_NAMES[bias]
+    return Geometry(name, (v * length) @ v.T, means, logits)
 
 
 def seli_of_head(counts: CountsLike, has_bias: bool) -> Geometry:

@@ -1,0 +1,222 @@
+"""A label distribution for every context: targets, dense or sparse, read and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tightframe.checks import array_of, wide
+from tightframe.problem.counts import Group, PerClass, parse_per_class, spread
+
+Array = NDArray[np.float64]
+Whole = NDArray[np.intp]
+
+#: Arrays with more entries, labels times contexts, are not written out (2^25 doubles: 256 MiB).
+MAX_ENTRIES = 2**25
+
+#: How far from one the probabilities of a context may sum (those of single precision do).
+SUM_TOLERANCE = 1e-5
+
+#: Allowed scales of logits and weights of features, from and to.
+SCALES = 1e-3, 1e3
+WEIGHTS = 1e-9, 1e18
+
+#: Weights of features by name: as many as samples, or one a context.
+WEIGHT_NAMES = ("samples", "contexts")
+
+
+@dataclass(frozen=True, eq=False)
+class LabelLaw:
+    """The labels that every context has, and their probabilities, context after context.
+
+    Attributes
+    ----------
+    num_labels : int
+        V.
+    starts : ndarray of int, shape (m + 1,)
+        Context j has entries ``starts[j]`` to ``starts[j + 1]`` of the other two.
+    labels : ndarray of int, shape (E,)
+        Ascending in each context.
+    probabilities : ndarray, shape (E,), float64
+        Above zero, one in sum over each context.
+    """
+
+    num_labels: int
+    starts: Whole
+    labels: Whole
+    probabilities: Array
+
+    @classmethod
+    def read(cls, targets: Any) -> LabelLaw:
+        """Read targets of shape (V, m), column j the distribution of context j.
+
+        Raises
+        ------
+        ValueError
+            If a column is no distribution, there are fewer than two labels or contexts, a sparse
+            matrix holds zeros, or a dense one has more than `MAX_ENTRIES` entries.
+        """
+        sparse = callable(getattr(targets, "tocsc", None))
+        given = targets if sparse else array_of("targets", targets)
+        if given.dtype.kind not in "biuf":
+            raise ValueError(f"targets: got {given.dtype}, need real numbers")
+        if given.ndim != 2 or min(given.shape) < 2:
+            raise ValueError(
+                f"targets: got shape {tuple(given.shape)}, need (labels, contexts), at least two "
+                "of each"
+            )
+        if sparse:
+            labels, values, starts = _columns(given)
+        elif given.size > MAX_ENTRIES:
+            raise ValueError(
+                f"targets: got {given.shape[0]} x {given.shape[1]} entries written out; above "
+                f"{MAX_ENTRIES} give a SciPy sparse matrix"
+            )
+        else:
+            contexts, labels = np.nonzero(given.T)
+            values = given[labels, contexts]
+            starts = np.searchsorted(contexts, np.arange(given.shape[1] + 1))
+        values = wide(values).astype(np.float64)
+        bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
+        if bad.size:
+            context = int(np.searchsorted(starts, bad[0], side="right")) - 1
+            raise ValueError(
+                f"targets: label {labels[bad[0]]} of context {context} has {values[bad[0]]:.4g}, "
+                "need finite probabilities, at least 0"
+            )
+        law = cls(int(given.shape[0]), starts, labels, values)
+        sums = law.sum(values)
+        off = np.flatnonzero(np.abs(sums - 1) > SUM_TOLERANCE)
+        if off.size:
+            rows = np.bincount(labels, values, law.num_labels)
+            hint = "; its rows do: transpose it" if (abs(rows - 1) <= SUM_TOLERANCE).all() else ""
+            raise ValueError(
+                f"targets: the probabilities of context {off[0]} (its column) sum to "
+                f"{sums[off[0]]:.6g}, need 1{hint}"
+            )
+        return cls(law.num_labels, starts, labels, values / np.repeat(sums, law.sizes))
+
+    @property
+    def num_contexts(self) -> int:
+        """Number of contexts m."""
+        return len(self.starts) - 1
+
+    @cached_property
+    def sizes(self) -> Whole:
+        """How many labels every context has, shape (m,)."""
+        return np.diff(self.starts)
+
+    @cached_property
+    def contexts(self) -> Whole:
+        """Context of every entry, shape (E,)."""
+        return np.repeat(np.arange(self.num_contexts), self.sizes)
+
+    def sum(self, values: Array) -> Array:
+        """Return the sum of a number an entry over every context, shape (m,)."""
+        sums: Array = np.bincount(self.contexts, values, self.num_contexts).astype(np.float64)
+        return sums
+
+    @cached_property
+    def entropies(self) -> Array:
+        """Entropy of every context's distribution in nats, shape (m,)."""
+        p = self.probabilities
+        return np.maximum(-self.sum(p * np.log(p)), 0.0)
+
+    @cached_property
+    def same_support(self) -> Whole:
+        """Number from 0 of every context, equal where the labels are the same, shape (m,)."""
+        number = np.empty(self.num_contexts, dtype=np.intp)
+        found = 0
+        for size in np.unique(self.sizes).tolist():
+            contexts = np.flatnonzero(self.sizes == size)
+            labels = self.labels[self.starts[contexts][:, None] + np.arange(size)]
+            keys = np.ascontiguousarray(labels, dtype=np.int64).view(np.dtype((np.void, 8 * size)))
+            _, inverse = np.unique(keys.ravel(), return_inverse=True)
+            number[contexts] = found + inverse
+            found = int(number[contexts].max()) + 1
+        return number
+
+    def dense(self, values: Array, elsewhere: float) -> Array:
+        """Return a number an entry, and one for labels that a context lacks, shape (V, m).
+
+        Raises
+        ------
+        ValueError
+            If that has more than `MAX_ENTRIES` entries.
+        """
+        require_entries(self.num_labels, self.num_contexts)
+        array = np.full((self.num_labels, self.num_contexts), elsewhere)
+        array[self.labels, self.contexts] = values
+        return array
+
+
+def logit_scales(value: PerClass | None, num_labels: int) -> Array:
+    """Return the scale of every label's logit, ones where none is given, shape (V,).
+
+    Raises
+    ------
+    ValueError
+        If a scale is out of range or there is not one a label.
+    """
+    low, high = SCALES
+    labels = (Group(1, num_labels),)
+    runs = parse_per_class(
+        *("logit_scale", value, labels),
+        lambda scales: (scales >= low) & (scales <= high),
+        f"numbers from {low:g} to {high:g}",
+    )
+    return spread(runs) if runs else np.ones(num_labels)
+
+
+def feature_weights_of(value: PerClass, counts: Array) -> Array:
+    """Return the feature weight of every context by its count, shape (m,).
+
+    Raises
+    ------
+    ValueError
+        If a weight is out of range or there is not one a context.
+    """
+    if isinstance(value, str) and value in WEIGHT_NAMES:
+        return counts if value == "samples" else np.ones_like(counts)
+    low, high = WEIGHTS
+    contexts = (Group(1, len(counts)),)
+    runs = parse_per_class(
+        *("feature_weights", value, contexts),
+        lambda weights: (weights >= low) & (weights <= high),
+        f"{', '.join(map(repr, WEIGHT_NAMES))} or numbers from {low:g} to {high:g}",
+    )
+    if not runs:
+        raise ValueError("feature_weights: got None, need one of " + ", ".join(WEIGHT_NAMES))
+    return spread(runs)
+
+
+def require_entries(rows: int, columns: int) -> None:
+    """Refuse an array of labels or contexts that is too large to be written out.
+
+    Raises
+    ------
+    ValueError
+        If it has more than `MAX_ENTRIES` entries.
+    """
+    if rows * columns > MAX_ENTRIES:
+        raise ValueError(
+            f"targets: {rows} x {columns} entries are too many to be written out; at most "
+            f"{MAX_ENTRIES} are"
+        )
+
+
+def _columns(matrix: Any) -> tuple[Whole, NDArray[Any], Whole]:
+    """Return labels, values and starts of a sparse matrix, column after column."""
+    columns = matrix.tocsc(copy=True)
+    columns.sum_duplicates()  # this sorts the labels as well
+    zeros = int((columns.data == 0).sum())
+    if zeros:
+        raise ValueError(
+            f"targets: holds {zeros} explicit zero{'s' if zeros > 1 else ''}, which leave open "
+            "whether a context has that label; call eliminate_zeros() first"
+        )
+    return columns.indices.astype(np.intp), columns.data, columns.indptr.astype(np.intp)
