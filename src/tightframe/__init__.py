@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tightframe import data, heads, landscape, metrics, report, training
     from tightframe.diagnosis.diagnose import Diagnosis
     from tightframe.diagnosis.larger_decay import LargerDecay, larger_decay
+    from tightframe.relatives.regression import RegressionCollapse, regression_collapse
     from tightframe.sweeps.phase import PhaseDiagram, phase_diagram
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "PhaseDiagram",
     "Problem",
     "RankChange",
+    "RegressionCollapse",
     "Solution",
     "StateChange",
     "StateChanges",
@@ -69,6 +71,7 @@ __all__ = [
     "path_limits",
     "phase_diagram",
     "rank_changes",
+    "regression_collapse",
     "report",
     "seli",
     "simplex_etf",
@@ -89,6 +92,7 @@ __getattr__ = handed_on(
         "tightframe.heads": (),
         "tightframe.landscape": (),
         "tightframe.metrics": (),
+        "tightframe.relatives.regression": ("RegressionCollapse", "regression_collapse"),
         "tightframe.report": (),
         "tightframe.sweeps.phase": ("PhaseDiagram", "phase_diagram"),
         "tightframe.training": (),
