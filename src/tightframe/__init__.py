@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tightframe import data, heads, landscape, metrics, report, training
     from tightframe.diagnosis.diagnose import Diagnosis
     from tightframe.diagnosis.larger_decay import LargerDecay, larger_decay
+    from tightframe.relatives.focal import FocalCollapse, focal_collapse
     from tightframe.relatives.regression import RegressionCollapse, regression_collapse
     from tightframe.sweeps.phase import PhaseDiagram, phase_diagram
 
@@ -41,6 +42,7 @@ __all__ = [
     "Certificate",
     "ClassState",
     "Diagnosis",
+    "FocalCollapse",
     "Geometry",
     "LargerDecay",
     "NotConvergedWarning",
@@ -61,6 +63,7 @@ __all__ = [
     "certify",
     "certify_svm",
     "data",
+    "focal_collapse",
     "heads",
     "landscape",
     "larger_decay",
@@ -92,6 +95,7 @@ __getattr__ = handed_on(
         "tightframe.heads": (),
         "tightframe.landscape": (),
         "tightframe.metrics": (),
+        "tightframe.relatives.focal": ("FocalCollapse", "focal_collapse"),
         "tightframe.relatives.regression": ("RegressionCollapse", "regression_collapse"),
         "tightframe.report": (),
         "tightframe.sweeps.phase": ("PhaseDiagram", "phase_diagram"),
