@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from tightframe import data, heads, landscape, metrics, report, training
     from tightframe.diagnosis.diagnose import Diagnosis
     from tightframe.diagnosis.larger_decay import LargerDecay, larger_decay
+    from tightframe.relatives.focal import FocalCollapse, focal_collapse
+    from tightframe.relatives.regression import RegressionCollapse, regression_collapse
     from tightframe.sweeps.phase import PhaseDiagram, phase_diagram
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "Certificate",
     "ClassState",
     "Diagnosis",
+    "FocalCollapse",
     "Geometry",
     "LabelLimits",
     "LargerDecay",
@@ -50,6 +53,7 @@ __all__ = [
     "PhaseDiagram",
     "Problem",
     "RankChange",
+    "RegressionCollapse",
     "Solution",
     "StateChange",
     "StateChanges",
@@ -61,6 +65,7 @@ __all__ = [
     "certify",
     "certify_svm",
     "data",
+    "focal_collapse",
     "heads",
     "label_limits",
     "landscape",
@@ -72,6 +77,7 @@ __all__ = [
     "path_limits",
     "phase_diagram",
     "rank_changes",
+    "regression_collapse",
     "report",
     "seli",
     "simplex_etf",
@@ -92,6 +98,8 @@ __getattr__ = handed_on(
         "tightframe.heads": (),
         "tightframe.landscape": (),
         "tightframe.metrics": (),
+        "tightframe.relatives.focal": ("FocalCollapse", "focal_collapse"),
+        "tightframe.relatives.regression": ("RegressionCollapse", "regression_collapse"),
         "tightframe.report": (),
         "tightframe.sweeps.phase": ("PhaseDiagram", "phase_diagram"),
         "tightframe.training": (),

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tightframe.cli.console import print_features, print_measurement, print_notes
+from tightframe.cli.console import (
+    plain_console,
+    print_features,
+    print_measurement,
+    print_notes,
+    print_table,
+)
 from tightframe.cli.exit_codes import NOT_CONVERGED
 from tightframe.cli.options import (
     ARRAYS,
+    FLAG,
     JSON,
     NETWORK,
     PROBLEM,
     Option,
     about,
     changed,
+    given,
     one_of,
     with_options,
 )
 from tightframe.files import format_json
+
+#: Options of the problem that a regression has.
+_OF_REGRESSION = ("weight_decay", "feature_decay", "bias")
 
 
 @with_options(
@@ -39,6 +51,12 @@ from tightframe.files import format_json
         "Mean that class means are less: of classes, or of all samples as in the papers' code.",
         "class",
     ),
+    Option(
+        "regression",
+        FLAG,
+        "The labels are real-valued targets (N, q), also called 'targets': NRC1 to NRC3.",
+        False,
+    ),
     JSON,
 )
 def measure(
@@ -49,6 +67,7 @@ def measure(
             "(K,): .npz, .safetensors, .pt, .csv, .parquet, .npy; or a folder of 'run'."
         ),
     ],
+    context: typer.Context,
     *,
     keys: str | None,
     held_out: Path | None,
@@ -56,6 +75,7 @@ def measure(
     ignore_index: int,
     setting: str | None,
     center: str,
+    regression: bool,
     json: bool,
     **options: Any,
 ) -> None:
@@ -67,6 +87,9 @@ def measure(
     from tightframe.runs.measure import measure as measure_arrays
     from tightframe.runs.network_files import read_network
 
+    if regression:
+        _measure_regression(file, keys, given(context), json=json, **options)
+        return
     weight_decay = options["weight_decay"]
     if (weight_decay is None) != (options["feature_decay"] is None):
         missing = "weight_decay" if weight_decay is None else "feature_decay"
@@ -94,3 +117,26 @@ def measure(
         print_measurement(result)
     if result.solution is not None and result.solution.status != "optimal":
         raise typer.Exit(NOT_CONVERGED)
+
+
+def _measure_regression(
+    file: Path, keys: str | None, typed: list[str], *, json: bool, **options: Any
+) -> None:
+    """Measure real-valued targets; options that are about classes are refused."""
+    from tightframe.runs.regression import measure_regression
+
+    others = set(typed) - {"file", "regression", "json", "keys", *_OF_REGRESSION}
+    if others:
+        name = min(others, key=typed.index)
+        raise ValueError(f"{name}: got a value with --regression, which has no classes")
+    chosen = {name: options[name] for name in _OF_REGRESSION}
+    if "bias" not in typed:
+        chosen["bias"] = None
+    with about(file, (*ARRAYS, "targets"), **options):
+        result = measure_regression(file, keys, **chosen)
+    for note in result.notes:
+        print(f"tightframe: {note}", file=sys.stderr)
+    if json:
+        print(format_json(result.to_dict()))
+    else:
+        print_table(result.to_table(), plain_console())

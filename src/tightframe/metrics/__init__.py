@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         self_duality,
     )
     from tightframe.metrics.moments import WEIGHTINGS
+    from tightframe.metrics.regression import NRC3Details, nrc1, nrc2, nrc3, nrc3_details
     from tightframe.metrics.report import CollapseReport, MetricRow
     from tightframe.metrics.torchmetrics import CollapseMetric
     from tightframe.metrics.variability import (
@@ -78,6 +79,7 @@ __all__ = [
     "LayerMetrics",
     "MetricRow",
     "NC1Details",
+    "NRC3Details",
     "Watch",
     "alignment",
     "bias_alignment",
@@ -108,6 +110,10 @@ __all__ = [
     "nc3",
     "nc4",
     "nc5",
+    "nrc1",
+    "nrc2",
+    "nrc3",
+    "nrc3_details",
     "report_scalars",
     "self_duality",
     "uniformity",
@@ -170,6 +176,13 @@ __getattr__ = handed_on(
             "self_duality",
         ),
         "tightframe.metrics.moments": ("WEIGHTINGS",),
+        "tightframe.metrics.regression": (
+            "NRC3Details",
+            "nrc1",
+            "nrc2",
+            "nrc3",
+            "nrc3_details",
+        ),
         "tightframe.metrics.report": (
             "CollapseReport",
             "MetricRow",

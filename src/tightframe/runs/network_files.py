@@ -199,13 +199,13 @@ def read_network(
     else:
         if setting is not None:
             raise ValueError(f"setting: got {setting!r}, but {os.fspath(path)} is no run's folder")
-        found = _found(path, wanted, notes, limit)
+        found = found_arrays(path, wanted, notes, limit)
     if names is None and "class_names" in found:
         names = class_names_of(found["class_names"].tolist())
     weight, bias = found.get("weight"), found.get("bias")
     rows = None
     if weight is not None:
-        weight = _classifier(weight, found["features"], notes)
+        weight = classifier_of(weight, found["features"], notes)
         rows = len(weight) if weight.ndim == 2 else None
     if names is not None and rows not in (None, len(names)):
         raise ValueError(f"class_names: got {len(names)}, weight has {rows} rows")
@@ -252,13 +252,13 @@ def parse_keys(keys: KeysLike) -> dict[str, str]:
 # -- finding the arrays ----------------------------------------------------------------------------
 
 
-def _found(
+def found_arrays(
     path: str | os.PathLike[str],
     keys: Mapping[str, str],
     notes: list[str],
     limit: int | None = None,
 ) -> Arrays:
-    """Return the arrays of a file by what they are."""
+    """Return the arrays of a file by what they are, not yet checked."""
     files: dict[str, Arrays] = {}
 
     def arrays_of(file: str | os.PathLike[str]) -> Arrays:
@@ -431,7 +431,7 @@ def _samples(
     return features[own.kept], own
 
 
-def _classifier(weight: NDArray[Any], features: NDArray[Any], notes: list[str]) -> NDArray[Any]:
+def classifier_of(weight: NDArray[Any], features: NDArray[Any], notes: list[str]) -> NDArray[Any]:
     """Return a classifier with one row a class."""
     if weight.dtype in (np.int8, np.uint8):
         raise ValueError(
@@ -481,7 +481,7 @@ def _held_out(
             for part in ("features", "labels")
             if part in keys and any(f".{name}".endswith(f".{keys[part]}") for name in arrays)
         }
-        apart = _found(held_out, same, [])
+        apart = found_arrays(held_out, same, [])
         own = [apart[part] for part in ("features", "labels")]
     features, labels = own
     if features is None and labels is None:

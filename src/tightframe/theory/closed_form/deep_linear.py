@@ -80,8 +80,13 @@ def shrink(problem: Problem, targets: Array, weights: Array | float) -> Array:
     One layer: soft-thresholding at ``N mu / w``. More: the larger root of
     ``(a - s) s^p = N mu / w``, ``p = (M-1)/(M+1)``, unless zero costs no more (`collapse_factor`).
     """
-    m = problem.depth
     threshold = problem.num_samples * problem.mean_decay / weights
+    return shrunk(targets, threshold, problem.depth)
+
+
+def shrunk(targets: Array, threshold: Array | float, depth: int) -> Array:
+    """Minimise ``(s - a)^2 / 2 + (M+1)/2 threshold s^{2/(M+1)}`` over s >= 0, M the depth."""
+    m = depth
     zero = at_most(collapse_factor(m) * targets ** (2 * m / (m + 1)), threshold)
     if m == 1:
         return np.where(zero, 0.0, targets - threshold)
@@ -106,13 +111,21 @@ BISECTIONS = 60
 
 
 def _nonzero_cost(problem: Problem, targets: Array) -> Array:
+    """Return `least_nonzero_cost` at the problem's decays."""
+    total, weight = problem.num_samples, common_weight(problem)
+    return least_nonzero_cost(targets, problem.mean_decay, problem.depth, total, weight)
+
+
+def least_nonzero_cost(
+    targets: Array, mean_decay: float, depth: int, total: int, weight: float = 1.0
+) -> Array:
     """Return a lower bound of the cost of the best s > 0 for each target; inf if zero is better.
 
     There ``a - s = N mu / (w s^p)``, which keeps its digits where s is next to a.
     """
-    m, total, weight = problem.depth, problem.num_samples, common_weight(problem)
-    threshold, p = total * problem.mean_decay / weight, (m - 1) / (m + 1)
-    s = shrink(problem, targets, weight)
+    m = depth
+    threshold, p = total * mean_decay / weight, (m - 1) / (m + 1)
+    s = shrunk(targets, threshold, m)
     low, high = (
         s * (1 - gamma(16 * FUNCTION)),
         np.minimum(s * (1 + gamma(16 * FUNCTION)), targets),
@@ -121,7 +134,7 @@ def _nonzero_cost(problem: Problem, targets: Array) -> Array:
         low = high = np.maximum(targets - threshold, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         missed = threshold / high**p
-        decay_cost = (m + 1) / 2 * problem.mean_decay * low ** (2 / (m + 1))
+        decay_cost = (m + 1) / 2 * mean_decay * low ** (2 / (m + 1))
         cost = weight * missed**2 / (2 * total) + decay_cost
     return np.where(s > 0, cost, np.inf)
 

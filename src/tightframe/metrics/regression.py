@@ -1,0 +1,228 @@
+"""Neural regression collapse: NRC1 to NRC3 of features, a linear layer and real targets.
+
+Andriopoulos, Dong, Guo, Zhao and Ross (2024), *The Prevalence of Neural Collapse in Neural
+Multivariate Regression*. Everything is in float64 and in one pass over arrays in memory.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tightframe.checks import whole_number
+from tightframe.metrics.inputs import warn
+from tightframe.relatives.regression import matrix_of, targets_of
+
+Array = NDArray[np.float64]
+
+#: What is left of ``S^{1/2} - c I`` below this share of it is rounding: a multiple of I.
+_NOTHING_LEFT = 1e-12
+
+
+class NRC3Details(NamedTuple):
+    """NRC3 and the constant that makes it smallest; see `nrc3`.
+
+    Attributes
+    ----------
+    distance : float
+        NRC3, from 0 to 4.
+    gamma : float
+        The constant; NaN where every one does as well (a single target, or targets that are
+        uncorrelated and of equal variance).
+    largest_gamma : float
+        Its upper end, the least eigenvalue of the targets' covariance.
+    """
+
+    distance: float
+    gamma: float
+    largest_gamma: float
+
+
+def nrc1(features: ArrayLike, num_targets: int, *, center: bool = False) -> float:
+    """Return NRC1: how far normalised features are from their first principal components.
+
+    The mean of ``||h~_i - P h~_i||^2`` over the samples, where ``h~_i`` is a feature divided by its
+    length and P projects on the first ``num_targets`` principal components of the features: 0 when
+    all lie in that subspace, at most 1. Zero features are left out.
+
+    Parameters
+    ----------
+    features : array_like, shape (N, D)
+    num_targets : int
+        The number q of targets.
+    center : bool
+        Whether features are taken from their mean before they are normalised (``NRC1nc`` of the
+        authors' code instead of ``NRC1n``); the principal components are of centred features in
+        any case. Both agree where the features have no mean, as at the minimum with a free bias.
+        Features after a ReLU have one, which then counts as a direction.
+
+    Returns
+    -------
+    float
+        NaN, with a RuntimeWarning, if all features are equal.
+
+    Raises
+    ------
+    ValueError
+        If ``features`` are no finite real numbers of two axes, or ``num_targets`` is no whole
+        number from 1.
+
+    Examples
+    --------
+    >>> plane = np.array([[1.0, 0, 0], [0, 2, 0], [-1, 0, 0], [0, -2, 0]])
+    >>> nrc1(plane, 2), round(nrc1(plane, 1), 12)
+    (0.0, 0.5)
+    """
+    h = matrix_of("features", features)
+    q = whole_number("num_targets", num_targets)
+    centred = h - h.mean(axis=0)
+    if not _varies(centred, h):
+        warn("nrc1: all features are equal", 1)
+        return math.nan
+    axes = np.linalg.svd(centred, full_matrices=False)[2][:q]
+    return _outside(centred if center else h, axes)
+
+
+def nrc2(features: ArrayLike, weight: ArrayLike, *, center: bool = False) -> float:
+    """Return NRC2: how far normalised features are from the span of the classifier's rows.
+
+    The mean of ``||h~_i - P h~_i||^2`` as in `nrc1`, P the projection on the rows of ``weight``.
+
+    Parameters
+    ----------
+    features : array_like, shape (N, D)
+    weight : array_like, shape (q, D)
+        The last linear layer. Rows that depend on others add nothing.
+    center : bool
+        As in `nrc1`.
+
+    Returns
+    -------
+    float
+        NaN, with a RuntimeWarning, if all features are zero (centred: equal) or the layer is zero.
+
+    Raises
+    ------
+    ValueError
+        If an array is no finite real numbers of two axes, or their widths differ.
+
+    Examples
+    --------
+    >>> nrc2([[1.0, 0, 0], [-1, 0, 0]], [[2.0, 0, 0]])
+    0.0
+    """
+    h, w = matrix_of("features", features), matrix_of("weight", weight)
+    if h.shape[1] != w.shape[1]:
+        raise ValueError(f"weight: got shape {w.shape} with features {h.shape}, need (q, D)")
+    centred = h - h.mean(axis=0)
+    _, values, right = np.linalg.svd(w, full_matrices=False)
+    vectors = centred if center else h
+    if values[0] == 0 or not _varies(vectors, h):
+        reason = "all features are equal" if center else "all features are zero"
+        warn(f"nrc2: {'the layer is zero' if values[0] == 0 else reason}", 1)
+        return math.nan
+    limit = np.finfo(float).eps * max(w.shape) * values[0]
+    return _outside(vectors, right[values > limit])
+
+
+def nrc3(weight: ArrayLike, targets: ArrayLike) -> float:
+    """Return NRC3: how far the classifier's Gram matrix is from what the targets ask for.
+
+    ``|| W W^T / ||W W^T||_F - (S^{1/2} - c I) / ||S^{1/2} - c I||_F ||_F^2``, S the covariance of
+    the targets (divided by N). ``gamma = c^2`` is fitted, as in the source: the value is the least
+    over ``0 <= gamma <= lambda_min(S)``. Its one stationary point has a closed form (docs/theory.md
+    section 10), and is compared with both ends. `tightframe.regression_collapse` predicts gamma,
+    and the Gram matrix where some directions vanish, which no gamma describes.
+
+    Parameters
+    ----------
+    weight : array_like, shape (q, D)
+    targets : array_like, shape (N, q) or (N,)
+
+    Returns
+    -------
+    float
+        From 0 to 4; 0 for a single target. NaN, with a RuntimeWarning, if the layer is zero or the
+        targets are constant.
+
+    Raises
+    ------
+    ValueError
+        If an array is no finite real numbers, or the layer has not q rows.
+
+    Examples
+    --------
+    >>> targets = [[2, 1], [-2, 1], [2, -1], [-2, -1]]
+    >>> round(nrc3(np.diag([1.5**0.5, 0.5**0.5]), targets), 12)  # (2 - c) / (1 - c) = 3 at c = 1/2
+    0.0
+    """
+    return _fit(weight, targets).distance
+
+
+def nrc3_details(weight: ArrayLike, targets: ArrayLike) -> NRC3Details:
+    """Return `nrc3` with the gamma that was fitted.
+
+    Examples
+    --------
+    >>> targets = [[2, 1], [-2, 1], [2, -1], [-2, -1]]
+    >>> round(nrc3_details(np.diag([1.5**0.5, 0.5**0.5]), targets).gamma, 12)
+    0.25
+    """
+    return _fit(weight, targets)
+
+
+def _fit(weight: Any, targets: Any) -> NRC3Details:
+    w, y = matrix_of("weight", weight), targets_of(targets)
+    q = y.shape[1]
+    if len(w) != q:
+        raise ValueError(f"weight: got {len(w)} rows for {q} targets, need one a target")
+    centred = y - y.mean(axis=0)
+    # The root of the covariance without forming it, which would square its condition.
+    _, values, right = np.linalg.svd(centred, full_matrices=False)
+    root = (right.T * values) @ right / math.sqrt(len(y))
+    least = values[-1] / math.sqrt(len(y)) if len(values) == q else 0.0
+    largest = float(np.abs(w).max())
+    if largest == 0 or not _varies(centred, y):
+        warn(f"nrc3: {'the layer is zero' if largest == 0 else 'the targets are constant'}", 2)
+        return NRC3Details(math.nan, math.nan, float(least**2))
+    gram = (w / largest) @ (w / largest).T
+    gram /= np.linalg.norm(gram)
+    eye = np.eye(q)
+
+    def distance(c: float) -> float:
+        wanted = root - c * eye
+        length = np.linalg.norm(wanted)
+        if length <= _NOTHING_LEFT * np.linalg.norm(root):
+            return math.inf
+        return float(np.linalg.norm(gram - wanted / length) ** 2)
+
+    # Maximise <gram, root - c I> / ||root - c I||: its derivative has one zero.
+    trace, root_trace = np.trace(gram), np.trace(root)
+    square, product = np.vdot(root, root), np.vdot(gram, root)
+    if q * square - root_trace**2 <= _NOTHING_LEFT * q * square:  # a multiple of I
+        return NRC3Details(distance(0.0), math.nan, float(least**2))
+    candidates = [0.0, float(least)]
+    slope = trace * root_trace - q * product
+    if slope != 0:
+        c = float((trace * square - product * root_trace) / slope)
+        if 0 < c < least:
+            candidates.append(c)
+    best = min(candidates, key=distance)
+    return NRC3Details(distance(best), best**2, float(least**2))
+
+
+def _outside(vectors: Array, axes: Array) -> float:
+    """Return the mean square of what is left of normalised vectors beside orthonormal axes."""
+    lengths = np.linalg.norm(vectors, axis=1)
+    unit = vectors[lengths > 0] / lengths[lengths > 0, None]
+    rest = unit - (unit @ axes.T) @ axes
+    return float(np.vdot(rest, rest)) / len(unit)
+
+
+def _varies(centred: Array, given: Array) -> bool:
+    """Tell whether anything but rounding is left of centred numbers."""
+    limit = np.finfo(float).eps * len(given) * float(np.abs(given).max())
+    return bool(np.abs(centred).max() > limit)

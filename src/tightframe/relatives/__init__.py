@@ -1,0 +1,1 @@
+"""Relatives of the problem of `tightframe.solve`: other losses and heads, one module each."""
