@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
 from benchmarks.practice.judge import collect, judge, said_file
 from benchmarks.practice.networks import Network, plain_networks, retrained
 from benchmarks.practice.pages import write
@@ -48,8 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.quick:
         networks = [n for n in networks if QUICK_NAME in n.name and n.seed == 0]
     again = [other for network in networks for other in retrained(network)]
-    # Of this process and of joblib's, which inherit it.
+    # Of joblib's processes, which inherit it; this one has loaded its libraries already.
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    threadpool_limits(1)
     if asked.step in (None, "train"):
         left = [n for n in networks + again if not (folder / n.file).is_file()]
         steps = {"steps": QUICK_STEPS} if asked.quick else {}

@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.diagnosis.conftest import last_layer_of, trained
+from tightframe.diagnosis.diagnose import diagnose
 from tightframe.diagnosis.evidence import DRAWN_ALIKE, NONE_LOST, SOME_LOST, evidence
-from tightframe.diagnosis.head import POST_HOC, ask_head
+from tightframe.diagnosis.head import ADJUSTED, BALANCED, POST_HOC, ask_head
 from tightframe.diagnosis.remedies import ADVISED_AGAINST, RANKED, remedies
 from tightframe.diagnosis.training import Training
 from tightframe.heads import LastLayer
@@ -37,6 +39,17 @@ def test_every_ranked_remedy_has_evidence():
             assert row.networks > 0
             assert row.worst_gain <= row.mean_gain
             assert row.source
+
+
+def test_with_lost_classes_the_order_is_that_of_the_mean_gains():
+    gains = [evidence()[SOME_LOST, name].mean_gain for name in RANKED[SOME_LOST]]
+    assert gains == sorted(gains, reverse=True)
+
+
+@pytest.mark.parametrize("state", [SOME_LOST, NONE_LOST])
+def test_every_head_that_is_fitted_here_is_judged(state):
+    """A row of the table of heads is advised or advised against."""
+    assert {POST_HOC, ADJUSTED, BALANCED} <= {*RANKED[state], *ADVISED_AGAINST[state]}
 
 
 def test_lost_classes_need_other_features_and_no_post_hoc_adjustment(lost):
@@ -98,3 +111,30 @@ def test_a_harmful_head_is_not_advised():
     assert answer.state == NONE_LOST
     assert POST_HOC not in names(answer)
     assert "harmful" in next(r for r in answer.against if r.name == POST_HOC).note
+
+
+@pytest.mark.parametrize("weight_decay", [5e-4, 5e-3])
+def test_of_an_unfinished_training_the_first_advice_is_to_finish_it(weight_decay):
+    layer = last_layer_of(trained(weight_decay, steps=10))
+    found = diagnose(layer, weight_decay=weight_decay)
+    assert found.classes.lost
+    first = found.remedies.first
+    assert first.startswith("First train to the end, then ask again: training is not finished")
+    assert found.warnings[0] == found.to_dict()["remedies"]["first"] == first
+    blocks = list(found.blocks())
+    assert blocks[blocks.index("\nWhat to do") + 1] == first
+
+
+def test_of_a_finished_training_nothing_comes_first(lost, kept):
+    for layer, weight_decay in ((lost, 5e-2), (kept, 5e-3), (kept, None)):
+        found = diagnose(layer, weight_decay=weight_decay)
+        assert found.remedies.first == ""
+        assert not any(warning.startswith("First") for warning in found.warnings)
+
+
+def test_a_head_that_is_off_without_growing_is_asked_about(kept):
+    """A loss of larger margins than its own may be label smoothing, or an early end."""
+    layer = LastLayer.of(kept.features, kept.labels, 2 * kept.weight, 2 * kept.bias)
+    found = diagnose(layer, weight_decay=5e-3).remedies.first
+    assert found.startswith("First see whether training has ended")
+    assert diagnose(layer, weight_decay=5e-3, optimizer="adamw").remedies.first == ""

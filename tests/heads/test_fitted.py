@@ -234,6 +234,21 @@ def test_small_features_are_told_apart(scale):
     )
 
 
+@pytest.mark.parametrize("scale", [1e-2, 1e-3, 1e-5, 1e-7])
+def test_of_small_features_too_the_head_does_not_depend_on_its_start(scale):
+    """Twin classes, large and small: the least error of a bias decides between them."""
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(10), [100] * 5 + [10] * 5)
+    means = np.tile(rng.normal(size=(5, 16)), (2, 1))
+    x = scale * np.maximum(means[y] + 0.7 * rng.normal(size=(len(y), 16)), 0)
+    known = {"weight_decay": 5e-4, "class_weights": "balanced", "tol": 1e-4}
+    cold = fit_head(x, y, **known)
+    for terms in ({}, {"logit_adjustment": "prior"}):
+        near = fit_head(x, y, weight_decay=5e-3, tol=1e-4, **terms)
+        warm = fit_head(x, y, **known, start=(near.weight, near.bias))
+        assert warm.training.recalls == pytest.approx(cold.training.recalls, abs=0.02)
+
+
 def test_no_bound_is_below_zero():
     x, y = samples()
     with pytest.warns(NotConvergedWarning):

@@ -83,7 +83,7 @@ class Diagnosis(InBlocks):
     @property
     def warnings(self) -> list[str]:
         """What must not be overlooked, a sentence each."""
-        found = []
+        found = [self.remedies.first] if self.remedies.first else []
         if self.classes.lost or self.classes.weak:
             found.append(self.headline)
         found += [
@@ -366,9 +366,12 @@ def _remedy_blocks(found: Remedies, classes: ClassTable) -> Iterator[Block]:
         classes.shown(row.name) for row in classes if row.warning and row.held_out_recall is None
     ]
     yield "\nWhat to do"
+    if found.first:
+        yield found.first
     if _is_fine(classes):
         if not found.advised:
-            yield "Every class is distinct and has many samples: nothing has to change."
+            if not found.first:
+                yield "Every class is distinct and has many samples: nothing has to change."
             return
         yield "Every class is distinct. What may still help:"
     for number, remedy in enumerate(found.advised, start=1):

@@ -253,14 +253,20 @@ def minimise(
     """Return the best V that was found, its objective, and its certified gap.
 
     Steps end when the gap is within ``tol`` of the objective, and of what V gains over no head at
-    all: on features near 0 any small head is optimal to rounding, but few tell the classes apart.
+    all, and of the square of that gain: on features near 0 any small head is optimal to rounding,
+    but few tell the classes apart. There a head that gains g nats moves the logits by about g, and
+    the objective by g^2. A ``start`` that is no better than no head is left: what is wrong of its
+    bias is far larger than such logits.
     """
     nothing = problem.value_at_zero
 
     def reached(value: float, gap: float) -> bool:
-        return gap <= tol * min(value, max(nothing - value, 0.0))
+        gain = max(nothing - value, 0.0)
+        return gap <= tol * min(value, gain, gain**2)
 
-    best = (np.zeros(problem.shape) if start is None else start, np.inf, np.inf)
+    if start is None or problem.value_and_gradient(start)[0] >= nothing:
+        start = np.zeros(problem.shape)
+    best = (start, np.inf, np.inf)
     evaluations = 0
     for steps in STAGES:
         before = best[2]

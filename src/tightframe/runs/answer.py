@@ -27,6 +27,7 @@ def answer(setting: SettingRecord) -> list[str]:
     if found is None:
         return []
     sentences = [found.headline, _recalls(setting, found.classes)]
+    sentences.append(found.remedies.first)
     if found.remedies.advised:
         first = found.remedies.advised[0]
         sentences.append(f"What helps first: {first.text} Evidence: {first.evidence.text}.")
