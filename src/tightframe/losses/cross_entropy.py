@@ -32,11 +32,7 @@ class CrossEntropy(Loss):
     default_margin = 1.0
 
     def datafit(self, partition: Partition) -> Datafit:
-        if partition.labels is None:
-            return CrossEntropyFit(partition)
-        from tightframe.losses.soft_labels import SoftLabelFit
-
-        return SoftLabelFit(partition, partition.labels)
+        return CrossEntropyFit(partition)
 
     def predictions(self, logits: Array) -> Array:
         """Return the softmax: as at test time, without adjustment."""
@@ -363,7 +359,8 @@ class CrossEntropyFit(Datafit):
     @cached_property
     def _shift_to_hub(self) -> Array:
         """How far apart what is added to the logits is of the hub's classes and of others, (G,)."""
-        return np.abs(self.partition.adjustment - self.partition.adjustment[self._hub])
+        shift: Array = np.abs(self.partition.adjustment - self.partition.adjustment[self._hub])
+        return shift
 
     @cached_property
     def label_mean(self) -> Array:
@@ -374,7 +371,8 @@ class CrossEntropyFit(Datafit):
     def _prior(self) -> Array:
         """Weighted mean of all labels: the share of one class of each group, shape (G,)."""
         p = self.partition
-        return p.counts * p.weights / (p.loss_shares.sum() * p.num_samples)
+        shares: Array = p.counts * p.weights / (p.loss_shares.sum() * p.num_samples)
+        return shares
 
     def repair(self, residual: BlockMatrix) -> BlockMatrix:
         """Shift rows to averages of zero, after mixing in what keeps P non-negative.
