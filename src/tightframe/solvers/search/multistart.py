@@ -82,7 +82,14 @@ def search(
     require_few_classes(problem)
     k = problem.num_classes
     # One order of the classes, so that the answer does not depend on how they are named.
-    order = np.lexsort((problem.logit_adjustment, -problem.class_weights, -problem.counts))
+    order = np.lexsort(
+        (
+            problem.class_margins,
+            problem.logit_adjustment,
+            -problem.class_weights,
+            -problem.counts,
+        )
+    )
     places = np.argsort(order)
     options = options_for(k) if options is None else options
     budget = Budget() if budget is None else budget
