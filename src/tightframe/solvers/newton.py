@@ -338,14 +338,7 @@ def minimise(
             f = FactoredProblem(problem, partition, options, start.within <= 0)
         x = f.enter(start)
     else:
-        guess = Factors.balanced(*first_guess(problem, partition))
-        x = f.enter(guess)
-        if not _is_settled(f, guess):
-            first = _adapt_rank(f, x)
-            rough, used, _, _ = _newton(f, first, options.rough_accuracy, radius, max_iterations)
-            adaptations += first is not x
-            x = _adapt_rank(f, rough)
-            adaptations += x is not rough
+        x, used, adaptations = _begin(f, max_iterations)
     accuracy = _accuracy(tol)
     while True:
         x, steps, reached, radius = _newton(f, x, accuracy, radius, max_iterations - used)
@@ -358,8 +351,10 @@ def minimise(
             break
         regrouped = f.regrouped(x) if regroupings < options.max_regroupings else None
         if regrouped is not None:
-            regroupings += 1
-            x, f, radius = regrouped.enter(f.unpack(x)), regrouped, math.inf
+            # Afresh: from a margin far below zero steps may end in a saddle.
+            f, radius, regroupings = regrouped, math.inf, regroupings + 1
+            x, steps, adapted_times = _begin(f, max_iterations - used)
+            used, adaptations = used + steps, adaptations + adapted_times
             continue
         if accuracy <= LAST_ACCURACY:
             break
@@ -383,6 +378,18 @@ def minimise(
     factors = factors._replace(bias=without_constant(problem, factors.bias, partition))
     stats = Stats(used, 1, adaptations, tuple(history))
     return FactoredResult(logits, factors, certificate, converged, stats)
+
+
+def _begin(f: FactoredProblem, max_iterations: int) -> tuple[Vector, int, int]:
+    """Return a point near the first guess, Newton steps taken, and how often the rank changed."""
+    guess = Factors.balanced(*first_guess(f.problem, f.partition))
+    x = f.enter(guess)
+    if _is_settled(f, guess):
+        return x, 0, 0
+    first = _adapt_rank(f, x)
+    rough, used, _, _ = _newton(f, first, f.options.rough_accuracy, math.inf, max_iterations)
+    last = _adapt_rank(f, rough)
+    return last, used, (first is not x) + (last is not rough)
 
 
 def minimise_from(
