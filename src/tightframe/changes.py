@@ -25,7 +25,7 @@ from tightframe.geometry.states import (
     block_states,
     group_gaps,
 )
-from tightframe.problem.problem import Problem
+from tightframe.problem.problem import Problem, at_most
 from tightframe.solve import NotConvergedWarning, solve, uses_solver
 from tightframe.solvers.continuation import turned
 from tightframe.solvers.interpolation import lagrange
@@ -82,6 +82,9 @@ POOR_GAP = 1e-9
 
 #: A relative error of a decay above this is warned of.
 POOR_PLACE = 1e-8
+
+#: Merging with a class margin: where solves tell it is this near to the root, relatively.
+SAME_ROOT = 1e-6
 
 #: Margins of logits that are known to `ROUGH` have their sign for sure above this.
 CLEAR = 1e-3
@@ -292,8 +295,8 @@ def state_changes(problem: Problem, *, takers: bool = True) -> StateChanges:
     [(5, 0.00575, 'distinct', 'merged'), (5, 0.00903, 'merged', 'vanished'), \
 (5, 0.01818, 'distinct', 'vanished')]
     """
-    limits = closed.ends(problem)
     line = _Line(problem.replace(dim=None), takers)
+    limits = _with_margins(problem, line)
     known = _known_decays(line, limits)
     top = max(known)
     lowest = LOWEST * min(known)
@@ -328,6 +331,29 @@ def state_changes(problem: Problem, *, takers: bool = True) -> StateChanges:
         )
     first = line.at(grid[0])
     return StateChanges(problem, _records(problem, found), grid[0], first.states)
+
+
+def known_thresholds(problem: Problem) -> closed.Thresholds:
+    """Return the closed forms of `thresholds`, and roots where class margins leave none.
+
+    The classes of a group with margin m merge iff ``sqrt(n) (1 - label_smoothing + q (1 - e^-m)) /
+    N <= lambda`` (times class weight and scale), q the probability of a sibling where they are
+    merged: a certified minimiser on either side says which of them holds.
+    """
+    return _with_margins(problem, _Line(problem.replace(dim=None), takers=False))
+
+
+def _with_margins(problem: Problem, line: _Line) -> closed.Thresholds:
+    limits = closed.ends(problem)
+    if not problem.margin_runs:
+        return limits
+    here = closed.overall_decay(problem)
+    groups = list(limits.groups)
+    for i in np.flatnonzero((line.partition.sizes > 1) & (problem.group_margins != 0)).tolist():
+        place = line.merging(i)
+        collapsed = bool(at_most(place, here))
+        groups[i] = replace(groups[i], logit_decay=place, collapsed=collapsed)
+    return replace(limits, groups=tuple(groups))
 
 
 def _known_decays(line: _Line, limits: closed.Thresholds) -> list[float]:
@@ -392,12 +418,20 @@ def thresholds(problem: Problem | None = None, **rest: Any) -> closed.Thresholds
         problem = Problem(**({"weight_decay": 1.0, "feature_decay": 1.0} | given))
     elif rest:
         raise ValueError(f"{next(iter(rest))}: given with a problem, which has it already")
-    limits = closed.ends(problem)
+    limits = known_thresholds(problem)
     changes = state_changes(problem, takers=False)
     groups = []
     for i, group in enumerate(limits.groups):
         merges, lost, vanishes = (changes.from_decay(i, s) for s in (MERGED, LOST, VANISHED))
         places = tuple((change.logit_decay, change.after) for change in changes.of_group(i))
+        if merges is not None and group.logit_decay is not None and problem.margin_runs:
+            # The root is good to more digits than where solves tell a tiny margin from none.
+            if math.isclose(merges, group.logit_decay, rel_tol=SAME_ROOT):
+                places = tuple(
+                    (group.logit_decay if place == merges else place, state)
+                    for place, state in places
+                )
+                merges = group.logit_decay
         if (first := str(changes.first.state[i])) != DISTINCT:
             places = ((0.0, first), *places)
         groups.append(replace(group, merges=merges, lost=lost, vanishes=vanishes, changes=places))
@@ -651,6 +685,33 @@ class _Line:
             blocks = BlockMatrix(self.partition, change.within, mean / self.partition.scale)
             self.slopes[decay] = change, group_gaps(blocks, change.bias)
         return self.slopes[decay][1]
+
+    def merging(self, group: int) -> float:
+        """Return the decay from which on the classes of a group with a margin are merged.
+
+        Below, they are apart; above, what tears them apart falls short of the decay.
+        """
+        from scipy.optimize import toms748
+
+        p = self.partition
+        fit = self.problem.loss_object.datafit(p)
+        root = math.sqrt(p.counts[group])
+
+        def excess(log_decay: float) -> float:
+            point = self.at(math.exp(log_decay))
+            blocks, bias = point.blocks, point.bias
+            if point.factors is not None and point.factors.left.shape[1]:
+                better = settle(point.factors, point.problem, p, GAP, STEPS)
+                if better is not None:
+                    blocks, bias = _blocks(p, better), better.bias
+            if blocks.within[group] > 0:
+                return float(blocks.within[group])
+            torn = fit.residual(blocks.within, blocks.mean + bias[:, None]).within[group]
+            return float(-torn) * root / p.num_samples / point.problem.logit_decay - 1
+
+        low, high = (float(pull[group]) / p.num_samples for pull in p.pull_range)
+        start, end = math.log(low * (1 - SAME_ROOT)), math.log(high * (1 + SAME_ROOT))
+        return math.exp(toms748(excess, start, end, xtol=ACCURACY / 4, rtol=1e-15))
 
     def _vanishing(self, low: float, high: float) -> float | None:
         """Return the decay between two from which on all logits between groups are zero."""

@@ -27,14 +27,17 @@ def _random_blocks(loss, groups, seed):
             options["smoothing_weights"] = ["own", "labels"][seed % 4 // 2]
             least = 0.0 if seed % 3 else -1.0
             options["class_margins"] = np.repeat(rng.uniform(least, 2, len(groups)), sizes)
+            if seed % 5 < 2:
+                options["logit_scale"] = np.repeat(rng.uniform(0.4, 2, len(groups)), sizes)
     return random_blocks(groups, seed, loss=loss, **options)
 
 
 def _cross_entropy(scores, problem):
     terms, shifts = label_terms(problem)
-    scores = scores + shifts
+    scores = problem.logit_scale[:, None] * scores + shifts
     residual = softmax(scores, axis=0) * terms.sum(axis=0) - terms
-    return -(terms * log_softmax(scores, axis=0)).sum(axis=0), residual
+    losses = -(terms * log_softmax(scores, axis=0)).sum(axis=0)
+    return losses, problem.logit_scale[:, None] * residual
 
 
 def _mse(scores, problem):
@@ -54,9 +57,9 @@ def _dense(problem, loss, scores):
 
 
 def _probabilities(problem, residual):
-    """Return Q of ``R = (Q - P) diag(a)``."""
+    """Return Q of ``R = diag(scales) (Q - P) diag(a)``."""
     terms, _ = label_terms(problem)
-    return (residual.to_dense() + terms) / terms.sum(axis=0)
+    return (residual.to_dense() / problem.logit_scale[:, None] + terms) / terms.sum(axis=0)
 
 
 @given(LOSSES, GROUPS, SEEDS, st.sampled_from([0.1, 1.0, 30.0]))
@@ -129,7 +132,7 @@ def test_constants_are_ignored_where_that_is_said(loss, groups, seed):
     _, blocks = _random_blocks(loss, groups, seed)
     fit = KNOWN_LOSSES[loss].datafit(blocks.partition)
     shift = np.random.default_rng(seed).uniform(1, 2, size=len(blocks.within))
-    moved = fit.value(blocks.within, blocks.mean + shift)
+    moved = fit.value(blocks.within, blocks.mean + shift / blocks.partition.scales[:, None])
     same = moved == pytest.approx(fit.value(blocks.within, blocks.mean), rel=1e-12)
     assert same == KNOWN_LOSSES[loss].ignores_constants
 
@@ -212,7 +215,7 @@ def test_entropy_is_minus_infinity_outside_the_simplex(groups, seed):
     fit = KNOWN_LOSSES["cross_entropy"].datafit(blocks.partition)
     residual = fit.residual(blocks.within, blocks.mean)
     outside = BlockMatrix(residual.partition, residual.within, residual.mean.copy())
-    outside.mean[0, 1] -= blocks.partition.weights[1]
+    outside.mean[0, 1] -= 2 * blocks.partition.weights[1]
     assert fit.dual_value(outside) == -np.inf
 
 

@@ -45,6 +45,9 @@ def loss(problem, own, sibling, others, index):
             if j != index:
                 squares += size * others[j] ** 2
         return weight * squares / 2
+    scales = [number(scale) for scale in problem.group_scales]
+    own, sibling = scales[index] * own, scales[index] * sibling
+    others = [scale * other for scale, other in zip(scales, others, strict=True)]
     own -= number(problem.group_margins[index])
     # Logits relative to the own one: of every group's classes, the own class left out.
     apart = [
@@ -76,6 +79,7 @@ def objective(problem, within, mean, bias):
     with mp.workdps(DIGITS):
         known = groups(problem)
         g = len(known)
+        features = [number(weight) for weight in problem.group_feature_weights]
         z = [[number(mean[j, i]) for i in range(g)] for j in range(g)]
         margins = [number(m) for m in within]
         b = [number(value) for value in bias]
@@ -93,12 +97,12 @@ def objective(problem, within, mean, bias):
             norm = _column_lengths(known, margins, z)
         else:
             reduced = [
-                [z[j][i] * mp.sqrt(known[j][1] * known[i][1] * known[i][0]) for i in range(g)]
+                [z[j][i] * mp.sqrt(known[j][1] * known[i][1] * features[i]) for i in range(g)]
                 for j in range(g)
             ]
             norm = nuclear_norm(reduced) + mp.fsum(
-                (classes - 1) * mp.sqrt(count) * abs(margin)
-                for (count, classes, _, _), margin in zip(known, margins, strict=True)
+                (classes - 1) * mp.sqrt(weight) * abs(margin)
+                for weight, (_, classes, _, _), margin in zip(features, known, margins, strict=True)
             )
         cost = decay(problem) * norm
         squares = mp.fsum(classes * x**2 for (_, classes, _, _), x in zip(known, b, strict=True))

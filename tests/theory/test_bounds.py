@@ -59,8 +59,11 @@ def problems(draw, low=-100.0):
     if bias == "decayed":
         options["bias_decay"] = 10 ** draw(st.floats(max(exponent, -90), 1))
     options["class_weights"] = per_class(draw, [0.02, 1.0, 50.0], counts)
+    features = per_class(draw, [1e-3, 0.3, 700.0], counts)
+    options["feature_weights"] = "samples" if features is None else features
     if loss == "cross_entropy":
         options["logit_adjustment"] = per_class(draw, [-30.0, -1.3, 0.0, 4.0], counts)
+        options["logit_scale"] = per_class(draw, [0.03, 0.7, 1.0, 9.0], counts)
         options |= label_options(draw, counts)
     return scaled(counts, exponent, **options)
 

@@ -413,12 +413,20 @@ def polish(
 ) -> Factors | None:
     """Take a few Newton steps at the rank of a prediction, to what a gap of ``tol`` mostly needs.
 
-    Neither rank nor gap are looked at. None if few are not enough.
+    Neither rank nor gap are looked at, but which groups merge is. None if few are not enough.
     """
     f = FactoredProblem(problem, partition, merged=start.within <= 0)
     few = min(f.options.max_warm_iterations, max_iterations)
-    x, _, reached, _ = _newton(f, f.enter(start), _accuracy(tol), math.inf, few)
-    return f.unpack(x) if reached <= _accuracy(tol) else None
+    x = f.enter(start)
+    for _ in range(f.options.max_rounds):
+        x, _, reached, _ = _newton(f, x, _accuracy(tol), math.inf, few)
+        if reached > _accuracy(tol):
+            return None
+        other = f.regrouped(x)
+        if other is None:
+            return f.unpack(x)
+        x, f = other.enter(f.unpack(x)), other
+    return None
 
 
 def settle(
@@ -437,7 +445,11 @@ def settle(
         x, _, reached, _ = _newton(f, x, _accuracy(tol), math.inf, few)
         adapted = _adapt_rank(f, x)
         if adapted is x and reached <= _accuracy(tol):
-            return f.unpack(x)
+            other = f.regrouped(x)
+            if other is None:
+                return f.unpack(x)
+            x, f = other.enter(f.unpack(x)), other
+            continue
         x = adapted
     return None
 
