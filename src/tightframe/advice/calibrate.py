@@ -77,10 +77,10 @@ def calibrate(
     gradients of the mean loss. Multiplied by W and by the features both give
     ``c = (1/N) sum_i <W h_i, y_i - p_i>``, the least-squares fits ``c / ||W||^2`` and
     ``c / sum_i ||h_i||^2`` (with feature weights ``f_i ||h_i||^2``, the features' residual then
-    weighed by ``1 / f_i``). Label smoothing, margins and scales change the gradients only: a problem
-    that does not name those of the training fits other decays. With non-negative features the second gradient vanishes only where
-    ``h_i > 0`` and is at least zero elsewhere, which gives the same number; features that end in a
-    ReLU are such.
+    weighed by ``1 / f_i``). Label smoothing, margins and scales change the gradients only: a
+    problem that does not name those of the training fits other decays. With non-negative features
+    the second gradient vanishes only where ``h_i > 0`` and is at least zero elsewhere, which gives
+    the same number; features that end in a ReLU are such.
 
     Parameters
     ----------

@@ -53,7 +53,8 @@ _DESCRIBED = (
     Option(
         "config",
         PATH,
-        "Weight decay, batch size and label smoothing from a Lightning config.yaml or the JSON of Hugging Face's "
+        "Weight decay, batch size and label smoothing from a Lightning config.yaml or the JSON of "
+        "Hugging Face's "
         "TrainingArguments.",
     ),
     Option("batch_size", WHOLE),
