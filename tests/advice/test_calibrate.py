@@ -123,3 +123,35 @@ def test_problems_that_cannot_be_fitted():
             tf.calibrate(STEP.replace(**changes), *arrays)
     with pytest.raises(ValueError, match="problem: got str"):
         tf.calibrate("3x2", *arrays)
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {"label_smoothing": 0.1},
+        {"class_margins": "0x2,0.5x3"},
+        {"logit_scale": "1x2,0.6x3", "bias": "free"},
+        {"feature_weights": "contexts"},
+        {
+            "label_smoothing": 0.1,
+            "smoothing_weights": "labels",
+            "class_weights": "1x2,3x3",
+            "class_margins": "0x2,0.2x3",
+            "logit_scale": "1x2,0.7x3",
+            "feature_weights": "30x2,4x3",
+            "bias": "decayed",
+            "bias_decay": 0.1,
+        },
+    ],
+)
+def test_terms_of_the_loss_are_calibrated_with(terms):
+    problem = tf.Problem("30x2,8x3", weight_decay=2e-2, feature_decay=2e-3, **terms)
+    trained = samples(problem, tf.solve(problem, 1e-12))
+    fit = tf.calibrate(problem.replace(weight_decay=1.0, feature_decay=1.0), *trained)
+    assert fit.weight_decay == pytest.approx(2e-2, rel=1e-4)
+    assert fit.feature_decay == pytest.approx(2e-3, rel=1e-4)
+    assert max(fit.weight_error, fit.feature_error, fit.logits_distance) < 1e-3
+    # Who trains so and does not say so fits other decays.
+    plain = tf.Problem(problem.compact_counts, weight_decay=1.0, feature_decay=1.0, bias="free")
+    unsaid = tf.calibrate(plain, *trained)
+    assert abs(np.log(unsaid.problem.logit_decay / problem.logit_decay)) > 0.01

@@ -66,7 +66,11 @@ BUILDS = [
         advise,
         {"problem": "made from the options", "tol": "the numbers are shown with four digits"},
     ),
-    ("advise", described_problem, {"rest": "see training_problem"}),
+    (
+        "advise",
+        described_problem,
+        {"rest": "see training_problem", "notice": "prints what was read"},
+    ),
     ("advise", training_problem, {"rest": "see Problem"}),
     (
         "measure",

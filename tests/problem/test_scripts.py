@@ -93,3 +93,17 @@ def test_what_is_given_settles_what_the_config_leaves_open():
 def test_what_is_missing_is_said(given, message):
     with pytest.raises(ValueError, match=message):
         described_problem(**given)
+
+
+def test_label_smoothing_of_a_config_is_used_and_said():
+    config = {"weight_decay": 5e-3, "label_smoothing_factor": 0.1}
+    said = []
+    problem = described_problem("1,2,3", config=config, feature_decay=0.2, notice=said.append)
+    assert problem.label_smoothing == 0.1
+    assert said == ["config: read weight_decay 0.005, label_smoothing 0.1"]
+    given = described_problem("1,2,3", config=config, feature_decay=0.2, label_smoothing=0)
+    assert given.label_smoothing == 0
+    # Of weighted means PyTorch weighs what is spread by the labels.
+    weighted = {"class_weights": "1,2,3", "weighted_mean": True}
+    problem = described_problem("1,2,3", config=config, feature_decay=0.2, **weighted)
+    assert problem.smoothing_weights == "labels"

@@ -366,3 +366,43 @@ def test_training_arguments_know_their_processes(tmp_path):
 
     given = InTwo(str(tmp_path), per_device_train_batch_size=4, gradient_accumulation_steps=8)
     assert training_settings(given).batch_size == 64
+
+
+@pytest.mark.parametrize(
+    ("config", "share"),
+    [
+        ({"label_smoothing_factor": 0.1}, 0.1),  # Hugging Face
+        ({"smoothing": 0.1, "mixup": 0.0, "mixup_prob": 1.0}, 0.1),  # timm
+        ({"label-smoothing": 0.2}, 0.2),  # torchvision's references
+        ({"model": {"init_args": {"label_smoothing": 0.05}}}, 0.05),
+        ({"model": {"head": {"loss": {"type": "L", "label_smooth_val": 0.1}}}}, 0.1),
+        ({"MODEL": {"LABEL_SMOOTHING": {"value": 0.1}}}, 0.1),
+        ({"val": {"smoothing": 0.3}, "smoothing": 0}, 0.0),
+        ({"ema_smoothing": 0.9, "smooth_curve": True}, 0.0),
+    ],
+)
+def test_label_smoothing_is_read_by_its_names(config, share):
+    assert training_settings(config).label_smoothing == share
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            {"smoothing": 1.0},
+            "smoothing 1.0, need a number from 0 to below 1; give label_smoothing",
+        ),
+        ({"label_smoothing": "0.1"}, "'0.1', need a number from 0"),
+        ({"smooth_eps": 0.1}, "smooth_eps 0.1, which may be label smoothing; give label_smoothing"),
+        ({"a": {"smoothing": 0.1}, "label_smoothing": 0.2}, "several label smoothings, "),
+    ],
+)
+def test_unclear_label_smoothing_is_refused(config, message):
+    with pytest.raises(ValueError, match=f"config: dict has .*{message}"):
+        training_settings(config)
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix_alpha", "mixup-alpha"])
+def test_mixed_samples_are_warned_of(name):
+    with pytest.warns(RuntimeWarning, match="samples are mixed, which no problem here has"):
+        training_settings({name: 0.8})

@@ -311,3 +311,25 @@ def test_mappings_are_read_by_their_labels():
     assert by_label == RunConfig(counts="40x5,8x5", oversample="1x5,5x5", class_weights="1x5,2x5")
     with pytest.raises(ValueError, match="oversample: class 3 is missing"):
         RunConfig(oversample=dict.fromkeys(order[1:], 1))
+
+
+def test_terms_of_the_loss_are_stored_and_handed_on():
+    plain = RunConfig()
+    terms = {
+        "label_smoothing": 0.1,
+        "class_margins": "0x5,0.5x5",
+        "logit_scale": "1x5,0.6x5",
+        "feature_weights": "contexts",
+    }
+    config = RunConfig(**terms)
+    assert RunConfig.from_dict(config.to_dict()) == config
+    for problem in config.problems:
+        assert problem.label_smoothing == 0.1
+        assert problem.class_margins.tolist() == [0] * 5 + [0.5] * 5
+        assert problem.logit_scale.tolist() == [1] * 5 + [0.6] * 5
+        assert problem.feature_weights.tolist() == [1] * 10
+    assert RunConfig(settings=config.problems) == config
+    # What changes nothing is no part of the identity; problems without terms take them away.
+    nothing = RunConfig(class_margins=[0] * 10, logit_scale="1x10", feature_weights="100x5,10x5")
+    assert nothing.identity() == plain.identity()
+    assert RunConfig(settings=plain.problems, **terms) == plain

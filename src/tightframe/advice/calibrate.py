@@ -76,15 +76,17 @@ def calibrate(
     At a stationary point ``grad_W + weight_decay W = 0`` and ``grad_h_i + feature_decay h_i = 0``,
     gradients of the mean loss. Multiplied by W and by the features both give
     ``c = (1/N) sum_i <W h_i, y_i - p_i>``, the least-squares fits ``c / ||W||^2`` and
-    ``c / sum_i ||h_i||^2``. With non-negative features the second gradient vanishes only where
-    ``h_i > 0`` and is at least zero elsewhere, which gives the same number; features that end in a
-    ReLU are such.
+    ``c / sum_i ||h_i||^2`` (with feature weights ``f_i ||h_i||^2``, the features' residual then
+    weighed by ``1 / f_i``). Label smoothing, margins and scales change the gradients only: a
+    problem that does not name those of the training fits other decays. With non-negative features
+    the second gradient vanishes only where ``h_i > 0`` and is at least zero elsewhere, which gives
+    the same number; features that end in a ReLU are such.
 
     Parameters
     ----------
     problem : Problem
-        Loss, bias, class weights and logit adjustment are taken from it, and N; its decays are not
-        used. One linear layer.
+        Loss with all its terms (label smoothing, ...), bias and feature weights are taken from it,
+        and N; its decays are not used. One linear layer.
     weight : array_like, shape (K, d)
         Classifier.
     features : array_like, shape (N, d)
@@ -123,7 +125,10 @@ def calibrate(
     nonnegative = problem.features == "nonnegative"
     pull, by_weight, squares = 0.0, np.zeros_like(w), 0.0
     force_squares, means = 0.0, np.zeros((k, w.shape[1]))
-    fit = problem.loss_object.datafit(Partition.coarsest(problem))
+    # The loss goes by the samples, whatever the features' decay goes by.
+    counted = problem.replace(feature_weights="samples")
+    fit = problem.loss_object.datafit(Partition.coarsest(counted))
+    each = problem.feature_weights / problem.counts  # factor of the decay of a sample's features
     for start in range(0, len(h), SAMPLE_CHUNK):
         rows, own = (
             h[start : start + SAMPLE_CHUNK].astype(np.float64),
@@ -133,10 +138,11 @@ def calibrate(
         force = residual @ w  # gradient of the mean loss by the features
         pull -= float(np.vdot(force, rows))
         by_weight += residual.T @ rows
-        squares += float(np.vdot(rows, rows))
+        factors = each[own, None]
+        squares += float(np.vdot(rows, factors * rows))
         if nonnegative:  # at the boundary of H >= 0 only what points inside counts
             force = np.where(rows > 0, force, np.minimum(force, 0.0))
-        force_squares += float(np.vdot(force, force))
+        force_squares += float(np.vdot(force, force / factors))
         np.add.at(means, own, rows)
     weight_squares = float(np.vdot(w, w))
     if not (np.isfinite(pull) and pull > 0 and squares > 0 and weight_squares > 0):

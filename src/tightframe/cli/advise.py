@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ _DESCRIBED = (
     Option(
         "config",
         PATH,
-        "Weight decay and batch size from a Lightning config.yaml or the JSON of Hugging Face's "
+        "Weight decay, batch size and label smoothing from a Lightning config.yaml or the JSON of "
+        "Hugging Face's "
         "TrainingArguments.",
     ),
     Option("batch_size", WHOLE),
@@ -153,7 +155,12 @@ def _of_problem(json: bool, given: dict[str, Any]) -> None:
     if alone:
         raise ValueError(f"{alone[0]}: given without --from-run, for which it is")
     described = {o.name: given[o.name] for o in (*_DESCRIBED, _WEIGHTED_MEAN)}
-    problem = described_problem(**described, **_typed(given, *_PROBLEM, *_ADJUSTMENTS, *_LABELLED))
+    say = plain_console(stderr=True).print
+    problem = described_problem(
+        **described,
+        **_typed(given, *_PROBLEM, *_ADJUSTMENTS, *_LABELLED),
+        notice=partial(say, highlight=False, soft_wrap=True, markup=False),
+    )
     advice = make_advice(problem, **{name: given[name] for name in _WANTED})
     if json:
         print(format_json(advice.to_dict() | {"calibration": None}))

@@ -47,8 +47,8 @@ def calibrate(
     Parameters
     ----------
     problem : Problem or nn.Module
-        Loss, bias, class weights and logit adjustment are taken from a problem, its decays are not
-        used.
+        Loss with all its terms (label smoothing, ...) and bias are taken from a problem, its decays
+        are not used.
     weight : array_like, shape (K, d), or iterable of batches
         The classifier; of a model its training samples, without augmentation, which may be called
         ``loader`` too: beside it, ``weight`` is the classifier, as in

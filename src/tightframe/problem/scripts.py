@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tightframe.checks import choice, positive_float
@@ -92,6 +93,7 @@ def described_problem(
     batch_size: int | None = None,
     class_names: NamesLike | None = None,
     ignore_index: int | None = IGNORED,
+    notice: Callable[[str], Any] | None = None,
     **rest: Any,
 ) -> Problem:
     """Return the problem of a training that is described in parts: by numbers, files or objects.
@@ -101,13 +103,16 @@ def described_problem(
     counts : str, optional
         Or ``labels``, see `class_counts`.
     config : optional
-        See `training_settings`: gives weight decay and batch size where those are left out.
+        See `training_settings`: gives weight decay, batch size and label smoothing where those are
+        left out.
     weight_decay, batch_size, **rest
         As for `training_problem`.
     class_names : sequence of str, mapping, str or path-like, optional
         See `tightframe.problem.class_names.class_names_of`; labels may then be names.
     ignore_index : int, optional
         Labels that do not count.
+    notice : callable, optional
+        Called with one sentence, what was read from ``config``.
 
     Raises
     ------
@@ -118,7 +123,7 @@ def described_problem(
         what = "got neither" if counts is None else "got both"
         raise ValueError(f"counts, labels: {what}, need one of them")
     if config is not None:
-        found = Configuration.of(config)
+        found, read = Configuration.of(config), dict[str, float | None]()
         if weight_decay is None:
             decoupled = found.decoupled_by()
             if decoupled is not None:
@@ -127,10 +132,16 @@ def described_problem(
                     "penalty of the loss, so that it is not the theory's; fit the decays to a "
                     "trained network (--from-run), or give weight_decay"
                 )
-            weight_decay = found.weight_decay()
+            weight_decay = read["weight_decay"] = found.weight_decay()
         summed = rest.get("reduction") == "sum" or rest.get("batch_feature_decay") is not None
         if batch_size is None and summed:  # else it changes nothing
             batch_size = found.batch_size()
+            read["batch_size"] = batch_size
+        if "label_smoothing" not in rest and (share := found.label_smoothing()) is not None:
+            rest["label_smoothing"] = read["label_smoothing"] = share
+        if notice is not None:
+            said = [f"{name} {value:g}" for name, value in read.items() if value is not None]
+            notice(f"config: read {', '.join(said) or 'nothing of what is missing'}")
     if weight_decay is None:
         where = "" if config is None else ", which the configuration does not name"
         raise ValueError(f"weight_decay: missing{where}")

@@ -1,4 +1,4 @@
-"""What a training configuration says of weight decay and batch size, or why that is not clear.
+"""What a training configuration says of weight decay, batch size and label smoothing, or why not.
 
 Knows PyTorch's optimisers, Lightning's, Hugging Face's and timm's arguments, and files like
 theirs, by the names that they use. A setting that stands in two places with two values, or under
@@ -34,15 +34,18 @@ class TrainingSettings:
     decoupled : bool
         Whether the optimiser decouples its weight decay from the loss (AdamW): that is no penalty,
         so that ``weight_decay`` is not the UFM's.
+    label_smoothing : float
+        0 where it names none.
     """
 
     weight_decay: float | None
     batch_size: int | None
     decoupled: bool
+    label_smoothing: float = 0.0
 
 
 def training_settings(source: Any) -> TrainingSettings:
-    """Read weight decay and batch size from a training configuration.
+    """Read weight decay, batch size and label smoothing from a training configuration.
 
     Parameters
     ----------
@@ -66,17 +69,21 @@ def training_settings(source: Any) -> TrainingSettings:
     -----
     RuntimeWarning
         If the batch is that of one device and the configuration does not say how many there were
-        (``devices: auto``): ``batch_size`` is then that of one.
+        (``devices: auto``): ``batch_size`` is then that of one. If the configuration mixes samples
+        (mixup, CutMix): no problem here has such labels.
 
     Examples
     --------
     >>> training_settings({"optimizer": {"class_path": "torch.optim.SGD",
     ...     "init_args": {"weight_decay": 5e-4}}, "data": {"batch_size": 128}})
-    TrainingSettings(weight_decay=0.0005, batch_size=128, decoupled=False)
+    TrainingSettings(weight_decay=0.0005, batch_size=128, decoupled=False, label_smoothing=0.0)
     """
     found = Configuration.of(source)
     return TrainingSettings(
-        found.weight_decay(), found.batch_size(), found.decoupled_by() is not None
+        found.weight_decay(),
+        found.batch_size(),
+        found.decoupled_by() is not None,
+        found.label_smoothing() or 0.0,
     )
 
 
@@ -128,6 +135,12 @@ def _entries(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[_Entry]:
 
 #: Names that may mean a weight decay: of parameters, of a schedule, or in a script's own words.
 _MAY_DECAY = re.compile(r".*weightdecay.*|w(eight)?d(ecay)?|l2(reg|penalty|lambda|decay|coef).*|l2")
+#: Share of the label that is spread: PyTorch and Lightning; Hugging Face; timm; MMPretrain.
+_SMOOTHING = ("labelsmoothing", "labelsmoothingfactor", "smoothing", "labelsmoothval")
+#: Names that may mean it.
+_MAY_SMOOTH = re.compile(r"(label|target)?smooth(ing|ed)?(labels?|alpha|eps(ilon)?|factor|val)?")
+#: Weights of samples that are mixed with others; timm, torchvision and MMPretrain.
+_MIXING = re.compile(r"(mixup|cutmix)(alpha|prob)?")
 #: Of a device, of a device or of all, of all accumulated batches on all devices.
 _DEVICE_BATCH = (
     "perdevicetrainbatchsize",
@@ -221,6 +234,43 @@ class Configuration:
         if len({_as_float(entry.value) for entry in own + kin}) > 1:
             raise self._error(f"has several weight decays, {_listed(own + kin)}; give weight_decay")
         return float(own[0].value) if own else None
+
+    def label_smoothing(self) -> float | None:
+        """Return the share of every label that is spread over all, None if none is named."""
+        self._warn_of_mixing()
+        found = [
+            entry
+            for entry in self._training(lambda name: bool(_MAY_SMOOTH.fullmatch(name)))
+            if _MAY_SMOOTH.fullmatch(_own_name(entry))
+        ]
+        own = [entry for entry in found if _own_name(entry) in _SMOOTHING]
+        for entry in own:
+            if not entry.is_number or not 0 <= _as_float(entry.value) < 1:
+                raise self._error(
+                    f"has {entry}, need a number from 0 to below 1; give label_smoothing"
+                )
+        kin = [entry for entry in found if entry.is_number and entry.value != 0]
+        if kin and not own:
+            raise self._error(
+                f"has {_listed(kin)}, which may be label smoothing; give label_smoothing"
+            )
+        if len({_as_float(entry.value) for entry in own}) > 1:
+            raise self._error(f"has several label smoothings, {_listed(own)}; give label_smoothing")
+        return float(own[0].value) if own else None
+
+    def _warn_of_mixing(self) -> None:
+        mixed = [
+            entry
+            for entry in self._training(lambda name: bool(_MIXING.fullmatch(name)))
+            if entry.is_number and entry.value != 0 and not _own_name(entry).endswith("prob")
+        ]
+        if mixed:
+            warnings.warn(
+                f"config: {shortened(self._name, 200)} has {_listed(mixed)}: samples are mixed, "
+                "which no problem here has",
+                RuntimeWarning,
+                stacklevel=4,
+            )
 
     def batch_size(self) -> int | None:
         """Return the samples of one optimiser step, None if no batch size is named."""

@@ -45,6 +45,18 @@ DEFAULT_FEATURE_DIM = 20
 #: (weight_decay, feature_decay); the weight decay may be one number a head layer.
 Setting = tuple[float | tuple[float, ...], float]
 
+# One number a class, which the problem stores as text of numbers.
+_PER_CLASS = (
+    "class_weights",
+    "logit_adjustment",
+    "class_margins",
+    "logit_scale",
+    "feature_weights",
+)
+
+# What changes the loss, or whose features decay.
+_TERMS = (*_PER_CLASS, "label_smoothing", "smoothing_weights")
+
 # Arguments that `RunConfig` and `Problem` share: what all settings of a run have in common.
 _SHARED = (
     "loss",
@@ -52,8 +64,7 @@ _SHARED = (
     "bias_decay",
     "features",
     "depth",
-    "class_weights",
-    "logit_adjustment",
+    *_TERMS,
     "class_names",
 )
 
@@ -72,8 +83,8 @@ class RunConfig:
     settings : sequence of (weight_decay, feature_decay) or of Problem
         One network is trained for each. Given as `Problem` objects, which must agree in all but
         their decays, they also set ``counts``, ``loss``, ``bias``, ``bias_decay``, ``features``,
-        ``depth``, ``class_weights`` and ``logit_adjustment``, whatever was passed for those; stored
-        as pairs.
+        ``depth`` and all terms of the loss (``class_weights`` and so on), whatever was passed for
+        those; stored as pairs.
     loss, bias, bias_decay, features, depth
         As in `Problem`.
     hidden : sequence of int
@@ -138,10 +149,12 @@ class RunConfig:
         interruptions; the result's status says so.
     class_names : sequence of str, mapping, str or path-like, optional
         As for `Problem`; by default those of a data set that has some.
-    class_weights, logit_adjustment : str or iterable of float, optional
+    class_weights, logit_adjustment, class_margins, logit_scale, feature_weights
         As in `Problem`, of the counts after oversampling: text (``"1x5,10x5"``), one number a
         class, or a rule's name (``"balanced"``, ``"prior"``). Stored as text of the numbers, which
-        `replace` keeps, whatever rule they came from; None where they change nothing.
+        `replace` keeps, whatever rule they came from; the default where they change nothing.
+    label_smoothing, smoothing_weights
+        As in `Problem`.
     data_root : path-like, optional
         Where the data set's files are, see `tightframe.data.load`. Not part of the identity.
     devices : int
@@ -204,6 +217,11 @@ class RunConfig:
     max_seconds: float | None = None
     class_weights: PerClass | None = None
     logit_adjustment: PerClass | None = None
+    label_smoothing: float = 0.0
+    smoothing_weights: str = "own"
+    class_margins: PerClass | None = None
+    logit_scale: PerClass | None = None
+    feature_weights: PerClass = "samples"
     class_names: NamesLike | None = None
     data_root: str | os.PathLike[str] | None = field(default=None, compare=False)
     devices: int = field(default=1, compare=False)
@@ -216,7 +234,7 @@ class RunConfig:
         if self.class_names is not None:
             names = class_names_of(self.class_names)
             self._set("class_names", names)
-            for name in ("counts", "oversample", "class_weights", "logit_adjustment"):
+            for name in ("counts", "oversample", *_PER_CLASS):
                 self._set(name, by_label(name, getattr(self, name), names))
         self._set("counts", compact_counts(self.counts))
         self._take_oversample()
@@ -237,8 +255,9 @@ class RunConfig:
         if self.max_seconds is not None:
             self._set("max_seconds", positive_float("max_seconds", self.max_seconds))
         problems = self.problems  # made here, so that a bad decay, loss, ... is refused now
-        for name in ("class_weights", "logit_adjustment"):
-            self._set(name, problems[0].to_dict().get(name))
+        defaults = {f.name: f.default for f in dataclasses.fields(self)}
+        for name in _TERMS:
+            self._set(name, problems[0].to_dict().get(name, defaults[name]))
         self._check_against(problems)
         doubles = {name for name in self.setting_names if self.setting_names.count(name) > 1}
         if doubles:
@@ -264,7 +283,10 @@ class RunConfig:
             values = [problem.to_dict().get(name) for problem in problems]
             if any(value != values[0] for value in values[1:]):
                 raise ValueError(f"settings: the Problems differ in {name}, only decays may differ")
-            self._set(name, values[0])
+            if values[0] is not None or name not in _TERMS:
+                self._set(name, values[0])
+            else:  # what the problems have not, they shall not have
+                self._set(name, getattr(RunConfig, name))
         self._set(
             "settings", tuple((problem.weight_decay, problem.feature_decay) for problem in problems)
         )
