@@ -192,7 +192,6 @@ def test_bad_arguments(changes, message):
         lambda p: tf.training.train_ufm(p, dim=3),
         tf.training.UFMLoss,
         lambda p: p.reordered([1, 0, 2, 3, 4]),
-        lambda p: tf.phase_diagram(p, [0.1], [2.0], majority=100),
         lambda p: tf.solve(p).states,
         lambda p: tf.solve(p).geometry,
     ],

@@ -19,8 +19,9 @@ import numpy as np
 from tightframe.rounding import FUNCTION, UNIT, gamma
 from tightframe.theory.contexts.form import Array, ContextForm
 
-#: Singular values below this share of the largest say nothing about the face of the norm ball.
-FACE = 1e-9
+#: Singular values below this share of the largest say nothing about the face of the norm ball: of
+#: a point near the minimiser, then of one whose small ones are noise.
+FACES = (1e-7, 1e-4)
 
 #: Share that a norm may be off by: of the Gram matrix's largest eigenvalue, before its size counts.
 NORM_SLACK = 1e-12
@@ -101,10 +102,14 @@ def certify_factors(form: ContextForm, x: Factors, bias: Array, *, enough: float
     """
     primal, rounding, softmax = _evaluate(form, x, bias)
     dual = 0.0  # no loss and no decay cost is below
-    for attempt in (_aligned, _scaled):
+    for face in (*FACES, None):
         if primal - dual <= max(enough * primal, 10 * rounding):
             break
-        dual = max(dual, attempt(form, x, softmax, primal))
+        if face is None:
+            # Predictions themselves, mixed with the targets: loose, but for any candidate.
+            dual = max(dual, _bound_at(form, softmax))
+        else:
+            dual = max(dual, _aligned(form, x, softmax, face))
     return Bounds(primal, min(dual, primal), rounding)
 
 
@@ -248,7 +253,7 @@ def _clip(matrix: Array, limit: float) -> None:
         matrix -= (vectors * excess) @ (vectors.T @ matrix)
 
 
-def _aligned(form: ContextForm, x: Factors, softmax: Array, primal: float) -> float:
+def _aligned(form: ContextForm, x: Factors, softmax: Array, face: float) -> float:
     """Bound from the residual put on the face of the norm ball that X exposes.
 
     There ``G = -decay U V^T`` plus what is orthogonal to both, of norm at most the decay. Entries
@@ -256,7 +261,7 @@ def _aligned(form: ContextForm, x: Factors, softmax: Array, primal: float) -> fl
     is cut only.
     """
     y = _residual(form, softmax)
-    kept = x.values > FACE * x.values[:1]
+    kept = x.values > face * x.values[:1]
     left, right = x.left[:, kept], x.right[:, kept]
     y -= left @ (left.T @ y)
     y -= (y @ right) @ right.T
@@ -273,15 +278,10 @@ def _aligned(form: ContextForm, x: Factors, softmax: Array, primal: float) -> fl
         form.add_targets(q, rows, 1.0)
         np.maximum(q, 0.0, out=q)
         q /= q.sum(axis=1, keepdims=True)
-    return _bound_at(form, y, primal)
+    return _bound_at(form, y)
 
 
-def _scaled(form: ContextForm, x: Factors, softmax: Array, primal: float) -> float:
-    """Bound from the predictions themselves, mixed with the targets."""
-    return _bound_at(form, softmax, primal)
-
-
-def _bound_at(form: ContextForm, q: Array, primal: float) -> float:
+def _bound_at(form: ContextForm, q: Array) -> float:
     """Return a lower bound of the minimum from label distributions; ``q`` may be overwritten."""
     if form.bias == "free":
         _meet_marginal(form, q)

@@ -7,7 +7,7 @@ logit inside the loss:
     min_{Z, b}  sum_j a_j [lse(z_j + b + c) - p_j^T (z_j + b + c)]
                 + lambda ||B^{1/2} Z Omega^{1/2}||_* + (bias_decay / 2) sum_v beta_v b_v^2
 
-with ``B = diag(beta)`` and ``Omega = diag(omega)`` (docs/theory.md section 9). Everything here has
+with ``B = diag(beta)`` and ``Omega = diag(omega)`` (docs/theory.md section 10). Everything here has
 a row a context, so that softmaxes run along memory: ``X``, (m, V), is ``Omega^{1/2} Z^T B^{1/2}``.
 """
 
