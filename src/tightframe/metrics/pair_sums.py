@@ -9,7 +9,7 @@ cheap. What remains is of the size of q^3, about D^-1.5, and its mean is taken o
 of pairs, whose spread gives the standard error.
 
 Of means in clusters, or of very unequal lengths, too much remains. Then all pairs are summed in
-float32, in a third of the time, and what that is off is sampled in the same way.
+float32, in a quarter of the time, and what that is off is sampled in the same way.
 """
 
 from __future__ import annotations
@@ -45,8 +45,11 @@ _MOST_CLOSE = 2**20
 #: The same share in float32, whose distances have lost half their digits there.
 _CLOSE_SINGLE = 1e-3
 
-#: Rows and columns of a block of pairs in float32: 8 MiB.
-_SINGLE_TILE = (1024, 2048)
+#: Rows and columns of a block of pairs in float32: 2 MiB.
+_SINGLE_TILE = (512, 1024)
+
+#: Up to so many numbers (256 MiB) all rows are kept in float32, else every block's anew.
+_MOST_SINGLE = 2**26
 
 #: Rows and columns of a block of projected pairs: 2 MiB.
 _TILE = (256, 2048)
@@ -105,9 +108,10 @@ def _by_expansion(rows: Rows, values: Tensor, errors: Tensor) -> PairSum | None:
         return None
     generator = torch.Generator().manual_seed(0)
     smooth = _Smooth(x, squares, values)
-    total = _corrected(
-        smooth.total(), _sampled_means(smooth, x, squares, values, generator), len(x)
-    )
+    means, size = _sampled_means(smooth, x, squares, values, generator)
+    if _error(means) > 2 * ACCURACY * size:  # then the rest need not be computed
+        return None
+    total = _corrected(smooth.total(), means, len(x))
     close = None if total is None else _close_pairs(x, squares, generator)
     if total is None or close is None:
         return None
@@ -121,8 +125,12 @@ def _corrected(total: float, means: Tensor, k: int) -> float | None:
     """
     pairs = k * (k - 1)
     total += pairs * float(means.mean())
-    error = pairs * float(means.std()) / math.sqrt(len(means))
-    return total if 6 * error <= ACCURACY * total else None
+    return total if pairs * _error(means) <= ACCURACY * total else None
+
+
+def _error(means: Tensor) -> float:
+    """Return six standard errors of the mean."""
+    return 6 * float(means.std()) / math.sqrt(len(means))
 
 
 def _with_close(
@@ -246,18 +254,19 @@ def _sampled_blocks(k: int, generator: torch.Generator, device: torch.device) ->
 
 def _sampled_means(
     smooth: _Smooth, x: Matrix, squares: Tensor, values: Tensor, generator: torch.Generator
-) -> Tensor:
-    """Return the mean of what is not smooth, and of no close pair, over blocks of pairs."""
-    means = []
+) -> tuple[Tensor, float]:
+    """Return the mean of what is not smooth over blocks of pairs, and that of all; none close."""
+    means, size = [], 0.0
     for i, j in _sampled_blocks(len(x), generator, x.device):
         products = x[i] @ x[j].T
         sizes = squares[i, None] + squares[j]
         distances = sizes - 2 * products
         inverse = torch.where(distances <= _CLOSE * sizes, 0.0, 1 / distances)
         inverse *= values[i, None]
+        size += float(inverse.mean()) / _BLOCKS
         inverse -= smooth.block(i, j, products)
         means.append(inverse.mean())
-    return torch.stack(means)
+    return torch.stack(means), size
 
 
 def _in_single(rows: Rows, values: Tensor, errors: Tensor) -> PairSum | None:
@@ -274,8 +283,8 @@ def _in_single(rows: Rows, values: Tensor, errors: Tensor) -> PairSum | None:
         for first in range(start, len(x), _SINGLE_TILE[1]):
             j = slice(first, first + _SINGLE_TILE[1])
             inverse, near = single.inverse(i, j, left, diagonal=first == start)
-            total += float(values[i] @ inverse.sum(dim=1, dtype=values.dtype))
-            total += float(inverse.sum(dim=0, dtype=values.dtype) @ values[j])
+            total += float(values[i] @ inverse.sum(dim=1).to(values))
+            total += float(values[j] @ inverse.sum(dim=0).to(values))
             if len(near):
                 close.append(near + near.new_tensor([start, first]))
         if sum(map(len, close)) > _MOST_CLOSE:
@@ -299,9 +308,14 @@ class _Single:
     def __init__(self, x: Matrix, squares: Tensor) -> None:
         self.unit = 1 / float(squares.max())
         self._x, self._squares = x, (squares * self.unit).float()
+        self._rows: Tensor | None = None
+        if x.shape[0] * x.shape[1] <= _MOST_SINGLE:
+            self._rows = self.rows(slice(None))
 
     def rows(self, i: Index) -> Tensor:
         """Return rows as they are multiplied."""
+        if self._rows is not None:
+            return self._rows[i]
         return (self._x[i] * math.sqrt(self.unit)).float()
 
     def inverse(

@@ -7,16 +7,17 @@ Everything in tightframe minimises (``N`` samples, ``K`` classes, ``M`` linear l
         + (bias_decay / 2) ||b||^2
 
 over the classifier, the bias and the features (the unconstrained feature model, UFM). The loss may
-weigh the classes, and cross-entropy adjust their logits: ``class_weights[y_i] * loss(... +
-logit_adjustment, y_i)``. Papers and training scripts that write it differently are converted by the
-``Problem.from_*`` constructors, see `tightframe.problem.conventions`.
+weigh the classes, and cross-entropy change what it sees: ``class_weights[y_i] * loss(logit_scale *
+(...) + logit_adjustment - class_margins[y_i] e_{y_i}, y_i)``, its label smoothed. Papers and
+training scripts that write it differently are converted by the ``Problem.from_*`` constructors, see
+`tightframe.problem.conventions`.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -63,9 +64,12 @@ FEATURES = ("real", "nonnegative")
 #: Decays outside this range would under- or overflow when multiplied.
 DECAY_RANGE = (1e-100, 1e100)
 
-#: Class weights outside this range, and logit adjustments beyond this, are refused.
+#: Class weights outside this range, and logit adjustments or margins beyond this, are refused.
 WEIGHT_RANGE = (1e-9, 1e9)
 MAX_ADJUSTMENT = 1e3
+
+#: Logit scales outside this range are refused.
+SCALE_RANGE = (1e-3, 1e3)
 
 #: More linear layers than this are refused.
 MAX_DEPTH = 1000
@@ -124,6 +128,19 @@ class Problem:
         Added to the logits inside the loss only (Menon et al. 2021), cross-entropy only, in nats:
         a sequence, compact text, by label, or ``"prior"`` for ``log(n_k / N)``, with a factor in
         front (``"0.5*prior"``) if wanted. A constant added to all changes nothing.
+    label_smoothing : float
+        Share of every label that is spread evenly over all K classes, from 0 to below 1,
+        cross-entropy only (Szegedy et al. 2016).
+    class_margins : str, iterable of float, or mapping, optional
+        Taken off the own class's logit inside the loss (LDAM, Cao et al. 2019), one a class, in
+        nats, cross-entropy only.
+    logit_scale : str, iterable of float, or mapping, optional
+        Factor of every class's logit, its bias included, inside the loss (CDT, Ye et al. 2020; VS,
+        Kini et al. 2021), one a class, cross-entropy only.
+    feature_weights : {"samples", "contexts"} or str, iterable of float, or mapping
+        Factor of ``(feature_decay / 2) ||h||^2`` of every class's mean: its count (decay of every
+        sample), 1, or one number a class (LDT, factors kappa of the class's features: ``n /
+        kappa^2``).
     class_names : sequence of str, mapping, str or path-like, optional
         What tables, sentences and pictures call the classes, see
         `tightframe.problem.class_names.class_names_of`; by default the keys of ``counts`` where
@@ -155,6 +172,10 @@ class Problem:
     dim: int | tuple[int, ...] | None
     weight_runs: Runs
     adjustment_runs: Runs
+    label_smoothing: float
+    margin_runs: Runs
+    scale_runs: Runs
+    feature_runs: Runs
     class_names: tuple[str, ...] | None = field(default=None, compare=False)
 
     def __init__(
@@ -171,6 +192,10 @@ class Problem:
         dim: int | Iterable[int] | None = None,
         class_weights: PerClass | None = None,
         logit_adjustment: PerClass | None = None,
+        label_smoothing: float = 0.0,
+        class_margins: PerClass | None = None,
+        logit_scale: PerClass | None = None,
+        feature_weights: PerClass = "samples",
         class_names: NamesLike | None = None,
     ) -> None:
         depth = whole_number("depth", depth)
@@ -179,10 +204,16 @@ class Problem:
         set_field = object.__setattr__  # the class is frozen
         own = names_in(counts) if class_names is None else ()  # keys are then these alone
         names = (own or None) if class_names is None else class_names_of(class_names)
+        terms = {
+            "class_weights": class_weights,
+            "logit_adjustment": logit_adjustment,
+            "class_margins": class_margins,
+            "logit_scale": logit_scale,
+            "feature_weights": feature_weights,
+        }
         if class_names is not None:
             counts = by_label("counts", counts, names)
-            class_weights = by_label("class_weights", class_weights, names)
-            logit_adjustment = by_label("logit_adjustment", logit_adjustment, names)
+            terms = {name: by_label(name, value, names) for name, value in terms.items()}
         set_field(self, "runs", parse_counts(counts))
         if names is not None and len(names) != self.num_classes:
             raise ValueError(
@@ -197,29 +228,25 @@ class Problem:
         set_field(self, "features", choice("features", features, FEATURES))
         set_field(self, "depth", depth)
         set_field(self, "dim", _widths(dim, depth))
-        set_field(self, "weight_runs", ())
-        set_field(self, "adjustment_runs", ())
-        if class_weights is not None or logit_adjustment is not None:
-            self._take_loss_terms(class_weights, logit_adjustment, own)
+        for name, term in _TERMS.items():
+            value = terms[name]
+            runs = () if value is None else term.read(value, self.runs, own)
+            # What changes nothing is not kept: equal problems compare as equal.
+            set_field(self, term.field, () if term.is_neutral(runs, self.runs) else runs)
+        set_field(self, "label_smoothing", _smoothing(label_smoothing))
+        self._require_terms_of_the_loss()
 
-    def _take_loss_terms(
-        self,
-        class_weights: PerClass | None,
-        logit_adjustment: PerClass | None,
-        names: Sequence[str],
-    ) -> None:
-        weights = _class_weights(class_weights, self.runs, names)
-        adjustment = _logit_adjustment(logit_adjustment, self.runs, names)
-        # What changes nothing is not kept: equal problems compare as equal.
-        if weights != ((1.0, self.num_classes),):
-            object.__setattr__(self, "weight_runs", weights)
-        if len(adjustment) > 1:
-            object.__setattr__(self, "adjustment_runs", adjustment)
-        if self.adjustment_runs and not self.loss_object.takes_adjustment:
-            able = [repr(loss.name) for loss in KNOWN_LOSSES.values() if loss.takes_adjustment]
+    def _require_terms_of_the_loss(self) -> None:
+        if self.loss_object.takes_adjustment:
+            return
+        able = [repr(loss.name) for loss in KNOWN_LOSSES.values() if loss.takes_adjustment]
+        need = f"need loss {' or '.join(able)}"
+        for name, term in _TERMS.items():
+            if term.of_softmax and getattr(self, term.field):
+                raise ValueError(f"{name}: got numbers with loss {self.loss!r}, {need}")
+        if self.label_smoothing:
             raise ValueError(
-                f"logit_adjustment: got numbers with loss {self.loss!r}, "
-                f"need loss {' or '.join(able)}"
+                f"label_smoothing: got {self.label_smoothing} with loss {self.loss!r}, {need}"
             )
 
     # -- named constructors: other conventions, converted ------------------------------------
@@ -324,7 +351,7 @@ class Problem:
     def replace(self, **changes: Any) -> Problem:
         """Return a copy with some arguments of `Problem` changed.
 
-        Class weights and logit adjustment are kept as numbers, whatever rule they came from.
+        Class weights and the like are kept as numbers, whatever rule they came from.
         """
         fields: dict[str, Any] = {
             "counts": self.runs,
@@ -338,6 +365,10 @@ class Problem:
             "dim": self.dim,
             "class_weights": self.weight_runs or None,
             "logit_adjustment": self.adjustment_runs or None,
+            "label_smoothing": self.label_smoothing,
+            "class_margins": self.margin_runs or None,
+            "logit_scale": self.scale_runs or None,
+            "feature_weights": self.feature_runs or "samples",
             "class_names": self.class_names,
         }
         if "counts" in changes and num_classes(self.runs) != num_classes(
@@ -352,11 +383,15 @@ class Problem:
     def reordered(self, order: ArrayLike) -> Problem:
         """Return the problem with its classes renamed: class k was class ``order[k]``."""
         index = np.asarray(order)
+        terms = {
+            name: spread(runs)[index]
+            for name, term in _TERMS.items()
+            if (runs := getattr(self, term.field))
+        }
         return self.replace(
             counts=self.counts[index],
-            class_weights=self.class_weights[index],
-            logit_adjustment=self.logit_adjustment[index],
             class_names=self.class_names and [self.class_names[k] for k in index.tolist()],
+            **terms,
         )
 
     # -- derived quantities --------------------------------------------------------------------
@@ -367,41 +402,57 @@ class Problem:
         return KNOWN_LOSSES[self.loss]
 
     @cached_property
-    def _cells(self) -> list[tuple[int, float, float, int]]:
-        """Runs of classes that agree in count, weight and adjustment: these, and how many."""
-        parts = [self.runs, self.weight_runs or ((1.0, self.num_classes),)]
-        parts.append(self.adjustment_runs or ((0.0, self.num_classes),))
-        if len(parts[1]) == len(parts[2]) == 1:
-            return [(count, parts[1][0][0], parts[2][0][0], n) for count, n in self.runs]
+    def _cells(self) -> list[tuple[_Kind, int]]:
+        """Runs of classes that agree in count and in all terms: these, and how many."""
+        given = [getattr(self, term.field) for term in _TERMS.values()]
+        neutral = tuple(term.neutral for term in _TERMS.values())
+        if not any(len(runs) > 1 for runs in given):
+            terms = tuple(
+                runs[0][0] if runs else value for runs, value in zip(given, neutral, strict=True)
+            )
+            return [((count, *terms), n) for count, n in self.runs]
+        parts: list[Any] = [self.runs]
+        parts += [
+            runs or ((value, self.num_classes),) for runs, value in zip(given, neutral, strict=True)
+        ]
         ends = [np.cumsum([classes for _, classes in part]) for part in parts]
         every = np.unique(np.concatenate(ends))
         values = [
             np.array([value for value, _ in part])[np.searchsorted(end, every)].tolist()
             for part, end in zip(parts, ends, strict=True)
         ]
-        return list(zip(*values, np.diff(every, prepend=0).tolist(), strict=True))
+        sizes = np.diff(every, prepend=0).tolist()
+        return list(zip(zip(*values, strict=True), sizes, strict=True))
 
     @cached_property
-    def _kinds(self) -> dict[tuple[int, float, float], int]:
-        """How many classes have a count, a weight and an adjustment, by first appearance."""
-        sizes: dict[tuple[int, float, float], int] = {}
-        for count, weight, adjustment, classes in self._cells:
-            kind = count, weight, adjustment
+    def _kinds(self) -> dict[_Kind, int]:
+        """How many classes have a count and terms, by first appearance."""
+        sizes: dict[_Kind, int] = {}
+        for kind, classes in self._cells:
             sizes[kind] = sizes.get(kind, 0) + classes
         return sizes
+
+    def _group_term(self, name: str) -> NDArray[np.float64]:
+        place = list(_TERMS).index(name) + 1
+        return np.array([kind[place] for kind in self._kinds], dtype=np.float64)
+
+    def _class_term(self, name: str) -> NDArray[np.float64]:
+        term = _TERMS[name]
+        return spread(getattr(self, term.field) or ((term.neutral, self.num_classes),))
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
         """Interchangeable classes, in order of first appearance: distinct counts, mostly.
 
-        Classes of one count with different weights or adjustments are different groups.
+        Classes of one count with different weights, adjustments, margins, scales or weights of
+        their features are different groups.
         """
-        return tuple(Group(count, classes) for (count, _, _), classes in self._kinds.items())
+        return tuple(Group(int(kind[0]), classes) for kind, classes in self._kinds.items())
 
     @property
     def group_weights(self) -> NDArray[np.float64]:
         """Class weight of every group, shape (G,); ones where none were given."""
-        return np.array([weight for _, weight, _ in self._kinds])
+        return self._group_term("class_weights")
 
     @property
     def has_equal_weights(self) -> bool:
@@ -411,14 +462,31 @@ class Problem:
     @property
     def group_adjustment(self) -> NDArray[np.float64]:
         """Logit adjustment of every group, shape (G,); zeros where none was given."""
-        return np.array([adjustment for _, _, adjustment in self._kinds])
+        return self._group_term("logit_adjustment")
+
+    @property
+    def group_margins(self) -> NDArray[np.float64]:
+        """Margin that the loss takes off the own logit, of every group, shape (G,)."""
+        return self._group_term("class_margins")
+
+    @property
+    def group_scales(self) -> NDArray[np.float64]:
+        """Factor of the logits inside the loss, of every group, shape (G,)."""
+        return self._group_term("logit_scale")
+
+    @property
+    def group_feature_weights(self) -> NDArray[np.float64]:
+        """Factor of the squared class means in the decay cost, of every group, shape (G,)."""
+        weights = self._group_term("feature_weights")
+        counts = np.array([kind[0] for kind in self._kinds], dtype=np.float64)
+        return np.where(weights > 0, weights, counts)
 
     @cached_property
     def class_groups(self) -> NDArray[np.intp]:
         """Index into `groups` for every class, shape (K,)."""
         index = {kind: i for i, kind in enumerate(self._kinds)}
-        groups = [index[count, weight, adjustment] for count, weight, adjustment, _ in self._cells]
-        return np.repeat(np.array(groups, dtype=np.intp), [classes for *_, classes in self._cells])
+        groups = [index[kind] for kind, _ in self._cells]
+        return np.repeat(np.array(groups, dtype=np.intp), [classes for _, classes in self._cells])
 
     def runs_of(self, numbers: ArrayLike) -> Runs:
         """Return numbers, one a group, as runs in class order: what `Problem` takes per class.
@@ -427,25 +495,42 @@ class Problem:
         """
         index = {kind: i for i, kind in enumerate(self._kinds)}
         values = np.asarray(numbers).tolist()
-        return joined(
-            (values[index[count, weight, adjustment]], classes)
-            for count, weight, adjustment, classes in self._cells
-        )
+        return joined((values[index[kind]], classes) for kind, classes in self._cells)
 
     @property
     def class_weights(self) -> NDArray[np.float64]:
         """Factor of the loss of every class, shape (K,); ones where none were given."""
-        return spread(self.weight_runs or ((1.0, self.num_classes),))
+        return self._class_term("class_weights")
 
     @property
     def logit_adjustment(self) -> NDArray[np.float64]:
         """What is added to the logits inside the loss, shape (K,); zeros where none was given."""
-        return spread(self.adjustment_runs or ((0.0, self.num_classes),))
+        return self._class_term("logit_adjustment")
+
+    @property
+    def class_margins(self) -> NDArray[np.float64]:
+        """What is taken off the own logit inside the loss, shape (K,)."""
+        return self._class_term("class_margins")
+
+    @property
+    def logit_scale(self) -> NDArray[np.float64]:
+        """Factor of every logit inside the loss, shape (K,)."""
+        return self._class_term("logit_scale")
+
+    @property
+    def feature_weights(self) -> NDArray[np.float64]:
+        """Factor of every squared class mean in the decay cost, shape (K,): counts by default."""
+        return (
+            self._class_term("feature_weights")
+            if self.feature_runs
+            else self.counts.astype(np.float64)
+        )
 
     @property
     def is_plain(self) -> bool:
-        """Whether the loss is the plain one, without class weights and logit adjustment."""
-        return not self.weight_runs and not self.adjustment_runs
+        """Whether nothing is weighed, adjusted, scaled or smoothed."""
+        given = any(getattr(self, term.field) for term in _TERMS.values())
+        return not given and not self.label_smoothing
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -530,7 +615,7 @@ class Problem:
     def to_dict(self) -> dict[str, Any]:
         """Return the arguments of `Problem` as JSON-ready values.
 
-        Class weights, logit adjustment and names only where there are any: records and hashes of
+        What a plain problem has not, and names, only where there are any: records and hashes of
         plain problems are older than those.
         """
         decays = self.weight_decay
@@ -545,8 +630,11 @@ class Problem:
             "depth": self.depth,
             "dim": list(self.dim) if isinstance(self.dim, tuple) else self.dim,
         }
-        terms = {"class_weights": self.weight_runs, "logit_adjustment": self.adjustment_runs}
-        values |= {name: format_runs(runs) for name, runs in terms.items() if runs}
+        for name, term in _TERMS.items():
+            if runs := getattr(self, term.field):
+                values[name] = format_runs(runs)
+        if self.label_smoothing:
+            values["label_smoothing"] = self.label_smoothing
         return (
             values if self.class_names is None else values | {"class_names": list(self.class_names)}
         )
@@ -640,6 +728,98 @@ def _logit_adjustment(
         allowed,
         names,
     )
+
+
+def _class_margins(value: PerClass | None, counts: tuple[Group, ...], names: Sequence[str]) -> Runs:
+    return parse_per_class(
+        "class_margins",
+        value,
+        counts,
+        lambda numbers: np.abs(numbers) <= MAX_ADJUSTMENT,
+        f"numbers from {-MAX_ADJUSTMENT:g} to {MAX_ADJUSTMENT:g}",
+        names,
+    )
+
+
+def _logit_scale(value: PerClass | None, counts: tuple[Group, ...], names: Sequence[str]) -> Runs:
+    low, high = SCALE_RANGE
+    return parse_per_class(
+        "logit_scale",
+        value,
+        counts,
+        lambda scales: (scales >= low) & (scales <= high),
+        f"numbers from {low:g} to {high:g}",
+        names,
+    )
+
+
+def _feature_weights(
+    value: PerClass | None, counts: tuple[Group, ...], names: Sequence[str]
+) -> Runs:
+    if isinstance(value, str) and value.strip() == "samples":
+        return ()
+    if isinstance(value, str) and value.strip() == "contexts":
+        return ((1.0, num_classes(counts)),)
+    low, high = WEIGHT_RANGE
+    return parse_per_class(
+        "feature_weights",
+        value,
+        counts,
+        lambda weights: (weights >= low) & (weights <= high),
+        f"'samples', 'contexts' or numbers from {low:g} to {high:g}",
+        names,
+    )
+
+
+def _smoothing(value: Any) -> float:
+    share = positive_float("label_smoothing", value, or_zero=True)
+    if share >= 1:
+        raise ValueError(f"label_smoothing: got {value}, need a number from 0 to below 1")
+    return share
+
+
+@dataclass(frozen=True)
+class _Term:
+    """One number a class that a problem may have.
+
+    Attributes
+    ----------
+    field : str
+        Of `Problem`, which holds the runs; none where nothing was given.
+    neutral : float
+        What classes have where nothing was given; 0 stands for the class's count.
+    read : callable
+        Reads what was given.
+    of_softmax : bool
+        Whether only losses with a softmax may have it.
+    any_constant : bool
+        Whether any number that all classes share changes nothing.
+    """
+
+    field: str
+    neutral: float
+    read: Callable[[PerClass, tuple[Group, ...], Sequence[str]], Runs]
+    of_softmax: bool = True
+    any_constant: bool = False
+
+    def is_neutral(self, runs: Runs, counts: tuple[Group, ...]) -> bool:
+        """Whether runs are what classes have anyway."""
+        if self.field == "feature_runs":
+            return bool(runs) and joined(runs) == joined((float(n), k) for n, k in counts)
+        return len(runs) == 1 and (self.any_constant or runs[0][0] == self.neutral)
+
+
+#: In the order of `Problem`'s groups: a count, then these.
+_TERMS = {
+    "class_weights": _Term("weight_runs", 1.0, _class_weights, of_softmax=False),
+    "logit_adjustment": _Term("adjustment_runs", 0.0, _logit_adjustment, any_constant=True),
+    "class_margins": _Term("margin_runs", 0.0, _class_margins),
+    "logit_scale": _Term("scale_runs", 1.0, _logit_scale),
+    "feature_weights": _Term("feature_runs", 0.0, _feature_weights, of_softmax=False),
+}
+
+#: A count, and the terms that go with it.
+_Kind = tuple[float, ...]
 
 
 def _bias_decay(bias: str, bias_decay: Any) -> float:
