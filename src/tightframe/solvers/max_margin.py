@@ -19,7 +19,7 @@ from tightframe.theory.supports import Supports
 RELAXATION = 1.6
 
 #: The threshold is balanced after every so many steps, up to so many; alone within the band.
-ADAPT_EVERY, ADAPT_UNTIL = 10, 200
+ADAPT_EVERY, ADAPT_UNTIL = 10, 1000
 BAND, LONGEST_CHANGE = 1.25, 2.5
 
 #: Newton steps of the projections; each fixes the labels that bind, so that few are taken.

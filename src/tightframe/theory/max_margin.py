@@ -123,9 +123,10 @@ def bound(supports: Supports, gradient: Array, norm: float) -> float:
     dual -= share * dual.sum(axis=0)
     if supports.free:
         # Row sums go out evenly; an ample dual of the right signs makes up for entries above zero.
-        dual -= np.outer(dual.sum(axis=1), weights / weights.sum())
-        label = share @ (weights / weights.sum())
-        ample = (share - label[:, None]) * weights
+        # Both spread like the roots of the weights, which the operator norm sees as even.
+        spread = np.sqrt(weights) / np.sqrt(weights).sum()
+        dual -= np.outer(dual.sum(axis=1), spread)
+        ample = (share - (share @ spread)[:, None]) * spread
         lacking = np.max(np.where(inside, 0.0, dual / -np.where(inside, 1.0, ample)), initial=0.0)
         dual += lacking * ample
         dual = np.where(inside, dual, np.minimum(dual, 0.0))
