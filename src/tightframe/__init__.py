@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from tightframe import data, heads, landscape, metrics, report, training
     from tightframe.diagnosis.diagnose import Diagnosis
     from tightframe.diagnosis.larger_decay import LargerDecay, larger_decay
+    from tightframe.relatives.contrastive import SupervisedContrastive, supervised_contrastive
     from tightframe.relatives.focal import FocalCollapse, focal_collapse
+    from tightframe.relatives.normalized import NormalizedHead, normalized_head
     from tightframe.relatives.regression import RegressionCollapse, regression_collapse
     from tightframe.sweeps.phase import PhaseDiagram, phase_diagram
 
@@ -45,6 +47,7 @@ __all__ = [
     "FocalCollapse",
     "Geometry",
     "LargerDecay",
+    "NormalizedHead",
     "NotConvergedWarning",
     "Path",
     "PathLimits",
@@ -56,6 +59,7 @@ __all__ = [
     "StateChange",
     "StateChanges",
     "States",
+    "SupervisedContrastive",
     "SvmCertificate",
     "Thresholds",
     "advise",
@@ -69,6 +73,7 @@ __all__ = [
     "larger_decay",
     "metrics",
     "normalized_distance",
+    "normalized_head",
     "orthogonal_frame",
     "path",
     "path_limits",
@@ -80,6 +85,7 @@ __all__ = [
     "simplex_etf",
     "solve",
     "state_changes",
+    "supervised_contrastive",
     "thresholds",
     "training",
 ]
@@ -95,7 +101,9 @@ __getattr__ = handed_on(
         "tightframe.heads": (),
         "tightframe.landscape": (),
         "tightframe.metrics": (),
+        "tightframe.relatives.contrastive": ("SupervisedContrastive", "supervised_contrastive"),
         "tightframe.relatives.focal": ("FocalCollapse", "focal_collapse"),
+        "tightframe.relatives.normalized": ("NormalizedHead", "normalized_head"),
         "tightframe.relatives.regression": ("RegressionCollapse", "regression_collapse"),
         "tightframe.report": (),
         "tightframe.sweeps.phase": ("PhaseDiagram", "phase_diagram"),
