@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from tightframe import data, heads, landscape, metrics, report, training
     from tightframe.diagnosis.diagnose import Diagnosis
     from tightframe.diagnosis.larger_decay import LargerDecay, larger_decay
+    from tightframe.relatives.contrastive import SupervisedContrastive, supervised_contrastive
     from tightframe.relatives.focal import FocalCollapse, focal_collapse
+    from tightframe.relatives.normalized import NormalizedHead, normalized_head
     from tightframe.relatives.regression import RegressionCollapse, regression_collapse
     from tightframe.sweeps.phase import PhaseDiagram, phase_diagram
 
@@ -47,6 +49,7 @@ __all__ = [
     "Geometry",
     "LabelLimits",
     "LargerDecay",
+    "NormalizedHead",
     "NotConvergedWarning",
     "Path",
     "PathLimits",
@@ -58,6 +61,7 @@ __all__ = [
     "StateChange",
     "StateChanges",
     "States",
+    "SupervisedContrastive",
     "SvmCertificate",
     "Thresholds",
     "advise",
@@ -72,6 +76,7 @@ __all__ = [
     "larger_decay",
     "metrics",
     "normalized_distance",
+    "normalized_head",
     "orthogonal_frame",
     "path",
     "path_limits",
@@ -83,6 +88,7 @@ __all__ = [
     "simplex_etf",
     "solve",
     "state_changes",
+    "supervised_contrastive",
     "thresholds",
     "training",
 ]
@@ -98,7 +104,9 @@ __getattr__ = handed_on(
         "tightframe.heads": (),
         "tightframe.landscape": (),
         "tightframe.metrics": (),
+        "tightframe.relatives.contrastive": ("SupervisedContrastive", "supervised_contrastive"),
         "tightframe.relatives.focal": ("FocalCollapse", "focal_collapse"),
+        "tightframe.relatives.normalized": ("NormalizedHead", "normalized_head"),
         "tightframe.relatives.regression": ("RegressionCollapse", "regression_collapse"),
         "tightframe.report": (),
         "tightframe.sweeps.phase": ("PhaseDiagram", "phase_diagram"),

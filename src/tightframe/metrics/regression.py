@@ -7,13 +7,13 @@ Multivariate Regression*. Everything is in float64 and in one pass over arrays i
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tightframe.checks import whole_number
-from tightframe.metrics.inputs import warn
 from tightframe.relatives.regression import matrix_of, targets_of
 
 Array = NDArray[np.float64]
@@ -80,7 +80,7 @@ def nrc1(features: ArrayLike, num_targets: int, *, center: bool = False) -> floa
     q = whole_number("num_targets", num_targets)
     centred = h - h.mean(axis=0)
     if not _varies(centred, h):
-        warn("nrc1: all features are equal", 1)
+        _warn("nrc1: all features are equal")
         return math.nan
     axes = np.linalg.svd(centred, full_matrices=False)[2][:q]
     return _outside(centred if center else h, axes)
@@ -122,7 +122,7 @@ def nrc2(features: ArrayLike, weight: ArrayLike, *, center: bool = False) -> flo
     vectors = centred if center else h
     if values[0] == 0 or not _varies(vectors, h):
         reason = "all features are equal" if center else "all features are zero"
-        warn(f"nrc2: {'the layer is zero' if values[0] == 0 else reason}", 1)
+        _warn(f"nrc2: {'the layer is zero' if values[0] == 0 else reason}")
         return math.nan
     limit = np.finfo(float).eps * max(w.shape) * values[0]
     return _outside(vectors, right[values > limit])
@@ -186,7 +186,7 @@ def _fit(weight: Any, targets: Any) -> NRC3Details:
     least = values[-1] / math.sqrt(len(y)) if len(values) == q else 0.0
     largest = float(np.abs(w).max())
     if largest == 0 or not _varies(centred, y):
-        warn(f"nrc3: {'the layer is zero' if largest == 0 else 'the targets are constant'}", 2)
+        _warn(f"nrc3: {'the layer is zero' if largest == 0 else 'the targets are constant'}", 4)
         return NRC3Details(math.nan, math.nan, float(least**2))
     gram = (w / largest) @ (w / largest).T
     gram /= np.linalg.norm(gram)
@@ -226,3 +226,8 @@ def _varies(centred: Array, given: Array) -> bool:
     """Tell whether anything but rounding is left of centred numbers."""
     limit = np.finfo(float).eps * len(given) * float(np.abs(given).max())
     return bool(np.abs(centred).max() > limit)
+
+
+def _warn(message: str, stacklevel: int = 3) -> None:
+    # That of other metrics loads torch.
+    warnings.warn(message, RuntimeWarning, stacklevel=stacklevel)

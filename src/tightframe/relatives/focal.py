@@ -327,6 +327,6 @@ def _search(k: int, gamma: float, decay: float, starts: int, seed: int) -> float
     for i in range(starts):
         scale = (0.3, 1.0, 2.0)[i % 3]
         x = scale * rng.normal(size=2 * k * k) / math.sqrt(k)
-        options = {"maxiter": 5000, "maxfun": 20000, "ftol": 1e-15, "gtol": 1e-9}
+        options: Any = {"maxiter": 5000, "maxfun": 20000, "ftol": 1e-15, "gtol": 1e-9}
         found.append(minimize(value, x, jac=True, method="L-BFGS-B", options=options).fun)
     return float(min(found))
