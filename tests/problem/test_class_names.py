@@ -251,3 +251,19 @@ def test_labels_of_a_text_have_a_header_or_none(tmp_path, ending, header, encodi
     if header or ending == "txt":
         path.write_text(header + "dög\ncat\ndög\n", encoding=encoding)
         assert described_problem(labels=path, **DECAYS).class_names == ("cat", "dög")
+
+
+@pytest.mark.parametrize("name", ["שלום", "مرحبا", "a שלום"])
+def test_names_read_from_right_to_left_leave_the_numbers_beside_them(name):
+    """Unicode's isolates (UAX 9): first strong, and the end; they take no place of a console."""
+    (shown,) = shown_names([name])
+    assert shown == f"\N{FIRST STRONG ISOLATE}{name}\N{POP DIRECTIONAL ISOLATE}"
+    assert cell_len(shown) == cell_len(name)
+    assert shown_names([shown]) == [shown]
+    assert listed([name, "cat"]) == f"{shown}, cat"
+    assert class_names_of([name, "cat"]) == (name, "cat")
+
+
+def test_a_name_can_not_turn_what_stands_beside_it():
+    """An override without its end would turn the rest of the line."""
+    assert shown_names(["cat\N{RIGHT-TO-LEFT OVERRIDE}"]) == ["cat"]

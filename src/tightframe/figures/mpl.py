@@ -24,6 +24,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from tightframe.checks import choice
 from tightframe.figures import style
+from tightframe.figures.fonts import fit_fonts, told_before
 from tightframe.figures.model import (
     Block,
     Cells,
@@ -42,8 +43,12 @@ from tightframe.figures.model import (
 )
 from tightframe.figures.style import LIGHT, Ink, color_of, log_ticks
 from tightframe.files import replacing
+from tightframe.problem.class_names import END_ISOLATE, ISOLATE
 
 _DPI = 150
+
+#: Whether Matplotlib draws texts in the order in which they are read.
+_SHAPES = mpl.__version_info__[:2] >= (3, 11)
 
 #: What a picture can be written as, and what keeps the date and the release out of each: the same
 #: record gives the same bytes.
@@ -89,6 +94,7 @@ def draw(sheet: Sheet, ink: Ink = LIGHT) -> Figure:
     blocks = sheet.blocks
     if len(blocks) == 1 and not blocks[0].title:
         _draw_block(figure, blocks[0], sheet.width, ink)
+        fit_fonts(figure)
         return figure
     heights = [_rows(block) * block.height + 0.3 * bool(block.title) for block in blocks]
     parts = figure.subfigures(len(blocks), 1, squeeze=False, height_ratios=heights)[:, 0]
@@ -100,6 +106,7 @@ def draw(sheet: Sheet, ink: Ink = LIGHT) -> Figure:
                 x=0.01, ha="left",
             )  # fmt: skip
         _draw_block(part, block, sheet.width, ink)
+    fit_fonts(figure)
     return figure
 
 
@@ -133,6 +140,7 @@ def plot(panel: Panel, ax: Axes | None = None, ink: Ink = LIGHT) -> tuple[Any, A
     else:
         _draw_chart(axis, panel, ink)
         _draw_shades([axis], panel, ink)
+    fit_fonts(axis)
     return axis.figure, axis
 
 
@@ -151,6 +159,7 @@ def save_figure(figure: Figure, path: Path, dpi: int = _DPI) -> Path:
         replacing(path) as temporary,
         # Letters stay letters, and names in an SVG do not change from run to run.
         mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "tightframe", "pdf.fonttype": 42}),
+        told_before(),
     ):
         figure.savefig(temporary, format=ending, dpi=dpi, metadata=_METADATA[ending])
     return path
@@ -218,8 +227,12 @@ def label_axis(
 
 
 def _plain(text: str) -> str:
-    """Return a text that Matplotlib does not take for mathematics: a name may have dollar signs."""
-    return text.replace("$", r"\$")
+    """Return a text that Matplotlib does not take for mathematics: a name may have dollar signs.
+
+    Releases that do not shape text draw boxes for what isolates a name.
+    """
+    text = text.replace("$", r"\$")
+    return text if _SHAPES else text.replace(ISOLATE, "").replace(END_ISOLATE, "")
 
 
 def style_axis(axis: Axes, ink: Ink = LIGHT) -> None:

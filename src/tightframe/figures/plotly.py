@@ -43,8 +43,9 @@ DARKER = style.DARK_COLORS | {
 }
 
 _LEGENDS: dict[str, dict[str, Any]] = {
-    # Plotly finds no free place inside; above is the nearest to it.
-    "inside": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+    # Plotly finds no free place inside; above is the nearest to it. On a phone ten names would take
+    # half of the picture: what is above a fifth scrolls.
+    "inside": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "maxheight": 0.2},
     "below": {"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"},
 }
 

@@ -35,6 +35,13 @@ MAX_NAME = 24
 #: Characters that can't be seen and belong to the letters beside them.
 _JOINERS = ("\u200c", "\u200d")
 
+#: Set around a name that is read from right to left, so that it leaves the numbers beside it where
+#: they are (Unicode's first strong isolate, and its end); and what else steers the direction.
+ISOLATE, END_ISOLATE = "\u2068", "\u2069"
+_DIRECTIONS = dict.fromkeys(
+    map(ord, "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+)
+
 #: More classes than this are taken for something else than labels.
 MAX_LABEL = 10_000_000
 
@@ -184,7 +191,8 @@ def shown_names(names: Sequence[str], width: int = MAX_NAME) -> list[str]:
 
     Letters of East Asian scripts and emoji are two wide. Of a longer name the middle is left out;
     names that would look alike lose what they begin with in common. What would break a line or
-    steer a terminal becomes a space.
+    steer a terminal becomes a space. Names that are read from right to left are isolated: they do
+    not turn the order of what stands beside them.
 
     Parameters
     ----------
@@ -209,7 +217,14 @@ def shown_names(names: Sequence[str], width: int = MAX_NAME) -> list[str]:
     for alike in _alike(shown):  # they differ in several places, or in what can't be seen
         for number, name in enumerate(alike, 1):
             shown[name] = f"{_fitted(plain[name], width - len(str(number)) - 1)}~{number}"
-    return [shown[name] for name in names]
+    return [_isolated(shown[name]) for name in names]
+
+
+def _isolated(name: str) -> str:
+    """Return a name such that its direction of reading ends with it."""
+    if name.isascii() or not any(unicodedata.bidirectional(c) in ("R", "AL", "AN") for c in name):
+        return name
+    return f"{ISOLATE}{name}{END_ISOLATE}"
 
 
 def _alike(shown: Mapping[str, str]) -> list[list[str]]:
@@ -232,6 +247,7 @@ def on_one_line(name: str) -> str:
     """Return a name without line ends and control characters; emoji keep their joiners."""
     if name.isprintable():
         return name
+    name = name.translate(_DIRECTIONS)
     return "".join(c if c.isprintable() or c in _JOINERS else " " for c in name)
 
 
