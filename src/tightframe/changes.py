@@ -424,14 +424,11 @@ def thresholds(problem: Problem | None = None, **rest: Any) -> closed.Thresholds
     for i, group in enumerate(limits.groups):
         merges, lost, vanishes = (changes.from_decay(i, s) for s in (MERGED, LOST, VANISHED))
         places = tuple((change.logit_decay, change.after) for change in changes.of_group(i))
-        if merges is not None and group.logit_decay is not None and problem.margin_runs:
+        root = group.logit_decay if problem.margin_runs else None
+        if merges is not None and root and math.isclose(merges, root, rel_tol=SAME_ROOT):
             # The root is good to more digits than where solves tell a tiny margin from none.
-            if math.isclose(merges, group.logit_decay, rel_tol=SAME_ROOT):
-                places = tuple(
-                    (group.logit_decay if place == merges else place, state)
-                    for place, state in places
-                )
-                merges = group.logit_decay
+            places = tuple((root if place == merges else place, state) for place, state in places)
+            merges = root
         if (first := str(changes.first.state[i])) != DISTINCT:
             places = ((0.0, first), *places)
         groups.append(replace(group, merges=merges, lost=lost, vanishes=vanishes, changes=places))

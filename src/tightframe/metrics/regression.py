@@ -134,7 +134,7 @@ def nrc3(weight: ArrayLike, targets: ArrayLike) -> float:
     ``|| W W^T / ||W W^T||_F - (S^{1/2} - c I) / ||S^{1/2} - c I||_F ||_F^2``, S the covariance of
     the targets (divided by N). ``gamma = c^2`` is fitted, as in the source: the value is the least
     over ``0 <= gamma <= lambda_min(S)``. Its one stationary point has a closed form (docs/theory.md
-    section 10), and is compared with both ends. `tightframe.regression_collapse` predicts gamma,
+    section 11), and is compared with both ends. `tightframe.regression_collapse` predicts gamma,
     and the Gram matrix where some directions vanish, which no gamma describes.
 
     Parameters

@@ -3,7 +3,7 @@
     (1 - q)^gamma (-log q),   q the softmax probability of the own class
 
 is not convex in the logits, so nothing here is certified: a result is the best that was found.
-docs/theory.md section 10 has what was checked.
+docs/theory.md section 11 has what was checked.
 """
 
 from __future__ import annotations
@@ -327,6 +327,7 @@ def _search(k: int, gamma: float, decay: float, starts: int, seed: int) -> float
     for i in range(starts):
         scale = (0.3, 1.0, 2.0)[i % 3]
         x = scale * rng.normal(size=2 * k * k) / math.sqrt(k)
-        options: Any = {"maxiter": 5000, "maxfun": 20000, "ftol": 1e-15, "gtol": 1e-9}
-        found.append(minimize(value, x, jac=True, method="L-BFGS-B", options=options).fun)
+        rest: Any = {"jac": True, "method": "L-BFGS-B"}
+        rest["options"] = {"maxiter": 5000, "maxfun": 20000, "ftol": 1e-15, "gtol": 1e-9}
+        found.append(minimize(value, x, **rest).fun)
     return float(min(found))

@@ -5,7 +5,7 @@
 
 Its singular values decouple as those of MSE on classes do (`closed_form.deep_linear`): the centred
 targets ``Y_c = U A V^T`` keep their singular vectors, and every value ``a_i`` is shrunk by itself.
-docs/theory.md section 10 has the derivation.
+docs/theory.md section 11 has the derivation.
 """
 
 from __future__ import annotations
