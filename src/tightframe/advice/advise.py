@@ -580,7 +580,7 @@ class _Search:
     def _weighted(self, level: float) -> Problem:
         """Raise every class's pull to a level, then scale the weights to the sum they had."""
         p = self.partition
-        weights = p.weights * np.maximum(1.0, math.exp(level) / p.pull)
+        weights = self.problem.group_weights * np.maximum(1.0, math.exp(level) / p.pull)
         weights *= (p.loss_shares.sum()) / (p.shares @ weights)
         return self.problem.replace(class_weights=self.problem.runs_of(weights))
 
