@@ -55,7 +55,8 @@ from tightframe.problem.counts import (
     parse_per_class,
     spread,
 )
-from tightframe.problem.targets import Targets, TargetsLike, read_targets
+from tightframe.problem.targets import Targets, TargetsLike, label_sets, read_targets
+from tightframe.problem.tokens import next_tokens
 
 LOSSES = tuple(KNOWN_LOSSES)
 BIASES = ("none", "free", "decayed")
@@ -417,6 +418,75 @@ class Problem:
         counted, sizes = np.array(given.groups).T
         weights = conventions.weighted_mean(given.group_weights, counted * sizes)
         return given.replace(class_weights=given.runs_of(weights))
+
+    @classmethod
+    def from_tokens(
+        cls, tokens: Any, *, context: int = 2, min_count: int = 1, **rest: Any
+    ) -> Problem:
+        """Return the problem of next tokens after every context of some tokens.
+
+        A context's count is how often it occurs, its target the distribution of what followed; the
+        labels, with their names, are the tokens that follow (Zhao et al. 2024).
+
+        Parameters
+        ----------
+        tokens, context, min_count
+            As in `tightframe.problem.tokens.next_tokens`, which also says how much memory that
+            takes and which contexts there are: the columns, in that order.
+        **rest
+            Other arguments of `Problem`.
+
+        Raises
+        ------
+        ValueError
+            As `next_tokens` and `Problem`.
+
+        Examples
+        --------
+        >>> decays = {"weight_decay": 1e-3, "feature_decay": 1e-3}
+        >>> problem = Problem.from_tokens("abab aba abc", context=1, **decays)
+        >>> problem.class_names, problem.targets
+        ((' ', 'a', 'b', 'c'), <4 labels x 3 contexts>)
+        """
+        found = next_tokens(tokens, context, min_count)
+        totals = found.counts.sum(axis=0)
+        targets = found.counts.astype(np.float64)
+        targets.data /= np.repeat(totals, np.diff(targets.indptr))
+        return cls(totals, targets=targets, class_names=found.labels, **rest)
+
+    @classmethod
+    def from_label_matrix(cls, labels: Any, **rest: Any) -> Problem:
+        """Return the problem of samples with several labels each, all of which are picked.
+
+        The pick-all-labels loss (Li et al. 2024) of a sample with label set S is the sum of the
+        cross-entropies of its labels: that of a context, one for every set that occurs, whose
+        target is even over S and whose class weight is ``|S|``. Sets are in order of appearance.
+
+        Parameters
+        ----------
+        labels : array_like or SciPy sparse matrix, shape (N, V)
+            Zeros and ones, or booleans; every row has a one.
+        **rest
+            Other arguments of `Problem`, without ``counts``, ``targets`` and ``class_weights``.
+
+        Raises
+        ------
+        ValueError
+            If the entries are others, a sample has no label, or as `Problem`.
+
+        Examples
+        --------
+        >>> decays = {"weight_decay": 1e-2, "feature_decay": 1e-2}
+        >>> sets = [[1, 0, 0], [1, 1, 0], [1, 0, 0], [0, 0, 1]]
+        >>> problem = Problem.from_label_matrix(sets, **decays)
+        >>> problem.counts.tolist(), problem.class_weights.tolist()
+        ([2, 1, 1], [1.0, 2.0, 1.0])
+        """
+        taken = sorted({"counts", "targets", "class_weights"} & set(rest))
+        if taken:
+            raise ValueError(f"{taken[0]}: the label matrix says it, got {taken[0]} too")
+        counts, targets, sizes = label_sets(labels)
+        return cls(counts, targets=targets, class_weights=sizes, **rest)
 
     def replace(self, **changes: Any) -> Problem:
         """Return a copy with some arguments of `Problem` changed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tightframe.checks import detached
+from tightframe.checks import array_of, detached
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -199,3 +200,57 @@ def _from_dict(value: Mapping[str, Any]) -> Any:
         raise ValueError(
             "targets: got a mapping without num_labels, starts, labels and shares that fit"
         ) from None
+
+
+def label_sets(labels: Any) -> tuple[NDArray[np.int64], csr_array, NDArray[np.float64]]:
+    """Count which sets of labels samples have.
+
+    Parameters
+    ----------
+    labels : array_like or SciPy sparse matrix, shape (N, V)
+        Zeros and ones.
+
+    Returns
+    -------
+    counts : ndarray, shape (m,)
+        Samples of every set, in order of appearance.
+    targets : csr_array, shape (V, m)
+        Even over every set.
+    sizes : ndarray, shape (m,)
+        Labels of every set.
+
+    Raises
+    ------
+    ValueError
+        If it is no matrix of zeros and ones, or a sample has no label.
+    """
+    from scipy.sparse import csc_array, csr_array, issparse
+
+    given: Any = labels if issparse(labels) else array_of("labels", labels)
+    if given.ndim != 2 or given.dtype.kind not in "biuf":
+        raise ValueError(
+            f"labels: got {given.dtype} of shape {tuple(given.shape)}, need zeros and ones, "
+            "(samples, labels)"
+        )
+    rows = csr_array(given, copy=True)
+    rows.eliminate_zeros()
+    rows.sort_indices()
+    if (odd := rows.data[rows.data != 1]).size:
+        raise ValueError(f"labels: got {odd[0]:g}, need zeros and ones")
+    sizes = np.diff(rows.indptr)
+    if not sizes.all():
+        raise ValueError(f"labels: sample {int(np.argmin(sizes))} has none")
+    places: dict[bytes, int] = {}
+    first: list[int] = []
+    set_of = np.empty(len(sizes), dtype=np.int64)
+    for sample, (start, end) in enumerate(itertools.pairwise(rows.indptr.tolist())):
+        found = places.setdefault(rows.indices[start:end].tobytes(), len(places))
+        set_of[sample] = found
+        if found == len(first):
+            first.append(sample)
+    sets = rows[first]
+    sizes = np.diff(sets.indptr)
+    even = csc_array(
+        (np.repeat(1 / sizes, sizes), sets.indices, sets.indptr), shape=sets.shape[::-1]
+    )
+    return np.bincount(set_of), even.tocsr(), sizes.astype(np.float64)
