@@ -9,15 +9,18 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from tightframe.checks import array_of, shortened
 from tightframe.files import read_npz, write_npz
 from tightframe.geometry.blocks import Array
 from tightframe.problem.problem import Problem
+from tightframe.problem.targets import SUM_TOLERANCE
 from tightframe.solution import Solution, Status
 from tightframe.solvers.contexts import minimise_contexts
 from tightframe.solvers.stats import Stats
 from tightframe.theory.contexts.certificate import Factors
+from tightframe.theory.contexts.embedding import Embedding, embedded
 from tightframe.theory.contexts.form import form_of, merged
 
 #: Logits of more entries than this are not written out (0.8 GB).
@@ -105,6 +108,77 @@ class ContextSolution(Solution):
     @property
     def _width(self) -> int:
         return self.problem.width or self.rank
+
+    def embed(
+        self,
+        targets: ArrayLike,
+        *,
+        counts: float | ArrayLike = 1,
+        class_weights: float | ArrayLike = 1.0,
+        feature_weights: float | ArrayLike | None = None,
+    ) -> Embedding:
+        """Return logits and features of contexts that were not trained.
+
+        Each gets the feature of least loss and decay under this classifier, which is what training
+        with it would give but for its own pull on the classifier (docs/theory.md section 10): a
+        context that was trained gets its own logits again.
+
+        Parameters
+        ----------
+        targets : array_like, shape (V,) or (V, k)
+            The label distribution of every context.
+        counts, class_weights : float or array_like of shape (k,)
+            Samples and class weight of every context, as in `Problem`.
+        feature_weights : float or array_like of shape (k,), optional
+            By default as the problem's: counts, or ones. Needed where its are other numbers.
+
+        Returns
+        -------
+        Embedding
+            ``logits`` (V, k), ``features`` (d, k) matching `weights`, and ``errors`` (k,), bounds
+            of the features' distance from the exact ones for this classifier.
+
+        Raises
+        ------
+        ValueError
+            If an argument has another shape, is no distribution or not positive, or the feature
+            weights are missing.
+
+        Examples
+        --------
+        >>> import tightframe as tf
+        >>> shares = [[0.7, 0.1, 0.0], [0.2, 0.6, 0.5], [0.1, 0.3, 0.5]]
+        >>> decays = {"weight_decay": 0.02, "feature_decay": 0.02}
+        >>> problem = tf.Problem([40, 30, 20], targets=shares, **decays)
+        >>> s = tf.solve(problem, tol=1e-12)
+        >>> found = s.embed([0.1, 0.6, 0.3], counts=30)
+        >>> bool(abs(found.logits[:, 0] - s.logits[:, 1]).max() < 1e-5)
+        True
+        """
+        p, v = _numbers("targets", targets), len(self.label_of)
+        if p.ndim not in (1, 2) or len(p) != v or p.size == 0:
+            raise ValueError(f"targets: got shape {p.shape}, need ({v},) or ({v}, contexts)")
+        p = p.reshape(v, -1)
+        sums, k = p.sum(axis=0), p.shape[1]
+        good = (p >= 0).all(axis=0) & (np.abs(sums - 1) <= SUM_TOLERANCE)
+        if not good.all():
+            raise ValueError(f"targets: column {int(np.argmin(good))} is no distribution")
+        n = _positive("counts", counts, k)
+        if feature_weights is not None:
+            omega = _positive("feature_weights", feature_weights, k)
+        elif not self.problem.feature_runs:
+            omega = n
+        elif {weight for weight, _ in self.problem.feature_runs} == {1.0}:
+            omega = np.ones(k)
+        else:
+            raise ValueError(
+                "feature_weights: missing; the problem's are numbers of its own contexts"
+            )
+        curvatures = _positive("class_weights", class_weights, k) * n
+        curvatures /= self.problem.num_samples * omega
+        return embedded(
+            self.weights[0], self.bias, p / sums, curvatures, self.problem.feature_decay
+        )
 
     def __repr__(self) -> str:
         gap = "no gap" if self.gap is None else f"gap {self.gap:.1e}"
@@ -242,3 +316,20 @@ def _widened(rows: Array, width: int) -> Array:
     wide = np.zeros((len(rows), width))
     wide[:, : rows.shape[1]] = rows
     return wide
+
+
+def _numbers(name: str, value: Any) -> Array:
+    array = array_of(name, value)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name}: got {shortened(repr(value))}, need numbers")
+    return array.astype(np.float64)
+
+
+def _positive(name: str, value: Any, size: int) -> Array:
+    numbers = _numbers(name, value)
+    if numbers.shape not in ((), (size,)) or not (np.isfinite(numbers) & (numbers > 0)).all():
+        raise ValueError(
+            f"{name}: got {shortened(repr(value))}, need a positive number, or one for each of "
+            f"{size} contexts"
+        )
+    return np.broadcast_to(numbers, (size,)).copy()

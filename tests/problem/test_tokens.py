@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tightframe as tf
 from tightframe.problem import tokens as module
 from tightframe.problem.tokens import next_tokens
 
@@ -93,3 +94,14 @@ def test_tensors_and_rows_of_texts():
 def test_bad_tokens_are_named(tokens, options, message):
     with pytest.raises(ValueError, match=message):
         next_tokens(tokens, **options)
+
+
+def test_problems_hold_counts_and_distributions_in_the_order_of_the_contexts():
+    text = "abracadabra abracadabra"
+    found = next_tokens(text, 2)
+    problem = tf.Problem.from_tokens(text, context=2, weight_decay=1e-2, feature_decay=1e-2)
+    counts = found.counts.toarray()
+    assert problem.class_names == found.labels
+    assert problem.counts.tolist() == counts.sum(axis=0).tolist()
+    assert np.allclose(problem.targets.by_context.toarray().T, counts / counts.sum(axis=0))
+    assert tf.solve(problem).status == "optimal"

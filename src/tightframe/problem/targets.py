@@ -222,7 +222,7 @@ def label_sets(labels: Any) -> tuple[NDArray[np.int64], csr_array, NDArray[np.fl
     Raises
     ------
     ValueError
-        If it is no matrix of zeros and ones, or a sample has no label.
+        If it is no matrix of zeros and ones, a sample has no label, or all have the same ones.
     """
     from scipy.sparse import csc_array, csr_array, issparse
 
@@ -248,6 +248,8 @@ def label_sets(labels: Any) -> tuple[NDArray[np.int64], csr_array, NDArray[np.fl
         set_of[sample] = found
         if found == len(first):
             first.append(sample)
+    if len(first) < 2:
+        raise ValueError("labels: all samples have the same set, need at least two sets")
     sets = rows[first]
     sizes = np.diff(sets.indptr)
     even = csc_array(
