@@ -295,8 +295,9 @@ def state_changes(problem: Problem, *, takers: bool = True) -> StateChanges:
     [(5, 0.00575, 'distinct', 'merged'), (5, 0.00903, 'merged', 'vanished'), \
 (5, 0.01818, 'distinct', 'vanished')]
     """
+    limits = closed.ends(problem)
     line = _Line(problem.replace(dim=None), takers)
-    limits = _with_margins(problem, line)
+    limits = _with_margins(limits, problem, line)
     known = _known_decays(line, limits)
     top = max(known)
     lowest = LOWEST * min(known)
@@ -340,11 +341,13 @@ def known_thresholds(problem: Problem) -> closed.Thresholds:
     N <= lambda`` (times class weight and scale), q the probability of a sibling where they are
     merged: a certified minimiser on either side says which of them holds.
     """
-    return _with_margins(problem, _Line(problem.replace(dim=None), takers=False))
-
-
-def _with_margins(problem: Problem, line: _Line) -> closed.Thresholds:
     limits = closed.ends(problem)
+    if not problem.margin_runs:
+        return limits
+    return _with_margins(limits, problem, _Line(problem.replace(dim=None), takers=False))
+
+
+def _with_margins(limits: closed.Thresholds, problem: Problem, line: _Line) -> closed.Thresholds:
     if not problem.margin_runs:
         return limits
     here = closed.overall_decay(problem)
@@ -425,9 +428,9 @@ def thresholds(problem: Problem | None = None, **rest: Any) -> closed.Thresholds
         merges, lost, vanishes = (changes.from_decay(i, s) for s in (MERGED, LOST, VANISHED))
         places = tuple((change.logit_decay, change.after) for change in changes.of_group(i))
         root = group.logit_decay if problem.margin_runs else None
-        if merges is not None and root and math.isclose(merges, root, rel_tol=SAME_ROOT):
+        if merges and root and math.isclose(merges, root, rel_tol=SAME_ROOT):
             # The root is good to more digits than where solves tell a tiny margin from none.
-            places = tuple((root if place == merges else place, state) for place, state in places)
+            places = tuple((root if p == merges else p, state) for p, state in places)
             merges = root
         if (first := str(changes.first.state[i])) != DISTINCT:
             places = ((0.0, first), *places)

@@ -213,6 +213,8 @@ def rank_changes(
         If the problem has no convex form, or an argument is out of range.
     """
     require_convex(problem, "rank_changes")
+    if problem.margin_runs:
+        raise ValueError("class_margins: rank_changes does not know where their classes merge")
     points = whole_number("points", points, 2)
     partition = Partition.coarsest(problem)
     merging = (partition.pull / partition.num_samples).tolist()

@@ -305,3 +305,31 @@ def test_what_does_not_know_them_says_so(name):
         with pytest.raises(ValueError, match=f"^{name}: "):
             ask(problem)
     assert tf.path_limits(problem).vanishing is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"class_margins": "0.5x4,1x4"},
+        {"class_margins": "0x4,-.7x4", "bias": "free"},
+        {"class_margins": "0.2x4,1x4", "logit_scale": "1x4,.6x4", "label_smoothing": 0.1},
+    ],
+)
+def test_margins_move_merging_by_the_probability_of_siblings(options):
+    """c sqrt(n) / N with c = 1 - smoothing + q (1 - e^-m), q read off the merged solution."""
+    problem = make("500x4,100x4", decay=1e-3, **options)
+    group = tf.thresholds(problem).groups[1]
+    assert group.total_samples is group.distinct_counts is None
+    place = group.logit_decay
+    below, above = (tf.solve(at(problem, place * f), tol=1e-11) for f in (0.999, 1.001))
+    assert below.group_margins[1] > 1e-4
+    assert above.group_margins[1] == 0
+    at_place = tf.solve(at(problem, place * (1 + 1e-7)), tol=1e-12)
+    seen = problem.logit_scale * (at_place.logits[:, -1] + at_place.bias)
+    seen[-1] -= problem.class_margins[-1]
+    sibling = np.exp(seen[-2]) / np.exp(seen).sum()
+    gain = sibling * -np.expm1(-problem.class_margins[-1])
+    factor = problem.logit_scale[-1] * (1 - problem.label_smoothing + gain)
+    assert place == pytest.approx(factor * 10 / problem.num_samples, rel=1e-6)
+    if group.merges is not None:  # they may be lost before
+        assert group.merges == place

@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.advice.prediction import GroupOutlook, Outlook, describe, outlook
-from tightframe.changes import FEW_GROUPS, state_changes
+from tightframe.advice.remedies import Remedy, earlier, remedies
+from tightframe.changes import FEW_GROUPS, known_thresholds, state_changes
 from tightframe.checks import choice, positive_float
 from tightframe.geometry.blocks import Array, Partition
 from tightframe.geometry.states import DISTINCT, MERGED, VANISHED
@@ -26,7 +28,7 @@ from tightframe.problem.counts import MAX_SAMPLES, format_runs
 from tightframe.problem.problem import Problem
 from tightframe.solve import solve
 from tightframe.theory.coverage import coverage, has_compact_form, require_covered
-from tightframe.theory.thresholds import MAX_FOLLOWED, ends
+from tightframe.theory.thresholds import MAX_FOLLOWED
 
 LIMITS = (
     "Unconstrained feature model: a network that fits anything, trained to the end. What is wanted "
@@ -192,6 +194,14 @@ class Advice:
         """Whether the problem as it is has what is wanted."""
         return self.wanted.met(self.now)
 
+    @cached_property
+    def remedies(self) -> tuple[Remedy, ...]:
+        """What every remedy, as papers use it, does to merging and to margins: see `remedies`.
+
+        Solved when it is first asked for.
+        """
+        return remedies(self.problem)
+
     @property
     def largest_decays(self) -> dict[str, float]:
         """The weight decay, and the feature decay, that alone give `largest_decay`."""
@@ -199,7 +209,7 @@ class Advice:
 
     @property
     def warnings(self) -> list[str]:
-        """Which groups are not distinct, a sentence each."""
+        """Which groups are not distinct, and what lets some merge earlier, a sentence each."""
         groups = self.now.groups
 
         def fate(group: GroupOutlook) -> str:
@@ -220,7 +230,7 @@ class Advice:
             f"{describe(group)} {fate(group)} (safety factor {safety.factor:.3g})"
             for group, safety in zip(self.now.groups, self.safety, strict=True)
             if group.state != DISTINCT
-        ]
+        ] + earlier(self.problem, self.now.groups)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything JSON-ready."""
@@ -367,7 +377,7 @@ class _Search:
         self.feature_decay_of = feature_decay_of
         self.partition = Partition.coarsest(problem)
         self.counts = np.array([group.count for group in problem.groups])
-        self.thresholds = ends(problem)
+        self.thresholds = known_thresholds(problem)
         self.unproven = False  # whether a solve on the way had no certificate
         self.now = self.look(problem)
         if self.now.gap is None:
@@ -452,7 +462,14 @@ class _Search:
     def _lost(self) -> list[float]:
         """Return the decay from which on each group is lost or vanishes."""
         top = self.thresholds.total_collapse
-        low = min(self.problem.logit_decay, top, float(self.partition.pull.min()) / self._n) / 4
+        low = (
+            min(
+                self.problem.logit_decay,
+                top,
+                float(self.partition.pull.min()) / self.partition.num_samples,
+            )
+            / 4
+        )
         decays = np.geomspace(low, top, PATH_POINTS)
         ratio = math.sqrt(self.problem.weight_decays[0] / self.problem.feature_decay)
         line = path(
@@ -524,7 +541,7 @@ class _Search:
 
     def oversampling(self) -> Proposal:
         """Repeat the samples of small classes: the least factors that do."""
-        counts = self.partition.counts
+        counts = self.partition.samples
         level = self._least(
             math.log(counts.min()), math.log(counts.max()), lambda x: self.repeated(self._up_to(x))
         )
@@ -544,7 +561,7 @@ class _Search:
     def _up_to(self, level: float) -> Array:
         # A hair below the level counts as there: exponentials round.
         reach = math.exp(level) * (1 - 1e-9)
-        return np.maximum(1.0, np.ceil(reach / self.partition.counts))
+        return np.maximum(1.0, np.ceil(reach / self.partition.samples))
 
     def _trimmed(self, factors: Array) -> Array:
         """Lower single factors as far as the others allow."""
@@ -562,7 +579,7 @@ class _Search:
     def class_weights(self) -> Proposal:
         """Weigh the loss of small classes: the least uneven weights that do."""
         pull = self.partition.pull
-        top = pull.max() * math.sqrt(self.partition.counts.max() / self.partition.counts.min())
+        top = pull.max() * math.sqrt(self.counts.max() / self.counts.min())
         level = self._least(math.log(pull.min()), math.log(top), self._weighted)
         if level is None:
             text = f"Class weights do not: no weights up to N / (K n_k) give {self.wanted}."
@@ -579,9 +596,10 @@ class _Search:
 
     def _weighted(self, level: float) -> Problem:
         """Raise every class's pull to a level, then scale the weights to the sum they had."""
-        p = self.partition
-        weights = self.problem.group_weights * np.maximum(1.0, math.exp(level) / p.pull)
-        weights *= (p.loss_shares.sum()) / (p.shares @ weights)
+        p, own = self.partition, self.problem.group_weights
+        weights = own * np.maximum(1.0, math.exp(level) / p.pull)
+        shares = p.samples * p.sizes / self._n
+        weights *= (shares @ own) / (shares @ weights)
         return self.problem.replace(class_weights=self.problem.runs_of(weights))
 
     def logit_adjustment(self) -> Proposal:

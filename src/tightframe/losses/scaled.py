@@ -2,7 +2,8 @@
 
 Logits, bias and residuals are those before the scale, as everywhere else: with S the diagonal
 matrix of the scales the residual is S times that of the loss. What the loss ignores is then not a
-constant in all logits but multiples of ``1 / scale`` (docs/theory.md section 15).
+constant in all logits but multiples of ``1 / scale`` (docs/theory.md, "Scaled
+logits").
 """
 
 from __future__ import annotations
