@@ -5,6 +5,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, recall_score
 
+import tightframe as tf
+from tightframe.diagnosis.diagnose import diagnose
 from tightframe.diagnosis.head import ADJUSTED, AS_IT_IS, BALANCED, POST_HOC, ask_head
 from tightframe.diagnosis.training import Training
 from tightframe.heads import LastLayer, fit_head
@@ -148,3 +150,24 @@ def test_heads_on_small_features_do_not_stay_where_they_begin():
     assert answer.rows[0].training.recalls.tolist() == [1, 0, 0]
     assert answer.row(BALANCED).training.recalls.min() > 0.5
     assert answer.separable.all()
+
+
+@pytest.mark.parametrize(
+    ("terms", "said"),
+    [
+        ({"label_smoothing": 0.1}, "The loss has label smoothing: whether the head"),
+        (
+            {"class_margins": [0, 1, 0], "logit_scale": [1, 1, 0.5]},
+            "The loss has class margins and logit scales: whether the head",
+        ),
+        ({"feature_weights": "contexts"}, None),
+    ],
+)
+def test_the_optimum_of_another_loss_is_not_asked(terms, said):
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], [40, 40, 10])
+    layer = LastLayer.of(2 * np.eye(3)[labels] + rng.normal(size=(90, 3)), labels, np.eye(3))
+    problem = tf.Problem(layer.counts, weight_decay=0.05, feature_decay=0.01, **terms)
+    head = diagnose(layer, problem=problem).head
+    assert (head.suboptimality is None) == (said is not None)
+    assert said is None or head.verdict.startswith(said)

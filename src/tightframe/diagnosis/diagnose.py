@@ -281,7 +281,7 @@ def diagnose(
     head = ask_head(
         layer,
         training,
-        cross_entropy=loss == "cross_entropy",
+        other_loss=_other_loss(loss, problem),
         bias=known_bias,
         progress=progress,
     )
@@ -303,6 +303,21 @@ def diagnose(
             feature_decay_of=feature_decay_of,
         ),
     )
+
+
+def _other_loss(loss: str, problem: Problem | None) -> str | None:
+    """Say what sets a loss apart from cross-entropy with class weights and an adjustment."""
+    if loss != "cross_entropy":
+        return "is not cross-entropy"
+    if problem is None:
+        return None
+    terms = {
+        "label smoothing": problem.label_smoothing,
+        "class margins": problem.margin_runs,
+        "logit scales": problem.scale_runs,
+    }
+    given = [name for name, value in terms.items() if value]
+    return f"has {' and '.join(given)}" if given else None
 
 
 def _larger(

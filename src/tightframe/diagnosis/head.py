@@ -188,7 +188,7 @@ def ask_head(
     layer: LastLayer,
     training: Training,
     *,
-    cross_entropy: bool = True,
+    other_loss: str | None = None,
     bias: str | None = None,
     progress: Callable[[str], Any] | None = None,
 ) -> HeadAnswer:
@@ -198,8 +198,9 @@ def ask_head(
     ----------
     layer : LastLayer
     training : Training
-    cross_entropy : bool
-        Whether the network was trained with it; otherwise nothing is said about the optimum.
+    other_loss : str, optional
+        What the loss of the training is or has, in words, where it is not cross-entropy with class
+        weights and a logit adjustment alone; then nothing is said about the optimum.
     bias : {"none", "decayed", "free"}, optional
         Whether the training's decay was on the bias; read off its gradient if it is not known.
     progress : callable, optional
@@ -244,8 +245,8 @@ def ask_head(
         )  # fmt: skip
     excess, kind, note = None, "none", ""
     found: tuple[Array, Array | None] | None = None  # where the next fit begins
-    if not cross_entropy:
-        note = "The loss is not cross-entropy: whether the head is at its optimum was not asked."
+    if other_loss is not None:
+        note = f"The loss {other_loss}: whether the head is at its optimum was not asked."
     elif training.ridge is None and fitted is None:
         note = (
             "No ridge fits the head: the loss does not pull it outwards, as it does when trained."
