@@ -19,16 +19,13 @@ from tightframe.solve import solve
 from tightframe.sweeps.grid import Grid, run_grid
 from tightframe.sweeps.phase import step_rows
 
-#: What a training, and the fit to one, does not know yet.
-NOT_TRAINED = dict.fromkeys(
-    ("label_smoothing", "smoothing_weights", "class_margins", "logit_scale", "feature_weights"),
-    "networks are not trained with it yet",
-)
+#: What the command does not take yet.
+FROM_PYTHON = {"targets": "label distributions are given from Python"}
 
 
 #: Which command passes options on to what, and why an argument has no option there.
 BUILDS = [
-    ("solve", tf.Problem, {}),
+    ("solve", tf.Problem, FROM_PYTHON),
     (
         "solve",
         solve,
@@ -39,7 +36,7 @@ BUILDS = [
         },
     ),
     ("thresholds", tf.Problem, {"dim": "thresholds are those of features that are wide enough"}),
-    ("path", tf.Problem, {}),
+    ("path", tf.Problem, FROM_PYTHON),
     ("path", run_grid, {"grid": "made from the options", "progress": "a bar on the terminal"}),
     (
         "path",
@@ -52,7 +49,7 @@ BUILDS = [
         },
     ),
     ("path", step_rows, {"num_classes": "--classes"}),
-    ("certify", tf.Problem, {}),
+    ("certify", tf.Problem, FROM_PYTHON),
     (
         "advise",
         tf.Problem,
@@ -79,9 +76,10 @@ BUILDS = [
             "counts": "the file's labels are counted",
             "depth": "the file has one layer",
             "dim": "the width of the file's features",
-        },
+        }
+        | FROM_PYTHON,
     ),
-    ("run", tf.Problem, NOT_TRAINED),
+    ("run", tf.Problem, FROM_PYTHON),
     ("run", RunConfig, {}),
     (
         "reproduce",
