@@ -223,10 +223,10 @@ class Solution:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the summary that the command prints, JSON-ready."""
-        p, states, problem = self.blocks.partition, self.group_states, self.problem
-        whole = p.num_groups == len(problem.groups)
-        weights = problem.group_weights if whole else problem.class_weights
-        names = problem.group_names(p)
+        p, states = self.blocks.partition, self.group_states
+        names, terms = self.problem.group_names(p), self.problem.group_terms
+        if p.num_groups != len(terms):  # every class is a group of its own
+            terms = [terms[kind] for kind in self.problem.class_groups.tolist()]
         groups = [
             {
                 "count": int(p.samples[i]),
@@ -238,8 +238,7 @@ class Solution:
                 "with": list(states[i].shares_with),
                 "margin": float(self.group_margins[i]),
                 "collapsed": bool(self.group_collapsed[i]),
-                "class_weight": float(weights[i]),
-                "logit_adjustment": float(p.adjustment[i]),
+                **terms[i],
                 **({"names": names[i]} if names[i] else {}),
             }
             for i in range(p.num_groups)

@@ -19,6 +19,13 @@ from tightframe.solve import solve
 from tightframe.sweeps.grid import Grid, run_grid
 from tightframe.sweeps.phase import step_rows
 
+#: What a training, and the fit to one, does not know yet.
+NOT_TRAINED = dict.fromkeys(
+    ("label_smoothing", "smoothing_weights", "class_margins", "logit_scale", "feature_weights"),
+    "networks are not trained with it yet",
+)
+
+
 #: Which command passes options on to what, and why an argument has no option there.
 BUILDS = [
     ("solve", tf.Problem, {}),
@@ -70,7 +77,7 @@ BUILDS = [
             "dim": "the width of the file's features",
         },
     ),
-    ("run", tf.Problem, {}),
+    ("run", tf.Problem, NOT_TRAINED),
     ("run", RunConfig, {}),
     (
         "reproduce",

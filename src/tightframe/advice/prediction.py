@@ -11,7 +11,7 @@ from tightframe.geometry.blocks import Array, BlockMatrix
 from tightframe.geometry.grouped import GroupedGeometry, GroupedMatrix
 from tightframe.geometry.states import DISTINCT
 from tightframe.problem.class_names import listed
-from tightframe.problem.problem import with_loss_terms
+from tightframe.problem.problem import terms_in, with_loss_terms
 from tightframe.solution import Solution
 
 
@@ -41,6 +41,8 @@ class GroupOutlook:
         Length of a classifier row and of a class mean.
     names : list of str
         Of the classes; empty where they have none.
+    class_margin, logit_scale, feature_weight : float or None
+        In the loss and the decay cost, see `Problem`; None where the problem has none.
     """
 
     count: int
@@ -55,6 +57,9 @@ class GroupOutlook:
     classifier_norm: float
     mean_norm: float
     names: list[str] = field(default_factory=list)
+    class_margin: float | None = None
+    logit_scale: float | None = None
+    feature_weight: float | None = None
 
     @property
     def margin(self) -> float:
@@ -66,6 +71,9 @@ class GroupOutlook:
         values = asdict(self) | {"margin": self.margin}
         if not self.names:
             del values["names"]
+        for name in ("class_margin", "logit_scale", "feature_weight"):
+            if values[name] is None:
+                del values[name]
         return values
 
 
@@ -129,7 +137,9 @@ def outlook(solution: Solution) -> Outlook:
         If the solution has several linear layers, or a ``dim`` that is too narrow.
     """
     p = solution.blocks.partition
-    names = solution.problem.group_names(p)
+    names, terms = solution.problem.group_names(p), solution.problem.group_terms
+    if p.num_groups != len(terms):  # every class is a group of its own
+        terms = [terms[kind] for kind in solution.problem.class_groups.tolist()]
     rows, means = _vectors(solution)
     states = solution.group_states
     # Rows of siblings that share a prediction are equal, and an arc cosine of rounding is not zero.
@@ -138,8 +148,8 @@ def outlook(solution: Solution) -> Outlook:
         GroupOutlook(
             int(p.samples[i]),
             int(p.sizes[i]),
-            float(solution.problem.group_weights[i]),
-            float(p.adjustment[i]),
+            terms[i]["class_weight"],
+            terms[i]["logit_adjustment"],
             states[i].state,
             states[i].decision_margin,
             states[i].sibling_margin,
@@ -148,6 +158,7 @@ def outlook(solution: Solution) -> Outlook:
             float(rows.lengths[i]),
             float(means.lengths[i]),
             names[i],
+            *(terms[i].get(name) for name in ("class_margin", "logit_scale", "feature_weight")),
         )
         for i in range(p.num_groups)
     )
@@ -185,5 +196,5 @@ def describe(group: GroupOutlook) -> str:
     """Name a group in a sentence: ``"5 classes of 100 samples"``, with the classes' names."""
     name = "1 class" if group.classes == 1 else f"{group.classes} classes"
     text = f"{name} of {group.count} samples"
-    text = with_loss_terms(text, group.class_weight, group.logit_adjustment)
+    text = with_loss_terms(text, **terms_in(asdict(group)))
     return f"{text} ({listed(group.names)})" if group.names else text

@@ -21,6 +21,7 @@ from tightframe.cli.options import (
     NUMBERS,
     PATH,
     PROBLEM,
+    SOFTENED,
     WHOLE,
     Option,
     about,
@@ -41,7 +42,9 @@ _COUNTS, _WEIGHT_DECAY, _FEATURE_DECAY, *_PROBLEM = changed(
     depth=None,
     dim=None,
 )
-*_PROBLEM, _LOGIT_ADJUSTMENT, _CLASS_NAMES = _PROBLEM
+*_PROBLEM, _CLASS_NAMES = _PROBLEM
+#: What stands behind --weighted-mean.
+_PROBLEM, _ADJUSTMENTS = _PROBLEM[: -1 - len(SOFTENED)], _PROBLEM[-1 - len(SOFTENED) :]
 #: What a training script knows of its problem, see `described_problem`.
 _DESCRIBED = (
     _COUNTS,
@@ -115,7 +118,7 @@ _AT = (
     *_DESCRIBED,
     *_PROBLEM,
     _WEIGHTED_MEAN,
-    _LOGIT_ADJUSTMENT,
+    *_ADJUSTMENTS,
     *_LABELLED,
     Option(
         "margin",
@@ -150,9 +153,7 @@ def _of_problem(json: bool, given: dict[str, Any]) -> None:
     if alone:
         raise ValueError(f"{alone[0]}: given without --from-run, for which it is")
     described = {o.name: given[o.name] for o in (*_DESCRIBED, _WEIGHTED_MEAN)}
-    problem = described_problem(
-        **described, **_typed(given, *_PROBLEM, _LOGIT_ADJUSTMENT, *_LABELLED)
-    )
+    problem = described_problem(**described, **_typed(given, *_PROBLEM, *_ADJUSTMENTS, *_LABELLED))
     advice = make_advice(problem, **{name: given[name] for name in _WANTED})
     if json:
         print(format_json(advice.to_dict() | {"calibration": None}))
@@ -170,8 +171,11 @@ def _of_network(source: Path, json: bool, given: dict[str, Any]) -> None:
     for name, usual in (("batch_size", None), ("reduction", "mean")):
         if given[name] != usual:
             raise ValueError(f"{name}: given with --from-run; --weight-decay is beside a mean loss")
+    for option in SOFTENED:
+        if given[option.name] != option.default:
+            raise ValueError(f"{option.name}: given with --from-run, which does not know it yet")
     where = _typed(given, *_RUN[1:], *_LABELLED)
-    known = _typed(given, _WEIGHT_DECAY, *_PROBLEM, _LOGIT_ADJUSTMENT, *_TRAINING, *_AT)
+    known = _typed(given, _WEIGHT_DECAY, *_PROBLEM, *_ADJUSTMENTS, *_TRAINING, *_AT)
     wanted = {name: given[name] for name in _WANTED}
     with (
         about(source, () if source.is_dir() else ARRAYS, **known),

@@ -31,7 +31,7 @@ from tightframe.geometry.states import DISTINCT
 from tightframe.metrics.classes import FEW
 from tightframe.path import RankChange
 from tightframe.problem.class_names import listed
-from tightframe.problem.problem import Problem, with_loss_terms
+from tightframe.problem.problem import Problem, terms_in, with_loss_terms, with_smoothing
 from tightframe.solution import Solution
 from tightframe.solvers.search.record import Search
 from tightframe.theory.thresholds import Thresholds
@@ -85,7 +85,7 @@ def print_solution(solution: Solution, console: Console) -> None:
     rows = [
         [
             group["classes"],
-            with_loss_terms(str(group["count"]), group["class_weight"], group["logit_adjustment"]),
+            with_loss_terms(str(group["count"]), **terms_in(group)),
             group["decision_margin"],
             group["sibling_margin"],
             _nearest(groups, i),
@@ -97,7 +97,8 @@ def print_solution(solution: Solution, console: Console) -> None:
     numbers = _numbers("samples each", "decision margin", "sibling margin")
     columns: Columns = [CLASSES, *numbers, "nearest", Column("state", states=True)]
     columns += ["names"] if solution.problem.class_names else []
-    print_table(Table("Predicted class groups", columns, rows, missing="-"), console)
+    title = with_smoothing("Predicted class groups", solution.problem)
+    print_table(Table(title, columns, rows, missing="-"), console)
     gap = "none" if solution.gap is None else f"{solution.gap:.2g} ({solution.note})"
     console.print(
         f"objective {solution.objective:.12g}, gap {gap}, rank {solution.rank}\n"
@@ -217,11 +218,10 @@ def print_thresholds(
         decay = "geometric mean of all decays"
     own = result.logit_decay
     title = f"lambda = {decay}" + ("" if own is None else f" = {own:.6g}")
+    title = with_smoothing(title, problem)
     names = [
-        with_loss_terms(str(group.count), *terms)
-        for group, *terms in zip(
-            result.groups, problem.group_weights, problem.group_adjustment, strict=True
-        )
+        with_loss_terms(str(group.count), **terms)
+        for group, terms in zip(result.groups, problem.group_terms, strict=True)
     ]
     called = [[listed(own)] if own else [] for own in problem.group_names()]
     last = ["names"] if problem.class_names else []
@@ -304,14 +304,15 @@ def print_row(row: Mapping[str, Any], console: Console) -> None:
             with_loss_terms(
                 f"{group['classes']} of {group['count']}"
                 + (f" ({listed(group['names'], 2)})" if "names" in group else ""),
-                group["class_weight"],
-                group["logit_adjustment"],
+                **terms_in(group),
             )
             for group in points[0]["groups"][:shown]
         ]
     title = "Decision margins"
     if "counts" not in varied:
         title += f" at samples per class {row['counts']}"
+    if share := points[0]["problem"].get("label_smoothing"):
+        title += f", label smoothing {share:g}"
     rows: list[list[Any]] = []
     limits = []
     for i, point in enumerate(points):

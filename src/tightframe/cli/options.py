@@ -20,7 +20,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from tightframe.problem.layers import parse_layers
-from tightframe.problem.problem import BIASES, FEATURES, LOSSES
+from tightframe.problem.problem import BIASES, FEATURES, LOSSES, SMOOTHING_WEIGHTS
 
 # -- how the text of an option is read -------------------------------------------------------------
 
@@ -282,6 +282,24 @@ COUNTS = Option(
 CLASS_NAMES = Option(
     "class_names", text("NAMES|FILE"), "In class order: cat,dog,.., or a .txt or .json file."
 )
+#: What else changes the loss or the decay cost of classes and labels.
+SOFTENED = (
+    Option("label_smoothing", NUMBER, "Share of every label spread over all classes.", 0.0),
+    Option(
+        "smoothing_weights",
+        one_of(*SMOOTHING_WEIGHTS),
+        "What weighs that share: the class of the sample, or every label (PyTorch).",
+        "own",
+    ),
+    Option("class_margins", text("NUMBERS"), "Taken off the own logit in the loss: 0.2x5,0.5x5."),
+    Option("logit_scale", text("NUMBERS"), "Factor of each logit in the loss: 1x5,0.6x5."),
+    Option(
+        "feature_weights",
+        text("samples|contexts|NUMBERS"),
+        "Factor of each squared class mean in the decay cost.",
+        "samples",
+    ),
+)
 #: All arguments of `Problem`.
 PROBLEM = (
     COUNTS,
@@ -299,6 +317,7 @@ PROBLEM = (
         text("NUMBERS|prior"),
         "Added to the logits inside the loss only; also 0.5*prior.",
     ),
+    *SOFTENED,
     CLASS_NAMES,
 )
 

@@ -215,7 +215,7 @@ def _grid(
         raise ValueError("counts: missing; give --counts, or --ratios and --classes")
     elif (classes, majority, minority) != (None, None, None):
         raise ValueError("classes, majority, minority: for phase diagrams; --ratios is missing")
-    for name in ("class_weights", "logit_adjustment"):
+    for name in ("class_weights", "logit_adjustment", "class_margins", "logit_scale"):
         value = rest[name]
         if value is not None and (real_ratios is not None or len(counts) > 1):
             raise ValueError(

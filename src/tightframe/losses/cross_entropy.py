@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.losses.base import Array, Columns, Datafit, Derivatives, Loss
-from tightframe.losses.scaled import ScaledFit
 from tightframe.rounding import FUNCTION, UNDERFLOW, UNIT, gamma, long_gamma
 
 if TYPE_CHECKING:
@@ -33,12 +32,7 @@ class CrossEntropy(Loss):
     default_margin = 1.0
 
     def datafit(self, partition: Partition) -> Datafit:
-        fit = CrossEntropyFit(partition)
-        if partition.labels is not None:
-            from tightframe.losses.soft_labels import SoftLabelFit
-
-            fit = SoftLabelFit(partition, partition.labels)
-        return ScaledFit(fit) if partition.is_scaled else fit
+        return CrossEntropyFit(partition)
 
     def predictions(self, logits: Array) -> Array:
         """Return the softmax: as at test time, without adjustment."""
@@ -365,7 +359,8 @@ class CrossEntropyFit(Datafit):
     @cached_property
     def _shift_to_hub(self) -> Array:
         """How far apart what is added to the logits is of the hub's classes and of others, (G,)."""
-        return np.abs(self.partition.adjustment - self.partition.adjustment[self._hub])
+        shift: Array = np.abs(self.partition.adjustment - self.partition.adjustment[self._hub])
+        return shift
 
     @cached_property
     def label_mean(self) -> Array:
@@ -376,7 +371,8 @@ class CrossEntropyFit(Datafit):
     def _prior(self) -> Array:
         """Weighted mean of all labels: the share of one class of each group, shape (G,)."""
         p = self.partition
-        return p.counts * p.weights / (p.loss_shares.sum() * p.num_samples)
+        shares: Array = p.counts * p.weights / (p.loss_shares.sum() * p.num_samples)
+        return shares
 
     def repair(self, residual: BlockMatrix) -> BlockMatrix:
         """Shift rows to averages of zero, after mixing in what keeps P non-negative.

@@ -18,12 +18,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.losses.base import Array, Columns, Derivatives
-from tightframe.losses.cross_entropy import CrossEntropyFit, _xlogx
+from tightframe.losses.base import Array, Columns, Datafit, Derivatives
+from tightframe.losses.cross_entropy import CrossEntropy, CrossEntropyFit, _xlogx
+from tightframe.losses.scaled import ScaledFit
 from tightframe.rounding import FUNCTION, UNIT, gamma, long_gamma
 
 if TYPE_CHECKING:
     from tightframe.geometry.blocks import BlockMatrix, Labels, Partition
+
+
+class SoftCrossEntropy(CrossEntropy):
+    """Cross-entropy, whose labels need not be one-hot and whose logits may be scaled."""
+
+    def datafit(self, partition: Partition) -> Datafit:
+        labels = partition.labels
+        fit = super().datafit(partition) if labels is None else SoftLabelFit(partition, labels)
+        return ScaledFit(fit) if partition.is_scaled else fit
 
 
 class SoftLabelFit(CrossEntropyFit):
@@ -135,12 +145,12 @@ class SoftLabelFit(CrossEntropyFit):
         own_entry = np.abs(residual.mean[..., self.groups, self.groups]) / p.weights
         blur_sibling = 6 * UNIT * (self.own_smoothed + scale + own_entry + np.abs(sibling))
         blur_others = 6 * UNIT * (self.smoothed + np.abs(others))
-        outside = (sibling < -blur_sibling) | (others < -blur_others).any(axis=-2)
+        below = (sibling < -blur_sibling) | (others < -blur_others).any(axis=-2)
         sibling, others = np.maximum(sibling, 0.0), np.maximum(others, 0.0)
         escape = (k - 1) * sibling + k @ others  # probability of all wrong classes
         size = escape + (k - 1) * blur_sibling / UNIT + k @ blur_others / UNIT
         own, blur_own = 1 - escape, slack * size
-        outside = (outside | (own < -blur_own)).any(axis=-1)
+        outside = np.asarray((below | (own < -blur_own)).any(axis=-1))
         if outside.all():
             return np.where(outside, -np.inf, 0.0)
         few = np.minimum(escape, 0.5)
@@ -206,19 +216,20 @@ class SoftLabelFit(CrossEntropyFit):
 
     @cached_property
     def _shift_to_hub(self) -> Array:
-        margins = np.maximum(np.abs(self.margins), abs(self.margins[self._hub]))
-        return np.abs(self.partition.adjustment - self.partition.adjustment[self._hub]) + margins
+        margins: Array = np.maximum(np.abs(self.margins), abs(self.margins[self._hub]))
+        return super()._shift_to_hub + margins
 
     @cached_property
     def label_mean(self) -> Array:
-        return self.smoothed + np.diag((1 - self.smoothing) / self.partition.sizes)
+        mean: Array = self.smoothed + np.diag((1 - self.smoothing) / self.partition.sizes)
+        return mean
 
     @cached_property
     def _prior(self) -> Array:
         p = self.partition
         own = p.counts * p.weights * (1 - self.smoothing) / p.num_samples
-        shares: Array = own + self.spread * float(p.loss_shares @ self.smoothing)
-        return shares / p.loss_shares.sum()
+        shares: Array = (own + self.spread * (p.loss_shares @ self.smoothing)) / p.loss_shares.sum()
+        return shares
 
     # -- searches and samples -----------------------------------------------------------------
 

@@ -875,12 +875,12 @@ def _measure(
 def _group_names(problem: Problem) -> NDArray[Any]:
     """Return what `group_angles` tells classes by: their counts, or names where that is too little.
 
-    Classes of one count may differ in their class weights or logit adjustment.
+    Classes of one count may differ in their class weights and the like.
     """
     if len({group.count for group in problem.groups}) == len(problem.groups):
         return problem.counts
-    kinds = zip(problem.groups, problem.group_weights, problem.group_adjustment, strict=True)
-    names = [with_loss_terms(str(group.count), *terms) for group, *terms in kinds]
+    kinds = zip(problem.groups, problem.group_terms, strict=True)
+    names = [with_loss_terms(str(group.count), **terms) for group, terms in kinds]
     return np.array(names)[problem.class_groups]
 
 

@@ -16,7 +16,7 @@ from tightframe.figures.model import HeatMaps, Panel, single_maps
 from tightframe.figures.plotly import Options, draw
 from tightframe.figures.words import in_words
 from tightframe.pages.page import flatten, render_page, write_page
-from tightframe.problem.problem import Problem
+from tightframe.problem.problem import LOSS_ARGUMENTS, Problem
 from tightframe.runs.answer import answer
 from tightframe.runs.folder import using_record
 from tightframe.runs.pictures import (
@@ -205,7 +205,7 @@ def _verdict_view(verdict: Mapping[str, Any]) -> dict[str, str]:
 
 def _loss_facts(problem: Problem) -> list[tuple[str, Any]]:
     given = problem.to_dict()
-    names = [name for name in ("class_weights", "logit_adjustment") if name in given]
+    names = [name for name in LOSS_ARGUMENTS if name in given]
     return [(name.replace("_", " "), given[name]) for name in names]
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -61,6 +61,17 @@ BIASES = ("none", "free", "decayed")
 FEATURES = ("real", "nonnegative")
 SMOOTHING_WEIGHTS = ("own", "labels")
 
+
+#: Arguments of `Problem` that change the loss or the decay cost of single classes or labels.
+LOSS_ARGUMENTS = (
+    "class_weights",
+    "logit_adjustment",
+    "label_smoothing",
+    "smoothing_weights",
+    "class_margins",
+    "logit_scale",
+    "feature_weights",
+)
 
 #: Decays outside this range would under- or overflow when multiplied.
 DECAY_RANGE = (1e-100, 1e100)
@@ -501,6 +512,23 @@ class Problem:
         counts = np.array([kind[0] for kind in self._kinds], dtype=np.float64)
         return np.where(weights > 0, weights, counts)
 
+    @property
+    def group_terms(self) -> list[dict[str, float]]:
+        """What sets the loss of every group's classes apart, by name.
+
+        Always ``class_weight`` and ``logit_adjustment``; where there are any ``class_margin``,
+        ``logit_scale`` and ``feature_weight``.
+        """
+        columns = {"class_weight": self.group_weights, "logit_adjustment": self.group_adjustment}
+        if self.margin_runs:
+            columns["class_margin"] = self.group_margins
+        if self.scale_runs:
+            columns["logit_scale"] = self.group_scales
+        if self.feature_runs:
+            columns["feature_weight"] = self.group_feature_weights
+        rows = zip(*(values.tolist() for values in columns.values()), strict=True)
+        return [dict(zip(columns, row, strict=True)) for row in rows]
+
     @cached_property
     def class_groups(self) -> NDArray[np.intp]:
         """Index into `groups` for every class, shape (K,)."""
@@ -667,16 +695,49 @@ class Problem:
         )
 
 
-def loss_terms(class_weight: float, logit_adjustment: float) -> list[str]:
-    """Say what sets a class's loss apart: ``["weight 5", "adjustment -2"]``; nothing if plain."""
-    terms = [f"weight {class_weight:g}"] if class_weight != 1 else []
-    return terms + ([f"adjustment {logit_adjustment:g}"] if logit_adjustment != 0 else [])
+#: What `Problem.group_terms` and records of groups call the terms, how sentences do, and what says
+#: nothing.
+_NAMED_TERMS = {
+    "class_weight": ("weight", 1),
+    "logit_adjustment": ("adjustment", 0),
+    "class_margin": ("margin in the loss", 0),
+    "logit_scale": ("logit scale", 1),
+    "feature_weight": ("feature weight", None),
+}
 
 
-def with_loss_terms(name: str, class_weight: float, logit_adjustment: float) -> str:
+def terms_in(group: Mapping[str, Any]) -> dict[str, float]:
+    """Return those of a record's entries that `loss_terms` takes; old records have none."""
+    return {name: group[name] for name in _NAMED_TERMS if group.get(name) is not None}
+
+
+def loss_terms(
+    class_weight: float = 1.0, logit_adjustment: float = 0.0, **others: float
+) -> list[str]:
+    """Say what sets a class's loss apart: ``["weight 5", "adjustment -2"]``; nothing if plain.
+
+    Parameters are the entries of `Problem.group_terms`.
+    """
+    given = {"class_weight": class_weight, "logit_adjustment": logit_adjustment, **others}
+    return [
+        f"{word} {given[name]:g}"
+        for name, (word, neutral) in _NAMED_TERMS.items()
+        if name in given and given[name] != neutral
+    ]
+
+
+def with_loss_terms(
+    name: str, class_weight: float = 1.0, logit_adjustment: float = 0.0, **others: float
+) -> str:
     """Return a group's name with its `loss_terms`: ``"5 classes of 100 with weight 5"``."""
-    terms = loss_terms(class_weight, logit_adjustment)
+    terms = loss_terms(class_weight, logit_adjustment, **others)
     return f"{name} with {' and '.join(terms)}" if terms else name
+
+
+def with_smoothing(title: str, problem: Problem) -> str:
+    """Return a title with the problem's label smoothing, which all its groups share."""
+    share = problem.label_smoothing
+    return f"{title}, label smoothing {share:g}" if share else title
 
 
 def at_most(a: float | NDArray[np.float64], b: float | NDArray[np.float64]) -> Any:

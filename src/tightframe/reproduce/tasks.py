@@ -415,12 +415,12 @@ def problem_columns(problem: Problem) -> Row:
         known = None
     if known is not None:
         row |= {"collapse_kind": known.kind, "total_collapse": known.total_collapse}
+    terms = problem.group_terms
     for g, group in enumerate(problem.groups):
         row |= {f"group{g}_count": group.count, f"group{g}_classes": group.classes}
         row[f"group{g}_threshold"] = None if known is None else known.groups[g].logit_decay
         if not problem.is_plain:
-            row[f"group{g}_class_weight"] = float(problem.group_weights[g])
-            row[f"group{g}_logit_adjustment"] = float(problem.group_adjustment[g])
+            row |= {f"group{g}_{name}": value for name, value in terms[g].items()}
     return row
 
 

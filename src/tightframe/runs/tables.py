@@ -20,7 +20,7 @@ from tightframe.geometry.states import LOST, MERGED, VANISHED
 from tightframe.metrics.classes import ClassTable, class_table
 from tightframe.metrics.registry import CENTERINGS, LEADING, METRICS
 from tightframe.problem.class_names import listed
-from tightframe.problem.problem import Problem, with_loss_terms
+from tightframe.problem.problem import Problem, terms_in, with_loss_terms
 from tightframe.runs.store import RunRecord, SettingRecord
 from tightframe.theory.thresholds import Thresholds
 from tightframe.theory.thresholds import thresholds as closed_forms
@@ -391,13 +391,8 @@ def predicted_groups(setting: SettingRecord) -> list[dict[str, Any]]:
 def problem_groups(problem: Problem) -> list[dict[str, Any]]:
     """Return what `group_name` needs of every group of a problem."""
     return [
-        {**group._asdict(), "class_weight": weight, "logit_adjustment": adjustment}
-        for group, weight, adjustment in zip(
-            problem.groups,
-            problem.group_weights.tolist(),
-            problem.group_adjustment.tolist(),
-            strict=True,
-        )
+        {**group._asdict(), **terms}
+        for group, terms in zip(problem.groups, problem.group_terms, strict=True)
     ]
 
 
@@ -424,8 +419,8 @@ def group_name(group: Mapping[str, Any]) -> str:
 
 
 def with_group_terms(name: str, group: Mapping[str, Any]) -> str:
-    """Add a group's class weight and logit adjustment to its name; old records have none."""
-    return with_loss_terms(name, group.get("class_weight", 1), group.get("logit_adjustment", 0))
+    """Add a group's class weight and the like to its name; old records have none."""
+    return with_loss_terms(name, **terms_in(group))
 
 
 def _parts() -> list[str]:

@@ -300,7 +300,7 @@ def _bias(final: Measured) -> NDArray[np.float64]:
 def _write_prediction(paths: store.SettingPaths, name: str, solution: Solution) -> dict[str, Any]:
     problem = solution.problem
     margins = group_margins(problem, solution.logits + solution.bias[:, None])
-    states = solution.states
+    states, terms = solution.states, problem.group_terms
     groups = []
     for i, group in enumerate(problem.groups):
         members = np.flatnonzero(problem.class_groups == i)
@@ -308,8 +308,7 @@ def _write_prediction(paths: store.SettingPaths, name: str, solution: Solution) 
             {
                 "count": group.count,
                 "classes": group.classes,
-                "class_weight": problem.group_weights[i],
-                "logit_adjustment": problem.group_adjustment[i],
+                **terms[i],
                 "members": members,
                 "state": state_of(states, members),
                 "decision_margin": states.decision_margin[members].mean(),

@@ -29,7 +29,7 @@ from tightframe.geometry.states import (
     measured_states,
 )
 from tightframe.problem.class_names import listed
-from tightframe.problem.problem import Problem, loss_terms
+from tightframe.problem.problem import Problem, loss_terms, terms_in
 from tightframe.solution import Solution
 from tightframe.training.margins import group_margins
 
@@ -82,6 +82,8 @@ class Verdict:
         The same in one plain sentence.
     class_weight, logit_adjustment : float
         Of the classes' loss.
+    class_margin, logit_scale, feature_weight : float or None
+        Likewise, see `Problem`; None where the problem has none.
     predicted_decision_margin, measured_decision_margin : float
         Own minus largest other logit, mean over the group's classes.
     measured_states : list of str
@@ -125,12 +127,15 @@ class Verdict:
     predicted_size: float = math.nan
     measured_size: float = math.nan
     names: Sequence[str] = ()
+    class_margin: float | None = None
+    logit_scale: float | None = None
+    feature_weight: float | None = None
 
     @property
     def samples(self) -> str:
         """What each class of the group has: ``"100 samples"``, ``"100 samples, weight 5"``."""
         samples = f"{self.count} sample" if self.count == 1 else f"{self.count} samples"
-        return ", ".join([samples, *loss_terms(self.class_weight, self.logit_adjustment)])
+        return ", ".join([samples, *loss_terms(**terms_in(asdict(self)))])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes as a dict; names where there are any."""
@@ -167,7 +172,7 @@ def group_verdicts(
     found = group_margins(problem, scores)
     predicted = solution.states
     verdicts, names = [], problem.group_names()
-    weights, adjustment = problem.group_weights.tolist(), problem.group_adjustment.tolist()
+    terms = problem.group_terms
     for i, group in enumerate(problem.groups):
         members = np.flatnonzero(problem.class_groups == i)
         taker = _taker(states, members)
@@ -183,8 +188,11 @@ def group_verdicts(
                     measured=state_of(states, members),
                     agrees=None,
                     sentence="",
-                    class_weight=weights[i],
-                    logit_adjustment=adjustment[i],
+                    class_weight=terms[i]["class_weight"],
+                    logit_adjustment=terms[i]["logit_adjustment"],
+                    class_margin=terms[i].get("class_margin"),
+                    logit_scale=terms[i].get("logit_scale"),
+                    feature_weight=terms[i].get("feature_weight"),
                     predicted_decision_margin=float(predicted.decision_margin[members].mean()),
                     measured_decision_margin=float(states.decision_margin[members].mean()),
                     measured_states=states.state[members].tolist(),

@@ -29,7 +29,7 @@ from tightframe.files import read_json, replacing, to_plain, write_json
 from tightframe.path import path
 from tightframe.problem.counts import CountsLike, compact_counts
 from tightframe.problem.layers import parse_layers
-from tightframe.problem.problem import Problem
+from tightframe.problem.problem import Problem, terms_in
 from tightframe.solution import Solution
 from tightframe.solve import NotConvergedWarning, solve
 from tightframe.theory.thresholds import overall_decay, thresholds
@@ -361,10 +361,9 @@ def _thresholds(problem: Problem) -> dict[str, Any]:
         result = thresholds(problem)
     except ValueError:  # none are known for this kind of problem
         return {"kind": None, "total": None, "groups": {}}
-    kinds = zip(problem.group_weights.tolist(), problem.group_adjustment.tolist(), strict=True)
     groups = {
-        (group.count, *kind): group.logit_decay
-        for group, kind in zip(result.groups, kinds, strict=True)
+        (group.count, *terms.values()): group.logit_decay
+        for group, terms in zip(result.groups, problem.group_terms, strict=True)
     }
     return {"kind": result.kind, "total": result.total_collapse, "groups": groups}
 
@@ -372,7 +371,7 @@ def _thresholds(problem: Problem) -> dict[str, Any]:
 def _point(solution: Solution, known: Mapping[str, Any]) -> dict[str, Any]:
     summary = solution.to_dict()
     for group in summary["groups"]:
-        kind = (group["count"], group["class_weight"], group["logit_adjustment"])
+        kind = (group["count"], *terms_in(group).values())
         group["threshold"] = known["groups"].get(kind)
     place = {
         "lambda": overall_decay(solution.problem),
@@ -500,7 +499,7 @@ class GridFolder:
 
     def write_table(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write ``points.csv`` and, where pandas and pyarrow are installed, ``points.parquet``."""
-        types = _column_types(self._grid.problem.depth)
+        types = _column_types(self._grid.problem)
         lines = [line for row in rows for line in _lines(row)]
         with (
             replacing(self._folder / "points.csv") as temporary,
@@ -520,13 +519,15 @@ class GridFolder:
         write_parquet(self._folder / "points.parquet", table)
 
 
-def _column_types(depth: int) -> dict[str, str]:
+def _column_types(problem: Problem) -> dict[str, str]:
     types: dict[str, str] = {}
     for name, kind in _COLUMNS.items():
-        if name == "weight_decay" and depth > 1:
-            types |= {f"weight_decay_{m}": kind for m in range(1, depth + 1)}
+        if name == "weight_decay" and problem.depth > 1:
+            types |= {f"weight_decay_{m}": kind for m in range(1, problem.depth + 1)}
         else:
             types[name] = kind
+        if name == "logit_adjustment":  # and what only some problems have
+            types |= dict.fromkeys(problem.group_terms[0], kind)
     return types
 
 
@@ -551,7 +552,7 @@ def _lines(row: Mapping[str, Any]) -> list[dict[str, Any]]:
             values[name] = point[name]
         values["seconds"] = point["seconds"]
         for g, group in enumerate(point["groups"]):
-            own = ["count", "classes", "class_weight", "logit_adjustment"]
+            own = ["count", "classes", *terms_in(group)]
             own += ["state", "decision_margin", "sibling_margin"]
             own += ["margin", "collapsed", "threshold"]
             lines.append(values | {"group": g} | {name: group.get(name) for name in own})

@@ -11,11 +11,12 @@ def rank_one_bound(problem: Problem) -> float | None:
     """Return ``sum_k s_(k) log(ceil(k / 2))``, s_(k) the shares of the loss in falling order.
 
     It holds for softmax with one-dimensional features, no bias, no logit adjustment, one-hot
-    labels and no margins, at any depth and decays; None for other problems. There the logits of class k are ``w_j h_k``, so all
-    classes j with ``(w_j - w_k) h_k >= 0`` get at least its own probability: the loss of the class
-    with the r-th largest w is at least ``log(min(r, K + 1 - r))``. Over all places r these are
-    ``log(ceil(k / 2))``, k = 1 to K, and no order of the classes costs less than the largest shares
-    in the cheapest places (rearrangement inequality).
+    labels and no margins, at any depth and decays; None for other problems. There the logits of
+    class k are ``w_j h_k``, so all classes j with ``(w_j - w_k) h_k >= 0`` get at least its own
+    probability: the loss of the class with the r-th largest w is at least
+    ``log(min(r, K + 1 - r))``. Over all places r these are ``log(ceil(k / 2))``, k = 1 to K, and
+    no order of the classes costs less than the largest shares in the cheapest places (rearrangement
+    inequality).
 
     Parameters
     ----------

@@ -155,12 +155,14 @@ def test_the_keyboard_reaches_everything(page):
     tab = page(State())
     tab.run("document.getElementById('counts').focus()")
     reached = []
-    for _ in range(18):
+    for _ in range(23):
         reached.append(tab.run("document.activeElement.id || document.activeElement.name || ''"))
         tab.key("Tab")
     expected = ["counts", "loss", "weight_decay", "weight_decay-slider", "feature_decay"]
     expected += ["feature_decay-slider", "bias", "features", "depth", "dim", "class_weights"]
-    assert reached[: len(expected) + 2] == [*expected, "logit_adjustment", "view"]
+    expected += ["logit_adjustment", "label_smoothing", "smoothing_weights", "class_margins"]
+    expected += ["logit_scale", "feature_weights"]
+    assert reached[: len(expected) + 1] == [*expected, "view"]
     assert "copy" in reached
     tab.run("document.querySelector('#view input:checked').focus()")
     for view in list(VIEWS)[1:3]:

@@ -17,7 +17,7 @@ from tightframe.geometry.dense import Geometry
 from tightframe.geometry.grouped import GroupedGeometry
 from tightframe.path import Path
 from tightframe.path import path as solve_path
-from tightframe.problem.problem import Problem
+from tightframe.problem.problem import LOSS_ARGUMENTS, Problem
 from tightframe.solution import Solution
 from tightframe.solve import solve as solve_problem
 from tightframe.sweeps.phase import PhaseDiagram
@@ -256,7 +256,7 @@ def phases(problem: Problem) -> Phases:
     if problem.depth > 1:
         raise ValueError(f"depth: got {problem.depth}, a phase diagram needs 1")
     if not problem.is_plain:
-        name = "class_weights" if problem.weight_runs else "logit_adjustment"
+        name = next(name for name in LOSS_ARGUMENTS if name in problem.to_dict())
         raise ValueError(f"{name}: a phase diagram is drawn without; make the field empty")
     if not coverage(problem.replace(dim=None)).is_certified:
         raise ValueError(

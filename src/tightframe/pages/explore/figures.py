@@ -427,10 +427,12 @@ def group_names(problem: Problem, width: int = MAX_NAME) -> list[str]:
 
 def _counted(problem: Problem) -> list[str]:
     """Return the names of groups without those of their classes."""
-    terms = zip(problem.group_weights, problem.group_adjustment, strict=True)
     return [
-        with_loss_terms(f"{group.classes} of {group.count}", *(float(f"{x:.3g}") for x in own))
-        for group, own in zip(problem.groups, terms, strict=True)
+        with_loss_terms(
+            f"{group.classes} of {group.count}",
+            **{name: float(f"{x:.3g}") for name, x in terms.items()},
+        )
+        for group, terms in zip(problem.groups, problem.group_terms, strict=True)
     ]
 
 

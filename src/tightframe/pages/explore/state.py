@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from tightframe.problem.layers import format_layers, parse_layers
-from tightframe.problem.problem import LOSSES, Problem
+from tightframe.problem.problem import LOSS_ARGUMENTS, LOSSES, Problem
 
 #: What the page can show, and what its tabs are called.
 VIEWS = {
@@ -32,7 +32,9 @@ class State:
     ----------
     counts, loss, weight_decay, feature_decay, bias, bias_decay, features, depth, dim : str
         Arguments of `tightframe.Problem`; empty: not given.
-    class_weights, logit_adjustment : str
+    class_weights, logit_adjustment, label_smoothing, smoothing_weights : str
+        Likewise.
+    class_margins, logit_scale, feature_weights : str
         Likewise.
     view : str
         Which of `VIEWS` is shown.
@@ -51,6 +53,11 @@ class State:
     dim: str = ""
     class_weights: str = ""
     logit_adjustment: str = ""
+    label_smoothing: str = ""
+    smoothing_weights: str = ""
+    class_margins: str = ""
+    logit_scale: str = ""
+    feature_weights: str = ""
     view: str = "geometry"
     margin: str = ""
     feature_decay_of: str = "sample"
@@ -118,9 +125,9 @@ class State:
             given["depth"] = _whole("depth", self.depth)
         if self.dim.strip():
             given["dim"] = parse_layers(self.dim, partial(_whole, "dim"))
-        for name in ("class_weights", "logit_adjustment"):
+        for name in LOSS_ARGUMENTS:
             if text := getattr(self, name).strip():
-                given[name] = text
+                given[name] = _number(name, text) if name == "label_smoothing" else text
         return given
 
     def problem(self) -> Problem:

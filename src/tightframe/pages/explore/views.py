@@ -114,13 +114,13 @@ def margins(solution: Solution, measured: Measured | None, ink: Ink) -> tuple[Pi
         columns += [replace(margin, name=f"measured {name}") for name in names]
     states = predicted_states(solution)
     rows = []
-    weights, shifts = problem.group_weights, problem.group_adjustment
+    terms = problem.group_terms
     called = problem.group_names()
     for g in evenly(len(problem.groups), MAX_ROWS):
         group = problem.groups[g]
         row = [
             f"{group.classes} ({listed(called[g], 2)})" if called[g] else group.classes,
-            with_loss_terms(str(group.count), weights[g], shifts[g]),
+            with_loss_terms(str(group.count), **terms[g]),
             None if group.classes == 1 else predicted.sibling[g],
             predicted.nearest[g],
             states[g],

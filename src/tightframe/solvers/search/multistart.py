@@ -83,7 +83,8 @@ def search(
     k = problem.num_classes
     # One order of the classes, so that the answer does not depend on how they are named.
     keys = problem.logit_adjustment, -problem.class_weights, -problem.counts
-    order = np.lexsort((problem.logit_scale, problem.feature_weights, *keys))
+    more = problem.logit_scale, problem.feature_weights, problem.class_margins
+    order = np.lexsort((*more, *keys))
     places = np.argsort(order)
     options = options_for(k) if options is None else options
     budget = Budget() if budget is None else budget
