@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tightframe.advice.prediction import GroupOutlook, Outlook, describe, outlook
+from tightframe.advice.prediction import GroupOutlook, Outlook, outlook
 from tightframe.changes import FEW_GROUPS, known_thresholds
 from tightframe.problem.problem import Problem
 from tightframe.solve import solve
@@ -145,12 +145,12 @@ def earlier(problem: Problem, groups: tuple[GroupOutlook, ...]) -> list[str]:
     for i, group in enumerate(groups):
         if group.classes == 1:
             continue
+        who = f"{group.classes} classes of {group.count} samples"
         for name, numbers, factors in used:
             if factors[i] < 1 - ROUNDING:
                 said.append(
-                    f"{name} {numbers[i]:.4g}: {describe(group)} merge at {factors[i]:.3g} of the "
-                    "decay"
+                    f"{name} {numbers[i]:.4g}: {who} merge at {factors[i]:.3g} of the decay"
                 )
         if (margin := problem.group_margins[i]) < 0:
-            said.append(f"class_margins {margin:g}: {describe(group)} merge at a smaller decay")
+            said.append(f"class_margins {margin:g}: {who} merge at a smaller decay")
     return said
