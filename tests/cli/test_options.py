@@ -35,7 +35,11 @@ BUILDS = [
             "progress": "a bar on the terminal",
         },
     ),
-    ("thresholds", tf.Problem, {"dim": "thresholds are those of features that are wide enough"}),
+    (
+        "thresholds",
+        tf.Problem,
+        {"dim": "thresholds are those of features that are wide enough"} | FROM_PYTHON,
+    ),
     ("path", tf.Problem, FROM_PYTHON),
     ("path", run_grid, {"grid": "made from the options", "progress": "a bar on the terminal"}),
     (
@@ -56,7 +60,8 @@ BUILDS = [
         {
             "depth": "advice is for one layer",
             "dim": "advice is for features that are wide enough",
-        },
+        }
+        | FROM_PYTHON,
     ),
     (
         "advise",
