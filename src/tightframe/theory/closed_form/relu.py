@@ -71,5 +71,5 @@ def _slopes(problem: Problem, partition: Partition) -> Array:
     """Return t of each group, shape (G,): the decay's pull on a margin over that of the loss."""
     k = problem.num_classes
     scale = partition.num_samples * problem.logit_decay * math.sqrt((k - 1) / k)
-    slopes: Array = scale / (partition.weights * np.sqrt(partition.counts))
+    slopes: Array = scale / (partition.weights * np.sqrt(partition.counts) * partition.scales)
     return slopes
