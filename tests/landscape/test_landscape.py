@@ -61,16 +61,17 @@ def _naive_matrices(problem, point):
     size = 2 * k * d + (0 if problem.bias == "none" else k)
     gauss = np.zeros((size, size))
     rest = np.zeros((size, size))
+    terms, shifts = ufm.label_terms(problem)
     for c in range(k):
-        z = point.weights @ point.class_means[:, c] + bias + problem.logit_adjustment
+        z = point.weights @ point.class_means[:, c] + bias + shifts[:, c]
         weight = problem.class_weights[c]
         if problem.loss == "mse":
             slope, curvature = weight * (z - np.eye(k)[c]), weight * np.eye(k)
         else:
             p = np.exp(z - z.max())
             p /= p.sum()
-            slope = weight * (p - np.eye(k)[c])
-            curvature = weight * (np.diag(p) - np.outer(p, p))
+            slope = terms[:, c].sum() * p - terms[:, c]
+            curvature = terms[:, c].sum() * (np.diag(p) - np.outer(p, p))
         root = np.sqrt(counts[c])
         jacobian = np.zeros((k, size))
         for j in range(k):

@@ -226,6 +226,8 @@ def problem_of_singles(problem):
         group_weights=problem.class_weights,
         group_adjustment=problem.logit_adjustment,
         group_margins=problem.class_margins,
+        group_scales=problem.logit_scale,
+        group_feature_weights=problem.feature_weights,
         label_smoothing=problem.label_smoothing,
         smoothing_weights=problem.smoothing_weights,
         weight_decays=problem.weight_decays,

@@ -144,8 +144,6 @@ def test_what_is_not_covered_is_named(options, message):
 def test_bad_labels_are_named():
     with pytest.raises(ValueError, match=r"class_margins: got -1 with label_smoothing 0\.2"):
         _problem("5x2,3x2", label_smoothing=0.2, class_margins="-1x2,0x2")
-    with pytest.raises(ValueError, match="class_margins: thresholds are known without"):
-        tf.thresholds(_problem("5x2,3x2", class_margins="1x2,2x2"))
     with pytest.raises(ValueError, match="smoothing_weights: got 'all'"):
         _problem("5x2,3x2", smoothing_weights="all")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -155,13 +154,15 @@ def _of_problem(json: bool, given: dict[str, Any]) -> None:
     if alone:
         raise ValueError(f"{alone[0]}: given without --from-run, for which it is")
     described = {o.name: given[o.name] for o in (*_DESCRIBED, _WEIGHTED_MEAN)}
-    say = plain_console(stderr=True).print
+    said: list[str] = []
     problem = described_problem(
         **described,
         **_typed(given, *_PROBLEM, *_ADJUSTMENTS, *_LABELLED),
-        notice=partial(say, highlight=False, soft_wrap=True, markup=False),
+        notice=said.append,
     )
     advice = make_advice(problem, **{name: given[name] for name in _WANTED})
+    for line in said:  # only now: an error is one line alone
+        plain_console(stderr=True).print(line, highlight=False, soft_wrap=True, markup=False)
     if json:
         print(format_json(advice.to_dict() | {"calibration": None}))
     else:
