@@ -159,7 +159,7 @@ def with_explicit_zero():
         ({"targets": [0.5, 0.5]}, "targets: got shape"),
         ({"targets": "abc"}, "targets: "),
         ({"targets": {"shares": [1]}}, "targets: got a mapping"),
-        ({"targets": with_explicit_zero()}, "targets: got 1 explicit zeros"),
+        ({"targets": with_explicit_zero()}, "targets: got 1 explicit zero"),
         ({"targets": np.broadcast_to(0.5, (10**8, 5))}, "targets: got a dense array"),
         ({"targets": np.vstack([TARGETS, np.zeros(5)]), "bias": "free"}, "targets: no context has"),
         ({"loss": "mse"}, "loss: "),

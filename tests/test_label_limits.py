@@ -455,17 +455,20 @@ def _with(value, place=(0, 0)):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"targets": 3 * GOOD}, "targets: the probabilities of context 0 .* sum to 3, need 1"),
-        ({"targets": GOOD * [1, 0, 1, 1]}, "targets: the probabilities of context 1 .* sum to 0"),
+        ({"targets": 3 * GOOD}, "targets: column 0 has the sum 3; a distribution"),
+        ({"targets": GOOD * [1, 0, 1, 1]}, "targets: column 1 is all zero"),
         ({"targets": np.array([[0.5, 0.5], [0.9, 0.1], [0, 1]])}, "its rows do: transpose it"),
-        ({"targets": _with(-0.5)}, "targets: label 0 of context 0 has -0.5, need finite"),
-        ({"targets": _with(np.nan, (2, 3))}, "targets: label 2 of context 3 has nan"),
-        ({"targets": GOOD[:1]}, r"targets: got shape \(1, 4\), need \(labels, contexts\)"),
-        ({"targets": GOOD[:, :1]}, r"targets: got shape \(3, 1\), need \(labels, contexts\)"),
+        ({"targets": _with(-0.5)}, "targets: column 0 has the entry -0.5"),
+        ({"targets": _with(np.nan, (2, 3))}, "targets: column 3 has the entry nan"),
+        ({"targets": GOOD[:1]}, "targets: got 1 label, need at least 2 of both"),
+        ({"targets": GOOD[:, :1]}, "targets: got 1 context, need at least 2 of both"),
         ({"targets": np.ones(3)}, r"targets: got shape \(3,\)"),
         ({"targets": [[1, 0], [1]]}, "targets: got entries of several lengths"),
-        ({"targets": GOOD * 1j}, "targets: got complex128, need real numbers"),
-        ({"targets": np.broadcast_to(0.25, (4, 10**7))}, "targets: got 4 x 10000000 entries"),
+        ({"targets": GOOD * 1j}, "targets: got complex128, need an array"),
+        (
+            {"targets": np.broadcast_to(0.25, (4, 10**7))},
+            "targets: got a dense array of 4 x 10000000",
+        ),
         ({"counts": "5x3"}, r"counts: got 3 numbers for the 4 contexts \(columns\) of targets"),
         ({"counts": [5, 5, 0, 5]}, "counts:"),
         ({"feature_weights": "sample"}, "feature_weights:"),
@@ -491,7 +494,7 @@ def test_bad_input_is_named(changes, message):
 def test_explicit_zeros_are_refused():
     sparse = scipy.sparse.csc_array(GOOD)
     sparse.data[0] = 0
-    with pytest.raises(ValueError, match="targets: holds 1 explicit zero, which leave"):
+    with pytest.raises(ValueError, match="targets: got 1 explicit zero in a sparse matrix"):
         tf.label_limits(sparse, "5x4")
     assert sparse.data[0] == 0
 

@@ -1,4 +1,4 @@
-"""A label distribution for every context: targets, dense or sparse, read and checked."""
+"""The labels of every context, and what limits of vanishing decays take beside them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.checks import array_of, wide
 from tightframe.problem.counts import Group, PerClass, parse_per_class, spread
+from tightframe.problem.targets import read_targets
 
 Array = NDArray[np.float64]
 Whole = NDArray[np.intp]
 
 #: Arrays with more entries, labels times contexts, are not written out (2^25 doubles: 256 MiB).
 MAX_ENTRIES = 2**25
-
-#: How far from one the probabilities of a context may sum (those of single precision do).
-SUM_TOLERANCE = 1e-5
 
 #: Allowed scales of logits and weights of features, from and to.
 SCALES = 1e-3, 1e3
@@ -57,48 +54,15 @@ class LabelLaw:
         Raises
         ------
         ValueError
-            If a column is no distribution, there are fewer than two labels or contexts, a sparse
-            matrix holds zeros, or a dense one has more than `MAX_ENTRIES` entries.
+            As `tightframe.problem.targets.read_targets`.
         """
-        sparse = callable(getattr(targets, "tocsc", None))
-        given = targets if sparse else array_of("targets", targets)
-        if given.dtype.kind not in "biuf":
-            raise ValueError(f"targets: got {given.dtype}, need real numbers")
-        if given.ndim != 2 or min(given.shape) < 2:
-            raise ValueError(
-                f"targets: got shape {tuple(given.shape)}, need (labels, contexts), at least two "
-                "of each"
-            )
-        if sparse:
-            labels, values, starts = _columns(given)
-        elif given.size > MAX_ENTRIES:
-            raise ValueError(
-                f"targets: got {given.shape[0]} x {given.shape[1]} entries written out; above "
-                f"{MAX_ENTRIES} give a SciPy sparse matrix"
-            )
-        else:
-            contexts, labels = np.nonzero(given.T)
-            values = given[labels, contexts]
-            starts = np.searchsorted(contexts, np.arange(given.shape[1] + 1))
-        values = wide(values).astype(np.float64)
-        bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
-        if bad.size:
-            context = int(np.searchsorted(starts, bad[0], side="right")) - 1
-            raise ValueError(
-                f"targets: label {labels[bad[0]]} of context {context} has {values[bad[0]]:.4g}, "
-                "need finite probabilities, at least 0"
-            )
-        law = cls(int(given.shape[0]), starts, labels, values)
-        sums = law.sum(values)
-        off = np.flatnonzero(np.abs(sums - 1) > SUM_TOLERANCE)
-        if off.size:
-            rows = np.bincount(labels, values, law.num_labels)
-            hint = "; its rows do: transpose it" if (abs(rows - 1) <= SUM_TOLERANCE).all() else ""
-            raise ValueError(
-                f"targets: the probabilities of context {off[0]} (its column) sum to "
-                f"{sums[off[0]]:.6g}, need 1{hint}"
-            )
-        return cls(law.num_labels, starts, labels, values / np.repeat(sums, law.sizes))
+        table = read_targets(targets)
+        return cls(
+            table.num_labels,
+            table.starts.astype(np.intp),
+            table.labels.astype(np.intp),
+            table.shares,
+        )
 
     @property
     def num_contexts(self) -> int:
@@ -207,16 +171,3 @@ def require_entries(rows: int, columns: int) -> None:
             f"targets: {rows} x {columns} entries are too many to be written out; at most "
             f"{MAX_ENTRIES} are"
         )
-
-
-def _columns(matrix: Any) -> tuple[Whole, NDArray[Any], Whole]:
-    """Return labels, values and starts of a sparse matrix, column after column."""
-    columns = matrix.tocsc(copy=True)
-    columns.sum_duplicates()  # this sorts the labels as well
-    zeros = int((columns.data == 0).sum())
-    if zeros:
-        raise ValueError(
-            f"targets: holds {zeros} explicit zero{'s' if zeros > 1 else ''}, which leave open "
-            "whether a context has that label; call eliminate_zeros() first"
-        )
-    return columns.indices.astype(np.intp), columns.data, columns.indptr.astype(np.intp)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tightframe.checks import array_of, detached
+from tightframe.checks import array_of
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 #: What ``targets`` may be: an array or SciPy sparse matrix (V, m), or what `Targets.to_dict` gives.
 TargetsLike = Any
 
-#: Dense targets of more entries than this are refused (0.8 GB).
-MAX_DENSE_ENTRIES = 10**8
+#: Dense targets of more entries than this are refused (256 MiB).
+MAX_DENSE_ENTRIES = 2**25
 
-#: A distribution's sum may be this far from one; it is then divided by its sum.
-SUM_TOLERANCE = 1e-6
+#: A distribution's sum may be this far from one, as those of single precision are; it is then
+#: divided by its sum.
+SUM_TOLERANCE = 1e-5
 
 #: A sum this close to one is one.
 ROUNDING = 1e-14
@@ -94,14 +95,14 @@ class Targets:
         }
 
 
-def read_targets(value: TargetsLike, num_contexts: int) -> Targets:
+def read_targets(value: TargetsLike, num_contexts: int | None = None) -> Targets:
     """Read label distributions, (V, m): column j is that of context j.
 
     Parameters
     ----------
     value : array_like, SciPy sparse matrix, Targets, or mapping as of `Targets.to_dict`
-    num_contexts : int
-        m, which the counts say.
+    num_contexts : int, optional
+        m, if the counts have said it.
 
     Raises
     ------
@@ -121,8 +122,8 @@ def read_targets(value: TargetsLike, num_contexts: int) -> Targets:
         table.sort_indices()
         if (zeros := int((table.data == 0).sum())) > 0:
             raise ValueError(
-                f"targets: got {zeros} explicit zeros in a sparse matrix; remove them with its "
-                "eliminate_zeros()"
+                f"targets: got {zeros} explicit zero{'s' * (zeros > 1)} in a sparse matrix: that "
+                "leaves open whether a context has that label; call eliminate_zeros() first"
             )
     else:
         table = _from_dense(value, num_contexts)
@@ -132,6 +133,7 @@ def read_targets(value: TargetsLike, num_contexts: int) -> Targets:
     starts = table.indptr.astype(np.int64)
     labels = table.indices.astype(np.int32)
     shares = data.astype(np.float64)
+    num_labels, num_contexts = table.shape
     each = np.repeat(np.arange(num_contexts), np.diff(starts))
     bad = ~(np.isfinite(shares) & (shares > 0))
     if bad.any():
@@ -147,18 +149,21 @@ def read_targets(value: TargetsLike, num_contexts: int) -> Targets:
     off = np.abs(sums - 1) > SUM_TOLERANCE
     if off.any():
         j = int(np.argmax(off))
+        rows = np.bincount(labels, shares, num_labels)
+        hint = "; its rows do: transpose it" if (abs(rows - 1) <= SUM_TOLERANCE).all() else ""
         raise ValueError(
             f"targets: column {j} has the sum {sums[j]:g}; a distribution over the labels has 1"
+            f"{hint}"
         )
     # What was normalised before stays bit for bit.
     sums = np.where(np.abs(sums - 1) > ROUNDING, sums, 1.0)
-    return Targets(int(table.shape[0]), starts, labels, shares / sums[each])
+    return Targets(int(num_labels), starts, labels, shares / sums[each])
 
 
-def _require_shape(shape: tuple[int, ...], num_contexts: int) -> None:
+def _require_shape(shape: tuple[int, ...], num_contexts: int | None) -> None:
     if len(shape) != 2:
         raise ValueError(f"targets: got shape {tuple(shape)}, need (labels, contexts)")
-    if shape[1] != num_contexts:
+    if num_contexts is not None and shape[1] != num_contexts:
         raise ValueError(
             f"targets: got {shape[1]} columns, counts are of {num_contexts} contexts; need "
             "(labels, contexts)"
@@ -168,7 +173,7 @@ def _require_shape(shape: tuple[int, ...], num_contexts: int) -> None:
         raise ValueError(f"targets: got {min(shape)} {what}, need at least 2 of both")
 
 
-def _from_dense(value: ArrayLike, num_contexts: int) -> Any:
+def _from_dense(value: ArrayLike, num_contexts: int | None) -> Any:
     from scipy.sparse import csc_array
 
     shape = getattr(value, "shape", None)
@@ -179,12 +184,11 @@ def _from_dense(value: ArrayLike, num_contexts: int) -> Any:
                 f"targets: got a dense array of {shape[0]} x {shape[1]}; more than "
                 f"{MAX_DENSE_ENTRIES} entries are taken sparse only, as a scipy.sparse matrix"
             )
-    try:
-        array = np.asarray(detached(value))
-    except (TypeError, ValueError):
-        array = np.array("")
+    array = array_of("targets", value)
     if array.dtype.kind not in "biuf":
-        raise ValueError("targets: need an array or sparse matrix of probabilities")
+        raise ValueError(
+            f"targets: got {array.dtype}, need an array or sparse matrix of probabilities"
+        )
     _require_shape(array.shape, num_contexts)
     return csc_array(array)
 
