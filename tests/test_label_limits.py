@@ -316,7 +316,11 @@ def _descended(targets, counts, weights, scale, decay, bias, start):
         return fit + cost, np.concatenate([g.ravel() for g in grads])
 
     options = {"maxiter": 20000, "maxfun": 40000, "ftol": 1e-16, "gtol": 1e-11, "maxcor": 40}
-    found = minimize(value, start, jac=True, method="L-BFGS-B", options=options)
+    for _ in range(20):  # line searches may end early, near the end of the digits
+        found = minimize(value, start, jac=True, method="L-BFGS-B", options=options)
+        start = found.x
+        if np.abs(found.jac).max() < 1e-10:
+            break
     w, h, b = np.split(found.x, [v * v, v * v + v * m])
     return found.fun, w.reshape(v, v) @ h.reshape(v, m), b, found.x
 
