@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.problem.counts import Group, PerClass, parse_per_class, spread
+from tightframe.problem.problem import logit_scale_runs
 from tightframe.problem.targets import read_targets
 
 Array = NDArray[np.float64]
@@ -18,8 +19,7 @@ Whole = NDArray[np.intp]
 #: Arrays with more entries, labels times contexts, are not written out (2^25 doubles: 256 MiB).
 MAX_ENTRIES = 2**25
 
-#: Allowed scales of logits and weights of features, from and to.
-SCALES = 1e-3, 1e3
+#: Allowed weights of features, from and to.
 WEIGHTS = 1e-9, 1e18
 
 #: Weights of features by name: as many as samples, or one a context.
@@ -126,13 +126,7 @@ def logit_scales(value: PerClass | None, num_labels: int) -> Array:
     ValueError
         If a scale is out of range or there is not one a label.
     """
-    low, high = SCALES
-    labels = (Group(1, num_labels),)
-    runs = parse_per_class(
-        *("logit_scale", value, labels),
-        lambda scales: (scales >= low) & (scales <= high),
-        f"numbers from {low:g} to {high:g}",
-    )
+    runs = logit_scale_runs(value, (Group(1, num_labels),))
     return spread(runs) if runs else np.ones(num_labels)
 
 

@@ -966,7 +966,16 @@ def _class_margins(value: PerClass | None, counts: tuple[Group, ...], names: Seq
     )
 
 
-def _logit_scale(value: PerClass | None, counts: tuple[Group, ...], names: Sequence[str]) -> Runs:
+def logit_scale_runs(
+    value: PerClass | None, counts: tuple[Group, ...], names: Sequence[str] = ()
+) -> Runs:
+    """Read the factor of every class's logit inside the loss; None gives no runs.
+
+    Raises
+    ------
+    ValueError
+        If a factor is out of range or there is not one a class.
+    """
     low, high = SCALE_RANGE
     return parse_per_class(
         "logit_scale",
@@ -1039,7 +1048,7 @@ _TERMS = {
     "class_weights": _Term("weight_runs", 1.0, _class_weights, of_softmax=False),
     "logit_adjustment": _Term("adjustment_runs", 0.0, _logit_adjustment, any_constant=True),
     "class_margins": _Term("margin_runs", 0.0, _class_margins),
-    "logit_scale": _Term("scale_runs", 1.0, _logit_scale),
+    "logit_scale": _Term("scale_runs", 1.0, logit_scale_runs),
     "feature_weights": _Term("feature_runs", 0.0, _feature_weights, of_softmax=False),
 }
 
