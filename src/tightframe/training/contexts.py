@@ -239,8 +239,8 @@ def singular_values(problem: Problem, weight: Array, features: Array) -> Array:
 
     They are what the minimiser's rank counts. The logits, (V, m), are not made.
     """
-    left = np.linalg.qr(weight, mode="r")
-    right = np.linalg.qr((features * np.sqrt(problem.feature_weights)).T, mode="r")
+    left = np.linalg.qr(weight)[1]
+    right = np.linalg.qr((features * np.sqrt(problem.feature_weights)).T)[1]
     values: Array = np.linalg.svd(left @ right.T, compute_uv=False)
     return values
 
