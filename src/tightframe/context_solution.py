@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,11 +17,11 @@ from tightframe.geometry.blocks import Array
 from tightframe.problem.problem import Problem
 from tightframe.problem.targets import SUM_TOLERANCE
 from tightframe.solution import Solution, Status
-from tightframe.solvers.contexts import minimise_contexts
+from tightframe.solvers.context_sweep import ContextSweep
 from tightframe.solvers.stats import Stats
 from tightframe.theory.contexts.certificate import Factors
 from tightframe.theory.contexts.embedding import Embedding, embedded
-from tightframe.theory.contexts.form import form_of, merged
+from tightframe.theory.contexts.form import Merged, form_of, merged
 
 #: Logits of more entries than this are not written out (0.8 GB).
 MAX_LOGITS = 10**8
@@ -263,22 +263,48 @@ _KEPT = ("objective", "lower_bound", "method", "note", "nuclear_norm", "seconds"
 _ARRAYS = ("classifier", "features", "label_bias", "label_of", "context_of")
 
 
-def solve_contexts(problem: Problem, tol: float, max_iterations: int) -> ContextSolution:
+class ContextMemory:
+    """What problems that differ in their decays only hand on to each other along a sweep."""
+
+    def __init__(self) -> None:
+        self.small: Merged | None = None
+        self.sweep = ContextSweep()
+
+    def form_at(self, problem: Problem) -> Merged:
+        """Return the merged form of the next problem: no decay changes what merges in it."""
+        if self.small is None:
+            self.small = merged(form_of(problem))
+        form = replace(self.small.form, decay=problem.logit_decay, bias_decay=problem.bias_decay)
+        return replace(self.small, form=form)
+
+
+def solve_contexts(
+    problem: Problem, tol: float, max_iterations: int, memory: ContextMemory | None = None
+) -> ContextSolution:
     """Return the certified minimiser of a problem with targets.
+
+    Parameters
+    ----------
+    problem : Problem
+    tol, max_iterations
+        As in `tightframe.solve`.
+    memory : ContextMemory, optional
+        Of a sweep of decays.
 
     Raises
     ------
     ValueError
         If there are too many distinct labels and contexts, or ``dim`` is less than the rank.
     """
-    small = merged(form_of(problem))
+    memory = ContextMemory() if memory is None else memory
+    small = memory.form_at(problem)
     m, v = small.form.shape
     if m * v > MAX_ENTRIES:
         raise ValueError(
             f"targets: got {v} distinct labels x {m} distinct contexts; at most {MAX_ENTRIES} "
             "entries are solved"
         )
-    found = minimise_contexts(small.form, tol, max_iterations)
+    found = memory.sweep.minimise(small.form, tol, max_iterations)
     primal = found.bounds.primal + small.constant
     dual = max(found.bounds.dual - found.bounds.rounding + small.constant, 0.0)
     x = found.x
