@@ -182,7 +182,6 @@ def test_bad_arguments(changes, message):
 @pytest.mark.parametrize(
     "use",
     [
-        tf.thresholds,
         tf.advise,
         tf.state_changes,
         tf.path_limits,
