@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from html import escape
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tightframe.checks import array_of, shortened
+from tightframe.figures.formats import to_html
 from tightframe.files import read_npz, write_npz
 from tightframe.geometry.blocks import Array
+from tightframe.lazy import needed
 from tightframe.problem.problem import Problem
 from tightframe.problem.targets import SUM_TOLERANCE
 from tightframe.solution import Solution, Status
@@ -22,6 +26,10 @@ from tightframe.solvers.stats import Stats
 from tightframe.theory.contexts.certificate import Factors
 from tightframe.theory.contexts.embedding import Embedding, embedded
 from tightframe.theory.contexts.form import Merged, form_of, merged
+from tightframe.views.contexts import contexts_frame, contexts_table, solution_map
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Logits of more entries than this are not written out (0.8 GB).
 MAX_LOGITS = 10**8
@@ -186,6 +194,54 @@ class ContextSolution(Solution):
             f"<ContextSolution: {len(self.label_of)} labels x {len(self.context_of)} contexts, "
             f"objective {self.objective:.10g}, {gap}, rank {self.rank}, {self.status.value}>"
         )
+
+    def to_frame(self, context_names: Sequence[str] | None = None) -> pd.DataFrame:
+        """Return one row a context.
+
+        Its count, feature weight, entropy, most frequent label with its ``share``; the label of the
+        largest logit with its ``probability`` (softmax of logits and bias); ``kl``, the divergence
+        of that softmax from the label distribution in nats; and the ``norm`` of its feature.
+
+        Parameters
+        ----------
+        context_names : sequence of str, optional
+            What the contexts are called, such as their tokens; numbers by default.
+
+        Raises
+        ------
+        ValueError
+            If there is not one name a context.
+        ImportError
+            If pandas is missing (``pip install 'tightframe[report]'``).
+        """
+        with needed("to_frame", "pandas"):
+            return contexts_frame(self, context_names)
+
+    def plot(self, ax: Any = None) -> tuple[Any, Any]:
+        """Draw the logits, bias included, as a map of labels and contexts.
+
+        Of many those of most samples are drawn; contexts of one predicted label stand side by side.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Drawn on a figure of its own by default.
+
+        Returns
+        -------
+        tuple of figure and axes
+
+        Raises
+        ------
+        ImportError
+            If Matplotlib is missing (``pip install 'tightframe[report]'``).
+        """
+        with needed("plot", "Matplotlib"):
+            from tightframe.figures.mpl import plot
+        return plot(solution_map(self), ax)
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(repr(self)[1:-1])}</p>{to_html(contexts_table(self), alone=True)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready summary; without logits, which `save` keeps as factors."""
