@@ -24,8 +24,8 @@ from tightframe.solution import Solution, Status
 from tightframe.solvers.context_sweep import ContextSweep
 from tightframe.solvers.stats import Stats
 from tightframe.theory.contexts.certificate import Factors
-from tightframe.theory.contexts.embedding import Embedding, embedded
-from tightframe.theory.contexts.form import Merged, form_of, merged
+from tightframe.theory.contexts.embedding import Embedding, Trained, embedded
+from tightframe.theory.contexts.form import BLOCK, Merged, form_of, merged
 from tightframe.views.contexts import contexts_frame, contexts_table, solution_map
 
 if TYPE_CHECKING:
@@ -144,7 +144,9 @@ class ContextSolution(Solution):
         -------
         Embedding
             ``logits`` (V, k), ``features`` (d, k) matching `weights`, and ``errors`` (k,), bounds
-            of the features' distance from the exact ones for this classifier.
+            of the features' distance from the exact ones for this classifier. How far those can be
+            from a trained context is known before they are: at most ``bounds`` (k,) from the
+            feature of context ``nearest`` (k,).
 
         Raises
         ------
@@ -184,9 +186,29 @@ class ContextSolution(Solution):
             )
         curvatures = _positive("class_weights", class_weights, k) * n
         curvatures /= self.problem.num_samples * omega
-        return embedded(
-            self.weights[0], self.bias, p / sums, curvatures, self.problem.feature_decay
+        found = embedded(
+            self.classifier[self.label_of],
+            self.bias,
+            p / sums,
+            curvatures,
+            self.problem.feature_decay,
+            Trained(self.features, self._pulls),
         )
+        _, first = np.unique(self.context_of, return_index=True)
+        wide = _widened(found.features.T, self._width).T
+        return found._replace(features=wide, nearest=first[found.nearest])
+
+    @cached_property
+    def _pulls(self) -> Array:
+        """``W^T softmax(W h + b)`` of every distinct context, shape (r, m')."""
+        pulls, merged = np.empty_like(self.features), np.bincount(self.label_of)
+        size = max(1, BLOCK // len(merged))
+        for start in range(0, pulls.shape[1], size):
+            part = slice(start, start + size)
+            scores = (self.classifier @ self.features[:, part]).T + self.label_bias
+            q = np.exp(scores - scores.max(axis=1, keepdims=True)) * merged
+            pulls[:, part] = (q / q.sum(axis=1, keepdims=True) @ self.classifier).T
+        return pulls
 
     def __repr__(self) -> str:
         gap = "no gap" if self.gap is None else f"gap {self.gap:.1e}"
