@@ -449,10 +449,7 @@ class Problem:
         ((' ', 'a', 'b', 'c'), <4 labels x 3 contexts>)
         """
         found = next_tokens(tokens, context, min_count)
-        totals = found.counts.sum(axis=0)
-        targets = found.counts.astype(np.float64)
-        targets.data /= np.repeat(totals, np.diff(targets.indptr))
-        return cls(totals, targets=targets, class_names=found.labels, **rest)
+        return cls(found.occurrences, targets=found.targets, class_names=found.labels, **rest)
 
     @classmethod
     def from_label_matrix(cls, labels: Any, **rest: Any) -> Problem:

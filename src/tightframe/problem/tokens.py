@@ -45,6 +45,19 @@ class NextTokens:
     contexts: tuple[tuple[str, ...], ...]
     left_out: int
 
+    @property
+    def occurrences(self) -> IDs:
+        """How often every context was seen, shape (m,)."""
+        totals: IDs = self.counts.sum(axis=0)
+        return totals
+
+    @property
+    def targets(self) -> csc_array:
+        """Law of the next token after every context, shape (V, m)."""
+        laws = self.counts.astype(np.float64)
+        laws.data /= np.repeat(self.occurrences, np.diff(laws.indptr))
+        return laws
+
 
 def next_tokens(tokens: Any, context: int = 1, min_count: int = 1) -> NextTokens:
     """Count next tokens.
