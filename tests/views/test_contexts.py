@@ -87,14 +87,10 @@ def test_tables_fit_a_narrow_console(solution, width):
     assert any("predicted" in line for line in lines)
 
 
-def test_what_is_not_seen_is_quoted():
-    assert [visible(name) for name in ("e", " ", "\n", "th", "")] == [
-        "e",
-        "' '",
-        r"'\n'",
-        "th",
-        "''",
-    ]
+def test_what_is_not_seen_has_a_sign():
+    names = ["e", " ", "\n", "th", "golden retriever", " the"]
+    seen = ["e", "␣", "⏎", "th", "golden retriever", "␣the"]
+    assert [visible(name) for name in names] == seen
 
 
 def test_words_and_pages(solution):

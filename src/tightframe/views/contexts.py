@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tightframe.figures.model import HeatMaps, Matrix, Tick
 from tightframe.figures.table import Column, Table
 from tightframe.problem.targets import Targets
+from tightframe.problem.tokens import shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -194,8 +195,8 @@ def contexts_table(
 
 
 def visible(name: str) -> str:
-    """Return a name, quoted where it would not be seen: blanks, line breaks."""
-    return name if name.isprintable() and name.strip() == name and name else repr(name)
+    """Return a name, with signs for what would not be seen: blanks at its ends, line breaks."""
+    return name if name.isprintable() and name.strip() == name else shown(name)
 
 
 # -- pictures --------------------------------------------------------------------------------------
