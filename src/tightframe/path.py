@@ -7,21 +7,33 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tightframe.checks import is_several, is_unordered, positive_float, whole_number
+from tightframe.figures.formats import to_html
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition, singular_values
+from tightframe.lazy import needed
 from tightframe.problem.counts import CountsLike, compact_counts
 from tightframe.problem.problem import Problem
 from tightframe.solution import Solution
-from tightframe.solve import NotConvergedWarning, solve_along, solve_sweep, uses_solver
+from tightframe.solve import (
+    NotConvergedWarning,
+    solve_along,
+    solve_context_sweep,
+    solve_sweep,
+    uses_solver,
+)
 from tightframe.solvers.continuation import Continuation
 from tightframe.solvers.search import multistart
 from tightframe.solvers.unranked import unranked
 from tightframe.theory.coverage import require_convex
 from tightframe.theory.thresholds import thresholds
+from tightframe.views.paths import path_chart, path_frame, path_table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Certified relative gap at which the rank of a point on a path is judged, and the Newton steps
 #: allowed: next to a change of the rank the last digits come slowly and are not needed.
@@ -65,16 +77,75 @@ class Path:
         return np.array([solution.rank for solution in self.solutions])
 
     @property
+    def gap(self) -> Array:
+        """Certified absolute gap of every point, NaN where there is none, shape (T,)."""
+        gaps = [solution.gap for solution in self.solutions]
+        return np.array([math.nan if gap is None else gap for gap in gaps])
+
+    @property
+    def nuclear_norm(self) -> Array:
+        """`Solution.nuclear_norm` of every point, shape (T,); depth 1 only."""
+        return np.array([solution.nuclear_norm for solution in self.solutions])
+
+    @property
     def margins(self) -> Array:
-        """Margins of the classes of every point, shape (T, K)."""
+        """Margins of the classes of every point, shape (T, K); not with targets."""
         return np.array([solution.margins for solution in self.solutions])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything JSON-ready."""
-        return {
-            "sweep": {name: list(values) for name, values in self.sweep.items()},
-            "points": [solution.to_dict() for solution in self.solutions],
-        }
+        """Return everything JSON-ready; label distributions once, as ``targets``."""
+        points = [solution.to_dict() for solution in self.solutions]
+        shared: dict[str, Any] = {}
+        if (targets := self.solutions[0].problem.targets) is not None:
+            for point in points:
+                del point["problem"]["targets"]
+            shared = {"targets": targets.to_dict()}
+        sweep = {name: list(values) for name, values in self.sweep.items()}
+        return {"sweep": sweep, "points": points} | shared
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a point and class group; with targets one row a point.
+
+        Raises
+        ------
+        ImportError
+            If pandas is missing (``pip install 'tightframe[report]'``).
+        """
+        with needed("to_frame", "pandas"):
+            return path_frame(self)
+
+    def plot(self, ax: Any = None) -> tuple[Any, Any]:
+        """Draw the decision margins of class groups along the path.
+
+        With targets the rank: the width that the data need.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Drawn on a figure of its own by default.
+
+        Returns
+        -------
+        tuple of figure and axes
+
+        Raises
+        ------
+        ImportError
+            If Matplotlib is missing (``pip install 'tightframe[report]'``).
+        """
+        with needed("plot", "Matplotlib"):
+            from tightframe.figures.mpl import plot
+        return plot(path_chart(self), ax)
+
+    def __repr__(self) -> str:
+        swept, objective = ", ".join(self.sweep), self.objective
+        return (
+            f"Path({len(self.solutions)} points, {swept}; objective {objective[0]:.6g} to "
+            f"{objective[-1]:.6g}, rank {self.rank[0]} to {self.rank[-1]})"
+        )
+
+    def _repr_html_(self) -> str:
+        return to_html(path_table(self), alone=True)
 
 
 def path(
@@ -93,7 +164,8 @@ def path(
 
     Where a sweep of decays is smooth, few points are solved and the others interpolated; in a sweep
     of counts, each solve starts from an extrapolation of the last ones. Every point has its own
-    certificate, of the same tolerance.
+    certificate, of the same tolerance. With targets, a sweep of decays goes from the largest down,
+    each solve from where the last ones lead to.
 
     Parameters
     ----------
@@ -145,6 +217,8 @@ def path(
         problem.replace(**dict(zip(sweep, values, strict=True)))
         for values in zip(*sweep.values(), strict=True)
     ]
+    if "counts" not in sweep and problem.targets is not None:
+        return Path(sweep, tuple(solve_context_sweep(problems, tol, max_iterations)))
     if "counts" not in sweep and uses_solver(problem):
         return Path(sweep, tuple(solve_sweep(problems, tol, max_iterations)))
     memory = Continuation()

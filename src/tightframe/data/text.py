@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import unicodedata
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from tightframe.checks import choice
 from tightframe.data.places import given_folder
+from tightframe.problem.tokens import shown as shown
+from tightframe.problem.tokens import shown_context as shown_context
 
 #: Name of the text that ships; before a colon also of a file of one's own.
 TEXT = "text"
@@ -25,9 +25,6 @@ LICENCE_NAMES = ("Apache-2.0", "Artistic", "GFDL-1.3", "GPL-3", "MPL-2.0")
 TOKENS = ("letters", "characters", "words")
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|[^\w\s]|_")  # noqa: RUF001
-
-#: How tokens that nobody sees are shown.
-_SEEN = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍", "\xa0": "⍽"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,24 +124,6 @@ def read_text(
     if not path:
         raise ValueError("data: got 'text:' without a file")
     return _file(given_folder(path, "data") if root is None else given_folder(root) / path)
-
-
-def shown(token: str) -> str:
-    """Return a token as reports show it: a space is ␣, a newline ⏎."""
-    return "".join(
-        _SEEN.get(character, f"U+{ord(character):04X}" if _is_unseen(character) else character)
-        for character in token
-    )
-
-
-def shown_context(tokens: Sequence[str]) -> str:
-    """Return a context as reports show it: letters side by side, words apart."""
-    apart = "" if all(len(token) == 1 for token in tokens) else " "
-    return apart.join(map(shown, tokens))
-
-
-def _is_unseen(character: str) -> bool:
-    return unicodedata.category(character)[0] in "CZ" or bool(unicodedata.combining(character))
 
 
 def _letters(text: str) -> list[str]:

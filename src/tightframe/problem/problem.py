@@ -824,8 +824,8 @@ def require_no_targets(problem: Problem, what: str) -> None:
     """
     if problem.targets is not None:
         raise ValueError(
-            f"targets: {what} needs one class a context; problems with targets are solved and "
-            "certified only"
+            f"targets: {what} needs one class a context; problems with targets have solve, "
+            "certify, path, thresholds and label_limits"
         )
 
 

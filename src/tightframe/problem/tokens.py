@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,9 @@ CHUNK = 2**20
 
 #: Longest context.
 MAX_CONTEXT = 32
+
+#: How tokens that nobody sees are shown.
+_SEEN = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍", "\xa0": "⍽"}
 
 IDs = NDArray[np.int64]
 
@@ -139,6 +143,20 @@ def windows(text: IDs, length: int) -> IDs:
     return np.lib.stride_tricks.sliding_window_view(text, length + 1)
 
 
+def shown(token: str) -> str:
+    """Return a token as reports show it: a space is ␣, a newline ⏎."""
+    return "".join(
+        _SEEN.get(character, f"U+{ord(character):04X}" if _is_unseen(character) else character)
+        for character in token
+    )
+
+
+def shown_context(tokens: Sequence[str]) -> str:
+    """Return a context as reports show it: letters side by side, words apart."""
+    apart = "" if all(len(token) == 1 for token in tokens) else " "
+    return apart.join(map(shown, tokens))
+
+
 # -- inside --------------------------------------------------------------------------------------
 
 
@@ -239,3 +257,7 @@ class _Numbered:
         ranks = np.empty(len(tokens), dtype=np.int64)
         ranks[[self._numbers[token] for token in tokens]] = np.arange(len(tokens))
         return [str(token) for token in tokens], ranks
+
+
+def _is_unseen(character: str) -> bool:
+    return unicodedata.category(character)[0] in "CZ" or bool(unicodedata.combining(character))

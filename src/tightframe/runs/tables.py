@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tightframe.changes import FEW_GROUPS, thresholds
+from tightframe.changes import FEW_GROUPS, class_thresholds
 from tightframe.figures.style import margin_kind
 from tightframe.figures.table import Column, Table, format_number
 from tightframe.geometry.blocks import Array
@@ -405,7 +405,7 @@ def setting_thresholds(setting: SettingRecord) -> Thresholds | None:
 def _thresholds(problem: Problem) -> Thresholds | None:
     try:
         few = len(problem.groups) <= FEW_GROUPS
-        return (thresholds if few else closed_forms)(problem)
+        return (class_thresholds if few else closed_forms)(problem)
     except ValueError:
         return None
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tightframe.advice.advise import Advice
 from tightframe.advice.advise import advise as make_advice
-from tightframe.changes import thresholds as follow_thresholds
+from tightframe.changes import class_thresholds
 from tightframe.geometry.dense import Geometry
 from tightframe.geometry.grouped import GroupedGeometry
 from tightframe.path import Path
@@ -98,7 +98,7 @@ def thresholds(problem: Problem) -> Thresholds | None:
 @lru_cache(_KEPT)
 def _followed(problem: Problem) -> Thresholds:
     """Return the thresholds of every state, which do not depend on the problem's decays."""
-    return follow_thresholds(problem)
+    return class_thresholds(problem)
 
 
 # -- geometry --------------------------------------------------------------------------------------
