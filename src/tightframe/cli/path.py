@@ -221,7 +221,7 @@ def _grid(
         raise ValueError("classes, majority, minority: for phase diagrams; --ratios is missing")
     for name in _OF_CLASSES:
         value = rest[name]
-        of_any = value is None or name == "feature_weights" and value in FEATURE_WEIGHTS
+        of_any = value is None or (name == "feature_weights" and value in FEATURE_WEIGHTS)
         if not of_any and (real_ratios is not None or len(counts) > 1):
             raise ValueError(
                 f"{name}: got {value!r}, which belongs to one --counts, not to several"
