@@ -356,8 +356,8 @@ def _passed(
     return sorted(found.items())
 
 
-def print_phases(diagram: PhaseDiagram, console: Console) -> None:
-    """Print a phase diagram, a ratio a row."""
+def print_phases(diagram: PhaseDiagram, problem: Problem, console: Console) -> None:
+    """Print a phase diagram, a ratio a row; ``problem`` is any of it."""
     rows = []
     for i, counts in enumerate(diagram.counts):
         collapsed = diagram.logit_decays[diagram.minority_collapsed[i]]
@@ -373,7 +373,7 @@ def print_phases(diagram: PhaseDiagram, console: Console) -> None:
         )
     columns = [Column("samples per class", align="left"), *_numbers("ratio", format=".4g")]
     columns += _numbers("minority collapses from", "on the grid from", "rank")
-    title = "Phase diagram over the imbalance ratio and lambda"
+    title = with_smoothing("Phase diagram over the imbalance ratio and lambda", problem)
     print_table(Table(title, columns, rows, missing="-"), console)
 
 

@@ -35,7 +35,7 @@ from tightframe.cli.options import (
     with_options,
 )
 from tightframe.files import format_json
-from tightframe.problem.problem import Problem
+from tightframe.problem.problem import LOSS_ARGUMENTS, Problem
 
 if TYPE_CHECKING:
     from tightframe.sweeps.grid import Grid
@@ -78,6 +78,10 @@ _PHASE = tuple(
         Option("majority", WHOLE, "samples of each majority class in all rows."),
         Option("fraction", NUMBER, "Part of the classes in the minority.", 0.5),
     )
+)
+#: One number a class, which belong to one path's counts.
+_OF_CLASSES = tuple(
+    name for name in LOSS_ARGUMENTS if name not in ("label_smoothing", "smoothing_weights")
 )
 #: What says how the grid is solved and kept, not what it is.
 _PLACE = (
@@ -140,7 +144,7 @@ def path(
             result["phase_diagram"] = diagram.to_dict()
         print(format_json(result))
     elif diagram is not None:
-        print_phases(diagram, console)
+        print_phases(diagram, grid.problem, console)
     else:
         for row in rows:
             print_row(row, console)
@@ -195,7 +199,7 @@ def _grid(
 ) -> Grid:
     """Make the grid that the options ask for; ``rest`` is the same in every problem."""
     from tightframe.sweeps.grid import Grid, parse_values
-    from tightframe.sweeps.phase import step_rows
+    from tightframe.sweeps.phase import FEATURE_WEIGHTS, step_rows
 
     decays = _sweeps(weight_decay, feature_decay, bias_decay, logit_decay)
     real_ratios = None
@@ -215,9 +219,10 @@ def _grid(
         raise ValueError("counts: missing; give --counts, or --ratios and --classes")
     elif (classes, majority, minority) != (None, None, None):
         raise ValueError("classes, majority, minority: for phase diagrams; --ratios is missing")
-    for name in ("class_weights", "logit_adjustment", "class_margins", "logit_scale"):
+    for name in _OF_CLASSES:
         value = rest[name]
-        if value is not None and (real_ratios is not None or len(counts) > 1):
+        of_any = value is None or (name == "feature_weights" and value in FEATURE_WEIGHTS)
+        if not of_any and (real_ratios is not None or len(counts) > 1):
             raise ValueError(
                 f"{name}: got {value!r}, which belongs to one --counts, not to several"
             )
