@@ -93,7 +93,8 @@ class Diagnosis(InBlocks):
         ]
         if not self.theory.describes:
             found.append(_undescribed(self.theory))
-        elif self.theory.advice is not None:
+        found += _unidentified(self.theory)
+        if self.theory.advice is not None:
             found += self.theory.advice.warnings
         return found
 
@@ -179,6 +180,7 @@ def diagnose(
     bias_decay: float | None = None,
     features: str = "real",
     problem: Problem | None = None,
+    recorded: bool = False,
     margin: float | None = None,
     angle: float | None = None,
     feature_decay_of: str = "sample",
@@ -206,6 +208,9 @@ def diagnose(
         the head has one.
     problem : Problem, optional
         What the network was trained as, in place of these.
+    recorded : bool
+        Whether ``problem`` is the training's own record: then no other loss is looked for that
+        explains the network as well.
     margin, angle, feature_decay_of : optional
         As in `tightframe.advise`, where the theory describes the network.
     history : sequence, optional
@@ -298,6 +303,7 @@ def diagnose(
             layer,
             problem,
             head.rows[0].training.recalls,
+            recorded=recorded,
             margin=margin,
             angle=angle,
             feature_decay_of=feature_decay_of,
@@ -429,16 +435,28 @@ def _theory_blocks(theory: TheoryAnswer, classes: ClassTable) -> Iterator[Block]
         yield Table("Margins at the class means", columns, rows, note)
     if not theory.describes:
         yield _undescribed(theory)
+        yield from _unidentified(theory)
         return
     assert theory.calibration is not None  # it describes the network
     assert theory.advice is not None
     fitted = theory.calibration
+    yield from _unidentified(theory)
     yield (
         f"as predicted: every margin is within {theory.error:.2g} nats; fitted to the network: "
         f"weight_decay {fitted.weight_decay:.4g}, feature_decay {fitted.feature_decay:.4g}. What "
         "follows holds at the present settings."
     )
     yield from advice_blocks(theory.advice, is_all=_is_fine(classes))
+
+
+def _unidentified(theory: TheoryAnswer) -> list[str]:
+    """Say that another loss explains the network too, where that is not said yet and matters."""
+    fitted = theory.calibration
+    if fitted is None or not fitted.alternatives:
+        return []
+    found = [f"{_capital(text)}." for text in fitted.warnings]
+    matters = theory.describes or fitted.alternatives[0].better
+    return found if matters and theory.reason not in fitted.warnings else []
 
 
 def _undescribed(theory: TheoryAnswer) -> str:
