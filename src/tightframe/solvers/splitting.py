@@ -20,8 +20,12 @@ from numpy.typing import NDArray
 from tightframe.checks import require_positive_fields
 from tightframe.geometry.blocks import Array, BlockMatrix
 from tightframe.problem.problem import Problem, at_most
+from tightframe.solvers.anderson import Anderson, AndersonOptions
 from tightframe.solvers.stats import Round
 from tightframe.theory.certificate import Certificate, certify_blocks, without_constant
+
+#: More steps than there are.
+NEVER = 10**9
 
 
 @dataclass(frozen=True)
@@ -45,14 +49,8 @@ class SplittingOptions:
         Of one Newton step, in logits.
     few : float
         Where the last rank was below this share of all, only those eigenvectors are computed.
-    memory : int
-        Steps that Anderson's acceleration combines.
-    memory_bytes : float
-        Of those it keeps fewer where they take more than this.
-    ridge : float
-        Relative, of its normal equations.
-    restart : float
-        It forgets where the residual grows by more than this.
+    anderson : AndersonOptions
+        The acceleration: from few steps, it never waits.
     max_steps, patience : int
         Steps allowed, and steps in which the gap must halve.
     margin : float
@@ -77,10 +75,9 @@ class SplittingOptions:
     longest_change: float = 2.5
     longest_step: float = 4.0
     few: float = 0.3
-    memory: int = 8
-    memory_bytes: float = 8e8
-    ridge: float = 1e-10
-    restart: float = 2.0
+    anderson: AndersonOptions = AndersonOptions(
+        memory=8, ridge=1e-10, idle=NEVER, single_size=1
+    )
     max_steps: int = 200
     patience: int = 40
     margin: float = 0.3
@@ -137,7 +134,7 @@ def split(
     options : SplittingOptions
     """
     f = _Splitting(problem, start, bias, options)
-    accelerated = _Anderson(options, f.governing.size)
+    accelerated = Anderson(options.anderson, f.governing)
     wanted, best, since = options.margin * tol, np.inf, 0
     history: list[Round] = []
     last, step = None, 0
@@ -401,51 +398,3 @@ class _Splitting:
         self.governed[:] += (1 - 1 / change) * point.matrix
         self.governing[g * g :] += (1 - 1 / change) * self.unit * point.within
 
-
-class _Anderson:
-    """Anderson's acceleration of a fixed-point iteration (type II, least squares of residuals).
-
-    Differences are held in single precision: they only correct the step.
-    """
-
-    def __init__(self, options: SplittingOptions, size: int) -> None:
-        self.options = options
-        self.most = max(1, min(options.memory, int(options.memory_bytes / (8 * size))))
-        self.forget()
-
-    def forget(self) -> None:
-        """Begin anew."""
-        self.last: tuple[Array, Array] | None = None
-        self.moves: list[NDArray[np.float32]] = []
-        self.sums: list[NDArray[np.float32]] = []
-        self.products = np.zeros((0, 0))
-
-    def next(self, at: Array, move: Array) -> Array:
-        """Return the next point, given the current one and its plain step."""
-        if self.last is not None:
-            before, last_move = self.last
-            if np.linalg.norm(move) > self.options.restart * np.linalg.norm(last_move):
-                self.forget()
-            else:
-                change = move - last_move
-                self._add(change.astype(np.float32), (at - before + change).astype(np.float32))
-        self.last = at, move
-        following: Array = at + move
-        if self.moves:
-            single = move.astype(np.float32)
-            target = np.array([float(past @ single) for past in self.moves])
-            ridge = self.options.ridge * np.trace(self.products)
-            system = self.products + ridge * np.eye(len(target))
-            for weight, past in zip(np.linalg.solve(system, target), self.sums, strict=True):
-                following -= weight * past
-        return following
-
-    def _add(self, change: NDArray[np.float32], total: NDArray[np.float32]) -> None:
-        keep = slice(max(0, len(self.moves) + 1 - self.most), None)
-        self.moves, self.sums = [*self.moves, change][keep], [*self.sums, total][keep]
-        n = len(self.moves)
-        products = np.empty((n, n))
-        old = self.products[len(self.products) - (n - 1) :, len(self.products) - (n - 1) :]
-        products[:-1, :-1] = old
-        products[-1] = products[:, -1] = [float(past @ change) for past in self.moves]
-        self.products = products
