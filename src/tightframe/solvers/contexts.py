@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.checks import require_positive_fields
+from tightframe.solvers.anderson import Anderson, AndersonOptions
 from tightframe.solvers.stats import Round
 from tightframe.theory.contexts.certificate import (
     Bounds,
@@ -47,17 +48,8 @@ class ContextOptions:
         It is left alone within a factor of the former, and changes by the latter at most.
     few : float
         Where the last rank was below this share of all, only those eigenvectors are computed.
-    memory : int
-        Steps that Anderson's acceleration combines.
-    memory_bytes : float
-        Of those it keeps fewer where they take more than this.
-    ridge : float
-        Relative, of its normal equations.
-    restart : float
-        It forgets where the residual grows by more than this.
-    falling, idle
-        Where the residual has not fallen to the former share of its least in so many steps, as many
-        plain steps follow.
+    anderson : AndersonOptions
+        The acceleration.
     check_every : int
         The gap is estimated after every so many steps.
     patience : int
@@ -81,12 +73,7 @@ class ContextOptions:
     band: float = 1.25
     longest_change: float = 2.5
     few: float = 0.3
-    memory: int = 5
-    memory_bytes: float = 8e8
-    ridge: float = 1e-7
-    restart: float = 2.0
-    falling: float = 0.9
-    idle: int = 10
+    anderson: AndersonOptions = AndersonOptions()
     check_every: int = 5
     patience: int = 40
     margin: float = 0.3
@@ -153,7 +140,7 @@ def minimise_contexts(
 
 def _iterate(f: _Splitting, tol: float, max_iterations: int) -> Found:
     o, form = f.options, f.form
-    accelerated = _Anderson(o, f.state)
+    accelerated = Anderson(o.anderson, f.state)
     wanted, best, since = o.margin * tol, np.inf, 0
     history: list[Round] = []
     found: Found | None = None
@@ -181,13 +168,13 @@ def _iterate(f: _Splitting, tol: float, max_iterations: int) -> Found:
                 if f.is_single and (stalled or certified > 2 * gap * bounds.primal):
                     # Continued from the same point: nothing is lost.
                     f.to_double()
-                    accelerated = _Anderson(o, f.state)
+                    accelerated = Anderson(o.anderson, f.state)
                     last, best, since = None, gap, step
                     continue
                 if stalled:
                     # Balanced for where it was, the penalty may hold it there.
                     f.rescale(point, f.first_penalty * o.retries[tries] / f.penalty)
-                    accelerated = _Anderson(o, f.state)
+                    accelerated = Anderson(o.anderson, f.state)
                     tries, last, best, since = tries + 1, None, np.inf, step
                     continue
                 wanted *= o.margin
@@ -229,7 +216,7 @@ class _Splitting:
         self.root_context = np.sqrt(form.feature_weights)
         self.length = float(np.linalg.norm(self.root_context))
         if start is None:
-            curvature = float(form.weights.sum() / form.feature_weights.sum())
+            curvature = float(form.weights @ (form.weights / form.feature_weights)) / form.weights.sum()
             share = options.first_share * min(1.0, form.decay / max(collapse, 1e-300))
             self.penalty = share * curvature
             self.bias = self.before = bias_alone(form)
@@ -469,70 +456,3 @@ class _Splitting:
         base = point.matrix + self._bias_part(self.governing.dtype)
         self.governing = base + (self.governing - base) / self.governing.dtype.type(change)
 
-
-class _Anderson:
-    """Anderson's acceleration of a fixed-point iteration (type II, least squares of residuals).
-
-    Large differences are held in single precision: they only correct the step. Where the residual
-    does not fall, plain steps, which are sure to get on, take over for a while.
-    """
-
-    def __init__(self, options: ContextOptions, like: Floats) -> None:
-        self.options = options
-        self.most = max(1, min(options.memory, int(options.memory_bytes / (8 * like.size))))
-        self.kind = np.float32 if like.size >= options.single_size else np.float64
-        self.least, self.idle, self.pause = np.inf, 0, 0
-        self.forget()
-
-    def forget(self) -> None:
-        """Begin anew."""
-        self.last: tuple[Floats, Floats] | None = None
-        self.moves: list[Floats] = []
-        self.sums: list[Floats] = []
-        self.products = np.zeros((0, 0))
-
-    def next(self, at: Floats, move: Floats) -> Floats:
-        """Return the next point, given the current one and its plain step."""
-        size = float(np.linalg.norm(move))
-        self.idle = self.idle + 1 if size > self.options.falling * self.least else 0
-        self.least = min(self.least, size)
-        if self.idle > self.options.idle:
-            self.forget()
-            self.idle, self.pause, self.least = 0, self.options.idle, np.inf
-        if self.pause:
-            self.pause -= 1
-            plain: Floats = at + move
-            return plain
-        if self.last is not None:
-            before, last_move = self.last
-            if size > self.options.restart * np.linalg.norm(last_move):
-                self.forget()
-            else:
-                change = move - last_move
-                self._add(change, at - before + change)
-        self.last = at, move
-        following: Floats = at + move
-        if self.moves:
-            single = move.astype(self.kind, copy=False)
-            target = np.array([_dot(past, single) for past in self.moves])
-            ridge = self.options.ridge * np.trace(self.products)
-            system = self.products + ridge * np.eye(len(target))
-            for weight, past in zip(np.linalg.solve(system, target), self.sums, strict=True):
-                following -= at.dtype.type(weight) * past
-        return following
-
-    def _add(self, change: Floats, total: Floats) -> None:
-        keep = slice(max(0, len(self.moves) + 1 - self.most), None)
-        self.moves = [*self.moves, change.astype(self.kind)][keep]
-        self.sums = [*self.sums, total.astype(self.kind)][keep]
-        n = len(self.moves)
-        products = np.empty((n, n))
-        products[:-1, :-1] = self.products[
-            len(self.products) - n + 1 :, len(self.products) - n + 1 :
-        ]
-        products[-1] = products[:, -1] = [_dot(past, self.moves[-1]) for past in self.moves]
-        self.products = products
-
-
-def _dot(a: Floats, b: Floats) -> float:
-    return float(np.dot(a.ravel(), b.ravel()))
