@@ -190,8 +190,8 @@ class UnitSolution(ABC):
             samples = f"{least}" if least == most else f"{least} to {most}"
             said.append(f"{len(group)} classes of {samples} samples share one direction")
         said += [
-            f"classes of {group.samples} samples come together (cosine of {what} {group.cosine:.3f}, "
-            f"{etf:.3f} in a simplex ETF)"
+            f"classes of {group.samples} samples come together (cosine of {what} "
+            f"{group.cosine:.3f}, {etf:.3f} in a simplex ETF)"
             for group in self.siblings
             if _ACUTE < group.cosine <= 1 - _MERGED
         ]
