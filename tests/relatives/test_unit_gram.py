@@ -217,6 +217,10 @@ def test_what_they_say_of_themselves():
     assert contrast.to_dict()["cosines"] == contrast.cosines.tolist()
     assert repr(head).startswith("NormalizedHead(3 classes, scale 3, margin 0, objective ")
     assert repr(contrast).startswith("SupervisedContrastive(3 classes, temperature 0.3, obj")
+    frame = tf.normalized_head([1000, 1000, 10, 10, 9], scale=1).to_frame()
+    assert frame.merged.tolist() == [False, False, True, True, True]
+    assert frame.nearest[1] != 1
+    assert frame.cosine.max() == pytest.approx(1)
     for found in (head, contrast):
         figure, ax = found.plot()
         assert ax in figure.axes

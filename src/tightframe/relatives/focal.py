@@ -249,7 +249,8 @@ def focal_collapse(
     >>> round(found.stability_limit * 10 * 100**0.5, 4)  # of cross-entropy's
     1.2245
     """
-    for name, value in (("num_classes", num_classes), ("samples_per_class", samples_per_class)):
+    sizes: dict[str, Any] = {"num_classes": num_classes, "samples_per_class": samples_per_class}
+    for name, value in sizes.items():
         if is_several(value) or isinstance(value, str):
             raise ValueError(
                 f"{name}: got {value!r}, need a whole number: focal loss is solved for classes of "

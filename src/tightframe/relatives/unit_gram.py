@@ -19,7 +19,7 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ from tightframe.problem.counts import CountsLike, counts_array
 from tightframe.rounding import FUNCTION, gamma, svd_error
 from tightframe.solve import NotConvergedWarning
 from tightframe.theory.certificate import Certificate, settled
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Array = NDArray[np.float64]
 
@@ -138,7 +141,11 @@ class Siblings(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class UnitSolution(ABC):
-    """What `NormalizedHead` and `SupervisedContrastive` have in common."""
+    """What `NormalizedHead` and `SupervisedContrastive` have in common.
+
+    Which classes come together is read off the classifier rows of a head and off the class means of
+    a contrastive loss.
+    """
 
     counts: NDArray[np.int64]
     objective: float
@@ -216,6 +223,27 @@ class UnitSolution(ABC):
             "merged": [list(group) for group in self.merged],
             "note": self.note,
         }
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a class: its samples, the class whose vector is nearest, and the cosine.
+
+        Raises
+        ------
+        ImportError
+            If pandas is missing (``pip install 'tightframe[report]'``).
+        """
+        with needed("to_frame", "pandas"):
+            import pandas as pd
+        cosines = next(iter(self._cosines.values())) - 3 * np.eye(len(self.counts))
+        nearest = cosines.argmax(axis=1)
+        return pd.DataFrame(
+            {
+                "samples": self.counts,
+                "nearest": nearest,
+                "cosine": cosines.max(axis=1),
+                "merged": [any(k in group for group in self.merged) for k in range(len(nearest))],
+            }
+        )
 
     def plot(self, ax: Any = None) -> tuple[Any, Any]:
         """Draw the cosines between the vectors of classes.
