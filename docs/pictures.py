@@ -7,6 +7,7 @@
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -57,7 +58,11 @@ def remedies() -> Sheet:
         "LDT 1.6": {"feature_weights": f"500x5,{100 / 1.6**2}x5"},
         "LDAM 0.5": {"class_margins": "0.334x5,0.5x5"},
     }
-    return both_groups({name: problem(**term) for name, term in terms.items()})
+    # Logits of LDT's problem are 1.6 times the network's in small classes.
+    return both_groups(
+        {name: problem(**term) for name, term in terms.items()},
+        {"LDT 1.6": 1.6},
+    )
 
 
 def weights() -> Sheet:
@@ -92,14 +97,22 @@ def ldam() -> Sheet:
 
 
 def ldt() -> Sheet:
-    """Return small classes' margins with their samples' logits scaled."""
-    problems = {"no factor": problem()} | {
-        f"{factor} of small classes": problem(
-            feature_weights=f"500x5,{100 / factor**2}x5"
-        )
-        for factor in (0.6, 1.6, 3)
-    }
-    return siblings(problems, DECAYS)
+    """Return small classes' margins with their features decayed less."""
+    curves, marks = [], []
+    for i, factor in enumerate((1, 0.6, 1.6)):
+        one = problem(feature_weights=f"500x5,{100 / factor**2}x5")
+        limit = tf.thresholds(one).groups[1].logit_decay
+        line = along(one, np.geomspace(1e-6, 1e-2, 80), [limit])
+        margins = np.array([s.group_margins[1] for s in line.solutions])
+        names = {1: "no factor"}.get(factor, f"feature weights n/{factor}²")
+        curves.append(until(names, line.logit_decay, margins, limit, i))
+        marks.append(threshold(limit, i))
+        if i:
+            own = margins / factor
+            name = f"LDT loss, κ = {factor}"
+            loss = until(name, line.logit_decay, own, limit, i)
+            curves.append(replace(loss, style="dashed"))
+    return sibling_sheet(curves, marks)
 
 
 def label_smoothing() -> Sheet:
@@ -120,8 +133,13 @@ def logit_scales() -> Sheet:
     return siblings(problems, np.geomspace(1e-6, 1e-2, 80))
 
 
-def both_groups(problems: Mapping[str, tf.Problem]) -> Sheet:
-    """Draw decision margins of small classes above those of large ones."""
+def both_groups(
+    problems: Mapping[str, tf.Problem], factors: Mapping[str, float] = {}
+) -> Sheet:
+    """Draw decision margins of small classes above those of large ones.
+
+    The small ones' are divided by a problem's factor.
+    """
     curves: list[list[Curve]] = [[], []]
     marks: list[list[Mark]] = [[], []]
     for i, (name, one) in enumerate(problems.items()):
@@ -130,7 +148,8 @@ def both_groups(problems: Mapping[str, tf.Problem]) -> Sheet:
         found = [outlook(solution).groups for solution in line.solutions]
         for g in range(2):
             own = -1 if g == 0 else 0  # copies make one group of both
-            margins = [groups[own].decision_margin for groups in found]
+            factor = 1 if g else factors.get(name, 1)
+            margins = [x[own].decision_margin / factor for x in found]
             curves[g].append(
                 until(name, line.logit_decay, margins, limits[own], i)
             )
@@ -165,6 +184,11 @@ def siblings(
         margins = [s.group_margins[1] for s in line.solutions]
         curves.append(until(name, line.logit_decay, margins, limit, i))
         marks.append(threshold(limit, i))
+    return sibling_sheet(curves, marks)
+
+
+def sibling_sheet(curves: Sequence[Curve], marks: Sequence[Mark]) -> Sheet:
+    """Draw margins of small classes along the decays."""
     chart = Chart(
         "Small classes: five of 100 samples each, beside five of 500",
         LAMBDA,
@@ -172,7 +196,6 @@ def siblings(
         curves,
         marks,
         log_x=True,
-        x_range=(decays[0], decays[-1] * 1.03),
         y_range=(0, None),
     )
     return Sheet("", [Block([chart], 1, 4.2)], WIDTH)
