@@ -357,7 +357,7 @@ def minimise(
         x = f.enter(start)
     else:
         x, used, adaptations = _begin(f, max_iterations)
-    accuracy = _accuracy(tol)
+    accuracy, afresh = _accuracy(tol), False
     while True:
         x, steps, reached, radius = _newton(f, x, accuracy, radius, max_iterations - used)
         used += steps
@@ -375,7 +375,13 @@ def minimise(
             used, adaptations = used + steps, adaptations + adapted_times
             continue
         if accuracy <= LAST_ACCURACY:
-            break
+            if converged or afresh or certificate.gap <= 5 * certificate.rounding:
+                break
+            # Directions that were added too early may not be got rid of: once more, none is.
+            afresh, accuracy, radius = True, options.settled_accuracy, math.inf
+            x, steps, adapted_times = _begin(f, max_iterations - used)
+            used, adaptations = used + steps, adaptations + adapted_times
+            continue
         hidden = converged and _may_hide_rank(f, x, logits, reached)
         if not converged or _may_shrink(f, x, logits):
             adapted = _adapt_rank(f, x)
