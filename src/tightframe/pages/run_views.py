@@ -40,7 +40,7 @@ def maps_of(panel: HeatMaps | None) -> dict[str, Panel]:
     """Return every matrix as a panel of its own, by the key of its picture."""
     if panel is None:
         return {}
-    names = ("predicted", "measured", "difference")
+    names = ("predicted", "measured", "difference")[: len(panel.maps)]
     return {f"heat-{n}": p for n, p in zip(names, single_maps(panel), strict=True)}
 
 

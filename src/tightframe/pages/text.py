@@ -12,7 +12,6 @@ from tightframe.figures.table import Table
 from tightframe.pages.page import flatten, render_page
 from tightframe.pages.run_views import (
     CHART,
-    MAP,
     MAX_POINTS,
     bias_text,
     figures,
@@ -42,6 +41,9 @@ from tightframe.runs.text_tables import (
 )
 from tightframe.runs.text_verdicts import CRITERIA
 
+#: Height of a heat map in pixels, and how many tokens it names: on a phone there is room for these.
+_MAP, _NAMED = 390, 14
+
 
 def render_text(run: RunRecord) -> str:
     """Return the report of a run on text as HTML text."""
@@ -55,7 +57,7 @@ def render_text(run: RunRecord) -> str:
         "text.html",
         plots,
         title=f"Next {config.get('tokens', 'tokens')}: neural collapse on "
-        f"{config.get('data', 'text')}, contexts of {config.get('context', 'n/a')}",
+        f"{config.get('data', 'text')}",
         overview=text_overview(run),
         criteria=CRITERIA,
         settings=settings,
@@ -92,7 +94,7 @@ def _setting_view(
         "loss": section(loss_charts(setting)),
         "distances": section(text_distance_charts(setting)),
         "laws": section(law_charts(setting) | {"spectrum": spectrum_chart(setting)}),
-        "maps": section(maps_of(token_maps(setting, most)), MAP),
+        "maps": section(maps_of(token_maps(setting, most, _NAMED)), _MAP),
         "tokens": _html(token_table(setting)),
         "contexts": _html(context_table(setting)),
         "pairs": _html(pair_table(setting)),

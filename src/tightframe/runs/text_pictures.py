@@ -81,7 +81,7 @@ def spectrum_chart(setting: SettingRecord) -> Chart:
         if view.measured is not None:
             measured = _spectrum(view, view.measured, "measured")
             curves.append(replace(measured, size=0.8))
-        marks.append(Mark(rank + 0.5, f"certified rank {rank}"))
+        marks.append(Mark(rank + 0.5, f"certified rank {rank}", in_legend=True))
     return Chart(
         "Singular values of the logits",
         "direction",
@@ -103,10 +103,21 @@ def _spectrum(view: TextSetting, side: Vectors, role: str, most: int | None = No
     return Curve(role, places, values.tolist(), role, "points", **look)
 
 
-def token_maps(setting: SettingRecord, most: int = MOST_TOKENS) -> HeatMaps | None:
+def token_maps(
+    setting: SettingRecord, most: int = MOST_TOKENS, named: int = MOST_TOKENS
+) -> HeatMaps | None:
     """Return the cosines between the classifier's rows, predicted and measured, like ones together.
 
-    None without a prediction.
+    Parameters
+    ----------
+    setting : SettingRecord
+    most, named : int
+        How many tokens there are at most, the most frequent ones, and how many names beside them.
+
+    Returns
+    -------
+    HeatMaps or None
+        None without a prediction.
     """
     view = TextSetting.of(setting)
     if view is None:
@@ -114,27 +125,22 @@ def token_maps(setting: SettingRecord, most: int = MOST_TOKENS) -> HeatMaps | No
     chosen = view.frequent_tokens(most)
     order = chosen[_leaves(cosines_of(view.predicted.classifier[chosen]))]
     predicted = cosines_of(view.predicted.classifier[order])
-    measured = difference = None
-    title = "Measured minus predicted"
+    measured, title = None, "Measured cosines"
     if view.measured is not None:
         measured = cosines_of(view.measured.classifier[order])
-        difference = measured - predicted
-        if np.isfinite(difference).any():
-            title += f" (largest {np.nanmax(np.abs(difference)):.2g})"
+        apart = np.abs(measured - predicted)
+        if np.isfinite(apart).any():
+            title += f" (at most {np.nanmax(apart):.2g} from predicted)"
     names = [view.tokens[v] for v in order.tolist()]
-    short = max(map(len, names)) <= 2
     ticks = [(float(i), name) for i, name in enumerate(names)]
+    short = max(map(len, names)) <= 2
     return HeatMaps(
         "Cosines between tokens",
-        [
-            Matrix("Predicted cosines", predicted),
-            Matrix("Measured cosines", measured),
-            Matrix(title, difference),
-        ],
+        [Matrix("Predicted cosines", predicted), Matrix(title, measured)],
         "",
         "",
         limit=1.0,
-        ticks=ticks if short else thinned(ticks),
+        ticks=thinned(ticks, named) if short else thinned(ticks),
         names=names,
         scale_label="cosine",
         nothing=NOTHING,
@@ -171,7 +177,7 @@ def text_sheets(setting: SettingRecord) -> dict[str, Sheet]:
         ),
         "law": chart_sheet(setting, "laws of the next token", law_charts(setting) | width, 3),
         "tokens": Sheet(
-            sheet_title(setting, "tokens"), [Block([maps or none], 3 if maps else 1, 4.0)], 13.0
+            sheet_title(setting, "tokens"), [Block([maps or none], 2 if maps else 1, 5.0)], 11.0
         ),
     }
 

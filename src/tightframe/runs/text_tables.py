@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 Whole = NDArray[np.intp]
 
 #: Rows of a table, at most: the most frequent tokens and contexts, and the nearest pairs.
-MOST_TOKENS, MOST_CONTEXTS, MOST_PAIRS = 60, 60, 15
+MOST_TOKENS, MOST_CONTEXTS, MOST_PAIRS = 60, 40, 15
 
 #: Next tokens that are named of a context.
 _LIKELIEST = 3
@@ -262,7 +262,7 @@ def merged_table(setting: SettingRecord) -> Table | None:
 def text_metric_table(setting: SettingRecord, digits: int = 5) -> Table:
     """Return what was measured at the start and at the end, beside what is predicted."""
     first, last = first_and_last(setting)
-    goal = (setting.prediction or {}).get("row") or {}
+    goal = dict.fromkeys(_METRICS, 0.0) | ((setting.prediction or {}).get("row") or {})
     numbers = [
         Column(name, align="right", format=f".{digits}g") for name in ("start", "end", "predicted")
     ]
