@@ -15,6 +15,7 @@ from tightframe.reproduce.folder import reproduce
 from tightframe.reproduce.spec import SCALES
 from tightframe.runs import config
 from tightframe.runs.config import RunConfig
+from tightframe.runs.text_config import TextConfig
 from tightframe.solve import solve
 from tightframe.sweeps.grid import Grid, run_grid
 from tightframe.sweeps.phase import step_rows
@@ -86,6 +87,7 @@ BUILDS = [
     ),
     ("run", tf.Problem, FROM_PYTHON),
     ("run", RunConfig, {}),
+    ("run", TextConfig, {"digest": "what the record has of the text"}),
     (
         "reproduce",
         reproduce,

@@ -403,6 +403,11 @@ class RunConfig:
         return first, *others
 
     @property
+    def subject(self) -> str:
+        """What of the data is trained on, in words."""
+        return f"training samples per class {self.counts}"
+
+    @property
     def setting_names(self) -> tuple[str, ...]:
         """Name of every setting, also of its folder: ``w0.02-h0.0002``."""
         return tuple(setting_name(*decays) for decays in self._pairs)

@@ -184,6 +184,14 @@ class TextConfig:
         require_different(self.setting_names)
 
     @property
+    def subject(self) -> str:
+        """What of the data is trained on, in words."""
+        return (
+            f"{self.tokens} after contexts of {self.context} that are seen {self.min_count} times "
+            "or more"
+        )
+
+    @property
     def setting_names(self) -> tuple[str, ...]:
         """Name of every setting, also of its folder."""
         return tuple(setting_name(*setting) for setting in self.settings or ())

@@ -18,7 +18,9 @@ from tightframe.runs.batches import loader
 from tightframe.runs.store import split_targets
 from tightframe.runs.task import Arrays
 from tightframe.runs.text_config import SPARE, TextConfig
+from tightframe.runs.text_limit import limit_facts
 from tightframe.runs.text_verdicts import text_verdicts
+from tightframe.training.context_measures import predicted_row
 from tightframe.training.contexts import ContextCallback, MeasuredContexts, TokenMLP
 from tightframe.training.measuring import Row
 from tightframe.training.module import CollapseModule
@@ -61,6 +63,9 @@ class TextTask:
         self._about = {
             "text": {
                 "source": text.source,
+                "kind": config.tokens,
+                "context": config.context,
+                "min_count": config.min_count,
                 "characters": text.num_characters,
                 "tokens": sum(map(len, tokens)),
                 "occurrences": int(found.occurrences.sum()),
@@ -113,7 +118,8 @@ class TextTask:
             "label_of": solution.label_of,
             "context_of": solution.context_of,
         }
-        return solution.to_dict() | self._about | {"problem": problem}, arrays
+        own = {"problem": problem, "row": predicted_row(solution), "limit": limit_facts(solution)}
+        return solution.to_dict() | self._about | own, arrays
 
     def final_arrays(self, final: MeasuredContexts) -> Arrays:
         """Return what ``final.npz`` holds."""
