@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +37,7 @@ KINDS = ("characters", "letters", "words")
 MOST_SETS = 12
 
 _PANEL = "Label distributions"
-#: Instead of classes, and with a counts that may be missing then.
+#: Where they are.
 TARGETS = tuple(
     option.but(panel=_PANEL)
     for option in (
@@ -69,6 +69,10 @@ TARGETS = tuple(
 #: Options of `TARGETS` that go with --tokens only.
 _OF_TOKENS = {"window": "context", "min_count": "min_count", "token_kind": "token_kind"}
 
+#: Arguments that a file of targets may have: fields of `TargetsFile`.
+_FIELDS = {"counts": "counts", "class_names": "names"}
+
+#: All arguments of `Problem`; the counts may be in a file.
 WITH_TARGETS = (COUNTS.but(default=None), *PROBLEM[1:], *TARGETS)
 
 
@@ -98,9 +102,7 @@ def asked_problem(
     """
     given = {"window": window, "min_count": min_count, "token_kind": token_kind}
     if tokens is None:
-        for name, argument in _OF_TOKENS.items():
-            if given[name] is not None:
-                raise ValueError(f"{argument}: got {given[name]} without --tokens")
+        require_tokens(given)
         if targets is None:
             if counts is None:
                 raise ValueError("counts: missing; give it, or --tokens")
@@ -113,6 +115,19 @@ def asked_problem(
     return _from_text(tokens, window, min_count, token_kind, **rest)
 
 
+def require_tokens(given: Mapping[str, Any]) -> None:
+    """Refuse options of a text where there is none.
+
+    Raises
+    ------
+    ValueError
+        If one of them is given.
+    """
+    for name, argument in _OF_TOKENS.items():
+        if given[name] is not None:
+            raise ValueError(f"{argument}: got {given[name]} without --tokens")
+
+
 def _from_file(path: Path, counts: str | None, **rest: Any) -> Problem:
     with _named("targets"):
         found = read_targets_file(path)
@@ -120,10 +135,19 @@ def _from_file(path: Path, counts: str | None, **rest: Any) -> Problem:
         raise ValueError(f"counts: got {counts!r}, and {path} has counts")
     if found.counts is None and counts is None:
         raise ValueError(f"counts: missing; give one a context, {path} has none")
-    if rest.get("class_names") is None:
-        rest["class_names"] = found.names
-    of_contexts: Any = found.counts if counts is None else counts
-    return Problem(of_contexts, targets=found.targets, **rest)
+    own = {"counts": found.counts, "class_names": found.names}
+    if counts is not None:
+        own["counts"] = counts
+    if rest.get("class_names") is not None:
+        own["class_names"] = rest["class_names"]
+    values: dict[str, Any] = rest | own
+    try:
+        return Problem(**values, targets=found.targets)
+    except ValueError as error:
+        name = str(error).partition(":")[0]
+        if own.get(name) is not None and own[name] is getattr(found, _FIELDS[name]):
+            raise ValueError(f"targets: {path}: {error}") from error
+        raise
 
 
 def _from_text(
@@ -206,6 +230,8 @@ def print_context_thresholds(result: ContextThresholds, console: Console) -> Non
         Column("share logits from", format=".6g", align="right"),
         Column("now", spare=True),
     ]
+    if own is None:
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
     more = len(rows) - MOST_SETS
     note = f"{more} more sets: see --json." if more > 0 else ""
     print_table(Table(title, columns, rows[:MOST_SETS], note, missing="-"), console)

@@ -16,7 +16,13 @@ from tightframe.cli.console import (
     print_row,
     rows_display,
 )
-from tightframe.cli.contexts import TARGETS, WITH_TARGETS, asked_problem, print_context_path
+from tightframe.cli.contexts import (
+    TARGETS,
+    WITH_TARGETS,
+    asked_problem,
+    print_context_path,
+    require_tokens,
+)
 from tightframe.cli.exit_codes import NOT_CONVERGED
 from tightframe.cli.options import (
     FLAG,
@@ -118,6 +124,7 @@ def path(
             raise ValueError(f"jobs: got {jobs}; a path of label distributions is one task")
         _along_decays(json=json, **asked)
         return
+    require_tokens(asked)
     asked = {name: asked[name] for name in asked.keys() - _OF_TARGETS}
     from tightframe.runs.writer import keeping_folders
     from tightframe.sweeps.grid import grid_file, read_grid, run_grid, shortfalls

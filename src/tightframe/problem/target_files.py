@@ -72,7 +72,8 @@ def _of_archive(arrays: dict[str, NDArray[Any]], path: str) -> TargetsFile:
         texts = None if names is None else [str(name) for name in names.tolist()]
         return TargetsFile(arrays["targets"], arrays.get("counts"), texts)
     if len(arrays) == 1:
-        return TargetsFile(*arrays.values())
+        (only,) = arrays.values()
+        return TargetsFile(only)
     raise ValueError(
         f"{path}: need an array targets, or a matrix of scipy.sparse.save_npz; it has "
         f"{', '.join(arrays) or 'none'}"
