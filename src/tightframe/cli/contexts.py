@@ -135,12 +135,12 @@ def _from_file(path: Path, counts: str | None, **rest: Any) -> Problem:
         raise ValueError(f"counts: got {counts!r}, and {path} has counts")
     if found.counts is None and counts is None:
         raise ValueError(f"counts: missing; give one a context, {path} has none")
-    own = {"counts": found.counts, "class_names": found.names}
+    own: dict[str, Any] = {"counts": found.counts, "class_names": found.names}
     if counts is not None:
         own["counts"] = counts
     if rest.get("class_names") is not None:
         own["class_names"] = rest["class_names"]
-    values: dict[str, Any] = rest | own
+    values = rest | own
     try:
         return Problem(**values, targets=found.targets)
     except ValueError as error:
@@ -164,7 +164,8 @@ def _from_text(
     if kind not in KINDS:
         raise ValueError(f"token_kind: got {kind!r}, need one of {', '.join(KINDS)}")
     with _named("tokens"):
-        text = read_text(tokens if tokens == SHIPPED else f"{SHIPPED}:{tokens}")
+        told = tokens == SHIPPED or tokens.startswith(f"{SHIPPED}:")
+        text = read_text(tokens if told else f"{SHIPPED}:{tokens}")
         parts = text.tokens(kind)
     length, least = 2 if window is None else window, 1 if min_count is None else min_count
     found = next_tokens(parts, length, least)
