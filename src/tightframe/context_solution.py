@@ -321,10 +321,7 @@ class ContextSolution(Solution):
         arrays = read_npz(path)
         try:
             text = json.loads(str(arrays["text"]))
-            targets = {
-                name: arrays[f"target_{name}"]
-                for name in ("num_labels", "starts", "labels", "shares")
-            }
+            targets = {name: arrays[f"target_{name}"] for name in _TARGETS}
             problem, summary = Problem(**text["problem"], targets=targets), text["solution"]
             return cls(
                 problem=problem,
@@ -339,6 +336,10 @@ class ContextSolution(Solution):
 
 _KEPT = ("objective", "lower_bound", "method", "note", "nuclear_norm", "seconds")
 _ARRAYS = ("classifier", "features", "label_bias", "label_of", "context_of")
+_TARGETS = ("num_labels", "starts", "labels", "shares")
+
+#: The arrays of a file that `ContextSolution.save` writes.
+SAVED_NAMES = {"text", *_ARRAYS, *(f"target_{name}" for name in _TARGETS)}
 
 
 class ContextMemory:

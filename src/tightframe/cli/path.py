@@ -16,6 +16,13 @@ from tightframe.cli.console import (
     print_row,
     rows_display,
 )
+from tightframe.cli.contexts import (
+    TARGETS,
+    WITH_TARGETS,
+    asked_problem,
+    print_context_path,
+    require_tokens,
+)
 from tightframe.cli.exit_codes import NOT_CONVERGED
 from tightframe.cli.options import (
     FLAG,
@@ -23,7 +30,6 @@ from tightframe.cli.options import (
     JSON,
     NUMBER,
     PATH,
-    PROBLEM,
     SCHEDULER,
     TEXT,
     TOL,
@@ -35,6 +41,7 @@ from tightframe.cli.options import (
     with_options,
 )
 from tightframe.files import format_json
+from tightframe.path import path as solve_path
 from tightframe.problem.problem import LOSS_ARGUMENTS, Problem
 
 if TYPE_CHECKING:
@@ -43,7 +50,7 @@ if TYPE_CHECKING:
 VALUES = text("NUMBER,..|LOW:HIGH:POINTS")
 
 _PROBLEM = changed(
-    PROBLEM,
+    WITH_TARGETS,
     counts={
         "kind": TEXT.repeated,
         "help": "As for solve; every further --counts is a path of its own. With fixed decays, "
@@ -83,6 +90,8 @@ _PHASE = tuple(
 _OF_CLASSES = tuple(
     name for name in LOSS_ARGUMENTS if name not in ("label_smoothing", "smoothing_weights")
 )
+#: What says where label distributions are.
+_OF_TARGETS = {option.name for option in TARGETS}
 #: What says how the grid is solved and kept, not what it is.
 _PLACE = (
     JSON,
@@ -110,6 +119,16 @@ def path(
     the grid stored in --out is used. A phase diagram: tightframe path --classes 10 --minority 20
     --ratios 1:50:20 --lambda 1e-4:1e-1:30
     """
+    if asked["targets"] is not None or asked["tokens"] is not None:
+        for name, value in {"out": out, "resume": resume, "scheduler": scheduler}.items():
+            if value:
+                raise ValueError(f"{name}: paths of label distributions are not kept in folders")
+        if jobs != 1:
+            raise ValueError(f"jobs: got {jobs}; a path of label distributions is one task")
+        _along_decays(json=json, **asked)
+        return
+    require_tokens(asked)
+    asked = {name: asked[name] for name in asked.keys() - _OF_TARGETS}
     from tightframe.runs.writer import keeping_folders
     from tightframe.sweeps.grid import grid_file, read_grid, run_grid, shortfalls
     from tightframe.sweeps.phase import PhaseDiagram
@@ -154,6 +173,36 @@ def path(
     for sentence in problems:
         print(f"tightframe: {sentence}", file=sys.stderr)
     if problems:
+        raise typer.Exit(NOT_CONVERGED)
+
+
+def _along_decays(
+    *,
+    json: bool,
+    tol: float,
+    counts: Sequence[str] | None,
+    weight_decay: str | None,
+    feature_decay: str | None,
+    bias_decay: str | None,
+    logit_decay: str | None,
+    **rest: Any,
+) -> None:
+    """Solve a problem of label distributions along its decays."""
+    for option in _PHASE:
+        if rest.pop(option.name) != option.default:
+            raise ValueError(f"{option.name}: for phase diagrams, which are of classes")
+    if counts and len(counts) > 1:
+        raise ValueError(f"counts: got {len(counts)}, need one for label distributions")
+    decays = _sweeps(weight_decay, feature_decay, bias_decay, logit_decay)
+    first = {name: values[0] for name, values in decays.items()}
+    problem, _ = asked_problem(counts=counts[0] if counts else None, **first, **rest)
+    several: dict[str, Any] = {name: v for name, v in decays.items() if len(v) > 1}
+    found = solve_path(problem, **(several or decays), tol=tol)
+    if json:
+        print(format_json(found.to_dict()))
+    else:
+        print_context_path(found, plain_console())
+    if any(solution.status == "not_converged" for solution in found.solutions):
         raise typer.Exit(NOT_CONVERGED)
 
 
