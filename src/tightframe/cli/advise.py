@@ -7,8 +7,8 @@ from typing import Any
 
 import typer
 
-from tightframe.advice.advise import FEATURE_DECAY_OF
 from tightframe.advice.advise import advise as make_advice
+from tightframe.advice.proposals import FEATURE_DECAY_OF
 from tightframe.cli.console import plain_console, print_advice, steps_display
 from tightframe.cli.exit_codes import NOT_CONVERGED
 from tightframe.cli.options import (
