@@ -179,9 +179,6 @@ def _of_network(source: Path, json: bool, given: dict[str, Any]) -> None:
     for name, usual in (("batch_size", None), ("reduction", "mean")):
         if given[name] != usual:
             raise ValueError(f"{name}: given with --from-run; --weight-decay is beside a mean loss")
-    for option in SOFTENED:
-        if given[option.name] != option.default:
-            raise ValueError(f"{option.name}: given with --from-run, which does not know it yet")
     where = _typed(given, *_RUN[1:], *_LABELLED)
     known = _typed(given, _WEIGHT_DECAY, *_PROBLEM, *_ADJUSTMENTS, *_TRAINING, *_AT)
     wanted = {name: given[name] for name in _WANTED}

@@ -173,6 +173,11 @@ def diagnose(
     weight_decay: float | None = None,
     class_weights: PerClass | None = None,
     logit_adjustment: PerClass | None = None,
+    label_smoothing: float = 0.0,
+    smoothing_weights: str = "own",
+    class_margins: PerClass | None = None,
+    logit_scale: PerClass | None = None,
+    feature_weights: PerClass = "samples",
     sampler: PerClass | None = None,
     optimizer: str = "sgd",
     loss: str = "cross_entropy",
@@ -197,8 +202,10 @@ def diagnose(
         Of the training samples; with held-out samples, recalls are given for them too.
     weight_decay : float, optional
         Of the training, 0 if there was none. Without it the ridge that fits the head is used.
-    class_weights, logit_adjustment : optional
+    class_weights, logit_adjustment, label_smoothing, smoothing_weights : optional
         Of the training's loss, as in `Problem`.
+    class_margins, logit_scale, feature_weights : optional
+        The same; feature weights are for the theory.
     sampler : "balanced", str, iterable of float, or mapping, optional
         How often samples of every class were drawn: ``"balanced"``, or shares as ``class_weights``.
     optimizer : {"sgd", "adamw"}
@@ -253,10 +260,22 @@ def diagnose(
     if not isinstance(problem, Problem | None):
         raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
     known_bias = bias if problem is None else problem.bias
+    soft: dict[str, Any] = {
+        "label_smoothing": label_smoothing,
+        "smoothing_weights": smoothing_weights,
+        "class_margins": class_margins,
+        "logit_scale": logit_scale,
+    }
     if problem is not None:
         weight_decay = problem.weight_decays[0]
         loss, class_weights = problem.loss, problem.class_weights
         logit_adjustment = problem.logit_adjustment
+        soft = {
+            "label_smoothing": problem.label_smoothing,
+            "smoothing_weights": problem.smoothing_weights,
+            "class_margins": problem.margin_runs or None,
+            "logit_scale": problem.scale_runs or None,
+        }
     training = Training.of(
         layer,
         weight_decay=weight_decay,
@@ -264,7 +283,14 @@ def diagnose(
         logit_adjustment=logit_adjustment,
         sampler=sampler,
         optimizer=optimizer,
+        weighted_mean=problem is None,
+        **soft,
     )
+    if sampler is not None and training.terms.smoothing is not None and smoothing_weights != "own":
+        raise ValueError(
+            f"sampler: got one with smoothing_weights {smoothing_weights!r}, by which labels have "
+            "weights that are not the draws'; no problem here has both"
+        )
     wanted_of(loss, margin, angle, feature_decay_of)  # wrong whether or not theory is asked
     if at_weight_decay is not None:
         say("what another weight decay would do")
@@ -281,12 +307,14 @@ def diagnose(
             features=features,
             class_weights=None if training.natural else training.weights,
             logit_adjustment=training.adjustment if training.adjustment.any() else None,
+            feature_weights=feature_weights,
+            **soft,
             class_names=layer.class_names,
         )
     head = ask_head(
         layer,
         training,
-        other_loss=_other_loss(loss, problem),
+        other_loss=None if loss == "cross_entropy" else "is not cross-entropy",
         bias=known_bias,
         progress=progress,
     )
@@ -309,21 +337,6 @@ def diagnose(
             feature_decay_of=feature_decay_of,
         ),
     )
-
-
-def _other_loss(loss: str, problem: Problem | None) -> str | None:
-    """Say what sets a loss apart from cross-entropy with class weights and an adjustment."""
-    if loss != "cross_entropy":
-        return "is not cross-entropy"
-    if problem is None:
-        return None
-    terms = {
-        "label smoothing": problem.label_smoothing,
-        "class margins": problem.margin_runs,
-        "logit scales": problem.scale_runs,
-    }
-    given = [name for name, value in terms.items() if value]
-    return f"has {' and '.join(given)}" if given else None
 
 
 def _larger(

@@ -216,7 +216,9 @@ class _Splitting:
         self.root_context = np.sqrt(form.feature_weights)
         self.length = float(np.linalg.norm(self.root_context))
         if start is None:
-            curvature = float(form.weights @ (form.weights / form.feature_weights)) / form.weights.sum()
+            curvature = (
+                float(form.weights @ (form.weights / form.feature_weights)) / form.weights.sum()
+            )
             share = options.first_share * min(1.0, form.decay / max(collapse, 1e-300))
             self.penalty = share * curvature
             self.bias = self.before = bias_alone(form)
@@ -455,4 +457,3 @@ class _Splitting:
         self.penalty *= change
         base = point.matrix + self._bias_part(self.governing.dtype)
         self.governing = base + (self.governing - base) / self.governing.dtype.type(change)
-

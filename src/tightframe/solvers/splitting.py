@@ -75,9 +75,7 @@ class SplittingOptions:
     longest_change: float = 2.5
     longest_step: float = 4.0
     few: float = 0.3
-    anderson: AndersonOptions = AndersonOptions(
-        memory=8, ridge=1e-10, idle=NEVER, single_size=1
-    )
+    anderson: AndersonOptions = AndersonOptions(memory=8, ridge=1e-10, idle=NEVER, single_size=1)
     max_steps: int = 200
     patience: int = 40
     margin: float = 0.3

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tightframe.heads.terms import LossTerms
 from tightframe.problem.problem import Problem
 from tightframe.training.networks import head_bias, head_layers
-from tightframe.training.terms import LossTerms
 
 
 class ProblemLoss(nn.Module):

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tightframe.heads.terms import LossTerms
 from tightframe.problem.problem import Problem
-from tightframe.training.terms import LossTerms
 
 #: How features are kept non-negative.
 NONNEGATIVE = ("projection", "relu")

@@ -43,6 +43,11 @@ class LossTerms:
     feature_factors: Array | None
     targets: Array | None = None
 
+    @property
+    def are_soft(self) -> bool:
+        """Whether there are margins, scales or smoothed labels."""
+        return not (self.margins is None and self.scales is None and self.smoothing is None)
+
     @classmethod
     def of(cls, problem: Problem) -> LossTerms:
         """Return those of a problem.
