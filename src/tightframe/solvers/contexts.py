@@ -25,6 +25,7 @@ from tightframe.theory.contexts.certificate import (
     Factors,
     bias_alone,
     certify_factors,
+    certify_with,
     collapse_decay,
     without_constant,
 )
@@ -43,7 +44,9 @@ class ContextOptions:
         The first penalty, in units of the data fit's curvature times the decay's share of the one
         at which everything collapses.
     adapt_every, adapt_until : int
-        The penalty is balanced after every so many steps, up to so many.
+        The penalty may be balanced after every so many steps, up to so many.
+    slow : float
+        It is where the estimated gap is above this share of that so many steps ago.
     band, longest_change : float
         It is left alone within a factor of the former, and changes by the latter at most.
     few : float
@@ -58,6 +61,8 @@ class ContextOptions:
         A certificate is asked for at this share of the tolerance.
     single_size : int
         Problems of at least so many entries begin in single precision.
+    single_gap : float
+        Below this estimated gap they go on in double precision.
     retries : tuple of float
         Penalties, in units of the first, that are tried in turn where the estimate has stalled.
 
@@ -69,7 +74,8 @@ class ContextOptions:
 
     first_share: float = 0.1
     adapt_every: int = 10
-    adapt_until: int = 50
+    adapt_until: int = 100
+    slow: float = 0.5
     band: float = 1.25
     longest_change: float = 2.5
     few: float = 0.3
@@ -78,6 +84,7 @@ class ContextOptions:
     patience: int = 40
     margin: float = 0.3
     single_size: int = 400_000
+    single_gap: float = 1e-7
     retries: tuple[float, ...] = (1.0, 0.2, 5.0)
 
     def __post_init__(self) -> None:
@@ -141,7 +148,8 @@ def minimise_contexts(
 def _iterate(f: _Splitting, tol: float, max_iterations: int) -> Found:
     o, form = f.options, f.form
     accelerated = Anderson(o.anderson, f.state)
-    wanted, best, since = o.margin * tol, np.inf, 0
+    wanted, best, since, dual = o.margin * tol, np.inf, 0, 0.0
+    gap = before = np.inf
     history: list[Round] = []
     found: Found | None = None
     last: Floats | None = None
@@ -154,23 +162,25 @@ def _iterate(f: _Splitting, tol: float, max_iterations: int) -> Found:
             if gap < best / 2:
                 best, since = gap, step
             stalled = step - since > o.patience
+            if f.is_single and (stalled or wanted < gap <= o.single_gap):
+                # Continued from the same point: nothing is lost.
+                f.to_double()
+                accelerated = Anderson(o.anderson, f.state)
+                last, best, since = None, gap, step
+                continue
             if gap <= wanted or stop or stalled:
                 x, bias = f.answer(point)
-                bounds = certify_factors(form, x, bias, enough=tol)
+                bounds = certify_with(form, x, bias, f.residual(point), enough=tol)
+                dual = max(dual, bounds.dual)
+                bounds = bounds._replace(dual=min(dual, bounds.primal))
                 history.append(Round(step, bounds.primal, bounds.dual, x.rank))
                 certified = bounds.primal - bounds.dual
                 if found is None or certified <= found.bounds.primal - found.bounds.dual:
                     found = Found(x, bias, bounds, tuple(history), False, None)
                 done = certified <= tol * bounds.primal
-                if done or stop or (stalled and not f.is_single and tries == len(o.retries)):
+                if done or stop or (stalled and tries == len(o.retries)):
                     state = State(f.governing, f.bias, f.penalty, form.decay)
                     return found._replace(history=tuple(history), state=state)
-                if f.is_single and (stalled or certified > 2 * gap * bounds.primal):
-                    # Continued from the same point: nothing is lost.
-                    f.to_double()
-                    accelerated = Anderson(o.anderson, f.state)
-                    last, best, since = None, gap, step
-                    continue
                 if stalled:
                     # Balanced for where it was, the penalty may hold it there.
                     f.rescale(point, f.first_penalty * o.retries[tries] / f.penalty)
@@ -180,12 +190,12 @@ def _iterate(f: _Splitting, tol: float, max_iterations: int) -> Found:
                 wanted *= o.margin
         f.fit_rows(point)
         move = f.move(point)
-        settling = step <= o.adapt_until
-        if settling and step and step % o.adapt_every == 0 and last is not None:
-            change = f.imbalance(point, last, move)
-            if change != 1.0:
-                f.rescale(point, change)
-        last = point.matrix if settling and (step + 1) % o.adapt_every == 0 else None
+        if last is not None:
+            if gap > o.slow * before:
+                f.rescale(point, f.imbalance(point, last, move))
+            before = gap
+        due = (step + 1) % o.adapt_every == 0 and step < o.adapt_until
+        last = point.matrix if due else None
         f.moved_to(accelerated.next(f.state, move))
         step += 1
 
@@ -437,6 +447,15 @@ class _Splitting:
         x = Factors.of_product(point.tall.astype(np.float64), point.wide.astype(np.float64))
         return x, without_constant(self.form, self.bias)
 
+    def residual(self, point: _Shrunk) -> Array:
+        """Return the dual point that the norm's side has, as `certify_with` takes it."""
+        cut: Array = point.matrix.astype(np.float64)
+        cut -= self.governing
+        if self.form.bias != "none":
+            cut += self._bias_part(np.float64)
+        cut *= self.penalty
+        return cut
+
     def imbalance(self, point: _Shrunk, last: Floats, move: Floats) -> float:
         """Return by what factor the penalty should change: primal over dual residual, the root."""
         size = float(np.linalg.norm(point.matrix))
@@ -454,6 +473,8 @@ class _Splitting:
 
     def rescale(self, point: _Shrunk, change: float) -> None:
         """Multiply the penalty, at the same dual point."""
+        if change == 1.0:
+            return
         self.penalty *= change
         base = point.matrix + self._bias_part(self.governing.dtype)
         self.governing = base + (self.governing - base) / self.governing.dtype.type(change)
