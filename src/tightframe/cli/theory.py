@@ -13,6 +13,7 @@ import typer
 
 from tightframe.changes import FEW_GROUPS
 from tightframe.changes import thresholds as find_thresholds
+from tightframe.checks import choice
 from tightframe.cli.console import (
     plain_console,
     print_solution,
@@ -37,14 +38,23 @@ from tightframe.cli.options import (
     Option,
     about,
     changed,
+    given,
+    one_of,
     with_options,
+)
+from tightframe.cli.relatives import (
+    RELATIVE_OPTIONS,
+    RELATIVES,
+    is_relative,
+    refuse_foreign,
+    solve_relative,
 )
 from tightframe.context_solution import SAVED_NAMES, ContextSolution
 from tightframe.figures.table import Column, Table
 from tightframe.files import format_json, npz_names, read_arrays, write_npz
 from tightframe.geometry.dense import Geometry
 from tightframe.path import rank_changes
-from tightframe.problem.problem import Problem
+from tightframe.problem.problem import LOSSES, Problem
 from tightframe.solve import solve as solve_problem
 from tightframe.solvers.search.multistart import STARTS
 from tightframe.theory.certificate import certify as certify_candidate
@@ -59,7 +69,13 @@ NEEDLESS: dict[str, Any] = {"default": None}
 
 
 @with_options(
-    *WITH_TARGETS,
+    *changed(
+        WITH_TARGETS,
+        weight_decay=NEEDLESS,
+        feature_decay=NEEDLESS,
+        loss={"kind": one_of(*LOSSES, *RELATIVES)},
+    ),
+    *RELATIVE_OPTIONS,
     TOL,
     Option("starts", WHOLE, "Random starts at every width, where nothing is certified.", STARTS),
     Option("seed", WHOLE, "Of the random starts.", 0),
@@ -69,6 +85,7 @@ NEEDLESS: dict[str, Any] = {"default": None}
     Option("force", FLAG, "Replace an --out that this command did not write.", False),
 )
 def solve(
+    context: typer.Context,
     *,
     tol: float,
     starts: int,
@@ -81,9 +98,23 @@ def solve(
 ) -> None:
     """Solve for the global minimiser with its certificate; else for the best that a search finds.
 
-    Ctrl-C ends a search with what it has found.
+    Focal loss (one count for all classes), normalised heads and supervised contrastive loss take
+    fewer options; others are refused by name. Ctrl-C ends a search with what it has found.
     """
-    asked, contexts = asked_problem(**problem)
+    typed = given(context)
+    choice("loss", problem["loss"], (*LOSSES, *RELATIVES))
+    if is_relative(problem["loss"]):
+        solve_relative(
+            problem.pop("loss"), typed, json=json, tol=tol, starts=starts, seed=seed, **problem
+        )
+        return
+    refuse_foreign(typed, problem)
+    for name in ("weight_decay", "feature_decay"):
+        if problem[name] is None:
+            raise ValueError(f"{name}: missing; --loss {problem['loss']} needs both decays")
+    own = {option.name for option in RELATIVE_OPTIONS}
+    options = {name: value for name, value in problem.items() if name not in own}
+    asked, contexts = asked_problem(**options)
     if out is not None and out.suffix != ".npz":
         raise ValueError(f"out: got {str(out)!r}, need a name that ends in .npz")
     if out is not None and not force and os.path.lexists(out) and not _is_solution(out):

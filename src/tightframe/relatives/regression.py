@@ -474,9 +474,8 @@ def _axes(value: Any) -> int:
 
 
 def layer_of(name: str, value: Any) -> Array:
-    """Return a layer as `matrix_of`; numbers of one axis as its single row."""
-    array = array_of(name, value)
-    return matrix_of(name, array[None, :] if array.ndim == 1 else array)
+    """Return a layer as `matrix_of`; numbers of one axis or none as its single row."""
+    return matrix_of(name, np.atleast_2d(array_of(name, value)))
 
 
 def matrix_of(name: str, value: Any) -> Array:

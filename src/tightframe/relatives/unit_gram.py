@@ -132,11 +132,14 @@ class Siblings(NamedTuple):
         Of each.
     cosine : float
         The largest between two of them; NaN of a class alone.
+    to_others : float
+        The largest to a class of another count; NaN where all have one count.
     """
 
     classes: int
     samples: int
     cosine: float
+    to_others: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,10 +177,11 @@ class UnitSolution(ABC):
         cosines = next(iter(self._cosines.values()))
         found = []
         for count in sorted(set(self.counts.tolist()), reverse=True):
-            (own,) = np.nonzero(self.counts == count)
-            pairs = cosines[np.ix_(own, own)][np.triu_indices(len(own), 1)]
-            closest = float(pairs.max()) if len(pairs) else math.nan
-            found.append(Siblings(len(own), count, closest))
+            own = self.counts == count
+            pairs = cosines[np.ix_(own, own)][np.triu_indices(own.sum(), 1)]
+            others = cosines[np.ix_(own, ~own)].ravel()
+            closest = [float(some.max()) if len(some) else math.nan for some in (pairs, others)]
+            found.append(Siblings(int(own.sum()), count, *closest))
         return tuple(found)
 
     @property
