@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tightframe.geometry.blocks import eigh_above
 from tightframe.rounding import FUNCTION, UNIT, gamma
 from tightframe.theory.contexts.form import Array, ContextForm
 
@@ -238,12 +239,7 @@ def _norm(matrix: Array) -> float:
 
 def _clip(matrix: Array, limit: float) -> None:
     """Clip singular values above the limit, in place."""
-    from scipy.linalg import eigh
-
-    gram = _gram(matrix)
-    squares, vectors = eigh(
-        gram, driver="evr", subset_by_value=(limit**2, np.inf), overwrite_a=True
-    )
+    squares, vectors = eigh_above(_gram(matrix), limit**2)
     if not len(squares):
         return
     excess = 1 - limit / np.sqrt(squares)
