@@ -424,6 +424,18 @@ def eigh_above(gram: NDArray[Any], least: float) -> tuple[NDArray[Any], NDArray[
     return found
 
 
+def largest_eigenvalue(gram: NDArray[Any]) -> float:
+    """Return the largest eigenvalue of a symmetric matrix."""
+    from scipy.linalg import eigh
+
+    last = len(gram) - 1
+    try:
+        values = eigh(gram, eigvals_only=True, subset_by_index=[last, last])
+    except np.linalg.LinAlgError:  # see `eigh_above`
+        values = np.linalg.eigvalsh(gram)[last:]
+    return float(values[0])
+
+
 def _norm_bound(matrices: Array, lengths: Array) -> Array:
     """Bound the largest singular values of a batch, see `BlockMatrix.norm_bound`."""
     g = matrices.shape[-1]
