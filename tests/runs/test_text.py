@@ -106,7 +106,7 @@ def test_another_text_is_no_resumption(config, tmp_path):
     with pytest.raises(ValueError, match=r"with another configuration \(digest is"):
         run(own, tmp_path / "out", resume=True)
     stored = TextConfig.from_dict(store.read_run_file(tmp_path / "out")["config"])
-    with pytest.raises(ValueError, match=r"data: own\.txt has changed: its digest is"):
+    with pytest.raises(ValueError, match=r"data: the file own\.txt has changed: its digest is"):
         run(stored, tmp_path / "out", resume=True)
 
 
@@ -134,7 +134,7 @@ def test_width_by_default_and_given(config):
         ({"feature_dim": 1}, "dim: got 1, and the minimiser has rank"),
         ({"min_count": 100}, "min_count: got 100, and the most frequent context was seen"),
         ({"data": "nowhere.txt"}, r"data: nowhere\.txt cannot be read"),
-        ({"digest": "0" * 16}, r"data: cat\.txt has changed"),
+        ({"digest": "0" * 16}, r"data: the file cat\.txt has changed"),
     ],
 )
 def test_refused_before_a_folder_is_made(config, tmp_path, changes, message):

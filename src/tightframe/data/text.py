@@ -176,7 +176,7 @@ def _file(path: Path) -> Text:
         raise ValueError(f"data: got {os.fspath(path)!r}, need a path") from None
     if not text:
         raise ValueError(f"data: {path} is empty")
-    return Text(path.name, (text,))
+    return Text(f"the file {path.name}", (text,))
 
 
 def _licences() -> Text | None:
