@@ -89,7 +89,7 @@ def test_a_run_prints_one_object_and_goes_on(tmp_path, small, command, fails, un
         (["--min-count=900"], "tightframe: --min-count: got 900, and the most frequent context"),
         (["--feature-dim=1"], "tightframe: --feature-dim: got 1, and the minimiser has rank"),
         (["--tokens=lines"], "tightframe: --tokens: got 'lines', allowed are letters"),
-        (["--data=no.txt"], "tightframe: --data: no.txt cannot be read (No such file"),
+        (["--data=no.txt"], "tightframe: --data: no.txt: no such file"),
         (["--data=digits"], "tightframe: --embedding-dim: for text only, and data is 'digits'"),
     ],
 )

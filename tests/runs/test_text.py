@@ -133,7 +133,7 @@ def test_width_by_default_and_given(config):
     [
         ({"feature_dim": 1}, "dim: got 1, and the minimiser has rank"),
         ({"min_count": 100}, "min_count: got 100, and the most frequent context was seen"),
-        ({"data": "nowhere.txt"}, r"data: nowhere\.txt cannot be read"),
+        ({"data": "nowhere.txt"}, r"data: nowhere\.txt: no such file"),
         ({"digest": "0" * 16}, r"data: the file cat\.txt has changed"),
     ],
 )
