@@ -189,7 +189,6 @@ def test_bad_arguments(changes, message):
         lambda p: tf.path(p, weight_decay=[0.01, 0.1]).margins,
         lambda p: tf.landscape.Landscape(p, 3),
         lambda p: tf.training.train_ufm(p, dim=3),
-        tf.training.UFMLoss,
         lambda p: p.reordered([1, 0, 2, 3, 4]),
         lambda p: tf.solve(p).states,
         lambda p: tf.solve(p).geometry,
