@@ -16,6 +16,7 @@ from tightframe.reproduce.folder import reproduce
 from tightframe.reproduce.spec import SCALES
 from tightframe.runs import config
 from tightframe.runs.config import RunConfig
+from tightframe.runs.text_config import TextConfig
 from tightframe.solve import solve
 from tightframe.sweeps.grid import Grid, run_grid
 from tightframe.sweeps.phase import step_rows
@@ -84,6 +85,7 @@ BUILDS = [
     ),
     ("run", tf.Problem, {"targets": "labels are those of the data"}),
     ("run", RunConfig, {}),
+    ("run", TextConfig, {"digest": "what the record has of the text"}),
     (
         "reproduce",
         reproduce,

@@ -73,7 +73,7 @@ def test_names_of_other_data():
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "cannot be read"), (b"", "is empty"), (b"ab\xff", r"no text in UTF-8 \(byte 2\)")],
+    [(None, "cannot be read"), (b"", "is empty"), (b"ab\xff", r"is no text in UTF-8 \(byte 2\)")],
 )
 def test_bad_files_are_named(tmp_path, content, message):
     if content is not None:
@@ -89,7 +89,7 @@ def test_bad_names(name):
 
 
 def test_text_without_tokens():
-    with pytest.raises(ValueError, match="data: notes.txt has no letters"):
+    with pytest.raises(ValueError, match=r"data: notes\.txt has no letters"):
         Text("notes.txt", ("12 34",)).tokens()
     with pytest.raises(ValueError, match="tokens: got 'lines', allowed are letters"):
         Text("notes.txt", ("12 34",)).tokens("lines")

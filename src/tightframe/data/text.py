@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -69,7 +70,7 @@ class Text:
             If the kind is unknown, or there is none in the text.
         """
         choice("tokens", kind, TOKENS)
-        part = {"letters": _letters, "characters": list, "words": _words}[kind]
+        part = _PARTS[kind]
         found = [part(text) for text in self.parts]
         if not any(found):
             raise ValueError(f"data: {self.source} has no {kind}")
@@ -134,6 +135,14 @@ def _letters(text: str) -> list[str]:
 def _words(text: str) -> list[str]:
     words: list[str] = _WORD.findall(text.lower())
     return words
+
+
+#: Text to tokens, by kind.
+_PARTS: dict[str, Callable[[str], list[str]]] = {
+    "letters": _letters,
+    "characters": list,
+    "words": _words,
+}
 
 
 def _file(path: Path) -> Text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -206,7 +207,8 @@ def gram_distance(a: ArrayLike, b: ArrayLike) -> float:
         return float("nan")
     x, y = x / top_x, y / top_y
     sizes = np.linalg.norm(x @ x.T) * np.linalg.norm(y @ y.T)
-    return float(np.sqrt(max(2 - 2 * np.linalg.norm(y @ x.T) ** 2 / sizes, 0.0)))
+    cosine = float(np.linalg.norm(y @ x.T) ** 2 / sizes)
+    return math.sqrt(max(2 - 2 * cosine, 0.0))
 
 
 def cosines(gram: ArrayLike) -> NDArray[np.float64]:

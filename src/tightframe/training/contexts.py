@@ -16,8 +16,12 @@ from tightframe.checks import whole_number
 from tightframe.context_solution import ContextSolution
 from tightframe.geometry.dense import gram_distance, normalized_distance
 from tightframe.heads.modes import evaluating
-from tightframe.problem.label_law import LabelLaw
-from tightframe.problem.problem import Problem
+from tightframe.training.context_measures import (
+    accuracy,
+    distance_to_etf,
+    least_loss,
+    singular_values,
+)
 from tightframe.training.measuring import MeasuringCallback, Row
 from tightframe.training.module import CollapseModule
 from tightframe.training.networks import MLP, head_bias, head_weight
@@ -25,7 +29,7 @@ from tightframe.training.networks import MLP, head_bias, head_weight
 Array = NDArray[np.float64]
 
 #: A direction of the network's logits counts as used from this share of the smallest predicted one.
-USED = 0.5
+_USED = 0.5
 
 #: Columns of a history row.
 COLUMNS = (
@@ -165,7 +169,7 @@ class ContextCallback(MeasuringCallback[MeasuredContexts]):
         self._counts = torch.from_numpy(problem.counts)
         self._entropy = least_loss(problem)
         predicted = singular_values(problem, solution.weights[0], solution.class_means)
-        self._least = USED * float(predicted[solution.rank - 1]) if solution.rank else 0.0
+        self._least = _USED * float(predicted[solution.rank - 1]) if solution.rank else 0.0
 
     @torch.no_grad()
     def measure(self, module: CollapseModule) -> MeasuredContexts:
@@ -213,43 +217,7 @@ class ContextCallback(MeasuringCallback[MeasuredContexts]):
             return {
                 "logits_to_predicted": normalized_distance(weight @ features, best.logits),
                 "classifier_to_predicted": gram_distance(weight.T, best.weights[0].T),
-                "classifier_to_etf": _distance_to_etf(weight),
+                "classifier_to_etf": distance_to_etf(weight),
                 "means_to_predicted": gram_distance(features, predicted),
                 "directions": float((values > self._least).sum()),
             }
-
-
-def least_loss(problem: Problem) -> float:
-    """Return the loss of the data's own laws, in nats: no logits have less."""
-    law = LabelLaw.read(problem.targets)
-    shares = problem.class_weights * problem.counts / problem.num_samples
-    return float(shares @ law.entropies)
-
-
-def accuracy(problem: Problem, scores: Array) -> float:
-    """Return the share of the samples whose label is the likeliest, by scores (m, V)."""
-    assert problem.targets is not None
-    rows = np.arange(problem.num_contexts)
-    right = np.asarray(problem.targets.by_context[rows, scores.argmax(axis=1)]).ravel()
-    return float(right @ problem.counts / problem.num_samples)
-
-
-def singular_values(problem: Problem, weight: Array, features: Array) -> Array:
-    """Return those of the logits ``weight @ features`` times the roots of the feature weights.
-
-    They are what the minimiser's rank counts. The logits, (V, m), are not made.
-    """
-    left = np.linalg.qr(weight, mode="r")
-    right = np.linalg.qr((features * np.sqrt(problem.feature_weights)).T, mode="r")
-    values: Array = np.linalg.svd(left @ right.T, compute_uv=False)
-    return values
-
-
-def _distance_to_etf(weight: Array) -> float:
-    """Return `gram_distance` to the simplex ETF, whose vectors are not made: V x V numbers."""
-    size = np.linalg.norm(weight.T @ weight)
-    if size == 0:
-        return math.nan
-    centered = weight - weight.mean(axis=0)
-    cosine = np.linalg.norm(centered) ** 2 / (size * math.sqrt(len(weight) - 1))
-    return math.sqrt(max(2 - 2 * float(cosine), 0.0))
