@@ -140,6 +140,7 @@ def test_tables_fit_the_console(command, files, monkeypatch, name, width):
     assert 3 < len(table) <= 17
     assert max(map(len, table)) <= width
     if name == "solve":
+        assert "labels after" in out
         assert "␣" in out
         assert any(line.startswith("rank ") and "width" in line for line in lines)
 

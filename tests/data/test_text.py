@@ -5,7 +5,8 @@ import pytest
 
 import tightframe as tf
 from tightframe.data import read_text, text
-from tightframe.data.text import Text, is_text, shown, shown_context
+from tightframe.data.text import Text, is_text
+from tightframe.problem.tokens import shown, shown_context
 
 
 def test_the_text_that_ships_is_licences_or_topics(monkeypatch, tmp_path):

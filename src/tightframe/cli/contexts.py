@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from tightframe.cli.console import print_table
+from tightframe.cli.console import print_context_solution, print_table
 from tightframe.cli.options import (
     COUNTS,
     PATH,
@@ -186,21 +186,10 @@ def _named(option: str) -> Iterator[None]:
 # -- what is printed -------------------------------------------------------------------------------
 
 
-def print_context_solution(
-    solution: ContextSolution, contexts: list[str] | None, console: Console
-) -> None:
+def print_contexts(solution: ContextSolution, contexts: list[str] | None, console: Console) -> None:
     """Print the most frequent contexts, what is certified, and the width that the data need."""
     print_table(contexts_table(solution, contexts), console)
-    gap = "none" if solution.gap is None else f"{solution.gap:.2g} ({solution.note})"
-    summary = solution.to_dict()
-    console.print(
-        f"{summary['labels']} labels ({summary['distinct_labels']} distinct), "
-        f"{summary['contexts']} contexts ({summary['distinct_contexts']} distinct)\n"
-        f"rank {solution.rank}: the width that the data need\n"
-        f"objective {solution.objective:.12g}, gap {gap}\n"
-        f"{solution.status}; {solution.method}; {solution.seconds:.3f} s",
-        highlight=False,
-    )
+    print_context_solution(solution, console)
 
 
 def print_context_path(path: DecayPath, console: Console) -> None:

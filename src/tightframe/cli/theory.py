@@ -23,8 +23,8 @@ from tightframe.cli.console import (
 from tightframe.cli.contexts import (
     WITH_TARGETS,
     asked_problem,
-    print_context_solution,
     print_context_thresholds,
+    print_contexts,
 )
 from tightframe.cli.exit_codes import INTERRUPTED, NOT_CONVERGED
 from tightframe.cli.options import (
@@ -111,7 +111,7 @@ def solve(
     if json:
         print(format_json(solution.to_dict()))
     elif of_contexts is not None:
-        print_context_solution(of_contexts, contexts, plain_console())
+        print_contexts(of_contexts, contexts, plain_console())
     else:
         print_solution(solution, plain_console())
     if solution.search is not None and solution.search.stopped == "interrupted":

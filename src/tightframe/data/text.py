@@ -12,8 +12,6 @@ from pathlib import Path
 
 from tightframe.checks import choice
 from tightframe.data.places import given_folder
-from tightframe.problem.tokens import shown as shown
-from tightframe.problem.tokens import shown_context as shown_context
 
 #: Name of the text that ships; before a colon also of a file of one's own.
 TEXT = "text"

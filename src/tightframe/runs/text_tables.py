@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.data.text import shown, shown_context
+from tightframe.problem.tokens import shown, shown_context
 from tightframe.figures.table import Column, Table, format_number
 from tightframe.problem.class_names import listed
 from tightframe.problem.label_law import LabelLaw
