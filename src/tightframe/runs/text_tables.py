@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.problem.tokens import shown, shown_context
 from tightframe.figures.table import Column, Table, format_number
 from tightframe.problem.class_names import listed
 from tightframe.problem.label_law import LabelLaw
 from tightframe.problem.problem import Problem
+from tightframe.problem.tokens import shown, shown_context
 from tightframe.runs.store import RunRecord, SettingRecord
 from tightframe.runs.tables import certified, first_and_last, setting_title, verdicts
 
