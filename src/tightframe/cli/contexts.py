@@ -73,7 +73,15 @@ _OF_TOKENS = {"window": "context", "min_count": "min_count", "token_kind": "toke
 _FIELDS = {"counts": "counts", "class_names": "names"}
 
 #: All arguments of `Problem`; the counts may be in a file.
-WITH_TARGETS = (COUNTS.but(default=None), *PROBLEM[1:], *TARGETS)
+WITH_TARGETS = (
+    COUNTS.but(
+        help="Samples per class, with --targets per context: 500,100,100 or, compactly, "
+        "500x5,100x5.",
+        default=None,
+    ),
+    *PROBLEM[1:],
+    *TARGETS,
+)
 
 
 class Asked(NamedTuple):

@@ -65,7 +65,12 @@ NEEDLESS: dict[str, Any] = {"default": None}
     Option("seed", WHOLE, "Of the random starts.", 0),
     Option("time_limit", NUMBER, "Seconds after which a search ends with what it has found."),
     JSON,
-    Option("out", PATH, "Also write logits, bias, factors and Grams to this .npz."),
+    Option(
+        "out",
+        PATH,
+        "Also write logits, bias, factors and Grams to this .npz; of label distributions what "
+        "certify and ContextSolution.load read.",
+    ),
     Option("force", FLAG, "Replace an --out that this command did not write.", False),
 )
 def solve(
