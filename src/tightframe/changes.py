@@ -430,6 +430,8 @@ def thresholds(
         problem = Problem(**({"weight_decay": 1.0, "feature_decay": 1.0} | given))
     elif rest:
         raise ValueError(f"{next(iter(rest))}: given with a problem, which has it already")
+    if not isinstance(problem, Problem):
+        raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
     kind = class_thresholds if problem.targets is None else context_thresholds
     found = kind(problem)
     return found if own else found.without_decays()
