@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.figures.formats import to_html
 from tightframe.lazy import needed
 from tightframe.problem.problem import Problem, at_most
 from tightframe.theory.contexts.certificate import collapse_decay
 from tightframe.theory.contexts.exchangeable import exchangeable_labels
 from tightframe.theory.contexts.form import ContextForm, form_of, merged
-from tightframe.views.contexts import thresholds_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,6 +155,9 @@ class ContextThresholds:
         return pd.DataFrame({"label": names, "merges": places, "with": shares})
 
     def _repr_html_(self) -> str:
+        from tightframe.figures.formats import to_html
+        from tightframe.views.contexts import thresholds_table
+
         return to_html(thresholds_table(self), alone=True)
 
     def __repr__(self) -> str:
