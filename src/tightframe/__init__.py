@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tightframe.advice.advise import Advice
 from tightframe.advice.calibrate import Calibration
 from tightframe.changes import StateChange, StateChanges, state_changes, thresholds
+from tightframe.context_solution import ContextSolution
 from tightframe.diagnosis.calibrated import calibrate
 from tightframe.diagnosis.entry import advise
 from tightframe.geometry.dense import (
@@ -25,6 +26,7 @@ from tightframe.problem.problem import Problem
 from tightframe.solution import Solution
 from tightframe.solve import NotConvergedWarning, solve
 from tightframe.theory.certificate import Certificate, certify
+from tightframe.theory.contexts.thresholds import ContextThresholds
 from tightframe.theory.svm import SvmCertificate, certify_svm
 from tightframe.theory.thresholds import Thresholds
 from tightframe.version import __version__ as __version__
@@ -44,6 +46,8 @@ __all__ = [
     "Calibration",
     "Certificate",
     "ClassState",
+    "ContextSolution",
+    "ContextThresholds",
     "Diagnosis",
     "FocalCollapse",
     "Geometry",

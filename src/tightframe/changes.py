@@ -25,7 +25,7 @@ from tightframe.geometry.states import (
     block_states,
     group_gaps,
 )
-from tightframe.problem.problem import Problem, at_most
+from tightframe.problem.problem import Problem, at_most, require_no_targets
 from tightframe.solve import NotConvergedWarning, solve, uses_solver
 from tightframe.solvers.continuation import turned
 from tightframe.solvers.interpolation import lagrange
@@ -296,6 +296,8 @@ def state_changes(problem: Problem, *, takers: bool = True) -> StateChanges:
     [(5, 0.00575, 'distinct', 'merged'), (5, 0.00903, 'merged', 'vanished'), \
 (5, 0.01818, 'distinct', 'vanished')]
     """
+    if isinstance(problem, Problem):
+        require_no_targets(problem, "state_changes")
     limits = closed.ends(problem)
     line = _Line(problem.replace(dim=None), takers)
     limits = _with_margins(limits, problem, line)
@@ -428,6 +430,8 @@ def thresholds(
         problem = Problem(**({"weight_decay": 1.0, "feature_decay": 1.0} | given))
     elif rest:
         raise ValueError(f"{next(iter(rest))}: given with a problem, which has it already")
+    if not isinstance(problem, Problem):
+        raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
     kind = class_thresholds if problem.targets is None else context_thresholds
     found = kind(problem)
     return found if own else found.without_decays()

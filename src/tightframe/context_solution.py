@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tightframe.checks import array_of, shortened
-from tightframe.figures.formats import to_html
 from tightframe.files import read_npz, write_npz
 from tightframe.geometry.blocks import Array
 from tightframe.lazy import needed
@@ -26,7 +25,6 @@ from tightframe.solvers.stats import Stats
 from tightframe.theory.contexts.certificate import Factors
 from tightframe.theory.contexts.embedding import Embedding, Trained, embedded
 from tightframe.theory.contexts.form import BLOCK, Merged, form_of, merged
-from tightframe.views.contexts import contexts_frame, contexts_table, solution_map
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -236,6 +234,8 @@ class ContextSolution(Solution):
         ImportError
             If pandas is missing (``pip install 'tightframe[report]'``).
         """
+        from tightframe.views.contexts import contexts_frame
+
         with needed("to_frame", "pandas"):
             return contexts_frame(self, context_names)
 
@@ -260,9 +260,14 @@ class ContextSolution(Solution):
         """
         with needed("plot", "Matplotlib"):
             from tightframe.figures.mpl import plot
+        from tightframe.views.contexts import solution_map
+
         return plot(solution_map(self), ax)
 
     def _repr_html_(self) -> str:
+        from tightframe.figures.formats import to_html
+        from tightframe.views.contexts import contexts_table
+
         return f"<p>{escape(repr(self)[1:-1])}</p>{to_html(contexts_table(self), alone=True)}"
 
     def to_dict(self) -> dict[str, Any]:

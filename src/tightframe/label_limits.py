@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.checks import choice, positive_float, whole_number
-from tightframe.figures.formats import to_html
 from tightframe.geometry.blocks import Array
 from tightframe.geometry.dense import SELI_NAMES
 from tightframe.lazy import needed
@@ -24,7 +23,6 @@ from tightframe.solvers.max_margin import max_margin
 from tightframe.theory.certificate import settled
 from tightframe.theory.max_margin import CLOSED, Cost, SignTest, cost, sign_test
 from tightframe.theory.supports import Supports
-from tightframe.views.contexts import limits_map, limits_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -321,9 +319,14 @@ class LabelLimits:
         """
         with needed("plot", "Matplotlib"):
             from tightframe.figures.mpl import plot
+        from tightframe.views.contexts import limits_map
+
         return plot(limits_map(self), ax)
 
     def _repr_html_(self) -> str:
+        from tightframe.figures.formats import to_html
+        from tightframe.views.contexts import limits_table
+
         return to_html(limits_table(self), alone=True)
 
     def __repr__(self) -> str:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tightframe.checks import is_several, is_unordered, positive_float, whole_number
-from tightframe.figures.formats import to_html
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition, singular_values
 from tightframe.lazy import needed
 from tightframe.problem.counts import CountsLike, compact_counts
@@ -30,7 +29,6 @@ from tightframe.solvers.search import multistart
 from tightframe.solvers.unranked import unranked
 from tightframe.theory.coverage import require_convex
 from tightframe.theory.thresholds import thresholds
-from tightframe.views.paths import path_chart, path_frame, path_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,6 +112,8 @@ class Path:
         ImportError
             If pandas is missing (``pip install 'tightframe[report]'``).
         """
+        from tightframe.views.paths import path_frame
+
         with needed("to_frame", "pandas"):
             return path_frame(self)
 
@@ -138,6 +138,8 @@ class Path:
         """
         with needed("plot", "Matplotlib"):
             from tightframe.figures.mpl import plot
+        from tightframe.views.paths import path_chart
+
         return plot(path_chart(self), ax)
 
     def __repr__(self) -> str:
@@ -148,6 +150,9 @@ class Path:
         )
 
     def _repr_html_(self) -> str:
+        from tightframe.figures.formats import to_html
+        from tightframe.views.paths import path_table
+
         return to_html(path_table(self), alone=True)
 
 

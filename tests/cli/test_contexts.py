@@ -126,6 +126,20 @@ def test_a_path_is_that_of_python(command, files):
     assert "nuclear norm" in out
 
 
+def test_a_path_is_kept_in_a_folder(command, fails, files):
+    asked = ["path", "--targets", "named.npz", "--lambda", "0.005,0.02", "--out", "kept"]
+    code, out, _ = command(*asked)
+    assert code == 0
+    assert "kept in kept" in out
+    names = {path.name for path in (files / "kept").iterdir() if path.name[0] != "."}
+    assert names == {"path.json", "points.json", "points.csv", "path.png"}
+    points = json.loads((files / "kept" / "points.json").read_text())["points"]
+    lines = (files / "kept" / "points.csv").read_text().splitlines()
+    assert lines[0].startswith("point,weight_decay,feature_decay,logit_decay,objective,gap,rank")
+    assert [float(line.split(",")[4]) for line in lines[1:]] == [p["objective"] for p in points]
+    assert "--out: kept already holds a path" in fails(*asked)
+
+
 @pytest.mark.parametrize("width", [80, 40])
 @pytest.mark.parametrize("name", ["solve", "thresholds", "path"])
 def test_tables_fit_the_console(command, files, monkeypatch, name, width):
@@ -140,6 +154,7 @@ def test_tables_fit_the_console(command, files, monkeypatch, name, width):
     assert 3 < len(table) <= 17
     assert max(map(len, table)) <= width
     if name == "solve":
+        assert "labels after" in out
         assert "␣" in out
         assert any(line.startswith("rank ") and "width" in line for line in lines)
 
@@ -176,7 +191,8 @@ def test_tables_fit_the_console(command, files, monkeypatch, name, width):
         (["solve", "--tokens", "text.txt", "--counts", "1,2"], "--counts: got '1,2' with --tokens"),
         (["solve", "--tokens", "text.txt", "--class-names", "a"], "--class-names: got 'a' with"),
         (["solve", "--tokens", "text.txt", "--targets", "x.npy"], "--targets: got 'x.npy' with"),
-        (["path", "--targets", "named.npz", "--out", "x"], "--out: paths of label distributions"),
+        (["path", "--targets", "named.npz", "--out", "."], "--out: . is not an empty folder"),
+        (["path", "--targets", "named.npz", "--out", "x", "--resume"], "--resume: a path of label"),
         (["path", "--targets", "named.npz", "--jobs", "2"], "--jobs: got 2"),
         (["path", "--targets", "named.npz", "--classes", "3"], "--classes: for phase diagrams"),
         (["thresholds", "--targets", "named.npz", "--ranks"], "--targets: rank_changes needs one"),

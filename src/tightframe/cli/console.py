@@ -466,8 +466,8 @@ def print_context_solution(solution: ContextSolution, console: Console) -> None:
     console.print(
         f"{problem.num_classes:,} labels after {problem.num_contexts:,} contexts, "
         f"{problem.num_samples:,} samples\n"
-        f"objective {solution.objective:.12g}, gap {solution.gap:.2g} ({solution.note}), "
-        f"rank {solution.rank}\n"
+        f"objective {solution.objective:.12g}, gap {solution.gap:.2g} ({solution.note})\n"
+        f"rank {solution.rank}: the width that the data need\n"
         f"{solution.status}; {solution.method}; {solution.seconds:.3f} s",
         highlight=False,
     )

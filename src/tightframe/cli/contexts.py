@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from tightframe.cli.console import print_table
+from tightframe.cli.console import print_context_solution, print_table
 from tightframe.cli.options import (
     COUNTS,
     PATH,
@@ -20,21 +20,16 @@ from tightframe.cli.options import (
     one_of,
 )
 from tightframe.context_solution import ContextSolution
-from tightframe.figures.table import Column, Table
 from tightframe.path import Path as DecayPath
-from tightframe.problem.class_names import listed
 from tightframe.problem.problem import Problem
 from tightframe.problem.target_files import read_targets_file
 from tightframe.problem.tokens import MAX_CONTEXT, next_tokens, shown_context
 from tightframe.theory.contexts.thresholds import ContextThresholds
-from tightframe.views.contexts import contexts_table, visible
+from tightframe.views.contexts import contexts_table, thresholds_table
 from tightframe.views.paths import path_table
 
 #: What a text is parted into.
 KINDS = ("characters", "letters", "words")
-
-#: Sets of labels that are printed, at most.
-MOST_SETS = 12
 
 _PANEL = "Label distributions"
 #: Where they are.
@@ -73,7 +68,15 @@ _OF_TOKENS = {"window": "context", "min_count": "min_count", "token_kind": "toke
 _FIELDS = {"counts": "counts", "class_names": "names"}
 
 #: All arguments of `Problem`; the counts may be in a file.
-WITH_TARGETS = (COUNTS.but(default=None), *PROBLEM[1:], *TARGETS)
+WITH_TARGETS = (
+    COUNTS.but(
+        help="Samples per class, with --targets per context: 500,100,100 or, compactly, "
+        "500x5,100x5.",
+        default=None,
+    ),
+    *PROBLEM[1:],
+    *TARGETS,
+)
 
 
 class Asked(NamedTuple):
@@ -186,21 +189,10 @@ def _named(option: str) -> Iterator[None]:
 # -- what is printed -------------------------------------------------------------------------------
 
 
-def print_context_solution(
-    solution: ContextSolution, contexts: list[str] | None, console: Console
-) -> None:
+def print_contexts(solution: ContextSolution, contexts: list[str] | None, console: Console) -> None:
     """Print the most frequent contexts, what is certified, and the width that the data need."""
     print_table(contexts_table(solution, contexts), console)
-    gap = "none" if solution.gap is None else f"{solution.gap:.2g} ({solution.note})"
-    summary = solution.to_dict()
-    console.print(
-        f"{summary['labels']} labels ({summary['distinct_labels']} distinct), "
-        f"{summary['contexts']} contexts ({summary['distinct_contexts']} distinct)\n"
-        f"rank {solution.rank}: the width that the data need\n"
-        f"objective {solution.objective:.12g}, gap {gap}\n"
-        f"{solution.status}; {solution.method}; {solution.seconds:.3f} s",
-        highlight=False,
-    )
+    print_context_solution(solution, console)
 
 
 def print_context_path(path: DecayPath, console: Console) -> None:
@@ -210,32 +202,7 @@ def print_context_path(path: DecayPath, console: Console) -> None:
 
 def print_context_thresholds(result: ContextThresholds, console: Console) -> None:
     """Print which labels share their logits from which decay on."""
-    problem, own = result.problem, result.logit_decay
-
-    def names(labels: tuple[int, ...]) -> str:
-        return listed([visible(problem.name(label)) for label in labels])
-
-    rows: list[list[Any]] = [
-        [names(labels), len(labels), "always", None] for labels in result.equal_labels
-    ]
-    said = {True: "yes", False: "no", None: None}
-    for found in result.sets:
-        now = said[found.collapsed]
-        rows.append([names(found.labels), len(found.labels), found.logit_decay, now])
-    if result.alone:
-        rows.append([names(result.alone), len(result.alone), "not known", None])
-    title = "lambda = sqrt(weight_decay feature_decay)" + ("" if own is None else f" = {own:.6g}")
-    columns = [
-        Column("labels", align="left"),
-        Column("number", spare=True),
-        Column("share logits from", format=".6g", align="right"),
-        Column("now", spare=True),
-    ]
-    if own is None:
-        columns, rows = columns[:-1], [row[:-1] for row in rows]
-    more = len(rows) - MOST_SETS
-    note = f"{more} more sets: see --json." if more > 0 else ""
-    print_table(Table(title, columns, rows[:MOST_SETS], note, missing="-"), console)
+    print_table(thresholds_table(result), console)
     if result.alone:
         console.print(
             "not known: exchanging such a label with any other changes the problem", highlight=False

@@ -120,12 +120,12 @@ def path(
     --ratios 1:50:20 --lambda 1e-4:1e-1:30
     """
     if asked["targets"] is not None or asked["tokens"] is not None:
-        for name, value in {"out": out, "resume": resume, "scheduler": scheduler}.items():
-            if value:
-                raise ValueError(f"{name}: paths of label distributions are not kept in folders")
-        if jobs != 1:
-            raise ValueError(f"jobs: got {jobs}; a path of label distributions is one task")
-        _along_decays(json=json, **asked)
+        if resume:
+            raise ValueError("resume: a path of label distributions is kept when it is finished")
+        if jobs != 1 or scheduler is not None:
+            name, value = ("jobs", jobs) if scheduler is None else ("scheduler", scheduler)
+            raise ValueError(f"{name}: got {value}; a path of label distributions is one task")
+        _along_decays(json=json, out=out, **asked)
         return
     require_tokens(asked)
     asked = {name: asked[name] for name in asked.keys() - _OF_TARGETS}
@@ -179,6 +179,7 @@ def path(
 def _along_decays(
     *,
     json: bool,
+    out: Path | None,
     tol: float,
     counts: Sequence[str] | None,
     weight_decay: str | None,
@@ -197,11 +198,18 @@ def _along_decays(
     first = {name: values[0] for name, values in decays.items()}
     problem, _ = asked_problem(counts=counts[0] if counts else None, **first, **rest)
     several: dict[str, Any] = {name: v for name, v in decays.items() if len(v) > 1}
-    found = solve_path(problem, **(several or decays), tol=tol)
+    if out is None:
+        found = solve_path(problem, **(several or decays), tol=tol)
+    else:
+        from tightframe.sweeps.context_path import solve_into
+
+        found = solve_into(out, problem, several or decays, tol)
     if json:
-        print(format_json(found.to_dict()))
+        print(format_json(found.to_dict() | {"out": out}))
     else:
         print_context_path(found, plain_console())
+        if out is not None:
+            plain_console().print(f"kept in {out}", highlight=False, soft_wrap=True)
     if any(solution.status == "not_converged" for solution in found.solutions):
         raise typer.Exit(NOT_CONVERGED)
 

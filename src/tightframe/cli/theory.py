@@ -24,8 +24,8 @@ from tightframe.cli.console import (
 from tightframe.cli.contexts import (
     WITH_TARGETS,
     asked_problem,
-    print_context_solution,
     print_context_thresholds,
+    print_contexts,
 )
 from tightframe.cli.exit_codes import INTERRUPTED, NOT_CONVERGED
 from tightframe.cli.options import (
@@ -81,7 +81,12 @@ NEEDLESS: dict[str, Any] = {"default": None}
     Option("seed", WHOLE, "Of the random starts.", 0),
     Option("time_limit", NUMBER, "Seconds after which a search ends with what it has found."),
     JSON,
-    Option("out", PATH, "Also write logits, bias, factors and Grams to this .npz."),
+    Option(
+        "out",
+        PATH,
+        "Also write logits, bias, factors and Grams to this .npz; of label distributions what "
+        "certify and ContextSolution.load read.",
+    ),
     Option("force", FLAG, "Replace an --out that this command did not write.", False),
 )
 def solve(
@@ -142,7 +147,7 @@ def solve(
     if json:
         print(format_json(solution.to_dict()))
     elif of_contexts is not None:
-        print_context_solution(of_contexts, contexts, plain_console())
+        print_contexts(of_contexts, contexts, plain_console())
     else:
         print_solution(solution, plain_console())
     if solution.search is not None and solution.search.stopped == "interrupted":

@@ -30,7 +30,7 @@ from tightframe.files import read_json, replacing, to_plain, write_json
 from tightframe.path import path
 from tightframe.problem.counts import CountsLike, compact_counts
 from tightframe.problem.layers import parse_layers
-from tightframe.problem.problem import Problem, terms_in
+from tightframe.problem.problem import Problem, require_no_targets, terms_in
 from tightframe.solution import Solution
 from tightframe.solve import NotConvergedWarning, solve
 from tightframe.theory.thresholds import overall_decay, thresholds
@@ -114,6 +114,7 @@ class Grid:
 
     def __post_init__(self) -> None:
         """Check every argument and store it in one canonical form."""
+        require_no_targets(self.problem, "a grid")
         unknown = sorted(set(self.sweep) - set(SWEPT))
         if unknown:
             raise ValueError(f"sweep: got {unknown[0]!r}, allowed are {', '.join(SWEPT)}")

@@ -1,4 +1,4 @@
-"""What solutions and limits of label distributions show: a row a context, and heat maps."""
+"""What solutions, thresholds and limits of label distributions show: tables and heat maps."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tightframe.figures.model import HeatMaps, Matrix, Tick
 from tightframe.figures.table import Column, Table
+from tightframe.problem.class_names import listed
 from tightframe.problem.targets import Targets
 from tightframe.problem.tokens import shown
 
@@ -18,9 +19,12 @@ if TYPE_CHECKING:
 
     from tightframe.context_solution import ContextSolution
     from tightframe.label_limits import LabelLimits
+    from tightframe.theory.contexts.thresholds import ContextThresholds
 
-#: Contexts that have a row in a table; labels and contexts that are drawn, at most.
+#: Contexts, or sets of labels, that have a row in a table, at most.
 MOST_ROWS = 12
+
+#: Labels and contexts that are drawn, at most.
 MOST_LABELS, MOST_CONTEXTS = 16, 32
 
 #: Entries that are worked on at a time.
@@ -192,6 +196,37 @@ def contexts_table(
     more = len(counts) - len(shown)
     note = f"{more} more contexts." if more else ""
     return Table("Predicted labels of contexts", columns, cells, note, missing="-")
+
+
+def thresholds_table(found: ContextThresholds) -> Table:
+    """Return which labels share their logits from which decay on, a set a row."""
+    problem, own = found.problem, found.logit_decay
+
+    def names(labels: Sequence[int]) -> str:
+        return listed([visible(problem.name(label)) for label in labels])
+
+    said = {True: "yes", False: "no", None: None}
+    rows: list[list[Any]] = [
+        [names(labels), len(labels), "always", None] for labels in found.equal_labels
+    ]
+    rows += [
+        [names(each.labels), len(each.labels), each.logit_decay, said[each.collapsed]]
+        for each in found.sets
+    ]
+    if found.alone:
+        rows.append([names(found.alone), len(found.alone), "not known", None])
+    columns = [
+        Column("labels", align="left"),
+        Column("number", spare=True),
+        Column("share logits from", format=".6g", align="right"),
+        Column("now", spare=True),
+    ]
+    if own is None:
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    more = len(rows) - MOST_ROWS
+    title = "lambda = sqrt(weight_decay feature_decay)" + ("" if own is None else f" = {own:.6g}")
+    note = f"{more} more sets." if more > 0 else ""
+    return Table(title, columns, rows[:MOST_ROWS], note, missing="-")
 
 
 def visible(name: str) -> str:

@@ -27,9 +27,14 @@ LAMBDA = "λ = √(weight decay · feature decay)"
 
 
 def path_frame(path: Path) -> pd.DataFrame:
-    """Return one row a point and class group; with targets one row a point."""
+    """Return `path_rows` as a frame."""
     import pandas as pd
 
+    return pd.DataFrame(path_rows(path))
+
+
+def path_rows(path: Path) -> list[dict[str, Any]]:
+    """Return one row a point and class group; with targets one row a point."""
     rows = []
     for i, solution in enumerate(path.solutions):
         shared = {"point": i}
@@ -41,7 +46,7 @@ def path_frame(path: Path) -> pd.DataFrame:
         for g, group in enumerate(solution.to_dict()["groups"]):
             own = {name: group[name] for name in _OF_GROUPS}
             rows.append(shared | {"group": g} | own | terms_in(group))
-    return pd.DataFrame(rows)
+    return rows
 
 
 def _of_point(solution: Solution) -> dict[str, Any]:

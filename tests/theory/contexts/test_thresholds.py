@@ -152,6 +152,9 @@ def test_what_is_equal_at_every_decay_is_listed():
     assert "equals that of another label" in found.reason(4)
     assert found.alone == (0, 1, 2)
     assert json.loads(json.dumps(found.to_dict()))["equal_contexts"] == [[0, 4]]
+    html = found._repr_html_()
+    assert "always" in html
+    assert "not known" in html
     frame = found.to_frame()
     assert frame["merges"].isna().tolist() == [True] * 3 + [False] * 2
     assert frame["with"][3] == (3, 4)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tightframe.lazy import needed
 from tightframe.problem.problem import Problem, at_most
 from tightframe.theory.contexts.certificate import collapse_decay
 from tightframe.theory.contexts.exchangeable import exchangeable_labels
@@ -132,8 +133,15 @@ class ContextThresholds:
         }
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row a label: its name, from where it merges (0: always), and with whom."""
-        import pandas as pd
+        """Return one row a label: its name, from where it merges (0: always), and with whom.
+
+        Raises
+        ------
+        ImportError
+            If pandas is missing (``pip install 'tightframe[report]'``).
+        """
+        with needed("to_frame", "pandas"):
+            import pandas as pd
 
         size = self.problem.num_classes
         places, shares = np.full(size, np.nan), np.full(size, None, dtype=object)
@@ -145,6 +153,12 @@ class ContextThresholds:
             shares[list(members)] = [members] * len(members)
         names = [self.problem.name(v) for v in range(size)]
         return pd.DataFrame({"label": names, "merges": places, "with": shares})
+
+    def _repr_html_(self) -> str:
+        from tightframe.figures.formats import to_html
+        from tightframe.views.contexts import thresholds_table
+
+        return to_html(thresholds_table(self), alone=True)
 
     def __repr__(self) -> str:
         return (
