@@ -184,7 +184,7 @@ def advise(
     >>> advice.warnings
     ['5 classes of 100 samples merge: they share one prediction (safety factor 0.745)']
     >>> [proposal.kind for proposal in advice.proposals if proposal.problem is not None]
-    ['decay', 'class_weights', 'logit_scale', 'feature_weights']
+    ['decay', 'class_weights', 'feature_weights']
     >>> round(advice.proposals[0].changes["weight_decay"], 6)
     0.003856
     >>> advise(problem, feature_decay_of="mean").proposals[1].changes
