@@ -213,6 +213,11 @@ def advise(
 def _check(problem: Any, margin: Any, angle: Any, feature_decay_of: str) -> Wanted:
     if not isinstance(problem, Problem):
         raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
+    if problem.targets is not None:
+        raise ValueError(
+            "targets: proposals need one class a context; tightframe.advise(problem) says what "
+            "theory has of label distributions"
+        )
     if not (has_compact_form(problem) or _is_wide_in_the_orthant(problem)):
         raise ValueError(
             "problem: advice needs certified solves: one linear layer and a dim that is wide "
