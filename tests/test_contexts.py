@@ -183,7 +183,6 @@ def test_bad_arguments(changes, message):
 @pytest.mark.parametrize(
     "use",
     [
-        tf.advise,
         tf.state_changes,
         tf.path_limits,
         tf.rank_changes,

@@ -47,6 +47,16 @@ def test_groups_that_only_another_term_tells_apart_are_compared_too():
     assert remedy.merges[1] == remedy.merges[2]
 
 
+def test_many_groups_are_compared_but_for_where_margins_merge_them():
+    counts = ",".join(f"{10 * k}x2" for k in range(1, 33))
+    found = {remedy.text: remedy for remedy in remedies(make(counts, decay=1e-6))}
+    cdt = next(remedy for text, remedy in found.items() if "CDT:" in text)
+    assert cdt.factors == pytest.approx([(k / 32) ** 0.3 for k in range(1, 33)])
+    (ldam,) = (remedy for text, remedy in found.items() if "LDAM" in text)
+    assert set(ldam.factors) == {None}
+    assert ldam.after.gap is not None
+
+
 def test_what_is_out_of_range_is_not_compared():
     problem = make("2000000000x2,1000x2", decay=1e-9)
     kinds = {remedy.kind for remedy in remedies(problem)}

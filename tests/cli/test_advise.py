@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import tightframe as tf
+from tightframe.advice.remedies import remedies
 from tightframe.runs import calibrated
 from tightframe.runs.store import trained_setting
 from tightframe.runs.tables import class_table_of
@@ -60,8 +61,7 @@ def test_remedies_are_compared_in_the_terminal(command, monkeypatch, columns):
     problem = tf.Problem(
         "500x5,100x5", weight_decay=2e-3, feature_decay=2e-3, logit_scale="1x5,0.6x5"
     )
-    compared = tf.advise(problem).remedies
-    for remedy in compared:
+    for remedy in remedies(problem):
         low, high = (f"{factor:.3g}" for factor in (min(remedy.factors), max(remedy.factors)))
         place = low if low == high else f"{low}-{high}"
         margins = [f"{group.decision_margin:.3g}" for group in remedy.after.groups]

@@ -184,7 +184,7 @@ def advise(
     >>> advice.warnings
     ['5 classes of 100 samples merge: they share one prediction (safety factor 0.745)']
     >>> [proposal.kind for proposal in advice.proposals if proposal.problem is not None]
-    ['decay', 'class_weights', 'logit_scale', 'feature_weights']
+    ['decay', 'class_weights', 'feature_weights']
     >>> round(advice.proposals[0].changes["weight_decay"], 6)
     0.003856
     >>> advise(problem, feature_decay_of="mean").proposals[1].changes
@@ -213,6 +213,11 @@ def advise(
 def _check(problem: Any, margin: Any, angle: Any, feature_decay_of: str) -> Wanted:
     if not isinstance(problem, Problem):
         raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
+    if problem.targets is not None:
+        raise ValueError(
+            "targets: proposals need one class a context; tightframe.advise(problem) says what "
+            "theory has of label distributions"
+        )
     if not (has_compact_form(problem) or _is_wide_in_the_orthant(problem)):
         raise ValueError(
             "problem: advice needs certified solves: one linear layer and a dim that is wide "

@@ -479,11 +479,11 @@ def _scaled_up(counts: Array, own: Array, power: float) -> Array:
     """Return factors of the logits: own ones times ``(n_max / n)^power``.
 
     Those below one are taken back first, so that classes merge later all along: from power -1, the
-    own factors, to 0, none.
+    own factors, to 0, none below one.
     """
-    if _least_power(own) == 0:
-        return own / scales_of(counts, power)
-    factors: Array = own**-power if power < 0 else 1 / scales_of(counts, power)
+    if power < 0:
+        return np.where(own < 1, own**-power, own)
+    factors: Array = np.maximum(own, 1.0) / scales_of(counts, power)
     return factors
 
 

@@ -99,7 +99,8 @@ def remedies(problem: Problem, tol: float = 1e-8) -> tuple[Remedy, ...]:
     ----------
     problem : Problem
         Cross-entropy, one linear layer, real features that are wide enough. None are compared for
-        others, with equal counts, and for more than 30 groups of equal classes.
+        others and with equal counts. Of more than 30 groups of equal classes it is not followed
+        where those with a margin merge.
     tol : float
         Certified relative gap of every solve.
 
@@ -115,7 +116,7 @@ def remedies(problem: Problem, tol: float = 1e-8) -> tuple[Remedy, ...]:
     0.9
     """
     counts = np.array([group.count for group in problem.groups], dtype=np.float64)
-    if not takes_terms(problem) or len(counts) > FEW_GROUPS or counts.min() == counts.max():
+    if not takes_terms(problem) or counts.min() == counts.max():
         return ()
     scales, runs = scales_of(counts, SCALE_POWER), problem.runs_of
     tried: list[tuple[str, str, Any]] = [
@@ -127,7 +128,7 @@ def remedies(problem: Problem, tol: float = 1e-8) -> tuple[Remedy, ...]:
         ("feature_weights", LDT, runs(counts * scales**2)),
         ("class_margins", LDAM, runs(margins_of(counts, LARGEST_MARGIN))),
     ]
-    before = known_thresholds(problem)
+    before = _thresholds(problem)
     found = []
     for kind, text, value in tried:
         changed = with_terms(problem, **{kind: value})
@@ -177,14 +178,17 @@ def merging(changed: Problem, problem: Problem, before: Thresholds) -> tuple[Pla
     before : Thresholds
         Of the problem.
     """
-    few = len(changed.groups) <= FEW_GROUPS
-    groups = (known_thresholds if few else ends)(changed).groups
+    groups = _thresholds(changed).groups
     merges = tuple(groups[i].logit_decay for i in _groups_in(changed, problem))
     factors = tuple(
         None if new is None or old.logit_decay is None else new / old.logit_decay
         for new, old in zip(merges, before.groups, strict=True)
     )
     return merges, factors
+
+
+def _thresholds(problem: Problem) -> Thresholds:
+    return (known_thresholds if len(problem.groups) <= FEW_GROUPS else ends)(problem)
 
 
 def _groups_in(changed: Problem, problem: Problem) -> list[int]:

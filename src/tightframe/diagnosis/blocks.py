@@ -109,7 +109,8 @@ def remedies_table(advice: Advice) -> Table:
         Column("small", align="right", format=".3g"),
         Column("state", states=True, spare=True),
     ]
-    rows = [_compared("As it is.", [], advice.now, ends)]
+    merging = any(factor is not None for r in advice.remedies for factor in r.factors)
+    rows = [_compared("As it is.", [1.0] if merging else [], advice.now, ends)]
     rows += [_compared(r.text, r.factors, r.after, ends) for r in advice.remedies]
     title = "Each remedy in place of the problem's own, as papers use it"
     note = (
@@ -123,10 +124,13 @@ def _compared(
     text: str, factors: Sequence[float | None], after: Outlook, ends: Sequence[int]
 ) -> list[Any]:
     known = [factor for factor in factors if factor is not None]
-    low, high = (f"{number:.3g}" for number in (min(known, default=1), max(known, default=1)))
+    place = None
+    if known:
+        low, high = (f"{number:.3g}" for number in (min(known), max(known)))
+        place = low if low == high else f"{low}-{high}"
     margins = [after.groups[i].decision_margin for i in ends]
     worst = min((group.state for group in after.groups), key=STATES.index)
-    return [text, low if low == high else f"{low}-{high}", *margins, worst]
+    return [text, place, *margins, worst]
 
 
 def outlook_table(found: Outlook, title: str = "", safety: Sequence[float] = ()) -> Table:

@@ -2,6 +2,7 @@ import functools
 import itertools
 import sys
 
+import cvxpy as cp
 import numpy as np
 import pytest
 
@@ -119,6 +120,29 @@ def test_what_fits_labels_with_a_bias_that_is_decayed_in_proportion(terms, ratio
     assert max(distances[-1]) < 1e-3
     # That of a decay that is held is another one, far away.
     assert solution.geometry.distance(limits.vanishing, "logits") > 0.05
+
+
+@pytest.mark.parametrize(
+    ("scale", "weights", "bias", "name"),
+    [
+        ("1,.6,2", "60,3,25", "none", "SELI, scaled"),
+        ("1,1,1", "60,3,25", "free", "SELI, scaled"),
+        ("1,3,.2", "500,40,3", "free", "max-margin direction"),
+    ],
+)
+def test_the_direction_of_scaled_logits_is_that_of_cvxpy(scale, weights, bias, name):
+    """The least nuclear norm with margins of one between scaled logits."""
+    problem = make("50,20,5", bias=bias, logit_scale=scale, feature_weights=weights)
+    z, b = cp.Variable((3, 3)), cp.Variable((3, 1))
+    seen = cp.multiply(problem.logit_scale[:, None] @ np.ones((1, 3)), z + b @ np.ones((1, 3)))
+    kept = [seen[j, j] - seen[v, j] >= 1 for j in range(3) for v in range(3) if v != j]
+    kept += [] if bias == "free" else [b == 0]
+    norm = cp.normNuc(z @ np.diag(np.sqrt(problem.feature_weights)))
+    cp.Problem(cp.Minimize(norm), kept).solve(solver=cp.CLARABEL)
+    found = tf.path_limits(problem).vanishing
+    assert found.name == name
+    expected = z.value / np.linalg.norm(z.value)
+    assert np.allclose(found.logits / np.linalg.norm(found.logits), expected, atol=1e-4)
 
 
 def test_scaled_logits_with_a_free_bias_have_a_direction_of_their_own():
