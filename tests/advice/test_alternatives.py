@@ -93,8 +93,15 @@ def test_many_samples_are_looked_at_in_part(monkeypatch):
     found = fitted(plain(trained), *network(trained)).alternatives
     assert found[0].term == "label_smoothing"
     assert found[0].weight_decay == pytest.approx(1e-2, rel=0.02)
+    # Of many classes at a sample of each: usual strengths only, or none.
     monkeypatch.setattr("tightframe.advice.alternatives.MOST_WORK", 1)
-    assert fitted(plain(trained), *network(trained)).alternatives == ()
+    found = fitted(plain(trained), *network(trained)).alternatives
+    assert found[0].term == "label_smoothing"
+    assert found[0].strength == 0.1
+    monkeypatch.setattr("tightframe.advice.alternatives.NO_LOOK", 1)
+    silent = fitted(plain(trained), *network(trained))
+    assert silent.alternatives is None
+    assert "was not asked" in silent.to_dict()["warnings"][0]
 
 
 def test_squares_know_weights_only():

@@ -504,10 +504,10 @@ def _theory_blocks(theory: TheoryAnswer, classes: ClassTable) -> Iterator[Block]
 def _unidentified(theory: TheoryAnswer) -> list[str]:
     """Say that another loss explains the network too, where that is not said yet and matters."""
     fitted = theory.calibration
-    if fitted is None or not fitted.alternatives:
+    if fitted is None:
         return []
     found = [f"{_capital(text)}." for text in fitted.warnings]
-    matters = theory.describes or fitted.alternatives[0].better
+    matters = theory.describes or any(one.better for one in fitted.alternatives or ())
     return found if matters and theory.reason not in fitted.warnings else []
 
 
