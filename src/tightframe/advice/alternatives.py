@@ -115,6 +115,8 @@ class Alternative:
         Of the decays below; and up to which the network is explained as well. The same where the
         loss explains it better.
     weight_decay, feature_decay : float
+    weight_decays : tuple of float
+        The least and the largest that go with a strength which explains the network as well.
     error : float
         Geometric mean of what is left of the gradients, over the decay's part as told.
     better : bool
@@ -129,19 +131,25 @@ class Alternative:
     most: float
     weight_decay: float
     feature_decay: float
+    weight_decays: tuple[float, float]
     error: float
     better: bool
     problem: Problem
 
     def __str__(self) -> str:
-        return (
+        text = (
             f"{self.text} with weight_decay {self.weight_decay:.3g}, feature_decay "
             f"{self.feature_decay:.3g}"
         )
+        if self.better:
+            return text
+        low, high = self.weight_decays
+        return f"{text} (weight_decay {low:.2g} to {high:.2g} for strengths up to {self.most:.2g})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything JSON-ready."""
-        return vars(self) | {"problem": self.problem.to_dict()}
+        ranges = {"weight_decays": list(self.weight_decays)}
+        return vars(self) | ranges | {"problem": self.problem.to_dict()}
 
 
 def alternatives(problem: Problem, trained: Trained, told: Fit) -> tuple[Alternative, ...] | None:
@@ -249,12 +257,15 @@ def _of(
     if np.ptp(counts) == 0:  # one number for all classes
         text = f"{name.replace('_', ' ')} {strength:.2g}"
     decays = {"weight_decay": fit.weight_decay, "feature_decay": fit.feature_decay}
+    possible = [fit] if better else [told, *(fits[x][1] for x in as_well)]
+    of_weight = [one.weight_decay for one in possible]
     return Alternative(
         name,
         text,
         strength,
         strength if better else max(as_well),
         **decays,
+        weight_decays=(min(of_weight), max(of_weight)),
         error=fit.error(told),
         better=better,
         problem=changed.replace(**decays, dim=None),
