@@ -148,17 +148,17 @@ def test_no_advice_by_a_loss_that_another_explains_better(recorded):
     weight, features, labels, _ = network(trained)
     layer = LastLayer.of(features, labels, weight)
     told = trained if recorded else plain(trained)
-    theory = diagnose(layer, problem=told, recorded=recorded).theory
+    theory = diagnose(layer, problem=told, recorded=recorded, margin=0.1).theory
     assert theory.describes == recorded
     assert recorded or theory.reason.startswith("another loss explains this network better")
-    found = diagnose(layer)
+    found = diagnose(layer, margin=0.1)
     assert any("another loss explains" in warning.lower() for warning in found.warnings)
 
 
 def test_of_balanced_classes_advice_says_what_it_cannot_know():
     balanced = tf.Problem("25x4", weight_decay=1e-2, feature_decay=1e-2)
     weight, features, labels, _ = network(balanced)
-    found = diagnose(LastLayer.of(features, labels, weight))
+    found = diagnose(LastLayer.of(features, labels, weight), margin=0.1)
     assert found.theory.describes
     said = [text for text in found.warnings if "cannot be told apart" in text]
     assert len(said) == 1
