@@ -77,9 +77,39 @@ def test_of_balanced_classes_smoothing_is_extra_decay_and_said_so(decay):
     assert not own.better
     assert own.problem.label_smoothing == 0.1
     assert own.problem.logit_decay == pytest.approx(decay, rel=1e-6)
+    low, high = own.weight_decays
+    assert low <= own.weight_decay
+    assert high >= found.weight_decay
     # Who says that there was some is told of the other case.
     with pytest.warns(RuntimeWarning, match="label smoothing 0 with"):
         tf.calibrate(trained, *network(trained))
+
+
+@pytest.mark.parametrize("counts", [[60] * 4 + [8] * 4, [30] * 8])
+def test_of_a_network_that_torch_trained(counts):
+    """Free features and a classifier, by torch's own loss and its own L-BFGS."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    labels = torch.arange(8).repeat_interleave(torch.tensor(counts))
+    shapes = ((8, 10), (len(labels), 10))
+    w, h = (torch.randn(*shape, dtype=torch.float64).mul_(0.3).requires_grad_() for shape in shapes)
+    optimizer = torch.optim.LBFGS([w, h], max_iter=120, line_search_fn="strong_wolfe")
+
+    def objective():
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(h @ w.T, labels, label_smoothing=0.1)
+        loss = loss + 1e-2 / 2 * w.square().sum() + 1e-3 / 2 * h.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(objective)
+    found = fitted(tf.Problem(counts, weight_decay=1, feature_decay=1), w, h, labels)
+    own = found.alternatives[0]
+    assert own.term == "label_smoothing"
+    assert own.better == (counts[0] != counts[-1])
+    assert own.strength == pytest.approx(0.1, rel=0.02)
+    assert own.weight_decay == pytest.approx(1e-2, rel=0.03)
+    assert own.feature_decay == pytest.approx(1e-3, rel=0.03)
 
 
 def test_a_record_of_the_training_leaves_nothing_to_look_for():
@@ -93,8 +123,15 @@ def test_many_samples_are_looked_at_in_part(monkeypatch):
     found = fitted(plain(trained), *network(trained)).alternatives
     assert found[0].term == "label_smoothing"
     assert found[0].weight_decay == pytest.approx(1e-2, rel=0.02)
+    # Of many classes at a sample of each: usual strengths only, or none.
     monkeypatch.setattr("tightframe.advice.alternatives.MOST_WORK", 1)
-    assert fitted(plain(trained), *network(trained)).alternatives == ()
+    found = fitted(plain(trained), *network(trained)).alternatives
+    assert found[0].term == "label_smoothing"
+    assert found[0].strength == 0.1
+    monkeypatch.setattr("tightframe.advice.alternatives.NO_LOOK", 1)
+    silent = fitted(plain(trained), *network(trained))
+    assert silent.alternatives is None
+    assert "was not asked" in silent.to_dict()["warnings"][0]
 
 
 def test_squares_know_weights_only():
@@ -111,17 +148,17 @@ def test_no_advice_by_a_loss_that_another_explains_better(recorded):
     weight, features, labels, _ = network(trained)
     layer = LastLayer.of(features, labels, weight)
     told = trained if recorded else plain(trained)
-    theory = diagnose(layer, problem=told, recorded=recorded).theory
+    theory = diagnose(layer, problem=told, recorded=recorded, margin=0.1).theory
     assert theory.describes == recorded
     assert recorded or theory.reason.startswith("another loss explains this network better")
-    found = diagnose(layer)
+    found = diagnose(layer, margin=0.1)
     assert any("another loss explains" in warning.lower() for warning in found.warnings)
 
 
 def test_of_balanced_classes_advice_says_what_it_cannot_know():
     balanced = tf.Problem("25x4", weight_decay=1e-2, feature_decay=1e-2)
     weight, features, labels, _ = network(balanced)
-    found = diagnose(LastLayer.of(features, labels, weight))
+    found = diagnose(LastLayer.of(features, labels, weight), margin=0.1)
     assert found.theory.describes
     said = [text for text in found.warnings if "cannot be told apart" in text]
     assert len(said) == 1

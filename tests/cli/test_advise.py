@@ -98,6 +98,53 @@ def test_labels_and_config_files(command, tmp_path):
     assert problem["feature_decay"] == pytest.approx(0.06 * 100 / 3000)
 
 
+def test_typed_values_stand_against_those_of_the_configuration(command, tmp_path):
+    """Though it be the default's: without them the configuration's are taken."""
+    config = {"label_smoothing_factor": 0.1, "loss_type": "VS", "gamma": 0.2, "tau": 1.0}
+    (tmp_path / "config.json").write_text(json.dumps({"weight_decay": 1e-2} | config))
+    arguments = ["advise", *STEP[:2], *STEP[4:], "--config", tmp_path / "config.json", "--json"]
+    code, out, err = command(*arguments)
+    assert code == 0, err
+    problem = json.loads(out)["problem"]
+    assert problem["label_smoothing"] == 0.1
+    assert {"logit_scale", "logit_adjustment"} < set(problem)
+    assert "logit_scale (n / n_max)^0.2, logit_adjustment 1*prior" in err
+    neutral = ["--label-smoothing", "0", "--logit-scale", "1", "--logit-adjustment", "0"]
+    code, out, err = command(*arguments, *neutral)
+    assert code == 0, err
+    assert not {"label_smoothing", "logit_scale", "logit_adjustment"} & set(
+        json.loads(out)["problem"]
+    )
+    assert "config: read weight_decay 0.01" in err
+
+
+def test_what_the_loss_of_a_network_had_is_told_by_options_or_configuration(command, tmp_path):
+    terms = {"label_smoothing": 0.1, "class_margins": "0.2x3,0.5x3"}
+    saved(
+        tmp_path / "net.npz", tf.Problem("40x3,6x3", weight_decay=2e-2, feature_decay=1e-3, **terms)
+    )
+    (tmp_path / "config.json").write_text('{"weight_decay": 0.02, "label_smoothing": 0.1}')
+    run = ["advise", "--from-run", tmp_path / "net.npz", "--json"]
+    margins = ["--class-margins", terms["class_margins"]]
+    by_config = ["--config", tmp_path / "config.json", *margins]
+    by_options = ["--weight-decay", "0.02", "--label-smoothing", "0.1", *margins]
+    for told in (by_config, by_options):
+        code, out, err = command(*run, *told)
+        assert code == 0, err
+        found = json.loads(out)
+        assert found["calibration"]["weight_decay"] == pytest.approx(2e-2, rel=1e-3)
+        assert found["calibration"]["warnings"] == []
+        assert found["head"]["suboptimality"] < 1e-3
+        assert "with label smoothing 0.1 and class margins" in found["head"]["verdict"]
+        assert found["theory"]["describes"]
+    code, out, err = command(*run, "--config", tmp_path / "config.json")
+    assert "config: read weight_decay 0.02, label_smoothing 0.1" in err
+    code, out, _ = command(*run, *by_config, "--label-smoothing", "0")
+    found = json.loads(out)
+    assert not found["theory"]["describes"]
+    assert "label smoothing 0.1 with weight_decay 0.02" in " ".join(found["warnings"])
+
+
 def test_decays_of_a_trained_network(command, tmp_path):
     problem = tf.Problem("40x3,6x3", weight_decay=2e-2, feature_decay=1e-3)
     saved(tmp_path / "net.npz", problem)
@@ -126,6 +173,9 @@ def test_decays_of_a_run_s_folder(command, fails, tmp_path, unrendered):
     assert since == {row.name: row.since for row in history}
     assert set(since.values()) <= {0, 1, 2, None}
     assert set(since.values()) != {None}
+    for option in (["--label-smoothing", "0.1"], ["--config", tmp_path / "config.json"]):
+        message = fails(*arguments[:-1], *option)
+        assert f"tightframe: {option[0]}: given for a run's folder" in message
     message = fails(*arguments[:-1], "--bias", "free")
     assert "tightframe: --bias: given for a run's folder" in message
 

@@ -185,6 +185,27 @@ def test_the_optimum_is_that_of_the_loss_as_told(terms, said, recorded):
         assert "trained to the end" not in diagnose(layer, weight_decay=0.05).head.verdict
 
 
+def test_a_configuration_tells_what_is_not_told():
+    """Its AdamW is no ridge; what is told stands."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], [40, 40, 10])
+    x = 2 * np.eye(3)[labels] + rng.normal(size=(90, 3))
+    best = fit_head(x, labels, weight_decay=0.05, bias=False, tol=1e-10, label_smoothing=0.1)
+    layer, said = LastLayer.of(x, labels, best.weight), []
+    config = {"weight_decay": 0.05, "label_smoothing": 0.1, "optim": "sgd"}
+    head = diagnose(layer, config=config, notice=said.append).head
+    assert head.suboptimality < 1e-3
+    assert head.ridge == 0.05
+    assert said == ["config: read weight_decay 0.05, label_smoothing 0.1"]
+    head = diagnose(layer, config=config | {"optim": "adamw_torch"}, notice=said.append).head
+    assert not head.ridge_given
+    assert said[1].startswith("config: read weight_decay 0.05, optimizer adamw")
+    assert diagnose(layer, config=config, label_smoothing=0).head.told == ()
+    problem = tf.Problem(layer.counts, weight_decay=0.05, feature_decay=0.01)
+    with pytest.raises(ValueError, match="config: given with a problem"):
+        diagnose(layer, config=config, problem=problem)
+
+
 def test_a_loss_that_is_no_cross_entropy_is_not_asked():
     labels = np.repeat([0, 1, 2], 20)
     layer = LastLayer.of(np.eye(3)[labels], labels, np.eye(3))

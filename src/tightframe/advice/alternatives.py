@@ -33,8 +33,11 @@ STEPS = 14
 #: Alternatives that a sentence names.
 MOST_NAMED = 3
 
-#: Multiplications of one look at the samples: beyond it at some of them.
-MOST_WORK = 2**25
+#: Multiplications of one look at the samples: beyond it at some of them, one a class at least.
+MOST_WORK = 2**21
+
+#: How many times that is too much for many looks, and for any.
+FEW_LOOKS, NO_LOOK = 16, 2**12
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,8 @@ class Alternative:
         Of the decays below; and up to which the network is explained as well. The same where the
         loss explains it better.
     weight_decay, feature_decay : float
+    weight_decays : tuple of float
+        The least and the largest that go with a strength which explains the network as well.
     error : float
         Geometric mean of what is left of the gradients, over the decay's part as told.
     better : bool
@@ -126,26 +131,33 @@ class Alternative:
     most: float
     weight_decay: float
     feature_decay: float
+    weight_decays: tuple[float, float]
     error: float
     better: bool
     problem: Problem
 
     def __str__(self) -> str:
-        return (
+        text = (
             f"{self.text} with weight_decay {self.weight_decay:.3g}, feature_decay "
             f"{self.feature_decay:.3g}"
         )
+        if self.better:
+            return text
+        low, high = self.weight_decays
+        return f"{text} (weight_decay {low:.2g} to {high:.2g} for strengths up to {self.most:.2g})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything JSON-ready."""
-        return vars(self) | {"problem": self.problem.to_dict()}
+        ranges = {"weight_decays": list(self.weight_decays)}
+        return vars(self) | ranges | {"problem": self.problem.to_dict()}
 
 
-def alternatives(problem: Problem, trained: Trained, told: Fit) -> tuple[Alternative, ...]:
+def alternatives(problem: Problem, trained: Trained, told: Fit) -> tuple[Alternative, ...] | None:
     """Return the losses that explain a network as well as the one told, one a kind of term.
 
     Terms that the problem has are not tried, but for another strength of label smoothing. Where
-    some explain it better, only the best of these, and what is near it, the best first.
+    some explain it better, only the best of these, and what is near it, the best first. None where
+    so many classes and features take too long; of many only usual strengths are tried.
 
     Parameters
     ----------
@@ -157,24 +169,28 @@ def alternatives(problem: Problem, trained: Trained, told: Fit) -> tuple[Alterna
     """
     k, d = trained.weight.shape
     seen = trained.thinned(max(MOST_WORK // (k * d), k))
-    if len(seen.labels) * k * d > 8 * MOST_WORK:  # of very many classes one look takes long
-        return ()
+    times = len(seen.labels) * k * d / MOST_WORK
+    if times > NO_LOOK:
+        return None
     if len(seen.labels) < len(trained.labels):
         told = fit_decays(problem, seen) or told  # compared with like
-    found = [_of(problem, seen, told, name) for name in _REMEDIES if _is_free(problem, name)]
+    tried = [name for name in _REMEDIES if _is_free(problem, name)]
+    found = [_of(problem, seen, told, name, few=times > FEW_LOOKS) for name in tried]
     some = sorted((one for one in found if one is not None), key=lambda one: one.error)
     best = [one for one in some if one.better and BETTER * one.error <= some[0].error]
     return tuple(best or (one for one in found if one is not None))
 
 
-def sentences(found: tuple[Alternative, ...], told: Fit) -> list[str]:
+def sentences(found: tuple[Alternative, ...] | None, told: Fit) -> list[str]:
     """Say what was found, one sentence or none.
 
     Parameters
     ----------
-    found : tuple of Alternative
+    found : tuple of Alternative or None
     told : Fit
     """
+    if found is None:
+        return ["whether another loss explains this network too was not asked: it is too large"]
     if not found:
         return []
     names = "; or ".join(str(one) for one in found[:MOST_NAMED])
@@ -200,7 +216,9 @@ def _is_free(problem: Problem, name: str) -> bool:
     return name == "label_smoothing" or name not in problem.to_dict()
 
 
-def _of(problem: Problem, trained: Trained, told: Fit, name: str) -> Alternative | None:
+def _of(
+    problem: Problem, trained: Trained, told: Fit, name: str, *, few: bool
+) -> Alternative | None:
     """Return what one kind of term explains, None where nothing that is worth a word."""
     remedy, counts = _REMEDIES[name], problem.counts.astype(np.float64)
     own = told.error(told)
@@ -217,13 +235,12 @@ def _of(problem: Problem, trained: Trained, told: Fit, name: str) -> Alternative
         fits[strength] = changed, fit
         return fit.error(told)
 
-    grid = [remedy.most / 2**i for i in range(HALVINGS)]
-    errors = [error(x) for x in grid]
-    error(remedy.usual)
+    grid = [] if few else [remedy.most / 2**i for i in range(HALVINGS)]
+    errors = [error(x) for x in (*grid, remedy.usual)]
     if problem.label_smoothing and name == "label_smoothing":
         error(0.0)
-    i = int(np.argmin(errors))
-    if errors[i] < own and own > min(LEAST_ERRORS) / BETTER:
+    i = int(np.argmin(errors[: len(grid)])) if grid else 0
+    if grid and errors[i] < own and own > min(LEAST_ERRORS) / BETTER:
         _golden(error, grid[i] / 2, min(2 * grid[i], remedy.most))
     best = min(fits, key=lambda x: fits[x][1].error(told), default=0.0)
     better = bool(fits) and fits[best][1].error(told) <= BETTER * own
@@ -240,12 +257,15 @@ def _of(problem: Problem, trained: Trained, told: Fit, name: str) -> Alternative
     if np.ptp(counts) == 0:  # one number for all classes
         text = f"{name.replace('_', ' ')} {strength:.2g}"
     decays = {"weight_decay": fit.weight_decay, "feature_decay": fit.feature_decay}
+    possible = [fit] if better else [told, *(fits[x][1] for x in as_well)]
+    of_weight = [one.weight_decay for one in possible]
     return Alternative(
         name,
         text,
         strength,
         strength if better else max(as_well),
         **decays,
+        weight_decays=(min(of_weight), max(of_weight)),
         error=fit.error(told),
         better=better,
         problem=changed.replace(**decays, dim=None),

@@ -46,6 +46,7 @@ class Calibration:
     alternatives : tuple of Alternative
         Other losses (label smoothing, margins, scales, weights that the problem does not have) that
         explain the network better; where there are none those that do as well with other decays.
+        None where it is too large to look for them.
     """
 
     problem: Problem
@@ -56,7 +57,7 @@ class Calibration:
     solution: Solution
     logits_distance: float
     bias_error: float | None = None
-    alternatives: tuple[Alternative, ...] = ()
+    alternatives: tuple[Alternative, ...] | None = ()
 
     @property
     def warnings(self) -> list[str]:
@@ -78,7 +79,7 @@ class Calibration:
             "feature_error": self.feature_error,
             "bias_error": self.bias_error,
             "logits_distance": self.logits_distance,
-            "alternatives": [one.to_dict() for one in self.alternatives],
+            "alternatives": [one.to_dict() for one in self.alternatives or ()],
             "warnings": self.warnings,
             "predicted": {"objective": self.solution.objective, "gap": self.solution.gap},
             "problem": self.problem.to_dict(),

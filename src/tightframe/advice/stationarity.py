@@ -52,7 +52,7 @@ class Trained:
         """Yield features in double precision and labels, some samples at a time."""
         for start in range(0, len(self.labels), SAMPLE_CHUNK):
             part = slice(start, start + SAMPLE_CHUNK)
-            yield self.features[part].astype(np.float64), self.labels[part]
+            yield self.features[part].astype(np.float64, copy=False), self.labels[part]
 
     def thinned(self, samples: int) -> Trained:
         """Return the same with about so many samples, at equal steps in every class."""
@@ -67,7 +67,8 @@ class Trained:
             for first, n, k in zip(starts.tolist(), counts.tolist(), kept.tolist(), strict=True)
         ]
         rows = np.concatenate(chosen)
-        return Trained(self.weight, self.features[rows], self.labels[rows], self.bias)
+        features = self.features[rows].astype(np.float64)
+        return Trained(self.weight, features, self.labels[rows], self.bias)
 
 
 class Fit(NamedTuple):

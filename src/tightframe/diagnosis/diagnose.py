@@ -29,6 +29,8 @@ from tightframe.problem.class_names import listed
 from tightframe.problem.counts import PerClass
 from tightframe.problem.labels import require_several_classes
 from tightframe.problem.problem import Problem
+from tightframe.problem.scripts import told_loss
+from tightframe.problem.settings import Configuration
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,13 +175,14 @@ def diagnose(
     weight_decay: float | None = None,
     class_weights: PerClass | None = None,
     logit_adjustment: PerClass | None = None,
-    label_smoothing: float = 0.0,
+    label_smoothing: float | None = None,
     smoothing_weights: str = "own",
     class_margins: PerClass | None = None,
     logit_scale: PerClass | None = None,
     feature_weights: PerClass = "samples",
     sampler: PerClass | None = None,
-    optimizer: str = "sgd",
+    optimizer: str | None = None,
+    config: Any = None,
     loss: str = "cross_entropy",
     bias: str | None = None,
     bias_decay: float | None = None,
@@ -191,6 +194,7 @@ def diagnose(
     feature_decay_of: str = "sample",
     history: Sequence[Any] | None = None,
     at_weight_decay: float | Iterable[float] | None = None,
+    notice: Callable[[str], Any] | None = None,
     progress: Callable[[str], Any] | None = None,
     **network: Any,
 ) -> Diagnosis:
@@ -208,8 +212,12 @@ def diagnose(
         The same; feature weights are for the theory.
     sampler : "balanced", str, iterable of float, or mapping, optional
         How often samples of every class were drawn: ``"balanced"``, or shares as ``class_weights``.
-    optimizer : {"sgd", "adamw"}
+    optimizer : {"sgd", "adamw"}, optional
         ``"adamw"``, or any other whose decay is no term of the objective: the ridge is fitted too.
+        ``"sgd"`` by default.
+    config : optional
+        The training's configuration, see `tightframe.problem.settings.training_settings`: gives
+        weight decay, optimiser and what is known of the loss where those are left out.
     loss, bias, bias_decay, features : optional
         Of the training, as in `Problem`, for the theory. The bias is ``"free"`` by default where
         the head has one.
@@ -225,6 +233,8 @@ def diagnose(
         lost.
     at_weight_decay : float or iterable of float, optional
         Other decays to ask about; needs ``weight_decay``.
+    notice : callable, optional
+        Called with one sentence, what was read from ``config``.
     progress : callable, optional
         Called as ``progress(what)`` with what is done next, in words: of a thousand classes the
         heads take half a minute.
@@ -260,14 +270,28 @@ def diagnose(
     if not isinstance(problem, Problem | None):
         raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
     known_bias = bias if problem is None else problem.bias
-    soft: dict[str, Any] = {
+    told: dict[str, Any] = {
+        "weight_decay": weight_decay,
+        "optimizer": optimizer,
+        "class_weights": class_weights,
+        "logit_adjustment": logit_adjustment,
         "label_smoothing": label_smoothing,
-        "smoothing_weights": smoothing_weights,
         "class_margins": class_margins,
         "logit_scale": logit_scale,
     }
+    told = {name: value for name, value in told.items() if value is not None}
+    if config is not None:
+        if problem is not None:
+            raise ValueError("config: given with a problem, which says what it would")
+        others = {"loss": loss} if loss != "cross_entropy" else {}
+        told |= _read_config(config, layer, told | others, notice or (lambda _: None))
+    told.setdefault("optimizer", "sgd")
+    decay = told.pop("weight_decay", None)
+    coupling, class_weights = told.pop("optimizer"), told.pop("class_weights", None)
+    logit_adjustment = told.pop("logit_adjustment", None)
+    soft: dict[str, Any] = {"smoothing_weights": smoothing_weights, **told}
     if problem is not None:
-        weight_decay = problem.weight_decays[0]
+        decay = problem.weight_decays[0]
         loss, class_weights = problem.loss, problem.class_weights
         logit_adjustment = problem.logit_adjustment
         soft = {
@@ -278,11 +302,11 @@ def diagnose(
         }
     training = Training.of(
         layer,
-        weight_decay=weight_decay,
+        weight_decay=decay,
         class_weights=class_weights,
         logit_adjustment=logit_adjustment,
         sampler=sampler,
-        optimizer=optimizer,
+        optimizer=coupling,
         weighted_mean=problem is None,
         **soft,
     )
@@ -337,6 +361,21 @@ def diagnose(
             feature_decay_of=feature_decay_of,
         ),
     )
+
+
+def _read_config(
+    config: Any, layer: LastLayer, told: Mapping[str, Any], notice: Callable[[str], Any]
+) -> dict[str, Any]:
+    """Return what a configuration says of a training beside what is told."""
+    found, read = Configuration.of(config), dict[str, Any]()
+    if "weight_decay" not in told and (decay := found.weight_decay()) is not None:
+        read["weight_decay"] = decay
+    if "optimizer" not in told and found.decoupled_by() is not None:
+        read["optimizer"] = "adamw"
+    terms, said = told_loss(found, np.maximum(layer.counts, 1), told)
+    numbers = [f"{name} {value}" for name, value in read.items()]
+    notice(f"config: read {', '.join(numbers + said) or 'nothing of what is missing'}")
+    return read | terms
 
 
 def _larger(
@@ -465,10 +504,10 @@ def _theory_blocks(theory: TheoryAnswer, classes: ClassTable) -> Iterator[Block]
 def _unidentified(theory: TheoryAnswer) -> list[str]:
     """Say that another loss explains the network too, where that is not said yet and matters."""
     fitted = theory.calibration
-    if fitted is None or not fitted.alternatives:
+    if fitted is None:
         return []
     found = [f"{_capital(text)}." for text in fitted.warnings]
-    matters = theory.describes or fitted.alternatives[0].better
+    matters = theory.describes or any(one.better for one in fitted.alternatives or ())
     return found if matters and theory.reason not in fitted.warnings else []
 
 

@@ -48,7 +48,8 @@ def advise(problem: Any, loader: Any = None, **options: Any) -> Advice | Context
         not trained on), ``class_names``, ``head``, ``weight``, ``reduce``, ``labels``,
         ``forward``, ``ignore_index`` of `tightframe.capture.last_layer.last_layer`, and what is
         known of the training, as in `tightframe.diagnosis.diagnose.diagnose`: ``weight_decay``,
-        ``class_weights``, ``logit_adjustment``, ``sampler``, ``bias``, ... Beside a ``weight``, a
+        ``class_weights``, ``logit_adjustment``, ``label_smoothing``, ``class_margins``,
+        ``logit_scale``, ``sampler``, ``config``, ``bias``, ... Beside a ``weight``, a
         ``bias`` of numbers and the name of a module as ``features`` are the classifier's, as there.
 
     Returns

@@ -137,7 +137,7 @@ def ask_theory(
     elif wrong:
         names = listed([layer.name(k) for k in wrong], 5)
         reason = f"it calls classes distinct that are lost: {names}"
-    elif any(other.better for other in fit.alternatives):
+    elif any(other.better for other in fit.alternatives or ()):
         (reason,) = fit.warnings
     elif not fit.feature_error <= UNBALANCED:
         reason = (

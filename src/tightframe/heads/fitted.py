@@ -150,8 +150,9 @@ def fit_head(
         As in `Problem`, also ``"prior"`` for ``log(n_k / N)``: added to the logits inside the loss
         only. A class without samples counts as one of one sample.
     label_smoothing, smoothing_weights, class_margins, logit_scale : optional
-        As in `Problem`: further terms of the loss, with all of which it stays convex. Scores are
-        those of plain logits, without margins and scales.
+        As in `Problem`: further terms of the loss, with all of which it stays convex. PyTorch's
+        loss with both weights and smoothing has ``smoothing_weights="labels"``. Scores are those of
+        plain logits, without margins and scales.
     bias : bool
         Whether the head has one.
     num_classes : int, optional

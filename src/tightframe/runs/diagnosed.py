@@ -17,6 +17,7 @@ from tightframe.runs.tables import class_history
 #: What the record of a run has.
 _OF_A_RECORD = (
     "weight_decay",
+    "config",
     "class_weights",
     "logit_adjustment",
     "label_smoothing",
