@@ -23,14 +23,14 @@ from tightframe.solvers.anderson import Anderson, AndersonOptions
 from tightframe.solvers.stats import Round
 from tightframe.theory.contexts.certificate import (
     Bounds,
-    Factors,
     bias_alone,
-    certify_factors,
+    certify_nothing,
     certify_with,
     collapse_decay,
     without_constant,
 )
-from tightframe.theory.contexts.form import Array, ContextForm
+from tightframe.theory.contexts.form import Array, ContextForm, Factors
+from tightframe.theory.contexts.symmetry import CellFactors, SymmetricForm
 
 Floats = NDArray[Any]
 
@@ -107,7 +107,7 @@ class State(NamedTuple):
 class Found(NamedTuple):
     """Where the solver stopped: X in factors, the bias, the certificate and the work done."""
 
-    x: Factors
+    x: Factors | CellFactors
     bias: Array
     bounds: Bounds
     history: tuple[Round, ...]
@@ -137,12 +137,13 @@ def minimise_contexts(
     """
     collapse, bias = collapse_decay(form)
     if collapse <= form.decay:
-        m, v = form.shape
-        nothing = Factors(np.zeros((m, 0)), np.zeros(0), np.zeros((v, 0)))
-        bounds = certify_factors(form, nothing, bias, enough=tol)
+        bounds = certify_nothing(form, bias, enough=tol)
         if bounds.primal - bounds.dual <= tol * bounds.primal:
             history = (Round(0, bounds.primal, bounds.dual, 0),)
-            return Found(nothing, bias, bounds, history, True, None)
+            m, v = form.shape[0], len(form.label_weights)
+            nothing = Factors(np.zeros((m, 0)), np.zeros(0), np.zeros((v, 0)))
+            x = _whole(form, nothing, form.within(np.zeros(form.shape))[0])
+            return Found(x, bias, bounds, history, True, None)
     return _iterate(_Splitting(form, collapse, start, options), tol, max_iterations)
 
 
@@ -202,12 +203,23 @@ def _iterate(f: _Splitting, tol: float, max_iterations: int) -> Found:
 
 
 class _Shrunk(NamedTuple):
-    """What the norm's proximal map gives: X as a matrix, and as ``tall wide^T``."""
+    """What the norm's proximal map gives: X, and as ``tall wide^T`` and what deviates inside."""
 
     matrix: Floats
     tall: Floats
     values: Array
     wide: Floats
+    deviations: Floats | None
+    norm: float
+
+
+def _whole(
+    form: ContextForm, factors: Factors, deviations: Floats | None
+) -> Factors | CellFactors:
+    if deviations is None:
+        return factors
+    assert isinstance(form, SymmetricForm)
+    return CellFactors(form, factors, deviations.astype(np.float64))
 
 
 class _Splitting:
@@ -222,7 +234,7 @@ class _Splitting:
         self.form, self.options = form, options
         m, v = form.shape
         kind = np.float32 if m * v >= options.single_size else np.float64
-        self.rank = min(m, v)
+        self.rank = min(m, len(form.label_weights))
         self.root_label = np.sqrt(form.label_weights)
         self.root_context = np.sqrt(form.feature_weights)
         self.length = float(np.linalg.norm(self.root_context))
@@ -258,7 +270,9 @@ class _Splitting:
     def _bias_part(self, kind: Any) -> Floats:
         if self.form.bias == "none":
             return np.zeros(1, dtype=kind)
-        return np.outer(self.root_context, self.root_label * self.bias).astype(kind)
+        return self.form.lifted(np.outer(self.root_context, self.root_label * self.bias)).astype(
+            kind
+        )
 
     def _first_governing(self, kind: Any) -> Floats:
         """Return X = 0 with its bias less the loss's slope there, over the penalty."""
@@ -270,10 +284,10 @@ class _Splitting:
         factor = form.weights * form.context_scale / self.penalty
         for rows in form.blocks():
             part = governing[rows]
-            part[:] = -q
+            part[:] = -form.shared(q, rows)
             form.add_targets(part, rows, 1.0)
             part *= factor[rows, None].astype(kind)
-            part *= form.label_scale.astype(kind)
+            part *= form.scale_at(rows).astype(kind)
         governing += self.fitted
         return governing
 
@@ -287,19 +301,20 @@ class _Splitting:
         size = form.decay / self.penalty
         if form.bias != "none":
             axis = form.context_axis.astype(u.dtype)
-            along = axis @ u
+            along = axis @ form.between(u)
             if form.bias == "free":
                 self.bias = (along / self.length / self.root_label).astype(np.float64)
             u = u - self._bias_part(u.dtype)
         point = self._threshold(u, size)
         if form.bias == "decayed":
             # X and bias in turn, once a step.
-            rest = along.astype(np.float64) - (axis @ point.matrix).astype(np.float64)
+            rest = along.astype(np.float64) - (axis @ form.between(point.matrix))
             share = self.penalty * self.length / (self.penalty * self.length**2 + form.bias_decay)
             self.before, self.bias = self.bias, share * rest / self.root_label
         return point
 
-    def _threshold(self, u: Floats, size: float) -> _Shrunk:
+    def _threshold(self, matrix: Floats, size: float) -> _Shrunk:
+        form, u = self.form, self.form.between(matrix)
         m, v = u.shape
         by_label = m >= v
         gram = u.T @ u if by_label else u @ u.T
@@ -310,7 +325,16 @@ class _Splitting:
         other = u @ vectors if by_label else u.T @ vectors
         other *= (1 - size / values).astype(u.dtype)
         tall, wide = (other, vectors) if by_label else (vectors, other)
-        return _Shrunk(tall @ wide.T, tall, values - size, wide)
+        values -= size
+        shrunk, norm = form.lifted(tall @ wide.T), float(values.sum())
+        deviations, lengths = form.within(matrix)
+        if deviations is not None:
+            least = size * form.within_costs
+            kept = np.maximum(lengths - least, 0.0)
+            deviations *= form.in_cells(kept / np.maximum(lengths, 1e-300)).astype(u.dtype)
+            shrunk += deviations
+            norm += float(form.within_costs @ kept)
+        return _Shrunk(shrunk, tall, values, wide, deviations, norm)
 
     def _leading(self, gram: Floats, least: float) -> tuple[Floats, Floats]:
         """Return the eigenvalues above a number, ascending, and their vectors."""
@@ -329,15 +353,14 @@ class _Splitting:
         kind = x.dtype
         has_bias = form.bias != "none"
         moved = (self.root_label * self.bias).astype(kind)
-        shifts, penalty = form.shifts.astype(kind), kind.type(self.penalty)
-        label_scale = form.label_scale.astype(kind)
+        penalty = kind.type(self.penalty)
         for rows in form.blocks():
-            here = x[rows]
+            here, label_scale = x[rows], form.scale_at(rows).astype(kind)
             context_scale = form.context_scale[rows, None].astype(kind)
             slope = (form.weights * form.context_scale)[rows, None].astype(kind)
             q = here * context_scale
             q *= label_scale
-            q += shifts
+            q += form.shifts_at(rows).astype(kind)
             q -= q.max(axis=1, keepdims=True)
             np.exp(q, out=q)
             q /= q.sum(axis=1, keepdims=True)
@@ -347,9 +370,12 @@ class _Splitting:
             pull = here - 2 * point.matrix[rows]
             pull += self.governing[rows]
             if has_bias:
-                pull -= np.outer((2 * self.root_context[rows]).astype(kind), moved)
+                pull -= form.lifted(
+                    np.outer((2 * self.root_context[rows]).astype(kind), moved), rows
+                )
             pull *= penalty
             gradient += pull
+            unscaled = q.copy()
             q *= label_scale
             inverse = q * (slope * context_scale)
             inverse *= label_scale
@@ -357,7 +383,6 @@ class _Splitting:
             np.divide(1, inverse, out=inverse)
             gradient *= inverse  # the step, but for its sign and the rank-one part
             # One less the share of q^T inverse q, without cancellation: q sums to one.
-            unscaled = q / label_scale
             gain = penalty * np.einsum("jv,jv->j", unscaled, inverse)
             gain = slope[:, 0] * context_scale[:, 0] * np.einsum("jv,jv->j", q, gradient) / gain
             q *= inverse
@@ -365,8 +390,9 @@ class _Splitting:
             gradient += q
             # The loss's curvature changes along a step by at most its factor to the power of the
             # range of logits that it moves: so damped, a step surely descends.
-            reach = gradient.max(axis=1) - gradient.min(axis=1)
-            reach *= context_scale[:, 0] * label_scale.max()
+            np.multiply(gradient, label_scale, out=q)
+            reach = q.max(axis=1) - q.min(axis=1)
+            reach *= context_scale[:, 0]
             reach = np.maximum(reach, 1)
             gradient *= (np.log2(1 + reach) / reach)[:, None]
             here -= gradient
@@ -376,13 +402,18 @@ class _Splitting:
         """The governing matrix, and as one more row a decayed bias, in the matrix's units."""
         if self.form.bias != "decayed":
             return self.governing
-        row = self.length * self.root_label * self.before
-        return np.concatenate([self.governing, row[None].astype(self.governing.dtype)])
+        return self._with_row(self.governing, self.before)
+
+    def _with_row(self, matrix: Floats, bias: Array) -> Floats:
+        row = np.zeros((1, matrix.shape[1]), dtype=matrix.dtype)
+        row[0, : len(bias)] = self.length * self.root_label * bias
+        return np.concatenate([matrix, row])
 
     def moved_to(self, state: Floats) -> None:
         """Take the next state."""
         if self.form.bias == "decayed":
-            self.bias = state[-1].astype(np.float64) / self.length / self.root_label
+            row = state[-1, : len(self.bias)].astype(np.float64)
+            self.bias = row / self.length / self.root_label
             state = state[:-1]
         self.governing = state
 
@@ -392,43 +423,42 @@ class _Splitting:
         if self.form.bias != "none":
             move -= self._bias_part(move.dtype)
         if self.form.bias == "decayed":
-            row = self.length * self.root_label * (self.bias - self.before)
-            move = np.concatenate([move, row[None].astype(move.dtype)])
+            move = self._with_row(move, self.bias - self.before)
         return move
 
     def estimated_gap(self, point: _Shrunk) -> float:
         """Estimate the relative gap: what SVT cuts off is a dual point of feasible norm."""
         form = self.form
-        primal = form.decay * float(point.values.sum())
+        primal = form.decay * point.norm
         primal += form.bias_decay / 2 * float(form.label_weights @ self.bias**2)
         dual = 0.0
-        rows_sum = np.zeros(form.shape[1])
-        offset = self.bias + form.shifts
-        root = self.root_label
+        cells_sum = np.zeros(form.shape[1])
         moved = self.root_label * self.bias
-        axis = form.label_axis
         for rows in form.blocks():
             x = point.matrix[rows].astype(np.float64)
             cut = x - self.governing[rows]
             if form.bias != "none":
-                cut += np.outer(self.root_context[rows], moved)
+                cut += form.lifted(np.outer(self.root_context[rows], moved), rows)
             x *= form.context_scale[rows, None]
-            x *= form.label_scale
-            x += offset
+            x *= form.scale_at(rows)
+            x += form.in_cells(self.bias) + form.shifts_at(rows)
             x -= x.max(axis=1, keepdims=True)
             fit = form.target_dot(x, rows)
             np.exp(x, out=x)
             weights = form.weights[rows]
             primal += float(weights @ (np.log(x.sum(axis=1)) - fit))
-            cut -= np.outer(cut @ axis, axis)
-            cut *= self.penalty * root
+            axis = form.axis_at(rows)
+            cut -= np.einsum("jv,jv->j", cut, np.broadcast_to(axis, cut.shape))[:, None] * axis
+            cut *= self.penalty * form.roots_at(rows)
             cut /= (form.weights * form.context_scale)[rows, None]
             form.add_targets(cut, rows, 1.0)
             np.maximum(cut, 0, out=cut)
             cut /= cut.sum(axis=1, keepdims=True)
             logs = np.log(np.maximum(cut, 1e-300))
             dual -= float(weights @ np.einsum("jv,jv->j", cut, logs))
-            rows_sum += weights @ cut
+            dual += form.spread_gain(cut, rows)[0]
+            cells_sum += weights @ cut
+        rows_sum = form.grouped(cells_sum)
         rows_sum -= form.marginal
         dual += float(rows_sum @ form.shifts)
         if form.bias == "decayed":
@@ -438,9 +468,10 @@ class _Splitting:
         gap = (primal - dual) / primal
         return abs(gap) if np.isfinite(gap) else np.inf
 
-    def answer(self, point: _Shrunk) -> tuple[Factors, Array]:
+    def answer(self, point: _Shrunk) -> tuple[Factors | CellFactors, Array]:
         """Return the point in orthonormal factors, and the bias, in double precision."""
         x = Factors.of_product(point.tall.astype(np.float64), point.wide.astype(np.float64))
+        x = _whole(self.form, x, point.deviations)
         return x, without_constant(self.form, self.bias)
 
     def residual(self, point: _Shrunk) -> Array:
