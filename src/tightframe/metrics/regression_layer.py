@@ -67,7 +67,8 @@ class RegressionReport:
         ``nrc1``, ``nrc2``, ``nrc3``, ``gamma`` (fitted), ``nrc1_centered``, ``nrc2_centered``,
         ``mean_squared_error`` and ``r_squared``; they are attributes too. Of a hidden layer, which
         has no linear layer to the targets, ``nrc1``, ``nrc1_centered`` and the ``r_squared`` of
-        least squares on its features (1 where there are as many features as samples).
+        least squares on its features (1 where there are as many features as samples), two of what
+        Rangamani & Unal (2026, arXiv 2603.23805) follow below the last layer.
     prediction : RegressionCollapse or None
         If decays were given.
     gram_distance : float or None
