@@ -261,6 +261,7 @@ class RegressionReport:
             [],
             bars=[Bars("", places, [self.numbers[name] for name in shown], color="measured")],
             x_ticks=[(place, name.upper()) for place, name in zip(places, shown, strict=True)],
+            legend="none",
         )
         return plot(chart, ax)
 

@@ -182,9 +182,9 @@ class FocalCollapse:
         grid = self._decays
         margins = [self.margin_at(decay) for decay in grid]
         marks = [
-            Mark(self.stability_limit, "zero is stable from here"),
-            Mark(self.collapse, "collapse", style="dashed"),
-            Mark(self.logit_decay, "this decay", color="measured"),
+            Mark(self.stability_limit, "zero is stable from here", in_legend=True),
+            Mark(self.collapse, "zero is best from here", style="dashed", in_legend=True),
+            Mark(self.logit_decay, "this decay", color="measured", in_legend=True),
         ]
         chart = Chart(
             f"Focal loss, gamma {self.gamma:g}, {self.num_classes} classes",

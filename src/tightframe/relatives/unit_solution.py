@@ -183,7 +183,7 @@ class UnitSolution(ABC):
         return plot(
             HeatMaps(
                 f"Cosines of {what}",
-                [Matrix("", cosines)],
+                [Matrix(f"Cosines of {what}", cosines)],
                 x_label="class",
                 y_label="class",
                 limit=1.0,
