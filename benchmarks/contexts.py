@@ -207,7 +207,10 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
         writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(
-            {k: f"{v:.6g}" if isinstance(v, float) and k != "objective" else v for k, v in r.items()}
+            {
+                k: f"{v:.6g}" if isinstance(v, float) and k != "objective" else v
+                for k, v in r.items()
+            }
             for r in rows
         )
 

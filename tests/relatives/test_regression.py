@@ -119,6 +119,18 @@ def test_directions_vanish_at_their_thresholds(depth):
         assert below.shares[i] > (0 if depth == 1 else 0.3)
 
 
+def test_whitened_targets_vanish_together():
+    y = targets()
+    centred = y - y.mean(axis=0)
+    left, _, right = np.linalg.svd(centred, full_matrices=False)
+    white = np.sqrt(len(y)) * left @ right
+    for depth in (1, 2):
+        decays = {"weight_decay": 0.01, "feature_decay": 0.01, "depth": depth}
+        assert np.ptp(tf.regression_collapse(white, **decays).thresholds) < 1e-12
+    found = tf.regression_collapse(white, weight_decay=0.01, feature_decay=0.01)
+    assert found.thresholds == pytest.approx([len(y) ** -0.5] * 3)
+
+
 def test_gram_is_the_papers_formula_and_gamma_that_of_nrc3():
     y = targets(samples=50)
     found = tf.regression_collapse(y, weight_decay=4e-3, feature_decay=1e-3)

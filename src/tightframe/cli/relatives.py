@@ -17,7 +17,7 @@ from tightframe.problem.counts import counts_array
 from tightframe.relatives.contrastive import supervised_contrastive
 from tightframe.relatives.focal import FocalCollapse, focal_collapse
 from tightframe.relatives.normalized import normalized_head
-from tightframe.relatives.unit_gram import UnitSolution
+from tightframe.relatives.unit_solution import UnitSolution
 
 #: What `solve` takes beside the options of a `Problem`.
 RELATIVE_OPTIONS = tuple(

@@ -51,7 +51,7 @@ _PREDICTED = {
 }
 
 #: What a table of layers shows of each.
-_OF_LAYERS = ("nrc1", "nrc1_centered", "nrc2", "nrc3", "r_squared")
+_OF_LAYERS = ("nrc1", "nrc2", "nrc3", "r_squared")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,8 @@ class RegressionReport:
         ``nrc1``, ``nrc2``, ``nrc3``, ``gamma`` (fitted), ``nrc1_centered``, ``nrc2_centered``,
         ``mean_squared_error`` and ``r_squared``; they are attributes too. Of a hidden layer, which
         has no linear layer to the targets, ``nrc1``, ``nrc1_centered`` and the ``r_squared`` of
-        least squares on its features (1 where there are as many features as samples).
+        least squares on its features (1 where there are as many features as samples), two of what
+        Rangamani & Unal (2026, arXiv 2603.23805) follow below the last layer.
     prediction : RegressionCollapse or None
         If decays were given.
     gram_distance : float or None
@@ -260,6 +261,7 @@ class RegressionReport:
             [],
             bars=[Bars("", places, [self.numbers[name] for name in shown], color="measured")],
             x_ticks=[(place, name.upper()) for place, name in zip(places, shown, strict=True)],
+            legend="none",
         )
         return plot(chart, ax)
 
@@ -282,7 +284,7 @@ def table_of_layers(reports: Mapping[str, RegressionReport]) -> Table:
     ]
     return Table(
         "Layers",
-        ["layer", Column("features", align="right", format="d"), *numbers],
+        ["layer", Column("width", align="right", format="d"), *numbers],
         rows,
         missing="-",
         note="Of hidden layers r_squared is that of least squares on their features.",

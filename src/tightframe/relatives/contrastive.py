@@ -19,15 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from tightframe.checks import positive_float, whole_number
 from tightframe.problem.counts import CountsLike
-from tightframe.relatives.unit_gram import (
-    UnitLoss,
-    UnitSolution,
-    candidate,
-    few_counts,
-    minimise,
-    require_directions,
-    status_of,
-)
+from tightframe.relatives.unit_gram import UnitLoss, candidate, minimise, require_directions
+from tightframe.relatives.unit_solution import UnitSolution, few_counts, status_of
 from tightframe.theory.certificate import Certificate, finite_array
 
 Array = NDArray[np.float64]

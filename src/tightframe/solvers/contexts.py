@@ -213,9 +213,7 @@ class _Shrunk(NamedTuple):
     norm: float
 
 
-def _whole(
-    form: ContextForm, factors: Factors, deviations: Floats | None
-) -> Factors | CellFactors:
+def _whole(form: ContextForm, factors: Factors, deviations: Floats | None) -> Factors | CellFactors:
     if deviations is None:
         return factors
     assert isinstance(form, SymmetricForm)
