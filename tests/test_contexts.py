@@ -182,12 +182,11 @@ def test_bad_arguments(changes, message):
 @pytest.mark.parametrize(
     "use",
     [
-        tf.thresholds,
         tf.advise,
         tf.state_changes,
         tf.path_limits,
         tf.rank_changes,
-        lambda p: tf.path(p, weight_decay=[0.01, 0.1]),
+        lambda p: tf.path(p, weight_decay=[0.01, 0.1]).margins,
         lambda p: tf.landscape.Landscape(p, 3),
         lambda p: tf.training.train_ufm(p, dim=3),
         tf.training.UFMLoss,

@@ -20,11 +20,11 @@ from tightframe.geometry.states import ClassState, States
 from tightframe.label_limits import LabelLimits, label_limits
 from tightframe.lazy import handed_on
 from tightframe.path import Path, RankChange, path, rank_changes
+from tightframe.path_limits import PathLimits, path_limits
 from tightframe.problem.problem import Problem
 from tightframe.solution import Solution
 from tightframe.solve import NotConvergedWarning, solve
 from tightframe.theory.certificate import Certificate, certify
-from tightframe.theory.limits import PathLimits, path_limits
 from tightframe.theory.svm import SvmCertificate, certify_svm
 from tightframe.theory.thresholds import Thresholds
 from tightframe.version import __version__ as __version__

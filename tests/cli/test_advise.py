@@ -49,6 +49,28 @@ def test_people_read_what_merges_and_what_helps(command):
         assert words in text
 
 
+@pytest.mark.parametrize("columns", ["80", "40"])
+def test_remedies_are_compared_in_the_terminal(command, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    decays = ("--weight-decay", "2e-3", "--feature-decay", "2e-3")
+    code, out, _ = command("advise", *STEP[:2], *decays, "--logit-scale", "1x5,0.6x5")
+    assert code == 0
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= int(columns)
+    problem = tf.Problem(
+        "500x5,100x5", weight_decay=2e-3, feature_decay=2e-3, logit_scale="1x5,0.6x5"
+    )
+    compared = tf.advise(problem).remedies
+    for remedy in compared:
+        low, high = (f"{factor:.3g}" for factor in (min(remedy.factors), max(remedy.factors)))
+        place = low if low == high else f"{low}-{high}"
+        margins = [f"{group.decision_margin:.3g}" for group in remedy.after.groups]
+        cells = [[cell.strip() for cell in line.split("│")] for line in lines if "│" in line]
+        assert [place, *margins] in [row[2:5] for row in cells]
+    text = " ".join(out.split())
+    assert "logit_scale 0.6: 5 classes of 100 samples merge at 0.6 of the decay" in text
+
+
 def test_nothing_to_change(command):
     _, out, _ = command("advise", *STEP[:2], "--weight-decay", "1e-3", "--feature-decay", "1e-4")
     assert "every class has a decision margin of 1: nothing to change" in " ".join(out.split())

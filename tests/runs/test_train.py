@@ -14,8 +14,9 @@ import tightframe as tf
 from tests import processes
 from tightframe.geometry.dense import PARTS
 from tightframe.runs import store
+from tightframe.runs.batches import Batches
 from tightframe.runs.config import RunConfig
-from tightframe.runs.train import _Batches, run
+from tightframe.runs.train import run
 
 # Small enough for a second a run; minibatches, so that the order of the samples matters.
 CONFIG = RunConfig(
@@ -510,7 +511,7 @@ def test_two_devices_train_as_one(tmp_path):
 
 
 def test_batches_are_shuffled_anew_and_nearly_equal():
-    batches = _Batches(55, 20, seed=0)
+    batches = Batches(55, 20, seed=0)
     epochs = []
     for epoch in (0, 1, 0):
         batches.set_epoch(epoch)

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 import tightframe as tf
-from tests.reference import ufm
+from tests.reference import exact, ufm
 from tightframe.geometry.blocks import Partition
 from tightframe.solvers.newton import minimise
 
@@ -114,6 +114,50 @@ def test_margins_merge_groups_where_the_optimum_does(bias):
         )
         assert lower > 0
         assert upper == 0
+
+
+@pytest.mark.parametrize(
+    ("counts", "decay", "options"),
+    [
+        # Margins below zero, on the way to merged groups, made the objective fall without end.
+        (
+            "37x3,1x2,32x5,7x40",
+            2.0756455093120995e-3,
+            {"class_weights": "90.5869x3,.347294x2,66.3728x5,.168042x40"}
+            | {"class_margins": "9.99182x3,1x2,.5x5,1x40", "label_smoothing": 0.9}
+            | {"smoothing_weights": "labels"},
+        ),
+        (
+            "5x5,9x40,4x2",
+            1e-8,
+            {"bias": "free", "class_margins": "28x5,-20x40,-26x2"}
+            | {"logit_scale": "3.5x5,.002x40,350x2"},
+        ),
+        # The rank rose before the gradient was as small as so small a decay needs.
+        (
+            "8,1x40,384253x5",
+            2.509557170732636e-12,
+            {"bias": "decayed", "bias_decay": 0.22926715661011937}
+            | {"class_weights": "19.7023,.13603x40,6.23891x5", "label_smoothing": 0.1}
+            | {"logit_adjustment": "2.10464,-5.94189x40,-8.29396x5"}
+            | {"class_margins": "30x41,1x5", "feature_weights": "contexts"},
+        ),
+        # The bound took rounding off that little of the own class in a label makes large.
+        (
+            "2285x5,281516x40,247877x40,8x3",
+            1.1e-4,
+            {"bias": "decayed", "bias_decay": 13.5, "class_weights": "50x5,.5x40,3x40,.05x3"}
+            | {"class_margins": "0x5,1x40,9x40,.5x3", "label_smoothing": 0.999}
+            | {"feature_weights": "contexts"},
+        ),
+    ],
+)
+def test_extreme_terms_are_certified(counts, decay, options):
+    solution = tf.solve(_problem(counts, decay, **options))
+    assert solution.status == "optimal"
+    blocks = solution.blocks
+    value = exact.objective(solution.problem, blocks.within, blocks.mean, solution.group_bias)
+    assert solution.lower_bound <= value <= solution.lower_bound * (1 + 2e-8)
 
 
 def test_vanishing_decays_fit_smoothed_labels():

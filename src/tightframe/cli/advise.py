@@ -7,8 +7,8 @@ from typing import Any
 
 import typer
 
-from tightframe.advice.advise import FEATURE_DECAY_OF
 from tightframe.advice.advise import advise as make_advice
+from tightframe.advice.proposals import FEATURE_DECAY_OF
 from tightframe.cli.console import plain_console, print_advice, steps_display
 from tightframe.cli.exit_codes import NOT_CONVERGED
 from tightframe.cli.options import (
@@ -179,9 +179,6 @@ def _of_network(source: Path, json: bool, given: dict[str, Any]) -> None:
     for name, usual in (("batch_size", None), ("reduction", "mean")):
         if given[name] != usual:
             raise ValueError(f"{name}: given with --from-run; --weight-decay is beside a mean loss")
-    for option in SOFTENED:
-        if given[option.name] != option.default:
-            raise ValueError(f"{option.name}: given with --from-run, which does not know it yet")
     where = _typed(given, *_RUN[1:], *_LABELLED)
     known = _typed(given, _WEIGHT_DECAY, *_PROBLEM, *_ADJUSTMENTS, *_TRAINING, *_AT)
     wanted = {name: given[name] for name in _WANTED}

@@ -93,7 +93,8 @@ class Diagnosis(InBlocks):
         ]
         if not self.theory.describes:
             found.append(_undescribed(self.theory))
-        elif self.theory.advice is not None:
+        found += _unidentified(self.theory)
+        if self.theory.advice is not None:
             found += self.theory.advice.warnings
         return found
 
@@ -172,6 +173,11 @@ def diagnose(
     weight_decay: float | None = None,
     class_weights: PerClass | None = None,
     logit_adjustment: PerClass | None = None,
+    label_smoothing: float = 0.0,
+    smoothing_weights: str = "own",
+    class_margins: PerClass | None = None,
+    logit_scale: PerClass | None = None,
+    feature_weights: PerClass = "samples",
     sampler: PerClass | None = None,
     optimizer: str = "sgd",
     loss: str = "cross_entropy",
@@ -179,6 +185,7 @@ def diagnose(
     bias_decay: float | None = None,
     features: str = "real",
     problem: Problem | None = None,
+    recorded: bool = False,
     margin: float | None = None,
     angle: float | None = None,
     feature_decay_of: str = "sample",
@@ -195,8 +202,10 @@ def diagnose(
         Of the training samples; with held-out samples, recalls are given for them too.
     weight_decay : float, optional
         Of the training, 0 if there was none. Without it the ridge that fits the head is used.
-    class_weights, logit_adjustment : optional
+    class_weights, logit_adjustment, label_smoothing, smoothing_weights : optional
         Of the training's loss, as in `Problem`.
+    class_margins, logit_scale, feature_weights : optional
+        The same; feature weights are for the theory.
     sampler : "balanced", str, iterable of float, or mapping, optional
         How often samples of every class were drawn: ``"balanced"``, or shares as ``class_weights``.
     optimizer : {"sgd", "adamw"}
@@ -206,6 +215,9 @@ def diagnose(
         the head has one.
     problem : Problem, optional
         What the network was trained as, in place of these.
+    recorded : bool
+        Whether ``problem`` is the training's own record: then no other loss is looked for that
+        explains the network as well.
     margin, angle, feature_decay_of : optional
         As in `tightframe.advise`, where the theory describes the network.
     history : sequence, optional
@@ -248,10 +260,22 @@ def diagnose(
     if not isinstance(problem, Problem | None):
         raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
     known_bias = bias if problem is None else problem.bias
+    soft: dict[str, Any] = {
+        "label_smoothing": label_smoothing,
+        "smoothing_weights": smoothing_weights,
+        "class_margins": class_margins,
+        "logit_scale": logit_scale,
+    }
     if problem is not None:
         weight_decay = problem.weight_decays[0]
         loss, class_weights = problem.loss, problem.class_weights
         logit_adjustment = problem.logit_adjustment
+        soft = {
+            "label_smoothing": problem.label_smoothing,
+            "smoothing_weights": problem.smoothing_weights,
+            "class_margins": problem.margin_runs or None,
+            "logit_scale": problem.scale_runs or None,
+        }
     training = Training.of(
         layer,
         weight_decay=weight_decay,
@@ -259,7 +283,14 @@ def diagnose(
         logit_adjustment=logit_adjustment,
         sampler=sampler,
         optimizer=optimizer,
+        weighted_mean=problem is None,
+        **soft,
     )
+    if sampler is not None and training.terms.smoothing is not None and smoothing_weights != "own":
+        raise ValueError(
+            f"sampler: got one with smoothing_weights {smoothing_weights!r}, by which labels have "
+            "weights that are not the draws'; no problem here has both"
+        )
     wanted_of(loss, margin, angle, feature_decay_of)  # wrong whether or not theory is asked
     if at_weight_decay is not None:
         say("what another weight decay would do")
@@ -276,12 +307,14 @@ def diagnose(
             features=features,
             class_weights=None if training.natural else training.weights,
             logit_adjustment=training.adjustment if training.adjustment.any() else None,
+            feature_weights=feature_weights,
+            **soft,
             class_names=layer.class_names,
         )
     head = ask_head(
         layer,
         training,
-        other_loss=_other_loss(loss, problem),
+        other_loss=None if loss == "cross_entropy" else "is not cross-entropy",
         bias=known_bias,
         progress=progress,
     )
@@ -298,26 +331,12 @@ def diagnose(
             layer,
             problem,
             head.rows[0].training.recalls,
+            recorded=recorded,
             margin=margin,
             angle=angle,
             feature_decay_of=feature_decay_of,
         ),
     )
-
-
-def _other_loss(loss: str, problem: Problem | None) -> str | None:
-    """Say what sets a loss apart from cross-entropy with class weights and an adjustment."""
-    if loss != "cross_entropy":
-        return "is not cross-entropy"
-    if problem is None:
-        return None
-    terms = {
-        "label smoothing": problem.label_smoothing,
-        "class margins": problem.margin_runs,
-        "logit scales": problem.scale_runs,
-    }
-    given = [name for name, value in terms.items() if value]
-    return f"has {' and '.join(given)}" if given else None
 
 
 def _larger(
@@ -429,16 +448,28 @@ def _theory_blocks(theory: TheoryAnswer, classes: ClassTable) -> Iterator[Block]
         yield Table("Margins at the class means", columns, rows, note)
     if not theory.describes:
         yield _undescribed(theory)
+        yield from _unidentified(theory)
         return
     assert theory.calibration is not None  # it describes the network
     assert theory.advice is not None
     fitted = theory.calibration
+    yield from _unidentified(theory)
     yield (
         f"as predicted: every margin is within {theory.error:.2g} nats; fitted to the network: "
         f"weight_decay {fitted.weight_decay:.4g}, feature_decay {fitted.feature_decay:.4g}. What "
         "follows holds at the present settings."
     )
     yield from advice_blocks(theory.advice, is_all=_is_fine(classes))
+
+
+def _unidentified(theory: TheoryAnswer) -> list[str]:
+    """Say that another loss explains the network too, where that is not said yet and matters."""
+    fitted = theory.calibration
+    if fitted is None or not fitted.alternatives:
+        return []
+    found = [f"{_capital(text)}." for text in fitted.warnings]
+    matters = theory.describes or fitted.alternatives[0].better
+    return found if matters and theory.reason not in fitted.warnings else []
 
 
 def _undescribed(theory: TheoryAnswer) -> str:

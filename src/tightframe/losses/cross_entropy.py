@@ -79,8 +79,7 @@ class CrossEntropyFit(Datafit):
         self.weighted = bool((partition.weights != 1).any())
         self.adjusted = bool(partition.adjustment.any())
         self.largest_shift = float(np.abs(partition.adjustment).max())
-        # What a label has of its own class, see `SoftLabelFit`: at least, and before the others.
-        self.least_own = 1.0
+        # What a label has of its own class before the others, see `SoftLabelFit`.
         self.label_within: Array | float = 1.0
 
     def _log_own(self, within: Array) -> Array:
@@ -346,24 +345,31 @@ class CrossEntropyFit(Datafit):
         """Move probability between each class and the hub's classes.
 
         Too much in the row of class j goes from the own class to the hub in the columns of class
-        j, too little comes from the own class in the hub's columns. Nothing falls below zero but
-        an own class, by at most ``moved``: mixing the residual with zero by that share mends it,
-        and costs that share of the dual value, which is concave and zero at a residual of zero.
+        j, too little comes from the own class in the hub's columns.
         """
         p, k, hub = self.partition, self.partition.sizes, self._hub
         flow = p.num_samples * miss
         flow[..., hub] = 0.0
         total = (flow @ k) / (p.counts[hub] * k[hub])  # of a column of the hub
-        moved = np.maximum((flow / (p.counts * p.weights)).max(axis=-1), total / p.weights[hub])
-        moved = moved / self.least_own
+        taken = flow / (p.counts * p.weights)
+        taken[..., hub] = total / p.weights[hub]
         # Entries of X that change: own classes', the hub's in their columns, theirs in the hub's.
         lengths = 1 / p.counts + k / k[hub] * (1 / p.counts + 1 / p.counts[hub])
         change = np.sqrt(flow**2 @ lengths) + total * math.sqrt(p.counts[hub])
-        lost = moved * np.abs(values)
+        lost = self._lost(residual, values, taken)
         if self.largest_shift:
             lost = lost + miss @ (k * self._shift_to_hub)
         exact = 1 + gamma(2 * len(k) + 16)
-        return np.where(moved < 1, values - lost * exact, -np.inf), change * exact
+        return values - lost * exact, change * exact
+
+    def _lost(self, residual: BlockMatrix, values: Array, taken: Array) -> Array:
+        """Bound what taking so much from every own class lowers the dual value by, inf if unknown.
+
+        Nothing but an own class falls below zero: mixing the residual with zero by a share mends
+        it, and costs that share of the dual value, which is concave and not below zero there.
+        """
+        moved = taken.max(axis=-1)
+        return np.where(moved < 1, moved * np.abs(values), np.inf)
 
     @cached_property
     def _shift_to_hub(self) -> Array:
@@ -433,4 +439,6 @@ class CrossEntropyFit(Datafit):
 
 
 def _xlogx(x: Array) -> Array:
-    return x * np.log(np.where(x > 0, x, 1.0))
+    product = np.log(np.where(x > 0, x, 1.0))
+    product *= x
+    return product

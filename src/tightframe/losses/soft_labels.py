@@ -47,6 +47,7 @@ class SoftLabelFit(CrossEntropyFit):
         #: Smoothed share of one class of group j in the labels of group i.
         self.smoothed = self.spread[:, None] * self.smoothing
         self.own_smoothed = self.spread * self.smoothing
+        #: What a label has of its own class, at least.
         self.least_own = 1 - float(self.smoothing.max())
         self.largest_shift += float(np.abs(self.margins).max())
         self.label_within = 1 - self.smoothing
@@ -213,6 +214,24 @@ class SoftLabelFit(CrossEntropyFit):
         exact = long_gamma(2 * len(p.sizes) + 8) + 16 * UNIT
         error = exact * size.astype(np.float64) + 4 * UNIT * np.abs(rows).astype(np.float64)
         return rows.astype(np.float64), error
+
+    def _lost(self, residual: BlockMatrix, values: Array, taken: Array) -> Array:
+        """Where labels have little of the own class, what its probability leaves may say more.
+
+        Taking from it without an end, until nothing is left, ends at an entropy that is not below
+        zero: what is taken costs that share of the entropy, which is concave.
+        """
+        p = self.partition
+        lost = super()._lost(residual, values, taken / self.least_own)
+        if self.least_own > 0.5:
+            return lost
+        k, sibling, others = self._wrong(residual)
+        escape = (k - 1) * np.maximum(sibling, 0.0) + k @ np.maximum(others, 0.0)
+        own = np.maximum(1 - escape - gamma(p.num_groups + 16) * (1 + escape), 0.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = np.where(taken > 0, taken / own, 0.0).max(axis=-1)
+        entropy = np.log(k.sum()) * p.loss_shares.sum()
+        return np.minimum(lost, np.where(share < 1, share * entropy, np.inf))
 
     @cached_property
     def _shift_to_hub(self) -> Array:

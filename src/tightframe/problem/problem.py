@@ -56,7 +56,7 @@ from tightframe.problem.counts import (
     spread,
 )
 from tightframe.problem.targets import Targets, TargetsLike, label_sets, read_targets
-from tightframe.problem.tokens import next_tokens
+from tightframe.problem.tokens import NextTokens, next_tokens
 
 LOSSES = tuple(KNOWN_LOSSES)
 BIASES = ("none", "free", "decayed")
@@ -448,11 +448,21 @@ class Problem:
         >>> problem.class_names, problem.targets
         ((' ', 'a', 'b', 'c'), <4 labels x 3 contexts>)
         """
-        found = next_tokens(tokens, context, min_count)
-        totals = found.counts.sum(axis=0)
-        targets = found.counts.astype(np.float64)
-        targets.data /= np.repeat(totals, np.diff(targets.indptr))
-        return cls(totals, targets=targets, class_names=found.labels, **rest)
+        return cls.from_next_tokens(next_tokens(tokens, context, min_count), **rest)
+
+    @classmethod
+    def from_next_tokens(cls, found: NextTokens, **rest: Any) -> Problem:
+        """Return `from_tokens` of what `tightframe.problem.tokens.next_tokens` has counted.
+
+        Raises
+        ------
+        ValueError
+            As `Problem`, or if an argument is given that the tokens say.
+        """
+        said = sorted({"counts", "targets", "class_names"} & set(rest))
+        if said:
+            raise ValueError(f"{said[0]}: the tokens say it, got {said[0]} too")
+        return cls(found.occurrences, targets=found.targets, class_names=found.labels, **rest)
 
     @classmethod
     def from_label_matrix(cls, labels: Any, **rest: Any) -> Problem:
@@ -827,8 +837,8 @@ def require_no_targets(problem: Problem, what: str) -> None:
     """
     if problem.targets is not None:
         raise ValueError(
-            f"targets: {what} needs one class a context; problems with targets are solved and "
-            "certified only"
+            f"targets: {what} needs one class a context; problems with targets have solve, "
+            "certify, path, thresholds and label_limits"
         )
 
 

@@ -72,4 +72,4 @@ def diagnose_saved(
         record = trained_setting(source, setting)
         history = class_history(record)
         layer = read_last_layer(*where)
-    return diagnose(layer, problem=record.problem, history=history, **options)
+    return diagnose(layer, problem=record.problem, recorded=True, history=history, **options)

@@ -18,12 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.checks import require_positive_fields
+from tightframe.geometry.blocks import eigh_above
+from tightframe.solvers.anderson import Anderson, AndersonOptions
 from tightframe.solvers.stats import Round
 from tightframe.theory.contexts.certificate import (
     Bounds,
     Factors,
     bias_alone,
     certify_factors,
+    certify_with,
     collapse_decay,
     without_constant,
 )
@@ -42,22 +45,15 @@ class ContextOptions:
         The first penalty, in units of the data fit's curvature times the decay's share of the one
         at which everything collapses.
     adapt_every, adapt_until : int
-        The penalty is balanced after every so many steps, up to so many.
+        The penalty may be balanced after every so many steps, up to so many.
+    slow : float
+        It is where the estimated gap is above this share of that so many steps ago.
     band, longest_change : float
         It is left alone within a factor of the former, and changes by the latter at most.
     few : float
         Where the last rank was below this share of all, only those eigenvectors are computed.
-    memory : int
-        Steps that Anderson's acceleration combines.
-    memory_bytes : float
-        Of those it keeps fewer where they take more than this.
-    ridge : float
-        Relative, of its normal equations.
-    restart : float
-        It forgets where the residual grows by more than this.
-    falling, idle
-        Where the residual has not fallen to the former share of its least in so many steps, as many
-        plain steps follow.
+    anderson : AndersonOptions
+        The acceleration.
     check_every : int
         The gap is estimated after every so many steps.
     patience : int
@@ -66,6 +62,8 @@ class ContextOptions:
         A certificate is asked for at this share of the tolerance.
     single_size : int
         Problems of at least so many entries begin in single precision.
+    single_gap : float
+        Below this estimated gap they go on in double precision.
     retries : tuple of float
         Penalties, in units of the first, that are tried in turn where the estimate has stalled.
 
@@ -77,20 +75,17 @@ class ContextOptions:
 
     first_share: float = 0.1
     adapt_every: int = 10
-    adapt_until: int = 50
+    adapt_until: int = 100
+    slow: float = 0.5
     band: float = 1.25
     longest_change: float = 2.5
     few: float = 0.3
-    memory: int = 5
-    memory_bytes: float = 8e8
-    ridge: float = 1e-7
-    restart: float = 2.0
-    falling: float = 0.9
-    idle: int = 10
+    anderson: AndersonOptions = AndersonOptions()
     check_every: int = 5
     patience: int = 40
     margin: float = 0.3
     single_size: int = 400_000
+    single_gap: float = 1e-7
     retries: tuple[float, ...] = (1.0, 0.2, 5.0)
 
     def __post_init__(self) -> None:
@@ -153,8 +148,9 @@ def minimise_contexts(
 
 def _iterate(f: _Splitting, tol: float, max_iterations: int) -> Found:
     o, form = f.options, f.form
-    accelerated = _Anderson(o, f.state)
-    wanted, best, since = o.margin * tol, np.inf, 0
+    accelerated = Anderson(o.anderson, f.state)
+    wanted, best, since, dual = o.margin * tol, np.inf, 0, 0.0
+    gap = before = np.inf
     history: list[Round] = []
     found: Found | None = None
     last: Floats | None = None
@@ -167,38 +163,40 @@ def _iterate(f: _Splitting, tol: float, max_iterations: int) -> Found:
             if gap < best / 2:
                 best, since = gap, step
             stalled = step - since > o.patience
+            if f.is_single and (stalled or wanted < gap <= o.single_gap):
+                # Continued from the same point: nothing is lost.
+                f.to_double()
+                accelerated = Anderson(o.anderson, f.state)
+                last, best, since = None, gap, step
+                continue
             if gap <= wanted or stop or stalled:
                 x, bias = f.answer(point)
-                bounds = certify_factors(form, x, bias, enough=tol)
+                bounds = certify_with(form, x, bias, f.residual(point), enough=tol)
+                dual = max(dual, bounds.dual)
+                bounds = bounds._replace(dual=min(dual, bounds.primal))
                 history.append(Round(step, bounds.primal, bounds.dual, x.rank))
                 certified = bounds.primal - bounds.dual
                 if found is None or certified <= found.bounds.primal - found.bounds.dual:
                     found = Found(x, bias, bounds, tuple(history), False, None)
                 done = certified <= tol * bounds.primal
-                if done or stop or (stalled and not f.is_single and tries == len(o.retries)):
+                if done or stop or (stalled and tries == len(o.retries)):
                     state = State(f.governing, f.bias, f.penalty, form.decay)
                     return found._replace(history=tuple(history), state=state)
-                if f.is_single and (stalled or certified > 2 * gap * bounds.primal):
-                    # Continued from the same point: nothing is lost.
-                    f.to_double()
-                    accelerated = _Anderson(o, f.state)
-                    last, best, since = None, gap, step
-                    continue
                 if stalled:
                     # Balanced for where it was, the penalty may hold it there.
                     f.rescale(point, f.first_penalty * o.retries[tries] / f.penalty)
-                    accelerated = _Anderson(o, f.state)
+                    accelerated = Anderson(o.anderson, f.state)
                     tries, last, best, since = tries + 1, None, np.inf, step
                     continue
                 wanted *= o.margin
         f.fit_rows(point)
         move = f.move(point)
-        settling = step <= o.adapt_until
-        if settling and step and step % o.adapt_every == 0 and last is not None:
-            change = f.imbalance(point, last, move)
-            if change != 1.0:
-                f.rescale(point, change)
-        last = point.matrix if settling and (step + 1) % o.adapt_every == 0 else None
+        if last is not None:
+            if gap > o.slow * before:
+                f.rescale(point, f.imbalance(point, last, move))
+            before = gap
+        due = (step + 1) % o.adapt_every == 0 and step < o.adapt_until
+        last = point.matrix if due else None
         f.moved_to(accelerated.next(f.state, move))
         step += 1
 
@@ -229,7 +227,9 @@ class _Splitting:
         self.root_context = np.sqrt(form.feature_weights)
         self.length = float(np.linalg.norm(self.root_context))
         if start is None:
-            curvature = float(form.weights.sum() / form.feature_weights.sum())
+            curvature = (
+                float(form.weights @ (form.weights / form.feature_weights)) / form.weights.sum()
+            )
             share = options.first_share * min(1.0, form.decay / max(collapse, 1e-300))
             self.penalty = share * curvature
             self.bias = self.before = bias_alone(form)
@@ -315,12 +315,7 @@ class _Splitting:
     def _leading(self, gram: Floats, least: float) -> tuple[Floats, Floats]:
         """Return the eigenvalues above a number, ascending, and their vectors."""
         if self.rank <= self.options.few * len(gram):
-            from scipy.linalg import eigh
-
-            found: tuple[Floats, Floats] = eigh(
-                gram, driver="evr", subset_by_value=(least, np.inf), overwrite_a=True
-            )
-            return found
+            return eigh_above(gram, least)
         squares, vectors = np.linalg.eigh(gram)
         first = int(np.searchsorted(squares, least, side="right"))
         return squares[first:], vectors[:, first:]
@@ -448,6 +443,15 @@ class _Splitting:
         x = Factors.of_product(point.tall.astype(np.float64), point.wide.astype(np.float64))
         return x, without_constant(self.form, self.bias)
 
+    def residual(self, point: _Shrunk) -> Array:
+        """Return the dual point that the norm's side has, as `certify_with` takes it."""
+        cut: Array = point.matrix.astype(np.float64)
+        cut -= self.governing
+        if self.form.bias != "none":
+            cut += self._bias_part(np.float64)
+        cut *= self.penalty
+        return cut
+
     def imbalance(self, point: _Shrunk, last: Floats, move: Floats) -> float:
         """Return by what factor the penalty should change: primal over dual residual, the root."""
         size = float(np.linalg.norm(point.matrix))
@@ -465,74 +469,8 @@ class _Splitting:
 
     def rescale(self, point: _Shrunk, change: float) -> None:
         """Multiply the penalty, at the same dual point."""
+        if change == 1.0:
+            return
         self.penalty *= change
         base = point.matrix + self._bias_part(self.governing.dtype)
         self.governing = base + (self.governing - base) / self.governing.dtype.type(change)
-
-
-class _Anderson:
-    """Anderson's acceleration of a fixed-point iteration (type II, least squares of residuals).
-
-    Large differences are held in single precision: they only correct the step. Where the residual
-    does not fall, plain steps, which are sure to get on, take over for a while.
-    """
-
-    def __init__(self, options: ContextOptions, like: Floats) -> None:
-        self.options = options
-        self.most = max(1, min(options.memory, int(options.memory_bytes / (8 * like.size))))
-        self.kind = np.float32 if like.size >= options.single_size else np.float64
-        self.least, self.idle, self.pause = np.inf, 0, 0
-        self.forget()
-
-    def forget(self) -> None:
-        """Begin anew."""
-        self.last: tuple[Floats, Floats] | None = None
-        self.moves: list[Floats] = []
-        self.sums: list[Floats] = []
-        self.products = np.zeros((0, 0))
-
-    def next(self, at: Floats, move: Floats) -> Floats:
-        """Return the next point, given the current one and its plain step."""
-        size = float(np.linalg.norm(move))
-        self.idle = self.idle + 1 if size > self.options.falling * self.least else 0
-        self.least = min(self.least, size)
-        if self.idle > self.options.idle:
-            self.forget()
-            self.idle, self.pause, self.least = 0, self.options.idle, np.inf
-        if self.pause:
-            self.pause -= 1
-            plain: Floats = at + move
-            return plain
-        if self.last is not None:
-            before, last_move = self.last
-            if size > self.options.restart * np.linalg.norm(last_move):
-                self.forget()
-            else:
-                change = move - last_move
-                self._add(change, at - before + change)
-        self.last = at, move
-        following: Floats = at + move
-        if self.moves:
-            single = move.astype(self.kind, copy=False)
-            target = np.array([_dot(past, single) for past in self.moves])
-            ridge = self.options.ridge * np.trace(self.products)
-            system = self.products + ridge * np.eye(len(target))
-            for weight, past in zip(np.linalg.solve(system, target), self.sums, strict=True):
-                following -= at.dtype.type(weight) * past
-        return following
-
-    def _add(self, change: Floats, total: Floats) -> None:
-        keep = slice(max(0, len(self.moves) + 1 - self.most), None)
-        self.moves = [*self.moves, change.astype(self.kind)][keep]
-        self.sums = [*self.sums, total.astype(self.kind)][keep]
-        n = len(self.moves)
-        products = np.empty((n, n))
-        products[:-1, :-1] = self.products[
-            len(self.products) - n + 1 :, len(self.products) - n + 1 :
-        ]
-        products[-1] = products[:, -1] = [_dot(past, self.moves[-1]) for past in self.moves]
-        self.products = products
-
-
-def _dot(a: Floats, b: Floats) -> float:
-    return float(np.dot(a.ravel(), b.ravel()))

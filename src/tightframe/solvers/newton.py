@@ -161,7 +161,12 @@ class FactoredProblem:
         self.unsure = (partition.sizes > 1) & possibly & ~surely
         self.merged = surely if merged is None else surely | (merged & self.unsure)
         self.active = np.flatnonzero((partition.sizes > 1) & ~self.merged)
-        self.margin_cost = (self.decay * (partition.sizes - 1) * root)[self.active]
+        cost = self.decay * (partition.sizes - 1) * root
+        self.margin_cost = cost[self.active]
+        # Below zero, where Newton steps go, the cost alone might fall faster than the loss rises:
+        # this bends it upwards within a logit or so of the loss.
+        self.bend = np.where(self.unsure & ~self.merged, cost * partition.scales, 0.0)
+        self.bent = bool(self.bend.any())
         self.has_bias = problem.bias != "none"
         # With a free bias ``Z n = 0`` at the minimum: the bias carries row averages for nothing.
         # Held there, V has no soft direction along which it trades them with the bias.
@@ -245,7 +250,17 @@ class FactoredProblem:
         )
         if self.problem.bias_decay:
             value += self.problem.bias_decay / 2 * float(self.partition.sizes @ bias**2)
+        if self.bent:
+            value += float(self.bend @ np.minimum(within, 0.0) ** 2) / 2
         return value
+
+    def size(self, x: Vector, value: float) -> float:
+        """Return the objective itself, above zero, from `value`: there some margins lower it."""
+        if not self.bent:
+            return value
+        below = np.minimum(self.unpack(x).within, 0.0)
+        value -= 2 * float(self.margin_cost @ below[self.active])
+        return value - float(self.bend @ below**2) / 2
 
     def model(self, x: Vector) -> Model:
         """Return gradient, Hessian product (of one vector or a batch) and scales."""
@@ -254,6 +269,7 @@ class FactoredProblem:
         point = self.fit.derivatives(within, u @ v.T / scale + bias[:, None])
         g = point.by_score / scale
         bias_cost = self.problem.bias_decay * self.partition.sizes
+        bend = np.where(within < 0, self.bend, 0.0)
 
         def hessian(d: Vector) -> Vector:
             du, dv, d_within, d_bias = self.unpack(d)
@@ -266,12 +282,14 @@ class FactoredProblem:
             return self.pack(
                 dg @ v + g @ dv + decay * du,
                 self.project(dg.swapaxes(-1, -2) @ u + g.T @ du + decay * dv),
-                by_margin,
+                by_margin + bend * d_within if self.bent else by_margin,
                 by_score.sum(axis=-1) + bias_cost * d_bias,
             )
 
         slope = point.by_margin.copy()
         slope[self.active] += self.margin_cost
+        if self.bent:
+            slope += bend * within
         by_bias = point.by_score.sum(axis=1) + bias_cost * bias
         gradient = self.pack(g @ v + decay * u, self.project(g.T @ u + decay * v), slope, by_bias)
         # The Hessian's diagonal, floored where the softmax saturates and it vanishes.
@@ -279,7 +297,7 @@ class FactoredProblem:
         diagonal = self.pack(
             by_entry @ v**2 + decay,
             by_entry.T @ u**2 + decay,
-            point.margin_diagonal,
+            point.margin_diagonal + bend,
             point.score_diagonal.sum(axis=1) + bias_cost,
         )
         weights = np.sqrt(np.maximum(diagonal, 1e-6 * decay))
@@ -339,7 +357,7 @@ def minimise(
         x = f.enter(start)
     else:
         x, used, adaptations = _begin(f, max_iterations)
-    accuracy = _accuracy(tol)
+    accuracy, afresh = _accuracy(tol), False
     while True:
         x, steps, reached, radius = _newton(f, x, accuracy, radius, max_iterations - used)
         used += steps
@@ -357,7 +375,13 @@ def minimise(
             used, adaptations = used + steps, adaptations + adapted_times
             continue
         if accuracy <= LAST_ACCURACY:
-            break
+            if converged or afresh or certificate.gap <= 5 * certificate.rounding:
+                break
+            # Directions that were added too early may not be got rid of: once more, none is.
+            afresh, accuracy, radius = True, options.settled_accuracy, math.inf
+            x, steps, adapted_times = _begin(f, max_iterations - used)
+            used, adaptations = used + steps, adaptations + adapted_times
+            continue
         hidden = converged and _may_hide_rank(f, x, logits, reached)
         if not converged or _may_shrink(f, x, logits):
             adapted = _adapt_rank(f, x)
@@ -484,18 +508,24 @@ def _split(
     problem: Problem, partition: Partition, tol: float, max_iterations: int, start: Factors | None
 ) -> FactoredResult:
     """Minimise by operator splitting, from a start or the first guess."""
-    if start is None:
-        logits, bias = first_guess(problem, partition)
-    else:
-        left, right, within, bias = start
-        logits = BlockMatrix(partition, within, left @ right.T / partition.scale)
-    found = split(problem, logits, bias, tol, max_iterations)
+    # In the call: the splitting lets go of what it has entered.
+    found = split(problem, _entry(problem, partition, start), tol, max_iterations)
     factors = Factors.from_svd(*found.logits.decomposition, found.logits.within, found.bias)
     converged = found.certificate.gap <= tol * found.certificate.primal
     stats = Stats(found.history[-1].iteration, 1, 0, found.history)
     return FactoredResult(
         found.logits, factors, found.certificate, converged, stats, "operator splitting"
     )
+
+
+def _entry(
+    problem: Problem, partition: Partition, start: Factors | None
+) -> tuple[BlockMatrix, Array]:
+    """Return logits and bias to start from."""
+    if start is None:
+        return first_guess(problem, partition)
+    left, right, within, bias = start
+    return BlockMatrix(partition, within, left @ right.T / partition.scale), bias
 
 
 def _adapt_rank(f: FactoredProblem, x: Vector) -> Vector:
@@ -572,27 +602,28 @@ def _newton(
     and returns the point, the steps taken, what that ratio has become and the last radius.
     """
     value = f.value(x)
+    size = f.size(x, value)
     model = f.model(x)
     reached = float(np.linalg.norm(model.gradient / model.weights))
-    longest = math.sqrt(2 * value)
+    longest = math.sqrt(2 * size)
     radius = min(radius, longest, f.options.first_radius * reached)
     if not math.isfinite(radius):
         return x, 0, math.inf, math.inf
     solve = _direct_step if len(x) <= f.options.max_dense_unknowns else _truncated_step
     refused = math.inf  # from here, a step of this length was seen to raise the value
     for iteration in range(max_iterations):
-        reached = float(np.linalg.norm(model.gradient / model.weights)) / math.sqrt(value)
+        reached = float(np.linalg.norm(model.gradient / model.weights)) / math.sqrt(size)
         if reached <= accuracy:
             return x, iteration, reached, radius
         # No more exact than superlinear convergence, or the end of the round, asks for.
         exactness = max(0.5 * accuracy, reached * min(0.1, math.sqrt(reached)))
-        step, length = solve(model, f.options, radius, reached, exactness * math.sqrt(value))
+        step, length = solve(model, f.options, radius, reached, exactness * math.sqrt(size))
         step = f.feasible(step)
         predicted = -float(model.gradient @ step + step @ model.hessian(step) / 2)
         trial = x + step
         new = f.value(trial)
         # Below rounding of the value the gradient decides.
-        noise = 1e-13 * abs(value)
+        noise = 1e-13 * size
         new_model = None
         if predicted < -noise:
             # Rounding has led the conjugate gradients astray; shorter steps are safer.
@@ -614,6 +645,7 @@ def _newton(
             radius = max(radius, 2 * length)
         if ratio > 1e-3:
             x, value, model = trial, new, new_model or f.model(trial)
+            size = f.size(x, value)
             refused = math.inf
         elif abs(predicted) <= noise:
             return x, iteration, reached, radius

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from tightframe.changes import FEW_GROUPS, known_thresholds
 from tightframe.checks import positive_float, whole_number
 from tightframe.files import read_json, replacing, to_plain, write_json
 from tightframe.path import path
@@ -361,6 +362,8 @@ def _thresholds(problem: Problem) -> dict[str, Any]:
         result = thresholds(problem)
     except ValueError:  # none are known for this kind of problem
         return {"kind": None, "total": None, "groups": {}}
+    if problem.margin_runs and len(problem.groups) <= FEW_GROUPS:
+        result = known_thresholds(problem)
     groups = {
         (group.count, *terms.values()): group.logit_decay
         for group, terms in zip(result.groups, problem.group_terms, strict=True)

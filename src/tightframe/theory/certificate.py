@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tightframe.checks import detached
-from tightframe.geometry.blocks import SMALL, Array, BlockMatrix, Partition, svd
+from tightframe.geometry.blocks import SMALL, Array, BlockMatrix, Partition, eigh_above, svd
 from tightframe.losses.base import Datafit
 from tightframe.problem.problem import Problem
 from tightframe.rounding import FUNCTION, gamma, svd_error
@@ -382,9 +382,12 @@ def _aligned(
     face = (left * kept[..., None, :]) @ right
     back = face.swapaxes(-1, -2)
     rest = residual.reduced
-    rest = rest - face @ (back @ rest)
-    rest = _clip(rest - (rest @ back) @ face, limit)
-    reduced = rest - limit[..., None, None] * face
+    rest -= face @ (back @ rest)
+    rest -= (rest @ back) @ face
+    reduced = _clip(rest, limit)
+    del rest
+    reduced = reduced - limit[..., None, None] * face
+    del face, back
     # X is only nearly orthogonal to what R must be orthogonal to.
     if problem.loss_object.ignores_constants:
         reduced -= p.ignored[:, None] * (p.ignored @ reduced)[..., None, :]
@@ -420,11 +423,7 @@ def _clip(matrices: Array, limit: Array) -> Array:
 
 def _clip_one(matrix: Array, limit: float) -> Array:
     """Subtract what singular values exceed the limit: only those are computed, of many."""
-    from scipy.linalg import eigh
-
-    squares, vectors = eigh(
-        matrix.T @ matrix, driver="evr", subset_by_value=(limit**2, np.inf), overwrite_a=True
-    )
+    squares, vectors = eigh_above(matrix.T @ matrix, limit**2)
     clipped: Array = matrix - (matrix @ vectors * (1 - limit / np.sqrt(squares))) @ vectors.T
     return clipped
 

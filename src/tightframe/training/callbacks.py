@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
-import lightning
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,11 +17,9 @@ from tightframe.metrics import ClassMoments, CollapseReport, self_duality
 from tightframe.metrics.registry import LEADING
 from tightframe.problem.problem import Problem
 from tightframe.training.margins import group_margins
+from tightframe.training.measuring import MeasuringCallback, Row
 from tightframe.training.module import CollapseModule
 from tightframe.training.networks import head_bias, head_weight
-
-#: One measurement: column name to number (NaN where a quantity is undefined).
-Row = dict[str, float]
 
 #: Batches of (inputs, labels), iterable any number of times.
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -94,7 +89,7 @@ class Measured:
     held_out: tuple[Tensor, Tensor] | None = None
 
 
-class CollapseCallback(lightning.Callback):
+class CollapseCallback(MeasuringCallback[Measured]):
     """Measure the collapse of the training set at the start, every n epochs, and at the end.
 
     Each measurement is a row of `history`, whose columns are those of `history_columns`:
@@ -152,81 +147,20 @@ class CollapseCallback(lightning.Callback):
         every: int = 1,
         on_measure: Callable[[list[Row]], None] | None = None,
     ) -> None:
-        super().__init__()
-        if every < 1:
-            raise ValueError(f"every: got {every}, need at least 1")
+        columns = history_columns(len(problem.groups), problem.num_classes)
+        super().__init__(columns, every, on_measure)
         if predicted.num_classes != problem.num_classes:
             raise ValueError(
                 f"predicted: got a geometry of {predicted.num_classes} classes, "
                 f"the problem has {problem.num_classes}"
             )
         self.problem = problem
-        self.history: list[Row] = []
-        self.final: Measured | None = None
         limit = seli_of_head(problem.compact_counts, problem.bias != "none")
         goals = (predicted, simplex_etf(problem.num_classes), limit)
         self._targets = dict(zip(TARGETS, goals, strict=True))
         self._train = train
         self._test = test
         self._lower_bound = math.nan if lower_bound is None else float(lower_bound)
-        self._every = every
-        self._on_measure = on_measure
-        self._seconds = 0.0
-        self._clock = time.perf_counter()
-
-    # -- Lightning's hooks -------------------------------------------------------------------------
-
-    def on_train_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Measure the untrained network; after a resume the history has that row already."""
-        self._clock = time.perf_counter()
-        if not self.history:
-            self._record(trainer, pl_module, epoch=0)
-
-    def on_train_epoch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Measure, if it is time to."""
-        epoch = trainer.current_epoch + 1
-        if epoch % self._every == 0 or epoch == trainer.max_epochs:
-            self._record(trainer, pl_module, epoch)
-
-    def on_train_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Measure once more if training stopped between two measurements (early stopping)."""
-        if self.history and self.history[-1]["step"] != trainer.global_step:
-            self._record(trainer, pl_module, trainer.current_epoch)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the history and the training time."""
-        return {"history": [dict(row) for row in self.history], "seconds": self._seconds}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue the history of a checkpoint."""
-        self.history = [dict(row) for row in state_dict["history"]]
-        self._seconds = float(state_dict["seconds"])
-
-    # -- measuring ---------------------------------------------------------------------------------
-
-    def _record(
-        self, trainer: lightning.Trainer, module: lightning.LightningModule, epoch: int
-    ) -> None:
-        if not isinstance(module, CollapseModule):
-            raise ValueError(f"pl_module: got {type(module).__name__}, need a CollapseModule")
-        self._seconds += time.perf_counter() - self._clock
-        self.final = self.measure(module)
-        row = {"epoch": epoch, "step": trainer.global_step, "seconds": self._seconds}
-        row |= self.final.row
-        columns = history_columns(len(self.problem.groups), self.problem.num_classes)
-        self.history.append({name: row[name] for name in columns})
-        scalars = {name: value for name, value in row.items() if math.isfinite(value)}
-        for logger in trainer.loggers:
-            logger.log_metrics(scalars, step=trainer.global_step)
-        if self._on_measure is not None:
-            self._on_measure(self.history)
-        self._clock = time.perf_counter()
 
     @torch.no_grad()  # the metrics see to that as well, but each time it takes its time
     def measure(self, module: CollapseModule) -> Measured:

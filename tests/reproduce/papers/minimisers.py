@@ -92,7 +92,9 @@ class Minimisers:
         for values in problems:
             dim = values.get("dim")
             wide = dim is None or dim >= Problem(**values).num_classes
-            narrow.append({**values, "dim": None if wide else dim})
+            values = {**values, "dim": None if wide else dim}
+            # Descent without decays tends to the direction without a bias.
+            narrow.append(values | {"bias": "none"} if task.arguments.get("normalized") else values)
         arguments = {"problems": narrow, "arrays": True, **self.options}
         return _solved("solve", json.dumps(arguments))
 

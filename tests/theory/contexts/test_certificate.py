@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+import tightframe as tf
 from tests.reference.contexts import objective
 from tests.theory.contexts.cases import forms
 from tightframe.solvers.contexts import minimise_contexts
@@ -46,3 +47,13 @@ def test_all_logits_vanish_from_the_collapse_decay_on(form):
 
     assert rank_at(1.001 * collapse) == 0
     assert rank_at(0.97 * collapse) > 0
+
+
+def test_equal_labels_and_contexts_are_certified():
+    """Their Gram matrices have one eigenvalue many times: LAPACK's driver for a few failed."""
+    labels = 0.7 * np.eye(41) + 0.3 / 41
+    options = {"weight_decay": 0.002201061176588904, "feature_decay": 0.002201061176588904}
+    by_targets = tf.solve(tf.Problem("7x40,3", targets=labels, **options))
+    smoothed = tf.solve(tf.Problem("7x40,3", label_smoothing=0.3, **options))
+    assert by_targets.objective == pytest.approx(smoothed.objective, rel=2e-8)
+    assert by_targets.status == "optimal"

@@ -12,10 +12,12 @@ above the minimum. Blocked: a few (m, V) arrays at a time.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
+from tightframe.geometry.blocks import eigh_above, largest_eigenvalue
 from tightframe.rounding import FUNCTION, UNIT, gamma
 from tightframe.theory.contexts.form import Array, ContextForm
 
@@ -29,6 +31,10 @@ NORM_SLACK = 1e-12
 #: The most that moving probability from one label to another may change a bound by, in nats: the
 #: logarithm of the smallest number.
 LONGEST_LOG = 745.0
+
+#: How often a point near the dual minimiser is put into the norm ball and among distributions, in
+#: turn, before it is scaled.
+ROUNDS = 4
 
 #: Newton steps allowed for the bias of a candidate.
 MAX_BIAS_STEPS = 60
@@ -100,7 +106,8 @@ def certify_factors(form: ContextForm, x: Factors, bias: Array, *, enough: float
     enough : float
         Relative gap that is good enough: further bounds are then not computed.
     """
-    primal, rounding, softmax = _evaluate(form, x, bias)
+    primal, rounding = _evaluate(form, x, bias)
+    softmax = _softmax(form, x, bias)
     dual = 0.0  # no loss and no decay cost is below
     for face in (*FACES, None):
         if primal - dual <= max(enough * primal, 10 * rounding):
@@ -110,6 +117,27 @@ def certify_factors(form: ContextForm, x: Factors, bias: Array, *, enough: float
             dual = max(dual, _bound_at(form, softmax))
         else:
             dual = max(dual, _aligned(form, x, softmax, face))
+    return Bounds(primal, min(dual, primal), rounding)
+
+
+def certify_with(
+    form: ContextForm, x: Factors, bias: Array, residual: Array, *, enough: float
+) -> Bounds:
+    """Bound how far X in factors is from the minimum, by a dual point that its solver has.
+
+    Parameters
+    ----------
+    form : ContextForm
+    x : Factors
+    bias : ndarray, shape (V,)
+    residual : ndarray, shape (m, V)
+        ``Omega^{-1/2} G B^{-1/2}``, near that of the dual maximiser; overwritten.
+    enough : float
+        Relative gap that is good enough.
+    """
+    primal, rounding = _evaluate(form, x, bias)
+    _to_distributions(form, residual)
+    dual = max(_bound_near(form, residual, 0.1 * enough), 0.0)
     return Bounds(primal, min(dual, primal), rounding)
 
 
@@ -130,8 +158,7 @@ def collapse_decay(form: ContextForm) -> tuple[float, Array]:
     """Return the decay from which on all logits are zero, and the bias there, shape (V,)."""
     bias = bias_alone(form)
     nothing = Factors(np.zeros((form.shape[0], 0)), np.zeros(0), np.zeros((form.shape[1], 0)))
-    q = _softmax(form, nothing, bias)[0]
-    return _norm(_residual(form, q)), bias
+    return _norm(_residual(form, _softmax(form, nothing, bias))), bias
 
 
 def bias_alone(form: ContextForm) -> Array:
@@ -171,11 +198,8 @@ def _normalised(scores: Array) -> Array:
     return q
 
 
-def _softmax(form: ContextForm, x: Factors, bias: Array) -> tuple[Array, float, float]:
-    """Return all predictions (m, V), the loss and the size of the terms that it is the sum of."""
-    m, v = form.shape
-    q = np.empty((m, v))
-    loss = size = 0.0
+def _scores(form: ContextForm, x: Factors, bias: Array) -> Iterator[tuple[slice, Array]]:
+    """Give logits inside the loss, less their largest, of some contexts at a time."""
     offset = bias + form.shifts
     for rows in form.blocks():
         scores = x.rows(rows)
@@ -183,23 +207,32 @@ def _softmax(form: ContextForm, x: Factors, bias: Array) -> tuple[Array, float, 
         scores *= form.label_scale
         scores += offset
         scores -= scores.max(axis=1, keepdims=True)
+        yield rows, scores
+
+
+def _softmax(form: ContextForm, x: Factors, bias: Array) -> Array:
+    """Return all predictions (m, V)."""
+    q = np.empty(form.shape)
+    for rows, scores in _scores(form, x, bias):
+        np.exp(scores, out=scores)
+        np.divide(scores, scores.sum(axis=1, keepdims=True), out=q[rows])
+    return q
+
+
+def _evaluate(form: ContextForm, x: Factors, bias: Array) -> tuple[float, float]:
+    """Return the objective and a bound of its rounding."""
+    loss = size = 0.0
+    for rows, scores in _scores(form, x, bias):
         fit = form.target_dot(scores, rows)
         np.exp(scores, out=scores)
         total = scores.sum(axis=1)
         weights = form.weights[rows]
         loss += float(weights @ (np.log(total) - fit))
         size += float(weights @ (np.log(total) + np.abs(fit)))
-        np.divide(scores, total[:, None], out=q[rows])
-    return q, loss, size
-
-
-def _evaluate(form: ContextForm, x: Factors, bias: Array) -> tuple[float, float, Array]:
-    """Return objective, a bound of its rounding, and all predictions."""
-    q, loss, size = _softmax(form, x, bias)
     costs = form.decay * float(x.values.sum())
     costs += form.bias_decay / 2 * float(form.label_weights @ bias**2)
     # Sums along memory are pairwise; terms of the scores are rank many.
-    return loss + costs, gamma(64 + FUNCTION + x.rank**0.5) * (size + costs), q
+    return loss + costs, gamma(64 + FUNCTION + x.rank**0.5) * (size + costs)
 
 
 def _residual(form: ContextForm, q: Array) -> Array:
@@ -222,35 +255,30 @@ def _gram(matrix: Array) -> Array:
 
 def _norm(matrix: Array) -> float:
     """Bound the largest singular value from above, for rounding too."""
-    from scipy.linalg import eigh
-
     gram = _gram(matrix)
     size = float(np.trace(gram))
     if size == 0:
         return 0.0
     n = len(gram)
-    largest = float(eigh(gram, eigvals_only=True, subset_by_index=[n - 1, n - 1])[0])
+    largest = largest_eigenvalue(gram)
     # Entries of the Gram matrix are sums of max(m, V) terms; errors of its eigenvalues are of the
     # size of that of its entries. Random, they grow with roots.
     error = 8 * UNIT * (n + max(matrix.shape)) ** 0.5
     return float(np.sqrt(max(largest, 0.0) * (1 + NORM_SLACK + error)) * (1 + 4 * UNIT))
 
 
-def _clip(matrix: Array, limit: float) -> None:
-    """Clip singular values above the limit, in place."""
-    from scipy.linalg import eigh
-
-    gram = _gram(matrix)
-    squares, vectors = eigh(
-        gram, driver="evr", subset_by_value=(limit**2, np.inf), overwrite_a=True
-    )
+def _clip(matrix: Array, limit: float) -> float:
+    """Clip singular values above the limit, in place; return by which share the largest was."""
+    squares, vectors = eigh_above(_gram(matrix), limit**2)
     if not len(squares):
-        return
+        return 0.0
+    most = float(np.sqrt(squares[-1])) / limit - 1
     excess = 1 - limit / np.sqrt(squares)
     if matrix.shape[0] >= matrix.shape[1]:
         matrix -= (matrix @ vectors * excess) @ vectors.T
     else:
         matrix -= (vectors * excess) @ (vectors.T @ matrix)
+    return most
 
 
 def _aligned(form: ContextForm, x: Factors, softmax: Array, face: float) -> float:
@@ -267,18 +295,37 @@ def _aligned(form: ContextForm, x: Factors, softmax: Array, face: float) -> floa
     y -= (y @ right) @ right.T
     _clip(y, form.decay)
     y -= form.decay * (left @ right.T)
-    y -= np.outer(y @ form.label_axis, form.label_axis)
+    _to_distributions(form, y)
+    return _bound_at(form, y)
+
+
+def _bound_near(form: ContextForm, q: Array, accuracy: float) -> float:
+    """Bound from distributions near the dual maximiser's; a share ``accuracy`` of it may be lost.
+
+    Where their norm exceeds the limit by a share, scaling loses at most that share of the bound.
+    """
+    for _ in range(ROUNDS):
+        y = _residual(form, q)
+        if _clip(y, form.decay) <= accuracy:
+            break
+        _to_distributions(form, y)
+        q = y
+    return _bound_at(form, q)
+
+
+def _to_distributions(form: ContextForm, y: Array) -> None:
+    """Turn a residual into label distributions near its own, in place."""
+    root = np.sqrt(form.label_weights)
     if form.bias == "free":
         y -= np.outer(form.context_axis, form.context_axis @ y)
-    root = np.sqrt(form.label_weights)
     for rows in form.blocks():
         q = y[rows]
+        q -= np.outer(q @ form.label_axis, form.label_axis)
         q *= root
         q /= (form.weights * form.context_scale)[rows, None]
         form.add_targets(q, rows, 1.0)
         np.maximum(q, 0.0, out=q)
         q /= q.sum(axis=1, keepdims=True)
-    return _bound_at(form, y)
 
 
 def _bound_at(form: ContextForm, q: Array) -> float:

@@ -187,14 +187,14 @@ def merged(form: ContextForm) -> Merged:
     permutation of equal labels is a symmetry, and the average over it costs no more.
     """
     p = form.targets
-    curvature = _classes_of(form.weights / form.feature_weights)
+    curvature = classes_of(form.weights / form.feature_weights)
     context_of, first = _equal_rows(p, curvature[None])
     if len(first) < p.shape[0]:
         p = p[first]
     weights: Array = np.bincount(context_of, form.weights).astype(np.float64)
     feature_weights: Array = np.bincount(context_of, form.feature_weights).astype(np.float64)
     keys = np.stack(
-        [_classes_of(form.label_weights), np.unique(form.shifts, return_inverse=True)[1]]
+        [classes_of(form.label_weights), np.unique(form.shifts, return_inverse=True)[1]]
     )
     by_label = p.T.tocsr()
     label_of, first_label = _equal_rows(by_label, keys)
@@ -222,7 +222,7 @@ def merged(form: ContextForm) -> Merged:
     return Merged(small, context_of, label_of, constant)
 
 
-def _classes_of(numbers: Array) -> NDArray[np.intp]:
+def classes_of(numbers: Array) -> NDArray[np.intp]:
     """Give positive numbers that are equal but for rounding one number, whole and from 0."""
     order = np.argsort(numbers, kind="stable")
     ascending = numbers[order]

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tightframe.heads.terms import LossTerms
 from tightframe.problem.problem import Problem
-from tightframe.training.terms import LossTerms
 
 #: How features are kept non-negative.
 NONNEGATIVE = ("projection", "relu")
@@ -33,7 +33,7 @@ class Evaluation:
     objective : Tensor
         Loss and decays of the run's own factors.
     gradient_norm : Tensor
-        The scaled gradient, see `Descent.evaluate`.
+        The scaled gradient, see `Descent.evaluate`; NaN in normalized descent.
     accuracy : Tensor
         Share of the samples whose own score is the largest, scores without logit adjustment:
         predictions do not use it.
@@ -62,6 +62,8 @@ class Descent:
         One column of features a sample, or one a class.
     nonnegative : {"projection", "relu"}
         Used where the problem's features are non-negative.
+    normalized : bool
+        No decays, and gradients of the loss over its mean ``1 - p_y``, see `step`.
     dtype, device
         Of the computations.
 
@@ -88,6 +90,7 @@ class Descent:
         init_std: float,
         per_sample: bool,
         nonnegative: str,
+        normalized: bool,
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
@@ -95,6 +98,7 @@ class Descent:
         _require_alike(problems)
         self.num_classes, self.num_samples = problem.num_classes, problem.num_samples
         self._loss = problem.loss_object
+        self._normalized = normalized
         self._project = problem.features == "nonnegative" and nonnegative == "projection"
         self._relu = problem.features == "nonnegative" and nonnegative == "relu"
         counts = torch.as_tensor(problem.counts, device=device)
@@ -131,7 +135,8 @@ class Descent:
             taken = -margins * self._own_class
             self._shift = taken if self._shift is None else taken + self._shift
 
-        def per_run(values: list[float]) -> Tensor:
+        def per_run(decays: list[float]) -> Tensor:
+            values = [0.0] * len(decays) if normalized else decays
             return torch.tensor(values, dtype=dtype, device=device)[:, None, None]
 
         self._weight_decays = [
@@ -204,6 +209,9 @@ class Descent:
         and S the logits' scales. With one column a class
         that is the step which each of the class's samples would take, 1/n_k of the derivative by
         the column.
+
+        Normalized steps have no decays, and divide the loss's gradient by the samples' mean
+        ``1 - p_y``: margins then grow at a constant speed, not as the logarithm of the iteration.
         """
         suffixes, residual = self._forward(self.features)
         *by_layers, by_bias = self._head_gradients(suffixes, residual)
@@ -225,6 +233,10 @@ class Descent:
             parameter.add_(velocity, alpha=-lr)
         if self._project:
             self.columns.clamp_(min=0.0)
+
+    def largest_scores(self) -> Tensor:
+        """Return the largest absolute score of every run, shape (R,)."""
+        return self._scores(self.product, self.features).abs().amax(dim=(1, 2))
 
     def gradients(self) -> list[Tensor]:
         """Return the gradients by the layers, the columns and the bias, as `step` uses them."""
@@ -263,6 +275,8 @@ class Descent:
         if self.bias is not None:
             objective += self._bias_decay.double()[:, 0, 0] / 2 * _squares(self.bias)
 
+        if self._normalized:  # no minimum that a gradient could be small at
+            return Evaluation(loss, objective, torch.full_like(loss, math.nan), right)
         gradients = self.gradients()
         if self._project:
             m = len(self.layers)
@@ -300,14 +314,27 @@ class Descent:
     def _forward(self, features: Tensor) -> tuple[list[Tensor], Tensor]:
         """Return the products ``W_M ... W_m`` and a sample's ``c (p - y) / N``, shape (R, K, C)."""
         suffixes = _suffixes(self.layers)
-        scores = self._scores(suffixes[0], features)
-        residual = self._loss.column_residuals(self._seen(scores), self._targets)
+        scores = self._seen(self._scores(suffixes[0], features))
+        if self._normalized:
+            residual = self._normalized_residuals(scores)
+        else:
+            residual = self._loss.column_residuals(scores, self._targets)
         residual.mul_(1 / self.num_samples)
         if self._scales is not None:
             residual *= self._scales
         if self._loss_weights is not None:
             residual *= self._loss_weights
         return suffixes, residual
+
+    def _normalized_residuals(self, scores: Tensor) -> Tensor:
+        """Return ``(p - y) / mean(1 - p_y)``, by logarithms: both may be too small for a float."""
+        others = scores.log_softmax(dim=1).masked_fill(self._own_class, -math.inf)
+        wrong = others.logsumexp(dim=1, keepdim=True)  # log(1 - p_y)
+        shares = (self.weights / self.num_samples).log()
+        mean = (wrong + shares).logsumexp(dim=2, keepdim=True)
+        residual = (others - mean).exp()
+        residual.sub_((wrong - mean).exp() * self._own_class)
+        return residual
 
     def _head_gradients(self, suffixes: list[Tensor], residual: Tensor) -> list[Tensor]:
         """Return the loss's gradients by every layer, and by the bias."""

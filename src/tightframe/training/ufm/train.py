@@ -52,6 +52,9 @@ CHECK_EVERY = 100
 #: Feature entries of one batch (and as many velocities); 256 MiB of each in float64.
 BATCH_ENTRIES = 2**25
 
+#: Normalized descent ends where logits pass this power of 1 / eps, and their differences blur.
+BLURRED = 0.75
+
 #: A critical point this far above the reference, relatively, is named in `reason`.
 EXCESS_SHARE = 1e-4
 
@@ -236,6 +239,7 @@ def train_ufm(
     device: torch.device | str = "cpu",
     per_sample: bool = True,
     nonnegative: str = "projection",
+    normalized: bool = False,
     tol: float = 1e-6,
     max_seconds: float | None = None,
 ) -> UFMRuns:
@@ -290,6 +294,13 @@ def train_ufm(
         most runs end above the minimum. With projection that happens where all samples of a class
         vanish early: give width to spare (several times K), and small classes a larger
         ``init_std``.
+    normalized : bool
+        Descend without decays, on cross-entropy alone, with steps of lr over the samples' mean
+        ``1 - p_y`` (then an lr of 0.02 and a momentum of 0 are a start). The loss has no minimum:
+        what the run tends to is a direction (SELI, Thrampoulidis et al. 2022), which plain descent
+        nears as the logarithm of the iterations. The decays of the problem are not used and nothing
+        is predicted; a run ends when logits grow too large for their differences. A free bias
+        grows slower than logits, so that the direction is that without a bias.
     tol : float
         A run has converged, and ends, when its scaled gradient (``gradient_norm`` below) is at
         most this; looked at every 100 iterations. 0 lets all runs use up their iterations.
@@ -324,7 +335,8 @@ def train_ufm(
       certificate less the best objective that a multi-start search found, so it may be negative.
       ``reference`` in `UFMRuns.final` says which: "optimal" (certified), "not_converged", "local",
       or "none" where nothing solves the problem (the reason is in ``gap_note``);
-    - gradient_norm: ``sqrt(sum_x ||dF/dx||^2 / decay_x / (2 F))`` over layers, features, bias;
+    - gradient_norm: ``sqrt(sum_x ||dF/dx||^2 / decay_x / (2 F))`` over layers, features, bias; NaN
+      in normalized descent, where the objective is the loss;
     - train_accuracy: share of the samples with the largest score their own (logits and bias; a
       logit adjustment is part of the loss alone);
     - nc1, nc1_quotient: as `tightframe.metrics.nc1` and ``nc1_quotient``, class-weighted; infinite
@@ -363,12 +375,15 @@ def train_ufm(
         device=device,
         per_sample=per_sample,
         nonnegative=nonnegative,
+        normalized=normalized,
         tol=tol,
     )
     given = _with_width(_problem_list(problems), dim)
+    if settings.normalized:
+        _require_vanishing_loss(given)
     seed_list = _seed_list(seeds)
     budget = math.inf if max_seconds is None else positive_float("max_seconds", max_seconds)
-    references = _references(given)
+    references = [None] * len(given) if settings.normalized else _references(given)
     jobs = [
         _Job(index, len(seed_list) * index + s, problem, seed, references[index])
         for index, problem in enumerate(given)
@@ -468,6 +483,7 @@ class _Settings:
     device: torch.device
     per_sample: bool
     nonnegative: str
+    normalized: bool
     tol: float
 
     @classmethod
@@ -482,8 +498,9 @@ class _Settings:
                 f"dtype: got {given['dtype']}, allowed are torch.float64, torch.float32"
             )
         choice("nonnegative", given["nonnegative"], NONNEGATIVE)
-        if not isinstance(given["per_sample"], bool):
-            raise ValueError(f"per_sample: got {given['per_sample']!r}, need True or False")
+        for name in ("per_sample", "normalized"):
+            if not isinstance(given[name], bool):
+                raise ValueError(f"{name}: got {given[name]!r}, need True or False")
         tol = given["tol"]
         return cls(
             lr=positive_float("lr", given["lr"]),
@@ -496,6 +513,7 @@ class _Settings:
             device=_device(given["device"], given["dtype"]),
             per_sample=given["per_sample"],
             nonnegative=given["nonnegative"],
+            normalized=given["normalized"],
             tol=0.0 if tol == 0 and not isinstance(tol, bool) else positive_float("tol", tol),
         )
 
@@ -587,6 +605,16 @@ def _with_width(problems: list[Problem], dim: int | Sequence[int] | None) -> lis
     return out
 
 
+def _require_vanishing_loss(problems: list[Problem]) -> None:
+    for problem in problems:
+        if problem.loss != "cross_entropy" or problem.label_smoothing:
+            name = "loss" if problem.loss != "cross_entropy" else "label_smoothing"
+            raise ValueError(
+                f"normalized: got True with {name} {getattr(problem, name)!r}, need cross-entropy "
+                "of hard labels, the loss that descent drives to zero"
+            )
+
+
 # -- what runs are compared with -------------------------------------------------------------------
 
 
@@ -676,6 +704,7 @@ class _Training:
             init_std=settings.init_std,
             per_sample=settings.per_sample,
             nonnegative=settings.nonnegative,
+            normalized=settings.normalized,
             dtype=settings.dtype,
             device=settings.device,
         )
@@ -724,7 +753,9 @@ class _Training:
         """End the runs that have diverged or converged; record the others where it is time to."""
         now = self._descent.evaluate()
         norms = now.gradient_norm.cpu().numpy()
-        finite = np.isfinite(norms) & np.isfinite(now.objective.cpu().numpy())
+        finite = np.isfinite(now.objective.cpu().numpy())
+        if not self.settings.normalized:
+            finite &= np.isfinite(norms)
         if not finite.all():
             self._end(~finite, "diverged", "the objective or its gradient is not finite")
             norms, now = norms[finite], self._descent.evaluate()
@@ -733,6 +764,10 @@ class _Training:
             self._record(now)
         if converged.any():
             self._end(converged, "converged", "the scaled gradient is within tol")
+        if self.settings.normalized and len(self._going):
+            eps = torch.finfo(self.settings.dtype).eps
+            blurred = (self._descent.largest_scores() > eps**-BLURRED).cpu().numpy()
+            self._end(blurred, "stopped", "the logits are too large for their differences")
 
     def _record(self, now: Evaluation) -> None:
         rows = self._recorder.rows(self._descent, now, self._going)
@@ -781,7 +816,9 @@ class _Training:
             job = self.jobs[self._going[r]]
             history = self._histories[self._going[r]]
             gap, note = None, "no certificate: the run diverged"
-            if status != "diverged":
+            if self.settings.normalized and status != "diverged":
+                note = "no certificate: without decays there is no minimum; see svm_direction"
+            elif status != "diverged":
                 gap, note = _certified_gap(
                     job.problem,
                     job.reference,

@@ -1,0 +1,250 @@
+"""Label distributions on the command line: the options, their problem, and what is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from tightframe.cli.console import print_table
+from tightframe.cli.options import (
+    COUNTS,
+    PATH,
+    PROBLEM,
+    TEXT,
+    WHOLE,
+    Option,
+    one_of,
+)
+from tightframe.context_solution import ContextSolution
+from tightframe.figures.table import Column, Table
+from tightframe.path import Path as DecayPath
+from tightframe.problem.class_names import listed
+from tightframe.problem.problem import Problem
+from tightframe.problem.target_files import read_targets_file
+from tightframe.problem.tokens import MAX_CONTEXT, next_tokens, shown_context
+from tightframe.theory.contexts.thresholds import ContextThresholds
+from tightframe.views.contexts import contexts_table, visible
+from tightframe.views.paths import path_table
+
+#: What a text is parted into.
+KINDS = ("characters", "letters", "words")
+
+#: Sets of labels that are printed, at most.
+MOST_SETS = 12
+
+_PANEL = "Label distributions"
+#: Where they are.
+TARGETS = tuple(
+    option.but(panel=_PANEL)
+    for option in (
+        Option(
+            "targets",
+            PATH,
+            "File of label distributions, one a context; --counts is then one a context. .npy, "
+            ".npz (SciPy's sparse too): (labels, contexts); .csv, .tsv: a row a context, a column "
+            "a label, named in a header, or count.",
+        ),
+        Option(
+            "tokens",
+            TEXT,
+            "Text file: its contexts, with what follows them, as label distributions; 'text': one "
+            "that ships with Debian or Python.",
+            fills=("tokens", "data"),
+        ),
+        Option(
+            "window",
+            WHOLE,
+            f"Tokens in a context of --tokens, 1 to {MAX_CONTEXT}; default 2.",
+            flag="--context",
+            fills=("context",),
+        ),
+        Option("min_count", WHOLE, "Contexts of --tokens seen less often are left out; default 1."),
+        Option("token_kind", one_of(*KINDS), "What --tokens are; default characters."),
+    )
+)
+#: Options of `TARGETS` that go with --tokens only.
+_OF_TOKENS = {"window": "context", "min_count": "min_count", "token_kind": "token_kind"}
+
+#: Arguments that a file of targets may have: fields of `TargetsFile`.
+_FIELDS = {"counts": "counts", "class_names": "names"}
+
+#: All arguments of `Problem`; the counts may be in a file.
+WITH_TARGETS = (COUNTS.but(default=None), *PROBLEM[1:], *TARGETS)
+
+
+class Asked(NamedTuple):
+    """The problem that the options ask for, and the names of its contexts, if it has any."""
+
+    problem: Problem
+    contexts: list[str] | None = None
+
+
+def asked_problem(
+    *,
+    counts: str | None,
+    targets: Path | None,
+    tokens: str | None,
+    window: int | None,
+    min_count: int | None,
+    token_kind: str | None,
+    **rest: Any,
+) -> Asked:
+    """Return the problem that `WITH_TARGETS` describe.
+
+    Raises
+    ------
+    ValueError
+        If options do not go together, a file is no such file, or as `Problem`.
+    """
+    given = {"window": window, "min_count": min_count, "token_kind": token_kind}
+    if tokens is None:
+        require_tokens(given)
+        if targets is None:
+            if counts is None:
+                raise ValueError("counts: missing; give it, or --tokens")
+            return Asked(Problem(counts, **rest))
+        return Asked(_from_file(targets, counts, **rest))
+    others = {"targets": targets, "counts": counts, "class_names": rest.pop("class_names", None)}
+    for name, value in others.items():
+        if value is not None:
+            raise ValueError(f"{name}: got {str(value)!r} with --tokens, which say it")
+    return _from_text(tokens, window, min_count, token_kind, **rest)
+
+
+def require_tokens(given: Mapping[str, Any]) -> None:
+    """Refuse options of a text where there is none.
+
+    Raises
+    ------
+    ValueError
+        If one of them is given.
+    """
+    for name, argument in _OF_TOKENS.items():
+        if given[name] is not None:
+            raise ValueError(f"{argument}: got {given[name]} without --tokens")
+
+
+def _from_file(path: Path, counts: str | None, **rest: Any) -> Problem:
+    with _named("targets"):
+        found = read_targets_file(path)
+    if found.counts is not None and counts is not None:
+        raise ValueError(f"counts: got {counts!r}, and {path} has counts")
+    if found.counts is None and counts is None:
+        raise ValueError(f"counts: missing; give one a context, {path} has none")
+    own: dict[str, Any] = {"counts": found.counts, "class_names": found.names}
+    if counts is not None:
+        own["counts"] = counts
+    if rest.get("class_names") is not None:
+        own["class_names"] = rest["class_names"]
+    values = rest | own
+    try:
+        return Problem(**values, targets=found.targets)
+    except ValueError as error:
+        name = str(error).partition(":")[0]
+        if own.get(name) is not None and own[name] is getattr(found, _FIELDS[name]):
+            raise ValueError(f"targets: {path}: {error}") from error
+        raise
+
+
+def _from_text(
+    tokens: str,
+    window: int | None,
+    min_count: int | None,
+    token_kind: str | None,
+    **rest: Any,
+) -> Asked:
+    from tightframe.data.text import TEXT as SHIPPED
+    from tightframe.data.text import read_text
+
+    kind = "characters" if token_kind is None else token_kind
+    if kind not in KINDS:
+        raise ValueError(f"token_kind: got {kind!r}, need one of {', '.join(KINDS)}")
+    with _named("tokens"):
+        told = tokens == SHIPPED or tokens.startswith(f"{SHIPPED}:")
+        text = read_text(tokens if told else f"{SHIPPED}:{tokens}")
+        parts = text.tokens(kind)
+    length, least = 2 if window is None else window, 1 if min_count is None else min_count
+    found = next_tokens(parts, length, least)
+    problem = Problem.from_next_tokens(found, **rest)
+    return Asked(problem, [shown_context(own) for own in found.contexts])
+
+
+@contextmanager
+def _named(option: str) -> Iterator[None]:
+    """Put an option's name before an error about its file."""
+    try:
+        yield
+    except ValueError as error:
+        message = str(error).removeprefix("data: ")
+        raise ValueError(f"{option}: {message}") from error
+
+
+# -- what is printed -------------------------------------------------------------------------------
+
+
+def print_context_solution(
+    solution: ContextSolution, contexts: list[str] | None, console: Console
+) -> None:
+    """Print the most frequent contexts, what is certified, and the width that the data need."""
+    print_table(contexts_table(solution, contexts), console)
+    gap = "none" if solution.gap is None else f"{solution.gap:.2g} ({solution.note})"
+    summary = solution.to_dict()
+    console.print(
+        f"{summary['labels']} labels ({summary['distinct_labels']} distinct), "
+        f"{summary['contexts']} contexts ({summary['distinct_contexts']} distinct)\n"
+        f"rank {solution.rank}: the width that the data need\n"
+        f"objective {solution.objective:.12g}, gap {gap}\n"
+        f"{solution.status}; {solution.method}; {solution.seconds:.3f} s",
+        highlight=False,
+    )
+
+
+def print_context_path(path: DecayPath, console: Console) -> None:
+    """Print a point a row."""
+    print_table(path_table(path), console)
+
+
+def print_context_thresholds(result: ContextThresholds, console: Console) -> None:
+    """Print which labels share their logits from which decay on."""
+    problem, own = result.problem, result.logit_decay
+
+    def names(labels: tuple[int, ...]) -> str:
+        return listed([visible(problem.name(label)) for label in labels])
+
+    rows: list[list[Any]] = [
+        [names(labels), len(labels), "always", None] for labels in result.equal_labels
+    ]
+    said = {True: "yes", False: "no", None: None}
+    for found in result.sets:
+        now = said[found.collapsed]
+        rows.append([names(found.labels), len(found.labels), found.logit_decay, now])
+    if result.alone:
+        rows.append([names(result.alone), len(result.alone), "not known", None])
+    title = "lambda = sqrt(weight_decay feature_decay)" + ("" if own is None else f" = {own:.6g}")
+    columns = [
+        Column("labels", align="left"),
+        Column("number", spare=True),
+        Column("share logits from", format=".6g", align="right"),
+        Column("now", spare=True),
+    ]
+    if own is None:
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    more = len(rows) - MOST_SETS
+    note = f"{more} more sets: see --json." if more > 0 else ""
+    print_table(Table(title, columns, rows[:MOST_SETS], note, missing="-"), console)
+    if result.alone:
+        console.print(
+            "not known: exchanging such a label with any other changes the problem", highlight=False
+        )
+    if result.equal_contexts:
+        same = sum(map(len, result.equal_contexts))
+        console.print(
+            f"{same} contexts are {len(result.equal_contexts)} at every lambda: equal targets, and "
+            "loss per feature weight",
+            highlight=False,
+        )
+    console.print(f"all logits are zero from lambda = {result.total_collapse:.6g}")
