@@ -102,13 +102,14 @@ def test_one_row_a_layer(saved, capsys, tmp_path):
     hidden = {"conv": rng.normal(size=(50, 9)), "body.out": rng.normal(size=(50, 4))}
     path, _ = saved(**hidden)
     np.save(tmp_path / "first.npy", hidden["conv"])
-    wanted = f"conv,out,{tmp_path / 'first.npy'}"
+    wanted = f"conv,out,{tmp_path / 'first.npy'},{path}"  # of a file with names, its features
     command = ["measure", str(path), "--regression", "--layers", wanted]
     assert run_command([*command, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert list(found["layers"]) == wanted.split(",")
-    conv, out, first = found["layers"].values()
+    conv, out, first, own = found["layers"].values()
     assert conv == first
+    assert own["nrc1"] == found["nrc1"]
     assert conv["nrc1"] == pytest.approx(tf.metrics.nrc1(hidden["conv"], 3))
     assert out["nrc1_centered"] == tf.metrics.nrc1(hidden["body.out"], 3, center=True)
     assert run_command(command) == 0
@@ -138,6 +139,7 @@ def test_deep_linear_heads_are_measured_at_their_depth(saved, capsys):
     ("typed", "message"),
     [
         (["--layers", "none"], "--layers: "),
+        (["--layers", ","], "--layers: got ',', need names"),
         (["--layers", "bias"], "--layers: 'bias': targets: got 50 rows, features has 3"),
         (["--layers", "features,features"], "--layers: 'features' is there twice"),
         (["--center", "sample"], "--center: got a value with --regression"),

@@ -51,7 +51,7 @@ _PREDICTED = {
 }
 
 #: What a table of layers shows of each.
-_OF_LAYERS = ("nrc1", "nrc1_centered", "nrc2", "nrc3", "r_squared")
+_OF_LAYERS = ("nrc1", "nrc2", "nrc3", "r_squared")
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,7 +282,7 @@ def table_of_layers(reports: Mapping[str, RegressionReport]) -> Table:
     ]
     return Table(
         "Layers",
-        ["layer", Column("features", align="right", format="d"), *numbers],
+        ["layer", Column("width", align="right", format="d"), *numbers],
         rows,
         missing="-",
         note="Of hidden layers r_squared is that of least squares on their features.",

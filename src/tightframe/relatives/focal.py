@@ -19,6 +19,8 @@ from tightframe.checks import is_several, positive_float, require_dense, whole_n
 from tightframe.figures.model import Chart, Curve, Mark
 from tightframe.geometry.dense import Geometry, simplex_etf
 from tightframe.lazy import needed
+from tightframe.problem.counts import MAX_SAMPLES
+from tightframe.problem.problem import Problem
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,8 +39,8 @@ _STARTS = (0.3, 1.0, 2.0, 4.0)
 #: Jumps to smaller margins cannot be told from none by differences of the loss.
 _JUMP = 1e-4
 
-#: Most classes of a direct search, and the largest focusing parameter.
-MAX_SEARCHED, MAX_GAMMA = 200, 100.0
+#: Most classes of a direct search and most starts of it, and the largest focusing parameter.
+MAX_SEARCHED, MAX_STARTS, MAX_GAMMA = 200, 1000, 100.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,12 +260,17 @@ def focal_collapse(
             )
     k = whole_number("num_classes", num_classes, 2)
     n = whole_number("samples_per_class", samples_per_class)
+    for name, size in (("num_classes", k), ("samples_per_class", n)):
+        if size > MAX_SAMPLES:
+            raise ValueError(f"{name}: got {size}, need at most {MAX_SAMPLES}")
     g = positive_float("gamma", gamma, or_zero=True)
     if g > MAX_GAMMA:
         raise ValueError(f"gamma: got {g:g}, need at most {MAX_GAMMA:g}")
-    decay = math.sqrt(positive_float("weight_decay", weight_decay))
-    decay *= math.sqrt(positive_float("feature_decay", feature_decay))
+    # For the checks of its decays, and their mean.
+    decay = Problem([1, 1], weight_decay=weight_decay, feature_decay=feature_decay).mean_decay
     runs = whole_number("starts", starts, 0)
+    if runs > MAX_STARTS:
+        raise ValueError(f"starts: got {runs}, need at most {MAX_STARTS}")
     if runs and k > MAX_SEARCHED:
         raise ValueError(
             f"starts: got {runs} with {k} classes; up to {MAX_SEARCHED} classes are searched"

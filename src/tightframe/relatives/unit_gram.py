@@ -223,7 +223,10 @@ class UnitSolution(ABC):
             "relative_gap": self.relative_gap,
             "status": self.status,
             "rank": self.rank,
-            "siblings": [group._asdict() for group in self.siblings],
+            "siblings": [
+                {key: None if value != value else value for key, value in group._asdict().items()}
+                for group in self.siblings
+            ],
             "merged": [list(group) for group in self.merged],
             "note": self.note,
         }

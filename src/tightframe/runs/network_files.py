@@ -292,8 +292,8 @@ def found_arrays(
     return found
 
 
-def further_arrays(path: str | os.PathLike[str], names: Sequence[str], argument: str) -> Arrays:
-    """Return other arrays, by the names that were given, of a file and of others.
+def further_features(path: str | os.PathLike[str], names: Sequence[str], argument: str) -> Arrays:
+    """Return features of other layers, by the names that were given, of a file and of others.
 
     Parameters
     ----------
@@ -306,17 +306,18 @@ def further_arrays(path: str | os.PathLike[str], names: Sequence[str], argument:
     Raises
     ------
     ValueError
-        If a name is given twice, or there is no such array.
+        If a name is given twice or is empty, or there is no such array.
     """
     own = read_named(path) if names else {}
     found: Arrays = {}
     for given in names:
+        if not given or given in found:
+            what = f"{given!r} is there twice" if given else f"got {','.join(names)!r}, need names"
+            raise ValueError(f"{argument}: {what}")
         file, name = _place(given, own)
         source, place = (own, os.fspath(path)) if file is None else (read_named(file), file)
-        if given in found:
-            raise ValueError(f"{argument}: {given!r} is there twice")
         try:
-            found[given] = source[_name(argument, name, source, place)]
+            found[given] = source[_name("features", name, source, place)]
         except ValueError as error:
             raise ValueError(str(error).replace("keys:", f"{argument}:", 1)) from None
     return found

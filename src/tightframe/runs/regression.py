@@ -16,7 +16,7 @@ from tightframe.runs.network_files import (
     KeysLike,
     classifier_of,
     found_arrays,
-    further_arrays,
+    further_features,
     parse_keys,
 )
 
@@ -68,7 +68,7 @@ def measure_regression(
     arrays = found_arrays(path, parse_keys(_with_labels(keys)), notes)
     targets = arrays["labels"]
     hidden = {}
-    for name, features in further_arrays(path, layers, "layers").items():
+    for name, features in further_features(path, layers, "layers").items():
         try:
             hidden[name] = RegressionReport.measure(features, targets)
         except ValueError as error:
