@@ -18,7 +18,6 @@ PAGES = [page.relative_to(DOCS).as_posix() for page in pages()]
 #: Blocks that no test runs, a page; each has its reason in the source. Not to grow unnoticed.
 NOT_RUN = {
     "guide/explore.md": 2,
-    "guide/language-models.md": 1,
     "guide/reproduce.md": 2,
     "guide/training.md": 1,
     "index.md": 1,
