@@ -411,10 +411,12 @@ def contexts() -> Sheet:
     solution = tf.solve(one)
     if solution.rank != 2:
         raise ValueError(f"rank: got {solution.rank}, a map shows 2")
-    charts = []
+    charts, rows = [], solution.weights[0]
+    # An axis may be turned round; the farthest letter is on the right, above.
+    turn = np.sign(rows[np.abs(rows).argmax(axis=0), [0, 1]])
     for title, points in {
-        "What was read": solution.class_means.T,
-        "What comes next": solution.weights[0],
+        "What was read": turn * solution.class_means.T,
+        "What comes next": turn * rows,
     }.items():
         ends = np.vstack([points, [[0, 0]]])
         low, size = ends.min(axis=0), np.ptp(ends, axis=0)
