@@ -1,4 +1,4 @@
-"""No argument of `Problem` that changes the loss is accepted and ignored, wherever a Problem goes."""
+"""No argument of `Problem` that changes the loss is taken and ignored, wherever one goes."""
 
 import json
 
