@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from tightframe.checks import MAX_DENSE_CLASSES
 from tightframe.geometry.blocks import RANK_TOLERANCE, Array, BlockMatrix
 from tightframe.losses.base import Loss
-from tightframe.problem.problem import Problem
+from tightframe.problem.problem import Problem, require_no_targets
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -279,8 +279,9 @@ def measured_states(problem: Problem, logits: ArrayLike, bias: ArrayLike | None 
     Raises
     ------
     ValueError
-        If a shape is wrong or an entry is not finite.
+        If a shape is wrong, an entry is not finite, or the problem has targets.
     """
+    require_no_targets(problem, "a state")
     k = problem.num_classes
     z = np.asarray(logits, dtype=np.float64)
     b = np.zeros(k) if bias is None else np.asarray(bias, dtype=np.float64)

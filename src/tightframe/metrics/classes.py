@@ -33,7 +33,7 @@ from tightframe.lazy import needed
 from tightframe.losses.registry import LOSSES
 from tightframe.metrics.answers import BLOCK_ENTRIES, LOST_BELOW, Answers, answers_of
 from tightframe.problem.class_names import shown_names
-from tightframe.problem.problem import Problem
+from tightframe.problem.problem import Problem, require_no_targets
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -569,8 +569,10 @@ def mean_states(
     Raises
     ------
     ValueError
-        If the problem has another number of classes.
+        If the problem has another number of classes, or targets.
     """
+    if problem is not None:
+        require_no_targets(problem, "a state")
     if problem is not None and problem.num_classes != len(counts):
         raise ValueError(
             f"problem: got one of {problem.num_classes} classes, the network has {len(counts)}"

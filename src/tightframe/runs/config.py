@@ -23,7 +23,7 @@ from tightframe.problem.counts import (
     num_classes,
     parse_counts,
 )
-from tightframe.problem.problem import Problem
+from tightframe.problem.problem import Problem, require_no_targets
 from tightframe.training.options import (
     check_milestones,
     check_network,
@@ -278,6 +278,8 @@ class RunConfig:
             return
         if len(problems) < len(settings):
             raise ValueError("settings: got pairs and Problems, need one kind")
+        for problem in problems:
+            require_no_targets(problem, "a run")
         for name in ("counts", *_SHARED):
             values = [problem.to_dict().get(name) for problem in problems]
             if any(value != values[0] for value in values[1:]):

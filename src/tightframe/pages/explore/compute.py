@@ -17,7 +17,7 @@ from tightframe.geometry.dense import Geometry
 from tightframe.geometry.grouped import GroupedGeometry
 from tightframe.path import Path
 from tightframe.path import path as solve_path
-from tightframe.problem.problem import LOSS_ARGUMENTS, Problem
+from tightframe.problem.problem import LOSS_ARGUMENTS, Problem, require_no_targets
 from tightframe.solution import Solution
 from tightframe.solve import solve as solve_problem
 from tightframe.sweeps.phase import PhaseDiagram
@@ -253,6 +253,7 @@ def phases(problem: Problem) -> Phases:
     ValueError
         If the phase diagram is not known for such a problem.
     """
+    require_no_targets(problem, "a phase diagram")
     if problem.depth > 1:
         raise ValueError(f"depth: got {problem.depth}, a phase diagram needs 1")
     for name in LOSS_ARGUMENTS:

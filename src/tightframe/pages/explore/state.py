@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from tightframe.problem.layers import format_layers, parse_layers
-from tightframe.problem.problem import LOSS_ARGUMENTS, LOSSES, Problem
+from tightframe.problem.problem import LOSS_ARGUMENTS, LOSSES, Problem, require_no_targets
 
 #: What the page can show, and what its tabs are called.
 VIEWS = {
@@ -85,7 +85,14 @@ class State:
 
     @classmethod
     def from_problem(cls, problem: Problem, **others: str) -> State:
-        """Return the state whose problem is the given one."""
+        """Return the state whose problem is the given one.
+
+        Raises
+        ------
+        ValueError
+            If the problem has targets, for which there is no control.
+        """
+        require_no_targets(problem, "the explorer")
         values: dict[str, str] = {}
         for name, value in problem.to_dict().items():
             if isinstance(value, list):
