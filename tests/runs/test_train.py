@@ -73,7 +73,8 @@ def test_record_on_disk(finished):
         assert setting.history["epoch"].tolist() == EPOCHS
         assert result["finished"] is True
         assert result["first"]["epoch"] == 0
-        assert result["last"] == setting.history.iloc[-1].to_dict()
+        last = setting.history.iloc[-1].to_dict()
+        assert result["last"] == {k: None if np.isnan(v) else v for k, v in last.items()}
         assert len(result["verdicts"]) == 2
         assert any(setting.paths.logs.rglob("metrics.csv"))
         assert any(setting.paths.logs.rglob("events.out.tfevents.*"))

@@ -60,6 +60,7 @@ class ClassTask:
             solution.geometry,
             chunks(data.train_inputs, data.train_labels, size),
             chunks(data.test_inputs, data.test_labels, size),
+            predicted_bias=solution.bias,
             lower_bound=solution.lower_bound,
             every=self.config.measure_every,
             on_measure=on_measure,

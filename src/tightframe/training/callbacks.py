@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from tightframe.geometry.dense import PARTS, Geometry, seli_of_head, simplex_etf
@@ -16,10 +17,13 @@ from tightframe.heads.modes import evaluating
 from tightframe.metrics import ClassMoments, CollapseReport, self_duality
 from tightframe.metrics.registry import LEADING
 from tightframe.problem.problem import Problem
+from tightframe.theory.certificate import finite_array
 from tightframe.training.margins import group_margins
 from tightframe.training.measuring import MeasuringCallback, Row
 from tightframe.training.module import CollapseModule
 from tightframe.training.networks import head_bias, head_weight
+
+Array = NDArray[np.float64]
 
 #: Batches of (inputs, labels), iterable any number of times.
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -30,6 +34,10 @@ TARGETS = ("predicted", "etf", "seli")
 
 #: The accuracies of at most so many classes have columns of their own.
 MOST_CLASSES = 100
+
+
+#: Relative errors of logits and bias, which know their sizes too: Frobenius norm, largest entry.
+ERRORS = ("logits_error", "logits_largest_error", "bias_error", "bias_largest_error")
 
 
 def history_columns(num_groups: int, num_classes: int = 0) -> list[str]:
@@ -55,6 +63,7 @@ def history_columns(num_groups: int, num_classes: int = 0) -> list[str]:
         *(metric.key for metric in LEADING),
         "self_duality_to_predicted",
         *(f"{part}_to_{target}" for part in PARTS for target in TARGETS),
+        *ERRORS,
         *(f"group{i}_margin" for i in range(num_groups)),
         *(f"class{k}_{part}_accuracy" for part in ("train", "test") for k in classes),
     ]
@@ -106,6 +115,10 @@ class CollapseCallback(MeasuringCallback[Measured]):
       of every part of the geometry to the predicted one, to the simplex ETF and to the SELI
       geometry of the counts, for a head with a bias that of a free bias
       (`tightframe.geometry.dense.seli_of_head`);
+    - logits_error, bias_error: relative errors ``||Z - Z*|| / ||Z*||`` of the mean logits W H (no
+      bias in them) and of the bias, sizes included (Frobenius norm), and logits_largest_error,
+      bias_largest_error: the same with the largest absolute entry as the norm (Hong & Ling 2023,
+      Fig. 3); NaN where the prediction is zero or not given;
     - ``group<i>_margin``: see `group_margins`, in logit units (nats for cross-entropy);
     - ``class<k>_train_accuracy``, ``class<k>_test_accuracy`` of up to `MOST_CLASSES` classes.
 
@@ -123,6 +136,8 @@ class CollapseCallback(MeasuringCallback[Measured]):
         unless it covers every sample.
     test : iterable of (inputs, labels), optional
         Without it the test accuracy is NaN.
+    predicted_bias : array_like, shape (K,), optional
+        ``solution.bias``; without it the errors of the bias are NaN.
     lower_bound : float, optional
         Certified lower bound of the objective; without it the excess is NaN.
     every : int
@@ -143,6 +158,7 @@ class CollapseCallback(MeasuringCallback[Measured]):
         train: Batches,
         test: Batches | None = None,
         *,
+        predicted_bias: ArrayLike | None = None,
         lower_bound: float | None = None,
         every: int = 1,
         on_measure: Callable[[list[Row]], None] | None = None,
@@ -158,6 +174,10 @@ class CollapseCallback(MeasuringCallback[Measured]):
         limit = seli_of_head(problem.compact_counts, problem.bias != "none")
         goals = (predicted, simplex_etf(problem.num_classes), limit)
         self._targets = dict(zip(TARGETS, goals, strict=True))
+        self._predicted_bias: Array | None = None
+        if predicted_bias is not None and problem.bias != "none":
+            shape = (problem.num_classes,)
+            self._predicted_bias = finite_array("predicted_bias", predicted_bias, shape)
         self._train = train
         self._test = test
         self._lower_bound = math.nan if lower_bound is None else float(lower_bound)
@@ -213,12 +233,27 @@ class CollapseCallback(MeasuringCallback[Measured]):
             for name, target in self._targets.items():
                 for part, distance in report.distances(target).items():
                     row[f"{part}_to_{name}"] = float(distance)
+        row |= self._errors(report.geometry.logits, None if bias is None else bias.double().numpy())
         for i, margin in enumerate(group_margins(problem, report.logits)):
             row[f"group{i}_margin"] = float(margin)
         for part in ("train", "test"):
             for k in range(problem.num_classes):
                 row[f"class{k}_{part}_accuracy"] = shares[part][k] if part in shares else math.nan
         return Measured(row, features, labels, weight.clone(), bias, report.geometry, held_out)
+
+    def _errors(self, logits: Array, bias: Array | None) -> Row:
+        """Return the `ERRORS` of mean logits and bias."""
+        pairs = ((logits, self._targets["predicted"].logits), (bias, self._predicted_bias))
+        found: list[float] = []
+        for measured, predicted in pairs:
+            size = 0.0 if measured is None or predicted is None else float(np.abs(predicted).max())
+            if measured is None or predicted is None or size == 0:
+                found += [math.nan, math.nan]
+                continue
+            off = measured - predicted
+            found.append(float(np.linalg.norm(off) / np.linalg.norm(predicted)))
+            found.append(float(np.abs(off).max() / size))
+        return dict(zip(ERRORS, found, strict=True))
 
     def _check(self, features: Tensor, labels: Tensor, loss: float) -> None:
         counts = np.bincount(labels.numpy(), minlength=self.problem.num_classes)

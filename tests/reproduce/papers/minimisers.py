@@ -12,6 +12,7 @@ from tightframe.reproduce.results import Results, TaskResult
 from tightframe.reproduce.spec import papers
 from tightframe.reproduce.tasks import run_task
 from tightframe.runs.config import RunConfig
+from tightframe.training.callbacks import ERRORS
 
 
 @functools.cache
@@ -227,7 +228,7 @@ MINIMISERS = {
     "hong-ling": Minimisers(
         "hong-ling",
         _always(nc1=1e-4, train_accuracy=1.0, test_accuracy=0.9, status="converged"),
-        _falling([1.0, 1e-4], ["nc1"], epoch=[0, 9]),
+        _falling([1.0, 1e-4], ["nc1", *ERRORS], epoch=[0, 9]),
     ),
     "dang-2024": Minimisers(
         "dang-2024",
