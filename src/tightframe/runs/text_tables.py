@@ -40,6 +40,7 @@ _METRICS = {
     "means_to_predicted": "context features, distance to predicted",
     "classifier_to_etf": "classifier, distance to the ETF",
     "directions": "directions used",
+    "beyond_rank": "logits beyond the predicted rank, share",
 }
 
 
@@ -400,10 +401,10 @@ def cosines_of(vectors: Array) -> Array:
 
 
 def _likeliest(law: Array, names: Sequence[str]) -> str:
-    """Return the likeliest tokens of a law: ``"e 62%, a 20%"``."""
+    """Return the likeliest tokens of a law: ``"e 62% / a 20%"``."""
     order = np.argsort(-law, kind="stable")[:_LIKELIEST]
     # No line ends between a token and its share.
-    return ", ".join(f"{names[v]}\xa0{law[v]:.0%}" for v in order.tolist() if law[v] >= 5e-3)
+    return " / ".join(f"{names[v]}\xa0{law[v]:.0%}" for v in order.tolist() if law[v] >= 5e-3)
 
 
 def _with_most(title: str, here: int, there: int) -> str:
