@@ -65,6 +65,8 @@ def test_a_file_of_ones_own(tmp_path):
     for name in (path, str(path), f"text:{path}", f"text:{tmp_path}/plain"):
         assert is_text(name)
         assert read_text(name).parts == ("A café",)
+    path.with_name("wide.txt").write_bytes("A café".encode("utf-16"))
+    assert read_text("wide.txt", root=tmp_path).parts == ("A café",)
     assert read_text("novel.txt", root=tmp_path).digest == read_text(path).digest
 
 
@@ -74,16 +76,16 @@ def test_names_of_other_data():
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "cannot be read"), (b"", "is empty"), (b"ab\xff", r"is no text in UTF-8 \(byte 2\)")],
+    [(None, ": no such file"), (b"", " is empty"), (b"ab\xff", ": not a text in UTF-8 or UTF-16")],
 )
 def test_bad_files_are_named(tmp_path, content, message):
     if content is not None:
         (tmp_path / "a.txt").write_bytes(content)
-    with pytest.raises(ValueError, match=rf"data: .*a\.txt {message}"):
+    with pytest.raises(ValueError, match=rf"data: .*a\.txt{message}"):
         read_text(tmp_path / "a.txt")
 
 
-@pytest.mark.parametrize("name", ["digits", "text:", "text:a\0b", None])
+@pytest.mark.parametrize("name", ["digits", "text:", None])
 def test_bad_names(name):
     with pytest.raises(ValueError, match="data: got"):
         read_text(name)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tightframe.checks import choice
 from tightframe.data.places import given_folder
+from tightframe.files import read_text as read_file
 
 #: Name of the text that ships; before a colon also of a file of one's own.
 TEXT = "text"
@@ -95,8 +96,8 @@ def read_text(
     name : str or path-like
         ``"text"``: five licences of Debian's base-files (Apache-2.0, Artistic, GFDL-1.3, GPL-3,
         MPL-2.0) where they are all in ``/usr/share/common-licenses``, else the topics of Python's
-        ``help()``, which are part of every Python. Or a file in UTF-8: a path that ends in
-        ``.txt``, any other one after ``"text:"``.
+        ``help()``, which are part of every Python. Or a file in UTF-8 or UTF-16: a path that ends
+        in ``.txt``, any other one after ``"text:"``.
     root : path-like, optional
         Folder that a relative path is taken from.
 
@@ -107,7 +108,7 @@ def read_text(
     Raises
     ------
     ValueError
-        If the name is no text's, or the file is missing, empty or not UTF-8; the message names it.
+        If the name is no text's, or the file is missing, empty or no text; the message names it.
 
     Examples
     --------
@@ -145,16 +146,12 @@ _PARTS: dict[str, Callable[[str], list[str]]] = {
 
 def _file(path: Path) -> Text:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"data: {path} is no text in UTF-8 (byte {error.start})") from None
-    except OSError as error:
-        raise ValueError(f"data: {path} cannot be read ({error.strerror})") from None
-    except ValueError:  # a NUL in the path
-        raise ValueError(f"data: got {os.fspath(path)!r}, need a path") from None
+        text = read_file(path)
+    except ValueError as error:
+        raise ValueError(f"data: {error}") from None
     if not text:
         raise ValueError(f"data: {path} is empty")
-    return Text(path.name, (text,))
+    return Text(f"the file {path.name}", (text,))
 
 
 def _licences() -> Text | None:

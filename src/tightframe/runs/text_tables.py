@@ -378,7 +378,7 @@ class _Nearest:
     def of(cls, vectors: Array, among: Whole) -> _Nearest:
         cosines = cosines_of(vectors[among])
         np.fill_diagonal(cosines, -np.inf)
-        cosines = np.nan_to_num(cosines, nan=-np.inf)
+        cosines[np.isnan(cosines)] = -np.inf
         best = cosines.argmax(axis=1)
         values = cosines[np.arange(len(among)), best]
         pairs = zip(among.tolist(), among[best].tolist(), values.tolist(), strict=True)

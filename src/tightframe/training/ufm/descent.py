@@ -36,7 +36,7 @@ class Evaluation:
         The scaled gradient, see `Descent.evaluate`.
     accuracy : Tensor
         Share of the samples whose own score is the largest, scores without logit adjustment:
-        predictions do not use it.
+        predictions do not use it. With targets the share of the label of the largest score.
     """
 
     loss: Tensor
@@ -98,8 +98,8 @@ class Descent:
         self._project = problem.features == "nonnegative" and nonnegative == "projection"
         self._relu = problem.features == "nonnegative" and nonnegative == "relu"
         counts = torch.as_tensor(problem.counts, device=device)
-        classes = torch.arange(self.num_classes, device=device)
-        #: Class of every column, shape (C,).
+        classes = torch.arange(problem.num_contexts, device=device)
+        #: Class, or context where the problem has targets, of every column, shape (C,).
         self.labels = classes.repeat_interleave(counts) if per_sample else classes
         #: Samples that a column stands for, shape (C,).
         self.weights = (torch.ones_like(self.labels) if per_sample else counts).to(dtype)
@@ -114,8 +114,12 @@ class Descent:
             values = per_class(numbers)
             return None if values is None else values[self.labels]
 
-        self._own_class = self.labels == classes[:, None]  # (K, C)
+        self._own_class = self.labels == classes[:, None]  # (K, C), contexts with targets (m, C)
         self._targets = self._own_class.to(dtype)
+        self._has_laws = terms.targets is not None
+        if terms.targets is not None:
+            laws = torch.as_tensor(terms.targets, device=device).to(dtype)
+            self._targets = laws[self.labels].T.contiguous()
         share, spread = per_column(terms.smoothing), per_class(terms.spread)
         if share is not None and spread is not None:
             self._targets = self._targets * (1 - share) + spread[:, None] * share
@@ -174,7 +178,7 @@ class Descent:
 
     @property
     def class_means(self) -> Tensor:
-        """The class means as columns, shape (R, d, K), float64."""
+        """The class means as columns, shape (R, d, K), float64; of contexts (R, d, m)."""
         features = self.features.double()
         if self.collapsed:
             return features
@@ -249,9 +253,13 @@ class Descent:
         features = self.features
         z = self._scores(self.product, features).double()
         weights = self.weights.double() / self.num_samples
-        own = self._own(z)
+        if self._has_laws:
+            shares = self._targets.double().expand(len(z), -1, -1)
+            each = shares.gather(1, z.argmax(dim=1, keepdim=True))[:, 0]
+        else:
+            each = (self._own(z) >= z.amax(dim=1)).double()
         # The sum first: where all are right, that is exactly one.
-        right = (own >= z.amax(dim=1)).double() @ self.weights.double() / self.num_samples
+        right = each @ self.weights.double() / self.num_samples
         losses = self._loss.column_values(self._seen(z), self._targets.double())
         loss = losses @ (weights if self._loss_weights is None else weights * self._loss_weights)
 

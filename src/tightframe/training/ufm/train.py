@@ -20,12 +20,13 @@ from tightframe.geometry.dense import normalized_distance, seli
 from tightframe.lazy import needed
 from tightframe.metrics.plain import plain_tensors
 from tightframe.problem.counts import CountsLike
-from tightframe.problem.problem import Problem, require_no_targets
+from tightframe.problem.problem import Problem
 from tightframe.solution import Solution
 from tightframe.solve import solve
 from tightframe.theory.certificate import certify, finite_array
 from tightframe.theory.coverage import coverage
 from tightframe.theory.svm import certify_svm, least_margin
+from tightframe.training.ufm.context_records import ContextRecorder
 from tightframe.training.ufm.descent import (
     NONNEGATIVE,
     Descent,
@@ -33,7 +34,7 @@ from tightframe.training.ufm.descent import (
     log_spaced,
     without_decays,
 )
-from tightframe.training.ufm.records import Recorder, State, row_columns
+from tightframe.training.ufm.records import Recorder, State
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,6 +83,7 @@ class UFMRun:
     weights : tuple of ndarray
         The layers, W_1 (d x d, or K x d if the only one), next to the features, first.
     class_means : ndarray, shape (d, K), float64
+        With targets (d, m), and the logits (V, m).
     bias : ndarray, shape (K,), float64
         Zeros without bias.
     logits : ndarray, shape (K, K), float64
@@ -121,6 +123,7 @@ class UFMRun:
     def final(self) -> dict[str, Any]:
         """The run's settings, outcome and last row of the history, JSON-ready but for NaN."""
         problem = self.problem.to_dict()
+        problem.pop("targets", None)  # as many numbers as the run itself
         fields = {name if name != "loss" else "problem_loss": problem[name] for name in problem}
         return {
             **self.history[-1],
@@ -253,12 +256,14 @@ def train_ufm(
     Parameters
     ----------
     problems : Problem or iterable of Problem
-        Real or non-negative features, any loss, bias and depth, and all terms of the loss.
+        Real or non-negative features, any loss, bias and depth, and all terms of the loss; or label
+        distributions of contexts, ``targets``, where a class is a context in all that follows.
     seeds : iterable of int
         Each gives every problem one run; runs of one seed and equal shapes start alike.
     dim : int or sequence of int, optional
         Width d of features and hidden layers, as in `Problem`, of the problems that have no ``dim``
-        of their own (another than theirs is refused). By default 2 K: the theory needs K, or K - 1.
+        of their own (another than theirs is refused). By default 2 K: the theory needs K, or K - 1;
+        with targets twice the smaller number of labels and contexts.
     lr : float
         Learning rate. Descent is unstable beyond 2 (1 + momentum) / curvature.
     momentum : float
@@ -339,6 +344,10 @@ def train_ufm(
       and mean cosines over pairs of distinct classes, of the classifier's rows, of the class means
       (not centred) and of the mean logits' columns ("classifier", "means", "logits");
     - bias_norm.
+
+    With targets there are of the distances ``logits_to_predicted``, ``classifier_to_predicted``,
+    ``classifier_to_etf``, ``means_to_predicted`` and ``spectrum_to_predicted``, and nothing by
+    group; ``train_accuracy`` is the share of the samples whose label has the largest score.
 
     The ``gap`` of a run is that of `tightframe.certify` for the mean logits of its class means,
     with their cheapest factors: at most the excess, up to rounding, since within-class variability
@@ -557,7 +566,6 @@ def _problem_list(problems: Any) -> list[Problem]:
     for problem in out:
         if not isinstance(problem, Problem):
             raise ValueError(f"problems: got a {type(problem).__name__}, need tightframe.Problem")
-        require_no_targets(problem, "train_ufm")
     if not out:
         raise ValueError("problems: got none, need at least one")
     return out
@@ -579,7 +587,7 @@ def _seed_list(seeds: Any) -> list[int]:
 def _with_width(problems: list[Problem], dim: int | Sequence[int] | None) -> list[Problem]:
     out = []
     for problem in problems:
-        wanted = problem.replace(dim=2 * problem.num_classes if dim is None else dim)
+        wanted = problem.replace(dim=2 * _most_rank(problem) if dim is None else dim)
         if problem.dim is not None:
             if dim is not None and wanted.dim != problem.dim:
                 raise ValueError(f"dim: got {dim}, but a problem has dim {problem.dim} of its own")
@@ -593,8 +601,13 @@ def _with_width(problems: list[Problem], dim: int | Sequence[int] | None) -> lis
 
 def _solvable(problem: Problem) -> Problem:
     """Leave out a width that suffices: theorems and solvers then need not look at it."""
-    wide = problem.width is None or problem.width >= problem.num_classes
+    wide = problem.width is None or problem.width >= _most_rank(problem)
     return problem.replace(dim=None) if wide else problem
+
+
+def _most_rank(problem: Problem) -> int:
+    """Return a rank that no logits exceed: the number of classes; of labels or contexts."""
+    return min(problem.num_classes, problem.num_contexts)
 
 
 def _references(problems: list[Problem]) -> list[Solution | None]:
@@ -603,7 +616,7 @@ def _references(problems: list[Problem]) -> list[Solution | None]:
     for problem in problems:
         key = _solvable(problem)
         if key not in known:
-            known[key] = None if coverage(key).outcome == "refused" else solve(key)
+            known[key] = solve(key) if _is_solved(key) else None
             solution = known[key]
             if solution is not None and not solution.logits.any():
                 warnings.warn(
@@ -616,12 +629,16 @@ def _references(problems: list[Problem]) -> list[Solution | None]:
     return out
 
 
+def _is_solved(problem: Problem) -> bool:
+    return problem.targets is not None or coverage(problem).outcome != "refused"
+
+
 def _certified_gap(
     problem: Problem, reference: Solution | None, logits: Array, bias: Array, objective: float
 ) -> tuple[float | None, str]:
     key = _solvable(problem)
-    case = coverage(key)
-    if not case.is_certified:
+    case = None if key.targets is not None else coverage(key)  # all with targets are certified
+    if case is not None and not case.is_certified:
         bound = None if reference is None else reference.lower_bound
         if reference is None or bound is None or problem.features == "real":
             return None, f"no certificate: {case.reason}"
@@ -658,7 +675,7 @@ def _batches(jobs: list[_Job], per_sample: bool) -> list[list[_Job]]:
     batches = []
     for group in alike.values():
         p = group[0].problem
-        entries = max(p.dims or (1,)) * (p.num_samples if per_sample else p.num_classes)
+        entries = max(p.dims or (1,)) * (p.num_samples if per_sample else p.num_contexts)
         size = max(1, BATCH_ENTRIES // entries)
         batches += [group[i : i + size] for i in range(0, len(group), size)]
     return batches
@@ -680,7 +697,12 @@ class _Training:
             dtype=settings.dtype,
             device=settings.device,
         )
-        self._recorder = Recorder(problems, [job.reference for job in jobs])
+        references: list[Any] = [job.reference for job in jobs]
+        self._recorder: Recorder | ContextRecorder = (
+            Recorder(problems, references)
+            if problems[0].targets is None
+            else ContextRecorder(problems, references)
+        )
         self._going = np.arange(len(jobs))
         self._histories: list[list[dict[str, Any]]] = [[] for _ in jobs]
         self._done: list[tuple[_Job, UFMRun]] = []
@@ -759,8 +781,7 @@ class _Training:
         if not places:
             return
         if status == "diverged":
-            columns = row_columns(len(self.jobs[0].problem.groups))
-            rows = {place: dict.fromkeys(columns, math.nan) for place in places}
+            rows = {place: dict.fromkeys(self._recorder.columns, math.nan) for place in places}
         else:
             measured = self._recorder.rows(self._descent, self._descent.evaluate(), self._going)
             rows = dict(zip(self._going.tolist(), measured, strict=True))
