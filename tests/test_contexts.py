@@ -188,9 +188,8 @@ def test_bad_arguments(changes, message):
         tf.rank_changes,
         lambda p: tf.path(p, weight_decay=[0.01, 0.1]).margins,
         lambda p: tf.landscape.Landscape(p, 3),
-        lambda p: tf.training.group_margins(p, np.zeros((4, 4))),
-        lambda p: tf.training.train_ufm(p, dim=3),
         lambda p: Grid(p, {"weight_decay": [0.01, 0.1]}),
+        lambda p: tf.training.group_margins(p, np.zeros((4, 4))),
         lambda p: p.reordered([1, 0, 2, 3, 4]),
         lambda p: tf.solve(p).states,
         lambda p: tf.solve(p).geometry,
@@ -208,7 +207,6 @@ def test_what_needs_one_class_a_context_refuses_targets(use):
         (tf.rank_changes, "rank_changes"),
         (tf.path_limits, "path_limits"),
         (lambda p: tf.landscape.Landscape(p, 3), "a landscape"),
-        (lambda p: tf.training.train_ufm(p, dim=3), "train_ufm"),
         (lambda p: Grid(p, {"weight_decay": [0.01]}), "a grid"),
     ],
 )

@@ -181,7 +181,7 @@ def test_tables_fit_the_console(command, files, monkeypatch, name, width):
         (["solve", "--targets", "named.npz", "--context", "2"], "--context: got 2 without"),
         (["solve", "--counts", "1,2", "--min-count", "2"], "--min-count: got 2 without --tokens"),
         (["path", "--counts", "1,2", "--token-kind", "words"], "--token-kind: got words without"),
-        (["solve", "--tokens", "none.txt"], "--tokens: none.txt cannot be read"),
+        (["solve", "--tokens", "none.txt"], "--tokens: none.txt"),
         (
             ["solve", "--tokens", "text.txt", "--context", "40"],
             "--context: got 40, need at most",

@@ -55,7 +55,8 @@ def test_options_are_the_configuration(monkeypatch, tmp_path):
         raise ValueError("stop: here")
 
     monkeypatch.setattr(train, "run", refuse)
-    flags = [f"--{name.replace('_', '-')}={text}" for name, (text, _) in OPTIONS.items()]
+    typed = {name: name.replace("_", "-") for name in OPTIONS} | {"tokens": "token-kind"}
+    flags = [f"--{typed[name]}={text}" for name, (text, _) in OPTIONS.items()]
     assert run_command(["run", f"--out={tmp_path / 'run'}", *flags]) == 2
     (config,) = asked
     want = {name: value for name, (_, value) in OPTIONS.items()}
@@ -88,7 +89,7 @@ def test_a_run_prints_one_object_and_goes_on(tmp_path, small, command, fails, un
         (["--context=0"], "tightframe: --context: got 0"),
         (["--min-count=900"], "tightframe: --min-count: got 900, and the most frequent context"),
         (["--feature-dim=1"], "tightframe: --feature-dim: got 1, and the minimiser has rank"),
-        (["--tokens=lines"], "tightframe: --tokens: got 'lines', allowed are letters"),
+        (["--token-kind=lines"], "tightframe: --token-kind: got 'lines', allowed are letters"),
         (["--data=no.txt"], "tightframe: --data: no.txt: no such file"),
         (["--data=digits"], "tightframe: --embedding-dim: for text only, and data is 'digits'"),
     ],

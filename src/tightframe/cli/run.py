@@ -81,7 +81,12 @@ CONFIG = (
         "How often each class's samples are repeated: 1x5,10x5.",
     ),
     Option("labels", one_of("true", "random"), "Random: permuted."),
-    Option("tokens", one_of("letters", "characters", "words"), "Of text; default letters."),
+    Option(  # --tokens is a file in other commands
+        "token_kind",
+        one_of("letters", "characters", "words"),
+        "What the tokens of text are; default letters.",
+        fills=("tokens",),
+    ),
     Option(  # Typer has a context of its own
         "context_length",
         WHOLE,
@@ -147,6 +152,7 @@ def run(
     weight_decay: list[Any] | None,
     feature_decay: list[float] | None,
     network_option: list[Any] | None,
+    token_kind: str | None,
     context_length: int | None,
     **asked: Any,
 ) -> None:
@@ -167,8 +173,9 @@ def run(
         values["settings"] = _settings(weight_decay or [], feature_decay or [])
     if network_option:
         values["network_options"] = dict(network_option)
-    if context_length is not None:
-        values["context"] = context_length
+    for name, value in {"tokens": token_kind, "context": context_length}.items():
+        if value is not None:
+            values[name] = value
     started = run_file(out).exists()
     if resume and not started:
         print_new_start(out, "run")

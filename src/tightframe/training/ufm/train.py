@@ -20,7 +20,7 @@ from tightframe.geometry.dense import normalized_distance, seli
 from tightframe.lazy import needed
 from tightframe.metrics.plain import plain_tensors
 from tightframe.problem.counts import CountsLike
-from tightframe.problem.problem import Problem, require_no_targets
+from tightframe.problem.problem import Problem
 from tightframe.solution import Solution
 from tightframe.solve import solve
 from tightframe.theory.certificate import certify, finite_array
@@ -584,7 +584,6 @@ def _problem_list(problems: Any) -> list[Problem]:
     for problem in out:
         if not isinstance(problem, Problem):
             raise ValueError(f"problems: got a {type(problem).__name__}, need tightframe.Problem")
-        require_no_targets(problem, "train_ufm")
     if not out:
         raise ValueError("problems: got none, need at least one")
     return out
