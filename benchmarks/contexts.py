@@ -106,7 +106,7 @@ def _largest(targets: csr_array, factors: np.ndarray) -> float:
     return float(svds(slope, k=1, tol=1e-13, v0=start, return_singular_vectors=False)[0])
 
 
-# -- what runs in a process of its own --------------------------------------------------------------
+# -- what runs in a process of its own -------------------------------------------------------------
 
 
 def own_row(case: Case, tol: float) -> Row:
@@ -207,7 +207,10 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
         writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(
-            {k: f"{v:.6g}" if isinstance(v, float) and k != "objective" else v for k, v in r.items()}
+            {
+                k: f"{v:.6g}" if isinstance(v, float) and k != "objective" else v
+                for k, v in r.items()
+            }
             for r in rows
         )
 

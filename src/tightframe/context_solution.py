@@ -19,9 +19,9 @@ from tightframe.problem.targets import SUM_TOLERANCE
 from tightframe.solution import Solution, Status
 from tightframe.solvers.contexts import minimise_contexts
 from tightframe.solvers.stats import Stats
-from tightframe.theory.contexts.certificate import Factors
 from tightframe.theory.contexts.embedding import Embedding, embedded
-from tightframe.theory.contexts.form import form_of, merged
+from tightframe.theory.contexts.form import Factors, form_of, merged
+from tightframe.theory.contexts.symmetry import CellFactors, symmetry
 
 #: Logits of more entries than this are not written out (0.8 GB).
 MAX_LOGITS = 10**8
@@ -273,15 +273,27 @@ def solve_contexts(problem: Problem, tol: float, max_iterations: int) -> Context
     """
     small = merged(form_of(problem))
     m, v = small.form.shape
-    if m * v > MAX_ENTRIES:
+    symmetric = symmetry(small.form)
+    form, constant = small.form, small.constant
+    if symmetric is not None:
+        form, constant = symmetric.form, constant + symmetric.constant
+    if form.shape[0] * form.shape[1] > MAX_ENTRIES:
         raise ValueError(
             f"targets: got {v} distinct labels x {m} distinct contexts; at most {MAX_ENTRIES} "
             "entries are solved"
         )
-    found = minimise_contexts(small.form, tol, max_iterations)
-    primal = found.bounds.primal + small.constant
-    dual = max(found.bounds.dual - found.bounds.rounding + small.constant, 0.0)
-    x = found.x
+    found = minimise_contexts(form, tol, max_iterations)
+    primal = found.bounds.primal + constant
+    dual = max(found.bounds.dual - found.bounds.rounding + constant, 0.0)
+    if (m + v) * found.x.rank > MAX_ENTRIES:
+        raise ValueError(
+            f"targets: got {v} distinct labels and {m} distinct contexts, whose logits have rank "
+            f"{found.x.rank}; factors of at most {MAX_ENTRIES} entries are written out"
+        )
+    x, bias = found.x, found.bias
+    if isinstance(x, CellFactors):
+        assert symmetric is not None
+        x, bias = symmetric.expanded(x), bias[symmetric.label_group]
     if problem.width is not None and problem.width < x.rank:
         raise ValueError(
             f"dim: got {problem.width}, and the minimiser has rank {x.rank}; problems with targets "
@@ -300,10 +312,10 @@ def solve_contexts(problem: Problem, tol: float, max_iterations: int) -> Context
         stats=Stats(iterations=found.history[-1].iteration, starts=1, history=found.history),
         classifier=_rows(x, small.form.label_scale, balance * lengths),
         features=(x.left * (lengths / balance)).T * small.form.context_scale,
-        label_bias=found.bias,
+        label_bias=bias,
         label_of=small.label_of,
         context_of=small.context_of,
-        nuclear_norm=float(x.values.sum()),
+        nuclear_norm=x.norm,
     )
 
 

@@ -33,6 +33,8 @@ from tightframe.theory.contexts.symmetry import CellFactors, SymmetricForm
 
 Floats = NDArray[Any]
 
+ANDERSON = AndersonOptions()
+
 
 @dataclass(frozen=True)
 class ContextOptions:
@@ -79,7 +81,7 @@ class ContextOptions:
     band: float = 1.25
     longest_change: float = 2.5
     few: float = 0.3
-    anderson: AndersonOptions = AndersonOptions()
+    anderson: AndersonOptions = ANDERSON
     check_every: int = 5
     patience: int = 40
     margin: float = 0.3
@@ -212,9 +214,7 @@ class _Shrunk(NamedTuple):
     norm: float
 
 
-def _whole(
-    form: ContextForm, factors: Factors, deviations: Floats | None
-) -> Factors | CellFactors:
+def _whole(form: ContextForm, factors: Factors, deviations: Floats | None) -> Factors | CellFactors:
     if deviations is None:
         return factors
     assert isinstance(form, SymmetricForm)
@@ -238,7 +238,9 @@ class _Splitting:
         self.root_context = np.sqrt(form.feature_weights)
         self.length = float(np.linalg.norm(self.root_context))
         if start is None:
-            curvature = float(form.weights @ (form.weights / form.feature_weights)) / form.weights.sum()
+            curvature = (
+                float(form.weights @ (form.weights / form.feature_weights)) / form.weights.sum()
+            )
             share = options.first_share * min(1.0, form.decay / max(collapse, 1e-300))
             self.penalty = share * curvature
             self.bias = self.before = bias_alone(form)
@@ -472,8 +474,8 @@ class _Splitting:
 
     def answer(self, point: _Shrunk) -> tuple[Factors | CellFactors, Array]:
         """Return the point in orthonormal factors, and the bias, in double precision."""
-        x = Factors.of_product(point.tall.astype(np.float64), point.wide.astype(np.float64))
-        x = _whole(self.form, x, point.deviations)
+        between = Factors.of_product(point.tall.astype(np.float64), point.wide.astype(np.float64))
+        x = _whole(self.form, between, point.deviations)
         return x, without_constant(self.form, self.bias)
 
     def residual(self, point: _Shrunk) -> Array:
@@ -507,4 +509,3 @@ class _Splitting:
         self.penalty *= change
         base = point.matrix + self._bias_part(self.governing.dtype)
         self.governing = base + (self.governing - base) / self.governing.dtype.type(change)
-
