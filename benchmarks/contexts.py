@@ -106,7 +106,7 @@ def _largest(targets: csr_array, factors: np.ndarray) -> float:
     return float(svds(slope, k=1, tol=1e-13, v0=start, return_singular_vectors=False)[0])
 
 
-# -- what runs in a process of its own --------------------------------------------------------------
+# -- what runs in a process of its own -------------------------------------------------------------
 
 
 def own_row(case: Case, tol: float) -> Row:

@@ -22,9 +22,9 @@ from tightframe.problem.targets import SUM_TOLERANCE
 from tightframe.solution import Solution, Status
 from tightframe.solvers.context_sweep import ContextSweep
 from tightframe.solvers.stats import Stats
-from tightframe.theory.contexts.certificate import Factors
 from tightframe.theory.contexts.embedding import Embedding, Trained, embedded
-from tightframe.theory.contexts.form import BLOCK, Merged, form_of, merged
+from tightframe.theory.contexts.form import BLOCK, Factors, Merged, form_of, merged
+from tightframe.theory.contexts.symmetry import CellFactors, symmetry
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -383,15 +383,27 @@ def solve_contexts(
     memory = ContextMemory() if memory is None else memory
     small = memory.form_at(problem)
     m, v = small.form.shape
-    if m * v > MAX_ENTRIES:
+    symmetric = symmetry(small.form)
+    form, constant = small.form, small.constant
+    if symmetric is not None:
+        form, constant = symmetric.form, constant + symmetric.constant
+    if form.shape[0] * form.shape[1] > MAX_ENTRIES:
         raise ValueError(
             f"targets: got {v} distinct labels x {m} distinct contexts; at most {MAX_ENTRIES} "
             "entries are solved"
         )
-    found = memory.sweep.minimise(small.form, tol, max_iterations)
-    primal = found.bounds.primal + small.constant
-    dual = max(found.bounds.dual - found.bounds.rounding + small.constant, 0.0)
-    x = found.x
+    found = memory.sweep.minimise(form, tol, max_iterations)
+    primal = found.bounds.primal + constant
+    dual = max(found.bounds.dual - found.bounds.rounding + constant, 0.0)
+    if (m + v) * found.x.rank > MAX_ENTRIES:
+        raise ValueError(
+            f"targets: got {v} distinct labels and {m} distinct contexts, whose logits have rank "
+            f"{found.x.rank}; factors of at most {MAX_ENTRIES} entries are written out"
+        )
+    x, bias = found.x, found.bias
+    if isinstance(x, CellFactors):
+        assert symmetric is not None
+        x, bias = symmetric.expanded(x), bias[symmetric.label_group]
     if problem.width is not None and problem.width < x.rank:
         raise ValueError(
             f"dim: got {problem.width}, and the minimiser has rank {x.rank}; problems with targets "
@@ -410,10 +422,10 @@ def solve_contexts(
         stats=Stats(iterations=found.history[-1].iteration, starts=1, history=found.history),
         classifier=_rows(x, small.form.label_scale, balance * lengths),
         features=(x.left * (lengths / balance)).T * small.form.context_scale,
-        label_bias=found.bias,
+        label_bias=bias,
         label_of=small.label_of,
         context_of=small.context_of,
-        nuclear_norm=float(x.values.sum()),
+        nuclear_norm=x.norm,
     )
 
 

@@ -34,6 +34,8 @@ from tightframe.theory.contexts.symmetry import CellFactors, SymmetricForm
 
 Floats = NDArray[Any]
 
+ANDERSON = AndersonOptions()
+
 
 @dataclass(frozen=True)
 class ContextOptions:
@@ -80,7 +82,7 @@ class ContextOptions:
     band: float = 1.25
     longest_change: float = 2.5
     few: float = 0.3
-    anderson: AndersonOptions = AndersonOptions()
+    anderson: AndersonOptions = ANDERSON
     check_every: int = 5
     patience: int = 40
     margin: float = 0.3
@@ -468,8 +470,8 @@ class _Splitting:
 
     def answer(self, point: _Shrunk) -> tuple[Factors | CellFactors, Array]:
         """Return the point in orthonormal factors, and the bias, in double precision."""
-        x = Factors.of_product(point.tall.astype(np.float64), point.wide.astype(np.float64))
-        x = _whole(self.form, x, point.deviations)
+        between = Factors.of_product(point.tall.astype(np.float64), point.wide.astype(np.float64))
+        x = _whole(self.form, between, point.deviations)
         return x, without_constant(self.form, self.bias)
 
     def residual(self, point: _Shrunk) -> Array:

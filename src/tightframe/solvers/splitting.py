@@ -24,8 +24,8 @@ from tightframe.solvers.anderson import PART, Anderson, AndersonOptions
 from tightframe.solvers.stats import Round
 from tightframe.theory.certificate import Certificate, certify_blocks, without_constant
 
-#: More steps than there are.
-NEVER = 10**9
+#: From few steps, it never waits.
+ANDERSON = AndersonOptions(memory=8, ridge=1e-10, idle=10**9, single_size=1)
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class SplittingOptions:
     few : float
         Where the last rank was below this share of all, only those eigenvectors are computed.
     anderson : AndersonOptions
-        The acceleration: from few steps, it never waits.
+        The acceleration.
     max_steps, patience : int
         Steps allowed, and steps in which the gap must halve.
     margin : float
@@ -75,7 +75,7 @@ class SplittingOptions:
     longest_change: float = 2.5
     longest_step: float = 4.0
     few: float = 0.3
-    anderson: AndersonOptions = AndersonOptions(memory=8, ridge=1e-10, idle=NEVER, single_size=1)
+    anderson: AndersonOptions = ANDERSON
     max_steps: int = 200
     patience: int = 40
     margin: float = 0.3

@@ -115,19 +115,19 @@ class ContextForm:
     # -- labels as columns; a form that is reduced by its symmetry has cells instead ------------
 
     def scale_at(self, rows: slice) -> Array:
-        """Logits per entry of X, of some contexts: one row for all, or one each."""
+        """Return logits per entry of X, of some contexts: one row for all, or one each."""
         return self.label_scale
 
     def shifts_at(self, rows: slice) -> Array:
-        """What is added to logits inside the loss, in the same way."""
+        """Return what is added to logits inside the loss, in the same way."""
         return self.shifts
 
     def roots_at(self, rows: slice) -> Array:
-        """Roots of the label weights."""
+        """Return roots of the label weights."""
         return np.sqrt(self.label_weights)
 
     def axis_at(self, rows: slice) -> Array:
-        """Unit vector along which the loss ignores X."""
+        """Return the unit vector along which the loss ignores X."""
         return self.label_axis
 
     def grouped(self, columns: Array) -> Array:

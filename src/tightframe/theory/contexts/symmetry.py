@@ -73,7 +73,8 @@ class SymmetricForm(ContextForm):
         return root
 
     @cached_property
-    def _first_cells(self) -> Ints:
+    def first_cells(self) -> Ints:
+        """First column of every group, shape (G,)."""
         first: Ints = np.searchsorted(self.group_of, np.arange(len(self.group_sizes)))
         return first
 
@@ -85,6 +86,7 @@ class SymmetricForm(ContextForm):
 
     @cached_property
     def marginal(self) -> Array:
+        """Every group's share of the loss, shape (G,)."""
         return self.grouped(np.asarray(self.targets.T @ self.weights))
 
     @cached_property
@@ -99,47 +101,58 @@ class SymmetricForm(ContextForm):
         return 2 * np.log(np.where(self.cell_sizes > 0, self.share_root, 1.0))
 
     def scale_at(self, rows: slice) -> Array:
+        """Return logits per entry of X, a row a context."""
         return self._scales[rows]
 
     def shifts_at(self, rows: slice) -> Array:
+        """Return what is added to logits inside the loss, a cell's share of its group too."""
         shifts = self.shifts[self.group_of] + self._spread[rows]
         return np.where(self.cell_sizes[rows] > 0, shifts, ABSENT)
 
     def roots_at(self, rows: slice) -> Array:
+        """Return roots of the cells' weights."""
         return np.sqrt(self.label_weights)[self.group_of] * self.share_root[rows]
 
     def axis_at(self, rows: slice) -> Array:
+        """Return the unit vector along which the loss ignores X."""
         return self.label_axis[self.group_of] * self.share_root[rows]
 
     def grouped(self, cells: Array) -> Array:
-        return np.add.reduceat(cells, self._first_cells, axis=-1)
+        """Add up the cells of every group, along the last axis."""
+        return np.add.reduceat(cells, self.first_cells, axis=-1)
 
     def in_cells(self, groups: Array) -> Array:
+        """Repeat what is of groups for their cells."""
         return groups[self.group_of]
 
     def shared(self, groups: Array, rows: slice) -> Array:
+        """Spread what is of groups by the sizes of their cells."""
         shares: Array = groups[self.group_of] * self.share_root[rows] ** 2
         return shares
 
     def lifted(self, between: NDArray[np.floating], rows: slice = slice(None)) -> NDArray[Any]:
+        """Return X, or some rows, from the matrix between orbits and groups."""
         lifted: NDArray[Any] = between[:, self.group_of] * self.share_root[rows].astype(
             between.dtype
         )
         return lifted
 
     def between(self, matrix: NDArray[np.floating]) -> NDArray[Any]:
+        """Return the matrix between orbits and groups."""
         between: NDArray[Any] = np.add.reduceat(
-            matrix * self.share_root.astype(matrix.dtype), self._first_cells, axis=1
+            matrix * self.share_root.astype(matrix.dtype), self.first_cells, axis=1
         )
         return between
 
     def within(self, matrix: NDArray[np.floating]) -> tuple[NDArray[Any], Array]:
+        """Return what deviates inside groups, and its length for every group."""
         deviations = matrix - self.lifted(self.between(matrix))
         squares = np.square(deviations, dtype=np.float64).sum(axis=0)
         lengths = np.sqrt(self.grouped(squares))
         return deviations, np.where(self.group_sizes > 1, lengths, 0.0)
 
     def spread_gain(self, q: Array, rows: slice) -> tuple[float, float]:
+        """Return what the cells' sizes add to a dual value, and the size of its terms."""
         moved = q.copy()
         self.add_targets(moved, rows, -1.0)
         moved *= self._spread[rows]
@@ -210,34 +223,35 @@ class Symmetry:
 
         form, k = self.form, self.form.group_sizes
         orbits = np.bincount(self.context_orbit)
-        left = [(x.factors.left / np.sqrt(orbits)[:, None])[self.context_orbit]]
-        right = [(x.factors.right / np.sqrt(k)[:, None])[self.label_group]]
-        values = [x.factors.values]
         root = np.sqrt(orbits[:, None] * form.cell_sizes)
         each = x.deviations / np.where(root > 0, root, 1.0)  # what a label's entry deviates
-        rest = form._first_cells
         at = np.repeat(np.arange(len(self.context_orbit)), np.diff(self.cells.indptr))
         orbit, group = self.context_orbit[at], self.label_group[self.cells.indices]
-        change = each[orbit, self.cells.data - 1] - each[orbit, rest[group]]
-        # A context that has a whole group has no rest: any constant does.
-        changes = csr_array((change, self.cells.indices, self.cells.indptr), self.cells.shape)
-        changes = changes.tocsc()
-        for g in np.flatnonzero((x.lengths > 0) & (k > 1)):
+        # From the rest of the group, and from any number where there is none: constants drop out.
+        change = each[orbit, self.cells.data - 1] - each[orbit, form.first_cells[group]]
+        by_context = csr_array((change, self.cells.indices, self.cells.indptr), self.cells.shape)
+        changes = by_context.tocsc()
+        between = x.factors.rank
+        left = np.zeros((len(self.context_orbit), x.rank))
+        right = np.zeros((len(self.label_group), x.rank))
+        left[:, :between] = (x.factors.left / np.sqrt(orbits)[:, None])[self.context_orbit]
+        right[:, :between] = (x.factors.right / np.sqrt(k)[:, None])[self.label_group]
+        values, start = [x.factors.values], between
+        for g in np.flatnonzero(x.lengths > 0):
             members = np.flatnonzero(self.label_group == g)
-            basis = _helmert(len(members))
+            basis, stop = _helmert(k[g]), start + k[g] - 1
             value = x.lengths[g] / form.within_costs[g]
-            left.append(changes[:, members] @ basis / value)
-            wide = np.zeros((len(self.label_group), len(members) - 1))
-            wide[members] = basis
-            right.append(wide)
-            values.append(np.full(len(members) - 1, value))
-        return Factors(np.hstack(left), np.concatenate(values), np.hstack(right))
+            left[:, start:stop] = changes[:, members] @ (basis / value)
+            right[members, start:stop] = basis
+            values.append(np.full(k[g] - 1, value))
+            start = stop
+        return Factors(left, np.concatenate(values), right)
 
 
 def _helmert(k: int) -> Array:
     """Return an orthonormal basis of what sums to zero, shape (k, k - 1)."""
     i = np.arange(1, k)
-    basis = np.triu(np.ones((k, k - 1))) / np.sqrt(i * (i + 1.0))
+    basis = np.where(np.arange(k)[:, None] < i, 1 / np.sqrt(i * (i + 1.0)), 0.0)
     basis[i, i - 1] = -np.sqrt(i / (i + 1.0))
     return basis
 
@@ -250,14 +264,14 @@ def symmetry(form: ContextForm) -> Symmetry | None:
     """
     p = form.targets
     at = np.repeat(np.arange(p.shape[0]), np.diff(p.indptr))
-    value = classes_of(p.data) + 1
+    labels, value = p.indices.astype(np.intp), classes_of(p.data) + 1
     context = _pairs(classes_of(form.weights), classes_of(form.feature_weights))
     shift = np.unique(form.shifts, return_inverse=True)[1]
     label = _pairs(classes_of(form.label_weights), shift)
-    alike = _alike(label, context, p.indices, at, value, p.shape)
-    if len(np.unique(alike)) == len(alike):
+    alike = _alike(label, context, labels, at, value, form.shape)
+    if alike.max() + 1 == len(alike):
         return None
-    group = _exchangeable(alike, context, p.indices, at, value, p.shape)
+    group = _exchangeable(alike, context, labels, at, value, form.shape)
     if group.max() + 1 == len(group):
         return None
     return _reduced(form, group, context, at, value)
@@ -265,7 +279,7 @@ def symmetry(form: ContextForm) -> Symmetry | None:
 
 def _mixed(*numbers: Ints | Hashes | int) -> Hashes:
     """Return random numbers of 64 bits that the given ones determine, in two rows."""
-    results = []
+    results: list[Hashes] = []
     for seed in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F):
         mixed: Hashes = np.full(1, seed, dtype=np.uint64)
         for number in numbers:
@@ -288,27 +302,30 @@ def _sums(hashes: Hashes, at: Ints, size: int) -> Hashes:
 
 
 def _pairs(first: Ints, second: Ints) -> Ints:
-    """Number pairs of numbers."""
+    """Return a number for every pair of numbers."""
     return np.unique(first * (second.max() + 1) + second, return_inverse=True)[1]
 
 
 def _numbered(hashes: Hashes) -> Ints:
-    """Number columns by what they are."""
+    """Return a number for every column, by what it is."""
     return np.unique(hashes, axis=1, return_inverse=True)[1].ravel()
 
 
 def _alike(
     label: Ints, context: Ints, labels: Ints, contexts: Ints, value: Ints, shape: tuple[int, int]
 ) -> Ints:
-    """Number labels by what their contexts look like, so that exchangeable ones agree."""
+    """Tell labels apart by what their contexts look like; exchangeable ones get one number."""
     m, v = shape
     seen_label, seen_context = _mixed(label), _mixed(context)
     for _ in range(REFINEMENTS):
         own = _sums(_mixed(value, seen_context[:, contexts]), labels, v)
         seen_label = _mixed(seen_label, own)
+        numbers = _numbered(seen_label)
+        if numbers.max() + 1 == v:
+            break
         own = _sums(_mixed(value, seen_label[:, labels]), contexts, m)
         seen_context = _mixed(seen_context, own)
-    return _numbered(seen_label)
+    return numbers
 
 
 def _exchangeable(
@@ -343,7 +360,8 @@ def _exchangeable(
             now = whole[:, column]
             before += _sums(_mixed(now), pair, len(one))
             after += _sums(_mixed(now - gone + come), pair, len(one))
-        return (before == after).all(axis=0)
+        same: NDArray[np.bool_] = (before == after).all(axis=0)
+        return same
 
     head = np.arange(v)  # of every label's group, as far as it is known
     for _ in range(PASSES):
