@@ -199,7 +199,7 @@ def test_records_of_targets_that_do_not_fit_are_refused(changes):
     record = {"num_labels": 3, "starts": [0, 1, 2, 4], "labels": [0, 1, 1, 2]}
     record |= {"shares": [1, 1, 0.5, 0.5]}
     assert tf.Problem("9,8,7", targets=record, **DECAYS).targets.num_labels == 3
-    with pytest.raises(ValueError, match="^targets: got a mapping without num_labels"):
+    with pytest.raises(ValueError, match=r"^targets: got a mapping without num_labels"):
         tf.Problem("9,8,7", targets=record | changes, **DECAYS)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tightframe.checks import array_of, is_whole, wide
+from tightframe.checks import array_of, is_whole, plain_number, wide
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -199,7 +199,8 @@ def _from_dict(value: Mapping[str, Any]) -> Any:
 
     try:
         starts, labels = np.asarray(value["starts"]), np.asarray(value["labels"])
-        shares, v = np.asarray(value["shares"], dtype=np.float64), value["num_labels"]
+        shares = np.asarray(value["shares"], dtype=np.float64)
+        v = plain_number(value["num_labels"])
         fit = (
             starts.ndim == labels.ndim == shares.ndim == 1
             and starts.dtype.kind in "iu"
