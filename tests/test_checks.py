@@ -114,3 +114,37 @@ def test_counts_in_a_tensor_with_a_gradient():
 def test_a_weighted_mean_needs_weights():
     with pytest.raises(ValueError, match="class_weights: missing; a weighted mean needs them"):
         tf.Problem.from_weighted_mean("50,20", **DECAYS)
+
+
+PER_CLASS = ["class_weights", "logit_adjustment", "class_margins", "logit_scale", "feature_weights"]
+
+
+@pytest.mark.parametrize("name", PER_CLASS)
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.ma.array([1.0, 2.0], mask=[False, True]),
+        np.ones((2, 1)),
+        np.array([1, 2], "datetime64[s]"),
+        ((1.0, 3), (2.0, -1)),
+        ((1.0, 1.5), (2.0, 0.5)),
+        (("a", 2),),
+        ((1.0,), (2.0,)),
+        ((True, 2),),
+    ],
+)
+def test_numbers_a_class_are_refused_in_one_line(name, value):
+    """What a mask hides is not a number, and pairs are not what was read before."""
+    with pytest.raises(ValueError, match=rf"^{name}: [^\n]*$"):
+        tf.Problem("50,20", **{name: value}, **DECAYS)
+
+
+def test_masked_numbers_are_none():
+    with pytest.raises(ValueError, match=r"^label_smoothing: got masked"):
+        tf.Problem("50,20", label_smoothing=np.ma.masked, **DECAYS)
+    with pytest.raises(ValueError, match=r"^counts: class 1 has count nan"):
+        tf.Problem(np.ma.array([50, 20], mask=[0, 1]), **DECAYS)
+    with pytest.raises(ValueError, match=r"^logits: entries must be finite"):
+        tf.certify(PLAIN, np.ma.array(np.eye(2), mask=np.eye(2)))
+    kept = tf.Problem(np.ma.array([50, 20], mask=[0, 0]), **DECAYS)
+    assert kept == PLAIN

@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from scipy.sparse import csc_array
+from scipy.sparse import csc_array, dia_array, dok_array, lil_array
 
 import tightframe as tf
 from tightframe.context_solution import ContextSolution
+from tightframe.problem.targets import read_targets
 from tightframe.sweeps.grid import Grid
 
 #: Columns are contexts. Values of shared/contexts.md section 9, found and certified elsewhere.
@@ -178,6 +179,40 @@ def with_explicit_zero():
 def test_bad_arguments(changes, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         make(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labels": [0, 1, 2, 9]},
+        {"labels": [0, 1, 2, -1]},
+        {"labels": [0, 1, 2, 1.5]},
+        {"starts": [0, 9, 2, 4]},
+        {"starts": [0, 1, 2, 5]},
+        {"starts": [1, 1, 2, 4]},
+        {"starts": []},
+        {"num_labels": 3.5},
+        {"shares": [1, 1, 0.5]},
+    ],
+)
+def test_records_of_targets_that_do_not_fit_are_refused(changes):
+    """A record may have been changed by hand; SciPy reads beyond its arrays then."""
+    record = {"num_labels": 3, "starts": [0, 1, 2, 4], "labels": [0, 1, 1, 2]}
+    record |= {"shares": [1, 1, 0.5, 0.5]}
+    assert tf.Problem("9,8,7", targets=record, **DECAYS).targets.num_labels == 3
+    with pytest.raises(ValueError, match=r"^targets: got a mapping without num_labels"):
+        tf.Problem("9,8,7", targets=record | changes, **DECAYS)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.longdouble, dok_array, lil_array, dia_array])
+def test_targets_of_any_type(kind):
+    targets = np.array([[0.5, 0.25, 0], [0.5, 0.75, 1]])
+    given = (
+        kind(targets)
+        if issubclass(kind, dok_array | lil_array | dia_array)
+        else (targets.astype(kind))
+    )
+    assert tf.Problem("9,8,7", targets=given, **DECAYS).targets == read_targets(targets)
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,8 @@ def require_dense(num_classes: int, what: str) -> None:
 
 def plain_number(value: Any) -> Any:
     """Return the number in an array or tensor without axes; anything else as it is."""
+    if value is np.ma.masked:
+        return value  # its item is a zero
     if getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None)):
         try:
             return value.item()
@@ -65,8 +67,13 @@ def positive_float(name: str, value: Any, *, or_zero: bool = False) -> float:
 def detached(value: Any) -> Any:
     """Return a PyTorch tensor as NumPy takes it; others as they are.
 
-    Without its gradient, in main memory, and in single precision where NumPy lacks its type.
+    Without its gradient, in main memory, and in single precision where NumPy lacks its type. What
+    is masked in a masked array is NaN, not what the mask hides.
     """
+    if isinstance(value, np.ma.MaskedArray):
+        hidden = np.ma.getmaskarray(value)
+        known = value.dtype.kind not in "biuf" or not hidden.any()
+        return value if known else np.where(hidden, np.nan, value.data)
     if not callable(getattr(value, "detach", None)):
         return value
     found = value.detach().cpu()
@@ -121,7 +128,9 @@ def choice(name: str, value: Any, allowed: Collection[str]) -> str:
 
 
 def shortened(text: str, limit: int = 60) -> str:
-    """Return a text, or its beginning with dots where it is longer than ``limit``."""
+    """Return a text in one line, its beginning with dots where it is longer than ``limit``."""
+    if "\n" in text:
+        text = " ".join(text.split())
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 

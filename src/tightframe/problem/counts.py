@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeGuard, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.checks import is_unordered, is_whole, shortened, wide
+from tightframe.checks import detached, is_unordered, is_whole, shortened, wide
 
 
 class Group(NamedTuple):
@@ -201,7 +201,7 @@ def parse_per_class(
         return ()
     if (one := _one_number(value)) is not None:
         runs: Runs = ((one, num_classes(counts)),)
-    elif isinstance(value, tuple) and value and isinstance(value[0], tuple):
+    elif _are_runs(value):
         runs = value  # read before
     elif isinstance(value, str):
         runs = joined(_numbers_in(name, value, allowed))
@@ -214,6 +214,22 @@ def parse_per_class(
     if (given := num_classes(runs)) != classes:
         raise ValueError(f"{name}: got {given} numbers for {classes} classes")
     return runs
+
+
+def _are_runs(value: Any) -> TypeGuard[Runs]:
+    """Tell runs that were read before from pairs that somebody gave."""
+    return (
+        isinstance(value, tuple)
+        and len(value) > 0
+        and all(
+            isinstance(run, tuple)
+            and len(run) == 2
+            and type(run[0]) in (int, float)
+            and is_whole(run[1])
+            and run[1] >= 1
+            for run in value
+        )
+    )
 
 
 def spread(runs: Runs) -> NDArray[np.float64]:
@@ -265,7 +281,7 @@ def _require_ordered(name: str, value: Any) -> None:
 
 def _array_of(value: Any) -> NDArray[Any]:
     if isinstance(value, (np.ndarray, bytes)):
-        return np.asarray(value)
+        return np.asarray(detached(value))
     if callable(getattr(value, "tolist", None)):  # a tensor: with a gradient, on any device
         value = value.tolist()
     return np.asarray(list(value))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tightframe.checks import array_of
+from tightframe.checks import array_of, is_whole, plain_number, wide
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -113,9 +113,10 @@ def read_targets(value: TargetsLike, num_contexts: int | None = None) -> Targets
     if isinstance(value, Targets):
         _require_shape((value.num_labels, value.num_contexts), num_contexts)
         return value
-    if isinstance(value, Mapping):
-        value = _from_dict(value)
-    if hasattr(value, "tocsc") and hasattr(value, "nnz"):
+    is_sparse = hasattr(value, "tocsc") and hasattr(value, "nnz")
+    if isinstance(value, Mapping) and not is_sparse:  # SciPy's DOK matrices are both
+        value, is_sparse = _from_dict(value), True
+    if is_sparse:
         _require_shape(value.shape, num_contexts)
         table = value.tocsc(copy=True)
         table.sum_duplicates()
@@ -190,7 +191,7 @@ def _from_dense(value: ArrayLike, num_contexts: int | None) -> Any:
             f"targets: got {array.dtype}, need an array or sparse matrix of probabilities"
         )
     _require_shape(array.shape, num_contexts)
-    return csc_array(array)
+    return csc_array(wide(array))
 
 
 def _from_dict(value: Mapping[str, Any]) -> Any:
@@ -198,12 +199,25 @@ def _from_dict(value: Mapping[str, Any]) -> Any:
 
     try:
         starts, labels = np.asarray(value["starts"]), np.asarray(value["labels"])
-        shares, v = np.asarray(value["shares"], dtype=np.float64), int(value["num_labels"])
-        return csc_array((shares, labels, starts), shape=(v, len(starts) - 1))
+        shares = np.asarray(value["shares"], dtype=np.float64)
+        v = plain_number(value["num_labels"])
+        fit = (
+            starts.ndim == labels.ndim == shares.ndim == 1
+            and starts.dtype.kind in "iu"
+            and (labels.dtype.kind in "iu" or not labels.size)
+            and is_whole(v)
+            and starts[0] == 0
+            and starts[-1] == len(labels) == len(shares)
+            and (np.diff(starts) >= 0).all()
+            and ((labels >= 0) & (labels < v)).all()
+        )
     except (KeyError, TypeError, ValueError, IndexError):
+        fit = False
+    if not fit:  # SciPy would read beyond its arrays
         raise ValueError(
             "targets: got a mapping without num_labels, starts, labels and shares that fit"
-        ) from None
+        )
+    return csc_array((shares, labels, starts), shape=(int(v), len(starts) - 1))
 
 
 def label_sets(labels: Any) -> tuple[NDArray[np.int64], csr_array, NDArray[np.float64]]:
