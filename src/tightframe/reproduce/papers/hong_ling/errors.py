@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,10 +42,11 @@ def collapsed(history: pd.DataFrame) -> pd.DataFrame:
     return history.iloc[above[-1] + 1 if len(above) else 0 :]
 
 
-def _ends(run: Run) -> list[float]:
-    """Return the four errors at the end; NaN if the features never collapsed."""
+def _ends(places: Sequence[int], run: Run) -> list[float]:
+    """Return the errors of some places at the end; NaN if the features never collapsed."""
     rows = collapsed(run.history)
-    return [float(rows[name].iloc[-1]) if len(rows) else math.nan for name in ERRORS]
+    names = [ERRORS[place] for place in places]
+    return [float(rows[name].iloc[-1]) if len(rows) else math.nan for name in names]
 
 
 def _judge(results: Results) -> list[Verdict]:
@@ -51,7 +54,7 @@ def _judge(results: Results) -> list[Verdict]:
     smoke = results.scale == "smoke"
     verdicts = []
     for part, places in (("mean logits Z", (0, 1)), ("bias b", (2, 3))):
-        worst = largest(networks, lambda run, own=places: [_ends(run)[i] for i in own])
+        worst = largest(networks, partial(_ends, places))
         verdicts.append(
             below(
                 worst,
@@ -85,7 +88,7 @@ def _draw(results: Results) -> list[Panel]:
         note = f"{first} Relative to the prediction's size."
         title = f"Errors, {name}"
         panels.append(Chart(title, "epoch", "relative error", curves, log_y=True, note=note))
-        table.append([name, run.measured("nc1"), *_ends(run)])
+        table.append([name, run.measured("nc1"), *_ends(range(len(ERRORS)), run)])
     for run in runs:
         maps = [
             Matrix(words, min_max(run.array(array)))
