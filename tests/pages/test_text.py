@@ -122,6 +122,10 @@ def test_plots_have_their_places(page: Page) -> None:
     assert places == set(page.plots)
     assert {"s0-excess", "s0-spectrum", "s0-heat-predicted", "s0-heat-measured"} <= places
     assert "s1-heat-measured" not in places
+    pointed = page.plots["s0-heat-predicted"]["data"][0]["customdata"]
+    names = [row[0].partition(", ")[0] for row in pointed]
+    assert sorted(names) == sorted(map(shown, FOUND.labels))
+    assert pointed[1][2] == f"{names[1]}, {names[2]}"
 
 
 def rows_of(table: Any) -> dict[str, dict[str, Any]]:

@@ -27,7 +27,7 @@ MOST_TOKENS, MOST_CONTEXTS, MOST_PAIRS = 60, 40, 15
 #: Next tokens that are named of a context.
 _LIKELIEST = 3
 
-#: Contexts among which the nearest is looked for, at most: the most frequent ones.
+#: Tokens or contexts among which the nearest is looked for, at most: the most frequent ones.
 _NEAR_AMONG = 2000
 
 _METRICS = {
@@ -145,7 +145,8 @@ def token_table(setting: SettingRecord) -> Table | None:
     shares = view.token_counts / view.token_counts.sum()
     sides = [side for side in (view.predicted, view.measured) if side is not None]
     lengths = [np.linalg.norm(side.classifier, axis=1) for side in sides]
-    near = [_Nearest.of(side.classifier, np.arange(len(view.tokens))) for side in sides]
+    among = np.sort(view.frequent_tokens(_NEAR_AMONG))
+    near = [_Nearest.of(side.classifier, among) for side in sides]
     rows = []
     for v in order.tolist():
         found = [n.told(v, view.tokens) for n in near]
