@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tightframe.geometry.eigen import eigenpairs_above, largest_eigenvalue
 from tightframe.rounding import FUNCTION, UNIT, gamma
 from tightframe.theory.contexts.form import Array, ContextForm, Factors
 from tightframe.theory.contexts.symmetry import CellFactors
@@ -235,14 +236,12 @@ def _norm(form: ContextForm, residual: Array) -> float:
 
 def _largest(matrix: Array) -> float:
     """Bound the largest singular value from above, for rounding too."""
-    from scipy.linalg import eigh
-
     gram = _gram(matrix)
     size = float(np.trace(gram))
     if size == 0:
         return 0.0
     n = len(gram)
-    largest = float(eigh(gram, eigvals_only=True, subset_by_index=[n - 1, n - 1])[0])
+    largest = largest_eigenvalue(gram)
     # Entries of the Gram matrix are sums of max(m, V) terms; errors of its eigenvalues are of the
     # size of that of its entries. Random, they grow with roots.
     error = 8 * UNIT * (n + max(matrix.shape)) ** 0.5
@@ -262,12 +261,7 @@ def _clip(form: ContextForm, residual: Array, limit: float) -> float:
 
 
 def _clip_matrix(matrix: Array, limit: float) -> float:
-    from scipy.linalg import eigh
-
-    gram = _gram(matrix)
-    squares, vectors = eigh(
-        gram, driver="evr", subset_by_value=(limit**2, np.inf), overwrite_a=True
-    )
+    squares, vectors = eigenpairs_above(_gram(matrix), limit**2)
     if not len(squares):
         return 0.0
     most = float(np.sqrt(squares[-1])) / limit - 1
