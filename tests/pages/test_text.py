@@ -68,6 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         store.write_json(paths.prediction, prediction | {"name": name})
         rows = [dict.fromkeys(COLUMNS, 1.0) | {"epoch": 0}]
         last = {"relative_excess": 2e-6, "logits_to_predicted": 0.003, "directions": 7.0}
+        last |= {"beyond_rank": 0.5}
         rows.append(dict.fromkeys(COLUMNS, 0.005) | {"epoch": 9, "classifier_to_etf": 0.8} | last)
         store.write_parquet(paths.history, pd.DataFrame(rows))
         if name == FINISHED:
@@ -111,7 +112,7 @@ def test_every_token_and_context_is_in_the_page_by_name(page: Page) -> None:
     for context in FOUND.contexts:
         assert "".join(context).replace(" ", "␣") in page.cells
     assert "Contexts of 2 tokens that are seen 5 times or more" in page.text
-    assert "5 of 5 as predicted" not in page.text  # seven directions are not the rank
+    assert "5 of 5 as predicted" not in page.text  # half of the logits is beyond the rank
     assert "Unfinished, measured up to epoch 9" in page.text
     assert "This setting was not started." in page.text
 
@@ -121,6 +122,10 @@ def test_plots_have_their_places(page: Page) -> None:
     assert places == set(page.plots)
     assert {"s0-excess", "s0-spectrum", "s0-heat-predicted", "s0-heat-measured"} <= places
     assert "s1-heat-measured" not in places
+    pointed = page.plots["s0-heat-predicted"]["data"][0]["customdata"]
+    names = [row[0].partition(", ")[0] for row in pointed]
+    assert sorted(names) == sorted(map(shown, FOUND.labels))
+    assert pointed[1][2] == f"{names[1]}, {names[2]}"
 
 
 def rows_of(table: Any) -> dict[str, dict[str, Any]]:

@@ -164,7 +164,7 @@ def test_verdicts():
         "classifier_to_predicted": 0.02,
         "means_to_predicted": np.nan,
         "classifier_to_etf": 0.8,
-        "directions": 22.0,
+        "beyond_rank": 2e-4,
     }
     found = {verdict["name"]: verdict for verdict in text_verdicts(22, row)}
     assert {name: verdict["agrees"] for name, verdict in found.items()} == {
@@ -172,10 +172,11 @@ def test_verdicts():
         "logits": True,
         "classifier": False,
         "means": None,
-        "directions": True,
+        "width": True,
     }
     assert "0.02 from the predicted, 0.8 from the ETF's" in found["classifier"]["sentence"]
-    assert [v["agrees"] for v in text_verdicts(21, row)][-1] is False
+    assert [v["agrees"] for v in text_verdicts(22, row | {"beyond_rank": 0.02})][-1] is False
+    assert [v["agrees"] for v in text_verdicts(0, row)][-1] is None
 
 
 @pytest.mark.slow

@@ -96,6 +96,7 @@ def test_a_row_is_what_numpy_says(rest):
             h.T @ h, solution.class_means.T @ solution.class_means
         ),
         "directions": (values > best[solution.rank - 1] / 2).sum(),
+        "beyond_rank": math.sqrt((values[solution.rank :] ** 2).sum() / (values**2).sum()),
     }
     row = callback.history[-1]
     assert list(row) == list(COLUMNS)

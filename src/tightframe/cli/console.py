@@ -511,10 +511,8 @@ def _print_text_run(console: Console, run: RunRecord) -> None:
         print_table(replace(metrics, missing=""), console)
         for table in (text_tables.context_table(setting), text_tables.pair_table(setting)):
             if table is not None and table.rows:
-                few = replace(table, rows=table.rows[:_FEW_ROWS])
-                print_table(
-                    replace(few, title=f"{table.title.partition(':')[0]}, the first"), console
-                )
+                title = f"{table.title.partition(':')[0]} (first {_FEW_ROWS})"
+                print_table(replace(table, rows=table.rows[:_FEW_ROWS], title=title), console)
         console.print(text_tables.text_headline(setting), highlight=False)
         for verdict in (setting.result or {}).get("verdicts", []):
             console.print(f"- {verdict['sentence']}", highlight=False)

@@ -29,6 +29,7 @@ from tightframe.runs.text_pictures import (
     token_maps,
 )
 from tightframe.runs.text_tables import (
+    TextSetting,
     context_table,
     limit_sentences,
     merged_table,
@@ -78,6 +79,8 @@ def _setting_view(
         return figures(panels, anchor, plots, Options(most_points=per_line, height=height))
 
     history, prediction = setting.history, setting.prediction or {}
+    view = TextSetting.of(setting)
+    names = [] if view is None else [*view.tokens, *view.contexts]
     most = max(int((budget // 6) ** 0.5), 8)
     return {
         "anchor": anchor,
@@ -95,6 +98,7 @@ def _setting_view(
         "distances": section(text_distance_charts(setting)),
         "laws": section(law_charts(setting) | {"spectrum": spectrum_chart(setting)}),
         "maps": section(maps_of(token_maps(setting, most, _NAMED)), _MAP),
+        "unseen": any("␣" in name or "⏎" in name for name in names),
         "tokens": _html(token_table(setting)),
         "contexts": _html(context_table(setting)),
         "pairs": _html(pair_table(setting)),

@@ -141,6 +141,7 @@ def token_maps(
         "",
         limit=1.0,
         ticks=thinned(ticks, named) if short else thinned(ticks),
+        names_below=short,
         names=names,
         scale_label="cosine",
         nothing=NOTHING,

@@ -27,7 +27,7 @@ MOST_TOKENS, MOST_CONTEXTS, MOST_PAIRS = 60, 40, 15
 #: Next tokens that are named of a context.
 _LIKELIEST = 3
 
-#: Contexts among which the nearest is looked for, at most: the most frequent ones.
+#: Tokens or contexts among which the nearest is looked for, at most: the most frequent ones.
 _NEAR_AMONG = 2000
 
 _METRICS = {
@@ -40,6 +40,7 @@ _METRICS = {
     "means_to_predicted": "context features, distance to predicted",
     "classifier_to_etf": "classifier, distance to the ETF",
     "directions": "directions used",
+    "beyond_rank": "logits beyond the predicted rank, share",
 }
 
 
@@ -144,7 +145,8 @@ def token_table(setting: SettingRecord) -> Table | None:
     shares = view.token_counts / view.token_counts.sum()
     sides = [side for side in (view.predicted, view.measured) if side is not None]
     lengths = [np.linalg.norm(side.classifier, axis=1) for side in sides]
-    near = [_Nearest.of(side.classifier, np.arange(len(view.tokens))) for side in sides]
+    among = np.sort(view.frequent_tokens(_NEAR_AMONG))
+    near = [_Nearest.of(side.classifier, among) for side in sides]
     rows = []
     for v in order.tolist():
         found = [n.told(v, view.tokens) for n in near]
@@ -400,10 +402,10 @@ def cosines_of(vectors: Array) -> Array:
 
 
 def _likeliest(law: Array, names: Sequence[str]) -> str:
-    """Return the likeliest tokens of a law: ``"e 62%, a 20%"``."""
+    """Return the likeliest tokens of a law: ``"e 62% / a 20%"``."""
     order = np.argsort(-law, kind="stable")[:_LIKELIEST]
     # No line ends between a token and its share.
-    return ", ".join(f"{names[v]}\xa0{law[v]:.0%}" for v in order.tolist() if law[v] >= 5e-3)
+    return " / ".join(f"{names[v]}\xa0{law[v]:.0%}" for v in order.tolist() if law[v] >= 5e-3)
 
 
 def _with_most(title: str, here: int, there: int) -> str:

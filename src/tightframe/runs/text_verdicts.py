@@ -15,7 +15,8 @@ GEOMETRY_TOLERANCE = 0.01
 CRITERIA = (
     f"As predicted: objective within {OBJECTIVE_TOLERANCE:g} of the certified bound, relative to "
     "it; logits, and the Gram matrices of classifier and context features, within normalised "
-    f"distance {GEOMETRY_TOLERANCE:g} of the predicted; as many directions used as the rank."
+    f"distance {GEOMETRY_TOLERANCE:g} of the predicted; no more than that share of the logits "
+    "outside of as many directions as the predicted rank."
 )
 
 _PARTS = {
@@ -70,15 +71,15 @@ def text_verdicts(rank: int, row: Mapping[str, float]) -> list[dict[str, Any]]:
                 "sentence": sentence,
             }
         )
-    used = int(row["directions"])
+    beyond = row["beyond_rank"]
     found.append(
         {
-            "name": "directions",
-            "value": used,
-            "tolerance": 0,
-            "agrees": used == rank if rank else None,
-            "sentence": f"The network uses {used} directions; the predicted logits have rank "
-            f"{rank}.",
+            "name": "width",
+            "value": beyond,
+            "tolerance": GEOMETRY_TOLERANCE,
+            "agrees": beyond <= GEOMETRY_TOLERANCE if rank else None,
+            "sentence": f"The predicted logits have rank {rank}; outside of as many directions "
+            f"there is {beyond:.2g} of the network's.",
         }
     )
     return found

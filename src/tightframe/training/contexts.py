@@ -47,6 +47,7 @@ COLUMNS = (
     "classifier_to_etf",
     "means_to_predicted",
     "directions",
+    "beyond_rank",
 )
 
 
@@ -129,7 +130,9 @@ class ContextCallback(MeasuringCallback[MeasuredContexts]):
       minimiser's;
     - classifier_to_etf: of the classifier's Gram matrix to the simplex ETF's;
     - directions: how many singular values of the logits, times the roots of the feature weights,
-      are above half of the smallest that the minimiser has: the width that the network uses.
+      are above half of the smallest that the minimiser has: the width that the network uses;
+    - beyond_rank: what is left of them, as a share of their norm, outside of as many leading
+      directions as the minimiser's rank.
 
     Parameters
     ----------
@@ -220,4 +223,5 @@ class ContextCallback(MeasuringCallback[MeasuredContexts]):
                 "classifier_to_etf": distance_to_etf(weight),
                 "means_to_predicted": gram_distance(features, predicted),
                 "directions": float((values > self._least).sum()),
+                "beyond_rank": float(np.linalg.norm(values[best.rank :]) / np.linalg.norm(values)),
             }
