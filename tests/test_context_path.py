@@ -1,5 +1,6 @@
 """Paths of problems with targets: against separate solves, CVXPY and differences of the optimum."""
 
+import itertools
 import json
 import math
 
@@ -42,6 +43,23 @@ def test_points_are_certified_and_those_of_separate_solves(bias, bias_decay):
     assert found.objective[3] == pytest.approx(
         convex_minimum(form_of(found.solutions[3].problem)), rel=3e-7
     )
+
+
+def test_problems_that_symmetry_reduces_have_paths():
+    """All pairs of ten labels: one orbit; the fewer numbers go from point to point."""
+    rows = np.array([np.isin(np.arange(10), pair) for pair in itertools.combinations(range(10), 2)])
+    problem = tf.Problem.from_label_matrix(
+        np.repeat(rows, 3, axis=0), weight_decay=1e-3, feature_decay=1e-3
+    )
+    decays = np.geomspace(1e-3, 0.1, 6)
+    found = tf.path(problem, **both(decays), tol=1e-9)
+    (own,) = tf.thresholds(problem).sets
+    # Labels are told apart below their threshold only, all by the same margin.
+    assert found.rank.tolist() == [9 if decay < own.logit_decay else 0 for decay in decays]
+    assert 0 < np.count_nonzero(found.rank) < 6
+    alone = tf.solve(problem.replace(weight_decay=decays[1], feature_decay=decays[1]), 1e-11)
+    assert found.objective[1] == pytest.approx(alone.objective, rel=2e-9)
+    assert found.nuclear_norm[1] == pytest.approx(alone.nuclear_norm, rel=1e-4)
 
 
 def test_bias_decays_are_swept_too():

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,11 +23,13 @@ from tightframe.solution import Solution, Status
 from tightframe.solvers.context_sweep import ContextSweep
 from tightframe.solvers.stats import Stats
 from tightframe.theory.contexts.embedding import Embedding, Trained, embedded
-from tightframe.theory.contexts.form import BLOCK, Factors, Merged, form_of, merged
-from tightframe.theory.contexts.symmetry import CellFactors, symmetry
+from tightframe.theory.contexts.form import BLOCK, ContextForm, Factors, Merged, form_of, merged
+from tightframe.theory.contexts.symmetry import CellFactors, Symmetry, symmetry
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Form = TypeVar("Form", bound=ContextForm)
 
 #: Logits of more entries than this are not written out (0.8 GB).
 MAX_LOGITS = 10**8
@@ -351,15 +353,25 @@ class ContextMemory:
     """What problems that differ in their decays only hand on to each other along a sweep."""
 
     def __init__(self) -> None:
-        self.small: Merged | None = None
+        self.forms: tuple[Merged, Symmetry | None] | None = None
         self.sweep = ContextSweep()
 
-    def form_at(self, problem: Problem) -> Merged:
-        """Return the merged form of the next problem: no decay changes what merges in it."""
-        if self.small is None:
-            self.small = merged(form_of(problem))
-        form = replace(self.small.form, decay=problem.logit_decay, bias_decay=problem.bias_decay)
-        return replace(self.small, form=form)
+    def forms_at(self, problem: Problem) -> tuple[Merged, Symmetry | None]:
+        """Return the next problem's merged form, and what its symmetry leaves of that.
+
+        No decay changes what merges, or what may be exchanged.
+        """
+        if self.forms is None:
+            small = merged(form_of(problem))
+            self.forms = small, symmetry(small.form)
+        small, symmetric = self.forms
+        if symmetric is not None:
+            symmetric = replace(symmetric, form=_at_decays(symmetric.form, problem))
+        return replace(small, form=_at_decays(small.form, problem)), symmetric
+
+
+def _at_decays(form: Form, problem: Problem) -> Form:
+    return replace(form, decay=problem.logit_decay, bias_decay=problem.bias_decay)
 
 
 def solve_contexts(
@@ -381,9 +393,8 @@ def solve_contexts(
         If there are too many distinct labels and contexts, or ``dim`` is less than the rank.
     """
     memory = ContextMemory() if memory is None else memory
-    small = memory.form_at(problem)
+    small, symmetric = memory.forms_at(problem)
     m, v = small.form.shape
-    symmetric = symmetry(small.form)
     form, constant = small.form, small.constant
     if symmetric is not None:
         form, constant = symmetric.form, constant + symmetric.constant

@@ -155,7 +155,8 @@ def _leaves(cosines: NDArray[np.float64]) -> NDArray[np.intp]:
     from scipy.cluster.hierarchy import leaves_list, linkage
     from scipy.spatial.distance import squareform
 
-    apart = 1 - np.nan_to_num(cosines, nan=0.0)
+    # Cosines of equal vectors may exceed one by rounding.
+    apart = np.maximum(1 - np.nan_to_num(cosines, nan=0.0), 0.0)
     np.fill_diagonal(apart, 0.0)
     tree = linkage(squareform((apart + apart.T) / 2), "average", optimal_ordering=True)
     return np.asarray(leaves_list(tree), dtype=np.intp)

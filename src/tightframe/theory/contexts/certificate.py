@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tightframe.geometry.blocks import eigh_above, largest_eigenvalue
+from tightframe.geometry.eigen import eigenpairs_above, largest_eigenvalue
 from tightframe.rounding import FUNCTION, UNIT, gamma
 from tightframe.theory.contexts.form import Array, ContextForm, Factors
 from tightframe.theory.contexts.symmetry import CellFactors
@@ -261,7 +261,7 @@ def _clip(form: ContextForm, residual: Array, limit: float) -> float:
 
 
 def _clip_matrix(matrix: Array, limit: float) -> float:
-    squares, vectors = eigh_above(_gram(matrix), limit**2)
+    squares, vectors = eigenpairs_above(_gram(matrix), limit**2)
     if not len(squares):
         return 0.0
     most = float(np.sqrt(squares[-1])) / limit - 1

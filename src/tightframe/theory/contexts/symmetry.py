@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -262,19 +262,57 @@ def symmetry(form: ContextForm) -> Symmetry | None:
     Numbers are equal where they are but for rounding; labels and contexts are told apart by two
     random numbers of 64 bits each.
     """
-    p = form.targets
-    at = np.repeat(np.arange(p.shape[0]), np.diff(p.indptr))
-    labels, value = p.indices.astype(np.intp), classes_of(p.data) + 1
-    context = _pairs(classes_of(form.weights), classes_of(form.feature_weights))
-    shift = np.unique(form.shifts, return_inverse=True)[1]
-    label = _pairs(classes_of(form.label_weights), shift)
-    alike = _alike(label, context, labels, at, value, form.shape)
-    if alike.max() + 1 == len(alike):
-        return None
-    group = _exchangeable(alike, context, labels, at, value, form.shape)
+    numbers = _Numbers.of(form)
+    group = numbers.groups()
     if group.max() + 1 == len(group):
         return None
-    return _reduced(form, group, context, at, value)
+    return _reduced(form, group, numbers.context, numbers.at, numbers.value)
+
+
+def exchangeable_groups(form: ContextForm) -> Ints:
+    """Return a number for every label, equal for those that may be exchanged; shape (V,)."""
+    return _Numbers.of(form).groups()
+
+
+class _Numbers(NamedTuple):
+    """Weights and probabilities as numbers, equal where they are but for rounding.
+
+    Attributes
+    ----------
+    label, context : ndarray of int, shapes (V,) and (m,)
+    labels, at, value : ndarray of int, shape (E,)
+        Label, context and probability of every entry of the targets.
+    shape : tuple of int
+        Contexts and labels.
+    """
+
+    label: Ints
+    context: Ints
+    labels: Ints
+    at: Ints
+    value: Ints
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, form: ContextForm) -> _Numbers:
+        """Give what a form has its numbers."""
+        p = form.targets
+        shift = np.unique(form.shifts, return_inverse=True)[1]
+        return cls(
+            _pairs(classes_of(form.label_weights), shift),
+            _pairs(classes_of(form.weights), classes_of(form.feature_weights)),
+            p.indices.astype(np.intp),
+            np.repeat(np.arange(p.shape[0]), np.diff(p.indptr)),
+            classes_of(p.data) + 1,
+            form.shape,
+        )
+
+    def groups(self) -> Ints:
+        """Return groups of exchangeable labels."""
+        alike = _alike(*self)
+        if alike.max() + 1 == len(alike):
+            return alike
+        return _exchangeable(alike, *self[1:])
 
 
 def _mixed(*numbers: Ints | Hashes | int) -> Hashes:

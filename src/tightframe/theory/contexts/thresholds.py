@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from tightframe.lazy import needed
 from tightframe.problem.problem import Problem, at_most
 from tightframe.theory.contexts.certificate import collapse_decay
-from tightframe.theory.contexts.exchangeable import exchangeable_labels
 from tightframe.theory.contexts.form import ContextForm, form_of, merged
+from tightframe.theory.contexts.symmetry import exchangeable_groups
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,7 +181,8 @@ def context_thresholds(problem: Problem) -> ContextThresholds:
     labels, contexts = _members(small.label_of), _members(small.context_of)
     decay = problem.logit_decay
     sets = []
-    for own in exchangeable_labels(small.form):
+    groups = _members(exchangeable_groups(small.form))
+    for own in (np.array(group) for group in groups if len(group) > 1):
         place = _apart(small.form, own)
         every = sorted(v for label in own.tolist() for v in labels[label])
         telling = sorted(j for k in _telling(small.form, own).tolist() for j in contexts[k])
