@@ -88,7 +88,8 @@ class Anderson:
         if self.moves:
             single = move.astype(self.kind, copy=False)
             target = np.array([_dot(past, single) for past in self.moves])
-            ridge = self.options.ridge * np.trace(self.products)
+            # Where the residual stays as it is, all products may be zero.
+            ridge = self.options.ridge * np.trace(self.products) or 1.0
             weights = np.linalg.solve(self.products + ridge * np.eye(len(target)), target)
             flat, kind = following.reshape(-1), following.dtype.type
             for part in _parts(flat.size):

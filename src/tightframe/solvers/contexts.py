@@ -66,6 +66,8 @@ class ContextOptions:
         Problems of at least so many entries begin in single precision.
     single_gap : float
         Below this estimated gap they go on in double precision.
+    rough : float
+        So they do where the certified gap is more than so many times the estimated one.
     retries : tuple of float
         Penalties, in units of the first, that are tried in turn where the estimate has stalled.
 
@@ -88,6 +90,7 @@ class ContextOptions:
     margin: float = 0.3
     single_size: int = 400_000
     single_gap: float = 1e-7
+    rough: float = 3.0
     retries: tuple[float, ...] = (1.0, 0.2, 5.0)
 
     def __post_init__(self) -> None:
@@ -158,7 +161,13 @@ def _iterate(f: _Splitting, tol: float, max_iterations: int) -> Found:
     found: Found | None = None
     last: Floats | None = None
     step = tries = 0
+    rough = False
     while True:
+        if rough and f.is_single:
+            # Continued from the same point: nothing is lost.
+            f.to_double()
+            accelerated = Anderson(o.anderson, f.state)
+            wanted, last, best, since = o.margin * tol, None, gap, step
         point = f.shrink()
         stop = step >= max_iterations
         if step % o.check_every == 0 or stop:
@@ -166,11 +175,8 @@ def _iterate(f: _Splitting, tol: float, max_iterations: int) -> Found:
             if gap < best / 2:
                 best, since = gap, step
             stalled = step - since > o.patience
-            if f.is_single and (stalled or wanted < gap <= o.single_gap):
-                # Continued from the same point: nothing is lost.
-                f.to_double()
-                accelerated = Anderson(o.anderson, f.state)
-                last, best, since = None, gap, step
+            rough = stalled or wanted < gap <= o.single_gap
+            if rough and f.is_single:
                 continue
             if gap <= wanted or stop or stalled:
                 x, bias = f.answer(point)
@@ -192,6 +198,7 @@ def _iterate(f: _Splitting, tol: float, max_iterations: int) -> Found:
                     tries, last, best, since = tries + 1, None, np.inf, step
                     continue
                 wanted *= o.margin
+                rough = certified > o.rough * gap * bounds.primal
         f.fit_rows(point)
         move = f.move(point)
         if last is not None:
