@@ -434,7 +434,7 @@ class Problem:
             As in `tightframe.problem.tokens.next_tokens`, which also says how much memory that
             takes and which contexts there are: the columns, in that order.
         **rest
-            Other arguments of `Problem`.
+            Other arguments of `Problem`, without ``counts``, ``targets`` and ``class_names``.
 
         Raises
         ------
@@ -448,7 +448,13 @@ class Problem:
         >>> problem.class_names, problem.targets
         ((' ', 'a', 'b', 'c'), <4 labels x 3 contexts>)
         """
+        _require_own(rest, ("counts", "targets", "class_names"), "the tokens say it")
         found = next_tokens(tokens, context, min_count)
+        if min(found.counts.shape) < 2:
+            only = "token follows" if found.counts.shape[0] < 2 else "context is there"
+            raise ValueError(f"tokens: only one {only}, need at least two")
+        if "" in found.labels:
+            raise ValueError("tokens: got an empty one, which is no name of a label")
         totals = found.counts.sum(axis=0)
         targets = found.counts.astype(np.float64)
         targets.data /= np.repeat(totals, np.diff(targets.indptr))
@@ -482,9 +488,7 @@ class Problem:
         >>> problem.counts.tolist(), problem.class_weights.tolist()
         ([2, 1, 1], [1.0, 2.0, 1.0])
         """
-        taken = sorted({"counts", "targets", "class_weights"} & set(rest))
-        if taken:
-            raise ValueError(f"{taken[0]}: the label matrix says it, got {taken[0]} too")
+        _require_own(rest, ("counts", "targets", "class_weights"), "the label matrix says it")
         counts, targets, sizes = label_sets(labels)
         return cls(counts, targets=targets, class_weights=sizes, **rest)
 
@@ -880,6 +884,12 @@ def with_smoothing(title: str, problem: Problem) -> str:
 def at_most(a: float | NDArray[np.float64], b: float | NDArray[np.float64]) -> Any:
     """Return ``a <= b`` up to rounding: how every collapse threshold is compared."""
     return np.asarray(a) <= np.asarray(b) * (1 + THRESHOLD_ROUNDING)
+
+
+def _require_own(rest: Mapping[str, Any], taken: Iterable[str], who: str) -> None:
+    for name in taken:
+        if name in rest:
+            raise ValueError(f"{name}: {who}, got {name} too")
 
 
 def _decay(name: str, value: Any) -> float:
