@@ -105,3 +105,31 @@ def test_problems_hold_counts_and_distributions_in_the_order_of_the_contexts():
     assert problem.counts.tolist() == counts.sum(axis=0).tolist()
     assert np.allclose(problem.targets.by_context.toarray().T, counts / counts.sum(axis=0))
     assert tf.solve(problem).status == "optimal"
+
+
+DECAYS = {"weight_decay": 1e-2, "feature_decay": 1e-2}
+
+
+@pytest.mark.parametrize(
+    ("tokens", "options", "message"),
+    [
+        ("ab", {}, "tokens: only one token follows, need at least two"),
+        ("abac", {"min_count": 2}, "tokens: only one context is there, need at least two"),
+        (["", "a", "", "b"], {}, "tokens: got an empty one"),
+        ("abab", {"counts": [1, 2]}, "counts: the tokens say it, got counts too"),
+        ("abab", {"targets": np.eye(2)}, "targets: the tokens say it"),
+        ("abab", {"class_names": ["a", "b"]}, "class_names: the tokens say it"),
+    ],
+)
+def test_problems_that_tokens_do_not_make_are_refused(tokens, options, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        tf.Problem.from_tokens(tokens, context=1, **options, **DECAYS)
+
+
+def test_a_column_of_text_is_text():
+    """Pandas holds text as objects."""
+    column = np.array(list("abab aba"), dtype=object)
+    problem = tf.Problem.from_tokens(column, context=1, **DECAYS)
+    assert problem == tf.Problem.from_tokens("abab aba", context=1, **DECAYS)
+    with pytest.raises(ValueError, match="tokens: got None, need text or token numbers"):
+        tf.Problem.from_tokens(np.array(["a", None, "b"], dtype=object), context=1, **DECAYS)

@@ -434,7 +434,7 @@ class Problem:
             As in `tightframe.problem.tokens.next_tokens`, which also says how much memory that
             takes and which contexts there are: the columns, in that order.
         **rest
-            Other arguments of `Problem`.
+            Other arguments of `Problem`, without ``counts``, ``targets`` and ``class_names``.
 
         Raises
         ------
@@ -448,6 +448,7 @@ class Problem:
         >>> problem.class_names, problem.targets
         ((' ', 'a', 'b', 'c'), <4 labels x 3 contexts>)
         """
+        _require_own(rest, ("counts", "targets", "class_names"), "the tokens say it")
         return cls.from_next_tokens(next_tokens(tokens, context, min_count), **rest)
 
     @classmethod
@@ -457,11 +458,15 @@ class Problem:
         Raises
         ------
         ValueError
-            As `Problem`, or if an argument is given that the tokens say.
+            As `Problem`, or if an argument is given that the tokens say, or if only one token
+            follows, only one context is there or a token is empty.
         """
-        said = sorted({"counts", "targets", "class_names"} & set(rest))
-        if said:
-            raise ValueError(f"{said[0]}: the tokens say it, got {said[0]} too")
+        _require_own(rest, ("counts", "targets", "class_names"), "the tokens say it")
+        if min(found.counts.shape) < 2:
+            only = "token follows" if found.counts.shape[0] < 2 else "context is there"
+            raise ValueError(f"tokens: only one {only}, need at least two")
+        if "" in found.labels:
+            raise ValueError("tokens: got an empty one, which is no name of a label")
         return cls(found.occurrences, targets=found.targets, class_names=found.labels, **rest)
 
     @classmethod
@@ -492,9 +497,7 @@ class Problem:
         >>> problem.counts.tolist(), problem.class_weights.tolist()
         ([2, 1, 1], [1.0, 2.0, 1.0])
         """
-        taken = sorted({"counts", "targets", "class_weights"} & set(rest))
-        if taken:
-            raise ValueError(f"{taken[0]}: the label matrix says it, got {taken[0]} too")
+        _require_own(rest, ("counts", "targets", "class_weights"), "the label matrix says it")
         counts, targets, sizes = label_sets(labels)
         return cls(counts, targets=targets, class_weights=sizes, **rest)
 
@@ -890,6 +893,12 @@ def with_smoothing(title: str, problem: Problem) -> str:
 def at_most(a: float | NDArray[np.float64], b: float | NDArray[np.float64]) -> Any:
     """Return ``a <= b`` up to rounding: how every collapse threshold is compared."""
     return np.asarray(a) <= np.asarray(b) * (1 + THRESHOLD_ROUNDING)
+
+
+def _require_own(rest: Mapping[str, Any], taken: Iterable[str], who: str) -> None:
+    for name in taken:
+        if name in rest:
+            raise ValueError(f"{name}: {who}, got {name} too")
 
 
 def _decay(name: str, value: Any) -> float:

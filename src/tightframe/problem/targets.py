@@ -244,7 +244,7 @@ def label_sets(labels: Any) -> tuple[NDArray[np.int64], csr_array, NDArray[np.fl
     """
     from scipy.sparse import csc_array, csr_array, issparse
 
-    given: Any = labels if issparse(labels) else array_of("labels", labels)
+    given: Any = labels if issparse(labels) else wide(array_of("labels", labels))
     if given.ndim != 2 or given.dtype.kind not in "biuf":
         raise ValueError(
             f"labels: got {given.dtype} of shape {tuple(given.shape)}, need zeros and ones, "

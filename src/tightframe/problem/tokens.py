@@ -233,7 +233,7 @@ class _Numbered:
             return text
         array = np.asarray(text) if hasattr(text, "dtype") else None
         if array is not None:
-            if array.ndim != 1 or array.dtype.kind not in "iuU":
+            if array.ndim != 1 or array.dtype.kind not in "iuUO":  # pandas has text as objects
                 raise ValueError(
                     f"tokens: got an array {array.shape} of {array.dtype}, need texts of tokens or "
                     "of whole numbers"
