@@ -381,7 +381,7 @@ class Search:
         return self._with_terms(kind, text + sooner, numbers)
 
     def feature_weights(self) -> Proposal:
-        """Scale the logits of small classes' samples up, as LDT does: the least that do."""
+        """Decay the features of small classes less, as LDT's loss amounts to: the least that do."""
         kind, counts = "feature_weights", self.counts.astype(np.float64)
         own = np.sqrt(counts / self.problem.group_feature_weights)
 
@@ -391,15 +391,18 @@ class Search:
         power = self._least_terms(kind, MAX_POWER, weights, _least_power(own))
         if power is None:
             text = (
-                "Scaling logits of small classes' samples up (LDT) does not, up to sqrt(n_max / n)."
+                "Feature weights n / kappa^2, weaker decay of small classes' features, do not, up "
+                "to kappa = sqrt(n_max / n)."
             )
             return Proposal(kind, text, {})
         numbers = weights(power)
-        what = "Scale the logits of small classes' samples up (LDT), by kappa"
-        if power < 0:
-            what = "Scale the logits of the classes' samples by no less than kappa"
         kappa = self._listed(np.sqrt(counts / numbers))
-        text = f"{what} {kappa}: feature_weights n / kappa^2."
+        what = "less" if power >= 0 else "by no more"
+        text = (
+            f"Decay the features of small classes {what}: feature_weights n / kappa^2, kappa "
+            f"{kappa}. As a loss (LDT: logits of these samples times kappa) classes merge as late, "
+            "and margins at test time are these over kappa."
+        )
         return self._with_terms(kind, text, numbers)
 
     def _least_terms(

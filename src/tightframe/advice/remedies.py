@@ -60,7 +60,8 @@ class Remedy:
     factors : tuple of float or None
         That over where they merge without the remedy: below 1 they merge earlier.
     after : Outlook
-        What the problem with the remedy predicts, margins and states, one entry a group of that.
+        What the problem with the remedy predicts, margins and states, one entry a group of that. Of
+        LDT what decides at test time: features and logits over kappa.
     """
 
     kind: str
@@ -134,7 +135,7 @@ def remedies(problem: Problem, tol: float = 1e-8) -> tuple[Remedy, ...]:
         changed = with_terms(problem, **{kind: value})
         if changed is not None:
             merges, factors = merging(changed, problem, before)
-            after = outlook(solve(changed, tol))
+            after = outlook(solve(changed, tol), as_ldt=kind == "feature_weights")
             found.append(Remedy(kind, text, changed, merges, factors, after))
     return tuple(found)
 
