@@ -7,7 +7,7 @@ one at which all collapses; some have objectives that were found and certified e
 answer is certified like any candidate (`tf.certify`), and ours is then asked for the same gap.
 Every row is measured in a process of its own, on one thread; seconds are those of the processor,
 which other work on the machine changes little, medians of up to `REPEATS` solves. A peer gets
-``--peer-limit`` seconds of the clock. Writes ``contexts.csv`` and ``contexts.png``.
+``--peer-limit`` of them. Writes ``contexts.csv`` and ``contexts.png``.
 """
 
 from __future__ import annotations
@@ -160,7 +160,11 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
     return result, statistics.median(seconds), statistics.median(walls)
 
 
-def _send(sender: Any, function: Callable[..., Row], arguments: tuple[Any, ...]) -> None:
+def _send(
+    sender: Any, limit: float | None, function: Callable[..., Row], arguments: tuple[Any, ...]
+) -> None:
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_CPU, (int(limit), int(limit)))
     sender.send(function(*arguments))
 
 
@@ -168,11 +172,11 @@ def alone(limit: float | None, function: Callable[..., Row], *arguments: Any) ->
     """Run in a process of its own; None where it takes too long or dies."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(sender, function, arguments))
+    process = context.Process(target=_send, args=(sender, limit, function, arguments))
     process.start()
     sender.close()
     try:
-        return receiver.recv() if receiver.poll(limit) else None
+        return receiver.recv()
     except EOFError:  # it ended without an answer
         return None
     finally:

@@ -11,6 +11,7 @@ from tests.reference import ufm
 from tests.strategies import convex_problems
 from tightframe.geometry.blocks import Partition
 from tightframe.solvers import newton as factored
+from tightframe.solvers.anderson import AndersonOptions
 from tightframe.solvers.continuation import ContinuationOptions
 from tightframe.solvers.search import multistart
 from tightframe.solvers.splitting import SplittingOptions
@@ -400,7 +401,8 @@ def test_stats_tell_what_the_solver_did():
     ("options", "name"),
     [
         (factored.NewtonOptions, "shift"),
-        (SplittingOptions, "memory"),
+        (SplittingOptions, "patience"),
+        (AndersonOptions, "memory"),
         (SweepOptions, "power"),
         (ContinuationOptions, "max_points"),
         (multistart.SearchOptions, "batch_numbers"),

@@ -46,8 +46,3 @@ def test_plain_steps_follow_where_the_residual_does_not_fall():
         plain.append(np.array_equal(following, at + move))
         at = following
     assert any(plain[i : i + 3] == [True] * 3 for i in range(4, 17))
-
-
-def test_options_are_positive():
-    with pytest.raises(ValueError, match="memory"):
-        AndersonOptions(memory=0)
