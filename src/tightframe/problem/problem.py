@@ -163,7 +163,8 @@ class Problem:
         Label distributions: column j is what samples of context j are labelled with. ``counts``,
         ``class_weights`` and ``feature_weights`` are then one a context, and the classes are the V
         labels: next tokens, several labels a sample, label noise, soft labels. Cross-entropy with
-        real features and one layer; `tightframe.solve` and `tightframe.certify` take such problems.
+        real features and one layer. Solved, certified, followed and trained; what needs one class
+        a context refuses such problems by name.
     class_names : sequence of str, mapping, str or path-like, optional
         What tables, sentences and pictures call the classes, see
         `tightframe.problem.class_names.class_names_of`; by default the keys of ``counts`` where
@@ -841,7 +842,7 @@ def require_no_targets(problem: Problem, what: str) -> None:
     if problem.targets is not None:
         raise ValueError(
             f"targets: {what} needs one class a context; problems with targets have solve, "
-            "certify, path, thresholds and label_limits"
+            "certify, path, thresholds, advise, label_limits and training"
         )
 
 
