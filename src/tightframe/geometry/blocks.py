@@ -409,9 +409,17 @@ def singular_values(matrices: NDArray[Any]) -> Array:
 
 
 def eigh_above(gram: NDArray[Any], least: float) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the eigenvalues of a symmetric matrix above a number, ascending, and their vectors."""
+    """Return the eigenvalues of a symmetric matrix above a number, ascending, and their vectors.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If an entry is not finite.
+    """
     from scipy.linalg import eigh
 
+    if not np.isfinite(gram).all():
+        raise np.linalg.LinAlgError("entries must be finite")
     try:
         found: tuple[NDArray[Any], NDArray[Any]] = eigh(
             gram, driver="evr", subset_by_value=(least, np.inf)
