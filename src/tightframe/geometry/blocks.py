@@ -408,42 +408,6 @@ def singular_values(matrices: NDArray[Any]) -> Array:
     return values
 
 
-def eigh_above(gram: NDArray[Any], least: float) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the eigenvalues of a symmetric matrix above a number, ascending, and their vectors.
-
-    Raises
-    ------
-    numpy.linalg.LinAlgError
-        If an entry is not finite.
-    """
-    from scipy.linalg import eigh
-
-    if not np.isfinite(gram).all():
-        raise np.linalg.LinAlgError("entries must be finite")
-    try:
-        found: tuple[NDArray[Any], NDArray[Any]] = eigh(
-            gram, driver="evr", subset_by_value=(least, np.inf)
-        )
-    except np.linalg.LinAlgError:
-        # LAPACK's driver for a few fails where many are equal, as those of classes of a group are.
-        values, vectors = np.linalg.eigh(gram)
-        first = int(np.searchsorted(values, least, side="right"))
-        return values[first:], vectors[:, first:]
-    return found
-
-
-def largest_eigenvalue(gram: NDArray[Any]) -> float:
-    """Return the largest eigenvalue of a symmetric matrix."""
-    from scipy.linalg import eigh
-
-    last = len(gram) - 1
-    try:
-        values = eigh(gram, eigvals_only=True, subset_by_index=[last, last])
-    except np.linalg.LinAlgError:  # see `eigh_above`
-        values = np.linalg.eigvalsh(gram)[last:]
-    return float(values[0])
-
-
 def _norm_bound(matrices: Array, lengths: Array) -> Array:
     """Bound the largest singular values of a batch, see `BlockMatrix.norm_bound`."""
     g = matrices.shape[-1]

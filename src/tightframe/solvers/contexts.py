@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.checks import require_positive_fields
-from tightframe.geometry.blocks import eigh_above
+from tightframe.geometry.eigen import eigenpairs_above
 from tightframe.solvers.stats import Round
 from tightframe.theory.contexts.certificate import (
     Bounds,
@@ -316,7 +316,7 @@ class _Splitting:
     def _leading(self, gram: Floats, least: float) -> tuple[Floats, Floats]:
         """Return the eigenvalues above a number, ascending, and their vectors."""
         if self.rank <= self.options.few * len(gram):
-            return eigh_above(gram, least)
+            return eigenpairs_above(gram, least)
         squares, vectors = np.linalg.eigh(gram)
         first = int(np.searchsorted(squares, least, side="right"))
         return squares[first:], vectors[:, first:]

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.checks import require_positive_fields
-from tightframe.geometry.blocks import Array, BlockMatrix, eigh_above
+from tightframe.geometry.blocks import Array, BlockMatrix
+from tightframe.geometry.eigen import eigenpairs_above
 from tightframe.problem.problem import Problem, at_most
 from tightframe.solvers.stats import Round
 from tightframe.theory.certificate import Certificate, certify_blocks, without_constant
@@ -234,7 +235,7 @@ class _Splitting:
     def _leading(self, gram: Array, least: float) -> tuple[Array, Array]:
         """Return the eigenvalues above a number, ascending, and their vectors."""
         if self.rank <= self.options.few * len(gram):
-            return eigh_above(gram, least)
+            return eigenpairs_above(gram, least)
         squares, vectors = np.linalg.eigh(gram)
         first = int(np.searchsorted(squares, least, side="right"))
         return squares[first:], vectors[:, first:]

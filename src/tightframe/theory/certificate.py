@@ -27,9 +27,9 @@ from tightframe.geometry.blocks import (
     Array,
     BlockMatrix,
     Partition,
-    eigh_above,
     svd,
 )
+from tightframe.geometry.eigen import eigenpairs_above
 from tightframe.losses.base import Datafit
 from tightframe.problem.problem import Problem
 from tightframe.rounding import FUNCTION, gamma, svd_error
@@ -435,7 +435,7 @@ def _clip(matrices: Array, limit: Array) -> Array:
 
 def _clip_one(matrix: Array, limit: float) -> Array:
     """Subtract what singular values exceed the limit: only those are computed, of many."""
-    squares, vectors = eigh_above(matrix.T @ matrix, limit**2)
+    squares, vectors = eigenpairs_above(matrix.T @ matrix, limit**2)
     clipped: Array = matrix - (matrix @ vectors * (1 - limit / np.sqrt(squares))) @ vectors.T
     return clipped
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tightframe.geometry.blocks import eigh_above, largest_eigenvalue
+from tightframe.geometry.eigen import eigenpairs_above, largest_eigenvalue
 from tightframe.rounding import FUNCTION, UNIT, gamma
 from tightframe.theory.contexts.form import Array, ContextForm
 
@@ -237,7 +237,7 @@ def _norm(matrix: Array) -> float:
 
 def _clip(matrix: Array, limit: float) -> None:
     """Clip singular values above the limit, in place."""
-    squares, vectors = eigh_above(_gram(matrix), limit**2)
+    squares, vectors = eigenpairs_above(_gram(matrix), limit**2)
     if not len(squares):
         return
     excess = 1 - limit / np.sqrt(squares)
