@@ -1,6 +1,9 @@
-"""Problems with equal decays, which follow a path in lambda, for more than one file of tests."""
+"""Problems for more than one file of tests: with equal decays, which follow a path, and a text."""
 
 import tightframe as tf
+
+#: Some 20 contexts of two letters are seen five times.
+SMALL_TEXT = "the cat sat on the mat and the rat ran at the cat while the hen ate all the oats " * 5
 
 
 def make(counts="60x2,20x3,9", loss="cross_entropy", decay=1e-2, **changes):

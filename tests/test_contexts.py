@@ -10,6 +10,7 @@ from scipy.sparse import csc_array, dia_array, dok_array, lil_array
 import tightframe as tf
 from tightframe.context_solution import ContextSolution
 from tightframe.problem.targets import read_targets
+from tightframe.sweeps.grid import Grid
 
 #: Columns are contexts. Values of shared/contexts.md section 9, found and certified elsewhere.
 TARGETS = np.array(
@@ -217,15 +218,13 @@ def test_targets_of_any_type(kind):
 @pytest.mark.parametrize(
     "use",
     [
-        tf.thresholds,
-        tf.advise,
         tf.state_changes,
         tf.path_limits,
         tf.rank_changes,
-        lambda p: tf.path(p, weight_decay=[0.01, 0.1]),
+        lambda p: tf.path(p, weight_decay=[0.01, 0.1]).margins,
         lambda p: tf.landscape.Landscape(p, 3),
-        lambda p: tf.training.train_ufm(p, dim=3),
-        tf.training.UFMLoss,
+        lambda p: Grid(p, {"weight_decay": [0.01, 0.1]}),
+        lambda p: tf.training.group_margins(p, np.zeros((4, 4))),
         lambda p: p.reordered([1, 0, 2, 3, 4]),
         lambda p: tf.solve(p).states,
         lambda p: tf.solve(p).geometry,
@@ -234,6 +233,27 @@ def test_targets_of_any_type(kind):
 def test_what_needs_one_class_a_context_refuses_targets(use):
     with pytest.raises(ValueError, match=r"targets: "):
         use(make())
+
+
+@pytest.mark.parametrize(
+    ("use", "name"),
+    [
+        (tf.state_changes, "state_changes"),
+        (tf.rank_changes, "rank_changes"),
+        (tf.path_limits, "path_limits"),
+        (lambda p: tf.landscape.Landscape(p, 3), "a landscape"),
+        (lambda p: Grid(p, {"weight_decay": [0.01]}), "a grid"),
+    ],
+)
+def test_refusals_say_what_needs_it_and_what_there_is(use, name):
+    with pytest.raises(ValueError, match=f"targets: {name} needs one class a context; .* path, "):
+        use(make())
+
+
+@pytest.mark.parametrize("name", ["counts", "targets", "class_names"])
+def test_tokens_say_what_else_is_given(name):
+    with pytest.raises(ValueError, match=f"{name}: the tokens say it, got {name} too"):
+        tf.Problem.from_tokens("abab aba", context=1, **DECAYS, **{name: "1,2"})
 
 
 def test_too_narrow_features_are_refused_with_the_rank():

@@ -1,7 +1,7 @@
 """The documentation: code blocks run and print what is shown, names and links are complete."""
 
 import doctest
-import importlib
+import importlib.util
 import os
 import re
 import subprocess
@@ -111,6 +111,41 @@ def test_examples_of_the_reference(name):
     found = doctest.testmod(importlib.import_module(name))
     assert found.attempted
     assert not found.failed
+
+
+def pictures():
+    """Return what draws every picture of the guides, by name, from the script in the docs."""
+    spec = importlib.util.spec_from_file_location("pictures", DOCS / "pictures.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script.PICTURES
+
+
+def test_pages_show_the_pictures_of_the_script_on_light_and_dark():
+    text = "".join(page.read_text(encoding="utf-8") for page in pages())
+    shown = re.findall(r"images/remedies/([\w-]+)\.(\w+)\.svg#only-(\w+)\)", text)
+    assert sorted(shown) == sorted((n, g, g) for n in pictures() for g in ("light", "dark"))
+    files = {file.name for file in (DOCS / "images" / "remedies").iterdir()}
+    assert files == {f"{name}.{ground}.svg" for name, ground, _ in shown}
+
+
+#: Pictures of the guides by name; without the script, which loads a plotting library.
+PICTURES = sorted({file.stem.partition(".")[0] for file in (DOCS / "images/remedies").iterdir()})
+QUICK = ("cosines", "several-labels")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in PICTURES]
+)
+def test_pictures_are_what_the_script_draws(name, tmp_path):
+    from tightframe.figures.mpl import draw, save_figure
+
+    drawn = save_figure(draw(pictures()[name]()), tmp_path / "picture.svg")
+    kept = DOCS / "images" / "remedies" / f"{name}.light.svg"
+    # Axes, titles and names; curves are numbers of a solver.
+    words = [re.findall(r"<text[^>]*>([^<]*)</text>", f.read_text("utf-8")) for f in (drawn, kept)]
+    assert words[0] == words[1]
+    assert len(words[0]) > 5
 
 
 class Links(HTMLParser):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import tightframe as tf
 from tests.problems import at, changing, make
 from tests.reference import ufm
+from tightframe.changes import known_thresholds
 from tightframe.geometry.blocks import BlockMatrix, Partition
 from tightframe.problem.problem import BIASES, LOSSES
 from tightframe.solvers import newton as factored
@@ -430,6 +431,27 @@ def test_rank_beside_every_change(problem):
     for change, end in zip(changes, [*decays[1:], decays[-1] / 2], strict=True):
         middle = math.sqrt(change.logit_decay * end)
         assert tf.solve(at(problem, middle)).rank == change.rank_below
+
+
+@pytest.mark.parametrize(
+    ("counts", "terms"),
+    [
+        ("30x3", {"class_margins": "0.5x3"}),
+        ("30x4", {"class_margins": "0x2,.5x2", "label_smoothing": 0.1}),
+        ("30x2,10x2", {"class_margins": "-.3x2,.8x2", "logit_scale": "1x2,.6x2"}),
+        ("20x4", {"feature_weights": "20x2,5x2", "bias": "free"}),
+    ],
+)
+def test_ranks_change_where_classes_merge_whatever_the_loss_has(counts, terms):
+    """Beside every place the rank is what another call, for one decay, has."""
+    problem = make(counts, **terms)
+    changes = tf.rank_changes(problem, points=30)
+    for change in changes:
+        above, below = (tf.solve(at(problem, change.logit_decay * f)) for f in (1.001, 0.999))
+        assert (above.rank, below.rank) == (change.rank_above, change.rank_below)
+    assert changes[-1].rank_below == problem.num_classes - 1
+    for group in known_thresholds(problem).groups:
+        assert min(abs(c.logit_decay / group.logit_decay - 1) for c in changes) < 1e-8
 
 
 def test_the_last_direction_between_groups_vanishes_where_the_states_change():

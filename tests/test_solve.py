@@ -409,3 +409,24 @@ def test_stats_tell_what_the_solver_did():
 def test_options_out_of_range_are_named(options, name):
     with pytest.raises(ValueError, match=f"^{name}: got 0, need"):
         options(**{name: 0})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"bias": "free"},
+        {"class_weights": [1, 1, 2, 2]},
+        {"logit_scale": [1, 1, 0.6, 0.6]},
+        {"feature_weights": "contexts"},
+        {"label_smoothing": 0.1},
+        {"loss": "mse"},
+    ],
+    ids=str,
+)
+def test_the_nuclear_norm_is_what_the_factors_cost(options):
+    problem = tf.Problem("50x2,10x2", weight_decay=2e-3, feature_decay=1e-3, **options)
+    found = tf.solve(problem, 1e-11)
+    (w,), h = found.weights, found.class_means
+    cost = 2e-3 / 2 * (w**2).sum() + 1e-3 / 2 * (problem.feature_weights * h**2).sum()
+    assert problem.logit_decay * found.nuclear_norm == pytest.approx(cost, rel=1e-8)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tightframe.advice.advise import Advice
 from tightframe.advice.calibrate import Calibration
 from tightframe.changes import StateChange, StateChanges, state_changes, thresholds
+from tightframe.context_solution import ContextSolution
 from tightframe.diagnosis.calibrated import calibrate
 from tightframe.diagnosis.entry import advise
 from tightframe.geometry.dense import (
@@ -20,11 +21,12 @@ from tightframe.geometry.states import ClassState, States
 from tightframe.label_limits import LabelLimits, label_limits
 from tightframe.lazy import handed_on
 from tightframe.path import Path, RankChange, path, rank_changes
+from tightframe.path_limits import PathLimits, path_limits
 from tightframe.problem.problem import Problem
 from tightframe.solution import Solution
 from tightframe.solve import NotConvergedWarning, solve
 from tightframe.theory.certificate import Certificate, certify
-from tightframe.theory.limits import PathLimits, path_limits
+from tightframe.theory.contexts.thresholds import ContextThresholds
 from tightframe.theory.svm import SvmCertificate, certify_svm
 from tightframe.theory.thresholds import Thresholds
 from tightframe.version import __version__ as __version__
@@ -44,6 +46,8 @@ __all__ = [
     "Calibration",
     "Certificate",
     "ClassState",
+    "ContextSolution",
+    "ContextThresholds",
     "Diagnosis",
     "FocalCollapse",
     "Geometry",

@@ -25,7 +25,7 @@ from tightframe.geometry.states import (
     block_states,
     group_gaps,
 )
-from tightframe.problem.problem import Problem, at_most
+from tightframe.problem.problem import Problem, at_most, require_no_targets
 from tightframe.solve import NotConvergedWarning, solve, uses_solver
 from tightframe.solvers.continuation import turned
 from tightframe.solvers.interpolation import lagrange
@@ -41,6 +41,7 @@ from tightframe.solvers.starts import Factors
 from tightframe.solvers.unranked import unranked
 from tightframe.theory import thresholds as closed
 from tightframe.theory.closed_form import deep_linear
+from tightframe.theory.contexts.thresholds import ContextThresholds, context_thresholds
 from tightframe.theory.coverage import coverage
 
 if TYPE_CHECKING:
@@ -295,6 +296,8 @@ def state_changes(problem: Problem, *, takers: bool = True) -> StateChanges:
     [(5, 0.00575, 'distinct', 'merged'), (5, 0.00903, 'merged', 'vanished'), \
 (5, 0.01818, 'distinct', 'vanished')]
     """
+    if isinstance(problem, Problem):
+        require_no_targets(problem, "state_changes")
     limits = closed.ends(problem)
     line = _Line(problem.replace(dim=None), takers)
     limits = _with_margins(limits, problem, line)
@@ -374,8 +377,14 @@ def _known_decays(line: _Line, limits: closed.Thresholds) -> list[float]:
     return sorted(known)
 
 
-def thresholds(problem: Problem | None = None, **rest: Any) -> closed.Thresholds:
+def thresholds(
+    problem: Problem | None = None, **rest: Any
+) -> closed.Thresholds | ContextThresholds:
     """Return from which decays on the classes of each group merge, are lost and vanish.
+
+    Of problems with targets: from which on labels that may be exchanged share their logits and all
+    logits vanish, and which labels and contexts are one at every decay, as
+    `tightframe.theory.contexts.thresholds.ContextThresholds`.
 
     ``merges``, ``lost`` and ``vanishes`` of every group follow from `state_changes`. The other
     fields are closed forms. One layer, real features: the classes of a group of two or more share
@@ -421,6 +430,21 @@ def thresholds(problem: Problem | None = None, **rest: Any) -> closed.Thresholds
         problem = Problem(**({"weight_decay": 1.0, "feature_decay": 1.0} | given))
     elif rest:
         raise ValueError(f"{next(iter(rest))}: given with a problem, which has it already")
+    if not isinstance(problem, Problem):
+        raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
+    kind = class_thresholds if problem.targets is None else context_thresholds
+    found = kind(problem)
+    return found if own else found.without_decays()
+
+
+def class_thresholds(problem: Problem) -> closed.Thresholds:
+    """Return `thresholds` of a problem with one class a context.
+
+    Raises
+    ------
+    ValueError
+        If it has targets, and as `thresholds`.
+    """
     limits = known_thresholds(problem)
     changes = state_changes(problem, takers=False)
     groups = []
@@ -435,8 +459,7 @@ def thresholds(problem: Problem | None = None, **rest: Any) -> closed.Thresholds
         if (first := str(changes.first.state[i])) != DISTINCT:
             places = ((0.0, first), *places)
         groups.append(replace(group, merges=merges, lost=lost, vanishes=vanishes, changes=places))
-    found = replace(limits, groups=tuple(groups))
-    return found if own else found.without_decays()
+    return replace(limits, groups=tuple(groups))
 
 
 class _Point(NamedTuple):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from html import escape
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,14 +16,20 @@ from numpy.typing import ArrayLike, NDArray
 from tightframe.checks import array_of, shortened
 from tightframe.files import read_npz, write_npz
 from tightframe.geometry.blocks import Array
+from tightframe.lazy import needed
 from tightframe.problem.problem import Problem
 from tightframe.problem.targets import SUM_TOLERANCE
 from tightframe.solution import Solution, Status
-from tightframe.solvers.contexts import minimise_contexts
+from tightframe.solvers.context_sweep import ContextSweep
 from tightframe.solvers.stats import Stats
-from tightframe.theory.contexts.certificate import Factors
-from tightframe.theory.contexts.embedding import Embedding, embedded
-from tightframe.theory.contexts.form import form_of, merged
+from tightframe.theory.contexts.embedding import Embedding, Trained, embedded
+from tightframe.theory.contexts.form import BLOCK, ContextForm, Factors, Merged, form_of, merged
+from tightframe.theory.contexts.symmetry import CellFactors, Symmetry, symmetry
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Form = TypeVar("Form", bound=ContextForm)
 
 #: Logits of more entries than this are not written out (0.8 GB).
 MAX_LOGITS = 10**8
@@ -136,7 +144,9 @@ class ContextSolution(Solution):
         -------
         Embedding
             ``logits`` (V, k), ``features`` (d, k) matching `weights`, and ``errors`` (k,), bounds
-            of the features' distance from the exact ones for this classifier.
+            of the features' distance from the exact ones for this classifier. How far those can be
+            from a trained context is known before they are: at most ``bounds`` (k,) from the
+            feature of context ``nearest`` (k,).
 
         Raises
         ------
@@ -176,9 +186,29 @@ class ContextSolution(Solution):
             )
         curvatures = _positive("class_weights", class_weights, k) * n
         curvatures /= self.problem.num_samples * omega
-        return embedded(
-            self.weights[0], self.bias, p / sums, curvatures, self.problem.feature_decay
+        found = embedded(
+            self.classifier[self.label_of],
+            self.bias,
+            p / sums,
+            curvatures,
+            self.problem.feature_decay,
+            Trained(self.features, self._pulls),
         )
+        _, first = np.unique(self.context_of, return_index=True)
+        wide = _widened(found.features.T, self._width).T
+        return found._replace(features=wide, nearest=first[found.nearest])
+
+    @cached_property
+    def _pulls(self) -> Array:
+        """``W^T softmax(W h + b)`` of every distinct context, shape (r, m')."""
+        pulls, merged = np.empty_like(self.features), np.bincount(self.label_of)
+        size = max(1, BLOCK // len(merged))
+        for start in range(0, pulls.shape[1], size):
+            part = slice(start, start + size)
+            scores = (self.classifier @ self.features[:, part]).T + self.label_bias
+            q = np.exp(scores - scores.max(axis=1, keepdims=True)) * merged
+            pulls[:, part] = (q / q.sum(axis=1, keepdims=True) @ self.classifier).T
+        return pulls
 
     def __repr__(self) -> str:
         gap = "no gap" if self.gap is None else f"gap {self.gap:.1e}"
@@ -186,6 +216,61 @@ class ContextSolution(Solution):
             f"<ContextSolution: {len(self.label_of)} labels x {len(self.context_of)} contexts, "
             f"objective {self.objective:.10g}, {gap}, rank {self.rank}, {self.status.value}>"
         )
+
+    def to_frame(self, context_names: Sequence[str] | None = None) -> pd.DataFrame:
+        """Return one row a context.
+
+        Its count, feature weight, entropy, most frequent label with its ``share``; the label of the
+        largest logit with its ``probability`` (softmax of logits and bias); ``kl``, the divergence
+        of that softmax from the label distribution in nats; and the ``norm`` of its feature.
+
+        Parameters
+        ----------
+        context_names : sequence of str, optional
+            What the contexts are called, such as their tokens; numbers by default.
+
+        Raises
+        ------
+        ValueError
+            If there is not one name a context.
+        ImportError
+            If pandas is missing (``pip install 'tightframe[report]'``).
+        """
+        from tightframe.views.contexts import contexts_frame
+
+        with needed("to_frame", "pandas"):
+            return contexts_frame(self, context_names)
+
+    def plot(self, ax: Any = None) -> tuple[Any, Any]:
+        """Draw the logits, bias included, as a map of labels and contexts.
+
+        Of many those of most samples are drawn; contexts of one predicted label stand side by side.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Drawn on a figure of its own by default.
+
+        Returns
+        -------
+        tuple of figure and axes
+
+        Raises
+        ------
+        ImportError
+            If Matplotlib is missing (``pip install 'tightframe[report]'``).
+        """
+        with needed("plot", "Matplotlib"):
+            from tightframe.figures.mpl import plot
+        from tightframe.views.contexts import solution_map
+
+        return plot(solution_map(self), ax)
+
+    def _repr_html_(self) -> str:
+        from tightframe.figures.formats import to_html
+        from tightframe.views.contexts import contexts_table
+
+        return f"<p>{escape(repr(self)[1:-1])}</p>{to_html(contexts_table(self), alone=True)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready summary; without logits, which `save` keeps as factors."""
@@ -243,10 +328,7 @@ class ContextSolution(Solution):
         arrays = read_npz(path)
         try:
             text = json.loads(str(arrays["text"]))
-            targets = {
-                name: arrays[f"target_{name}"]
-                for name in ("num_labels", "starts", "labels", "shares")
-            }
+            targets = {name: arrays[f"target_{name}"] for name in _TARGETS}
             problem, summary = Problem(**text["problem"], targets=targets), text["solution"]
             return cls(
                 problem=problem,
@@ -261,27 +343,78 @@ class ContextSolution(Solution):
 
 _KEPT = ("objective", "lower_bound", "method", "note", "nuclear_norm", "seconds")
 _ARRAYS = ("classifier", "features", "label_bias", "label_of", "context_of")
+_TARGETS = ("num_labels", "starts", "labels", "shares")
+
+#: The arrays of a file that `ContextSolution.save` writes.
+SAVED_NAMES = {"text", *_ARRAYS, *(f"target_{name}" for name in _TARGETS)}
 
 
-def solve_contexts(problem: Problem, tol: float, max_iterations: int) -> ContextSolution:
+class ContextMemory:
+    """What problems that differ in their decays only hand on to each other along a sweep."""
+
+    def __init__(self) -> None:
+        self.forms: tuple[Merged, Symmetry | None] | None = None
+        self.sweep = ContextSweep()
+
+    def forms_at(self, problem: Problem) -> tuple[Merged, Symmetry | None]:
+        """Return the next problem's merged form, and what its symmetry leaves of that.
+
+        No decay changes what merges, or what may be exchanged.
+        """
+        if self.forms is None:
+            small = merged(form_of(problem))
+            self.forms = small, symmetry(small.form)
+        small, symmetric = self.forms
+        if symmetric is not None:
+            symmetric = replace(symmetric, form=_at_decays(symmetric.form, problem))
+        return replace(small, form=_at_decays(small.form, problem)), symmetric
+
+
+def _at_decays(form: Form, problem: Problem) -> Form:
+    return replace(form, decay=problem.logit_decay, bias_decay=problem.bias_decay)
+
+
+def solve_contexts(
+    problem: Problem, tol: float, max_iterations: int, memory: ContextMemory | None = None
+) -> ContextSolution:
     """Return the certified minimiser of a problem with targets.
+
+    Parameters
+    ----------
+    problem : Problem
+    tol, max_iterations
+        As in `tightframe.solve`.
+    memory : ContextMemory, optional
+        Of a sweep of decays.
 
     Raises
     ------
     ValueError
         If there are too many distinct labels and contexts, or ``dim`` is less than the rank.
     """
-    small = merged(form_of(problem))
+    memory = ContextMemory() if memory is None else memory
+    small, symmetric = memory.forms_at(problem)
     m, v = small.form.shape
-    if m * v > MAX_ENTRIES:
+    form, constant = small.form, small.constant
+    if symmetric is not None:
+        form, constant = symmetric.form, constant + symmetric.constant
+    if form.shape[0] * form.shape[1] > MAX_ENTRIES:
         raise ValueError(
             f"targets: got {v} distinct labels x {m} distinct contexts; at most {MAX_ENTRIES} "
             "entries are solved"
         )
-    found = minimise_contexts(small.form, tol, max_iterations)
-    primal = found.bounds.primal + small.constant
-    dual = max(found.bounds.dual - found.bounds.rounding + small.constant, 0.0)
-    x = found.x
+    found = memory.sweep.minimise(form, tol, max_iterations)
+    primal = found.bounds.primal + constant
+    dual = max(found.bounds.dual - found.bounds.rounding + constant, 0.0)
+    if (m + v) * found.x.rank > MAX_ENTRIES:
+        raise ValueError(
+            f"targets: got {v} distinct labels and {m} distinct contexts, whose logits have rank "
+            f"{found.x.rank}; factors of at most {MAX_ENTRIES} entries are written out"
+        )
+    x, bias = found.x, found.bias
+    if isinstance(x, CellFactors):
+        assert symmetric is not None
+        x, bias = symmetric.expanded(x), bias[symmetric.label_group]
     if problem.width is not None and problem.width < x.rank:
         raise ValueError(
             f"dim: got {problem.width}, and the minimiser has rank {x.rank}; problems with targets "
@@ -300,10 +433,10 @@ def solve_contexts(problem: Problem, tol: float, max_iterations: int) -> Context
         stats=Stats(iterations=found.history[-1].iteration, starts=1, history=found.history),
         classifier=_rows(x, small.form.label_scale, balance * lengths),
         features=(x.left * (lengths / balance)).T * small.form.context_scale,
-        label_bias=found.bias,
+        label_bias=bias,
         label_of=small.label_of,
         context_of=small.context_of,
-        nuclear_norm=float(x.values.sum()),
+        nuclear_norm=x.norm,
     )
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tightframe.checks import choice, positive_float, whole_number
 from tightframe.geometry.blocks import Array
 from tightframe.geometry.dense import SELI_NAMES
+from tightframe.lazy import needed
 from tightframe.problem.counts import CountsLike, PerClass, counts_array
 from tightframe.problem.label_law import LabelLaw, feature_weights_of, logit_scales
 from tightframe.solution import Status
@@ -206,6 +207,15 @@ class LabelLimits:
         """The max-margin logits, shape (V, m); zero where all stay finite."""
         return self.merged.written_out(self.reduced, self.logit_scale)
 
+    def part(self, labels: NDArray[np.intp], contexts: NDArray[np.intp]) -> Array:
+        """Return `finite_logits` or `direction`, whichever there is, of some labels and contexts.
+
+        Where those are too many to be written out, too.
+        """
+        if (logits := self.finite_logits) is not None:
+            return logits[np.ix_(labels, contexts)]
+        return self.merged.part(self.reduced, self.logit_scale, labels, contexts)
+
     @cached_property
     def finite_logits(self) -> Array | None:
         """What the logits tend to, shape (V, m), if every context has every label; else None.
@@ -268,8 +278,14 @@ class LabelLimits:
         """Return one row a context: its count, feature weight, labels, entropy, and its support.
 
         Contexts of the same ``support`` have the same direction; -1 where it is zero.
+
+        Raises
+        ------
+        ImportError
+            If pandas is missing (``pip install 'tightframe[report]'``).
         """
-        import pandas as pd
+        with needed("to_frame", "pandas"):
+            import pandas as pd
 
         return pd.DataFrame(
             {
@@ -280,6 +296,38 @@ class LabelLimits:
                 "support": self.merged.columns,
             }
         )
+
+    def plot(self, ax: Any = None) -> tuple[Any, Any]:
+        """Draw the max-margin direction as a map of labels and contexts.
+
+        Where all logits stay finite, what they tend to. Of many labels and contexts those of most
+        samples are drawn; contexts of one most frequent label stand side by side.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Drawn on a figure of its own by default.
+
+        Returns
+        -------
+        tuple of figure and axes
+
+        Raises
+        ------
+        ImportError
+            If Matplotlib is missing (``pip install 'tightframe[report]'``).
+        """
+        with needed("plot", "Matplotlib"):
+            from tightframe.figures.mpl import plot
+        from tightframe.views.contexts import limits_map
+
+        return plot(limits_map(self), ax)
+
+    def _repr_html_(self) -> str:
+        from tightframe.figures.formats import to_html
+        from tightframe.views.contexts import limits_table
+
+        return to_html(limits_table(self), alone=True)
 
     def __repr__(self) -> str:
         return (

@@ -7,26 +7,39 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tightframe.checks import is_several, is_unordered, positive_float, whole_number
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition, singular_values
+from tightframe.lazy import needed
 from tightframe.problem.counts import CountsLike, compact_counts
 from tightframe.problem.problem import Problem
 from tightframe.solution import Solution
-from tightframe.solve import NotConvergedWarning, solve_along, solve_sweep, uses_solver
+from tightframe.solve import (
+    NotConvergedWarning,
+    solve_along,
+    solve_context_sweep,
+    solve_sweep,
+    uses_solver,
+)
 from tightframe.solvers.continuation import Continuation
 from tightframe.solvers.search import multistart
 from tightframe.solvers.unranked import unranked
 from tightframe.theory.coverage import require_convex
 from tightframe.theory.thresholds import thresholds
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 #: Certified relative gap at which the rank of a point on a path is judged, and the Newton steps
 #: allowed: next to a change of the rank the last digits come slowly and are not needed.
 RANK_GAP = 1e-11
 RANK_STEPS = 200
+
+#: The same where classes with a margin merge: what tells siblings apart shrinks slowly there.
+MERGING_GAP = 1e-14
 
 #: Relative accuracy of a decay at which the rank changes, and how close to a merging threshold such
 #: a decay is taken for it.
@@ -65,16 +78,82 @@ class Path:
         return np.array([solution.rank for solution in self.solutions])
 
     @property
+    def gap(self) -> Array:
+        """Certified absolute gap of every point, NaN where there is none, shape (T,)."""
+        gaps = [solution.gap for solution in self.solutions]
+        return np.array([math.nan if gap is None else gap for gap in gaps])
+
+    @property
+    def nuclear_norm(self) -> Array:
+        """`Solution.nuclear_norm` of every point, shape (T,); depth 1 only."""
+        return np.array([solution.nuclear_norm for solution in self.solutions])
+
+    @property
     def margins(self) -> Array:
-        """Margins of the classes of every point, shape (T, K)."""
+        """Margins of the classes of every point, shape (T, K); not with targets."""
         return np.array([solution.margins for solution in self.solutions])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything JSON-ready."""
-        return {
-            "sweep": {name: list(values) for name, values in self.sweep.items()},
-            "points": [solution.to_dict() for solution in self.solutions],
-        }
+        """Return everything JSON-ready; label distributions once, as ``targets``."""
+        points = [solution.to_dict() for solution in self.solutions]
+        shared: dict[str, Any] = {}
+        if (targets := self.solutions[0].problem.targets) is not None:
+            for point in points:
+                del point["problem"]["targets"]
+            shared = {"targets": targets.to_dict()}
+        sweep = {name: list(values) for name, values in self.sweep.items()}
+        return {"sweep": sweep, "points": points} | shared
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a point and class group; with targets one row a point.
+
+        Raises
+        ------
+        ImportError
+            If pandas is missing (``pip install 'tightframe[report]'``).
+        """
+        from tightframe.views.paths import path_frame
+
+        with needed("to_frame", "pandas"):
+            return path_frame(self)
+
+    def plot(self, ax: Any = None) -> tuple[Any, Any]:
+        """Draw the decision margins of class groups along the path.
+
+        With targets the rank: the width that the data need.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Drawn on a figure of its own by default.
+
+        Returns
+        -------
+        tuple of figure and axes
+
+        Raises
+        ------
+        ImportError
+            If Matplotlib is missing (``pip install 'tightframe[report]'``).
+        """
+        with needed("plot", "Matplotlib"):
+            from tightframe.figures.mpl import plot
+        from tightframe.views.paths import path_chart
+
+        return plot(path_chart(self), ax)
+
+    def __repr__(self) -> str:
+        swept, objective = ", ".join(self.sweep), self.objective
+        return (
+            f"Path({len(self.solutions)} points, {swept}; objective {objective[0]:.6g} to "
+            f"{objective[-1]:.6g}, rank {self.rank[0]} to {self.rank[-1]})"
+        )
+
+    def _repr_html_(self) -> str:
+        from tightframe.figures.formats import to_html
+        from tightframe.views.paths import path_table
+
+        return to_html(path_table(self), alone=True)
 
 
 def path(
@@ -93,7 +172,8 @@ def path(
 
     Where a sweep of decays is smooth, few points are solved and the others interpolated; in a sweep
     of counts, each solve starts from an extrapolation of the last ones. Every point has its own
-    certificate, of the same tolerance.
+    certificate, of the same tolerance. With targets, a sweep of decays goes from the largest down,
+    each solve from where the last ones lead to.
 
     Parameters
     ----------
@@ -145,6 +225,8 @@ def path(
         problem.replace(**dict(zip(sweep, values, strict=True)))
         for values in zip(*sweep.values(), strict=True)
     ]
+    if "counts" not in sweep and problem.targets is not None:
+        return Path(sweep, tuple(solve_context_sweep(problems, tol, max_iterations)))
     if "counts" not in sweep and uses_solver(problem):
         return Path(sweep, tuple(solve_sweep(problems, tol, max_iterations)))
     memory = Continuation()
@@ -190,7 +272,7 @@ def rank_changes(
     singular value of X becomes zero; that is bracketed on a grid, then found to about 1e-8. Where
     the last direction between groups vanishes, which a solver cannot tell so well, the gradient at
     the best point without one tells. Where groups merge the decay is known exactly (docs/theory.md
-    section 6).
+    section 6), or with a class margin, found in the same way.
 
     Parameters
     ----------
@@ -213,13 +295,11 @@ def rank_changes(
         If the problem has no convex form, or an argument is out of range.
     """
     require_convex(problem, "rank_changes")
-    if problem.margin_runs:
-        raise ValueError("class_margins: rank_changes does not know where their classes merge")
     points = whole_number("points", points, 2)
     partition = Partition.coarsest(problem)
-    merging = (partition.pull / partition.num_samples).tolist()
-    least = min(merging)
-    low = 0.01 * least if lowest is None else positive_float("lowest", lowest)
+    # Between these the classes of a group merge: without a margin both are where they do.
+    least, most = (pull / partition.num_samples for pull in partition.pull_range)
+    low = 0.01 * float(least.min()) if lowest is None else positive_float("lowest", lowest)
     top = thresholds(problem).total_collapse
     if low >= top:
         raise ValueError(f"lowest: got {low}, need less than {top}, where everything collapses")
@@ -228,32 +308,35 @@ def rank_changes(
     def at(decay: float) -> Problem:
         return problem.replace(weight_decay=decay, feature_decay=decay)
 
-    def excesses(decay: float, continuation: Continuation) -> Array:
+    def excesses(decay: float, continuation: Continuation, gap: float = RANK_GAP) -> Array:
         here = at(decay)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotConvergedWarning)
-            solution = solve_along(here, RANK_GAP, RANK_STEPS, 1, 0, continuation)
+            solution = solve_along(here, gap, RANK_STEPS, 1, 0, continuation)
         return rank_excesses(here, solution.blocks, solution.group_bias)
 
     def excess(i: int, decay: float) -> float:
         if i == 0:  # none is left between groups on one side
             return unranked(at(decay), partition, None, RANK_GAP, RANK_STEPS)[1]
-        return float(excesses(decay, Continuation())[i])
+        gap = RANK_GAP if i < len(problem.groups) else MERGING_GAP
+        return float(excesses(decay, Continuation(), gap)[i])
 
     # A little beyond the lowest, for a change that lies there.
     grid = np.geomspace(top, low * (1 - 10 * SAME_DECAY), points).tolist()
     found = [excesses(decay, memory) for decay in grid[1:]]
+    exact = least == most
     steps: dict[float, int] = {}
-    for decay, (_, classes) in zip(merging, problem.groups, strict=True):
-        if classes > 1:
-            steps[decay] = steps.get(decay, 0) + classes - 1
-    above = np.full(len(problem.groups), -1.0)  # nothing is left at the top
+    for decay, size in zip(least[exact].tolist(), partition.sizes[exact].tolist(), strict=True):
+        if size > 1:
+            steps[decay] = steps.get(decay, 0) + int(size) - 1
+    sizes = np.concatenate([np.ones(len(least)), np.where(exact, 0, partition.sizes - 1)])
+    above = np.full(len(sizes), -1.0)  # nothing is left at the top
     for high, decay, below in zip(grid, grid[1:], found, strict=False):
-        for i in np.flatnonzero((above > 0) != (below > 0)).tolist():
+        for i in np.flatnonzero(((above > 0) != (below > 0)) & (sizes > 0)).tolist():
             place = _bisect(partial(excess, i), decay, high)
             # For MSE without bias a group's mean vanishes where its classes do.
             place = next((s for s in steps if math.isclose(s, place, rel_tol=SAME_DECAY)), place)
-            steps[place] = steps.get(place, 0) + (1 if below[i] > 0 else -1)
+            steps[place] = steps.get(place, 0) + int(sizes[i]) * (1 if below[i] > 0 else -1)
         above = below
     changes, rank = [], 0
     for decay, step in sorted(steps.items(), reverse=True):
@@ -264,15 +347,19 @@ def rank_changes(
 
 
 def rank_excesses(problem: Problem, blocks: BlockMatrix, bias: Array) -> Array:
-    """Return ``sigma(X - t G) - t lambda`` between the groups at a minimiser, shape (G,).
+    """Return ``sigma(X - t G) - t lambda`` at a minimiser, shape (2G,).
 
-    Largest first; as many are positive as the logits have rank between the groups.
+    First between the groups, largest first: as many are positive as the logits have rank there.
+    Then what tells the siblings of each group apart: positive where they are not merged.
     """
-    fit = problem.loss_object.datafit(blocks.partition)
+    p = blocks.partition
+    fit = problem.loss_object.datafit(p)
     residual = fit.residual(blocks.within, blocks.mean + bias[:, None])
     size = 1 / fit.smoothness
-    target = blocks.reduced - size / blocks.partition.num_samples * residual.reduced
-    values: Array = singular_values(target)
+    step = size / p.num_samples
+    between = singular_values(blocks.reduced - step * residual.reduced)
+    within = np.sqrt(p.counts) * np.abs(blocks.within - step * residual.within)
+    values: Array = np.concatenate([between, within])
     return values - size * problem.logit_decay
 
 

@@ -163,6 +163,17 @@ class Solution:
         """Rank of the logits: the width the features need."""
         return self.blocks.rank
 
+    @property
+    def nuclear_norm(self) -> float:
+        """Nuclear norm of the logits times the roots of the counts; one layer's decay cost.
+
+        ``logit_decay`` times this is the decay of classifier and features together. With logit
+        scales or feature weights the logits are scaled by these, and the latter take the counts'
+        place.
+        """
+        values, times = self.blocks.spectrum
+        return float(values @ times)
+
     # -- dense arrays, built on request -------------------------------------------------------
 
     @cached_property

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tightframe.checks import positive_float, whole_number
-from tightframe.context_solution import solve_contexts
+from tightframe.context_solution import ContextMemory, ContextSolution, solve_contexts
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition
 from tightframe.problem.problem import Problem
 from tightframe.rounding import gamma
@@ -144,6 +144,8 @@ def solve_certified(problem: Problem, tol: float = 1e-8) -> Solution:
     ValueError
         If the problem is not certified; where a bound may close or not, after it did not.
     """
+    if problem.targets is not None:
+        return solve(problem, tol)  # which certifies all of them
     if problem.features == "real" or coverage(problem).outcome == "refused":
         require_covered(problem)
     solution = solve(problem, tol)
@@ -172,6 +174,21 @@ def solve_sweep(problems: Sequence[Problem], tol: float, max_iterations: int) ->
         _warn_if_not_converged(solution, tol, max_iterations)
         solutions.append(replace(solution, seconds=seconds))
     return solutions
+
+
+def solve_context_sweep(
+    problems: Sequence[Problem], tol: float, max_iterations: int
+) -> list[ContextSolution]:
+    """Solve problems with targets that differ in their decays only, from the largest down."""
+    memory = ContextMemory()
+    solutions: dict[int, ContextSolution] = {}
+    for i in sorted(range(len(problems)), key=lambda i: -problems[i].logit_decay):
+        start = time.perf_counter()
+        solution = solve_contexts(problems[i], tol, max_iterations, memory)
+        _warn_if_not_converged(solution, tol, max_iterations)
+        object.__setattr__(solution, "seconds", time.perf_counter() - start)
+        solutions[i] = solution
+    return [solutions[i] for i in range(len(problems))]
 
 
 def _warn_if_not_converged(solution: Solution, tol: float, max_iterations: int) -> None:

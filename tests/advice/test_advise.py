@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import tightframe as tf
 from tests.reference import ufm
-from tightframe.advice.advise import MAX_TEMPERATURE
 from tightframe.advice.prediction import describe, outlook
+from tightframe.advice.proposals import MAX_TEMPERATURE
 from tightframe.geometry.states import STATES
 from tightframe.problem.counts import parse_counts
 
@@ -122,7 +122,7 @@ def test_many_groups_are_followed_along_a_path(monkeypatch):
         [500, 400, 300, 200, 150, 100, 80, 50, 30, 10], weight_decay=0.01, feature_decay=0.002
     )
     exact = tf.advise(problem)
-    monkeypatch.setattr("tightframe.advice.advise.FEW_GROUPS", 9)
+    monkeypatch.setattr("tightframe.advice.safety.FEW_GROUPS", 9)
     rough = tf.advise(problem)
     assert {safety.by for safety in exact.safety} == {"changes"}
     assert {safety.by for safety in rough.safety} == {"path"}
@@ -175,6 +175,59 @@ def apply(problem, proposal, feature_decay_of):
             changed = changed.replace(feature_decay=problem.feature_decay * share)
         return changed
     return problem.replace(**changes)
+
+
+@pytest.mark.parametrize(
+    ("counts", "decay", "options"),
+    [
+        ("500x5,100x5", 3.4e-3, {}),
+        ("500x5,100x5", 3.2e-3, {"label_smoothing": 0.15}),
+        ("500x5,100x5", 2.5e-3, {"logit_scale": "1x5,.7x5", "bias": "free"}),
+        ("500x5,100x5", 2e-3, {"feature_weights": "500x5,400x5"}),
+        ("100x6", 1.2e-2, {"logit_scale": "1x3,.5x3", "class_margins": ".1x3,.2x3"}),
+    ],
+)
+def test_terms_of_the_loss_are_proposed_with_what_they_do_to_merging(counts, decay, options):
+    problem = tf.Problem(counts, weight_decay=decay, feature_decay=decay, **options)
+    before = tf.thresholds(problem).groups
+    kinds = {"label_smoothing", "class_margins", "logit_scale", "feature_weights"}
+    made = 0
+    for proposal in tf.advise(problem, margin=0.2).proposals:
+        if proposal.kind not in kinds:
+            continue
+        kinds.remove(proposal.kind)
+        if proposal.problem is None:
+            assert "not" in proposal.text
+            continue
+        made += 1
+        changed = apply(problem, proposal, "sample")
+        assert changed == proposal.problem
+        solution = tf.solve(changed)
+        assert 0.2 - 1e-6 <= dense_margins(solution).min() < 0.25
+        for group, place in enumerate(proposal.merges):
+            # In none of them do classes merge earlier than as it is.
+            factor = place / before[group].logit_decay
+            assert factor == pytest.approx(proposal.factors[group], rel=1e-6)
+            assert factor > 1 - 1e-6
+            below, above = (
+                tf.solve(changed.replace(weight_decay=place * f, feature_decay=place * f))
+                for f in (0.999, 1.001)
+            )
+            members = problem.class_groups == group
+            assert (below.margins[members] > 0).all()
+            assert (above.group_states.sibling_margin[changed.class_groups[members]] == 0).all()
+        assert "times the decay" in proposal.text
+    assert not kinds
+    assert made
+
+
+def test_what_lets_classes_merge_earlier_is_warned_of_and_not_proposed():
+    found = {p.kind: p for p in tf.advise(STEP).proposals}
+    assert found["label_smoothing"].problem is None
+    assert "all classes merge at 1 - label_smoothing of the decay" in found["label_smoothing"].text
+    (cdt,) = (remedy for remedy in tf.advise(STEP).remedies if "CDT:" in remedy.text)
+    said = f"Scaled down, as CDT does, they merge earlier: at {cdt.factors[1]:.3g} of the decay."
+    assert found["logit_scale"].text.endswith(said)
 
 
 @settings(max_examples=12)
@@ -258,7 +311,7 @@ def test_solves_without_a_certificate_do_not_count(monkeypatch):
         found = tf.solve(changed, tol)
         return found if changed == problem else replace(found, lower_bound=None)
 
-    monkeypatch.setattr("tightframe.advice.advise.solve", solve)
+    monkeypatch.setattr("tightframe.advice.proposals.solve", solve)
     for proposal in tf.advise(problem, margin=5).proposals[:3]:
         assert proposal.problem is None
         assert proposal.text.endswith(
@@ -443,7 +496,7 @@ def test_nothing_has_the_size_of_the_number_of_classes(monkeypatch):
         monkeypatch.setattr(tf.Problem, name, property(refused))
     problem = tf.Problem("76x244,4x224385277", weight_decay=5e-4, feature_decay=5e-6)
     advice = tf.advise(problem)
-    assert len(advice.proposals) == 4
+    assert len(advice.proposals) == 8
     weighted = tf.Problem.from_weighted_mean(
         "76x244,4x224385277",
         class_weights="1x244,5x224385277",

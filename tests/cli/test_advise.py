@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import tightframe as tf
+from tightframe.advice.remedies import remedies
 from tightframe.runs import calibrated
 from tightframe.runs.store import trained_setting
 from tightframe.runs.tables import class_table_of
@@ -49,6 +50,27 @@ def test_people_read_what_merges_and_what_helps(command):
         assert words in text
 
 
+@pytest.mark.parametrize("columns", ["80", "40"])
+def test_remedies_are_compared_in_the_terminal(command, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    decays = ("--weight-decay", "2e-3", "--feature-decay", "2e-3")
+    code, out, _ = command("advise", *STEP[:2], *decays, "--logit-scale", "1x5,0.6x5")
+    assert code == 0
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= int(columns)
+    problem = tf.Problem(
+        "500x5,100x5", weight_decay=2e-3, feature_decay=2e-3, logit_scale="1x5,0.6x5"
+    )
+    for remedy in remedies(problem):
+        low, high = (f"{factor:.3g}" for factor in (min(remedy.factors), max(remedy.factors)))
+        place = low if low == high else f"{low}-{high}"
+        margins = [f"{group.decision_margin:.3g}" for group in remedy.after.groups]
+        cells = [[cell.strip() for cell in line.split("│")] for line in lines if "│" in line]
+        assert [place, *margins] in [row[2:5] for row in cells]
+    text = " ".join(out.split())
+    assert "logit_scale 0.6: 5 classes of 100 samples merge at 0.6 of the decay" in text
+
+
 def test_nothing_to_change(command):
     _, out, _ = command("advise", *STEP[:2], "--weight-decay", "1e-3", "--feature-decay", "1e-4")
     assert "every class has a decision margin of 1: nothing to change" in " ".join(out.split())
@@ -74,6 +96,53 @@ def test_labels_and_config_files(command, tmp_path):
     assert problem["counts"] == "500x5,100x5"
     assert problem["weight_decay"] == 1e-2
     assert problem["feature_decay"] == pytest.approx(0.06 * 100 / 3000)
+
+
+def test_typed_values_stand_against_those_of_the_configuration(command, tmp_path):
+    """Though it be the default's: without them the configuration's are taken."""
+    config = {"label_smoothing_factor": 0.1, "loss_type": "VS", "gamma": 0.2, "tau": 1.0}
+    (tmp_path / "config.json").write_text(json.dumps({"weight_decay": 1e-2} | config))
+    arguments = ["advise", *STEP[:2], *STEP[4:], "--config", tmp_path / "config.json", "--json"]
+    code, out, err = command(*arguments)
+    assert code == 0, err
+    problem = json.loads(out)["problem"]
+    assert problem["label_smoothing"] == 0.1
+    assert {"logit_scale", "logit_adjustment"} < set(problem)
+    assert "logit_scale (n / n_max)^0.2, logit_adjustment 1*prior" in err
+    neutral = ["--label-smoothing", "0", "--logit-scale", "1", "--logit-adjustment", "0"]
+    code, out, err = command(*arguments, *neutral)
+    assert code == 0, err
+    assert not {"label_smoothing", "logit_scale", "logit_adjustment"} & set(
+        json.loads(out)["problem"]
+    )
+    assert "config: read weight_decay 0.01" in err
+
+
+def test_what_the_loss_of_a_network_had_is_told_by_options_or_configuration(command, tmp_path):
+    terms = {"label_smoothing": 0.1, "class_margins": "0.2x3,0.5x3"}
+    saved(
+        tmp_path / "net.npz", tf.Problem("40x3,6x3", weight_decay=2e-2, feature_decay=1e-3, **terms)
+    )
+    (tmp_path / "config.json").write_text('{"weight_decay": 0.02, "label_smoothing": 0.1}')
+    run = ["advise", "--from-run", tmp_path / "net.npz", "--json"]
+    margins = ["--class-margins", terms["class_margins"]]
+    by_config = ["--config", tmp_path / "config.json", *margins]
+    by_options = ["--weight-decay", "0.02", "--label-smoothing", "0.1", *margins]
+    for told in (by_config, by_options):
+        code, out, err = command(*run, *told)
+        assert code == 0, err
+        found = json.loads(out)
+        assert found["calibration"]["weight_decay"] == pytest.approx(2e-2, rel=1e-3)
+        assert found["calibration"]["warnings"] == []
+        assert found["head"]["suboptimality"] < 1e-3
+        assert "with label smoothing 0.1 and class margins" in found["head"]["verdict"]
+        assert found["theory"]["describes"]
+    code, out, err = command(*run, "--config", tmp_path / "config.json")
+    assert "config: read weight_decay 0.02, label_smoothing 0.1" in err
+    code, out, _ = command(*run, *by_config, "--label-smoothing", "0")
+    found = json.loads(out)
+    assert not found["theory"]["describes"]
+    assert "label smoothing 0.1 with weight_decay 0.02" in " ".join(found["warnings"])
 
 
 def test_decays_of_a_trained_network(command, tmp_path):
@@ -104,6 +173,9 @@ def test_decays_of_a_run_s_folder(command, fails, tmp_path, unrendered):
     assert since == {row.name: row.since for row in history}
     assert set(since.values()) <= {0, 1, 2, None}
     assert set(since.values()) != {None}
+    for option in (["--label-smoothing", "0.1"], ["--config", tmp_path / "config.json"]):
+        message = fails(*arguments[:-1], *option)
+        assert f"tightframe: {option[0]}: given for a run's folder" in message
     message = fails(*arguments[:-1], "--bias", "free")
     assert "tightframe: --bias: given for a run's folder" in message
 

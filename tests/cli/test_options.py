@@ -11,21 +11,19 @@ from tightframe.advice.advise import advise
 from tightframe.cli import entry
 from tightframe.figures.mpl import FORMATS
 from tightframe.problem.scripts import described_problem, training_problem
+from tightframe.problem.tokens import next_tokens
 from tightframe.reproduce.folder import reproduce
 from tightframe.reproduce.spec import SCALES
 from tightframe.runs import config
 from tightframe.runs.config import RunConfig
+from tightframe.runs.text_config import TextConfig
 from tightframe.solve import solve
 from tightframe.sweeps.grid import Grid, run_grid
 from tightframe.sweeps.phase import step_rows
 
-#: What the command does not take yet.
-FROM_PYTHON = {"targets": "label distributions are given from Python"}
-
-
 #: Which command passes options on to what, and why an argument has no option there.
 BUILDS = [
-    ("solve", tf.Problem, FROM_PYTHON),
+    ("solve", tf.Problem, {}),
     (
         "solve",
         solve,
@@ -38,9 +36,9 @@ BUILDS = [
     (
         "thresholds",
         tf.Problem,
-        {"dim": "thresholds are those of features that are wide enough"} | FROM_PYTHON,
+        {"dim": "thresholds are those of features that are wide enough"},
     ),
-    ("path", tf.Problem, FROM_PYTHON),
+    ("path", tf.Problem, {}),
     ("path", run_grid, {"grid": "made from the options", "progress": "a bar on the terminal"}),
     (
         "path",
@@ -53,15 +51,16 @@ BUILDS = [
         },
     ),
     ("path", step_rows, {"num_classes": "--classes"}),
-    ("certify", tf.Problem, FROM_PYTHON),
+    ("certify", tf.Problem, {}),
+    *((command, next_tokens, {}) for command in ("solve", "thresholds", "path", "certify")),
     (
         "advise",
         tf.Problem,
         {
             "depth": "advice is for one layer",
             "dim": "advice is for features that are wide enough",
-        }
-        | FROM_PYTHON,
+            "targets": "advice is for one class a context",
+        },
     ),
     (
         "advise",
@@ -81,11 +80,12 @@ BUILDS = [
             "counts": "the file's labels are counted",
             "depth": "the file has one layer",
             "dim": "the width of the file's features",
-        }
-        | FROM_PYTHON,
+            "targets": "the file's labels are classes",
+        },
     ),
-    ("run", tf.Problem, FROM_PYTHON),
+    ("run", tf.Problem, {"targets": "labels are those of the data"}),
     ("run", RunConfig, {}),
+    ("run", TextConfig, {"digest": "what the record has of the text"}),
     (
         "reproduce",
         reproduce,

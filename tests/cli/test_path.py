@@ -123,6 +123,8 @@ def test_class_weights_and_logit_adjustment(result, command, fails, tmp_path, mo
     assert "--class-weights: got '1x5,4x5', which belongs to one --counts" in fails(
         *PATH, *more, *terms
     )
+    line = fails(*PHASES, "--feature-weights", "60x5,20x5")
+    assert "--feature-weights: got '60x5,20x5', which belongs to one --counts" in line
     line = fails(*PHASES, *terms[2:])
     assert "--logit-adjustment: got '0.5*prior', which belongs to one --counts" in line
 

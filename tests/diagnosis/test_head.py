@@ -152,22 +152,70 @@ def test_heads_on_small_features_do_not_stay_where_they_begin():
     assert answer.separable.all()
 
 
-@pytest.mark.parametrize(
-    ("terms", "said"),
-    [
-        ({"label_smoothing": 0.1}, "The loss has label smoothing: whether the head"),
-        (
-            {"class_margins": [0, 1, 0], "logit_scale": [1, 1, 0.5]},
-            "The loss has class margins and logit scales: whether the head",
-        ),
-        ({"feature_weights": "contexts"}, None),
-    ],
-)
-def test_the_optimum_of_another_loss_is_not_asked(terms, said):
+TERMS = [
+    ({"label_smoothing": 0.1}, "with label smoothing 0.1"),
+    (
+        {"class_margins": [0, 1, 0], "logit_scale": [1, 1, 0.5], "class_weights": [1, 1, 3]},
+        "with class margins and logit scales",
+    ),
+    ({"feature_weights": "contexts"}, None),
+]
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize(("terms", "said"), TERMS)
+def test_the_optimum_is_that_of_the_loss_as_told(terms, said, recorded):
+    """A head that torch's own steps would not move, told by a problem or by arguments."""
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1, 2], [40, 40, 10])
-    layer = LastLayer.of(2 * np.eye(3)[labels] + rng.normal(size=(90, 3)), labels, np.eye(3))
-    problem = tf.Problem(layer.counts, weight_decay=0.05, feature_decay=0.01, **terms)
-    head = diagnose(layer, problem=problem).head
-    assert (head.suboptimality is None) == (said is not None)
-    assert said is None or head.verdict.startswith(said)
+    x = 2 * np.eye(3)[labels] + rng.normal(size=(90, 3))
+    of_head = {name: value for name, value in terms.items() if name != "feature_weights"}
+    best = fit_head(x, labels, weight_decay=0.05, bias=False, tol=1e-10, **of_head)
+    layer = LastLayer.of(x, labels, best.weight)
+    if recorded:
+        mean = np.asarray(terms.get("class_weights", [1, 1, 1]))[labels].mean()
+        decays = {"weight_decay": 0.05 * mean, "feature_decay": 0.01}  # its weights divide nothing
+        head = diagnose(layer, problem=tf.Problem(layer.counts, **decays, **terms)).head
+    else:
+        head = diagnose(layer, weight_decay=0.05, **terms).head
+    assert head.suboptimality < 1e-3
+    assert "trained to the end" in head.verdict
+    assert said is None or said in head.verdict
+    if of_head:  # who does not say so is not told that training has ended
+        assert "trained to the end" not in diagnose(layer, weight_decay=0.05).head.verdict
+
+
+def test_a_configuration_tells_what_is_not_told():
+    """Its AdamW is no ridge; what is told stands."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], [40, 40, 10])
+    x = 2 * np.eye(3)[labels] + rng.normal(size=(90, 3))
+    best = fit_head(x, labels, weight_decay=0.05, bias=False, tol=1e-10, label_smoothing=0.1)
+    layer, said = LastLayer.of(x, labels, best.weight), []
+    config = {"weight_decay": 0.05, "label_smoothing": 0.1, "optim": "sgd"}
+    head = diagnose(layer, config=config, notice=said.append).head
+    assert head.suboptimality < 1e-3
+    assert head.ridge == 0.05
+    assert said == ["config: read weight_decay 0.05, label_smoothing 0.1"]
+    head = diagnose(layer, config=config | {"optim": "adamw_torch"}, notice=said.append).head
+    assert not head.ridge_given
+    assert said[1].startswith("config: read weight_decay 0.05, optimizer adamw")
+    assert diagnose(layer, config=config, label_smoothing=0).head.told == ()
+    problem = tf.Problem(layer.counts, weight_decay=0.05, feature_decay=0.01)
+    with pytest.raises(ValueError, match="config: given with a problem"):
+        diagnose(layer, config=config, problem=problem)
+
+
+def test_a_loss_that_is_no_cross_entropy_is_not_asked():
+    labels = np.repeat([0, 1, 2], 20)
+    layer = LastLayer.of(np.eye(3)[labels], labels, np.eye(3))
+    head = diagnose(layer, loss="mse").head
+    assert head.verdict.startswith("The loss is not cross-entropy: whether the head")
+
+
+def test_labels_weighed_by_their_own_weights_and_a_sampler_are_refused():
+    labels = np.repeat([0, 1, 2], [40, 40, 10])
+    layer = LastLayer.of(np.eye(3)[labels], labels, np.eye(3))
+    known = {"class_weights": [1, 1, 3], "label_smoothing": 0.1, "smoothing_weights": "labels"}
+    with pytest.raises(ValueError, match="sampler: got one with smoothing_weights 'labels'"):
+        diagnose(layer, sampler="balanced", **known)

@@ -72,6 +72,31 @@ def test_objective_is_at_least_that_of_the_network_itself(hidden):
         assert real.objective <= bound <= 1.2 * real.objective
 
 
+def test_a_loss_with_other_terms_is_followed_with_the_widest_bar():
+    """And is silent where the terms are not told: the head is at no optimum then."""
+    images, digits = some_digits()
+    terms = {"label_smoothing": 0.1, "class_margins": [0.1, 0.1, 0.1, 0.4, 0.4]}
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, len(COUNTS)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", tf.NotConvergedWarning)
+        now = continue_at(model, [(images, digits)], weight_decay=DECAY, iterations=250, **terms)
+        after = continue_at(
+            now.model, [(images, digits)], weight_decay=2 * DECAY, iterations=100, **terms
+        )
+    body, head = now.model[:-1], now.model[-1]
+    with torch.no_grad():
+        layer = body(images), digits, head.weight, head.bias
+    known = {"weight_decay": DECAY, "at": 2 * DECAY, "layers": 2}
+    found = tf.larger_decay(*layer, **known, **terms)
+    assert np.abs(found.margins[0] - after.margins).max() < 0.3
+    assert np.abs(found.now - after.margins).max() > 0.4
+    assert (found.error == 1.0).all()
+    assert "training has not ended, or the loss" in tf.larger_decay(*layer, **known).note
+    other = tf.larger_decay(*layer, **known, **terms, at_label_smoothing=0)
+    assert (other.margins[0] > found.margins[0]).all()
+
+
 def test_bars_are_those_of_the_kind_of_network():
     low = {"at": [0.3]}
     assert (predict().error == 0.3).all()
@@ -269,5 +294,8 @@ def test_arguments_out_of_range_are_refused():
     refused("layer_norms: got 0, need one for each of the 2 layers", layer_norms=[])
     refused("layer_norms: got 3, need one for each of the 2 layers", layer_norms=[1.0, 1.0, 1.0])
     refused("layer_norms: got 1, need one for each of the 2 layers", layer_norms=1.0)
+    refused("^at_label_smoothing: got 1.0", at_label_smoothing=1.0)
+    refused("^at_class_margins: got 1 numbers", at_class_margins=[1.0])
+    refused("^label_smoothing: got -1", label_smoothing=-1)
     refused("^at_class_weights: cannot read 'no'", at_class_weights="no")
     refused("^at_logit_adjustment: got 1 numbers", at_logit_adjustment=[1.0])

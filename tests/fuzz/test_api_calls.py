@@ -76,6 +76,8 @@ def workable():
     blobs = tf.data.gaussian_mixture(3, 4, 5)
     size = {"num_classes": 3, "dim": 4, "train_per_class": 5, "test_per_class": 5, "seed": 0}
     measures = tf.metrics
+    real = rng.normal(size=(13, 2))
+    regression = tf.regression_collapse(real, weight_decay=0.02, feature_decay=0.01)
     return {
         tf.Problem: made,
         tf.solve: {"problem": problem, "tol": 1e-6, "starts": 2, "seed": 0},
@@ -100,6 +102,29 @@ def workable():
         tf.label_limits: {
             **{"targets": np.eye(3)[:, [0, 1, 2, 0]], "counts": "5x2,3,4", "bias": "none"},
             **{"feature_weights": "samples", "logit_scale": None, "tol": 1e-6},
+        },
+        tf.regression_collapse: {
+            **{"targets": real, "weight_decay": 0.02, "feature_decay": 0.01, "bias": "free"},
+            **{"depth": 1, "dim": None},
+        },
+        tf.focal_collapse: {
+            **{"num_classes": 5, "samples_per_class": 10, "gamma": 2.0, "weight_decay": 0.02},
+            **{"feature_decay": 0.01, "starts": 1, "seed": 0},
+        },
+        tf.normalized_head: {"counts": "5x2,3", "scale": 4.0, "margin": 0.1, "tol": 1e-6},
+        tf.supervised_contrastive: {"counts": "5x2,3", "temperature": 0.5, "tol": 1e-6, "seed": 0},
+        regression.certify: {
+            **{"targets": real, "features": regression.features, "weights": regression.weights},
+            **{"bias": regression.bias},
+        },
+        regression.distance: {"weight": regression.weights[0]},
+        regression.shares_at: {"mean_decay": 0.1},
+        measures.nrc1: {"features": features, "num_targets": 2, "center": False},
+        measures.nrc2: {"features": features, "weight": weight, "center": False},
+        measures.nrc3: {"weight": weight[:2], "targets": real, "gamma": None},
+        measures.RegressionReport.measure: {
+            **{"features": features, "targets": real, "weight": weight[:2], "bias": None},
+            **{"weight_decay": 0.02, "feature_decay": 0.01, "bias_kind": None},
         },
         tf.simplex_etf: {"num_classes": 3},
         tf.orthogonal_frame: {"num_classes": 3},
@@ -179,6 +204,7 @@ def numbers_in(value, depth=0):
 NAN_ALLOWED = {
     *(tf.state_changes, tf.phase_diagram, tf.normalized_distance, tf.metrics.group_angles),
     *(tf.metrics.class_variability, tf.metrics.nc1_quotient, tf.metrics.uniformity),
+    *(tf.metrics.nrc1, tf.metrics.nrc2, tf.metrics.nrc3, tf.metrics.RegressionReport.measure),
 }
 
 

@@ -8,7 +8,9 @@ from scipy.optimize import check_grad
 from sklearn.linear_model import LogisticRegression
 
 from tightframe.heads import fit_head
+from tightframe.heads.last_layer import loss_terms
 from tightframe.heads.ridge import RidgeProblem
+from tightframe.heads.terms import LossTerms
 from tightframe.solve import NotConvergedWarning
 
 COUNTS = (60, 25, 8, 3)
@@ -82,6 +84,75 @@ def test_cvxpy_has_the_same_minimum_between_the_bounds(terms):
     assert ours.objective >= minimum - 1e-9
     own = np.column_stack([ours.weight, ours.bias])
     assert ours.objective == pytest.approx(objective(own, columns, y, 3e-2, w, a), rel=1e-12)
+
+
+#: Terms of the loss that keep it convex.
+TERMS = [
+    {"label_smoothing": 0.2},
+    {"class_margins": [0.0, 0.3, 0.6, 1.0]},
+    {"logit_scale": [1.0, 0.8, 0.6, 1.5]},
+    {
+        "label_smoothing": 0.1,
+        "class_margins": [0.1, 0.3, 0.6, 1.0],
+        "logit_scale": [1.0, 0.8, 0.6, 1.5],
+        "class_weights": WEIGHTS,
+        "logit_adjustment": ADJUSTMENT,
+    },
+]
+
+
+@pytest.mark.parametrize("terms", TERMS)
+def test_cvxpy_has_the_same_minimum_with_every_term(terms):
+    x, y = samples(counts=(12, 6, 4, 2), dim=3)
+    ours = fit_head(x, y, weight_decay=3e-2, tol=1e-8, **terms)
+    plain = {"label_smoothing": 0.0, "class_margins": np.zeros(4), "logit_scale": np.ones(4)}
+    known = plain | {"class_weights": np.ones(4), "logit_adjustment": np.zeros(4)} | terms
+    columns, eye = np.column_stack([x, np.ones(len(x))]), np.eye(4)[y]
+    v = cp.Variable((4, 4))
+    scales = np.tile(known["logit_scale"], (len(y), 1))
+    shift = np.asarray(known["logit_adjustment"]) - eye * known["class_margins"]
+    z = cp.multiply(columns @ v.T, scales) + shift
+    share = known["label_smoothing"]
+    targets = (1 - share) * eye + share / 4
+    losses = cp.log_sum_exp(z, axis=1) - cp.sum(cp.multiply(z, targets), axis=1)
+    weights = np.asarray(known["class_weights"])[y]
+    loss = cp.sum(cp.multiply(weights / weights.sum(), losses))
+    minimum = cp.Problem(cp.Minimize(loss + 3e-2 / 2 * cp.sum_squares(v))).solve(
+        solver="CLARABEL", tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11
+    )
+    assert ours.lower_bound <= minimum + 1e-9
+    assert ours.objective >= minimum - 1e-9
+    assert ours.objective == pytest.approx(minimum, rel=1e-7)
+
+
+def test_smoothed_labels_with_weights_are_those_of_pytorch():
+    """At the optimum torch's own loss and the ridge pull alike."""
+    x, y = samples()
+    known = {"class_weights": WEIGHTS, "label_smoothing": 0.2, "smoothing_weights": "labels"}
+    found = fit_head(x, y, weight_decay=1e-2, tol=1e-12, **known)
+    head = [torch.tensor(part, requires_grad=True) for part in (found.weight, found.bias)]
+    criterion = torch.nn.CrossEntropyLoss(weight=torch.tensor(WEIGHTS), label_smoothing=0.2)
+    loss = criterion(torch.tensor(x) @ head[0].T + head[1], torch.tensor(y))
+    squares = sum(part.square().sum() for part in head)
+    total = loss + 1e-2 / 2 * squares
+    assert found.objective == pytest.approx(total.item(), rel=1e-12)
+    total.backward()
+    assert max(part.grad.abs().max().item() for part in head) < 1e-6
+
+
+@pytest.mark.parametrize("terms", TERMS)
+def test_what_no_head_at_all_costs_is_the_objective_at_zero(terms):
+    x, y = samples()
+    loss = loss_terms(np.bincount(y), **terms)
+    soft = LossTerms.of(loss)
+    weights = loss.class_weights if soft.weights is None else soft.weights
+    problem = RidgeProblem(x, y, weights, loss.logit_adjustment, 1e-2, True, terms=soft)
+    value, gradient = problem.value_and_gradient(np.zeros(problem.shape))
+    assert problem.value_at_zero == pytest.approx(value, rel=1e-12)
+    best = fit_head(x, y, weight_decay=1e-2, tol=1e-10, **terms)
+    scale = loss.class_weights[y].mean()
+    if scale == 1:
+        assert problem.gap(gradient) >= value - best.objective > 0
 
 
 def test_the_gradient_is_that_of_the_objective():
@@ -201,6 +272,10 @@ def test_what_cannot_be_reached_is_said():
         ({"features": np.ones(4)}, "features: got float64 of shape"),
         ({"class_weights": [1, 2]}, "class_weights: got 2 numbers for 4 classes"),
         ({"logit_adjustment": "prio"}, "logit_adjustment: cannot read 'prio'"),
+        ({"label_smoothing": 1}, "label_smoothing: got 1, need a number from 0 to below 1"),
+        ({"class_margins": [1, 2]}, "class_margins: got 2 numbers for 4 classes"),
+        ({"logit_scale": [1, 2, 3, 0]}, "logit_scale: "),
+        ({"smoothing_weights": "all"}, "smoothing_weights: got 'all'"),
         ({"held_out": (np.ones((3, 2)), [0, 1, 2])}, "held_out features: got shape"),
         ({"held_out": np.ones((3, 6))}, "held_out: got ndarray, need a pair"),
         ({"bias": np.zeros(4)}, "bias: got ndarray, need True or False"),

@@ -304,8 +304,26 @@ def test_a_weighted_mean_divides_by_the_weights():
 
 
 @pytest.mark.parametrize(
+    ("name", "neutral"),
+    [
+        ("class_weights", "1"),
+        ("logit_adjustment", "0"),
+        ("class_margins", "0"),
+        ("logit_scale", " 1.0 "),
+    ],
+)
+def test_a_text_of_one_number_is_every_class_s(name, neutral):
+    """So a term can be said not to be there, for any number of classes."""
+    plain = tf.Problem("9,3,2,1", **DECAYS)
+    assert tf.Problem("9,3,2,1", **DECAYS, **{name: neutral}) == plain
+    same = tf.Problem("9,3,2,1", **DECAYS, **{name: "0.5"})
+    assert same == tf.Problem("9,3,2,1", **DECAYS, **{name: [0.5] * 4})
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"class_weights": "nan"}, "class_weights: got nan"),
         ({"class_weights": [1, 2, 3]}, "class_weights: got 3 numbers for 4 classes"),
         ({"class_weights": "1x5"}, "class_weights: got 5 numbers for 4 classes"),
         ({"class_weights": [1, 2, 3, 0]}, "class_weights: got 0, need numbers from 1e-09"),

@@ -376,6 +376,7 @@ def test_training_arguments_know_their_processes(tmp_path):
         ({"label-smoothing": 0.2}, 0.2),  # torchvision's references
         ({"model": {"init_args": {"label_smoothing": 0.05}}}, 0.05),
         ({"model": {"head": {"loss": {"type": "L", "label_smooth_val": 0.1}}}}, 0.1),
+        ({"criterion": {"_target_": "torch.nn.CrossEntropyLoss", "label_smoothing": 0.1}}, 0.1),
         ({"MODEL": {"LABEL_SMOOTHING": {"value": 0.1}}}, 0.1),
         ({"val": {"smoothing": 0.3}, "smoothing": 0}, 0.0),
         ({"ema_smoothing": 0.9, "smooth_curve": True}, 0.0),
@@ -383,6 +384,17 @@ def test_training_arguments_know_their_processes(tmp_path):
 )
 def test_label_smoothing_is_read_by_its_names(config, share):
     assert training_settings(config).label_smoothing == share
+
+
+@pytest.mark.parametrize(("mode", "share"), [("original", 0.1), ("classy_vision", 0.1 / 1.1)])
+def test_modes_of_mmpretrain_mean_other_shares(mode, share):
+    """As its source computes them; sigmoids are no smoothed softmax."""
+    loss = {"type": "LabelSmoothLoss", "label_smooth_val": 0.1, "mode": mode}
+    config = {"model": {"head": {"loss": loss}}}
+    assert training_settings(config).label_smoothing == pytest.approx(share)
+    loss["mode"] = "multi_label"
+    with pytest.raises(ValueError, match=r"loss\.mode 'multi_label', which is no label smoothing"):
+        training_settings(config)
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,28 @@ def test_limits_and_jumps_of_a_fine_grid(k, gamma, limit, collapse, jump):
         assert point.objective <= cost.min() + 1e-12
 
 
+@pytest.mark.parametrize(("k", "share"), [(50, 1.13), (50, 1.15), (70, 1.10)])
+def test_direct_minimisation_of_many_classes_jumps_too(k, share):
+    """Beyond the stability limit, on both sides of the jump of 50 classes."""
+    found = at(k, 2.0, share, starts=3)
+    assert share > found.stability_limit * k
+    assert found.searched == pytest.approx(found.objective, rel=1e-9)
+    assert (found.margin == 0) == (share > 1.1401)
+
+
+def test_points_where_some_classes_have_collapsed_are_between():
+    """Direct minimisation ends there from some starts: 48 of 50 classes make an ETF."""
+    found, alive, gone = at(50, 2.0, 1.135), 48, 2
+    margins = np.linspace(0.5, 3, 2001)
+    own, others = margins * (1 - 1 / alive), -margins / alive
+    total = np.exp(own) + (alive - 1) * np.exp(others) + gone
+    alone = (1 - 1 / 50) ** 2 * math.log(50)
+    loss = (1 - np.exp(own) / total) ** 2 * (np.log(total) - own)
+    cost = (alive * loss + gone * alone) / 50 + found.logit_decay * (alive - 1) * margins
+    assert 0 < cost.argmin() < len(margins) - 1
+    assert found.objective < cost.min() < alone
+
+
 def test_zero_is_a_local_minimum_from_the_limit_on():
     k, gamma = 7, 3.0
     limit = at(k, gamma).stability_limit
@@ -80,6 +102,9 @@ def test_what_it_says_of_itself():
     assert plain["collapse"] > plain["stability_limit"]
     assert repr(found).endswith("best found)")
     assert found.geometry.distance(tf.simplex_etf(100), "classifier") < 1e-12
+    frame = found.to_frame()
+    assert frame.collapsed.tolist() == [decay > found.collapse for decay in frame.logit_decay]
+    assert found.margin_at(found.logit_decay) == found.margin
     _, ax = found.plot()
     x, y = ax.lines[0].get_data()
     assert min(m for m, decay in zip(y, x, strict=True) if decay < found.collapse) > 2.3
@@ -89,6 +114,11 @@ def test_what_it_says_of_itself():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (
+            {"num_classes": "100,10"},
+            "num_classes: got '100,10', need a whole number: focal loss is",
+        ),
+        ({"samples_per_class": [9, 5]}, r"samples_per_class: got \[9, 5\], need a whole number"),
         ({"num_classes": 1}, "num_classes: got 1, need a whole number, at least 2"),
         ({"samples_per_class": 0}, "samples_per_class: got 0"),
         ({"gamma": -1}, "gamma: got -1"),
@@ -96,6 +126,9 @@ def test_what_it_says_of_itself():
         ({"weight_decay": 0}, "weight_decay: got 0"),
         ({"feature_decay": math.nan}, "feature_decay: got nan"),
         ({"starts": -1}, "starts: got -1"),
+        ({"starts": 10**6}, "starts: got 1000000, need at most 1000"),
+        ({"weight_decay": 1e300}, r"weight_decay: got 1e\+300, need a number from 1e-100 to"),
+        ({"samples_per_class": 10**30}, "samples_per_class: got 1000000000000000000000000000000, "),
         ({"num_classes": 1000, "starts": 1}, "starts: got 1 with 1000 classes"),
         ({"seed": 0.5}, "seed: got 0.5"),
     ],

@@ -119,6 +119,18 @@ def test_directions_vanish_at_their_thresholds(depth):
         assert below.shares[i] > (0 if depth == 1 else 0.3)
 
 
+def test_whitened_targets_vanish_together():
+    y = targets()
+    centred = y - y.mean(axis=0)
+    left, _, right = np.linalg.svd(centred, full_matrices=False)
+    white = np.sqrt(len(y)) * left @ right
+    for depth in (1, 2):
+        decays = {"weight_decay": 0.01, "feature_decay": 0.01, "depth": depth}
+        assert np.ptp(tf.regression_collapse(white, **decays).thresholds) < 1e-12
+    found = tf.regression_collapse(white, weight_decay=0.01, feature_decay=0.01)
+    assert found.thresholds == pytest.approx([len(y) ** -0.5] * 3)
+
+
 def test_gram_is_the_papers_formula_and_gamma_that_of_nrc3():
     y = targets(samples=50)
     found = tf.regression_collapse(y, weight_decay=4e-3, feature_decay=1e-3)
@@ -135,6 +147,18 @@ def test_gram_is_the_papers_formula_and_gamma_that_of_nrc3():
     assert tf.metrics.nrc1(features, 3) < 1e-25
     assert tf.metrics.nrc2(features, weight) < 1e-25
     assert tf.metrics.nrc1(features, 2) > 1e-3
+
+
+def test_layers_come_in_any_form():
+    y = targets(1)
+    found = tf.regression_collapse(y, weight_decay=0.01, feature_decay=0.01)
+    (layer,) = found.weights
+    for form in (layer, layer.tolist(), layer[0], layer[0].tolist(), [layer], [layer[0]]):
+        assert found.certify(y, found.features, form, found.bias).gap < 1e-12
+    two = tf.regression_collapse(y, weight_decay=0.01, feature_decay=0.01, depth=2)
+    own = two.certify(y, two.features, [layer.tolist() for layer in two.weights], two.bias)
+    assert own.gap < 1e-12
+    assert found.distance(layer[0]) == pytest.approx(0, abs=1e-12)
 
 
 def test_constant_and_dependent_targets():
@@ -161,6 +185,8 @@ def test_what_it_says_of_itself():
     assert plain["rank"] == found.rank == (~frame.vanished).sum()
     assert [row["threshold"] for row in plain["directions"]] == frame.threshold.tolist()
     assert repr(found).startswith("RegressionCollapse(24 samples, 3 targets, rank ")
+    assert found.shares_at(found.mean_decay) == pytest.approx(found.shares)
+    assert found.shares_at(found.thresholds[1])[1:].tolist() == [0, 0]
     _, ax = found.plot()
     line = ax.lines[0]
     x, share = line.get_xdata(), line.get_ydata()
@@ -202,6 +228,8 @@ def test_bad_networks_are_named():
         ((y, found.features[:, :2], found.weights), "weights: got a layer of shape"),
         ((y, found.features[:-1], found.weights), "features, weights, bias: make answers of"),
         ((y, found.features, found.weights, np.ones(3)), "bias: got a non-zero bias"),
+        ((y + 1, found.features, found.weights), "targets: are not those that the minimum was"),
+        ((y, found.features, None), "weights: got None, need one layer or a sequence of layers"),
     ]:
         with pytest.raises(ValueError, match=message):
             found.certify(*arguments)
@@ -252,6 +280,42 @@ def test_nrc3_has_the_best_gamma(count, seed):
     assert found.distance == pytest.approx(least, abs=1e-9)
     assert distance(np.sqrt(found.gamma)) == pytest.approx(least, abs=1e-7)
     assert tf.metrics.nrc3(weight, y) == found.distance
+
+
+def test_nrc3_of_a_gamma_that_is_given():
+    y = targets(samples=50)
+    found = tf.regression_collapse(y, weight_decay=4e-3, feature_decay=1e-3)
+    (weight,) = found.weights
+    assert tf.metrics.nrc3(weight, y, found.gamma) < 1e-20
+    covariance = np.cov(y.T, ddof=0)
+    least = np.linalg.eigvalsh(covariance)[0]
+    for gamma in (0.0, 0.3 * least, least):
+        wanted = np.real(sqrtm(covariance)) - gamma**0.5 * np.eye(3)
+        gram = weight @ weight.T / np.linalg.norm(weight @ weight.T)
+        apart = np.linalg.norm(gram - wanted / np.linalg.norm(wanted)) ** 2
+        details = tf.metrics.nrc3_details(weight, y, gamma)
+        assert details.distance == pytest.approx(apart, rel=1e-9)
+        assert (details.gamma, details.largest_gamma) == (gamma, pytest.approx(least))
+        assert details.distance >= tf.metrics.nrc3(weight, y)
+    with pytest.raises(ValueError, match="gamma: got 1, need at most"):
+        tf.metrics.nrc3(weight, y, 1.0)
+    with pytest.raises(ValueError, match="gamma: got -1"):
+        tf.metrics.nrc3(weight, y, -1)
+    square = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1.0]])
+    with pytest.warns(RuntimeWarning, match="nrc3: this gamma leaves nothing of the targets"):
+        assert np.isnan(tf.metrics.nrc3(np.eye(2), square, 1.0))
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-170, 1e139])
+def test_nrc_knows_no_scale(size):
+    rng = np.random.default_rng(0)
+    y, features, weight = targets(), rng.normal(size=(24, 5)), rng.normal(size=(3, 5))
+    metrics = tf.metrics
+    assert metrics.nrc1(size * features, 3) == pytest.approx(metrics.nrc1(features, 3))
+    assert metrics.nrc2(size * features, size * weight) == pytest.approx(
+        metrics.nrc2(features, weight)
+    )
+    assert metrics.nrc3(size * weight, size * y) == pytest.approx(metrics.nrc3(weight, y))
 
 
 def test_nrc_where_nothing_can_be_said():

@@ -13,6 +13,8 @@ from tests.reproduce.toy_paper import problem
 from tightframe.reproduce.judging import (
     Switch,
     below,
+    best_by,
+    best_switch,
     decided,
     first_by,
     largest,
@@ -39,7 +41,7 @@ def runs(*values, decays=None):
     rows = [
         {"row": i, "status": "failed", "reason": "it broke"}
         if value is None
-        else {"row": i, "status": "optimal", "reason": None, "value": value}
+        else {"row": i, "status": "optimal", "reason": None, "value": value, "objective": value}
         for i, value in enumerate(values)
     ]
     return TaskResult(task, pd.DataFrame(rows), pd.DataFrame(), dict).runs
@@ -147,6 +149,17 @@ def test_numbers_of_runs_leave_out_the_failed_ones():
     means = mean_by(own, lambda run: run.decay, value)
     assert list(means.values()) == [3.0, 1.5]
     assert [run.number for run in first_by(own, lambda run: run.decay)] == [0, 2]
+
+
+def test_the_best_run_of_every_place_decides_where_something_collapses():
+    own = runs(3.0, 1.0, 2.0, 5.0, 4.0, decays=[1e-3, 1e-3, 2e-3, 3e-3, 3e-3])
+    best = best_by(own, lambda run: run.decay)
+    assert [value(run) for run in best.values()] == [1.0, 2.0, 4.0]
+    found = best_switch(own, 3e-3, lambda run: run.decay, lambda run: value(run) == 4.0)
+    assert (found.found, found.expected, found.holds) == (2, 2, True)
+    own = runs(3.0, None, 2.0, 5.0, None, decays=[1e-3, 1e-3, 2e-3, 3e-3, 3e-3])
+    found = best_switch(own, 3e-3, lambda run: run.decay, lambda run: value(run) == 5.0)
+    assert found.possible == (2, 3)  # what failed may have been the best, and not collapsed
 
 
 def test_only_a_smoke_run_may_be_too_early():

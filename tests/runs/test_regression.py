@@ -7,10 +7,16 @@ import pytest
 
 import tightframe as tf
 from tightframe.cli import run_command
-from tightframe.runs.regression import measure_regression
+from tightframe.runs.regression import LAST
+from tightframe.runs.regression import measure_regression as measure_layers
 
 DECAYS = {"weight_decay": 0.05, "feature_decay": 0.002}
 TYPED = ["--weight-decay", "0.05", "--feature-decay", "0.002"]
+
+
+def measure_regression(*arguments, **options):
+    """Return the report of the last layer."""
+    return measure_layers(*arguments, **options)[LAST]
 
 
 @pytest.fixture
@@ -91,9 +97,51 @@ def test_bad_arrays_are_named(saved, changes, options, message):
         measure_regression(path, **options)
 
 
+def test_one_row_a_layer(saved, capsys, tmp_path):
+    rng = np.random.default_rng(2)
+    hidden = {"conv": rng.normal(size=(50, 9)), "body.out": rng.normal(size=(50, 4))}
+    path, _ = saved(**hidden)
+    np.save(tmp_path / "first.npy", hidden["conv"])
+    wanted = f"conv,out,{tmp_path / 'first.npy'},{path}"  # of a file with names, its features
+    command = ["measure", str(path), "--regression", "--layers", wanted]
+    assert run_command([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found["layers"]) == wanted.split(",")
+    conv, out, first, own = found["layers"].values()
+    assert conv == first
+    assert own["nrc1"] == found["nrc1"]
+    assert conv["nrc1"] == pytest.approx(tf.metrics.nrc1(hidden["conv"], 3))
+    assert out["nrc1_centered"] == tf.metrics.nrc1(hidden["body.out"], 3, center=True)
+    assert run_command(command) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("conv", "out", "last layer", "nrc1_centered"))
+
+
+def test_deep_linear_heads_are_measured_at_their_depth(saved, capsys):
+    path, arrays = saved()
+    found = tf.regression_collapse(arrays["targets"], **DECAYS, depth=2)
+    first, last = found.weights
+    path, _ = saved(
+        weight=None, weight_1=first, weight_2=last, features=found.features, bias=found.bias
+    )
+    command = ["measure", str(path), "--regression", "--json", "--feature-decay", "0.002"]
+    assert run_command([*command, "--weight-decay", "0.05,0.05"]) == 0
+    read = json.loads(capsys.readouterr().out)
+    assert max(read[key] for key in ("nrc1", "nrc2", "gram_distance", "gap")) < 1e-10
+    assert read["gamma_predicted"] is None
+    assert read["prediction"]["weight_decays"] == [0.05, 0.05]
+    path, _ = saved(weight=None, weight_2=last)
+    assert run_command([*command[:4]]) == 2
+    assert "weight: got weight_2, but not all of weight_1 to it" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
+        (["--layers", "none"], "--layers: "),
+        (["--layers", ","], "--layers: got ',', need names"),
+        (["--layers", "bias"], "--layers: 'bias': targets: got 50 rows, features has 3"),
+        (["--layers", "features,features"], "--layers: 'features' is there twice"),
         (["--center", "sample"], "--center: got a value with --regression"),
         (["--class-names", "a,b"], "--class-names: got a value with --regression"),
         (["--bias", "decayed", *TYPED], "--bias: got 'decayed', which has no closed form"),
@@ -104,6 +152,12 @@ def test_options_of_classes_are_refused(saved, capsys, typed, message):
     path, _ = saved()
     assert run_command(["measure", str(path), "--regression", *typed]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_layers_belong_to_regression(saved, capsys):
+    path, _ = saved()
+    assert run_command(["measure", str(path), "--layers", "a"]) == 2
+    assert "--layers: got 'a', which belongs to --regression" in capsys.readouterr().err
 
 
 def test_whole_numbers_stay_classes(tmp_path, capsys):

@@ -14,8 +14,9 @@ import tightframe as tf
 from tests import processes
 from tightframe.geometry.dense import PARTS
 from tightframe.runs import store
+from tightframe.runs.batches import Batches
 from tightframe.runs.config import RunConfig
-from tightframe.runs.train import _Batches, run
+from tightframe.runs.train import run
 
 # Small enough for a second a run; minibatches, so that the order of the samples matters.
 CONFIG = RunConfig(
@@ -72,7 +73,8 @@ def test_record_on_disk(finished):
         assert setting.history["epoch"].tolist() == EPOCHS
         assert result["finished"] is True
         assert result["first"]["epoch"] == 0
-        assert result["last"] == setting.history.iloc[-1].to_dict()
+        last = setting.history.iloc[-1].to_dict()
+        assert result["last"] == {k: None if np.isnan(v) else v for k, v in last.items()}
         assert len(result["verdicts"]) == 2
         assert any(setting.paths.logs.rglob("metrics.csv"))
         assert any(setting.paths.logs.rglob("events.out.tfevents.*"))
@@ -510,7 +512,7 @@ def test_two_devices_train_as_one(tmp_path):
 
 
 def test_batches_are_shuffled_anew_and_nearly_equal():
-    batches = _Batches(55, 20, seed=0)
+    batches = Batches(55, 20, seed=0)
     epochs = []
     for epoch in (0, 1, 0):
         batches.set_epoch(epoch)

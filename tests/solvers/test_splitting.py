@@ -28,7 +28,7 @@ def test_it_agrees_with_newton(kind, decay):
     partition = Partition.coarsest(problem)
     assert partition.num_groups <= DEFAULTS.split_groups
     newton = minimise(problem, partition, tol=1e-11)
-    found = split(problem, *first_guess(problem, partition), 1e-9, 200)
+    found = split(problem, first_guess(problem, partition), 1e-9, 200)
     assert found.certificate.gap <= 1e-9 * found.certificate.primal
     assert found.certificate.primal == pytest.approx(newton.certificate.primal, rel=2e-9)
     assert found.certificate.dual <= newton.certificate.primal
@@ -42,7 +42,7 @@ def test_a_far_start_ends_at_the_same_minimum():
     rng = np.random.default_rng(0)
     far = Factors(*rng.normal(size=(2, g, g)), np.ones(g), np.zeros(g))
     start = partition.matrix(far.within, far.left @ far.right.T / partition.scale)
-    found = split(problem, start, far.bias, 1e-8, 500)
+    found = split(problem, (start, far.bias), 1e-8, 500)
     newton = minimise(problem, partition, tol=1e-11)
     assert found.certificate.primal == pytest.approx(newton.certificate.primal, rel=2e-8)
 

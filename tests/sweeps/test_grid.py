@@ -159,6 +159,30 @@ def test_points_are_single_solutions():
     assert shortfalls(rows) == []
 
 
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {"logit_scale": "1x2,.6x2"},
+        {"feature_weights": "30x2,10x2"},
+        {"class_margins": "0x2,.6x2"},
+        {"class_margins": "-.3x2,.6x2"},
+        {"class_margins": ".2x2,.6x2", "label_smoothing": 0.1, "logit_scale": "1x2,.6x2"},
+    ],
+)
+def test_groups_of_one_count_keep_a_threshold_of_their_own(terms):
+    """Each is where certified solves on either side say that its classes merge."""
+    base = problem(counts="30x4", **terms)
+    ((point,),) = (row["points"] for row in run_grid(Grid(base, {"weight_decay": [1e-3]})))
+    places = [group["threshold"] for group in point["groups"]]
+    assert len(set(places)) == 2
+    for group, place in enumerate(places):
+        below, above = (
+            tf.solve(base.replace(weight_decay=place * f, feature_decay=place * f))
+            for f in (0.999, 1.001)
+        )
+        assert below.blocks.within[group] > 0 == above.blocks.within[group]
+
+
 def test_counts_can_be_the_path():
     (row,) = run_grid(make(sweep={"counts": COUNTS}, rows=()))
     assert [point["problem"]["counts"] for point in row["points"]] == COUNTS

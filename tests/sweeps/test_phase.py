@@ -44,6 +44,22 @@ def test_the_minority_collapses_from_the_threshold_on(kind):
     assert (d.rank[DECAYS[None] >= d.total_collapse[:, None]] == 0).all()
 
 
+@pytest.mark.parametrize("changes", [{"label_smoothing": 0.2}, {"feature_weights": "contexts"}])
+def test_smoothing_and_feature_weights_move_the_thresholds(changes):
+    """Solves at 0.999 and 1.001 of each say so."""
+    d = tf.phase_diagram(4, [1e-3], [3], minority=10, **changes)
+    for group, place in enumerate((d.majority_threshold[0], d.minority_threshold[0])):
+        below, above = (
+            tf.solve(tf.Problem("30x2,10x2", weight_decay=at, feature_decay=at, **changes))
+            for at in (0.999 * place, 1.001 * place)
+        )
+        assert below.blocks.within[group] > 0 == above.blocks.within[group]
+    margin = tf.solve(
+        tf.Problem("30x2,10x2", weight_decay=1e-3, feature_decay=1e-3, **changes)
+    ).group_margins[1]
+    assert d.minority_margin[0, 0] == pytest.approx(margin, abs=1e-4)
+
+
 def test_cells_are_single_solutions():
     d = tf.phase_diagram(5, DECAYS, [3, 7], majority=70, bias="free")
     for i, counts in enumerate(d.counts):
@@ -77,6 +93,7 @@ def test_step_rows_agree_with_step_counts():
     ("changes", "message"),
     [
         ({"majority": None}, "majority, minority: give exactly one"),
+        ({"feature_weights": "1x3,2x1"}, "feature_weights: got '1x3,2x1', allowed are samples"),
         ({"minority": 3}, "majority, minority: give exactly one"),
         ({"majority": None, "minority": 0}, "minority: got 0"),
         ({"majority": None, "minority": 3, "ratios": [0.5]}, "ratio: got 0.5"),

@@ -13,7 +13,8 @@ COUNTS = np.array([40, 30, 20, 10, 5])
 
 def problem(**options):
     defaults = {"bias": "decayed", "bias_decay": 0.02} | options
-    return tf.Problem(COUNTS, targets=P1, weight_decay=0.03, feature_decay=0.01, **defaults)
+    defaults = {"weight_decay": 0.03, "feature_decay": 0.01} | defaults
+    return tf.Problem(COUNTS, targets=P1, **defaults)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,52 @@ def test_errors_bound_the_distance_from_an_independent_minimiser():
         end = minimize(value, np.zeros(w.shape[1]), method="BFGS", options={"gtol": 1e-9})
         assert np.linalg.norm(end.x - found.features[:, j]) < 1e-6
         assert value(found.features[:, j]) <= end.fun + 1e-12
+
+
+@pytest.mark.parametrize("feature_weights", ["samples", "contexts"])
+def test_features_are_no_further_from_a_trained_context_than_the_bound(feature_weights):
+    solution = tf.solve(problem(feature_weights=feature_weights), tol=1e-12)
+    rng = np.random.default_rng(1)
+    p = 0.9 * P1[:, [0, 2, 4, 1]] + 0.1 * rng.dirichlet(np.ones(4), 4).T
+    counts = [1, 20, 2, 7]
+    found = solution.embed(p, counts=counts)
+    means = solution.class_means
+    distances = np.linalg.norm(found.features[:, :, None] - means[:, None], axis=0)
+    own = distances[np.arange(4), found.nearest]
+    assert (own <= found.bounds + found.errors + 1e-9).all()
+    assert (own > 0.01 * found.bounds).all()
+    # By the formula: kappa over the decay times the distance of the distributions.
+    omega = np.array(counts if feature_weights == "samples" else np.ones(4))
+    kappas = counts / COUNTS.sum() / omega
+    w = solution.weights[0]
+    if feature_weights == "samples":
+        formula = kappas / 0.01 * np.linalg.norm(w.T @ (p - P1[:, found.nearest]), axis=0)
+        np.testing.assert_allclose(found.bounds, formula, rtol=1e-4)
+        assert found.nearest.tolist() == [0, 2, 4, 1]
+
+
+def test_training_a_near_context_keeps_it_within_the_bound():
+    """Solved again with the context added: a weight of one in a hundred thousand."""
+    new = 0.95 * P1[:, 1] + 0.05 * P1[:, 3]
+    counts = 1000 * COUNTS
+    decayed = problem().replace(counts=counts, feature_decay=1e-5)
+    (bound,) = tf.solve(decayed, tol=1e-12).embed(new, counts=1).bounds
+    both = decayed.replace(counts=[*counts, 1], targets=np.c_[P1, new])
+    means = tf.solve(both, tol=1e-12).class_means
+    distance = np.linalg.norm(means[:, -1] - means[:, 1])
+    assert 0.1 * bound < distance < 1.001 * bound
+    # The bound is no empty one: other contexts are further away.
+    assert bound < np.linalg.norm(means[:, -1] - means[:, 2])
+
+
+def test_a_trained_context_is_its_own_nearest():
+    solution = tf.solve(problem(dim=3), tol=1e-12)
+    found = solution.embed(P1, counts=COUNTS)
+    assert found.nearest.tolist() == list(range(5))
+    assert found.bounds.max() < 1e-5
+    assert found.features.shape == (3, 5)
+    nothing = tf.solve(problem(weight_decay=10.0), tol=1e-12).embed(P1)
+    assert nothing.bounds.tolist() == [0.0] * 5
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,13 @@ def expected_row(model, problem, solution):
         w / np.linalg.norm(w) - dual / np.linalg.norm(dual)
     )
     logits = grams["logits"]
+    off = logits - solution.logits
+    row["logits_error"] = np.sqrt((off**2).sum() / (solution.logits**2).sum())
+    row["logits_largest_error"] = abs(off).max() / abs(solution.logits).max()
+    if problem.bias != "none":
+        off = b - solution.bias
+        row["bias_error"] = np.sqrt((off**2).sum() / (solution.bias**2).sum())
+        row["bias_largest_error"] = abs(off).max() / abs(solution.bias).max()
     for i, (a, c) in enumerate(((0, 1), (2, 3))):
         row[f"group{i}_margin"] = (logits[a, a] - logits[c, a] + logits[c, c] - logits[a, c]) / 2
     return row
@@ -127,6 +134,7 @@ def test_history_against_independent_numpy(changes):
         solution.geometry,
         batches,
         TEST,
+        predicted_bias=solution.bias,
         lower_bound=solution.lower_bound,
         every=2,
     )

@@ -34,7 +34,21 @@ def batches():
 
 
 @pytest.mark.parametrize(
-    "loss", [{}, {"class_weights": "balanced"}, {"logit_adjustment": "prior"}], ids=str
+    "loss",
+    [
+        {},
+        {"class_weights": "balanced"},
+        {"logit_adjustment": "prior"},
+        {"label_smoothing": 0.1},
+        {
+            "class_weights": "balanced",
+            "label_smoothing": 0.1,
+            "smoothing_weights": "labels",
+            "class_margins": [0.1, 0.3, 0.5],
+            "logit_scale": [1, 0.8, 0.6],
+        },
+    ],
+    ids=str,
 )
 def test_a_linear_network_ends_at_the_certified_head(loss):
     torch.manual_seed(0)
@@ -251,6 +265,9 @@ def test_arguments_out_of_range_are_refused():
     refused("iterations", weight_decay=0.1, iterations=0)
     refused("tol", weight_decay=0.1, tol=-1)
     refused("class_weights", weight_decay=0.1, class_weights="none")
+    refused("label_smoothing: got 1,", weight_decay=0.1, label_smoothing=1)
+    refused("class_margins: got 2 numbers", weight_decay=0.1, class_margins=[1, 2])
+    refused("logit_scale: ", weight_decay=0.1, logit_scale=[0, 1, 1])
     refused("AdamW, whose decay", optimizer=torch.optim.AdamW(model.parameters()))
     refused("has no decay", weight_decay=0.1, optimizer=torch.optim.SGD(model.parameters(), lr=1.0))
     other = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=1.0)

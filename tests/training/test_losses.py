@@ -265,3 +265,60 @@ def test_penalty_by_the_class_needs_labels():
     problem, features, _, _ = make(feature_weights="contexts")
     with pytest.raises(ValueError, match="labels: missing"):
         UFMLoss(problem).feature_penalty(features)
+
+
+# -- label distributions -----------------------------------------------------------------------
+
+
+TOKENS = np.array([[30, 0, 4], [6, 9, 4], [4, 21, 0], [0, 0, 2]])  # of 4 tokens after 3 contexts
+
+
+def contexts(**rest):
+    counts = TOKENS.sum(axis=0)
+    decays = {"weight_decay": 0.07, "feature_decay": 0.03}
+    return Problem(counts, targets=TOKENS / counts, **decays | rest)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {},
+        {"feature_weights": "contexts"},
+        {"class_weights": [1, 2, 0.5], "bias": "decayed", "bias_decay": 0.5},
+    ],
+)
+def test_contexts_with_repeats_cost_what_their_samples_cost_one_by_one(kwargs):
+    """Written out by PyTorch's cross-entropy of every occurrence with its own next token."""
+    problem, loss = contexts(**kwargs), UFMLoss(contexts(**kwargs))
+    torch.manual_seed(3)
+    head = linear_head(5, 4, bias=problem.bias != "none").double()
+    features = torch.randn(3, 5, dtype=torch.float64)
+    own = torch.from_numpy(np.concatenate([np.repeat(np.arange(4), n) for n in TOKENS.T]))
+    every = torch.from_numpy(np.repeat(np.arange(3), problem.counts))
+    each = functional.cross_entropy(head(features)[every], own, reduction="none")
+    weights = torch.from_numpy(problem.class_weights)[every]
+    decays = torch.from_numpy(problem.feature_weights) @ features.square().sum(dim=1)
+    want = (weights * each).mean() + 0.03 / 2 * decays + loss.head_penalty(head)
+    repeats = torch.from_numpy(problem.counts)
+    together = loss(features, torch.arange(3), head, repeats=repeats)
+    assert float(together) == pytest.approx(float(want), rel=1e-12)
+    assert float(loss(features[every], every, head)) == pytest.approx(float(want), rel=1e-12)
+
+
+def test_repeats_need_targets():
+    problem, features, labels, head = make()
+    with pytest.raises(ValueError, match="repeats: got some, and the problem has no targets"):
+        UFMLoss(problem)(features, labels, head, repeats=torch.ones(10))
+    with pytest.raises(ValueError, match="repeats: got some"):
+        UFMLoss(problem).feature_penalty(features, labels, torch.ones(10))
+
+
+def test_targets_too_many_to_be_written_out_are_refused():
+    from scipy.sparse import csc_array
+
+    size = 6000
+    eye = csc_array((np.ones(size), (np.arange(size), np.arange(size))))
+    problem = Problem(np.ones(size, int), targets=eye, weight_decay=0.1, feature_decay=0.1)
+    with pytest.raises(ValueError, match="targets: 6000 x 6000 entries are too many"):
+        ProblemLoss(problem)

@@ -25,7 +25,7 @@ from tightframe.training.ufm.records import Recorder, row_columns
 
 DECAYS = {"weight_decay": 1e-2, "feature_decay": 1e-2}
 SMALL = tf.Problem("6x2,2x3", **DECAYS)
-OPTIONS = {"init_std": 0.5, "per_sample": True, "nonnegative": "projection"}
+OPTIONS = {"init_std": 0.5, "per_sample": True, "nonnegative": "projection", "normalized": False}
 OPTIONS |= {"dtype": torch.float64, "device": torch.device("cpu")}
 
 
@@ -800,6 +800,7 @@ def test_missing_pandas_is_named(monkeypatch):
         ("device", "nowhere"),
         ("device", "meta:x"),
         ("per_sample", 1),
+        ("normalized", 1),
         ("nonnegative", "abs"),
         ("tol", -1),
         ("tol", math.nan),
@@ -935,3 +936,58 @@ def test_gradients_are_differences_of_the_objective(terms):
             d.columns[0, place[0], place[1]] += step
             ends.append(float(d.evaluate().objective))
         assert (ends[0] - ends[1]) / 2e-5 == pytest.approx(float(moved[place]), rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("per_sample", [True, False])
+def test_normalized_steps_divide_the_gradient_by_the_samples_mean_of_one_less_p(per_sample):
+    problem = tf.Problem("3,2x2", bias="free", class_weights=[1, 2, 3], **DECAYS)
+    d = descent(problem, normalized=True, per_sample=per_sample)
+    layers = [torch.tensor(w, requires_grad=True) for w in factors(d)[0]]
+    _, features, labels, bias = factors(d)
+    features = torch.tensor(features, requires_grad=True)
+    scores = features @ layers[0].T + torch.tensor(bias)
+    labels = torch.as_tensor(labels)
+    weight = torch.tensor(problem.class_weights)[labels]
+    functional.cross_entropy(scores, labels, reduction="none").mul(weight).mean().backward()
+    wrong = 1 - scores.softmax(dim=1)[torch.arange(len(labels)), labels].mean()
+    by_layer, by_column, _ = d.gradients()
+    torch.testing.assert_close(by_layer[0], layers[0].grad / wrong)
+    for label in range(3):
+        column = by_column[0][:, d.labels == label][:, 0]
+        torch.testing.assert_close(column, features.grad[labels == label][0] / wrong)
+
+
+def test_normalized_steps_survive_probabilities_below_every_float():
+    d = descent(tf.Problem("2x3", **DECAYS), normalized=True, init_std=60.0, dim=3)
+    d.layers[0] = d.layers[0] * 0 + 60 * torch.eye(3, dtype=torch.float64)
+    d.columns = d.columns * 0 + 60 * (d.labels == torch.arange(3)[:, None]).double()
+    assert float(d.evaluate().loss) == 0  # e^-3600
+    for gradient in d.gradients():
+        assert gradient.isfinite().all()
+        assert gradient.abs().max() > 0.1
+
+
+def test_normalized_descent_tends_to_seli_without_decays():
+    problem = tf.Problem("10x2,1x2", weight_decay=1, feature_decay=1, dim=6)
+    found = train_ufm(problem, normalized=True, lr=0.05, momentum=0.0, iterations=8000)[0]
+    assert (found.status, found.reference, found.gap) == ("stopped", None, None)
+    assert "svm_direction" in found.gap_note
+    assert math.isnan(found.excess)
+    assert svm_direction("10x2,1x2", found.logits).gap < 0.15
+    assert found.final["classifier_to_seli"] < 0.06 < 0.2 < found.final["classifier_to_etf"]
+
+
+def test_the_normalized_direction_with_a_free_bias_is_that_without():
+    """The bias grows slower than the logits: its gradient is not multiplied by a factor."""
+    problem = tf.Problem("10x2,1x2", weight_decay=1, feature_decay=1, bias="free", dim=6)
+    found = train_ufm(problem, normalized=True, lr=0.05, momentum=0.0, iterations=8000)[0]
+    without = svm_direction("10x2,1x2", found.logits).distance
+    assert without < 0.08
+    assert without < svm_direction("10x2,1x2", found.logits, bias="free").distance / 3
+
+
+@pytest.mark.parametrize("terms", [{"loss": "mse"}, {"label_smoothing": 0.1}])
+def test_normalized_descent_needs_a_loss_that_vanishes(terms):
+    problem = tf.Problem("3x3", **DECAYS, **terms)
+    with pytest.raises(ValueError, match=f"normalized: got True with {next(iter(terms))}"):
+        train_ufm(problem, normalized=True)

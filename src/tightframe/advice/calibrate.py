@@ -7,19 +7,20 @@ decays push back: one number a decay follows from what was measured.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tightframe.advice.alternatives import Alternative, alternatives, sentences
+from tightframe.advice.stationarity import Fit, Trained, fit_decays
 from tightframe.checks import MAX_DENSE_CLASSES, detached
-from tightframe.geometry.blocks import Array, Partition
 from tightframe.geometry.dense import Geometry
 from tightframe.problem.problem import Problem
 from tightframe.solution import Solution
 from tightframe.solve import solve
-from tightframe.theory.certificate import SAMPLE_CHUNK
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,12 @@ class Calibration:
         The fitted problem's minimiser.
     logits_distance : float
         Normalised distance (0 to 2) of the network's mean logits from the minimiser's.
+    bias_error : float or None
+        What is left of the bias's gradient, over the mean absolute pulls on it; None without bias.
+    alternatives : tuple of Alternative
+        Other losses (label smoothing, margins, scales, weights that the problem does not have) that
+        explain the network better; where there are none those that do as well with other decays.
+        None where it is too large to look for them.
     """
 
     problem: Problem
@@ -49,6 +56,18 @@ class Calibration:
     feature_error: float
     solution: Solution
     logits_distance: float
+    bias_error: float | None = None
+    alternatives: tuple[Alternative, ...] | None = ()
+
+    @property
+    def warnings(self) -> list[str]:
+        """What must not be overlooked: other losses that explain the network, a sentence or none.
+
+        Errors near 0 do not say that the loss is the training's: of balanced classes smoothed
+        labels are exactly extra decay.
+        """
+        fit = Fit(*(getattr(self, name) for name in Fit._fields))
+        return sentences(self.alternatives, fit)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything JSON-ready."""
@@ -58,7 +77,10 @@ class Calibration:
             "logit_decay": self.problem.logit_decay,
             "weight_error": self.weight_error,
             "feature_error": self.feature_error,
+            "bias_error": self.bias_error,
             "logits_distance": self.logits_distance,
+            "alternatives": [one.to_dict() for one in self.alternatives or ()],
+            "warnings": self.warnings,
             "predicted": {"objective": self.solution.objective, "gap": self.solution.gap},
             "problem": self.problem.to_dict(),
         }
@@ -78,7 +100,8 @@ def calibrate(
     ``c = (1/N) sum_i <W h_i, y_i - p_i>``, the least-squares fits ``c / ||W||^2`` and
     ``c / sum_i ||h_i||^2`` (with feature weights ``f_i ||h_i||^2``, the features' residual then
     weighed by ``1 / f_i``). Label smoothing, margins and scales change the gradients only: a
-    problem that does not name those of the training fits other decays. With non-negative features
+    problem that does not name those of the training fits other decays. Those that people use are
+    tried, see `Calibration.alternatives`. With non-negative features
     the second gradient vanishes only where ``h_i > 0`` and is at least zero elsewhere, which gives
     the same number; features that end in a ReLU are such.
 
@@ -105,6 +128,11 @@ def calibrate(
         zero, the problem has several layers, or the loss does not pull at all: the network is not
         trained, or zero.
 
+    Warns
+    -----
+    RuntimeWarning
+        If another loss explains the network better, or as well with other decays.
+
     Examples
     --------
     >>> problem = Problem("20x2,5x2", weight_decay=1e-2, feature_decay=1e-3)
@@ -114,6 +142,30 @@ def calibrate(
     >>> round(fit.weight_decay, 6), round(fit.feature_decay, 6)
     (0.01, 0.001)
     """
+    found = fitted(problem, weight, features, labels, bias)
+    for sentence in found.warnings:
+        warnings.warn(f"calibrate: {sentence}", RuntimeWarning, stacklevel=3)
+    return found
+
+
+def fitted(
+    problem: Problem,
+    weight: ArrayLike,
+    features: ArrayLike,
+    labels: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    known: bool = False,
+) -> Calibration:
+    """Return `calibrate`, which warns too.
+
+    Parameters
+    ----------
+    problem, weight, features, labels, bias
+        As there.
+    known : bool
+        Whether the problem is a record of the training: then no other loss is looked for.
+    """
     if not isinstance(problem, Problem):
         raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
     if problem.depth != 1:
@@ -121,56 +173,32 @@ def calibrate(
     k = problem.num_classes
     if k > MAX_DENSE_CLASSES:
         raise ValueError(f"problem: got {k} classes, need at most {MAX_DENSE_CLASSES}")
-    w, h, y, b = _checked(problem, weight, features, labels, bias)
-    nonnegative = problem.features == "nonnegative"
-    pull, by_weight, squares = 0.0, np.zeros_like(w), 0.0
-    force_squares, means = 0.0, np.zeros((k, w.shape[1]))
-    # The loss goes by the samples, whatever the features' decay goes by.
-    counted = problem.replace(feature_weights="samples")
-    fit = problem.loss_object.datafit(Partition.coarsest(counted))
-    each = problem.feature_weights / problem.counts  # factor of the decay of a sample's features
-    for start in range(0, len(h), SAMPLE_CHUNK):
-        rows, own = (
-            h[start : start + SAMPLE_CHUNK].astype(np.float64),
-            y[start : start + SAMPLE_CHUNK],
-        )
-        residual = fit.sample_residuals(rows @ w.T + b, own) * (1 / problem.num_samples)
-        force = residual @ w  # gradient of the mean loss by the features
-        pull -= float(np.vdot(force, rows))
-        by_weight += residual.T @ rows
-        factors = each[own, None]
-        squares += float(np.vdot(rows, factors * rows))
-        if nonnegative:  # at the boundary of H >= 0 only what points inside counts
-            force = np.where(rows > 0, force, np.minimum(force, 0.0))
-        force_squares += float(np.vdot(force, force / factors))
-        np.add.at(means, own, rows)
-    weight_squares = float(np.vdot(w, w))
-    if not (np.isfinite(pull) and pull > 0 and squares > 0 and weight_squares > 0):
+    trained = _checked(problem, weight, features, labels, bias)
+    fit = fit_decays(problem, trained)
+    if fit is None:
         raise ValueError(
             "features: the loss does not pull classifier and features outwards, as it does in a "
             "trained network: no decays fit"
         )
-    weight_decay, feature_decay = pull / weight_squares, pull / squares
-    # Pythagoras: the decay's part is the projection of the gradient on what decays.
-    left = max(force_squares - feature_decay**2 * squares, 0.0)
-    fitted = problem.replace(weight_decay=weight_decay, feature_decay=feature_decay, dim=None)
-    solution = solve(fitted)
-    means /= problem.counts[:, None]
-    measured = Geometry.from_vectors(w, means.T)
+    decays = {"weight_decay": fit.weight_decay, "feature_decay": fit.feature_decay}
+    changed = problem.replace(**decays, dim=None)
+    solution = solve(changed)
+    measured = Geometry.from_vectors(trained.weight, trained.class_means.T)
     return Calibration(
-        fitted,
-        weight_decay,
-        feature_decay,
-        float(np.linalg.norm(by_weight + weight_decay * w)) / (weight_decay * weight_squares**0.5),
-        left**0.5 / (feature_decay * squares**0.5),
-        solution,
-        solution.geometry.distance(measured, "logits"),
+        changed,
+        **decays,
+        weight_error=fit.weight_error,
+        feature_error=fit.feature_error,
+        solution=solution,
+        logits_distance=solution.geometry.distance(measured, "logits"),
+        bias_error=fit.bias_error,
+        alternatives=() if known else alternatives(problem, trained, fit),
     )
 
 
 def _checked(
     problem: Problem, weight: ArrayLike, features: ArrayLike, labels: ArrayLike, bias: Any
-) -> tuple[Array, Any, Any, Array]:
+) -> Trained:
     k = problem.num_classes
     w, h, y = (np.asarray(detached(value)) for value in (weight, features, labels))
     b = np.zeros(k) if bias is None else np.asarray(detached(bias))
@@ -195,4 +223,4 @@ def _checked(
         raise ValueError("bias: got a non-zero bias for a problem with bias='none'")
     if not np.array_equal(np.bincount(y, minlength=k), problem.counts):
         raise ValueError(f"labels: their counts are not the problem's, {problem.compact_counts}")
-    return w.astype(np.float64), h, y, b.astype(np.float64)
+    return Trained(w.astype(np.float64), h, y, b.astype(np.float64))

@@ -9,7 +9,7 @@ import numpy as np
 
 from tightframe.geometry.blocks import Array, BlockMatrix
 from tightframe.geometry.grouped import GroupedGeometry, GroupedMatrix
-from tightframe.geometry.states import DISTINCT
+from tightframe.geometry.states import DISTINCT, block_states
 from tightframe.problem.class_names import listed
 from tightframe.problem.problem import terms_in, with_loss_terms
 from tightframe.solution import Solution
@@ -128,8 +128,16 @@ class Outlook:
         }
 
 
-def outlook(solution: Solution) -> Outlook:
+def outlook(solution: Solution, *, as_ldt: bool = False) -> Outlook:
     """Read a solution group by group.
+
+    Parameters
+    ----------
+    solution : Solution
+    as_ldt : bool
+        Whether its feature weights ``n / kappa^2`` stand for a loss that multiplies the logits of
+        a class's samples by kappa. Features and logits of the network, which decide at test time,
+        are then the solution's over kappa.
 
     Raises
     ------
@@ -141,7 +149,19 @@ def outlook(solution: Solution) -> Outlook:
     if p.num_groups != len(terms):  # every class is a group of its own
         terms = [terms[kind] for kind in solution.problem.class_groups.tolist()]
     rows, means = _vectors(solution)
-    states = solution.group_states
+    lengths, states = means.lengths, solution.group_states
+    if as_ldt:
+        weights = [
+            term.get("feature_weight") or n for term, n in zip(terms, p.samples, strict=True)
+        ]
+        kappa = np.sqrt(p.samples / np.array(weights, dtype=np.float64))
+        blocks = solution.blocks
+        at_test = BlockMatrix(p, blocks.within / kappa, blocks.mean / kappa)
+        kinds = (
+            None if p.num_groups == len(solution.problem.groups) else solution.problem.class_groups
+        )
+        lengths = lengths / kappa
+        states = block_states(at_test, solution.group_bias, kinds, exact=solution.search is None)
     # Rows of siblings that share a prediction are equal, and an arc cosine of rounding is not zero.
     angles = np.where(states.sibling_margin == 0, 0.0, _angles(rows))
     groups = tuple(
@@ -156,7 +176,7 @@ def outlook(solution: Solution) -> Outlook:
             states[i].rival,
             float(angles[i]),
             float(rows.lengths[i]),
-            float(means.lengths[i]),
+            float(lengths[i]),
             names[i],
             *(terms[i].get(name) for name in ("class_margin", "logit_scale", "feature_weight")),
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +11,10 @@ import numpy as np
 
 from tightframe.advice.prediction import GroupOutlook, Outlook, outlook
 from tightframe.changes import FEW_GROUPS, known_thresholds
-from tightframe.problem.problem import Problem
+from tightframe.geometry.blocks import Array, Partition
+from tightframe.problem.problem import Problem, with_loss_terms
 from tightframe.solve import solve
+from tightframe.theory.thresholds import Thresholds, ends
 
 #: What papers use: the share of labels that is smoothed (Szegedy et al. 2016), the power of the
 #: counts in CDT's scales (Ye et al. 2020) and in the factors of LDT, the largest margin of LDAM
@@ -22,6 +26,21 @@ MARGIN_POWER = 0.25
 
 #: Factors of thresholds this near to one are one.
 ROUNDING = 1e-12
+
+#: Of more groups than this a sentence names a range.
+MAX_NAMED = 8
+
+#: Of more groups than this a warning names a range.
+MAX_WARNED = 4
+
+#: What is said of a remedy wherever it is named, by argument of `Problem`.
+BALANCED = "Balanced class weights, N / (K n_k)."
+PRIOR = "Logits adjusted by the log-prior in the loss."
+SMOOTHED = "Labels smoothed by {:g}."
+CDT = "CDT: logits of small classes scaled down in the loss."
+CDT_REVERSED = "CDT upside down: logits of small classes scaled up."
+LDT = "LDT: logits of small classes' samples scaled up."
+LDAM = "LDAM: a margin, larger for small classes."
 
 
 @dataclass(frozen=True)
@@ -37,11 +56,12 @@ class Remedy:
     problem : Problem
     merges : tuple of float or None
         From which ``sqrt(weight_decay feature_decay)`` on the classes of each group of the problem
-        merge; None for classes alone in their group.
+        without the remedy merge; None for classes alone in their group.
     factors : tuple of float or None
         That over where they merge without the remedy: below 1 they merge earlier.
     after : Outlook
-        What the problem with the remedy predicts, margins and states.
+        What the problem with the remedy predicts, margins and states, one entry a group of that. Of
+        LDT what decides at test time: features and logits over kappa.
     """
 
     kind: str
@@ -63,18 +83,25 @@ class Remedy:
         }
 
 
+def takes_terms(problem: Problem) -> bool:
+    """Tell whether theory has smoothing, margins, scales and feature weights for a problem."""
+    return problem.loss_object.is_softmax and problem.features == "real" and problem.depth == 1
+
+
 def remedies(problem: Problem, tol: float = 1e-8) -> tuple[Remedy, ...]:
     """Compare what is done about imbalance: one entry a remedy, each put in place of the problem's.
 
     Balanced class weights, logit adjustment by the prior, label smoothing of 0.1, CDT's scales
     ``(n_k / n_max)^0.3``, the same upside down, LDT's feature weights ``n_k / kappa_k^2`` with
-    ``kappa_k = (n_max / n_k)^0.3``, and LDAM's margins ``0.5 (n_min / n_k)^(1/4)``.
+    ``kappa_k = (n_max / n_k)^0.3``, and LDAM's margins ``0.5 (n_min / n_k)^(1/4)``. What theory has
+    no numbers for, out of the range of `Problem`, is left out.
 
     Parameters
     ----------
     problem : Problem
         Cross-entropy, one linear layer, real features that are wide enough. None are compared for
-        others, with equal counts, and for more than 30 groups of equal classes.
+        others and with equal counts. Of more than 30 groups of equal classes it is not followed
+        where those with a margin merge.
     tol : float
         Certified relative gap of every solve.
 
@@ -90,67 +117,156 @@ def remedies(problem: Problem, tol: float = 1e-8) -> tuple[Remedy, ...]:
     0.9
     """
     counts = np.array([group.count for group in problem.groups], dtype=np.float64)
-    known = problem.loss_object.is_softmax and problem.features == "real" and problem.depth == 1
-    if not known or len(counts) > FEW_GROUPS or counts.min() == counts.max():
+    if not takes_terms(problem) or counts.min() == counts.max():
         return ()
-    share = (counts / counts.max()) ** SCALE_POWER
-    margins = LARGEST_MARGIN * (counts.min() / counts) ** MARGIN_POWER
-    runs = problem.runs_of
+    scales, runs = scales_of(counts, SCALE_POWER), problem.runs_of
     tried: list[tuple[str, str, Any]] = [
-        ("class_weights", "Balanced class weights.", "balanced"),
-        ("logit_adjustment", "Logits adjusted by the log-prior in the loss.", "prior"),
-        ("label_smoothing", f"Labels smoothed by {SMOOTHING:g}.", SMOOTHING),
-        ("logit_scale", "CDT: logits of small classes scaled down in the loss.", runs(share)),
-        ("logit_scale", "CDT upside down: logits of small classes scaled up.", runs(1 / share)),
-        (
-            "feature_weights",
-            "LDT: logits of small classes' samples scaled up.",
-            runs(counts * share**2),
-        ),
-        ("class_margins", "LDAM: a margin, larger for small classes.", runs(margins)),
+        ("class_weights", BALANCED, "balanced"),
+        ("logit_adjustment", PRIOR, "prior"),
+        ("label_smoothing", SMOOTHED.format(SMOOTHING), SMOOTHING),
+        ("logit_scale", CDT, runs(scales)),
+        ("logit_scale", CDT_REVERSED, runs(1 / scales)),
+        ("feature_weights", LDT, runs(counts * scales**2)),
+        ("class_margins", LDAM, runs(margins_of(counts, LARGEST_MARGIN))),
     ]
-    before = _merging(problem)
+    before = _thresholds(problem)
     found = []
     for kind, text, value in tried:
-        changed = problem.replace(**{kind: value})
-        if len(changed.groups) != len(problem.groups):
-            continue  # groups that another term told apart
-        merges = _merging(changed)
-        factors = tuple(
-            None if new is None or old is None else new / old
-            for new, old in zip(merges, before, strict=True)
-        )
-        after = outlook(solve(changed, tol))
-        found.append(Remedy(kind, text, changed, merges, factors, after))
+        changed = with_terms(problem, **{kind: value})
+        if changed is not None:
+            merges, factors = merging(changed, problem, before)
+            after = outlook(solve(changed, tol), as_ldt=kind == "feature_weights")
+            found.append(Remedy(kind, text, changed, merges, factors, after))
     return tuple(found)
 
 
-def _merging(problem: Problem) -> tuple[float | None, ...]:
-    return tuple(group.logit_decay for group in known_thresholds(problem).groups)
+# -- numbers of remedies ---------------------------------------------------------------------------
+
+
+def scales_of(counts: Array, power: float) -> Array:
+    """Return CDT's scales ``(n / n_max)^power``; those of LDT and upside down are one over them."""
+    scales: Array = (counts / counts.max()) ** power
+    return scales
+
+
+def margins_of(counts: Array, largest: float) -> Array:
+    """Return LDAM's margins ``largest (n_min / n)^(1/4)``."""
+    margins: Array = largest * (counts.min() / counts) ** MARGIN_POWER
+    return margins
+
+
+def with_terms(problem: Problem, **terms: Any) -> Problem | None:
+    """Return the problem with other terms of the loss; None where they are out of range."""
+    try:
+        return problem.replace(**terms)
+    except ValueError:
+        return None
+
+
+# -- where classes merge ---------------------------------------------------------------------------
+
+Places = tuple[float | None, ...]
+
+
+def merging(changed: Problem, problem: Problem, before: Thresholds) -> tuple[Places, Places]:
+    """Return where the classes of each group of a problem merge if it is changed, and the factors.
+
+    Parameters
+    ----------
+    changed : Problem
+        Of the same classes; those of one group of the problem still are in one.
+    problem : Problem
+    before : Thresholds
+        Of the problem.
+    """
+    groups = _thresholds(changed).groups
+    merges = tuple(groups[i].logit_decay for i in _groups_in(changed, problem))
+    factors = tuple(
+        None if new is None or old.logit_decay is None else new / old.logit_decay
+        for new, old in zip(merges, before.groups, strict=True)
+    )
+    return merges, factors
+
+
+def _thresholds(problem: Problem) -> Thresholds:
+    return (known_thresholds if len(problem.groups) <= FEW_GROUPS else ends)(problem)
+
+
+def _groups_in(changed: Problem, problem: Problem) -> list[int]:
+    """Return in which group of a changed problem the classes of each group of a problem are."""
+    # In runs of classes: these may be too many to be listed.
+    own, new = (p.runs_of(np.arange(len(p.groups))) for p in (problem, changed))
+    ends_of = [np.cumsum([classes for _, classes in runs]) for runs in (own, new)]
+    groups = [0] * len(problem.groups)
+    for (group, _), end in zip(own, ends_of[0].tolist(), strict=True):
+        groups[int(group)] = int(new[int(np.searchsorted(ends_of[1], end))][0])
+    return groups
+
+
+def by_group(problem: Problem, numbers: Sequence[float | None]) -> str:
+    """List one number a group: ``"0.6 (n = 500), 3 (n = 100)"``; of many groups a range."""
+    known = [number for number in numbers if number is not None]
+    if len(known) > MAX_NAMED:
+        return f"{min(known):.4g} to {max(known):.4g}"
+    named = zip(numbers, problem.groups, problem.group_terms, strict=True)
+    return ", ".join(
+        f"{number:.4g} ({with_loss_terms(f'n = {group.count}', **terms)})"
+        for number, group, terms in named
+        if number is not None
+    )
+
+
+def moved(problem: Problem, factors: Places, verb: str = "merge") -> str:
+    """Say in a sentence where classes merge then; nothing where that stays."""
+    known = [factor for factor in factors if factor is not None]
+    if all(abs(factor - 1) <= ROUNDING for factor in known):
+        return ""
+    return f"Classes then {verb} at {by_group(problem, factors)} times the decay."
+
+
+# -- what is in use --------------------------------------------------------------------------------
 
 
 def earlier(problem: Problem, groups: tuple[GroupOutlook, ...]) -> list[str]:
-    """Say which remedies in use let classes merge at smaller decays, a sentence each."""
-    if not (problem.loss_object.is_softmax and problem.features == "real" and problem.depth == 1):
+    """Say which remedies in use let classes merge at smaller decays, a sentence each.
+
+    Class weights are relative, so that some classes always merge earlier: they are named where any
+    classes merge before all would without.
+    """
+    if problem.features != "real" or problem.depth > 1:
         return []
     said = []
+    verb = "vanish" if problem.loss_object.is_quadratic and problem.bias == "none" else "merge"
     if share := problem.label_smoothing:
         said.append(f"label_smoothing {share:g}: all classes merge at {1 - share:.3g} of the decay")
     counts = np.array([group.count for group in problem.groups])
-    shrunk = np.sqrt(counts / problem.group_feature_weights)
-    used = (
+    kappa = np.sqrt(counts / problem.group_feature_weights)
+    many = np.array([group.classes > 1 for group in groups])
+    weights = problem.group_weights
+    used = [
         ("logit_scale", problem.group_scales, problem.group_scales),
-        ("feature_weights", problem.group_feature_weights, shrunk),
-    )
-    for i, group in enumerate(groups):
-        if group.classes == 1:
+        ("feature_weights", problem.group_feature_weights, kappa),
+    ]
+    pull = Partition.coarsest(problem).pull
+    least = min((pull / weights)[many], default=math.inf)
+    sooner = min(pull[many], default=math.inf) < least * (1 - ROUNDING)
+    if sooner and not problem.has_equal_weights:
+        used.append(("class_weights", weights, np.where(pull < least, weights, 1.0)))
+    for name, numbers, factors in used:
+        found = np.flatnonzero(many & (factors < 1 - ROUNDING)).tolist()
+        if len(found) > MAX_WARNED:
+            low, high = factors[found].min(), factors[found].max()
+            said.append(
+                f"{name}: the classes of {len(found)} groups {verb} at {low:.3g} to {high:.3g} of "
+                "the decay"
+            )
             continue
-        who = f"{group.classes} classes of {group.count} samples"
-        for name, numbers, factors in used:
-            if factors[i] < 1 - ROUNDING:
-                said.append(
-                    f"{name} {numbers[i]:.4g}: {who} merge at {factors[i]:.3g} of the decay"
-                )
-        if (margin := problem.group_margins[i]) < 0:
-            said.append(f"class_margins {margin:g}: {who} merge at a smaller decay")
+        said += [
+            f"{name} {numbers[i]:.4g}: {groups[i].classes} classes of {groups[i].count} samples "
+            f"{verb} at {factors[i]:.3g} of the decay"
+            for i in found
+        ]
+    for i in np.flatnonzero(many & (problem.group_margins < 0)).tolist():
+        who = f"{groups[i].classes} classes of {groups[i].count} samples"
+        said.append(f"class_margins {problem.group_margins[i]:g}: {who} merge at a smaller decay")
     return said

@@ -42,6 +42,8 @@ class HeadInUse(Pausable):
         As in `tightframe.capture.layers.collapse_report`.
     copy : bool
         Whether the parameters may change before the report is made.
+    fewest : int
+        Least rows of the head, as for `find_head`.
 
     Attributes
     ----------
@@ -66,22 +68,23 @@ class HeadInUse(Pausable):
         features: str | None = None,
         *,
         copy: bool = True,
+        fewest: int = 2,
     ) -> None:
-        self._model = model
+        self._model, self._fewest = model, fewest
         self._unnamed: ValueError | None = None
         candidates: list[Head] = []
         self.head: Head | None = None
         if weight is not None:
-            self.head = given_head(model, weight, bias, head, features)
+            self.head = given_head(model, weight, bias, head, features, fewest=fewest)
         elif bias is not None or features is not None:
             which = "features" if bias is None else "bias"
             raise ValueError(
                 f"{which}: given without weight; a classifier that is found has its own"
             )
         else:
-            candidates = [] if head is not None else linear_heads(model)
+            candidates = [] if head is not None else linear_heads(model, fewest)
             try:
-                self.head = find_head(model, head)
+                self.head = find_head(model, head, fewest=fewest)
             except NoWeight as error:
                 self._unnamed = ValueError(f"{error}; {error.remedy}")
                 if not candidates:
@@ -291,7 +294,7 @@ class HeadInUse(Pausable):
         dist.broadcast_object_list(found, with_any[0])
         self._reading = found[0]
         if self._choosing:
-            self.adopt(find_head(self._model, found[0].name))
+            self.adopt(find_head(self._model, found[0].name, fewest=self._fewest))
 
     def _meet(self) -> None:
         """Keep the head's parameters as they are now, unless that was done."""

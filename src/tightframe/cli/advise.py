@@ -7,8 +7,8 @@ from typing import Any
 
 import typer
 
-from tightframe.advice.advise import FEATURE_DECAY_OF
 from tightframe.advice.advise import advise as make_advice
+from tightframe.advice.proposals import FEATURE_DECAY_OF
 from tightframe.cli.console import plain_console, print_advice, steps_display
 from tightframe.cli.exit_codes import NOT_CONVERGED
 from tightframe.cli.options import (
@@ -30,6 +30,7 @@ from tightframe.cli.options import (
     text,
     with_options,
 )
+from tightframe.cli.options import given as typed_options
 from tightframe.diagnosis.training import OPTIMIZERS
 from tightframe.files import format_json
 from tightframe.problem.scripts import REDUCTIONS, described_problem
@@ -45,6 +46,12 @@ _COUNTS, _WEIGHT_DECAY, _FEATURE_DECAY, *_PROBLEM = changed(
 *_PROBLEM, _CLASS_NAMES = _PROBLEM
 #: What stands behind --weighted-mean.
 _PROBLEM, _ADJUSTMENTS = _PROBLEM[: -1 - len(SOFTENED)], _PROBLEM[-1 - len(SOFTENED) :]
+_CONFIG = Option(
+    "config",
+    PATH,
+    "Weight decay, batch size, label smoothing and what is known of the loss, from a Lightning "
+    "config.yaml or the JSON of Hugging Face's TrainingArguments.",
+)
 #: What a training script knows of its problem, see `described_problem`.
 _DESCRIBED = (
     _COUNTS,
@@ -52,13 +59,7 @@ _DESCRIBED = (
     _WEIGHT_DECAY,
     _FEATURE_DECAY,
     Option("batch_feature_decay", NUMBER, "Instead: decay of the features summed in a batch."),
-    Option(
-        "config",
-        PATH,
-        "Weight decay, batch size and label smoothing from a Lightning config.yaml or the JSON of "
-        "Hugging Face's "
-        "TrainingArguments.",
-    ),
+    _CONFIG,
     Option("batch_size", WHOLE),
     Option("reduction", one_of(*REDUCTIONS), "Of the loss in a batch.", "mean"),
 )
@@ -66,9 +67,8 @@ _WEIGHTED_MEAN = Option(
     "weighted_mean", FLAG, "Class weights divide the loss, as PyTorch's mean does.", False
 )
 #: What describes a problem and not a network; the decay of a training is known of both.
-_FOUND_IN_RUN = tuple(
-    o.name for o in _DESCRIBED if o.name not in ("batch_size", "reduction", "weight_decay")
-)
+_OF_BOTH = ("batch_size", "reduction", "weight_decay", "config")
+_FOUND_IN_RUN = tuple(o.name for o in _DESCRIBED if o.name not in _OF_BOTH)
 _NETWORK = "A trained network"
 #: Where a trained network is.
 _RUN = (
@@ -141,15 +141,16 @@ _AT = (
     *_AT,
     JSON,
 )
-def advise(*, from_run: Path | None, json: bool, **given: Any) -> None:
+def advise(context: typer.Context, *, from_run: Path | None, json: bool, **given: Any) -> None:
     """Tell what becomes of the classes, and what helps: by theory, or of a trained network."""
+    typed = typed_options(context)
     if from_run is not None:
-        _of_network(from_run, json, given)
+        _of_network(from_run, json, given, typed)
     else:
-        _of_problem(json, given)
+        _of_problem(json, given, typed)
 
 
-def _of_problem(json: bool, given: dict[str, Any]) -> None:
+def _of_problem(json: bool, given: dict[str, Any], typed: list[str]) -> None:
     alone = [o.name for o in (*_RUN[1:], *_TRAINING, *_AT) if given[o.name] != o.default]
     if alone:
         raise ValueError(f"{alone[0]}: given without --from-run, for which it is")
@@ -157,12 +158,11 @@ def _of_problem(json: bool, given: dict[str, Any]) -> None:
     said: list[str] = []
     problem = described_problem(
         **described,
-        **_typed(given, *_PROBLEM, *_ADJUSTMENTS, *_LABELLED),
+        **_told(given, typed, *_PROBLEM, *_ADJUSTMENTS, *_LABELLED),
         notice=said.append,
     )
     advice = make_advice(problem, **{name: given[name] for name in _WANTED})
-    for line in said:  # only now: an error is one line alone
-        plain_console(stderr=True).print(line, highlight=False, soft_wrap=True, markup=False)
+    _say(said)
     if json:
         print(format_json(advice.to_dict() | {"calibration": None}))
     else:
@@ -171,7 +171,7 @@ def _of_problem(json: bool, given: dict[str, Any]) -> None:
         raise typer.Exit(NOT_CONVERGED)
 
 
-def _of_network(source: Path, json: bool, given: dict[str, Any]) -> None:
+def _of_network(source: Path, json: bool, given: dict[str, Any], typed: list[str]) -> None:
     from tightframe.runs.diagnosed import diagnose_saved
 
     if any(given[name] is not None for name in _FOUND_IN_RUN):
@@ -179,17 +179,19 @@ def _of_network(source: Path, json: bool, given: dict[str, Any]) -> None:
     for name, usual in (("batch_size", None), ("reduction", "mean")):
         if given[name] != usual:
             raise ValueError(f"{name}: given with --from-run; --weight-decay is beside a mean loss")
-    for option in SOFTENED:
-        if given[option.name] != option.default:
-            raise ValueError(f"{option.name}: given with --from-run, which does not know it yet")
-    where = _typed(given, *_RUN[1:], *_LABELLED)
-    known = _typed(given, _WEIGHT_DECAY, *_PROBLEM, *_ADJUSTMENTS, *_TRAINING, *_AT)
+    where = _told(given, typed, *_RUN[1:], *_LABELLED)
+    options = (_WEIGHT_DECAY, _CONFIG, *_PROBLEM, *_ADJUSTMENTS, *_TRAINING, *_AT)
+    known = _told(given, typed, *options)
+    said: list[str] = []
+    if "config" in known:
+        known["notice"] = said.append
     wanted = {name: given[name] for name in _WANTED}
     with (
         about(source, () if source.is_dir() else ARRAYS, **known),
         steps_display(plain_console(stderr=True), silent=json) as progress,
     ):
         found = diagnose_saved(source, **where, **known, **wanted, progress=progress)
+    _say(said)
     if json:
         print(format_json(found.to_dict()))
     else:
@@ -202,6 +204,12 @@ def _of_network(source: Path, json: bool, given: dict[str, Any]) -> None:
 _WANTED = ("margin", "angle", "feature_decay_of")
 
 
-def _typed(given: dict[str, Any], *options: Option) -> dict[str, Any]:
-    """Return the values of options that differ from their defaults."""
-    return {o.name: given[o.name] for o in options if given[o.name] != o.default}
+def _told(given: dict[str, Any], typed: list[str], *options: Option) -> dict[str, Any]:
+    """Return the values of options that were typed, though it be as their defaults, or differ."""
+    return {o.name: given[o.name] for o in options if o.name in typed or given[o.name] != o.default}
+
+
+def _say(lines: list[str]) -> None:
+    """Print what was read; only at the end, as an error is one line alone."""
+    for line in lines:
+        plain_console(stderr=True).print(line, highlight=False, soft_wrap=True, markup=False)

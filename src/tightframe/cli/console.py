@@ -37,16 +37,22 @@ from tightframe.solvers.search.record import Search
 from tightframe.theory.thresholds import Thresholds
 
 if TYPE_CHECKING:
+    from tightframe.context_solution import ContextSolution
     from tightframe.reproduce.folder import FigureRecord
     from tightframe.reproduce.spec import Paper
     from tightframe.runs.config import RunConfig
     from tightframe.runs.features_only import FeatureMeasurement
     from tightframe.runs.measure import Measurement
     from tightframe.runs.network_files import SavedNetwork
+    from tightframe.runs.store import RunRecord
+    from tightframe.runs.text_config import TextConfig
     from tightframe.sweeps.phase import PhaseDiagram
 
 #: How many class groups have a column in a printed path.
 MAX_GROUPS = 5
+
+#: How many rows of the tables of a run on text are printed; its page has more.
+_FEW_ROWS = 8
 
 Columns = list[str | Column]
 
@@ -356,8 +362,8 @@ def _passed(
     return sorted(found.items())
 
 
-def print_phases(diagram: PhaseDiagram, console: Console) -> None:
-    """Print a phase diagram, a ratio a row."""
+def print_phases(diagram: PhaseDiagram, problem: Problem, console: Console) -> None:
+    """Print a phase diagram, a ratio a row; ``problem`` is any of it."""
     rows = []
     for i, counts in enumerate(diagram.counts):
         collapsed = diagram.logit_decays[diagram.minority_collapsed[i]]
@@ -373,7 +379,7 @@ def print_phases(diagram: PhaseDiagram, console: Console) -> None:
         )
     columns = [Column("samples per class", align="left"), *_numbers("ratio", format=".4g")]
     columns += _numbers("minority collapses from", "on the grid from", "rank")
-    title = "Phase diagram over the imbalance ratio and lambda"
+    title = with_smoothing("Phase diagram over the imbalance ratio and lambda", problem)
     print_table(Table(title, columns, rows, missing="-"), console)
 
 
@@ -414,7 +420,7 @@ def print_notes(network: SavedNetwork) -> None:
 
 
 @contextlib.contextmanager
-def training_display(console: Console, config: RunConfig) -> Iterator[tuple[Any, Any]]:
+def training_display(console: Console, config: RunConfig | TextConfig) -> Iterator[tuple[Any, Any]]:
     """Show each setting's prediction when it is known, and a progress bar while it trains."""
     bar = Progress(
         TextColumn("{task.description}"),
@@ -426,10 +432,13 @@ def training_display(console: Console, config: RunConfig) -> Iterator[tuple[Any,
     )
     tasks: dict[str, TaskID] = {}
 
-    def on_prediction(name: str, solution: Solution) -> None:
-        training = f"{config.data}, training samples per class {config.counts}"
+    def on_prediction(name: str, solution: Any) -> None:
+        training = f"{config.data}, {config.subject}"
         bar.console.print(f"\nSetting {name}: {training}", style="bold", highlight=False)
-        print_solution(solution, bar.console)
+        if solution.problem.targets is None:
+            print_solution(solution, bar.console)
+        else:
+            print_context_solution(solution, bar.console)
 
     def progress(name: str, epoch: int, epochs: int, row: Mapping[str, float]) -> None:
         if name not in tasks:
@@ -437,9 +446,10 @@ def training_display(console: Console, config: RunConfig) -> Iterator[tuple[Any,
             tasks[name] = bar.add_task(name, total=epochs, state="")
         state = ""
         if row:
+            part = "logits" if "logits_to_etf" in row else "classifier"
             state = (
-                f"{row['excess']:.1e} above bound, logits {row['logits_to_predicted']:.3f} "
-                f"from predicted, {row['logits_to_etf']:.3f} from ETF"
+                f"{row['excess']:.1e} above bound, {part} {row[f'{part}_to_predicted']:.3f} "
+                f"from predicted, {row[f'{part}_to_etf']:.3f} from ETF"
             )
         bar.update(tasks[name], completed=epoch, state=state)
 
@@ -448,6 +458,19 @@ def training_display(console: Console, config: RunConfig) -> Iterator[tuple[Any,
     finally:
         if tasks:
             bar.stop()
+
+
+def print_context_solution(solution: ContextSolution, console: Console) -> None:
+    """Print what is certified of a prediction for contexts."""
+    problem = solution.problem
+    console.print(
+        f"{problem.num_classes:,} labels after {problem.num_contexts:,} contexts, "
+        f"{problem.num_samples:,} samples\n"
+        f"objective {solution.objective:.12g}, gap {solution.gap:.2g} ({solution.note})\n"
+        f"rank {solution.rank}: the width that the data need\n"
+        f"{solution.status}; {solution.method}; {solution.seconds:.3f} s",
+        highlight=False,
+    )
 
 
 def print_run(console: Console, folder: Path) -> None:
@@ -459,7 +482,11 @@ def print_run(console: Console, folder: Path) -> None:
     from tightframe.runs.verdicts import CRITERIA
 
     with using_record(folder, "run"):
-        settings = load_run(folder).settings
+        run = load_run(folder)
+        if run.on_text:
+            _print_text_run(console, run)
+            return
+        settings = run.settings
         for setting in settings:
             print_table(replace(metric_table(setting, digits=4), missing=""), console)
             console.print(headline(setting), highlight=False)
@@ -472,6 +499,24 @@ def print_run(console: Console, folder: Path) -> None:
                 console.print(f"\nThe classes at {setting_title(setting)}", highlight=False)
             for sentence in sentences:
                 console.print(f"- {sentence}", highlight=False)
+
+
+def _print_text_run(console: Console, run: RunRecord) -> None:
+    from tightframe.runs import text_tables
+    from tightframe.runs.text_verdicts import CRITERIA
+
+    for setting in run.settings:
+        console.print(f"\n{text_tables.text_sentence(setting)}", highlight=False)
+        metrics = text_tables.text_metric_table(setting, digits=4)
+        print_table(replace(metrics, missing=""), console)
+        for table in (text_tables.context_table(setting), text_tables.pair_table(setting)):
+            if table is not None and table.rows:
+                title = f"{table.title.partition(':')[0]} (first {_FEW_ROWS})"
+                print_table(replace(table, rows=table.rows[:_FEW_ROWS], title=title), console)
+        console.print(text_tables.text_headline(setting), highlight=False)
+        for verdict in (setting.result or {}).get("verdicts", []):
+            console.print(f"- {verdict['sentence']}", highlight=False)
+    console.print(CRITERIA, highlight=False)
 
 
 @contextlib.contextmanager

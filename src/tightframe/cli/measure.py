@@ -27,6 +27,7 @@ from tightframe.cli.options import (
     changed,
     given,
     one_of,
+    text,
     with_options,
 )
 from tightframe.files import format_json
@@ -57,6 +58,11 @@ _OF_REGRESSION = ("weight_decay", "feature_decay", "bias")
         "The labels are real-valued targets (N, q), also called 'targets': NRC1 to NRC3.",
         False,
     ),
+    Option(
+        "layers",
+        text("NAME|FILE|FILE:NAME,.."),
+        "With --regression, features of hidden layers: names in the file, or other files.",
+    ),
     JSON,
 )
 def measure(
@@ -76,6 +82,7 @@ def measure(
     setting: str | None,
     center: str,
     regression: bool,
+    layers: str | None,
     json: bool,
     **options: Any,
 ) -> None:
@@ -88,8 +95,10 @@ def measure(
     from tightframe.runs.network_files import read_network
 
     if regression:
-        _measure_regression(file, keys, given(context), json=json, **options)
+        _measure_regression(file, keys, layers, given(context), json=json, **options)
         return
+    if layers is not None:
+        raise ValueError(f"layers: got {layers!r}, which belongs to --regression")
     weight_decay = options["weight_decay"]
     if (weight_decay is None) != (options["feature_decay"] is None):
         missing = "weight_decay" if weight_decay is None else "feature_decay"
@@ -120,23 +129,37 @@ def measure(
 
 
 def _measure_regression(
-    file: Path, keys: str | None, typed: list[str], *, json: bool, **options: Any
+    file: Path,
+    keys: str | None,
+    layers: str | None,
+    typed: list[str],
+    *,
+    json: bool,
+    **options: Any,
 ) -> None:
     """Measure real-valued targets; options that are about classes are refused."""
-    from tightframe.runs.regression import measure_regression
+    from tightframe.metrics.regression_layer import table_of_layers
+    from tightframe.runs.regression import LAST, measure_regression
 
-    others = set(typed) - {"file", "regression", "json", "keys", *_OF_REGRESSION}
+    others = set(typed) - {"file", "regression", "json", "keys", "layers", *_OF_REGRESSION}
     if others:
         name = min(others, key=typed.index)
         raise ValueError(f"{name}: got a value with --regression, which has no classes")
     chosen = {name: options[name] for name in _OF_REGRESSION}
     if "bias" not in typed:
         chosen["bias"] = None
+    names = [name.strip() for name in layers.split(",")] if layers else []
     with about(file, (*ARRAYS, "targets"), **options):
-        result = measure_regression(file, keys, **chosen)
-    for note in result.notes:
+        reports = measure_regression(file, keys, layers=names, **chosen)
+    last = reports[LAST]
+    for note in last.notes:
         print(f"tightframe: {note}", file=sys.stderr)
     if json:
-        print(format_json(result.to_dict()))
-    else:
-        print_table(result.to_table(), plain_console())
+        found = last.to_dict()
+        if names:
+            found["layers"] = {name: reports[name].to_dict() for name in names}
+        print(format_json(found))
+        return
+    if names:
+        print_table(table_of_layers(reports), plain_console())
+    print_table(last.to_table(), plain_console())

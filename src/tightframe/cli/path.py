@@ -16,6 +16,13 @@ from tightframe.cli.console import (
     print_row,
     rows_display,
 )
+from tightframe.cli.contexts import (
+    TARGETS,
+    WITH_TARGETS,
+    asked_problem,
+    print_context_path,
+    require_tokens,
+)
 from tightframe.cli.exit_codes import NOT_CONVERGED
 from tightframe.cli.options import (
     FLAG,
@@ -23,7 +30,6 @@ from tightframe.cli.options import (
     JSON,
     NUMBER,
     PATH,
-    PROBLEM,
     SCHEDULER,
     TEXT,
     TOL,
@@ -35,7 +41,8 @@ from tightframe.cli.options import (
     with_options,
 )
 from tightframe.files import format_json
-from tightframe.problem.problem import Problem
+from tightframe.path import path as solve_path
+from tightframe.problem.problem import LOSS_ARGUMENTS, Problem
 
 if TYPE_CHECKING:
     from tightframe.sweeps.grid import Grid
@@ -43,7 +50,7 @@ if TYPE_CHECKING:
 VALUES = text("NUMBER,..|LOW:HIGH:POINTS")
 
 _PROBLEM = changed(
-    PROBLEM,
+    WITH_TARGETS,
     counts={
         "kind": TEXT.repeated,
         "help": "As for solve; every further --counts is a path of its own. With fixed decays, "
@@ -79,6 +86,12 @@ _PHASE = tuple(
         Option("fraction", NUMBER, "Part of the classes in the minority.", 0.5),
     )
 )
+#: One number a class, which belong to one path's counts.
+_OF_CLASSES = tuple(
+    name for name in LOSS_ARGUMENTS if name not in ("label_smoothing", "smoothing_weights")
+)
+#: What says where label distributions are.
+_OF_TARGETS = {option.name for option in TARGETS}
 #: What says how the grid is solved and kept, not what it is.
 _PLACE = (
     JSON,
@@ -106,6 +119,16 @@ def path(
     the grid stored in --out is used. A phase diagram: tightframe path --classes 10 --minority 20
     --ratios 1:50:20 --lambda 1e-4:1e-1:30
     """
+    if asked["targets"] is not None or asked["tokens"] is not None:
+        if resume:
+            raise ValueError("resume: a path of label distributions is kept when it is finished")
+        if jobs != 1 or scheduler is not None:
+            name, value = ("jobs", jobs) if scheduler is None else ("scheduler", scheduler)
+            raise ValueError(f"{name}: got {value}; a path of label distributions is one task")
+        _along_decays(json=json, out=out, **asked)
+        return
+    require_tokens(asked)
+    asked = {name: asked[name] for name in asked.keys() - _OF_TARGETS}
     from tightframe.runs.writer import keeping_folders
     from tightframe.sweeps.grid import grid_file, read_grid, run_grid, shortfalls
     from tightframe.sweeps.phase import PhaseDiagram
@@ -140,7 +163,7 @@ def path(
             result["phase_diagram"] = diagram.to_dict()
         print(format_json(result))
     elif diagram is not None:
-        print_phases(diagram, console)
+        print_phases(diagram, grid.problem, console)
     else:
         for row in rows:
             print_row(row, console)
@@ -150,6 +173,44 @@ def path(
     for sentence in problems:
         print(f"tightframe: {sentence}", file=sys.stderr)
     if problems:
+        raise typer.Exit(NOT_CONVERGED)
+
+
+def _along_decays(
+    *,
+    json: bool,
+    out: Path | None,
+    tol: float,
+    counts: Sequence[str] | None,
+    weight_decay: str | None,
+    feature_decay: str | None,
+    bias_decay: str | None,
+    logit_decay: str | None,
+    **rest: Any,
+) -> None:
+    """Solve a problem of label distributions along its decays."""
+    for option in _PHASE:
+        if rest.pop(option.name) != option.default:
+            raise ValueError(f"{option.name}: for phase diagrams, which are of classes")
+    if counts and len(counts) > 1:
+        raise ValueError(f"counts: got {len(counts)}, need one for label distributions")
+    decays = _sweeps(weight_decay, feature_decay, bias_decay, logit_decay)
+    first = {name: values[0] for name, values in decays.items()}
+    problem, _ = asked_problem(counts=counts[0] if counts else None, **first, **rest)
+    several: dict[str, Any] = {name: v for name, v in decays.items() if len(v) > 1}
+    if out is None:
+        found = solve_path(problem, **(several or decays), tol=tol)
+    else:
+        from tightframe.sweeps.context_path import solve_into
+
+        found = solve_into(out, problem, several or decays, tol)
+    if json:
+        print(format_json(found.to_dict() | {"out": out}))
+    else:
+        print_context_path(found, plain_console())
+        if out is not None:
+            plain_console().print(f"kept in {out}", highlight=False, soft_wrap=True)
+    if any(solution.status == "not_converged" for solution in found.solutions):
         raise typer.Exit(NOT_CONVERGED)
 
 
@@ -195,7 +256,7 @@ def _grid(
 ) -> Grid:
     """Make the grid that the options ask for; ``rest`` is the same in every problem."""
     from tightframe.sweeps.grid import Grid, parse_values
-    from tightframe.sweeps.phase import step_rows
+    from tightframe.sweeps.phase import FEATURE_WEIGHTS, step_rows
 
     decays = _sweeps(weight_decay, feature_decay, bias_decay, logit_decay)
     real_ratios = None
@@ -215,9 +276,10 @@ def _grid(
         raise ValueError("counts: missing; give --counts, or --ratios and --classes")
     elif (classes, majority, minority) != (None, None, None):
         raise ValueError("classes, majority, minority: for phase diagrams; --ratios is missing")
-    for name in ("class_weights", "logit_adjustment", "class_margins", "logit_scale"):
+    for name in _OF_CLASSES:
         value = rest[name]
-        if value is not None and (real_ratios is not None or len(counts) > 1):
+        of_any = value is None or (name == "feature_weights" and value in FEATURE_WEIGHTS)
+        if not of_any and (real_ratios is not None or len(counts) > 1):
             raise ValueError(
                 f"{name}: got {value!r}, which belongs to one --counts, not to several"
             )

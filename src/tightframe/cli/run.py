@@ -42,13 +42,13 @@ _PROBLEM = {
         counts={"help": "Training samples per class; default 100x5,10x5.", "default": None},
         weight_decay={
             "kind": NUMBERS.repeated,
-            "help": "lambda_W, once a setting; default 0.02 and 0.08.",
+            "help": "lambda_W, once a setting; default 0.02 and 0.08, of text 3e-3.",
             "default": None,
             "fills": ("weight_decay", "settings"),
         },
         feature_decay={
             "kind": NUMBER.repeated,
-            "help": "lambda_H, once a setting; default 2e-4 and 8e-4.",
+            "help": "lambda_H, once a setting; default 2e-4 and 8e-4, of text 3e-7.",
             "default": None,
             "fills": ("feature_decay", "settings"),
         },
@@ -64,14 +64,15 @@ _PROBLEM = {
         feature_weights={"default": None},
         dim={
             "name": "feature_dim",
-            "help": "Width of the features; default 20 for the MLP, else the network's own.",
+            "help": "Width of the features; default 20 for the MLP, else the network's own, "
+            "of text the certified rank and 8.",
             "fills": ("feature_dim", "dim"),
         },
     )
 }
-#: All arguments of `RunConfig`, whose module would load too much for the help.
+#: All arguments of `RunConfig` and `TextConfig`, whose modules would load too much for the help.
 CONFIG = (
-    Option("data", TEXT, "Data set, or an .npz file or folder; default digits."),
+    Option("data", TEXT, "Data set, .npz file or folder; text, text:FILE or .txt; default digits."),
     DATA_ROOT,
     _PROBLEM["counts"],
     Option(
@@ -80,6 +81,20 @@ CONFIG = (
         "How often each class's samples are repeated: 1x5,10x5.",
     ),
     Option("labels", one_of("true", "random"), "Random: permuted."),
+    Option(  # --tokens is a file in other commands
+        "token_kind",
+        one_of("letters", "characters", "words"),
+        "What the tokens of text are; default letters.",
+        fills=("tokens",),
+    ),
+    Option(  # Typer has a context of its own
+        "context_length",
+        WHOLE,
+        "Of text: tokens before the next; default 2.",
+        flag="--context",
+        fills=("context",),
+    ),
+    Option("min_count", WHOLE, "Of text: how often a context must be seen; default 100."),
     _PROBLEM["weight_decay"],
     _PROBLEM["feature_decay"],
     _PROBLEM["loss"],
@@ -99,7 +114,8 @@ CONFIG = (
         "Of the network: width=16; repeat.",
         fills=("network_options",),
     ),
-    Option("hidden", WHOLES, "Widths of the MLP's hidden layers; default 256,256."),
+    Option("hidden", WHOLES, "Widths of the MLP's hidden layers; default 256,256, of text 256."),
+    Option("embedding_dim", WHOLE, "Of text: width of a token's embedding; default 64."),
     _PROBLEM["feature_dim"],
     Option("optimizer", one_of(*OPTIMIZERS)),
     Option("lr", NUMBER),
@@ -136,16 +152,19 @@ def run(
     weight_decay: list[Any] | None,
     feature_decay: list[float] | None,
     network_option: list[Any] | None,
+    token_kind: str | None,
+    context_length: int | None,
     **asked: Any,
 ) -> None:
     """Predict, train, measure and report on real data; by default in two settings on digits.
 
-    At the first the minority classes stay distinct, at the second they must merge. With --resume
-    and no other options, the configuration stored in --out is used.
+    At the first the minority classes stay distinct, at the second they must merge. With --data text
+    a small network learns which letter of real text follows. With --resume and no other options,
+    the configuration stored in --out is used.
     """
     from tightframe.runs.folder import using_record
     from tightframe.runs.store import read_run_file, run_file
-    from tightframe.runs.train import RunConfig
+    from tightframe.runs.text_config import configuration
     from tightframe.runs.train import run as train
     from tightframe.runs.writer import keeping_folders
 
@@ -154,11 +173,14 @@ def run(
         values["settings"] = _settings(weight_decay or [], feature_decay or [])
     if network_option:
         values["network_options"] = dict(network_option)
+    for name, value in {"tokens": token_kind, "context": context_length}.items():
+        if value is not None:
+            values[name] = value
     started = run_file(out).exists()
     if resume and not started:
         print_new_start(out, "run")
     stored = read_run_file(out)["config"] if resume and started else {}
-    config = RunConfig.from_dict(stored | values)
+    config = configuration(stored | values)
     console = plain_console(stderr=json)
     try:
         with keeping_folders():

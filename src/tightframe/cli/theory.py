@@ -13,6 +13,7 @@ import typer
 
 from tightframe.changes import FEW_GROUPS
 from tightframe.changes import thresholds as find_thresholds
+from tightframe.checks import choice
 from tightframe.cli.console import (
     plain_console,
     print_solution,
@@ -20,29 +21,45 @@ from tightframe.cli.console import (
     print_thresholds,
     search_display,
 )
+from tightframe.cli.contexts import (
+    WITH_TARGETS,
+    asked_problem,
+    print_context_thresholds,
+    print_contexts,
+)
 from tightframe.cli.exit_codes import INTERRUPTED, NOT_CONVERGED
 from tightframe.cli.options import (
     FLAG,
     JSON,
     NUMBER,
     PATH,
-    PROBLEM,
     TOL,
     WHOLE,
     Option,
     about,
     changed,
+    given,
+    one_of,
     with_options,
 )
+from tightframe.cli.relatives import (
+    RELATIVE_OPTIONS,
+    RELATIVES,
+    is_relative,
+    refuse_foreign,
+    solve_relative,
+)
+from tightframe.context_solution import SAVED_NAMES, ContextSolution
 from tightframe.figures.table import Column, Table
 from tightframe.files import format_json, npz_names, read_arrays, write_npz
 from tightframe.geometry.dense import Geometry
 from tightframe.path import rank_changes
-from tightframe.problem.problem import Problem
+from tightframe.problem.problem import LOSSES, Problem
 from tightframe.solve import solve as solve_problem
 from tightframe.solvers.search.multistart import STARTS
 from tightframe.theory.certificate import certify as certify_candidate
 from tightframe.theory.certificate import with_bound
+from tightframe.theory.contexts.thresholds import ContextThresholds
 
 #: The arrays that `solve` writes, besides ``weight_1`` and so on.
 _SAVED = ("logits", "bias", "class_means", "classifier_gram", "means_gram")
@@ -52,16 +69,28 @@ NEEDLESS: dict[str, Any] = {"default": None}
 
 
 @with_options(
-    *PROBLEM,
+    *changed(
+        WITH_TARGETS,
+        weight_decay=NEEDLESS,
+        feature_decay=NEEDLESS,
+        loss={"kind": one_of(*LOSSES, *RELATIVES)},
+    ),
+    *RELATIVE_OPTIONS,
     TOL,
     Option("starts", WHOLE, "Random starts at every width, where nothing is certified.", STARTS),
     Option("seed", WHOLE, "Of the random starts.", 0),
     Option("time_limit", NUMBER, "Seconds after which a search ends with what it has found."),
     JSON,
-    Option("out", PATH, "Also write logits, bias, factors and Grams to this .npz."),
+    Option(
+        "out",
+        PATH,
+        "Also write logits, bias, factors and Grams to this .npz; of label distributions what "
+        "certify and ContextSolution.load read.",
+    ),
     Option("force", FLAG, "Replace an --out that this command did not write.", False),
 )
 def solve(
+    context: typer.Context,
     *,
     tol: float,
     starts: int,
@@ -74,9 +103,23 @@ def solve(
 ) -> None:
     """Solve for the global minimiser with its certificate; else for the best that a search finds.
 
-    Ctrl-C ends a search with what it has found.
+    Focal loss (one count for all classes), normalised heads and supervised contrastive loss take
+    fewer options; others are refused by name. Ctrl-C ends a search with what it has found.
     """
-    asked = Problem(**problem)
+    typed = given(context)
+    choice("loss", problem["loss"], (*LOSSES, *RELATIVES))
+    if is_relative(problem["loss"]):
+        solve_relative(
+            problem.pop("loss"), typed, json=json, tol=tol, starts=starts, seed=seed, **problem
+        )
+        return
+    refuse_foreign(typed, problem)
+    for name in ("weight_decay", "feature_decay"):
+        if problem[name] is None:
+            raise ValueError(f"{name}: missing; --loss {problem['loss']} needs both decays")
+    own = {option.name for option in RELATIVE_OPTIONS}
+    options = {name: value for name, value in problem.items() if name not in own}
+    asked, contexts = asked_problem(**options)
     if out is not None and out.suffix != ".npz":
         raise ValueError(f"out: got {str(out)!r}, need a name that ends in .npz")
     if out is not None and not force and os.path.lexists(out) and not _is_solution(out):
@@ -88,7 +131,10 @@ def solve(
         solution = solve_problem(
             asked, tol=tol, starts=starts, seed=seed, time_limit=time_limit, progress=progress
         )
-    if out is not None:
+    of_contexts = solution if isinstance(solution, ContextSolution) else None
+    if out is not None and of_contexts is not None:
+        of_contexts.save(out)
+    elif out is not None:
         layers = {f"weight_{m}": layer for m, layer in enumerate(solution.weights, start=1)}
         arrays = (
             solution.logits,
@@ -100,6 +146,8 @@ def solve(
         write_npz(out, **dict(zip(_SAVED, arrays, strict=True)), **layers)
     if json:
         print(format_json(solution.to_dict()))
+    elif of_contexts is not None:
+        print_contexts(of_contexts, contexts, plain_console())
     else:
         print_solution(solution, plain_console())
     if solution.search is not None and solution.search.stopped == "interrupted":
@@ -111,13 +159,15 @@ def solve(
 def _is_solution(file: Path) -> bool:
     """Tell whether a file has just the arrays that `solve` writes, which may be written again."""
     names = set(npz_names(file))
+    if names == SAVED_NAMES:
+        return True
     return names >= set(_SAVED) and all(
         re.fullmatch(r"weight_[1-9]\d*", name) for name in names - set(_SAVED)
     )
 
 
 @with_options(
-    *changed(PROBLEM, dim=None, weight_decay=NEEDLESS, feature_decay=NEEDLESS),
+    *changed(WITH_TARGETS, dim=None, weight_decay=NEEDLESS, feature_decay=NEEDLESS),
     Option("ranks", FLAG, "Also tell where the rank of the logits changes.", False),
     JSON,
 )
@@ -128,8 +178,8 @@ def thresholds(*, ranks: bool, json: bool, **problem: Any) -> None:
     """
     decays = ("weight_decay", "feature_decay")
     given = all(problem[name] is not None for name in decays)
-    asked = Problem(**(problem | {n: 1.0 for n in decays if problem[n] is None}))
-    if len(asked.groups) > FEW_GROUPS:
+    asked, _ = asked_problem(**(problem | {n: 1.0 for n in decays if problem[n] is None}))
+    if asked.targets is None and len(asked.groups) > FEW_GROUPS:
         print(
             f"tightframe: following the states of {len(asked.groups)} groups, which can take "
             "minutes",
@@ -144,17 +194,20 @@ def thresholds(*, ranks: bool, json: bool, **problem: Any) -> None:
         if changes is not None:
             values["rank_changes"] = [change._asdict() for change in changes]
         print(format_json(values))
+    elif isinstance(result, ContextThresholds):
+        print_context_thresholds(result, plain_console())
     else:
         print_thresholds(asked, result, changes)
 
 
-@with_options(*PROBLEM, JSON)
+@with_options(*WITH_TARGETS, JSON)
 def certify(
     file: Annotated[
         Path,
         typer.Argument(
             help=".npz or .safetensors with logits (K, K), or weight (K, d) and class_means "
-            "(d, K); and bias (K,) if there is one."
+            "(d, K); and bias (K,) if there is one. With label distributions K is the number of "
+            "labels, and columns are contexts."
         ),
     ],
     *,
@@ -162,19 +215,10 @@ def certify(
     **problem: Any,
 ) -> None:
     """Bound how far any candidate is from the global minimum."""
-    asked = Problem(**problem)
-    arrays = read_arrays(file)
-    if "logits" in arrays:
-        logits = arrays["logits"]
-    elif {"weight", "class_means"} <= arrays.keys():
-        with np.errstate(all="ignore"):  # what overflows is refused below
-            logits = Geometry.from_vectors(arrays["weight"], arrays["class_means"]).logits
-    else:
-        raise ValueError(
-            f"{file}: need logits, or weight and class_means; it has {', '.join(arrays) or 'none'}"
-        )
+    asked, _ = asked_problem(**problem)
+    arrays = _candidate(file, asked)
     with about(file, arrays):
-        own = certify_candidate(asked, logits, arrays.get("bias"))
+        own = certify_candidate(asked, arrays["logits"], arrays.get("bias"))
     solution = solve_problem(asked)
     best = with_bound(own, solution.lower_bound)
     if json:
@@ -197,3 +241,28 @@ def certify(
         print_table(Table("", ["", Column("value", align="right")], rows), plain_console())
     if solution.status != "optimal":
         raise typer.Exit(NOT_CONVERGED)
+
+
+def _candidate(file: Path, asked: Problem) -> dict[str, Any]:
+    """Return the arrays of a file, logits among them."""
+    arrays = read_arrays(file)
+    if asked.targets is not None and set(arrays) == SAVED_NAMES:
+        saved = ContextSolution.load(file)
+        return {"logits": saved.logits, "bias": saved.bias}
+    if "logits" in arrays:
+        return arrays
+    if not {"weight", "class_means"} <= arrays.keys():
+        raise ValueError(
+            f"{file}: need logits, or weight and class_means; it has {', '.join(arrays) or 'none'}"
+        )
+    weight, means = arrays["weight"], arrays["class_means"]
+    if asked.targets is None:
+        with np.errstate(all="ignore"):  # what overflows is refused later
+            return arrays | {"logits": Geometry.from_vectors(weight, means).logits}
+    if weight.ndim != 2 or means.ndim != 2 or weight.shape[1] != means.shape[0]:
+        raise ValueError(
+            f"{file}: class_means: got shape {means.shape} with weight {weight.shape}; need "
+            "(d, contexts) with (labels, d)"
+        )
+    with np.errstate(all="ignore"):
+        return arrays | {"logits": weight.astype(np.float64) @ means.astype(np.float64)}

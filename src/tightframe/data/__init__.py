@@ -11,15 +11,18 @@ from tightframe.data.imbalance import (
 from tightframe.data.registry import load, names
 from tightframe.data.scaling import standardize
 from tightframe.data.synthetic import gaussian_mixture
+from tightframe.data.text import Text, read_text
 
 __all__ = [
     "Dataset",
+    "Text",
     "gaussian_mixture",
     "load",
     "long_tailed_counts",
     "names",
     "oversample",
     "random_labels",
+    "read_text",
     "standardize",
     "step_counts",
     "subset",

@@ -14,6 +14,7 @@ from tightframe.data.images import IMAGE_SOURCES
 from tightframe.data.places import given_folder
 from tightframe.data.source import Request, Source
 from tightframe.data.synthetic import gaussian_mixture
+from tightframe.data.text import is_text
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,11 @@ def check_name(name: str | os.PathLike[str]) -> str:
     """
     if isinstance(name, str) and name in SOURCES:
         return name
+    if is_text(name):
+        raise ValueError(
+            f"data: got {os.fspath(name)!r}, which is text without classes: it is for "
+            "tightframe.data.read_text, and for runs with a TextConfig"
+        )
     if not _is_path(name):
         raise ValueError(
             f"data: got {name!r}, allowed are {', '.join(SOURCES)}, "

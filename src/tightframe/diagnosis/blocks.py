@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tightframe.advice.advise import Advice
 from tightframe.advice.prediction import Outlook, describe
 from tightframe.figures.table import Column, Table
+from tightframe.geometry.states import STATES
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -87,12 +88,49 @@ def advice_blocks(advice: Advice, *, is_all: bool = True) -> list[Block]:
         for remedy in advice.plain_remedies
         if remedy.after is not None
     ]
+    if advice.remedies:
+        blocks.append(remedies_table(advice))
     blocks += [
         f"{times} times the data, feature_decay of the {advice.feature_decay_of} as it is: "
         f"smallest decision margin {found.decision_margin:.4g}, smallest angle {found.angle:.4g}"
         for times, found in advice.more_data
     ]
     return [*blocks, advice.limits]
+
+
+def remedies_table(advice: Advice) -> Table:
+    """Compare remedies, as papers use them, in merging and in margins of big and small classes."""
+    counts = [group.count for group in advice.problem.groups]
+    ends = counts.index(max(counts)), counts.index(min(counts))
+    columns: list[str | Column] = [
+        Column("remedy", wrapped=True),
+        Column("merge", align="right"),
+        Column("big", align="right", format=".3g"),
+        Column("small", align="right", format=".3g"),
+        Column("state", states=True, spare=True),
+    ]
+    merging = any(factor is not None for r in advice.remedies for factor in r.factors)
+    rows = [_compared("As it is.", [1.0] if merging else [], advice.now, ends)]
+    rows += [_compared(r.text, r.factors, r.after, ends) for r in advice.remedies]
+    title = "Each remedy in place of the problem's own, as papers use it"
+    note = (
+        "merge: times the decay at which classes merge now; big, small: decision margins of the "
+        "classes with most and with fewest samples."
+    )
+    return Table(title, columns, rows, note, missing="-")
+
+
+def _compared(
+    text: str, factors: Sequence[float | None], after: Outlook, ends: Sequence[int]
+) -> list[Any]:
+    known = [factor for factor in factors if factor is not None]
+    place = None
+    if known:
+        low, high = (f"{number:.3g}" for number in (min(known), max(known)))
+        place = low if low == high else f"{low}-{high}"
+    margins = [after.groups[i].decision_margin for i in ends]
+    worst = min((group.state for group in after.groups), key=STATES.index)
+    return [text, place, *margins, worst]
 
 
 def outlook_table(found: Outlook, title: str = "", safety: Sequence[float] = ()) -> Table:

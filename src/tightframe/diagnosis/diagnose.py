@@ -29,6 +29,8 @@ from tightframe.problem.class_names import listed
 from tightframe.problem.counts import PerClass
 from tightframe.problem.labels import require_several_classes
 from tightframe.problem.problem import Problem
+from tightframe.problem.scripts import told_loss
+from tightframe.problem.settings import Configuration
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,7 +95,8 @@ class Diagnosis(InBlocks):
         ]
         if not self.theory.describes:
             found.append(_undescribed(self.theory))
-        elif self.theory.advice is not None:
+        found += _unidentified(self.theory)
+        if self.theory.advice is not None:
             found += self.theory.advice.warnings
         return found
 
@@ -172,18 +175,26 @@ def diagnose(
     weight_decay: float | None = None,
     class_weights: PerClass | None = None,
     logit_adjustment: PerClass | None = None,
+    label_smoothing: float | None = None,
+    smoothing_weights: str = "own",
+    class_margins: PerClass | None = None,
+    logit_scale: PerClass | None = None,
+    feature_weights: PerClass = "samples",
     sampler: PerClass | None = None,
-    optimizer: str = "sgd",
+    optimizer: str | None = None,
+    config: Any = None,
     loss: str = "cross_entropy",
     bias: str | None = None,
     bias_decay: float | None = None,
     features: str = "real",
     problem: Problem | None = None,
+    recorded: bool = False,
     margin: float | None = None,
     angle: float | None = None,
     feature_decay_of: str = "sample",
     history: Sequence[Any] | None = None,
     at_weight_decay: float | Iterable[float] | None = None,
+    notice: Callable[[str], Any] | None = None,
     progress: Callable[[str], Any] | None = None,
     **network: Any,
 ) -> Diagnosis:
@@ -195,17 +206,26 @@ def diagnose(
         Of the training samples; with held-out samples, recalls are given for them too.
     weight_decay : float, optional
         Of the training, 0 if there was none. Without it the ridge that fits the head is used.
-    class_weights, logit_adjustment : optional
+    class_weights, logit_adjustment, label_smoothing, smoothing_weights : optional
         Of the training's loss, as in `Problem`.
+    class_margins, logit_scale, feature_weights : optional
+        The same; feature weights are for the theory.
     sampler : "balanced", str, iterable of float, or mapping, optional
         How often samples of every class were drawn: ``"balanced"``, or shares as ``class_weights``.
-    optimizer : {"sgd", "adamw"}
+    optimizer : {"sgd", "adamw"}, optional
         ``"adamw"``, or any other whose decay is no term of the objective: the ridge is fitted too.
+        ``"sgd"`` by default.
+    config : optional
+        The training's configuration, see `tightframe.problem.settings.training_settings`: gives
+        weight decay, optimiser and what is known of the loss where those are left out.
     loss, bias, bias_decay, features : optional
         Of the training, as in `Problem`, for the theory. The bias is ``"free"`` by default where
         the head has one.
     problem : Problem, optional
         What the network was trained as, in place of these.
+    recorded : bool
+        Whether ``problem`` is the training's own record: then no other loss is looked for that
+        explains the network as well.
     margin, angle, feature_decay_of : optional
         As in `tightframe.advise`, where the theory describes the network.
     history : sequence, optional
@@ -213,6 +233,8 @@ def diagnose(
         lost.
     at_weight_decay : float or iterable of float, optional
         Other decays to ask about; needs ``weight_decay``.
+    notice : callable, optional
+        Called with one sentence, what was read from ``config``.
     progress : callable, optional
         Called as ``progress(what)`` with what is done next, in words: of a thousand classes the
         heads take half a minute.
@@ -248,18 +270,51 @@ def diagnose(
     if not isinstance(problem, Problem | None):
         raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
     known_bias = bias if problem is None else problem.bias
+    told: dict[str, Any] = {
+        "weight_decay": weight_decay,
+        "optimizer": optimizer,
+        "class_weights": class_weights,
+        "logit_adjustment": logit_adjustment,
+        "label_smoothing": label_smoothing,
+        "class_margins": class_margins,
+        "logit_scale": logit_scale,
+    }
+    told = {name: value for name, value in told.items() if value is not None}
+    if config is not None:
+        if problem is not None:
+            raise ValueError("config: given with a problem, which says what it would")
+        others = {"loss": loss} if loss != "cross_entropy" else {}
+        told |= _read_config(config, layer, told | others, notice or (lambda _: None))
+    told.setdefault("optimizer", "sgd")
+    decay = told.pop("weight_decay", None)
+    coupling, class_weights = told.pop("optimizer"), told.pop("class_weights", None)
+    logit_adjustment = told.pop("logit_adjustment", None)
+    soft: dict[str, Any] = {"smoothing_weights": smoothing_weights, **told}
     if problem is not None:
-        weight_decay = problem.weight_decays[0]
+        decay = problem.weight_decays[0]
         loss, class_weights = problem.loss, problem.class_weights
         logit_adjustment = problem.logit_adjustment
+        soft = {
+            "label_smoothing": problem.label_smoothing,
+            "smoothing_weights": problem.smoothing_weights,
+            "class_margins": problem.margin_runs or None,
+            "logit_scale": problem.scale_runs or None,
+        }
     training = Training.of(
         layer,
-        weight_decay=weight_decay,
+        weight_decay=decay,
         class_weights=class_weights,
         logit_adjustment=logit_adjustment,
         sampler=sampler,
-        optimizer=optimizer,
+        optimizer=coupling,
+        weighted_mean=problem is None,
+        **soft,
     )
+    if sampler is not None and training.terms.smoothing is not None and smoothing_weights != "own":
+        raise ValueError(
+            f"sampler: got one with smoothing_weights {smoothing_weights!r}, by which labels have "
+            "weights that are not the draws'; no problem here has both"
+        )
     wanted_of(loss, margin, angle, feature_decay_of)  # wrong whether or not theory is asked
     if at_weight_decay is not None:
         say("what another weight decay would do")
@@ -276,12 +331,14 @@ def diagnose(
             features=features,
             class_weights=None if training.natural else training.weights,
             logit_adjustment=training.adjustment if training.adjustment.any() else None,
+            feature_weights=feature_weights,
+            **soft,
             class_names=layer.class_names,
         )
     head = ask_head(
         layer,
         training,
-        other_loss=_other_loss(loss, problem),
+        other_loss=None if loss == "cross_entropy" else "is not cross-entropy",
         bias=known_bias,
         progress=progress,
     )
@@ -298,6 +355,7 @@ def diagnose(
             layer,
             problem,
             head.rows[0].training.recalls,
+            recorded=recorded,
             margin=margin,
             angle=angle,
             feature_decay_of=feature_decay_of,
@@ -305,19 +363,19 @@ def diagnose(
     )
 
 
-def _other_loss(loss: str, problem: Problem | None) -> str | None:
-    """Say what sets a loss apart from cross-entropy with class weights and an adjustment."""
-    if loss != "cross_entropy":
-        return "is not cross-entropy"
-    if problem is None:
-        return None
-    terms = {
-        "label smoothing": problem.label_smoothing,
-        "class margins": problem.margin_runs,
-        "logit scales": problem.scale_runs,
-    }
-    given = [name for name, value in terms.items() if value]
-    return f"has {' and '.join(given)}" if given else None
+def _read_config(
+    config: Any, layer: LastLayer, told: Mapping[str, Any], notice: Callable[[str], Any]
+) -> dict[str, Any]:
+    """Return what a configuration says of a training beside what is told."""
+    found, read = Configuration.of(config), dict[str, Any]()
+    if "weight_decay" not in told and (decay := found.weight_decay()) is not None:
+        read["weight_decay"] = decay
+    if "optimizer" not in told and found.decoupled_by() is not None:
+        read["optimizer"] = "adamw"
+    terms, said = told_loss(found, np.maximum(layer.counts, 1), told)
+    numbers = [f"{name} {value}" for name, value in read.items()]
+    notice(f"config: read {', '.join(numbers + said) or 'nothing of what is missing'}")
+    return read | terms
 
 
 def _larger(
@@ -429,16 +487,28 @@ def _theory_blocks(theory: TheoryAnswer, classes: ClassTable) -> Iterator[Block]
         yield Table("Margins at the class means", columns, rows, note)
     if not theory.describes:
         yield _undescribed(theory)
+        yield from _unidentified(theory)
         return
     assert theory.calibration is not None  # it describes the network
     assert theory.advice is not None
     fitted = theory.calibration
+    yield from _unidentified(theory)
     yield (
         f"as predicted: every margin is within {theory.error:.2g} nats; fitted to the network: "
         f"weight_decay {fitted.weight_decay:.4g}, feature_decay {fitted.feature_decay:.4g}. What "
         "follows holds at the present settings."
     )
     yield from advice_blocks(theory.advice, is_all=_is_fine(classes))
+
+
+def _unidentified(theory: TheoryAnswer) -> list[str]:
+    """Say that another loss explains the network too, where that is not said yet and matters."""
+    fitted = theory.calibration
+    if fitted is None:
+        return []
+    found = [f"{_capital(text)}." for text in fitted.warnings]
+    matters = theory.describes or any(one.better for one in fitted.alternatives or ())
+    return found if matters and theory.reason not in fitted.warnings else []
 
 
 def _undescribed(theory: TheoryAnswer) -> str:

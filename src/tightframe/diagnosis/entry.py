@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from tightframe.advice.advise import Advice
 from tightframe.advice.advise import advise as of_problem
+from tightframe.advice.contexts import ContextAdvice, advise_contexts
 from tightframe.problem.problem import Problem
 
 if TYPE_CHECKING:
@@ -24,13 +25,14 @@ def advise(
     angle: float | None = None,
     feature_decay_of: str = "sample",
     tol: float = 1e-8,
-) -> Advice: ...
+) -> Advice | ContextAdvice: ...
 @overload
 def advise(problem: nn.Module, loader: Iterable[Any], **options: Any) -> Diagnosis: ...
-def advise(problem: Any, loader: Any = None, **options: Any) -> Advice | Diagnosis:
+def advise(problem: Any, loader: Any = None, **options: Any) -> Advice | ContextAdvice | Diagnosis:
     """Tell what becomes of the classes, and what helps: of a problem, or of a trained network.
 
-    ``advise(problem)`` asks the theory alone, see below. ``advise(model, loader)`` runs a trained
+    ``advise(problem)`` asks the theory alone, see below; of a problem with targets what collapses,
+    what is one, and the width that its data need. ``advise(model, loader)`` runs a trained
     network once over its training samples and says, in this order: what it does with every class;
     what its head alone can do; what to do, with evidence from other networks; and what the theory
     says, if it describes the network.
@@ -46,12 +48,13 @@ def advise(problem: Any, loader: Any = None, **options: Any) -> Advice | Diagnos
         not trained on), ``class_names``, ``head``, ``weight``, ``reduce``, ``labels``,
         ``forward``, ``ignore_index`` of `tightframe.capture.last_layer.last_layer`, and what is
         known of the training, as in `tightframe.diagnosis.diagnose.diagnose`: ``weight_decay``,
-        ``class_weights``, ``logit_adjustment``, ``sampler``, ``bias``, ... Beside a ``weight``, a
+        ``class_weights``, ``logit_adjustment``, ``label_smoothing``, ``class_margins``,
+        ``logit_scale``, ``sampler``, ``config``, ``bias``, ... Beside a ``weight``, a
         ``bias`` of numbers and the name of a module as ``features`` are the classifier's, as there.
 
     Returns
     -------
-    Advice or Diagnosis
+    Advice, ContextAdvice or Diagnosis
 
     Raises
     ------
@@ -74,7 +77,7 @@ def advise(problem: Any, loader: Any = None, **options: Any) -> Advice | Diagnos
     if isinstance(problem, Problem):
         if loader is not None:
             raise ValueError("loader: given with a Problem, which has no samples")
-        return of_problem(problem, **options)
+        return (of_problem if problem.targets is None else advise_contexts)(problem, **options)
     if not callable(getattr(problem, "named_modules", None)):
         raise ValueError(
             f"problem: got {type(problem).__name__}, need a tightframe.Problem, or a model and its "

@@ -19,7 +19,6 @@ from tightframe.diagnosis.evidence import SMALL_SHARE
 from tightframe.diagnosis.training import Training
 from tightframe.heads.fitted import MAX_EVALUATIONS, FittedHead, fit_head, minimise
 from tightframe.heads.last_layer import LastLayer
-from tightframe.heads.ridge import RidgeProblem
 from tightframe.heads.scores import Scores
 from tightframe.solve import NotConvergedWarning
 
@@ -129,6 +128,8 @@ class HeadAnswer:
     some_lost : bool
     note : str
         What is left out, and why.
+    told : tuple of str
+        What the loss had beside weights and adjustment, in words.
     """
 
     ridge: float
@@ -141,6 +142,7 @@ class HeadAnswer:
     converged: bool
     some_lost: bool
     note: str = ""
+    told: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -150,15 +152,23 @@ class HeadAnswer:
         where = f"ridge {self.ridge:.3g} {'as given' if self.ridge_given else 'fitted'}"
         if self.bias != "none":
             where += f", bias taken as {self.bias}"
+        if self.told:
+            where += f", with {' and '.join(self.told)}"
         share = f"its objective could be {self.suboptimality:.2%} lower ({where})"
         if self.suboptimality <= AT_OPTIMUM:
             return f"The head is trained to the end: {share}."
         if self.suboptimality <= NEARLY:
             return f"The head is nearly at its optimum: {share}."
         return (
-            f"The head is not at an optimum of cross-entropy and ridge: {share}. AdamW, label "
-            "smoothing, augmentation or batch norm do that, or training has not ended."
+            f"The head is not at an optimum of cross-entropy and ridge: {share}. AdamW, "
+            f"{'' if self.smoothed else 'label smoothing, '}augmentation or batch norm do that, or "
+            "training has not ended."
         )
+
+    @property
+    def smoothed(self) -> bool:
+        """Whether label smoothing of the training is taken into account."""
+        return any(name.startswith("label smoothing") for name in self.told)
 
     @property
     def caption(self) -> str:
@@ -181,6 +191,7 @@ class HeadAnswer:
             "converged": self.converged,
             "rows": [row.to_dict() for row in self.rows],
             "note": self.note,
+            "told": list(self.told),
         }
 
 
@@ -199,8 +210,8 @@ def ask_head(
     layer : LastLayer
     training : Training
     other_loss : str, optional
-        What the loss of the training is or has, in words, where it is not cross-entropy with class
-        weights and a logit adjustment alone; then nothing is said about the optimum.
+        What the loss of the training is, in words, where it is not cross-entropy; then nothing is
+        said about the optimum.
     bias : {"none", "decayed", "free"}, optional
         Whether the training's decay was on the bias; read off its gradient if it is not known.
     progress : callable, optional
@@ -241,7 +252,7 @@ def ask_head(
         )
         return HeadAnswer(
             ridge, fitted, training.ridge is not None, "none", None, tuple(rows), None,
-            True, any_lost, note,
+            True, any_lost, note, training.told,
         )  # fmt: skip
     excess, kind, note = None, "none", ""
     found: tuple[Array, Array | None] | None = None  # where the next fit begins
@@ -285,6 +296,7 @@ def ask_head(
         all(head.status == "optimal" for head in heads),
         any_lost,
         note,
+        training.told,
     )
 
 
@@ -314,13 +326,6 @@ def _most_evaluations(layer: LastLayer) -> int:
 # -- the head as it is -----------------------------------------------------------------------------
 
 
-def _problem(
-    layer: LastLayer, training: Training, ridge: float, scale: float = 1.0
-) -> RidgeProblem:
-    terms = training.weights, training.adjustment
-    return RidgeProblem(layer.features, layer.labels, *terms, ridge, _has_bias(layer), scale)
-
-
 def _has_bias(layer: LastLayer) -> bool:
     """Tell whether a bias was trained: one of zeros was not."""
     return layer.bias is not None and bool(layer.bias.any())
@@ -334,7 +339,9 @@ def _own(layer: LastLayer, scale: float = 1.0) -> Array:
 
 def _fitted_ridge(layer: LastLayer, training: Training) -> float | None:
     """Return the ridge for which the gradient by the weight is least, if it is positive."""
-    _, gradient = _problem(layer, training, 0.0).value_and_gradient(_own(layer))
+    _, gradient = training.ridge_problem(layer, 0.0, _has_bias(layer)).value_and_gradient(
+        _own(layer)
+    )
     pull = -float(np.vdot(gradient[:, : layer.weight.shape[1]], layer.weight))
     squares = float(np.vdot(layer.weight, layer.weight))
     return pull / squares if pull > 0 and squares > 0 else None
@@ -349,7 +356,9 @@ def _kind_of_bias(layer: LastLayer, training: Training, ridge: float) -> str:
     """Tell whether a bias is decayed, as is usual, or free: clearly nearer to stationary so."""
     if layer.bias is None or not _has_bias(layer):
         return "none"
-    _, gradient = _problem(layer, training, 0.0).value_and_gradient(_own(layer))
+    _, gradient = training.ridge_problem(layer, 0.0, _has_bias(layer)).value_and_gradient(
+        _own(layer)
+    )
     pull = gradient[:, -1]
     decayed = float(np.linalg.norm(pull + ridge * layer.bias))
     return "free" if float(np.linalg.norm(pull)) < decayed / 2 else "decayed"
@@ -363,11 +372,11 @@ def _suboptimality(
     No excess where the bound is too far off.
     """
     scale = 1 / math.sqrt(FREE_BIAS) if kind == "free" else 1.0
-    problem, own = _problem(layer, training, ridge, scale), _own(layer, scale)
+    problem = training.ridge_problem(layer, ridge, _has_bias(layer), scale)
+    own = _own(layer, scale)
     objective, _ = problem.value_and_gradient(own)
-    # A trained head is near its optimum; one that is worse than none is not.
-    start = own if objective < math.log(layer.num_classes) else None
-    v, least, gap = minimise(problem, TOL, _most_evaluations(layer), start)
+    # A trained head is near its optimum; one that is worse than none is not started from.
+    v, least, gap = minimise(problem, TOL, _most_evaluations(layer), own)
     d = layer.weight.shape[1]
     found = v[:, :d], scale * v[:, d] if problem.bias else None
     if not gap <= max(AT_OPTIMUM * objective, objective - least):

@@ -239,18 +239,26 @@ def larger_decay(
     layer_norms: Iterable[float] | None = None,
     class_weights: PerClass | None = None,
     logit_adjustment: PerClass | None = None,
+    label_smoothing: float = 0.0,
+    smoothing_weights: str = "own",
+    class_margins: PerClass | None = None,
+    logit_scale: PerClass | None = None,
     at_class_weights: PerClass | None = SAME,
     at_logit_adjustment: PerClass | None = SAME,
+    at_label_smoothing: float | str = SAME,
+    at_class_margins: PerClass | None = SAME,
+    at_logit_scale: PerClass | None = SAME,
     class_names: NamesLike | None = None,
 ) -> LargerDecay:
     """Predict the margins that a network would have at another weight decay, from its last layer.
 
     For ordinary networks: plain ReLU layers, cross-entropy, the same decay on all parameters,
-    trained to the end. The shapes of the features stay; every last-layer neuron is scaled freely,
-    the layers below are scaled with it, and the head is free: the best such network, in closed form
-    up to a small minimisation. Which of the models speaks, with which bar, or none and why, depends
-    on the kind of network (docs/theory.md, section 9). `tightframe.training.continue_at` is more
-    exact where the network itself is at hand.
+    trained to the end. With label smoothing, margins or logit scales the bar is the widest. The
+    shapes of the features stay; every last-layer neuron is scaled freely, the layers below are
+    scaled with it, and the head is free: the best such network, in closed form up to a small
+    minimisation. Which of the models speaks, with which bar, or none and why, depends on the kind
+    of network (docs/theory.md, section 9). `tightframe.training.continue_at` is more exact where
+    the network itself is at hand.
 
     Parameters
     ----------
@@ -280,9 +288,9 @@ def larger_decay(
     layer_norms : iterable of float, optional
         Frobenius norms of the weights of all layers, where they are known: they tell whether
         training has ended.
-    class_weights, logit_adjustment
+    class_weights, logit_adjustment, label_smoothing, smoothing_weights, class_margins, logit_scale
         Of the loss that the network was trained with, as in `tightframe.heads.fit_head`.
-    at_class_weights, at_logit_adjustment
+    at_class_weights, at_logit_adjustment, at_label_smoothing, at_class_margins, at_logit_scale
         Of the loss at the other decays; ``"same"`` by default.
     class_names : sequence of str, mapping, str or path-like, optional
 
@@ -312,21 +320,30 @@ def larger_decay(
     True
     """
     layer = LastLayer.of(features, labels, weight, bias, class_names=class_names)
+    terms: dict[str, Any] = {
+        "class_weights": class_weights,
+        "logit_adjustment": logit_adjustment,
+        "label_smoothing": label_smoothing,
+        "class_margins": class_margins,
+        "logit_scale": logit_scale,
+    }
+    changes = {
+        "class_weights": at_class_weights,
+        "logit_adjustment": at_logit_adjustment,
+        "label_smoothing": at_label_smoothing,
+        "class_margins": at_class_margins,
+        "logit_scale": at_logit_scale,
+    }
+    asked = terms | {name: value for name, value in changes.items() if not _is_same(value)}
     training = Training.of(
         layer,
         weight_decay=positive_float("weight_decay", weight_decay),
-        class_weights=class_weights,
-        logit_adjustment=logit_adjustment,
         optimizer=optimizer,
+        smoothing_weights=smoothing_weights,
+        **terms,
     )
     try:
-        loss = Training.of(
-            layer,
-            class_weights=class_weights if _is_same(at_class_weights) else at_class_weights,
-            logit_adjustment=(
-                logit_adjustment if _is_same(at_logit_adjustment) else at_logit_adjustment
-            ),
-        )
+        loss = Training.of(layer, smoothing_weights=smoothing_weights, **asked)
     except ValueError as error:  # of the present loss there was none
         raise ValueError(f"at_{error}") from None
     return ask_decay(
@@ -426,16 +443,15 @@ class _Outlook:
         norms: list[float] | None,
     ) -> None:
         self.layer, self.kind, self.pace, self.decay = layer, kind, pace, decay
-        self.asked, self.norms = trained if asked is None else asked, norms
-        self.same_loss = np.allclose(trained.weights, self.asked.weights) and np.allclose(
-            trained.adjustment, self.asked.adjustment
-        )
+        self.trained, self.norms = trained, norms
+        self.asked = trained if asked is None else asked
+        self.same_loss = trained.has_loss_of(self.asked)
         # A bias of zeros was not trained.
         self.bias = layer.bias if layer.bias is not None and layer.bias.any() else None
         head = layer.weight if self.bias is None else np.column_stack([layer.weight, self.bias])
         loss, gradient = self._problem(trained).value_and_gradient(head)
         squares = float(np.vdot(head, head))
-        self.ridge = decay
+        self.ridge = trained.ridge or decay
         if not kind.coupled:  # the ridge for which the head is as nearly stationary as it can be
             self.ridge = -float(np.vdot(gradient, head)) / squares if squares else 0.0
         self.suboptimality = 1.0
@@ -535,7 +551,9 @@ class _Outlook:
         return f"the optimum at this decay keeps margins of {least:.2f} and more, {reason}"
 
     def _bar(self, decay: float) -> Bar:
-        return self.kind.bar if decay >= self.decay and self.same_loss else ROUGH
+        # Bars were measured without smoothing, margins and scales: the widest holds with them.
+        soft = self.trained.terms.are_soft or self.asked.terms.are_soft
+        return self.kind.bar if decay >= self.decay and self.same_loss and not soft else ROUGH
 
     def _predict(self, decay: float) -> tuple[Array, float, bool]:
         """Return margins, the bound of the objective (NaN if none), and whether it converged."""
@@ -571,5 +589,4 @@ class _Outlook:
 
     def _problem(self, loss: Training, ridge: float = 0.0) -> RidgeProblem:
         """Return a loss as a function of the head, with a ridge on it."""
-        terms = loss.weights, loss.adjustment, ridge, self.bias is not None
-        return RidgeProblem(self.layer.features, self.layer.labels, *terms)
+        return loss.ridge_problem(self.layer, ridge, self.bias is not None)

@@ -167,15 +167,17 @@ def _unfinished(training: Training, head: HeadAnswer) -> str:
     pull = (head.fitted_ridge or 0.0) / (training.weight_decay or math.inf)
     if pull > GROWING:
         return (
-            "First train to the end, then ask again: training is not finished, unless the loss "
-            f"had label smoothing. Its {off}, and the loss still pulls the head "
-            f"outwards {pull:.2g} times as hard as the weight decay holds it. {_OF_THE_FINISHED}"
+            "First train to the end, then ask again: training is not finished"
+            f"{'' if head.smoothed else ', unless the loss had label smoothing'}. Its {off}, and "
+            f"the loss still pulls the head outwards {pull:.2g} times as hard as the weight decay "
+            f"holds it. {_OF_THE_FINISHED}"
         )
     if training.ridge is None:  # of AdamW, and of decays that are not known, a head is so anyhow
         return ""
     return (
-        f"First see whether training has ended (does its loss still fall?): its {off}. Label "
-        f"smoothing, augmentation and batch norm do that too. {_OF_THE_FINISHED}"
+        f"First see whether training has ended (does its loss still fall?): its {off}. "
+        f"{'Augmentation' if head.smoothed else 'Label smoothing, augmentation'} and batch norm do "
+        f"that too. {_OF_THE_FINISHED}"
     )
 
 

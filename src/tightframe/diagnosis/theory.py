@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.advice.advise import Advice, advise
-from tightframe.advice.calibrate import Calibration, calibrate
+from tightframe.advice.calibrate import Calibration, fitted
 from tightframe.checks import MAX_DENSE_CLASSES
 from tightframe.geometry.states import DISTINCT
 from tightframe.heads.last_layer import LastLayer
@@ -92,6 +92,8 @@ def ask_theory(
     layer: LastLayer,
     problem: Problem | None,
     accuracies: Array,
+    *,
+    recorded: bool = False,
     **wanted: Any,
 ) -> TheoryAnswer:
     """Compare the fitted model with a network, and advise by it only where they agree.
@@ -104,6 +106,8 @@ def ask_theory(
         samples.
     accuracies : ndarray, shape (K,)
         Training accuracy of every class.
+    recorded : bool
+        Whether the problem is a record of the training: then no other loss is looked for.
     **wanted
         Of `tightframe.advise`.
     """
@@ -113,8 +117,9 @@ def ask_theory(
         return TheoryAnswer(False, f"{layer.num_classes} classes are more than {MAX_DENSE_CLASSES}")
     try:
         bias = None if layer.bias is None or not layer.bias.any() else layer.bias
-        fitted = calibrate(problem, layer.weight, layer.features, layer.labels, bias)
-        states = fitted.solution.states
+        arrays = layer.weight, layer.features, layer.labels, bias
+        fit = fitted(problem, *arrays, known=recorded)
+        states = fit.solution.states
     except ValueError as error:
         return TheoryAnswer(False, str(error).partition(": ")[2] or str(error))
     predicted, measured = states.decision_margin, mean_margins(layer)
@@ -132,20 +137,22 @@ def ask_theory(
     elif wrong:
         names = listed([layer.name(k) for k in wrong], 5)
         reason = f"it calls classes distinct that are lost: {names}"
-    elif not fitted.feature_error <= UNBALANCED:
+    elif any(other.better for other in fit.alternatives or ()):
+        (reason,) = fit.warnings
+    elif not fit.feature_error <= UNBALANCED:
         reason = (
             f"its margins agree within {errors[worst]:.2g} nats at the present settings, but no "
-            f"decay of their own holds its features ({fitted.feature_error:.0%} of the pull on "
+            f"decay of their own holds its features ({fit.feature_error:.0%} of the pull on "
             "them is left over): such networks were up to 2.6 nats off at other settings"
         )
-    answer = TheoryAnswer(not reason, reason, fitted, predicted, measured, wrong)
+    answer = TheoryAnswer(not reason, reason, fit, predicted, measured, wrong)
     if reason:
         return answer
     try:
-        advice = advise(fitted.problem, **wanted)
+        advice = advise(fit.problem, **wanted)
     except ValueError as error:
-        return TheoryAnswer(False, str(error), fitted, predicted, measured, wrong)
-    return TheoryAnswer(True, "", fitted, predicted, measured, wrong, advice)
+        return TheoryAnswer(False, str(error), fit, predicted, measured, wrong)
+    return TheoryAnswer(True, "", fit, predicted, measured, wrong, advice)
 
 
 def mean_margins(layer: LastLayer) -> Array:

@@ -457,6 +457,8 @@ class HeatMaps:
         Whether the columns are named too.
     classes : sequence of int
         Which classes the rows and columns are, for those who point at an entry.
+    names : sequence of str
+        What rows and columns are called there, where they are no classes.
     scale_label : str
         Of the colour scale.
     nothing : str
@@ -473,6 +475,7 @@ class HeatMaps:
     ticks: Sequence[Tick] = ()
     names_below: bool = True
     classes: Sequence[int] = ()
+    names: Sequence[str] = ()
     scale_label: str = ""
     nothing: str = _NOTHING
 

@@ -539,8 +539,9 @@ def _draw_map(
     axis.imshow(values, cmap=_DIVERGING, norm=norm, interpolation="nearest")
     places, names = [x for x, _ in panel.ticks], [_plain(text) for _, text in panel.ticks]
     few = len(names) <= 4 and max(map(len, names), default=0) > 2
-    below = names if panel.names_below else [""] * len(names)
-    axis.set_xticks(places, below, rotation=0 if few or _are_short(names) else 90)
+    # Without names there may be more rows than columns, and ticks beyond these would widen the map.
+    below = (places, names) if panel.names_below else ([], [])
+    axis.set_xticks(*below, rotation=0 if few or _are_short(names) else 90)
     axis.set_yticks(places, names, rotation=90 if few else 0, va="center")
     axis.tick_params(length=0, labelsize=style.TICK, colors=ink.muted)
     for place in panel.lines:

@@ -508,10 +508,10 @@ def _maps(panel: HeatMaps, options: Options) -> dict[str, Any]:
             "colorbar": {"thickness": 9, "outlinewidth": 0, "len": 0.9, "xpad": 4},
             "hovertemplate": "row %{y}, column %{x}: %{z:.4g}<extra></extra>",
         }
-        if panel.classes:
-            trace["customdata"] = [
-                [f"logit {j} of class {k}" for k in panel.classes] for j in panel.classes
-            ]
+        pointed = [[f"logit {j} of class {k}" for k in panel.classes] for j in panel.classes]
+        pointed = pointed or [[f"{row}, {column}" for column in panel.names] for row in panel.names]
+        if pointed:
+            trace["customdata"] = [[_plain(text) for text in row] for row in pointed]
             trace["hovertemplate"] = "%{customdata}: %{z:.4g}<extra></extra>"
         traces.append(trace)
     rows, columns = (len(there[0].values), len(there[0].values[0])) if there else (0, 0)

@@ -347,6 +347,7 @@ class BlockMatrix:
         reduced = self.reduced
         size = np.abs(reduced).max(axis=(-2, -1), keepdims=True)
         matrix = reduced / np.maximum(size, np.finfo(float).tiny)
+        del reduced  # of large matrices, few at a time
         length = np.sqrt(np.square(matrix).sum(axis=(-2, -1)))
         if g <= SMALL and matrix.ndim == 2:
             norm = singular_values(matrix)[0] + (svd_error(g) + gamma(g + 16)) * length
@@ -416,6 +417,8 @@ def _norm_bound(matrices: Array, lengths: Array) -> Array:
     # Of the matrix of absolute values, which rounding of entries and products goes by.
     absolute = entries.sum(axis=-1).max(axis=-1) * entries.sum(axis=-2).max(axis=-1)
     absolute = np.minimum(absolute, lengths**2)
+    on_diagonal = entries[..., *diagonal].max(axis=-1)
+    del entries
     gram = matrices.swapaxes(-1, -2) @ matrices
     norms = np.sqrt(np.abs(gram).sum(axis=-1).max(axis=-1) + gamma(g + 8) * absolute)
     # Where singular values differ, the row sums of the Gram matrix say too little.
@@ -425,7 +428,6 @@ def _norm_bound(matrices: Array, lengths: Array) -> Array:
         exact = np.full(loose.shape, np.inf)
         exact[loose] = singular_values(matrices[loose])[..., 0]
         norms = np.minimum(norms, exact + svd_error(g) * lengths)
-    on_diagonal = entries[..., *diagonal].max(axis=-1)
     bounds: Array = norms + 8 * UNIT * np.sqrt(absolute) + gamma(g + 8) * on_diagonal
     return bounds
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -174,6 +175,40 @@ def normalized_distance(a: ArrayLike, b: ArrayLike) -> float:
         return float("nan")
     x, y = x / scale_x, y / scale_y
     return float(np.linalg.norm(x / np.linalg.norm(x) - y / np.linalg.norm(y)))
+
+
+def gram_distance(a: ArrayLike, b: ArrayLike) -> float:
+    """Return `normalized_distance` of the Gram matrices of two sets of vectors.
+
+    The Gram matrices are not made: of many vectors of small width they would be large. What is
+    left of rounding is 2e-8.
+
+    Parameters
+    ----------
+    a, b : array_like, shapes (d_1, m) and (d_2, m)
+        The vectors as columns.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of vectors differ.
+
+    Examples
+    --------
+    >>> gram_distance([[1, 0], [0, 1]], [[0, 2], [2, 0]])  # turned and scaled
+    0.0
+    """
+    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
+        raise ValueError(f"b: got shape {y.shape}, need (d, m) with as many vectors as {x.shape}")
+    top_x, top_y = np.abs(x).max(initial=0.0), np.abs(y).max(initial=0.0)
+    if top_x == 0 or top_y == 0:
+        warnings.warn("distance to a zero matrix is undefined", RuntimeWarning, stacklevel=2)
+        return float("nan")
+    x, y = x / top_x, y / top_y
+    sizes = np.linalg.norm(x @ x.T) * np.linalg.norm(y @ y.T)
+    cosine = float(np.linalg.norm(y @ x.T) ** 2 / sizes)
+    return math.sqrt(max(2 - 2 * cosine, 0.0))
 
 
 def cosines(gram: ArrayLike) -> NDArray[np.float64]:

@@ -59,6 +59,8 @@ class Head:
         What the caller says that the classifier is, as for `given_head`.
     at_output : bool
         The features are the module's output instead.
+    fewest : int
+        Least rows of a weight that is given: one of a regression.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Head:
     layers: tuple[Any, ...]
     given: tuple[Any, Any] | None = None
     at_output: bool = False
+    fewest: int = 2
 
     @property
     def num_classes(self) -> int:
@@ -77,7 +80,7 @@ class Head:
     def factors(self) -> tuple[Tensor, ...]:
         """The layers' weights as they are now, detached, the one next to the features first."""
         if self.given is not None:
-            return (_given_weight(self.given[0]),)
+            return (_given_weight(self.given[0], self.fewest),)
         return tuple(_weight_of(layer).detach() for layer in self.layers)
 
     @property
@@ -125,7 +128,7 @@ def find_module(model: nn.Module, name: str) -> nn.Module:
     raise ValueError(f"{type(inner).__name__} has no module {name!r}; {hint}")
 
 
-def find_head(model: nn.Module, name: str | None = None) -> Head:
+def find_head(model: nn.Module, name: str | None = None, *, fewest: int = 2) -> Head:
     """Return a model's classifier.
 
     Parameters
@@ -137,6 +140,8 @@ def find_head(model: nn.Module, name: str | None = None) -> Head:
         last, which counts as their product, or of a module that contains linear layers, of which
         the last is taken (``out_proj`` of a Hugging Face classification head). None looks for a
         module named as in `HEAD_NAMES`, the one nearest to the top.
+    fewest : int
+        Least rows: two of a classifier, one of a regression.
 
     Raises
     ------
@@ -158,7 +163,7 @@ def find_head(model: nn.Module, name: str | None = None) -> Head:
                 f"head: {name!r} is a {type(module).__name__} of several heads; name one of "
                 + ", ".join(head.name for head in heads)
             )
-        _require_classifier(heads[0])
+        _require_classifier(heads[0], fewest)
         return heads[0]
     named = [
         (n.count("."), head)
@@ -167,7 +172,7 @@ def find_head(model: nn.Module, name: str | None = None) -> Head:
         for head in _linear_parts(n, m)
     ]
     # A head of one row is one of several classes only where there is no other.
-    found = [(depth, head) for depth, head in named if not _one_row(head)] or named
+    found = [(d, head) for d, head in named if _num_rows(head) >= fewest] or named
     nearest = [head for depth, head in found if depth == min(d for d, _ in found)]
     if len(nearest) != 1:
         what = " and ".join(repr(head.name) for head in nearest) if nearest else "none"
@@ -176,7 +181,7 @@ def find_head(model: nn.Module, name: str | None = None) -> Head:
             f"{what}; name the classifier, linear layers are {_linear_names(model)}",
             "where it is none of them, pass weight= and bias= beside the name of its module",
         )
-    _require_classifier(nearest[0])
+    _require_classifier(nearest[0], fewest)
     return nearest[0]
 
 
@@ -186,6 +191,8 @@ def given_head(
     bias: Any = None,
     head: str | None = None,
     features: str | None = None,
+    *,
+    fewest: int = 2,
 ) -> Head:
     """Return a classifier whose weight and bias are given.
 
@@ -203,6 +210,8 @@ def given_head(
         Dotted name of the module whose *input* are the features.
     features : str, optional
         Instead, dotted name of the module whose *output* they are.
+    fewest : int
+        Least rows: two of a classifier, one of a regression.
 
     Raises
     ------
@@ -215,7 +224,7 @@ def given_head(
             "weight: needs the place of the features too, either head= (the name of the module "
             "that takes them in) or features= (of the one that gives them out)"
         )
-    found = Head(name, find_module(model, name), (), (weight, bias), features is not None)
+    found = Head(name, find_module(model, name), (), (weight, bias), features is not None, fewest)
     _ = found.weight, found.bias  # a wrong shape is refused here
     return found
 
@@ -236,10 +245,10 @@ def features_head(model: nn.Module, name: str) -> Head:
     return find_head(model, name) if len(heads) > 1 else (heads or [Head(name, module, ())])[0]
 
 
-def linear_heads(model: nn.Module) -> list[Head]:
-    """Return every linear layer of a model that could be a classifier of two classes or more."""
+def linear_heads(model: nn.Module, fewest: int = 2) -> list[Head]:
+    """Return every linear layer of a model that could be a classifier, of so many rows or more."""
     found = [Head(n, m, (m,)) for n, m in unwrapped(model).named_modules() if n and _is_linear(m)]
-    return [head for head in found if not _one_row(head) and not codes_of(head.module)]
+    return [head for head in found if _num_rows(head) >= fewest and not codes_of(head.module)]
 
 
 def codes_of(module: nn.Module) -> str:
@@ -291,15 +300,15 @@ def _weight_of(module: nn.Module) -> Any:
             part.training = True
 
 
-def _given_weight(value: Any) -> Tensor:
+def _given_weight(value: Any, fewest: int) -> Tensor:
     weight = as_tensor("weight", value() if callable(value) else value)
     if weight.ndim > 2 and weight.shape[2:].numel() == 1:
         weight = weight.flatten(1)
-    if weight.ndim != 2 or weight.shape[0] < 2 or not weight.is_floating_point():
+    if weight.ndim != 2 or weight.shape[0] < fewest or not weight.is_floating_point():
         raise ValueError(
             f"weight: got {str(weight.dtype).removeprefix('torch.')} of shape "
             f"{tuple(weight.shape)}, need real numbers of shape (K, D), one row a class and at "
-            "least 2 rows"
+            f"least {fewest} row{'s' if fewest > 1 else ''}"
         )
     return weight
 
@@ -325,13 +334,12 @@ def _is_linear(module: nn.Module) -> bool:
     return (isinstance(weight, Tensor) and weight.ndim == 2) or bool(codes_of(module))
 
 
-def _one_row(head: Head) -> bool:
-    layer = head.layers[-1]
-    return int(getattr(layer, "out_features", 0)) == 1
+def _num_rows(head: Head) -> int:
+    return int(getattr(head.layers[-1], "out_features", 0))
 
 
-def _require_classifier(head: Head) -> None:
-    """Refuse what is no classifier of two classes or more with a weight that can be read."""
+def _require_classifier(head: Head, fewest: int) -> None:
+    """Refuse what has too few rows, or no weight that can be read."""
     kind = type(head.layers[-1]).__name__
     for layer in head.layers:
         if codes := codes_of(layer):
@@ -340,7 +348,7 @@ def _require_classifier(head: Head) -> None:
                 "not its weight",
                 f"pass head={head.name!r} with weight= and bias= as real numbers (dequantised)",
             )
-    if _one_row(head):
+    if _num_rows(head) < fewest:
         raise NoWeight(
             f"head: {head.name!r} is a {kind} with one row w, as before a sigmoid; two classes are "
             "two rows",

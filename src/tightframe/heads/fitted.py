@@ -15,6 +15,7 @@ from tightframe.checks import array_of, positive_float, whole_number
 from tightframe.heads.last_layer import LastLayer, finite_array, loss_terms
 from tightframe.heads.ridge import RidgeProblem
 from tightframe.heads.scores import Scores
+from tightframe.heads.terms import LossTerms
 from tightframe.problem.class_names import MAX_LABEL
 from tightframe.problem.counts import PerClass
 from tightframe.solution import Status
@@ -115,6 +116,10 @@ def fit_head(
     weight_decay: float,
     class_weights: PerClass | None = None,
     logit_adjustment: PerClass | None = None,
+    label_smoothing: float = 0.0,
+    smoothing_weights: str = "own",
+    class_margins: PerClass | None = None,
+    logit_scale: PerClass | None = None,
     bias: bool = True,
     num_classes: int | None = None,
     held_out: tuple[Any, Any] | None = None,
@@ -125,9 +130,10 @@ def fit_head(
     """Fit the head that is best on given features: cross-entropy with a ridge, to its optimum.
 
     The objective is ``sum_i c_i loss(W h_i + b + a, y_i) + (weight_decay / 2) (||W||^2 +
-    ||b||^2)``. It is convex, so that the result does not depend on where a training began: what the
-    head alone can do. L-BFGS solves it in the metric of its Hessian; the gap is certified by a
-    point of the dual problem (see `tightframe.heads.ridge`).
+    ||b||^2)``, its labels smoothed, its logits scaled or less a margin if asked for. It is convex,
+    so that the result does not depend on where a training began: what the head alone can do. L-BFGS
+    solves it in the metric of its Hessian; the gap is certified by a point of the dual problem (see
+    `tightframe.heads.ridge`).
 
     Parameters
     ----------
@@ -143,6 +149,10 @@ def fit_head(
     logit_adjustment : str, iterable of float, or mapping, optional
         As in `Problem`, also ``"prior"`` for ``log(n_k / N)``: added to the logits inside the loss
         only. A class without samples counts as one of one sample.
+    label_smoothing, smoothing_weights, class_margins, logit_scale : optional
+        As in `Problem`: further terms of the loss, with all of which it stays convex. PyTorch's
+        loss with both weights and smoothing has ``smoothing_weights="labels"``. Scores are those of
+        plain logits, without margins and scales.
     bias : bool
         Whether the head has one.
     num_classes : int, optional
@@ -187,14 +197,25 @@ def fit_head(
     if not isinstance(bias, bool | np.bool_):
         raise ValueError(f"bias: got {type(bias).__name__}, need True or False")
     decay, tolerance = positive_float("weight_decay", weight_decay), positive_float("tol", tol)
-    terms = loss_terms(layer.counts, class_weights, logit_adjustment)
+    loss = loss_terms(
+        layer.counts,
+        class_weights,
+        logit_adjustment,
+        label_smoothing=label_smoothing,
+        smoothing_weights=smoothing_weights,
+        class_margins=class_margins,
+        logit_scale=logit_scale,
+    )
+    terms = LossTerms.of(loss)
+    weights = loss.class_weights if terms.weights is None else terms.weights
     problem = RidgeProblem(
         layer.features,
         layer.labels,
-        terms.class_weights / terms.class_weights[layer.labels].mean(),
-        terms.logit_adjustment,
+        weights / loss.class_weights[layer.labels].mean(),
+        loss.logit_adjustment,
         decay,
         bool(bias),
+        terms=terms if terms.are_soft else None,
     )
     most = whole_number("max_evaluations", max_evaluations)
     begin = None if start is None else _parameters(start, problem.shape, bool(bias))

@@ -120,8 +120,9 @@ def loss_terms(
     class_weights: PerClass | None = None,
     logit_adjustment: PerClass | None = None,
     class_names: tuple[str, ...] | None = None,
+    **others: Any,
 ) -> Problem:
-    """Read a loss's class weights and logit adjustment as `Problem` does, and return one with them.
+    """Read the terms of a loss as `Problem` does, and return one with them.
 
     A problem has no classes without samples: they count as classes of one. Its decays are nothing.
     """
@@ -132,6 +133,7 @@ def loss_terms(
         class_weights=class_weights,
         logit_adjustment=logit_adjustment,
         class_names=class_names,
+        **others,
     )
 
 

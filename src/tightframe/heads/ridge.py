@@ -15,6 +15,10 @@ P(V), the dual (minimise over V first):
 
 At ``p = softmax(V x + a)`` G is the gradient of the loss, and ``P(V) - D(p)`` is exactly
 ``||grad P(V)||^2 / (2 weight_decay)``: small at a solved V, loose anywhere else.
+
+Further terms of the loss change what stands in these lines, and nothing about them: smoothed labels
+are other distributions than ``e_{y_i}``, margins an adjustment that depends on the sample, and
+logit scales factors of the rows of V.
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tightframe.heads.terms import LossTerms
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -54,6 +60,8 @@ class RidgeProblem:
         Whether there is one: `bias_scale` times the last column of V.
     bias_scale : float
         The bias's ridge is ``weight_decay`` over its square.
+    terms : LossTerms or None
+        Margins, scales and smoothing of the loss; None if it has none of these.
     """
 
     features: Array
@@ -63,6 +71,7 @@ class RidgeProblem:
     weight_decay: float
     bias: bool
     bias_scale: float = 1.0
+    terms: LossTerms | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -74,15 +83,14 @@ class RidgeProblem:
         value = 0.0
         gradient = np.zeros(self.shape)
         for x, y in self._blocks():
-            z = self._logits(v, x)
-            rows = np.arange(len(y))
-            own = z[rows, y]
+            z = self._logits(v, x, y)
+            own = self._at_labels(z, y)
             np.exp(z, out=z)
             total = z.sum(axis=1)
             share = self.class_weights[y] / len(self.labels)
             value += float(share @ (np.log(total) - own))
             z *= (share / total)[:, None]
-            z[rows, y] -= share
+            self._less_labels(z, share, y)
             self._add_product(gradient, z, x)
         value += self.weight_decay / 2 * float(np.vdot(v, v))
         return value, gradient + self.weight_decay * v
@@ -91,7 +99,14 @@ class RidgeProblem:
     def value_at_zero(self) -> float:
         """P of the head that answers nothing, V = 0."""
         shift = self.adjustment - self.adjustment.max()
-        losses = np.log(np.exp(shift).sum()) - shift
+        own, total, terms = shift, np.exp(shift).sum(), self.terms
+        if terms is not None and terms.margins is not None:
+            own = shift - terms.margins
+            total = total - np.exp(shift) + np.exp(own)
+        losses = np.log(total) - own
+        if terms is not None and terms.smoothing is not None and terms.spread is not None:
+            mean = shift @ terms.spread + (own - shift) * terms.spread
+            losses += terms.smoothing * (own - mean)
         return float(self.class_weights[self.labels] @ losses[self.labels]) / len(self.labels)
 
     def gap(self, gradient: Array) -> float:
@@ -125,17 +140,47 @@ class RidgeProblem:
         return np.linalg.cholesky(gram).astype(np.float64, copy=False)
 
     def _spread(self, v: Array, x: Array, y: Labels) -> Array:
-        p = np.exp(self._logits(v, x))
+        p = np.exp(self._logits(v, x, y))
         p /= p.sum(axis=1, keepdims=True)
         spread: Array = (1 - np.einsum("ij,ij->i", p, p)).clip(min=0)
+        if self.terms is not None and self.terms.scales is not None:
+            spread = ((p - p**2) @ self.terms.scales**2).clip(min=0)
         return spread * self.class_weights[y] / len(self.labels)
 
-    def _logits(self, v: Array, x: Array) -> Array:
-        """Return adjusted logits whose largest is 0."""
+    def _logits(self, v: Array, x: Array, y: Labels) -> Array:
+        """Return logits as the loss sees them, the largest 0."""
         z: Array = x @ v[:, : x.shape[1]].T
-        z += self.adjustment + self.bias_scale * v[:, -1] if self.bias else self.adjustment
+        bias, terms = self.bias_scale * v[:, -1] if self.bias else 0.0, self.terms
+        if terms is not None and terms.scales is not None:
+            z = (z + bias) * terms.scales
+            bias = 0.0
+        z += self.adjustment + bias
+        if terms is not None and terms.margins is not None:
+            z[np.arange(len(y)), y] -= terms.margins[y]
         z -= z.max(axis=1, keepdims=True)
         return z
+
+    def _at_labels(self, z: Array, y: Labels) -> Array:
+        """Return the mean of seen logits over the label distribution of every sample."""
+        own: Array = z[np.arange(len(y)), y]
+        terms = self.terms
+        if terms is None or terms.smoothing is None or terms.spread is None:
+            return own
+        share = terms.smoothing[y]
+        mean: Array = (1 - share) * own + share * (z @ terms.spread)
+        return mean
+
+    def _less_labels(self, z: Array, share: Array, y: Labels) -> None:
+        """Take so much of the label distributions off, and scale the rest as V's rows are."""
+        rows, terms = np.arange(len(y)), self.terms
+        if terms is None or terms.smoothing is None or terms.spread is None:
+            z[rows, y] -= share
+        else:
+            smoothed = share * terms.smoothing[y]
+            z[rows, y] -= share - smoothed
+            z -= smoothed[:, None] * terms.spread
+        if terms is not None and terms.scales is not None:
+            z *= terms.scales
 
     def _add_product(self, gradient: Array, residual: Array, x: Array) -> None:
         gradient[:, : x.shape[1]] += residual.T @ x

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from tightframe.checks import detached, is_whole, plain_number
 from tightframe.geometry.blocks import Array
-from tightframe.problem.problem import Problem
+from tightframe.problem.problem import Problem, require_no_targets
 from tightframe.theory.coverage import require_unscaled
 
 
@@ -168,6 +168,7 @@ def check_problem(problem: Any) -> None:
     """Refuse what is no problem with real features."""
     if not isinstance(problem, Problem):
         raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
+    require_no_targets(problem, "a landscape")
     if problem.features != "real":
         raise ValueError(
             f"problem: got features={problem.features!r}, the landscape is that of 'real' ones"

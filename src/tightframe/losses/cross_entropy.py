@@ -439,4 +439,6 @@ class CrossEntropyFit(Datafit):
 
 
 def _xlogx(x: Array) -> Array:
-    return x * np.log(np.where(x > 0, x, 1.0))
+    product = np.log(np.where(x > 0, x, 1.0))
+    product *= x
+    return product

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         layer_scalars,
         report_scalars,
     )
+    from tightframe.capture.regression import regression_report
     from tightframe.capture.watch import Watch, watch
     from tightframe.geometry.grouped import GroupedGeometry, GroupedMatrix
     from tightframe.metrics.angles import (
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     )
     from tightframe.metrics.moments import WEIGHTINGS
     from tightframe.metrics.regression import NRC3Details, nrc1, nrc2, nrc3, nrc3_details
+    from tightframe.metrics.regression_layer import RegressionReport
     from tightframe.metrics.report import CollapseReport, MetricRow
     from tightframe.metrics.torchmetrics import CollapseMetric
     from tightframe.metrics.variability import (
@@ -80,6 +82,7 @@ __all__ = [
     "MetricRow",
     "NC1Details",
     "NRC3Details",
+    "RegressionReport",
     "Watch",
     "alignment",
     "bias_alignment",
@@ -114,6 +117,7 @@ __all__ = [
     "nrc2",
     "nrc3",
     "nrc3_details",
+    "regression_report",
     "report_scalars",
     "self_duality",
     "uniformity",
@@ -130,6 +134,7 @@ __getattr__ = handed_on(
             "layer_scalars",
             "report_scalars",
         ),
+        "tightframe.capture.regression": ("regression_report",),
         "tightframe.capture.watch": (
             "Watch",
             "watch",
@@ -183,6 +188,7 @@ __getattr__ = handed_on(
             "nrc3",
             "nrc3_details",
         ),
+        "tightframe.metrics.regression_layer": ("RegressionReport",),
         "tightframe.metrics.report": (
             "CollapseReport",
             "MetricRow",

@@ -12,18 +12,28 @@ from typing import Any
 from markupsafe import Markup
 
 from tightframe.figures.formats import to_html
-from tightframe.figures.model import HeatMaps, Panel, single_maps
-from tightframe.figures.plotly import Options, draw
-from tightframe.figures.words import in_words
+from tightframe.figures.model import Panel
+from tightframe.figures.plotly import Options
 from tightframe.pages.page import flatten, render_page, write_page
+from tightframe.pages.run_views import (
+    CHART,
+    MAP,
+    MAX_POINTS,
+    bias_text,
+    figures,
+    maps_of,
+    points_per_line,
+    verdict_view,
+)
+from tightframe.pages.text import render_text
 from tightframe.problem.problem import LOSS_ARGUMENTS, Problem
 from tightframe.runs.answer import answer
 from tightframe.runs.folder import using_record
+from tightframe.runs.panels import loss_charts
 from tightframe.runs.pictures import (
     collapse_charts,
     distance_charts,
     heat_maps,
-    loss_charts,
     margin_charts,
 )
 from tightframe.runs.store import RunRecord, SettingRecord, load_run
@@ -38,13 +48,6 @@ from tightframe.runs.tables import (
     setting_title,
     verdicts,
 )
-
-# All numbers of the plots together; with Plotly's 4.8 MB the file stays under 6 MB.
-_MAX_POINTS = 24_000
-_LINES = 24  # of a setting, about
-
-#: Heights of a chart and of a heat map, in pixels.
-_CHART, _MAP = 290, 330
 
 
 def write_report(
@@ -80,8 +83,10 @@ def write_report(
 
 def render(run: RunRecord) -> str:
     """Return the report of a run as HTML text."""
+    if run.on_text:
+        return render_text(run)
     plots: dict[str, Any] = {}
-    budget = _MAX_POINTS // max(len(run.settings), 1)
+    budget = MAX_POINTS // max(len(run.settings), 1)
     settings = [
         _setting_view(setting, f"s{i}", plots, budget) for i, setting in enumerate(run.settings)
     ]
@@ -106,20 +111,14 @@ def _setting_view(
     setting: SettingRecord, anchor: str, plots: dict[str, Any], budget: int
 ) -> dict[str, Any]:
     """Return what the template shows of a setting; its plots are added to ``plots``."""
-    per_line = max(budget // (2 * _LINES), 20)
+    per_line = points_per_line(budget)
     per_map = max(math.isqrt(budget // 6), 8)
 
-    def section(panels: Mapping[str, Panel], height: int = _CHART) -> list[dict[str, str]]:
-        views = []
-        for key, panel in panels.items():
-            name = "" if panel.empty else f"{anchor}-{key}"
-            if name:
-                plots[name] = draw(panel, Options(most_points=per_line, height=height))
-            views.append({"name": name, "title": panel.title, "alt": in_words(panel)})
-        return views
+    def section(panels: Mapping[str, Panel], height: int = CHART) -> list[dict[str, str]]:
+        return figures(panels, anchor, plots, Options(most_points=per_line, height=height))
 
     classes = class_table_of(setting)
-    maps = _maps(heat_maps(setting, per_map))
+    maps = maps_of(heat_maps(setting, per_map))
     problem = setting.problem
     history = setting.history
     return {
@@ -136,7 +135,7 @@ def _setting_view(
         "predicted": setting.prediction is not None,
         "note": (setting.prediction or {}).get("note"),
         "groups": Markup(to_html(replace(group_table(setting), title="Class groups"))),
-        "verdicts": [_verdict_view(verdict) for verdict in verdicts(setting)],
+        "verdicts": [verdict_view(verdict) for verdict in verdicts(setting)],
         "metrics": Markup(
             to_html(replace(metric_table(setting), title="Metrics at start and end"))
         ),
@@ -144,19 +143,11 @@ def _setting_view(
         "distances": section(distance_charts(setting)),
         "margins": section(margin_charts(setting)),
         "collapse": section(collapse_charts(setting)),
-        "maps": section(maps, _MAP),
+        "maps": section(maps, MAP),
         "thinned": history is not None and len(history) > per_line,
         "sampled": problem is not None and problem.num_classes > per_map,
         "seconds": (setting.result or {}).get("seconds"),
     }
-
-
-def _maps(panel: HeatMaps | None) -> dict[str, Panel]:
-    """Return every matrix as a panel of its own, by the key of its picture."""
-    if panel is None:
-        return {}
-    names = ("predicted", "measured", "difference")
-    return {f"heat-{n}": p for n, p in zip(names, single_maps(panel), strict=True)}
 
 
 def _prediction_facts(setting: SettingRecord) -> list[tuple[str, Any]]:
@@ -169,7 +160,7 @@ def _prediction_facts(setting: SettingRecord) -> list[tuple[str, Any]]:
         ("samples, classes", f"{problem.num_samples}, {problem.num_classes}"),
         ("loss", problem.loss.replace("_", "-")),
         *_loss_facts(problem),
-        ("bias", _bias_text(problem.bias, problem.bias_decay)),
+        ("bias", bias_text(problem.bias, problem.bias_decay)),
         ("features", problem.features),
         ("linear layers", problem.depth),
         ("weight decay", _decay_text(problem.weight_decays)),
@@ -194,23 +185,10 @@ def _prediction_facts(setting: SettingRecord) -> list[tuple[str, Any]]:
     ]
 
 
-def _verdict_view(verdict: Mapping[str, Any]) -> dict[str, str]:
-    agrees = verdict.get("agrees")
-    if agrees is None:
-        kind, mark = "open", "? too close to tell"
-    else:
-        kind, mark = ("agrees", "✓ agrees") if agrees else ("differs", "✗ differs")
-    return {"kind": kind, "mark": mark, "sentence": str(verdict.get("sentence", ""))}
-
-
 def _loss_facts(problem: Problem) -> list[tuple[str, Any]]:
     given = problem.to_dict()
     names = [name for name in LOSS_ARGUMENTS if name in given]
     return [(name.replace("_", " "), given[name]) for name in names]
-
-
-def _bias_text(bias: str, decay: float) -> str:
-    return {"none": "no bias", "free": "free, not decayed"}.get(bias, f"decayed, {decay:g}")
 
 
 def _decay_text(decays: tuple[float, ...]) -> Any:

@@ -14,6 +14,7 @@ from tightframe.reproduce.folder import load_reproduction, reproduction_file
 from tightframe.runs.folder import using_record
 from tightframe.runs.store import load_run
 from tightframe.runs.tables import group_name, group_table, metric_table
+from tightframe.runs.text_tables import text_tables
 from tightframe.sweeps.grid import grid_file, read_rows
 
 
@@ -32,7 +33,8 @@ def write_tables(folder: str | os.PathLike[str], format: str = "latex") -> list[
     Returns
     -------
     list of Path
-        Of a run ``tables/<setting>-metrics.tex`` and ``tables/<setting>-groups.tex``; of a
+        Of a run ``tables/<setting>-metrics.tex`` and ``tables/<setting>-groups.tex``, of one on
+        text ``-metrics``, ``-tokens``, ``-contexts``, ``-pairs`` and, if any, ``-merged``; of a
         reproduction ``tables/<paper>-verdicts.tex`` and the tables of the figures,
         ``tables/<paper>-<figure>-<number>.tex``; of a path ``tables/row-<number>.tex``, from 1;
         likewise in the other formats.
@@ -61,8 +63,12 @@ def write_tables(folder: str | os.PathLike[str], format: str = "latex") -> list[
 
 
 def _of_run(folder: Path) -> Iterator[tuple[str, Table]]:
-    for setting in load_run(folder).settings:
-        if setting.prediction is not None:
+    run = load_run(folder)
+    for setting in run.settings:
+        if run.on_text:
+            for name, table in text_tables(setting).items():
+                yield f"{setting.name}-{name}", replace(table, missing="")
+        elif setting.prediction is not None:
             yield f"{setting.name}-metrics", replace(metric_table(setting), missing="")
             yield f"{setting.name}-groups", replace(group_table(setting), missing="")
 

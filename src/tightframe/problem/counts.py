@@ -181,7 +181,8 @@ def parse_per_class(
     name : str
         Of the argument, for messages.
     value : str, iterable of float, mapping, or None
-        Compact text, a number a class, or by label (see `by_class`); None gives no runs.
+        Compact text, a number a class, or by label (see `by_class`); None gives no runs. A text of
+        one number (``"0.5"``) gives it to every class.
     counts : tuple of Group
         They say how many classes there are.
     is_allowed : callable
@@ -198,8 +199,10 @@ def parse_per_class(
     """
     if value is None:
         return ()
-    if _are_runs(value):
-        runs: Runs = value  # read before
+    if (one := _one_number(value)) is not None:
+        runs: Runs = ((one, num_classes(counts)),)
+    elif _are_runs(value):
+        runs = value  # read before
     elif isinstance(value, str):
         runs = joined(_numbers_in(name, value, allowed))
     else:
@@ -294,6 +297,14 @@ def _parts(text: str) -> Iterable[tuple[str, str | None, int]]:
     for part in text.split(","):
         match = _PART.fullmatch(part)
         yield part.strip(), match and match[1], int((match and match[2]) or 1)
+
+
+def _one_number(value: Any) -> float | None:
+    """Return the number of a text that has one alone, which stands for every class."""
+    try:
+        return float(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
 
 
 def format_runs(runs: Iterable[tuple[float, int]]) -> str:

@@ -56,7 +56,7 @@ from tightframe.problem.counts import (
     spread,
 )
 from tightframe.problem.targets import Targets, TargetsLike, label_sets, read_targets
-from tightframe.problem.tokens import next_tokens
+from tightframe.problem.tokens import NextTokens, next_tokens
 
 LOSSES = tuple(KNOWN_LOSSES)
 BIASES = ("none", "free", "decayed")
@@ -449,16 +449,25 @@ class Problem:
         ((' ', 'a', 'b', 'c'), <4 labels x 3 contexts>)
         """
         _require_own(rest, ("counts", "targets", "class_names"), "the tokens say it")
-        found = next_tokens(tokens, context, min_count)
+        return cls.from_next_tokens(next_tokens(tokens, context, min_count), **rest)
+
+    @classmethod
+    def from_next_tokens(cls, found: NextTokens, **rest: Any) -> Problem:
+        """Return `from_tokens` of what `tightframe.problem.tokens.next_tokens` has counted.
+
+        Raises
+        ------
+        ValueError
+            As `Problem`, or if an argument is given that the tokens say, or if only one token
+            follows, only one context is there or a token is empty.
+        """
+        _require_own(rest, ("counts", "targets", "class_names"), "the tokens say it")
         if min(found.counts.shape) < 2:
             only = "token follows" if found.counts.shape[0] < 2 else "context is there"
             raise ValueError(f"tokens: only one {only}, need at least two")
         if "" in found.labels:
             raise ValueError("tokens: got an empty one, which is no name of a label")
-        totals = found.counts.sum(axis=0)
-        targets = found.counts.astype(np.float64)
-        targets.data /= np.repeat(totals, np.diff(targets.indptr))
-        return cls(totals, targets=targets, class_names=found.labels, **rest)
+        return cls(found.occurrences, targets=found.targets, class_names=found.labels, **rest)
 
     @classmethod
     def from_label_matrix(cls, labels: Any, **rest: Any) -> Problem:
@@ -831,8 +840,8 @@ def require_no_targets(problem: Problem, what: str) -> None:
     """
     if problem.targets is not None:
         raise ValueError(
-            f"targets: {what} needs one class a context; problems with targets are solved and "
-            "certified only"
+            f"targets: {what} needs one class a context; problems with targets have solve, "
+            "certify, path, thresholds and label_limits"
         )
 
 

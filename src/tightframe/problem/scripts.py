@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tightframe.checks import choice, positive_float
 from tightframe.problem.class_names import NamesLike
 from tightframe.problem.conventions import Decays, batch_features, batch_of
-from tightframe.problem.counts import CountsLike, lasting, num_samples, parse_counts
+from tightframe.problem.counts import (
+    CountsLike,
+    counts_array,
+    lasting,
+    num_samples,
+    parse_counts,
+)
 from tightframe.problem.labels import IGNORED, class_counts
+from tightframe.problem.loss_settings import loss_settings
 from tightframe.problem.problem import Problem
 from tightframe.problem.settings import Configuration
 from tightframe.problem.settings import TrainingSettings as TrainingSettings
@@ -84,6 +94,34 @@ def training_problem(
     return make(counts, **decays._asdict(), **rest)
 
 
+def told_loss(
+    config: Configuration, counts: NDArray[np.int64], given: Container[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the terms of the loss that a configuration names and that are not given, and words.
+
+    Parameters
+    ----------
+    config : Configuration
+    counts : ndarray, shape (K,)
+    given : container of str
+        Arguments of `Problem` that are told otherwise.
+
+    Raises
+    ------
+    ValueError
+        If label smoothing is unclear.
+
+    Warns
+    -----
+    RuntimeWarning
+        If settings that may change the loss are not read.
+    """
+    terms, said = loss_settings(config, counts, given)
+    if "label_smoothing" not in given and (share := config.label_smoothing()) is not None:
+        return {"label_smoothing": share} | terms, [f"label_smoothing {share:g}", *said]
+    return terms, said
+
+
 def described_problem(
     counts: str | None = None,
     *,
@@ -103,8 +141,8 @@ def described_problem(
     counts : str, optional
         Or ``labels``, see `class_counts`.
     config : optional
-        See `training_settings`: gives weight decay, batch size and label smoothing where those are
-        left out.
+        See `training_settings`: gives weight decay, batch size, label smoothing and what is known
+        of its loss where those are left out.
     weight_decay, batch_size, **rest
         As for `training_problem`.
     class_names : sequence of str, mapping, str or path-like, optional
@@ -118,6 +156,11 @@ def described_problem(
     ------
     ValueError
         If something is missing, given twice or out of range.
+
+    Warns
+    -----
+    RuntimeWarning
+        As `training_settings`.
     """
     if (counts is None) == (labels is None):
         what = "got neither" if counts is None else "got both"
@@ -137,19 +180,23 @@ def described_problem(
         if batch_size is None and summed:  # else it changes nothing
             batch_size = found.batch_size()
             read["batch_size"] = batch_size
-        if "label_smoothing" not in rest and (share := found.label_smoothing()) is not None:
-            rest["label_smoothing"] = read["label_smoothing"] = share
-        if notice is not None:
-            said = [f"{name} {value:g}" for name, value in read.items() if value is not None]
-            notice(f"config: read {', '.join(said) or 'nothing of what is missing'}")
+        if weight_decay is None:
+            raise ValueError("weight_decay: missing, which the configuration does not name")
     if weight_decay is None:
-        where = "" if config is None else ", which the configuration does not name"
-        raise ValueError(f"weight_decay: missing{where}")
+        raise ValueError("weight_decay: missing")
     counted: Any = counts
     if counts is None:
         counted, class_names = class_counts(
             labels, class_names=class_names, ignore_index=ignore_index
         )
+    if config is not None:
+        counted = lasting(counted)
+        of_classes = counts_array(parse_counts(counted))
+        terms, said = told_loss(found, of_classes, rest)
+        rest |= terms
+        if notice is not None:
+            numbers = [f"{name} {value:g}" for name, value in read.items() if value is not None]
+            notice(f"config: read {', '.join(numbers + said) or 'nothing of what is missing'}")
     return training_problem(
         counted,
         weight_decay=weight_decay,

@@ -8,17 +8,25 @@ a name that may mean it, is refused with the places: a wrong decay makes every p
 from __future__ import annotations
 
 import math
-import numbers
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from tightframe.checks import first_few, is_whole, shortened
+from tightframe.checks import is_whole, shortened
+from tightframe.problem.config_entries import (
+    MAX_ENTRIES,
+    NOT_TRAINING,
+    Entry,
+    entries_of,
+    listed_entries,
+    own_name,
+)
 from tightframe.problem.config_files import read_config
+from tightframe.problem.loss_settings import loss_settings
 from tightframe.problem.optimizers import FLAGS, SHORT_FLAGS, decouples, names_of
 
 
@@ -70,7 +78,8 @@ def training_settings(source: Any) -> TrainingSettings:
     RuntimeWarning
         If the batch is that of one device and the configuration does not say how many there were
         (``devices: auto``): ``batch_size`` is then that of one. If the configuration mixes samples
-        (mixup, CutMix): no problem here has such labels.
+        (mixup, CutMix): no problem here has such labels. If it names another loss, or a setting
+        that may change the loss: class weights, margins, scales.
 
     Examples
     --------
@@ -79,56 +88,13 @@ def training_settings(source: Any) -> TrainingSettings:
     TrainingSettings(weight_decay=0.0005, batch_size=128, decoupled=False, label_smoothing=0.0)
     """
     found = Configuration.of(source)
+    loss_settings(found, None, ())  # warns of what is not read
     return TrainingSettings(
         found.weight_decay(),
         found.batch_size(),
         found.decoupled_by() is not None,
         found.label_smoothing() or 0.0,
     )
-
-
-# -- where something stands ------------------------------------------------------------------------
-
-#: Limits of what is searched: entries, those that aliases repeat counted anew, and levels.
-_MAX_ENTRIES = 100_000
-_MAX_DEPTH = 100
-
-
-class _Entry(NamedTuple):
-    """A plain value and the names and list places that lead to it."""
-
-    path: tuple[str | int, ...]
-    value: Any
-
-    def __str__(self) -> str:
-        place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in self.path)
-        return f"{shortened(place.removeprefix('.'))} {shortened(repr(self.value))}"
-
-    @property
-    def names(self) -> list[str]:
-        return [_plain(part) for part in self.path if isinstance(part, str)]
-
-    @property
-    def is_number(self) -> bool:
-        return isinstance(self.value, numbers.Real) and not isinstance(self.value, bool)
-
-
-def _plain(name: str) -> str:
-    """Return a name as one word: ``WEIGHT-DECAY``, ``weight_decay``, ``weightDecay`` are one."""
-    return name.lower().replace("_", "").replace("-", "")
-
-
-def _entries(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[_Entry]:
-    if len(path) > _MAX_DEPTH:
-        raise ValueError(f"is nested more than {_MAX_DEPTH} deep")
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _entries(inner, (*path, str(name)))
-    elif isinstance(value, (list, tuple)):
-        for i, inner in enumerate(value):
-            yield from _entries(inner, (*path, i))
-    else:
-        yield _Entry(path, value)
 
 
 # -- what the names mean ---------------------------------------------------------------------------
@@ -156,8 +122,6 @@ _WHOLE_BATCH = ("globalbatchsize", "effectivebatchsize", "totalbatchsize")
 #: Processes, one a device; devices of a process.
 _PROCESSES = ("worldsize", "numprocesses")
 _OWN_DEVICES = ("ngpu", "numgpus", "ngpus")
-#: Parts of a configuration that are not about training.
-_NOT_TRAINING = re.compile(r"(val(?!ue)|eval|test|predict|infer).*")
 _OPTIMIZER = re.compile(r".*optim.*|opt|type|name|classpath|target|algorithm")
 #: Settings that only a configuration for DeepSpeed has.
 _DEEPSPEED = ("trainmicrobatchsizepergpu", "zerooptimization")
@@ -174,13 +138,13 @@ class Configuration:
     """
 
     def __init__(self, name: str, config: Mapping[Any, Any]) -> None:
-        self._name = name
-        self._found: list[_Entry] = []
+        self.title = shortened(name, 200)
+        self.entries: list[Entry] = []
         try:
-            for entry in _entries(config):
-                self._found.append(entry)
-                if len(self._found) > _MAX_ENTRIES:
-                    raise ValueError(f"has more than {_MAX_ENTRIES} entries")
+            for entry in entries_of(config):
+                self.entries.append(entry)
+                if len(self.entries) > MAX_ENTRIES:
+                    raise ValueError(f"has more than {MAX_ENTRIES} entries")
         except ValueError as error:
             raise self._error(str(error)) from None
 
@@ -212,7 +176,7 @@ class Configuration:
     def weight_decay(self) -> float | None:
         """Return the one weight decay, None if there is none."""
         own, kin = [], []
-        for entry in self._found:
+        for entry in self.entries:
             if _stands_as(entry, ("weightdecay",)):
                 own.append(entry)
             elif (
@@ -229,10 +193,14 @@ class Configuration:
                 )
         own = [entry for entry in own if not _is_group_without(entry, own)]
         if kin and not own:
-            raise self._error(f"has {_listed(kin)}, which may be a weight decay; give weight_decay")
+            raise self._error(
+                f"has {listed_entries(kin)}, which may be a weight decay; give weight_decay"
+            )
         kin = [entry for entry in kin if _may_decay(entry)]
         if len({_as_float(entry.value) for entry in own + kin}) > 1:
-            raise self._error(f"has several weight decays, {_listed(own + kin)}; give weight_decay")
+            raise self._error(
+                f"has several weight decays, {listed_entries(own + kin)}; give weight_decay"
+            )
         return float(own[0].value) if own else None
 
     def label_smoothing(self) -> float | None:
@@ -241,9 +209,9 @@ class Configuration:
         found = [
             entry
             for entry in self._training(lambda name: bool(_MAY_SMOOTH.fullmatch(name)))
-            if _MAY_SMOOTH.fullmatch(_own_name(entry))
+            if _MAY_SMOOTH.fullmatch(own_name(entry))
         ]
-        own = [entry for entry in found if _own_name(entry) in _SMOOTHING]
+        own = [entry for entry in found if own_name(entry) in _SMOOTHING]
         for entry in own:
             if not entry.is_number or not 0 <= _as_float(entry.value) < 1:
                 raise self._error(
@@ -252,22 +220,38 @@ class Configuration:
         kin = [entry for entry in found if entry.is_number and entry.value != 0]
         if kin and not own:
             raise self._error(
-                f"has {_listed(kin)}, which may be label smoothing; give label_smoothing"
+                f"has {listed_entries(kin)}, which may be label smoothing; give label_smoothing"
             )
         if len({_as_float(entry.value) for entry in own}) > 1:
-            raise self._error(f"has several label smoothings, {_listed(own)}; give label_smoothing")
-        return float(own[0].value) if own else None
+            raise self._error(
+                f"has several label smoothings, {listed_entries(own)}; give label_smoothing"
+            )
+        return self._smoothed_by(own[0]) if own else None
+
+    def _smoothed_by(self, share: Entry) -> float:
+        """Return the share as PyTorch means it: MMPretrain has modes that mean others."""
+        value = float(share.value)
+        modes = [
+            e for e in self.entries if own_name(e) == "mode" and e.path[:-1] == share.path[:-1]
+        ]
+        if own_name(share) != "labelsmoothval" or not modes or not value:
+            return value
+        if modes[0].value == "classy_vision":
+            return value / (1 + value)
+        if modes[0].value != "original":
+            raise self._error(f"has {modes[0]}, which is no label smoothing; give label_smoothing")
+        return value
 
     def _warn_of_mixing(self) -> None:
         mixed = [
             entry
             for entry in self._training(lambda name: bool(_MIXING.fullmatch(name)))
-            if entry.is_number and entry.value != 0 and not _own_name(entry).endswith("prob")
+            if entry.is_number and entry.value != 0 and not own_name(entry).endswith("prob")
         ]
         if mixed:
             warnings.warn(
-                f"config: {shortened(self._name, 200)} has {_listed(mixed)}: samples are mixed, "
-                "which no problem here has",
+                f"config: {self.title} has {listed_entries(mixed)}: samples are "
+                "mixed, which no problem here has",
                 RuntimeWarning,
                 stacklevel=4,
             )
@@ -289,31 +273,31 @@ class Configuration:
 
     def decoupled_by(self) -> str | None:
         """Return what says that weight decay is no penalty of the loss, None if nothing does."""
-        flags = [entry for entry in self._found if _is_flag(entry)]
+        flags = [entry for entry in self.entries if _is_flag(entry)]
         chosen = [entry for entry in flags if entry.value]
         if chosen:
             return str(chosen[0])
         flag, deepspeed = False if flags else None, self._is_deepspeed()
-        for entry in self._found:
-            named = entry.names and _OPTIMIZER.fullmatch(_own_name(entry))
+        for entry in self.entries:
+            named = entry.names and _OPTIMIZER.fullmatch(own_name(entry))
             if named and isinstance(entry.value, str):
                 read = deepspeed and entry.names[-2:] == ["optimizer", "type"]
                 if decouples(entry.value, flag, deepspeed=read):
                     return str(entry)
         return None
 
-    def _training(self, wanted: Callable[[str], bool]) -> list[_Entry]:
+    def _training(self, wanted: Callable[[str], bool]) -> list[Entry]:
         """Return what stands under a name, unless in a part about validation or tests."""
         return [
             entry
-            for entry in self._found
+            for entry in self.entries
             if entry.value is not None
             and not isinstance(entry.value, bool)
             and any(wanted(name) for name in entry.names)
-            and not any(_NOT_TRAINING.fullmatch(name) for name in entry.names)
+            and not any(NOT_TRAINING.fullmatch(name) for name in entry.names)
         ]
 
-    def _one_whole(self, what: str, entries: list[_Entry]) -> int:
+    def _one_whole(self, what: str, entries: list[Entry]) -> int:
         for entry in entries:
             whole = is_whole(entry.value) or (entry.is_number and entry.value % 1 == 0)
             if not whole or not 1 <= entry.value < 2**63 or not _is_value(entry):
@@ -321,14 +305,14 @@ class Configuration:
                     f"has {entry}, need a whole number, at least 1 and below 2**63; give batch_size"
                 )
         if len({entry.value for entry in entries}) > 1:
-            raise self._error(f"has several {what}, {_listed(entries)}; give batch_size")
+            raise self._error(f"has several {what}, {listed_entries(entries)}; give batch_size")
         return int(entries[0].value)
 
-    def _devices(self, batch: _Entry, size: int) -> int:
+    def _devices(self, batch: Entry, size: int) -> int:
         """Return on how many devices the batch is, 1 with a warning where that is not said."""
         known: list[int | None] = [self._lightning(part) for part in ("devices", "numnodes")]
-        trained = any("trainer" in entry.names for entry in self._found)
-        of_one = _own_name(batch) in _DEVICE_BATCH
+        trained = any("trainer" in entry.names for entry in self.entries)
+        of_one = own_name(batch) in _DEVICE_BATCH
         processes = self._told(_PROCESSES)
         for entry in (*processes, *self._told(_OWN_DEVICES)):
             if entry.value > 1 and not of_one:
@@ -342,7 +326,7 @@ class Configuration:
         unsaid = None in known if trained else of_one and not processes
         if unsaid:
             warnings.warn(
-                f"config: {shortened(self._name, 200)} does not say on how many devices it was "
+                f"config: {self.title} does not say on how many devices it was "
                 f"trained; the batch size, {size}, is that of one: give batch_size if there were "
                 "more",
                 RuntimeWarning,
@@ -350,7 +334,7 @@ class Configuration:
             )
         return math.prod(count or 1 for count in known)
 
-    def _told(self, names: tuple[str, ...]) -> list[_Entry]:
+    def _told(self, names: tuple[str, ...]) -> list[Entry]:
         """Return numbers of devices that are there under a name, but for the CPU's 0."""
         return [
             entry
@@ -360,7 +344,7 @@ class Configuration:
 
     def _lightning(self, part: str) -> int | None:
         """Return how many devices or nodes a Lightning trainer's part names, None for "auto"."""
-        entries = [entry for entry in self._found if _of_trainer(entry, part)]
+        entries = [entry for entry in self.entries if _of_trainer(entry, part)]
         if len(entries) == 1 and isinstance(entries[0].path[-1], str):
             value = entries[0].value
             if is_whole(value):
@@ -373,52 +357,46 @@ class Configuration:
         return max(len(entries), 1)  # a list of devices
 
     def _is_deepspeed(self) -> bool:
-        return any(name in _DEEPSPEED for entry in self._found for name in entry.names)
+        return any(name in _DEEPSPEED for entry in self.entries for name in entry.names)
 
     def _error(self, message: str) -> ValueError:
-        return ValueError(f"config: {shortened(self._name, 200)} {message}")
+        return ValueError(f"config: {self.title} {message}")
 
 
-def _stands_as(entry: _Entry, names: tuple[str, ...]) -> bool:
+def _stands_as(entry: Entry, names: tuple[str, ...]) -> bool:
     """Tell whether an entry is what its name has, not part of what stands under it."""
-    return bool(entry.names) and _own_name(entry) in names
+    return bool(entry.names) and own_name(entry) in names
 
 
-def _is_flag(entry: _Entry) -> bool:
+def _is_flag(entry: Entry) -> bool:
     """Tell whether an entry says whether an optimiser decouples its decay."""
     if not entry.names or entry.value not in (True, False):  # 0 and 1, too
         return False
-    short = _own_name(entry) in SHORT_FLAGS and any("opt" in name for name in entry.names)
-    return short or _own_name(entry) in FLAGS
+    short = own_name(entry) in SHORT_FLAGS and any("opt" in name for name in entry.names)
+    return short or own_name(entry) in FLAGS
 
 
-def _of_trainer(entry: _Entry, part: str) -> bool:
+def _of_trainer(entry: Entry, part: str) -> bool:
     """Tell whether an entry is an argument of a Lightning trainer, as its commands write them."""
     names = [name for name in entry.names if name != "initargs"]
     return names[-2:] == ["trainer", part] or names[-3:] == ["trainer", part, "value"]
 
 
-def _own_name(entry: _Entry) -> str:
-    names = entry.names
-    # Weights & Biases write {"weight_decay": {"value": 5e-4}}.
-    return names[-2] if names[-1] == "value" and len(names) > 1 else names[-1]
-
-
-def _is_value(entry: _Entry) -> bool:
+def _is_value(entry: Entry) -> bool:
     return isinstance(entry.path[-1], str) and not entry.path[-1].isdigit()
 
 
-def _may_decay(entry: _Entry) -> bool:
+def _may_decay(entry: Entry) -> bool:
     return any(_MAY_DECAY.fullmatch(name) for name in entry.names)
 
 
-def _is_optimizer_decay(entry: _Entry) -> bool:
+def _is_optimizer_decay(entry: Entry) -> bool:
     """Tell whether it is an optimiser's plain "decay": of the weights, or of the learning rate."""
     *sections, name = entry.names or [""]
     return name == "decay" and any("optim" in section for section in sections)
 
 
-def _is_group_without(entry: _Entry, others: list[_Entry]) -> bool:
+def _is_group_without(entry: Entry, others: list[Entry]) -> bool:
     """Tell whether it is a parameter group without decay (biases, norms) beside one with it."""
     if entry.value != 0:
         return False
@@ -426,7 +404,7 @@ def _is_group_without(entry: _Entry, others: list[_Entry]) -> bool:
     return place is not None and any(_group(o) == place and o.value != 0 for o in others)
 
 
-def _group(entry: _Entry) -> tuple[str | int, ...] | None:
+def _group(entry: Entry) -> tuple[str | int, ...] | None:
     for i, part in enumerate(entry.path):
         if isinstance(part, int) and i and re.search("group|param", str(entry.path[i - 1])):
             return entry.path[:i]
@@ -438,7 +416,3 @@ def _as_float(value: float) -> float:
         return float(value)
     except OverflowError:
         return math.inf
-
-
-def _listed(entries: list[_Entry]) -> str:
-    return first_few([str(entry) for entry in entries], 5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,9 @@ CHUNK = 2**20
 
 #: Longest context.
 MAX_CONTEXT = 32
+
+#: How tokens that nobody sees are shown.
+_SEEN = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍", "\xa0": "⍽"}
 
 IDs = NDArray[np.int64]
 
@@ -44,6 +48,19 @@ class NextTokens:
     labels: tuple[str, ...]
     contexts: tuple[tuple[str, ...], ...]
     left_out: int
+
+    @property
+    def occurrences(self) -> IDs:
+        """How often every context was seen, shape (m,)."""
+        totals: IDs = self.counts.sum(axis=0)
+        return totals
+
+    @property
+    def targets(self) -> csc_array:
+        """Law of the next token after every context, shape (V, m)."""
+        laws = self.counts.astype(np.float64)
+        laws.data /= np.repeat(self.occurrences, np.diff(laws.indptr))
+        return laws
 
 
 def next_tokens(tokens: Any, context: int = 1, min_count: int = 1) -> NextTokens:
@@ -124,6 +141,20 @@ def windows(text: IDs, length: int) -> IDs:
     if len(text) <= length:
         return np.empty((0, length + 1), dtype=np.int64)
     return np.lib.stride_tricks.sliding_window_view(text, length + 1)
+
+
+def shown(token: str) -> str:
+    """Return a token as reports show it: a space is ␣, a newline ⏎."""
+    return "".join(
+        _SEEN.get(character, f"U+{ord(character):04X}" if _is_unseen(character) else character)
+        for character in token
+    )
+
+
+def shown_context(tokens: Sequence[str]) -> str:
+    """Return a context as reports show it: letters side by side, words apart."""
+    apart = "" if all(len(token) == 1 for token in tokens) else " "
+    return apart.join(map(shown, tokens))
 
 
 # -- inside --------------------------------------------------------------------------------------
@@ -226,3 +257,7 @@ class _Numbered:
         ranks = np.empty(len(tokens), dtype=np.int64)
         ranks[[self._numbers[token] for token in tokens]] = np.arange(len(tokens))
         return [str(token) for token in tokens], ranks
+
+
+def _is_unseen(character: str) -> bool:
+    return unicodedata.category(character)[0] in "CZ" or bool(unicodedata.combining(character))

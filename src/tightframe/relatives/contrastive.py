@@ -18,53 +18,40 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tightframe.checks import positive_float, whole_number
-from tightframe.lazy import needed
-from tightframe.problem.counts import CountsLike, counts_array
-from tightframe.relatives.unit_gram import (
-    MAX_CLASSES,
-    Function,
-    certified,
-    cosine_map,
-    minimise,
-    status_of,
-)
+from tightframe.problem.counts import CountsLike
+from tightframe.relatives.unit_gram import UnitLoss, candidate, minimise, require_directions
+from tightframe.relatives.unit_solution import UnitSolution, few_counts, status_of
 from tightframe.theory.certificate import Certificate, finite_array
 
 Array = NDArray[np.float64]
 
-#: Smallest temperature, below which softmax is a step to rounding.
-MIN_TEMPERATURE = 1e-4
+#: Temperatures below which softmax is a step, and beyond which the loss hardly knows of directions.
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-4, 1e2
 
 
-@dataclass(frozen=True, eq=False)
-class SupervisedContrastive:
+@dataclass(frozen=True, eq=False, repr=False)
+class SupervisedContrastive(UnitSolution):
     """The best directions of class means, certified.
 
     Attributes
     ----------
     counts : ndarray, shape (K,)
-    temperature : float
     objective : float
         Mean over the samples of a full batch, nats.
     lower_bound : float
         Certified, in any dimension; the rounding of its evaluation is subtracted.
+    relative_gap : float
+        Certified distance from the minimum, as a share of what of the objective directions decide:
+        beyond the mean of ``log(n_k - 1)``, which samples of the own class cost in any case.
     status : {"optimal", "not_converged"}
-        Whether the gap is within the tolerance.
+        Whether the relative gap is within the tolerance.
+    temperature : float
     class_means : ndarray, shape (r, K)
         Columns of length one.
     """
 
-    counts: NDArray[np.int64]
     temperature: float
-    objective: float
-    lower_bound: float
-    status: str
     class_means: Array
-
-    @property
-    def gap(self) -> float:
-        """Certified distance from the minimum, nats."""
-        return self.objective - self.lower_bound
 
     @property
     def rank(self) -> int:
@@ -93,53 +80,19 @@ class SupervisedContrastive:
         if len(shape) != 2 or shape[1] != len(self.counts):
             raise ValueError(f"class_means: got shape {shape}, need (D, {len(self.counts)})")
         h = finite_array("class_means", class_means, shape)
-        if (np.abs(h).max(axis=0) == 0).any():
-            raise ValueError("class_means: a vector is zero, which has no direction")
-        found = certified(
-            _loss(self.counts, self.temperature), h.T, _span(self.counts, self.temperature)
-        )
-        return Certificate(found.objective, max(found.lower_bound, self.lower_bound))
+        require_directions("class_means", h.T)
+        return candidate(_Contrast(self.counts, self.temperature), h.T, self.lower_bound)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything JSON-ready."""
-        return {
-            "counts": self.counts.tolist(),
-            "temperature": self.temperature,
-            "objective": self.objective,
-            "lower_bound": self.lower_bound,
-            "gap": self.gap,
-            "status": self.status,
-            "rank": self.rank,
-            "cosines": self.cosines.tolist(),
-        }
+        return {**super().to_dict(), "cosines": self.cosines.tolist()}
 
-    def plot(self, ax: Any = None) -> tuple[Any, Any]:
-        """Draw the cosines between class means.
+    @property
+    def _cosines(self) -> dict[str, Array]:
+        return {"class means": self.cosines}
 
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Drawn on a figure of its own by default.
-
-        Returns
-        -------
-        tuple of figure and axes
-
-        Raises
-        ------
-        ImportError
-            If Matplotlib is missing (``pip install 'tightframe[report]'``).
-        """
-        with needed("plot", "Matplotlib"):
-            from tightframe.figures.mpl import plot
-        return plot(cosine_map("Cosines of class means", self.cosines, "class"), ax)
-
-    def __repr__(self) -> str:
-        """Return the size, the objective and its gap on one line."""
-        return (
-            f"SupervisedContrastive({len(self.counts)} classes, temperature {self.temperature:g}, "
-            f"objective {self.objective:.8g}, gap {self.gap:.1e}, {self.status})"
-        )
+    def _settings(self) -> dict[str, float]:
+        return {"temperature": self.temperature}
 
 
 def supervised_contrastive(
@@ -155,9 +108,9 @@ def supervised_contrastive(
     counts : str, mapping or iterable of int
         Samples per class, at least 2 each (one alone has no positives), for 2 to 50 classes.
     temperature : float
-        At least 1e-4.
+        From 1e-4 to 100.
     tol : float
-        Certified gap wanted, nats; relative where the objective is above 1.
+        Certified gap wanted, relative to what of the loss directions decide.
     seed : int
         Of the random start.
 
@@ -183,44 +136,42 @@ def supervised_contrastive(
     >>> found.cosines[0].round(4).tolist()
     [1.0, -0.5529, -0.5343]
     """
-    n = counts_array(counts)
-    if len(n) > MAX_CLASSES:
-        raise ValueError(f"counts: got {len(n)} classes, need at most {MAX_CLASSES}")
+    n = few_counts(counts)
     if n.min() < 2:
         k = int(np.argmin(n))
         raise ValueError(f"counts: class {k} has {n[k]} samples, need 2: one has no positives")
     t = positive_float("temperature", temperature)
-    if t < MIN_TEMPERATURE:
-        raise ValueError(f"temperature: got {t:g}, need at least {MIN_TEMPERATURE:g}")
+    if not MIN_TEMPERATURE <= t <= MAX_TEMPERATURE:
+        raise ValueError(f"temperature: got {t:g}, need {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}")
     goal = positive_float("tol", tol)
-    found = minimise(_loss(n, t), len(n), _span(n, t), goal, whole_number("seed", seed, 0))
+    found = minimise(_Contrast(n, t), goal, whole_number("seed", seed, 0))
     return SupervisedContrastive(
         counts=n,
-        temperature=t,
         objective=found.objective,
         lower_bound=found.lower_bound,
+        relative_gap=found.relative_gap,
         status=status_of(found, goal),
+        temperature=t,
         class_means=found.vectors.T,
     )
 
 
-def _span(counts: NDArray[np.int64], temperature: float) -> float:
-    return 2 / temperature + float(np.log(counts.max()))
+class _Contrast(UnitLoss):
+    """What the loss is above the mean of ``log(n_k - 1)``, of class means."""
 
+    def __init__(self, counts: NDArray[np.int64], temperature: float) -> None:
+        self._temperature = temperature
+        self.size = len(counts)
+        self.shares = counts / counts.sum()
+        own = np.log(counts - 1)
+        self._others = np.log(counts) - own[:, None]
+        self.span = 2 / temperature + float(np.log(counts.sum()))
+        self.constant = float(self.shares @ own)
 
-def _loss(counts: NDArray[np.int64], temperature: float) -> Function:
-    """Return the loss as a function of the Gram matrix of class means."""
-    shares = counts / counts.sum()
-    others = np.log(np.broadcast_to(counts, (len(counts), len(counts)))).copy()
-    np.fill_diagonal(others, np.log(counts - 1))
-    own = np.eye(len(counts), dtype=bool)
+    def ahead(self, gram: Array) -> Array:
+        ahead: Array = (gram - 1.0) / self._temperature + self._others  # a class a row
+        return ahead
 
-    def value(gram: Array) -> tuple[float, Array]:
-        terms = (gram - gram[own][:, None]) / temperature + others  # a class a row
-        loss = np.logaddexp.reduce(terms, axis=1)
-        slope = np.exp(terms - loss[:, None])
-        slope[own] -= 1.0
-        slope *= shares[:, None] / temperature
-        return float(shares @ loss), (slope + slope.T) / 2
-
-    return value
+    def slope(self, weights: Array) -> Array:
+        gradient: Array = (weights + weights.T) / (2 * self._temperature)
+        return gradient

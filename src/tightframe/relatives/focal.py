@@ -3,22 +3,27 @@
     (1 - q)^gamma (-log q),   q the softmax probability of the own class
 
 is not convex in the logits, so nothing here is certified: a result is the best that was found.
-docs/theory.md section 11 has what was checked.
+Counts that differ have no formula, and are refused. docs/theory.md section 11 has what was checked.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.checks import positive_float, require_dense, whole_number
+from tightframe.checks import is_several, positive_float, require_dense, whole_number
 from tightframe.figures.model import Chart, Curve, Mark
 from tightframe.geometry.dense import Geometry, simplex_etf
 from tightframe.lazy import needed
+from tightframe.problem.counts import MAX_SAMPLES
+from tightframe.problem.problem import Problem
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Array = NDArray[np.float64]
 
@@ -28,11 +33,14 @@ _GRID, _REACH = 4001, 40.0
 #: Decays along the picture.
 _NUM_DECAYS = 120
 
+#: Sizes of the random starts of a direct search, in turn: small ones end at zero.
+_STARTS = (0.3, 1.0, 2.0, 4.0)
+
 #: Jumps to smaller margins cannot be told from none by differences of the loss.
 _JUMP = 1e-4
 
-#: Most classes of a direct search, and the largest focusing parameter.
-MAX_SEARCHED, MAX_GAMMA = 200, 100.0
+#: Most classes of a direct search and most starts of it, and the largest focusing parameter.
+MAX_SEARCHED, MAX_STARTS, MAX_GAMMA = 200, 1000, 100.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +62,8 @@ class FocalCollapse:
         From this logit decay on zero is a local minimum.
     collapse : float
         From this logit decay on zero is better than any simplex ETF; at least `stability_limit`.
+        Between the two, training may end at zero, at the ETF, or at points where some classes have
+        collapsed and the others not: all are local minima.
     jump : float
         The margin just below `collapse`: 0 where it shrinks to zero continuously (or from below
         1e-4).
@@ -108,6 +118,40 @@ class FocalCollapse:
         """The simplex ETF, None where everything has collapsed."""
         return simplex_etf(self.num_classes) if self.margin > 0 else None
 
+    def margin_at(self, logit_decay: float) -> float:
+        """Return the margin of the best simplex ETF at another decay, 0 where zero is better."""
+        decay = positive_float("logit_decay", logit_decay)
+        root = math.sqrt(self.samples_per_class)
+        return _best(self.num_classes, self.gamma, root * decay)[0]
+
+    @property
+    def _decays(self) -> list[float]:
+        """Logit decays around this one and the limits, with both sides of the collapse."""
+        low = min(self.logit_decay, self.stability_limit) / 10
+        high = 1.2 * max(self.logit_decay, self.collapse)
+        edges = [self.collapse * (1 - 1e-6), self.collapse * (1 + 1e-6)]
+        return sorted([*np.geomspace(low, high, _NUM_DECAYS).tolist(), *edges])
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the margin along the decay, as `plot` draws it.
+
+        Raises
+        ------
+        ImportError
+            If pandas is missing (``pip install 'tightframe[report]'``).
+        """
+        with needed("to_frame", "pandas"):
+            import pandas as pd
+        margins = np.array([self.margin_at(decay) for decay in self._decays])
+        return pd.DataFrame(
+            {
+                "logit_decay": self._decays,
+                "margin": margins,
+                "collapsed": margins == 0,
+                "zero_is_stable": np.array(self._decays) >= self.stability_limit,
+            }
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything JSON-ready."""
         names = (
@@ -135,22 +179,18 @@ class FocalCollapse:
         """
         with needed("plot", "Matplotlib"):
             from tightframe.figures.mpl import plot
-        root = math.sqrt(self.samples_per_class)
-        low = min(self.logit_decay, self.stability_limit) / 10
-        high = 1.2 * max(self.logit_decay, self.collapse)
-        edges = [self.collapse * (1 - 1e-6), self.collapse * (1 + 1e-6)]
-        grid = np.sort([*np.geomspace(low, high, _NUM_DECAYS), *edges])
-        margins = [_best(self.num_classes, self.gamma, root * decay)[0] for decay in grid]
+        grid = self._decays
+        margins = [self.margin_at(decay) for decay in grid]
         marks = [
-            Mark(self.stability_limit, "zero is stable from here"),
-            Mark(self.collapse, "collapse", style="dashed"),
-            Mark(self.logit_decay, "this decay", color="measured"),
+            Mark(self.stability_limit, "zero is stable from here", in_legend=True),
+            Mark(self.collapse, "zero is best from here", style="dashed", in_legend=True),
+            Mark(self.logit_decay, "this decay", color="measured", in_legend=True),
         ]
         chart = Chart(
             f"Focal loss, gamma {self.gamma:g}, {self.num_classes} classes",
             "sqrt(weight decay · feature decay)",
             "margin of the best simplex ETF (nats)",
-            [Curve("best found", grid.tolist(), margins, color="predicted")],
+            [Curve("best found", grid, margins, color="predicted")],
             marks=marks,
             log_x=True,
             note="best found, not certified",
@@ -211,14 +251,26 @@ def focal_collapse(
     >>> round(found.stability_limit * 10 * 100**0.5, 4)  # of cross-entropy's
     1.2245
     """
+    sizes: dict[str, Any] = {"num_classes": num_classes, "samples_per_class": samples_per_class}
+    for name, value in sizes.items():
+        if is_several(value) or isinstance(value, str):
+            raise ValueError(
+                f"{name}: got {value!r}, need a whole number: focal loss is solved for classes of "
+                "one count; nothing is known, and nothing found, for counts that differ"
+            )
     k = whole_number("num_classes", num_classes, 2)
     n = whole_number("samples_per_class", samples_per_class)
+    for name, size in (("num_classes", k), ("samples_per_class", n)):
+        if size > MAX_SAMPLES:
+            raise ValueError(f"{name}: got {size}, need at most {MAX_SAMPLES}")
     g = positive_float("gamma", gamma, or_zero=True)
     if g > MAX_GAMMA:
         raise ValueError(f"gamma: got {g:g}, need at most {MAX_GAMMA:g}")
-    decay = math.sqrt(positive_float("weight_decay", weight_decay))
-    decay *= math.sqrt(positive_float("feature_decay", feature_decay))
+    # For the checks of its decays, and their mean.
+    decay = Problem([1, 1], weight_decay=weight_decay, feature_decay=feature_decay).mean_decay
     runs = whole_number("starts", starts, 0)
+    if runs > MAX_STARTS:
+        raise ValueError(f"starts: got {runs}, need at most {MAX_STARTS}")
     if runs and k > MAX_SEARCHED:
         raise ValueError(
             f"starts: got {runs} with {k} classes; up to {MAX_SEARCHED} classes are searched"
@@ -325,7 +377,7 @@ def _search(k: int, gamma: float, decay: float, starts: int, seed: int) -> float
 
     found = []
     for i in range(starts):
-        scale = (0.3, 1.0, 2.0)[i % 3]
+        scale = _STARTS[i % len(_STARTS)]
         x = scale * rng.normal(size=2 * k * k) / math.sqrt(k)
         rest: Any = {"jac": True, "method": "L-BFGS-B"}
         rest["options"] = {"maxiter": 5000, "maxfun": 20000, "ftol": 1e-15, "gtol": 1e-9}

@@ -16,60 +16,47 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tightframe.checks import positive_float, whole_number
-from tightframe.lazy import needed
-from tightframe.problem.counts import CountsLike, counts_array
-from tightframe.relatives.unit_gram import (
-    MAX_CLASSES,
-    Function,
-    certified,
-    cosine_map,
-    minimise,
-    status_of,
-)
+from tightframe.problem.counts import CountsLike
+from tightframe.relatives.unit_gram import UnitLoss, candidate, minimise, require_directions
+from tightframe.relatives.unit_solution import UnitSolution, few_counts, status_of
 from tightframe.theory.certificate import Certificate, finite_array
 
 Array = NDArray[np.float64]
 
-#: Largest scale, beyond which softmax is a step to rounding.
-MAX_SCALE = 1e4
+#: Scales below which the loss hardly knows of directions, and beyond which softmax is a step.
+MIN_SCALE, MAX_SCALE = 1e-2, 1e4
 
 #: Cosines differ by no more.
 MAX_MARGIN = 2.0
 
 
-@dataclass(frozen=True, eq=False)
-class NormalizedHead:
+@dataclass(frozen=True, eq=False, repr=False)
+class NormalizedHead(UnitSolution):
     """The best directions of classifier rows and class means, certified.
 
     Attributes
     ----------
     counts : ndarray, shape (K,)
-    scale, margin : float
     objective : float
         Mean cross-entropy over the samples, nats.
     lower_bound : float
         Certified, in any dimension; the rounding of its evaluation is subtracted.
+    relative_gap : float
+        Certified distance from the minimum as a share of the objective, also where that is too
+        small for a float (zero at scales of a thousand).
     status : {"optimal", "not_converged"}
-        Whether the gap is within the tolerance.
+        Whether the relative gap is within the tolerance.
+    scale, margin : float
     weights : ndarray, shape (K, r)
         Rows of length one.
     class_means : ndarray, shape (r, K)
         Columns of length one.
     """
 
-    counts: NDArray[np.int64]
     scale: float
     margin: float
-    objective: float
-    lower_bound: float
-    status: str
     weights: Array
     class_means: Array
-
-    @property
-    def gap(self) -> float:
-        """Certified distance from the minimum, nats."""
-        return self.objective - self.lower_bound
 
     @property
     def rank(self) -> int:
@@ -113,56 +100,25 @@ class NormalizedHead:
         w = finite_array("weight", weight, shape)
         h = finite_array("class_means", class_means, (shape[1], k))
         for name, vectors in (("weight", w), ("class_means", h.T)):
-            if (np.abs(vectors).max(axis=1) == 0).any():
-                raise ValueError(f"{name}: a vector is zero, which has no direction")
-        loss = _loss(self.counts, self.scale, self.margin)
-        span = _span(self.scale, self.margin)
-        found = certified(loss, np.vstack([w, h.T]), span)
-        return Certificate(found.objective, max(found.lower_bound, self.lower_bound))
+            require_directions(name, vectors)
+        loss = _Cosines(self.counts, self.scale, self.margin)
+        return candidate(loss, np.vstack([w, h.T]), self.lower_bound)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything JSON-ready."""
         return {
-            "counts": self.counts.tolist(),
-            "scale": self.scale,
-            "margin": self.margin,
-            "objective": self.objective,
-            "lower_bound": self.lower_bound,
-            "gap": self.gap,
-            "status": self.status,
-            "rank": self.rank,
+            **super().to_dict(),
             "weight_cosines": self.weight_cosines.tolist(),
             "mean_cosines": self.mean_cosines.tolist(),
             "logits": self.logits.tolist(),
         }
 
-    def plot(self, ax: Any = None) -> tuple[Any, Any]:
-        """Draw the cosines between classifier rows.
+    @property
+    def _cosines(self) -> dict[str, Array]:
+        return {"classifier rows": self.weight_cosines, "class means": self.mean_cosines}
 
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Drawn on a figure of its own by default.
-
-        Returns
-        -------
-        tuple of figure and axes
-
-        Raises
-        ------
-        ImportError
-            If Matplotlib is missing (``pip install 'tightframe[report]'``).
-        """
-        with needed("plot", "Matplotlib"):
-            from tightframe.figures.mpl import plot
-        return plot(cosine_map("Cosines of classifier rows", self.weight_cosines, "class"), ax)
-
-    def __repr__(self) -> str:
-        """Return the size, the objective and its gap on one line."""
-        return (
-            f"NormalizedHead({len(self.counts)} classes, scale {self.scale:g}, margin "
-            f"{self.margin:g}, objective {self.objective:.8g}, gap {self.gap:.1e}, {self.status})"
-        )
+    def _settings(self) -> dict[str, float]:
+        return {"scale": self.scale, "margin": self.margin}
 
 
 def normalized_head(
@@ -177,18 +133,18 @@ def normalized_head(
 
     Cosine softmax and NormFace (Wang et al. 2017) without, CosFace (Wang et al. 2018) with a
     margin. Under imbalance the directions are no simplex ETF: minorities come together, as they do
-    with weight decay.
+    with weight decay (``note`` says so).
 
     Parameters
     ----------
     counts : str, mapping or iterable of int
         Samples per class, for 2 to 50 classes.
     scale : float
-        Factor ``s`` of the cosines, one over the temperature; up to 10,000.
+        Factor ``s`` of the cosines, one over the temperature; from 0.01 to 10,000.
     margin : float
         Taken off the own cosine, from 0 to 2.
     tol : float
-        Certified gap wanted, nats; relative where the objective is above 1.
+        Certified gap wanted, relative to the objective.
     seed : int
         Of the random start.
 
@@ -211,53 +167,48 @@ def normalized_head(
     >>> found = normalized_head("100x2,10x2", scale=4)
     >>> round(found.objective, 8), found.status
     (0.01119293, 'optimal')
-    >>> cosines = found.weight_cosines
-    >>> cosines[0, 1].round(3), cosines[2, 3].round(3)
-    (np.float64(-0.632), np.float64(0.2))
+    >>> print(found.note)
+    classes of 10 samples come together (cosine of classifier rows 0.200, -0.333 in a simplex ETF)
     """
-    n = counts_array(counts)
-    if len(n) > MAX_CLASSES:
-        raise ValueError(f"counts: got {len(n)} classes, need at most {MAX_CLASSES}")
+    n = few_counts(counts)
     s, m = positive_float("scale", scale), positive_float("margin", margin, or_zero=True)
-    if s > MAX_SCALE:
-        raise ValueError(f"scale: got {s:g}, need at most {MAX_SCALE:g}")
+    if not MIN_SCALE <= s <= MAX_SCALE:
+        raise ValueError(f"scale: got {s:g}, need {MIN_SCALE:g} to {MAX_SCALE:g}")
     if m > MAX_MARGIN:
         raise ValueError(f"margin: got {m:g}, need at most {MAX_MARGIN:g}")
     goal = positive_float("tol", tol)
     k = len(n)
-    found = minimise(_loss(n, s, m), 2 * k, _span(s, m), goal, whole_number("seed", seed, 0))
+    found = minimise(_Cosines(n, s, m), goal, whole_number("seed", seed, 0))
     return NormalizedHead(
         counts=n,
-        scale=s,
-        margin=m,
         objective=found.objective,
         lower_bound=found.lower_bound,
+        relative_gap=found.relative_gap,
         status=status_of(found, goal),
+        scale=s,
+        margin=m,
         weights=found.vectors[:k],
         class_means=found.vectors[k:].T,
     )
 
 
-def _span(scale: float, margin: float) -> float:
-    return scale * (2 + margin)
+class _Cosines(UnitLoss):
+    """Mean cross-entropy of cosines of rows and class means, rows first."""
 
+    def __init__(self, counts: NDArray[np.int64], scale: float, margin: float) -> None:
+        self._k, self._scale, self._margin = len(counts), scale, margin
+        self.size = 2 * len(counts)
+        self.shares = counts / counts.sum()
+        self.span = scale * (2 + margin) + float(np.log(len(counts)))
 
-def _loss(counts: NDArray[np.int64], scale: float, margin: float) -> Function:
-    """Return the loss as a function of the Gram matrix of rows and class means."""
-    k, shares = len(counts), counts / counts.sum()
-    own = np.eye(k, dtype=bool)
+    def ahead(self, gram: Array) -> Array:
+        cosines = gram[self._k :, : self._k]  # a class mean a row
+        ahead: Array = self._scale * (cosines - np.diagonal(cosines)[:, None] + self._margin)
+        return ahead
 
-    def value(gram: Array) -> tuple[float, Array]:
-        cosines = gram[:k, k:]
-        # Differences from the own logit, which keep a small loss's digits.
-        ahead = scale * (cosines - cosines[own] + margin)
-        ahead[own] = -np.inf
-        loss = np.logaddexp(0.0, np.logaddexp.reduce(ahead, axis=0))
-        slope = np.exp(ahead - loss)
-        slope[own] = np.expm1(-loss)
-        slope *= scale / 2 * shares
+    def slope(self, weights: Array) -> Array:
+        k = self._k
+        cross = self._scale / 2 * (weights - np.diag(weights.sum(axis=1)))
         gradient = np.zeros((2 * k, 2 * k))
-        gradient[:k, k:], gradient[k:, :k] = slope, slope.T
-        return float(shares @ loss), gradient
-
-    return value
+        gradient[k:, :k], gradient[:k, k:] = cross, cross.T
+        return gradient

@@ -10,7 +10,6 @@ docs/theory.md section 11 has the derivation.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tightframe.checks import MAX_DENSE_CLASSES, MAX_FEATURE, array_of
+from tightframe.checks import MAX_DENSE_CLASSES, MAX_FEATURE, array_of, positive_float
 from tightframe.figures.model import Chart, Curve, Mark
 from tightframe.figures.style import PALETTE
 from tightframe.geometry.dense import normalized_distance
@@ -36,6 +35,9 @@ Array = NDArray[np.float64]
 
 #: Biases with a closed form.
 BIASES = ("free", "none")
+
+#: Targets are the same up to this share of them; below the second nothing is compared.
+_SAME, _SMALL = 1e-6, 1e-150
 
 #: Target directions with a curve in the picture, and decays along it.
 MAX_CURVES, NUM_DECAYS = len(PALETTE), 200
@@ -134,10 +136,29 @@ class RegressionCollapse:
         ValueError
             If the layer has not q rows, or an entry is not finite.
         """
-        w = matrix_of("weight", weight)
+        w = layer_of("weight", weight)
         if len(w) != len(self.bias):
             raise ValueError(f"weight: got {len(w)} rows, need {len(self.bias)}, one a target")
         return normalized_distance(w @ w.T, self.gram)
+
+    def shares_at(self, mean_decay: float) -> Array:
+        """Return which share of every target direction is fitted at another decay.
+
+        Parameters
+        ----------
+        mean_decay : float
+            In place of `mean_decay`.
+
+        Returns
+        -------
+        ndarray, shape (min(N, q),)
+            0 from `thresholds` on. A width that was given is left out of account.
+        """
+        total = len(self.features)
+        values = np.sqrt(total * self.variances)
+        decay = positive_float("mean_decay", mean_decay)
+        kept = shrunk(values, total * decay, len(self.weights))
+        return np.divide(kept, values, out=np.zeros_like(values), where=values > 0)
 
     def certify(
         self,
@@ -153,29 +174,31 @@ class RegressionCollapse:
         targets : array_like, shape (N, q)
             Those that were given to `regression_collapse`.
         features : array_like, shape (N, D)
-        weights : array_like, shape (q, D), or a list of the layers, W_1 first
+        weights : array_like, shape (q, D), or a sequence of the layers, W_1 first
         bias : array_like, shape (q,), optional
 
         Raises
         ------
         ValueError
-            If shapes are off, an entry is not finite, or there is a bias where none is allowed.
+            If shapes are off, an entry is not finite, there is a bias where none is allowed, or the
+            targets are others.
         """
         y, h = targets_of(targets), matrix_of("features", features)
-        layers = [weights] if getattr(weights, "ndim", 0) == 2 else list(weights)  # type: ignore[arg-type]
+        layers = layers_of(weights)
         if len(layers) != len(self.weights):
             raise ValueError(f"weights: got {len(layers)} layers, need {len(self.weights)}")
         if y.shape != (len(self.features), len(self.bias)):
             raise ValueError(
                 f"targets: got shape {y.shape}, need {(len(self.features), len(self.bias))}"
             )
+        self._require_same(y)
         b = np.zeros(y.shape[1]) if bias is None else matrix_of("bias", bias)[:, 0]
         if self.bias_kind == "none" and b.any():
             raise ValueError("bias: got a non-zero bias with bias='none'")
         cost = self.feature_decay / 2 * float(np.vdot(h, h))
         answers, size = h, h.shape[1] + 1
         for layer, decay in zip(layers, self.weight_decays, strict=True):
-            w = matrix_of("weights", layer)
+            w = layer_of("weights", layer)
             if answers.shape[1] != w.shape[1]:
                 raise ValueError(
                     f"weights: got a layer of shape {w.shape} for {answers.shape[1]} features"
@@ -190,8 +213,19 @@ class RegressionCollapse:
         primal = float(np.vdot(missed, missed)) / (2 * len(y)) + cost
         rounding = gamma(y.size + h.size + size) * primal
         return Certificate(
-            primal, settled(primal, self.lower_bound, rounding, self), rounding=rounding
+            primal, float(settled(primal, self.lower_bound, rounding, self)), rounding=rounding
         )
+
+    def _require_same(self, targets: Array) -> None:
+        """Refuse targets of another covariance: the bound is not theirs."""
+        centred = targets - self.bias
+        unit = float(np.abs(centred).max())
+        if unit < _SMALL:  # so small that variances underflow, or zero
+            return
+        own = (self.directions * (self.variances / unit / unit)) @ self.directions.T
+        found = (centred / unit).T @ (centred / unit) / len(targets)
+        if not np.linalg.norm(found - own) <= _SAME * np.linalg.norm(own) + _SAME:
+            raise ValueError("targets: are not those that the minimum was found for")
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything JSON-ready but what has a row a sample."""
@@ -262,15 +296,13 @@ class RegressionCollapse:
         return plot(self._chart(), ax)
 
     def _chart(self) -> Chart:
-        total, depth = len(self.features), len(self.weights)
         reach = np.append(self.thresholds[self.thresholds > 0], self.mean_decay)
         grid = np.geomspace(reach.min() / 10, reach.max() * 2, NUM_DECAYS)
-        curves = []
-        for i, variance in enumerate(self.variances[:MAX_CURVES]):
-            a = np.array(math.sqrt(total * variance))
-            if a > 0:
-                share = [float(shrunk(a, total * decay, depth) / a) for decay in grid]
-                curves.append(Curve(f"direction {i + 1}", grid.tolist(), share, color=i))
+        shares = np.array([self.shares_at(decay) for decay in grid])
+        curves = [
+            Curve(f"direction {i + 1}", grid.tolist(), shares[:, i].tolist(), color=i)
+            for i in np.flatnonzero(self.variances[:MAX_CURVES]).tolist()
+        ]
         more = np.count_nonzero(self.variances) - len(curves)
         return Chart(
             "Target directions that the features keep",
@@ -421,6 +453,29 @@ def targets_of(value: ArrayLike) -> Array:
             "one row a sample"
         )
     return array
+
+
+def layers_of(weights: Any) -> list[Any]:
+    """Return linear layers of one, or of several in a sequence; their entries are not looked at."""
+    axes = getattr(weights, "ndim", None)
+    if axes is None and isinstance(weights, Iterable) and not isinstance(weights, str):
+        weights = list(weights)
+        axes = 1 + max(map(_axes, weights), default=0)
+    if not axes:
+        raise ValueError(f"weights: got {weights!r}, need one layer or a sequence of layers")
+    return [weights] if axes <= 2 else list(weights)
+
+
+def _axes(value: Any) -> int:
+    """Return how many axes a number, an array or a nested list has."""
+    if isinstance(value, list | tuple):
+        return 1 + max(map(_axes, value), default=0)
+    return int(getattr(value, "ndim", 0))
+
+
+def layer_of(name: str, value: Any) -> Array:
+    """Return a layer as `matrix_of`; numbers of one axis or none as its single row."""
+    return matrix_of(name, np.atleast_2d(array_of(name, value)))
 
 
 def matrix_of(name: str, value: Any) -> Array:

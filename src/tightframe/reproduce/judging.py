@@ -205,6 +205,18 @@ def mean_by(
     }
 
 
+def best_by(runs: Evidence, key: Callable[[Run], Key]) -> dict[Key, Run]:
+    """Return the run with the least objective of those that ended, by a key and in its order.
+
+    For claims about global minimisers: descent from one start may end in a local minimum.
+    """
+    done = (run for run in runs_of(runs) if not run.failed)
+    return {
+        value: min(own, key=lambda run: run.objective)
+        for value, own in sorted_by(done, key).items()
+    }
+
+
 def first_by(runs: Iterable[Run], key: Callable[[Run], Any]) -> list[Run]:
     """Return the first run of every value of a key, in the order of the runs."""
     found: dict[Any, Run] = {}
@@ -350,4 +362,21 @@ def switch(
             state = None
         values.append(value)
         states.append(state)
+    return Switch.of(values, states, threshold)
+
+
+def best_switch(
+    runs: Evidence,
+    threshold: float,
+    at: Callable[[Run], float],
+    is_collapsed: Callable[[Run], bool],
+) -> Switch:
+    """Compare where the best run collapses for good with a threshold.
+
+    As `switch`; where a run failed nothing tells, because it may have been the best.
+    """
+    best = best_by(runs, at)
+    unknown = {at(run) for run in runs_of(runs) if run.failed}
+    values = sorted({*best, *unknown})
+    states = [None if value in unknown else is_collapsed(best[value]) for value in values]
     return Switch.of(values, states, threshold)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tightframe.advice.calibrate import Calibration, calibrate
+from tightframe.advice.calibrate import Calibration, fitted
 from tightframe.diagnosis.calibrated import calibrate_layer
 from tightframe.problem.class_names import NamesLike
 from tightframe.problem.labels import IGNORED
@@ -56,4 +56,5 @@ def _of_run(folder: Path, setting: str | None, options: dict[str, Any]) -> Calib
     with using_record(folder, "run"):
         layer = record.last_layer()
         assert layer is not None
-        return calibrate(record.problem, layer.weight, layer.features, layer.labels, layer.bias)
+        arrays = layer.weight, layer.features, layer.labels, layer.bias
+        return fitted(record.problem, *arrays, known=True)

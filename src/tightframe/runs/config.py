@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -44,6 +44,8 @@ DEFAULT_FEATURE_DIM = 20
 
 #: (weight_decay, feature_decay); the weight decay may be one number a head layer.
 Setting = tuple[float | tuple[float, ...], float]
+
+Config = TypeVar("Config")
 
 # One number a class, which the problem stores as text of numbers.
 _PER_CLASS = (
@@ -238,10 +240,9 @@ class RunConfig:
                 self._set(name, by_label(name, getattr(self, name), names))
         self._set("counts", compact_counts(self.counts))
         self._take_oversample()
-        for name, least in (("epochs", 1), ("measure_every", 1), ("seed", 0), ("threads", 1)):
-            self._set(name, whole_number(name, getattr(self, name), least))
-        if self.seed >= 2**63:  # PyTorch's generators take no larger ones
-            raise ValueError(f"seed: got {self.seed}, need a whole number below 2**63")
+        for name in ("epochs", "measure_every", "threads"):
+            self._set(name, whole_number(name, getattr(self, name), 1))
+        self._set("seed", seed_number(self.seed))
         self._take_network()
         self._take_optimizer()
         for name, allowed in (
@@ -259,23 +260,21 @@ class RunConfig:
         for name in _TERMS:
             self._set(name, problems[0].to_dict().get(name, defaults[name]))
         self._check_against(problems)
-        doubles = {name for name in self.setting_names if self.setting_names.count(name) > 1}
-        if doubles:
-            raise ValueError(f"settings: {min(doubles)} is given twice")
+        require_different(self.setting_names)
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)  # the class is frozen
 
     def _take_settings(self) -> None:
         settings = self.settings
-        if not _is_list(settings) or not settings:
+        if not is_list(settings) or not settings:
             raise ValueError(
                 f"settings: got {self.settings!r}, need at least one pair "
                 "(weight_decay, feature_decay) or Problem"
             )
         problems = [setting for setting in settings if isinstance(setting, Problem)]
         if not problems:
-            self._set("settings", tuple(_pair(setting) for setting in settings))
+            self._set("settings", tuple(pair(setting) for setting in settings))
             return
         if len(problems) < len(settings):
             raise ValueError("settings: got pairs and Problems, need one kind")
@@ -319,9 +318,7 @@ class RunConfig:
     def _take_network(self) -> None:
         options = check_network(self.network, self.network_options, self.features)
         self._set("network_options", options)
-        if not _is_list(self.hidden):
-            raise ValueError(f"hidden: got {self.hidden!r}, need a sequence of layer widths")
-        self._set("hidden", tuple(whole_number("hidden", width, 1) for width in self.hidden))
+        self._set("hidden", layer_widths(self.hidden))
         if self.network != "mlp" and self.hidden != RunConfig.hidden:
             raise ValueError(f"hidden: got {list(self.hidden)}, but {self.network} has none")
         width = self.feature_dim
@@ -344,12 +341,7 @@ class RunConfig:
         for name in ("lr", "momentum", "backbone_weight_decay", "warmup_decay_factor"):
             self._set(name, float(getattr(self, name)))
         self._set("warmup_epochs", int(self.warmup_epochs))
-        self._set("milestones", check_milestones(self.schedule, self.milestones))
-        if self.milestones and self.milestones[-1] >= self.epochs:
-            raise ValueError(
-                f"milestones: got {self.milestones[-1]}, need epochs below the {self.epochs} of "
-                "the run"
-            )
+        self._set("milestones", milestones_of(self.schedule, self.milestones, self.epochs))
         if self.warmup_epochs > self.epochs:
             raise ValueError(
                 f"warmup_epochs: got {self.warmup_epochs}, more than the {self.epochs} epochs"
@@ -413,12 +405,14 @@ class RunConfig:
         return first, *others
 
     @property
+    def subject(self) -> str:
+        """What of the data is trained on, in words."""
+        return f"training samples per class {self.counts}"
+
+    @property
     def setting_names(self) -> tuple[str, ...]:
         """Name of every setting, also of its folder: ``w0.02-h0.0002``."""
-        return tuple(
-            "w" + "_".join(f"{w:.6g}" for w in _as_tuple(weight_decay)) + f"-h{feature_decay:.6g}"
-            for weight_decay, feature_decay in self._pairs
-        )
+        return tuple(setting_name(*decays) for decays in self._pairs)
 
     @property
     def _pairs(self) -> tuple[Setting, ...]:
@@ -462,10 +456,7 @@ class RunConfig:
             raise ValueError(
                 f"{unknown[0]}: not an argument of RunConfig, there are {', '.join(known)}"
             )
-        try:
-            return cls(**values)
-        except (TypeError, AttributeError, LookupError) as error:
-            raise ValueError(f"config: not that of a run ({error})") from error
+        return made_from(cls, values)
 
     def replace(self, **changes: Any) -> RunConfig:
         """Return a copy with some arguments changed.
@@ -480,20 +471,103 @@ class RunConfig:
         return self.from_dict(values | changes)
 
 
+def made_from(kind: type[Config], values: Mapping[str, Any]) -> Config:
+    """Make a configuration from arguments whose values may be anything.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range or of no use.
+    """
+    try:
+        return kind(**values)
+    except (TypeError, AttributeError, LookupError) as error:
+        raise ValueError(f"config: not that of a run ({error})") from error
+
+
+def seed_number(value: Any) -> int:
+    """Return a seed as a whole number.
+
+    Raises
+    ------
+    ValueError
+        If it is none from 0 to below 2**63.
+    """
+    seed = whole_number("seed", value, 0)
+    if seed >= 2**63:  # PyTorch's generators take no larger ones
+        raise ValueError(f"seed: got {seed}, need a whole number below 2**63")
+    return seed
+
+
+def layer_widths(value: Any) -> tuple[int, ...]:
+    """Return the widths of hidden layers.
+
+    Raises
+    ------
+    ValueError
+        If they are no sequence of whole numbers, at least 1.
+    """
+    if not is_list(value):
+        raise ValueError(f"hidden: got {value!r}, need a sequence of layer widths")
+    return tuple(whole_number("hidden", width, 1) for width in value)
+
+
+def milestones_of(schedule: str, value: Any, epochs: int) -> tuple[int, ...]:
+    """Return the milestones of a run.
+
+    Raises
+    ------
+    ValueError
+        As `check_milestones`, or if the run has ended before the last.
+    """
+    milestones = check_milestones(schedule, value)
+    if milestones and milestones[-1] >= epochs:
+        raise ValueError(
+            f"milestones: got {milestones[-1]}, need epochs below the {epochs} of the run"
+        )
+    return milestones
+
+
+def require_different(names: Sequence[str]) -> None:
+    """Refuse settings of which one is given twice.
+
+    Raises
+    ------
+    ValueError
+    """
+    doubles = {name for name in names if names.count(name) > 1}
+    if doubles:
+        raise ValueError(f"settings: {min(doubles)} is given twice")
+
+
+def setting_name(weight_decay: float | tuple[float, ...], feature_decay: float) -> str:
+    """Return the name of a setting, also of its folder: ``w0.02-h0.0002``."""
+    layers = "_".join(f"{decay:.6g}" for decay in _as_tuple(weight_decay))
+    return f"w{layers}-h{feature_decay:.6g}"
+
+
 def _default(f: dataclasses.Field[Any]) -> Any:
     made = f.default_factory
     return f.default if made is dataclasses.MISSING else made()
 
 
-def _is_list(value: Any) -> bool:
+def is_list(value: Any) -> bool:
+    """Tell whether a value is a sequence, and no text."""
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
-def _pair(setting: Any) -> Setting:
-    if not _is_list(setting) or len(setting) != 2:
+def pair(setting: Any) -> Setting:
+    """Return (weight_decay, feature_decay) as tuples.
+
+    Raises
+    ------
+    ValueError
+        If it is no such pair.
+    """
+    if not is_list(setting) or len(setting) != 2:
         raise ValueError(f"settings: got {setting!r}, need a pair (weight_decay, feature_decay)")
     weight_decay, feature_decay = setting
-    if _is_list(weight_decay):
+    if is_list(weight_decay):
         weight_decay = tuple(weight_decay)
     return weight_decay, feature_decay
 

@@ -17,6 +17,7 @@ from tightframe.runs.tables import class_history
 #: What the record of a run has.
 _OF_A_RECORD = (
     "weight_decay",
+    "config",
     "class_weights",
     "logit_adjustment",
     "label_smoothing",
@@ -72,4 +73,4 @@ def diagnose_saved(
         record = trained_setting(source, setting)
         history = class_history(record)
         layer = read_last_layer(*where)
-    return diagnose(layer, problem=record.problem, history=history, **options)
+    return diagnose(layer, problem=record.problem, recorded=True, history=history, **options)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -289,6 +289,37 @@ def found_arrays(
                 f"{os.fspath(path)}: {array}: missing; there are {_listed(own)}; say where they "
                 f"are by keys (--keys {array}=NAME or {array}=FILE)"
             )
+    return found
+
+
+def further_features(path: str | os.PathLike[str], names: Sequence[str], argument: str) -> Arrays:
+    """Return features of other layers, by the names that were given, of a file and of others.
+
+    Parameters
+    ----------
+    path : path-like
+    names : sequence of str
+        As the values of ``keys``: names in the file, other files, ``FILE:NAME``.
+    argument : str
+        What the names are, for messages.
+
+    Raises
+    ------
+    ValueError
+        If a name is given twice or is empty, or there is no such array.
+    """
+    own = read_named(path) if names else {}
+    found: Arrays = {}
+    for given in names:
+        if not given or given in found:
+            what = f"{given!r} is there twice" if given else f"got {','.join(names)!r}, need names"
+            raise ValueError(f"{argument}: {what}")
+        file, name = _place(given, own)
+        source, place = (own, os.fspath(path)) if file is None else (read_named(file), file)
+        try:
+            found[given] = source[_name("features", name, source, place)]
+        except ValueError as error:
+            raise ValueError(str(error).replace("keys:", f"{argument}:", 1)) from None
     return found
 
 

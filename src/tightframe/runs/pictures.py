@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -16,55 +15,41 @@ from tightframe.figures.model import (
     Curve,
     HeatMaps,
     Matrix,
-    Note,
     Panel,
     Sheet,
-    Tick,
     evenly,
 )
 from tightframe.figures.style import margin_kind, margin_label
-from tightframe.figures.table import format_number
+from tightframe.runs.panels import (
+    NOTHING,
+    chart_sheet,
+    history_curve,
+    level_line,
+    loss_charts,
+    over_epochs,
+    setting_line,
+    sheet_title,
+    thinned,
+    with_end_values,
+)
 from tightframe.runs.store import RunRecord, SettingRecord
 from tightframe.runs.tables import (
     METRIC_NAMES,
     PART_NAMES,
-    certified,
     group_name,
     predicted_groups,
     predicted_metrics,
     predicted_state,
     predicted_states,
     problem_groups,
-    setting_title,
     with_group_terms,
 )
 
 #: With more groups than this, margins are drawn over the groups, not over training.
 MAX_MARGIN_PANELS = 6
 
-_NOTHING = "no finite measurement"
-
-#: Names on one axis, at most.
-_MOST_TICKS = 12
-
 
 # -- panels, by a key that is unique among those of a setting --------------------------------------
-
-
-def loss_charts(setting: SettingRecord) -> dict[str, Chart]:
-    """Return the objective with the certified bound, and the difference on a log scale."""
-    bound = (setting.prediction or {}).get("lower_bound")
-    objective = _curve(setting, "objective", "measured", "training objective")
-    curves = [objective] if objective else []
-    if objective and bound is not None:
-        label = "certified lower bound" if certified(setting) else "lower bound (not tight)"
-        curves.append(_level(objective, "bound", label, bound))
-    excess = _curve(setting, "excess", "measured", "objective minus bound", log=True)
-    left = "Distance left to the bound"
-    return {
-        "objective": _over_epochs("Training objective", "objective", curves),
-        "excess": _over_epochs(left, "objective above bound", [excess] if excess else [], log=True),
-    }
 
 
 def distance_charts(setting: SettingRecord) -> dict[str, Chart]:
@@ -72,10 +57,10 @@ def distance_charts(setting: SettingRecord) -> dict[str, Chart]:
     charts = {}
     for part, name in PART_NAMES.items():
         curves = [
-            _curve(setting, f"{part}_to_predicted", "predicted", "to predicted", log=True),
-            _curve(setting, f"{part}_to_etf", "etf", "to ETF", log=True, style="dashed"),
+            history_curve(setting, f"{part}_to_predicted", "predicted", "to predicted", log=True),
+            history_curve(setting, f"{part}_to_etf", "etf", "to ETF", log=True, style="dashed"),
         ]
-        charts[f"distance-{part}"] = _over_epochs(
+        charts[f"distance-{part}"] = over_epochs(
             name.capitalize(), "normalised distance", [c for c in curves if c], log=True
         )
     return charts
@@ -88,12 +73,12 @@ def margin_charts(setting: SettingRecord) -> dict[str, Chart]:
         return {"margin-all": _margins_by_group(setting)}
     charts = {}
     for i, group in enumerate(groups):
-        measured = _curve(setting, f"group{i}_margin", "measured", "measured")
+        measured = history_curve(setting, f"group{i}_margin", "measured", "measured")
         curves = []
         if measured:
-            curves = [measured, _level(measured, "predicted", "predicted", group["margin"])]
+            curves = [measured, level_line(measured, "predicted", "predicted", group["margin"])]
         title = f"{group_name(group)}: predicted {predicted_state(group)}"
-        charts[f"margin-{i}"] = _over_epochs(title, _margin_axis(setting, [group]), curves)
+        charts[f"margin-{i}"] = over_epochs(title, _margin_axis(setting, [group]), curves)
     return charts
 
 
@@ -112,9 +97,9 @@ def _margins_by_group(setting: SettingRecord) -> Chart:
         "samples per class",
         _margin_axis(setting, groups),
         curves,
-        x_ticks=_thinned(list(zip(places, names, strict=True))),
+        x_ticks=thinned(list(zip(places, names, strict=True))),
         legend="inside",
-        nothing=_NOTHING,
+        nothing=NOTHING,
     )
 
 
@@ -135,12 +120,12 @@ def collapse_charts(setting: SettingRecord) -> dict[str, Chart]:
     for key, name in METRIC_NAMES.items():
         target = targets.get(key)
         log = key != "nc4" and target is None
-        curve = _curve(setting, key, "measured", "measured", log=log)
+        curve = history_curve(setting, key, "measured", "measured", log=log)
         curves = [curve] if curve else []
         if curve and target is not None:
-            curves.append(_level(curve, "predicted", "predicted", target))
+            curves.append(level_line(curve, "predicted", "predicted", target))
         title, _, detail = name.partition(", ")
-        charts[key] = _over_epochs(title[0].upper() + title[1:], detail, curves, log=log)
+        charts[key] = over_epochs(title[0].upper() + title[1:], detail, curves, log=log)
     return charts
 
 
@@ -191,10 +176,10 @@ def heat_maps(setting: SettingRecord, max_classes: int = 256) -> HeatMaps | None
         ],
         borders=borders,
         limit=max(float(np.abs(matrix).max()) for matrix in there) or 1.0,
-        ticks=_thinned(ticks),
+        ticks=thinned(ticks),
         classes=[int(k) for k in order],
         scale_label="logit",
-        nothing=_NOTHING,
+        nothing=NOTHING,
     )
 
 
@@ -206,16 +191,19 @@ def setting_sheets(setting: SettingRecord) -> dict[str, Sheet]:
     maps = heat_maps(setting)
     no_prediction = Chart("", "", "", [], nothing="no prediction yet")
     return {
-        "loss": _grid(
+        "loss": chart_sheet(
             setting, "training objective and certified bound", loss_charts(setting), columns=2
         ),
-        "distance": _grid(
+        "distance": chart_sheet(
             setting, "distance to the prediction and to the ETF", distance_charts(setting), 2
         ),
-        "margin": _grid(setting, "margins inside the class groups", margin_charts(setting), 2),
-        "collapse": _grid(setting, "collapse metrics", collapse_charts(setting), 3),
+        "margin": chart_sheet(
+            setting, "margins inside the class groups", margin_charts(setting), 2
+        ),
+        "collapse": chart_sheet(setting, "collapse metrics", collapse_charts(setting), 3),
         "logits": Sheet(
-            _title(setting, "mean logits"), [Block([maps or no_prediction], 3 if maps else 1, 4.0)],
+            sheet_title(setting, "mean logits"),
+            [Block([maps or no_prediction], 3 if maps else 1, 4.0)],
             13.0,
         ),
     }  # fmt: skip
@@ -234,8 +222,8 @@ def _summary_row(setting: SettingRecord) -> Block:
     loss = losses["objective"] if losses["excess"].empty else losses["excess"]
     maps = heat_maps(setting)
     panels: list[Panel] = [
-        _with_end_values(replace(loss, title="Objective falls onto the certified bound")),
-        _with_end_values(
+        with_end_values(replace(loss, title="Objective falls onto the certified bound")),
+        with_end_values(
             replace(
                 distance_charts(setting)["distance-logits"],
                 title="Logits: distance to prediction and ETF",
@@ -246,86 +234,9 @@ def _summary_row(setting: SettingRecord) -> Block:
         panels += [Chart("", "", "", [], nothing="no prediction yet")] * 2
     else:
         panels.append(replace(maps, maps=maps.maps[:2]))
-    return Block(panels, 4, 3.45, _setting_line(setting, states), (1.25, 1.25, 1, 1))
-
-
-def _with_end_values(chart: Chart) -> Chart:
-    """Write the last value of every curve at its end."""
-    notes = [
-        Note(curve.x[-1], last, format_number(last, 2), curve.color)
-        for curve in chart.curves
-        if (last := curve.y[-1]) is not None
-    ]
-    return replace(chart, notes=notes)
-
-
-def _grid(setting: SettingRecord, what: str, charts: Mapping[str, Chart], columns: int) -> Sheet:
-    panels = list(charts.values()) or [Chart("", "", "", [], nothing=_NOTHING)]
-    columns = min(len(panels), columns)
-    return Sheet(_title(setting, what), [Block(panels, columns, 3.0)], 4.75 * columns)
-
-
-def _title(setting: SettingRecord, what: str) -> str:
-    return f"{what[0].upper()}{what[1:]}\n{_setting_line(setting)}"
-
-
-def _setting_line(setting: SettingRecord, states: str = "") -> str:
-    text = ": ".join(part for part in (setting_title(setting), states) if part)
-    return text if setting.finished else f"{text} [unfinished]"
-
-
-# -- what the panels share -------------------------------------------------------------------------
-
-
-def _over_epochs(title: str, y_label: str, curves: Sequence[Curve], *, log: bool = False) -> Chart:
-    drawn = [value for curve in curves for value in curve.y if value is not None]
-    single = all(len(curve.x) == 1 for curve in curves)
-    return Chart(
-        title,
-        "epoch",
-        y_label,
-        curves,
-        # Only from a decade on, or the axis has no labels.
-        log_y=log and bool(drawn) and max(drawn) >= 10 * min(drawn),
-        x_range=(0, 1 if single else None),
-        whole=("x",),
-        legend="inside",
-        nothing=_NOTHING,
-    )
+    return Block(panels, 4, 3.45, setting_line(setting, states), (1.25, 1.25, 1, 1))
 
 
 def _tick_name(group: Mapping[str, Any]) -> str:
     count, classes = group["count"], group["classes"]
     return with_group_terms(f"{classes} of {count}" if classes > 1 else f"{count}", group)
-
-
-def _curve(
-    setting: SettingRecord,
-    column: str,
-    role: str,
-    label: str,
-    *,
-    log: bool = False,
-    style: str = "solid",
-) -> Curve | None:
-    """Return a history column as a curve; None if there is nothing of it to draw."""
-    history = setting.history
-    if history is None or column not in history:
-        return None
-    y = [value if _is_drawn(value, log) else None for value in history[column]]
-    if all(value is None for value in y):
-        return None
-    return Curve(label, [float(x) for x in history["epoch"]], y, role, style)
-
-
-def _level(like: Curve, role: str, label: str, value: float | None) -> Curve:
-    """Return a horizontal line as wide as a curve."""
-    return Curve(label, [like.x[0], like.x[-1]], [value, value], role, "dashed")
-
-
-def _is_drawn(value: float | None, positive: bool) -> bool:
-    return value is not None and math.isfinite(value) and (value > 0 or not positive)
-
-
-def _thinned(ticks: list[Tick]) -> list[Tick]:
-    return ticks[:: -(-len(ticks) // _MOST_TICKS)] if ticks else ticks

@@ -10,6 +10,7 @@ from tightframe.figures.mpl import check_formats, draw, save_figures
 from tightframe.runs.folder import using_record
 from tightframe.runs.pictures import setting_sheets, summary_sheet
 from tightframe.runs.store import RunRecord
+from tightframe.runs.text_pictures import text_sheets, text_summary
 
 
 def save_plots(
@@ -36,11 +37,14 @@ def save_plots(
         If a format is not allowed.
     """
     target, formats = Path(folder), check_formats(formats)
+    sheets, summary = setting_sheets, summary_sheet
+    if run.on_text:
+        sheets, summary = text_sheets, text_summary
     with using_record(run.folder, "run"):
-        paths = save_figures(draw(summary_sheet(run)), target / "summary", formats, dpi=100)
+        paths = save_figures(draw(summary(run)), target / "summary", formats, dpi=100)
         for setting in run.settings:
             if setting.prediction is None and setting.history is None:
                 continue  # the summary says that it was not started
-            for name, sheet in setting_sheets(setting).items():
+            for name, sheet in sheets(setting).items():
                 paths += save_figures(draw(sheet), target / f"{setting.name}-{name}", formats)
     return paths

@@ -29,6 +29,7 @@ from typing import Any
 import pandas as pd
 from numpy.typing import NDArray
 
+from tightframe.data.text import is_text
 from tightframe.files import (
     read_json,
     read_npz,
@@ -87,6 +88,36 @@ PREDICTION_ARRAYS = {
     "classifier": "(K, K) float64, Gram matrix of the classifier",
     "means": "(K, K) float64, Gram matrix of the class means",
 }
+
+
+#: The same of a run on text, with V next tokens after m contexts.
+TEXT_FINAL_ARRAYS = {
+    "features": "(m, d) float32, the features of the contexts, one row a context",
+    "weight": "(V, d) float32, the classifier",
+    "bias": "(V,) float32, zero without a bias",
+}
+TEXT_PREDICTION_ARRAYS = {
+    "weight": "(V, r) float64, the classifier",
+    "features": "(r, m) float64, the contexts' features as columns",
+    "bias": "(V,) float64",
+    "label_of": "(V,) int, which tokens have equal logits",
+    "context_of": "(m,) int, which contexts have equal logits",
+    "target_starts": "(m + 1,) int64, where every context's next tokens begin in the other two",
+    "target_labels": "(E,) int32, next tokens of the contexts, one context after the other",
+    "target_shares": "(E,) float64, how often each follows",
+}
+
+
+def split_targets(problem: Problem) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Return a problem with targets as what JSON holds of it, and arrays."""
+    targets = problem.targets
+    assert targets is not None
+    plain = problem.to_dict() | {"targets": {"num_labels": targets.num_labels}}
+    arrays = {f"target_{name}": getattr(targets, name) for name in _TARGETS}
+    return plain, arrays
+
+
+_TARGETS = ("starts", "labels", "shares")
 
 
 def write_parquet(path: str | os.PathLike[str], table: pd.DataFrame) -> None:
@@ -204,33 +235,46 @@ class SettingRecord:
         """Whether this setting was trained and measured to the end."""
         return self.result is not None and bool(self.result.get("finished"))
 
+    @property
+    def on_text(self) -> bool:
+        """Whether the problem is one of contexts and next tokens, see `TEXT_FINAL_ARRAYS`."""
+        return self.prediction is not None and "targets" in self.prediction["problem"]
+
     @cached_property
     def problem(self) -> Problem | None:
         """The problem that was solved; None before its prediction is there."""
-        return None if self.prediction is None else Problem(**self.prediction["problem"])
+        if self.prediction is None:
+            return None
+        values = dict(self.prediction["problem"])
+        if "targets" in values:
+            if self.prediction_arrays is None:
+                return None
+            parts = {name: self.prediction_arrays[f"target_{name}"] for name in _TARGETS}
+            values["targets"] = values["targets"] | parts
+        return Problem(**values)
 
     @cached_property
     def predicted(self) -> Geometry | None:
-        """The predicted geometry; None before it is there."""
+        """The predicted geometry; None before it is there, and on text, which has no classes."""
         arrays = self.prediction_arrays
-        if arrays is None:
+        if arrays is None or self.on_text:
             return None
         return Geometry("predicted", arrays["classifier"], arrays["means"], arrays["logits"])
 
     @cached_property
     def measured(self) -> Geometry | None:
-        """The trained network's geometry; None before it is there."""
-        if self.final is None:
+        """The trained network's geometry; None before it is there, and on text."""
+        if self.final is None or self.on_text:
             return None
         return Geometry.from_vectors(self.final["weight"], self.final["class_means"])
 
     def last_layer(self) -> LastLayer | None:
         """Return the trained network's last layer, test samples held out; None before it is there.
 
-        Records of version 0.1 have no held-out samples.
+        Records of version 0.1 have no held-out samples. None on text, whose contexts have no class.
         """
         final, problem = self.final, self.problem
-        if final is None or problem is None:
+        if final is None or problem is None or self.on_text:
             return None
         held_out = final.get("held_out_features"), final.get("held_out_labels")
         return LastLayer.of(
@@ -266,6 +310,11 @@ class RunRecord:
     config_hash: str
     environment: dict[str, Any]
     settings: tuple[SettingRecord, ...]
+
+    @property
+    def on_text(self) -> bool:
+        """Whether it is a run on text."""
+        return is_text(self.config.get("data"))
 
     @property
     def finished(self) -> bool:
@@ -370,4 +419,9 @@ def trained_setting(folder: str | os.PathLike[str], name: str | None = None) -> 
     with using_record(folder, "run"):
         if record.problem is None or record.final is None:
             raise ValueError(f"setting: {record.name} of {folder} has not been trained to the end")
+        if record.on_text:
+            raise ValueError(
+                f"setting: {record.name} of {folder} is of a run on text, whose contexts have laws "
+                "of next tokens and no class; need a run on samples with classes"
+            )
     return record

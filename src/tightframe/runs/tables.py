@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tightframe.changes import FEW_GROUPS, thresholds
+from tightframe.changes import FEW_GROUPS, class_thresholds
 from tightframe.figures.style import margin_kind
 from tightframe.figures.table import Column, Table, format_number
 from tightframe.geometry.blocks import Array
@@ -93,7 +93,7 @@ def metric_rows(setting: SettingRecord) -> list[MetricRow]:
     list of MetricRow
         Always the same rows for the same groups; numbers that are not there are None.
     """
-    first, last = _ends(setting)
+    first, last = first_and_last(setting)
     rows = []
     for key, label in _SCALARS.items():
         to_predicted = _number(last.get("excess")) if key == "objective" else None
@@ -283,7 +283,7 @@ def headline(setting: SettingRecord) -> str:
     """Return one sentence on how a setting ended, or how far it came."""
     if setting.prediction is None:
         return "Not started: there is no prediction yet."
-    _, last = _ends(setting)
+    _, last = first_and_last(setting)
     if not last:
         return "Unfinished: predicted, but nothing measured yet."
     end, ends = ("end", "ends") if setting.finished else ("are", "is")
@@ -405,7 +405,7 @@ def setting_thresholds(setting: SettingRecord) -> Thresholds | None:
 def _thresholds(problem: Problem) -> Thresholds | None:
     try:
         few = len(problem.groups) <= FEW_GROUPS
-        return (thresholds if few else closed_forms)(problem)
+        return (class_thresholds if few else closed_forms)(problem)
     except ValueError:
         return None
 
@@ -428,8 +428,8 @@ def _parts() -> list[str]:
     return ["logits", *(part for part in PARTS if part != "logits")]
 
 
-def _ends(setting: SettingRecord) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the first and the last measurement."""
+def first_and_last(setting: SettingRecord) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the first and the last measurement, column by column."""
     history = setting.history
     if history is not None and len(history):
         first, last = history.iloc[0], history.iloc[-1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import os
 import pickle
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
 import pandas as pd
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
@@ -22,24 +20,20 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from numpy.typing import NDArray
-from torch import Tensor, nn
 from torch.utils import data as torch_data
 
-from tightframe.data import Dataset, load, oversample, random_labels, subset
-from tightframe.geometry.dense import simplex_etf
-from tightframe.heads.fixed import FixedETF
 from tightframe.runs import store
+from tightframe.runs.batches import mix
+from tightframe.runs.class_task import ClassTask
 from tightframe.runs.config import RunConfig
 from tightframe.runs.folder import environment, open_folder
-from tightframe.runs.verdicts import Verdict, described, group_verdicts, state_of
+from tightframe.runs.task import Task
+from tightframe.runs.text_config import TextConfig
+from tightframe.runs.text_task import TextTask
 from tightframe.solution import Solution
 from tightframe.solve import solve_certified
-from tightframe.training.backbones import build_backbone
-from tightframe.training.callbacks import CollapseCallback, Measured
-from tightframe.training.margins import group_margins
+from tightframe.training.measuring import MeasuringCallback, Row
 from tightframe.training.module import CollapseModule
-from tightframe.training.networks import linear_head
 from tightframe.training.options import package_model
 
 __all__ = ["Prediction", "Progress", "RunConfig", "run"]
@@ -54,17 +48,13 @@ Prediction = Callable[[str, Solution], None]
 
 _PACKAGES = ("tightframe", "numpy", "scipy", "torch", "lightning", "pandas", "scikit-learn")
 _PROGRESS_SECONDS = 0.1
-_BATCH = {True: 4096, False: 256}  # samples a forward pass when measuring: the MLP, images
 
 #: Status of a setting's result: all epochs done, or ended by ``max_seconds``.
 TRAINED, OUT_OF_TIME = "trained", "out of time"
 
-# A predicted classifier this near to a simplex ETF (normalised distance) is one.
-_ETF_TOLERANCE = 1e-6
-
 
 def run(
-    config: RunConfig,
+    config: RunConfig | TextConfig,
     out: str | os.PathLike[str],
     *,
     resume: bool = False,
@@ -86,7 +76,7 @@ def run(
 
     Parameters
     ----------
-    config : RunConfig
+    config : RunConfig or TextConfig
     out : path-like
         A folder that is new or empty; or, with ``resume``, holds a run of the same configuration.
     resume : bool
@@ -111,9 +101,10 @@ def run(
         the counts; or training diverges.
     """
     # What can be refused is refused before anything is written.
-    dataset = _dataset(config)
-    solutions = [solve_certified(problem) for problem in config.problems]
-    _check_network(config, solutions[0], dataset)
+    task: Task = TextTask(config) if isinstance(config, TextConfig) else ClassTask(config)
+    config = task.config
+    solutions = [solve_certified(problem) for problem in task.problems]
+    _check_network(task, solutions[0])
     if config.device == "gpu" and not torch.accelerator.is_available():
         raise ValueError("device: got 'gpu', but PyTorch finds none; use 'cpu' or 'auto'")
     results = []
@@ -125,15 +116,13 @@ def run(
                 continue
             # The caller's random numbers and threads are none of our business.
             with torch.random.fork_rng(devices=[]), _threads(config.threads), _quiet():
-                result = _run_setting(
-                    config, name, solution, dataset, paths, progress, on_prediction
-                )
+                result = _run_setting(task, name, solution, paths, progress, on_prediction)
             results.append(result)
     return results
 
 
 def _opened(
-    config: RunConfig, out: str | os.PathLike[str], *, resume: bool
+    config: RunConfig | TextConfig, out: str | os.PathLike[str], *, resume: bool
 ) -> contextlib.AbstractContextManager[None]:
     """Return the block in which this process may write the record; the other devices' read it."""
     if not _is_main(config):
@@ -141,7 +130,7 @@ def _opened(
     return open_folder(store.run_file(out), "run", _record(config), resume=resume)
 
 
-def _record(config: RunConfig) -> dict[str, Any]:
+def _record(config: RunConfig | TextConfig) -> dict[str, Any]:
     return {
         "format": store.FORMAT,
         "config": config.identity(),
@@ -157,64 +146,38 @@ def _record(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _is_main(config: RunConfig) -> bool:
+def _is_main(config: RunConfig | TextConfig) -> bool:
     """Return whether this process writes the record; of several devices the first one's does."""
     return config.devices == 1 or getattr(rank_zero_only, "rank", 0) == 0
-
-
-def _dataset(config: RunConfig) -> Dataset:
-    """Load the data set and make it what the configuration says."""
-    try:
-        dataset = load(config.data, root=config.data_root, seed=config.seed)
-    except ValueError as error:
-        if str(error).startswith("root:"):  # which is called otherwise here
-            raise ValueError(f"data_{error}") from None
-        raise
-    dataset = subset(dataset, config.counts, seed=config.seed)
-    if config.labels == "random":
-        dataset = random_labels(dataset, seed=config.seed)
-    if config.oversample is not None:
-        dataset = oversample(dataset, config.oversample, seed=config.seed)
-    return dataset
 
 
 # -- one setting -----------------------------------------------------------------------------------
 
 
 def _run_setting(
-    config: RunConfig,
+    task: Task,
     name: str,
     solution: Solution,
-    dataset: Dataset,
     paths: store.SettingPaths,
     progress: Progress | None,
     on_prediction: Prediction | None,
 ) -> dict[str, Any]:
     start = time.perf_counter()
-    problem, is_main = solution.problem, _is_main(config)
-    prediction = _write_prediction(paths, name, solution) if is_main else {}
+    config = task.config
+    is_main = _is_main(config)
+    prediction = _write_prediction(task, paths, name, solution) if is_main else {}
     if on_prediction is not None and is_main:
         on_prediction(name, solution)
 
-    module = _module(config, solution, dataset)
-    callback = CollapseCallback(
-        problem,
-        solution.geometry,
-        _chunks(dataset.train_inputs, dataset.train_labels, _BATCH[config.network == "mlp"]),
-        _chunks(dataset.test_inputs, dataset.test_labels, _BATCH[config.network == "mlp"]),
-        lower_bound=solution.lower_bound,
-        every=config.measure_every,
-        on_measure=(
-            (lambda rows: store.write_parquet(paths.history, pd.DataFrame(rows)))
-            if is_main
-            else None
-        ),
-    )
+    def keep(rows: list[Row]) -> None:
+        store.write_parquet(paths.history, pd.DataFrame(rows))
+
+    module = task.module(solution)
+    callback = task.callback(solution, keep if is_main else None)
     deadline = _Deadline(config.max_seconds)
     report = _Report(name, callback, progress if is_main else None)
     trainer = _trainer(config, paths, [callback, report, deadline])
-    loader = _loader(dataset, config.batch_size, config.seed)
-    _fit(trainer, module, loader, paths.checkpoint)
+    _fit(trainer, module, task.loader(), paths.checkpoint)
     # The last epoch need not be one that is checkpointed.
     trainer.save_checkpoint(paths.checkpoint)
 
@@ -223,25 +186,22 @@ def _run_setting(
     if not is_main:
         trainer.strategy.barrier()  # until the first process has written
         return store.read_result(paths) or {}
-    store.write_parquet(paths.history, pd.DataFrame(callback.history))
-    _write_final(paths, final)
-    notes = _notes(config, solution)
+    keep(callback.history)
+    store.write_npz(paths.final, **task.final_arrays(final))
+    notes, verdicts = task.judged(solution, final)
     epochs = int(callback.history[-1]["epoch"])
     result = {
         "name": name,
         "status": TRAINED if epochs == config.epochs else OUT_OF_TIME,
         "epochs": epochs,
         "notes": notes,
-        "problem": problem.to_dict(),
+        "problem": prediction["problem"],
         "predicted": {
             key: prediction[key] for key in ("objective", "gap", "lower_bound", "status", "rank")
         },
         "first": callback.history[0],
         "last": callback.history[-1],
-        "verdicts": [
-            (_undecided(verdict, notes[0]) if notes else verdict).to_dict()
-            for verdict in group_verdicts(problem, solution, _scores(final), _bias(final))
-        ],
+        "verdicts": verdicts,
         "seconds": time.perf_counter() - start,
         "finished": True,
     }
@@ -253,163 +213,29 @@ def _run_setting(
     return plain
 
 
-def _notes(config: RunConfig, solution: Solution) -> list[str]:
-    """Return in which way the training is not that of the problem whose prediction it is beside."""
-    notes = []
-    if config.decay_on == "all":
-        notes.append(
-            "Training decayed all parameters and no features, so the decays of the prediction are "
-            "not those of the training: what feature decay it amounts to is unknown, and only "
-            "normalised distances to its geometry say something."
-        )
-    if config.head == "fixed_etf":
-        etf = simplex_etf(solution.problem.num_classes)
-        away = solution.geometry.distance(etf, "classifier") if _norm(solution) else np.inf
-        if away > _ETF_TOLERANCE:
-            notes.append(
-                "The classifier was a fixed simplex ETF, the prediction's is trained and is none."
-            )
-    return notes
-
-
-def _undecided(verdict: Verdict, note: str) -> Verdict:
-    """Return a verdict without a judgement, for the prediction is not of this training."""
-    sentence = (
-        f"{described(verdict)} (decision margin {verdict.measured_decision_margin:.3f}). "
-        f"No verdict: {note[0].lower()}{note[1:]}"
-    )
-    return dataclasses.replace(verdict, agrees=None, sentence=sentence)
-
-
-def _norm(solution: Solution) -> float:
-    """Return the root mean square length of the predicted classifier's rows."""
-    return float(np.sqrt(np.diagonal(solution.geometry.classifier).mean()))
-
-
-def _scores(final: Measured) -> NDArray[np.float64]:
-    """Return the mean logits with bias."""
-    return np.asarray(final.geometry.logits + _bias(final)[:, None])
-
-
-def _bias(final: Measured) -> NDArray[np.float64]:
-    """Return the bias, zeros where there is none."""
-    k = final.geometry.num_classes
-    return np.zeros(k) if final.bias is None else final.bias.numpy().astype(np.float64)
-
-
-def _write_prediction(paths: store.SettingPaths, name: str, solution: Solution) -> dict[str, Any]:
-    problem = solution.problem
-    margins = group_margins(problem, solution.logits + solution.bias[:, None])
-    states, terms = solution.states, problem.group_terms
-    groups = []
-    for i, group in enumerate(problem.groups):
-        members = np.flatnonzero(problem.class_groups == i)
-        groups.append(
-            {
-                "count": group.count,
-                "classes": group.classes,
-                **terms[i],
-                "members": members,
-                "state": state_of(states, members),
-                "decision_margin": states.decision_margin[members].mean(),
-                "sibling_margin": states.sibling_margin[members].mean(),
-                "margin": margins[i],
-                "collapsed": bool(solution.collapsed[members].all()),
-            }
-        )
-    prediction = solution.to_dict() | {"name": name, "groups": groups, "bias": solution.bias}
-    geometry = solution.geometry
-    store.write_npz(
-        paths.prediction_arrays,
-        logits=geometry.logits,
-        bias=solution.bias,
-        classifier=geometry.classifier,
-        means=geometry.means,
-    )
+def _write_prediction(
+    task: Task, paths: store.SettingPaths, name: str, solution: Solution
+) -> dict[str, Any]:
+    prediction, arrays = task.prediction(solution)
+    prediction |= {"name": name}
+    store.write_npz(paths.prediction_arrays, **arrays)
     store.write_json(paths.prediction, prediction)
     return prediction
-
-
-def _write_final(paths: store.SettingPaths, final: Measured) -> None:
-    features, labels = final.features.numpy(), final.labels.numpy()
-    weight = final.weight.numpy()
-    num_classes = len(weight)
-    means = np.stack(
-        [features[labels == k].mean(axis=0, dtype=np.float64) for k in range(num_classes)], axis=1
-    )
-    held_out = {}
-    if final.held_out is not None:
-        parts = ("held_out_features", "held_out_labels")
-        held_out = {name: part.numpy() for name, part in zip(parts, final.held_out, strict=True)}
-    store.write_npz(
-        paths.final,
-        features=features,
-        labels=labels,
-        weight=weight,
-        bias=np.zeros(num_classes, np.float32) if final.bias is None else final.bias.numpy(),
-        class_means=means,
-        logits=weight.astype(np.float64) @ means,
-        **held_out,
-    )
 
 
 # -- training with Lightning -----------------------------------------------------------------------
 
 
-def _module(config: RunConfig, solution: Solution, dataset: Dataset) -> CollapseModule:
-    problem = solution.problem
-    torch.manual_seed(config.seed)
-    options = dict(config.network_options)
-    if config.network == "mlp":
-        options["hidden"] = config.hidden
-    width = int(config.feature_dim or 0)  # a number since the configuration was made
-    backbone = build_backbone(
-        config.network,
-        dataset.input_shape,
-        width,
-        config.features,
-        **options,
-    )
-    head: nn.Module
-    if config.head == "fixed_etf":
-        scale = _norm(solution) if config.decay_on == "features" else 1.0
-        head = FixedETF(
-            width,
-            problem.num_classes,
-            bias=config.bias != "none",
-            seed=None if width >= problem.num_classes else config.seed,
-            scale=scale or 1.0,
-        )
-    else:
-        head = linear_head(
-            width, problem.num_classes, depth=config.depth, bias=config.bias != "none"
-        )
-    return CollapseModule(
-        backbone,
-        head,
-        problem,
-        optimizer=config.optimizer,
-        lr=config.lr,
-        momentum=config.momentum,
-        schedule=config.schedule,
-        backbone_weight_decay=config.backbone_weight_decay,
-        milestones=config.milestones,
-        warmup_epochs=config.warmup_epochs,
-        warmup_decay_factor=config.warmup_decay_factor,
-        decay_on=config.decay_on,
-    )
-
-
-def _check_network(config: RunConfig, solution: Solution, dataset: Dataset) -> None:
+def _check_network(task: Task, solution: Solution) -> None:
     """Refuse a network that cannot be made of these inputs."""
     # Without memory for the weights; but what a package does there is not known.
-    place = "cpu" if package_model(config.network) else "meta"
+    place = "cpu" if package_model(task.config.network) else "meta"
     with torch.random.fork_rng(devices=[]), torch.device(place):
-        _module(config, solution, dataset)
+        task.module(solution)
 
 
 def _trainer(
-    config: RunConfig, paths: store.SettingPaths, callbacks: list[lightning.Callback]
+    config: RunConfig | TextConfig, paths: store.SettingPaths, callbacks: list[lightning.Callback]
 ) -> lightning.Trainer:
     checkpoint = ModelCheckpoint(
         dirpath=paths.checkpoint.parent,
@@ -427,7 +253,7 @@ def _trainer(
         accelerator=config.device,
         devices=config.devices,
         strategy=config.strategy,
-        use_distributed_sampler=False,  # `_Batches` shares the batches out
+        use_distributed_sampler=False,  # `Batches` shares the batches out
         max_epochs=config.epochs,
         deterministic=_deterministic(config),
         logger=loggers,
@@ -441,7 +267,7 @@ def _trainer(
     )
 
 
-def _deterministic(config: RunConfig) -> Any:
+def _deterministic(config: RunConfig | TextConfig) -> Any:
     """Return Lightning's switch, a global one: CPU kernels do not need it."""
     if config.device == "cpu":
         return False
@@ -508,7 +334,7 @@ class _EpochSeed(lightning.Callback):
     def on_train_epoch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        seed = _mix(self._seed, trainer.current_epoch)
+        seed = mix(self._seed, trainer.current_epoch)
         # torch.manual_seed would queue a stack trace for every absent kind of accelerator: 3 ms.
         torch.default_generator.manual_seed(seed)
         if pl_module.device.type == "cuda":
@@ -553,7 +379,9 @@ class _Deadline(lightning.Callback):
 class _Report(lightning.Callback):
     """Report the progress, not too often."""
 
-    def __init__(self, name: str, source: CollapseCallback, progress: Progress | None) -> None:
+    def __init__(
+        self, name: str, source: MeasuringCallback[Any], progress: Progress | None
+    ) -> None:
         self._name = name
         self._source = source
         self._progress = progress
@@ -575,77 +403,6 @@ class _Report(lightning.Callback):
             row = self._source.history[-1] if self._source.history else {}
             self._progress(self._name, epoch, int(trainer.max_epochs or 0), row)
         self._due = time.perf_counter() + _PROGRESS_SECONDS
-
-
-class _Samples(torch_data.Dataset[tuple[Tensor, Tensor]]):
-    """Tensors in memory; an index is a whole batch, so nothing is collated sample by sample."""
-
-    def __init__(self, inputs: Tensor, labels: Tensor) -> None:
-        self._inputs = inputs
-        self._labels = labels
-
-    def __getitem__(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
-        return self._inputs[index], self._labels[index]
-
-    def __len__(self) -> int:
-        return len(self._labels)
-
-
-class _Batches(torch_data.Sampler[Any]):
-    """Batches of indices, shuffled anew every epoch, as a function of seed and epoch alone.
-
-    Sizes differ by one at most: no small last batch with a noisy estimate. In distributed training
-    every process gets its share of every batch.
-    """
-
-    def __init__(self, num_samples: int, batch_size: int | None, seed: int) -> None:
-        self._num_samples = num_samples
-        self._num_batches = -(-num_samples // (batch_size or num_samples))
-        self._seed = seed
-        self._epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch's order; Lightning calls this before every epoch."""
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        return self._num_batches
-
-    def __iter__(self) -> Iterator[Tensor | slice]:
-        # A generator, so that the epoch is read when the first batch is asked for: in the first
-        # epoch of a resumed fit Lightning makes the iterator before it calls `set_epoch`.
-        shared = torch.distributed.is_available() and torch.distributed.is_initialized()
-        rank, world = (
-            (torch.distributed.get_rank(), torch.distributed.get_world_size()) if shared else (0, 1)
-        )
-        if self._num_batches == 1 and world == 1:
-            yield slice(None)  # a view of all samples: no copy, and no order to speak of
-            return
-        generator = torch.Generator().manual_seed(_mix(self._seed, self._epoch))
-        order = torch.randperm(self._num_samples, generator=generator)
-        for batch in torch.tensor_split(order, self._num_batches):
-            yield torch.tensor_split(batch, world)[rank] if world > 1 else batch
-
-
-def _loader(
-    dataset: Dataset, batch_size: int | None, seed: int
-) -> torch_data.DataLoader[tuple[Tensor, Tensor]]:
-    inputs = torch.from_numpy(dataset.train_inputs)
-    labels = torch.from_numpy(dataset.train_labels)
-    sampler = _Batches(len(labels), batch_size, seed)
-    return torch_data.DataLoader(_Samples(inputs, labels), batch_size=None, sampler=sampler)
-
-
-def _chunks(
-    inputs: NDArray[np.float32], labels: NDArray[np.int64], size: int
-) -> list[tuple[Tensor, Tensor]]:
-    x, y = torch.from_numpy(inputs), torch.from_numpy(labels)
-    return [(x[i : i + size], y[i : i + size]) for i in range(0, len(y), size)]
-
-
-def _mix(seed: int, epoch: int) -> int:
-    """Return a seed for one epoch of one run."""
-    return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0] >> 1)
 
 
 @contextlib.contextmanager

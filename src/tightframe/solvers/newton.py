@@ -508,18 +508,24 @@ def _split(
     problem: Problem, partition: Partition, tol: float, max_iterations: int, start: Factors | None
 ) -> FactoredResult:
     """Minimise by operator splitting, from a start or the first guess."""
-    if start is None:
-        logits, bias = first_guess(problem, partition)
-    else:
-        left, right, within, bias = start
-        logits = BlockMatrix(partition, within, left @ right.T / partition.scale)
-    found = split(problem, logits, bias, tol, max_iterations)
+    # In the call: the splitting lets go of what it has entered.
+    found = split(problem, _entry(problem, partition, start), tol, max_iterations)
     factors = Factors.from_svd(*found.logits.decomposition, found.logits.within, found.bias)
     converged = found.certificate.gap <= tol * found.certificate.primal
     stats = Stats(found.history[-1].iteration, 1, 0, found.history)
     return FactoredResult(
         found.logits, factors, found.certificate, converged, stats, "operator splitting"
     )
+
+
+def _entry(
+    problem: Problem, partition: Partition, start: Factors | None
+) -> tuple[BlockMatrix, Array]:
+    """Return logits and bias to start from."""
+    if start is None:
+        return first_guess(problem, partition)
+    left, right, within, bias = start
+    return BlockMatrix(partition, within, left @ right.T / partition.scale), bias
 
 
 def _adapt_rank(f: FactoredProblem, x: Vector) -> Vector:

@@ -19,10 +19,14 @@ from numpy.typing import NDArray
 
 from tightframe.checks import require_positive_fields
 from tightframe.geometry.blocks import Array, BlockMatrix
-from tightframe.geometry.eigen import eigenpairs_above
+from tightframe.geometry.eigen import all_above, eigenpairs_above
 from tightframe.problem.problem import Problem, at_most
+from tightframe.solvers.anderson import PART, Anderson, AndersonOptions
 from tightframe.solvers.stats import Round
 from tightframe.theory.certificate import Certificate, certify_blocks, without_constant
+
+#: From few steps, it never waits.
+ANDERSON = AndersonOptions(memory=8, ridge=1e-10, idle=10**9, single_size=1)
 
 
 @dataclass(frozen=True)
@@ -46,14 +50,8 @@ class SplittingOptions:
         Of one Newton step, in logits.
     few : float
         Where the last rank was below this share of all, only those eigenvectors are computed.
-    memory : int
-        Steps that Anderson's acceleration combines.
-    memory_bytes : float
-        Of those it keeps fewer where they take more than this.
-    ridge : float
-        Relative, of its normal equations.
-    restart : float
-        It forgets where the residual grows by more than this.
+    anderson : AndersonOptions
+        The acceleration.
     max_steps, patience : int
         Steps allowed, and steps in which the gap must halve.
     margin : float
@@ -78,10 +76,7 @@ class SplittingOptions:
     longest_change: float = 2.5
     longest_step: float = 4.0
     few: float = 0.3
-    memory: int = 8
-    memory_bytes: float = 8e8
-    ridge: float = 1e-10
-    restart: float = 2.0
+    anderson: AndersonOptions = ANDERSON
     max_steps: int = 200
     patience: int = 40
     margin: float = 0.3
@@ -104,9 +99,8 @@ class Split(NamedTuple):
 
 
 class _Shrunk(NamedTuple):
-    """What the norm's proximal map gives: a matrix of low rank in factors, and margins."""
+    """What the norm's proximal map gives: a matrix, its values and right vectors, and margins."""
 
-    left: Array
     values: Array
     right: Array
     matrix: Array
@@ -115,8 +109,7 @@ class _Shrunk(NamedTuple):
 
 def split(
     problem: Problem,
-    start: BlockMatrix,
-    bias: Array,
+    start: tuple[BlockMatrix, Array],
     tol: float,
     max_iterations: int,
     options: SplittingOptions = DEFAULTS,
@@ -129,16 +122,16 @@ def split(
     ----------
     problem : Problem
         One linear layer, real features, wide enough.
-    start : BlockMatrix
-        Logits, over the partition to be used.
-    bias : ndarray, shape (G,)
+    start : tuple
+        Logits, over the partition to be used, and a bias of shape (G,).
     tol : float
         Relative to the objective.
     max_iterations : int
     options : SplittingOptions
     """
-    f = _Splitting(problem, start, bias, options)
-    accelerated = _Anderson(options, f.governing.size)
+    f = _Splitting(problem, *start, options)
+    del start  # large matrices are held no longer than needed, here and below
+    accelerated = Anderson(options.anderson, f.governing)
     wanted, best, since = options.margin * tol, np.inf, 0
     history: list[Round] = []
     last, step = None, 0
@@ -154,6 +147,7 @@ def split(
             history.append(Round(step, certificate.primal, certificate.dual, rank))
             if done or certificate.gap <= tol * certificate.primal:
                 return Split(logits, bias, certificate, tuple(history))
+            del logits
             wanted *= options.margin
         f.fit_columns(point)
         move = f.move(point)
@@ -166,6 +160,7 @@ def split(
             accelerated.forget()
         else:
             f.governing = accelerated.next(f.governing, move)
+        del point, move
         step += 1
 
 
@@ -227,18 +222,17 @@ class _Splitting:
         left = matrix @ vectors
         left /= values
         values -= size
+        left *= values
         right = vectors.T
         margins = self._margins()
         within = np.where(self.active, np.maximum(margins - size / self.root, 0.0), 0.0)
-        return _Shrunk(left, values, right, (left * values) @ right, within)
+        return _Shrunk(values, right, left @ right, within)
 
     def _leading(self, gram: Array, least: float) -> tuple[Array, Array]:
         """Return the eigenvalues above a number, ascending, and their vectors."""
         if self.rank <= self.options.few * len(gram):
             return eigenpairs_above(gram, least)
-        squares, vectors = np.linalg.eigh(gram)
-        first = int(np.searchsorted(squares, least, side="right"))
-        return squares[first:], vectors[:, first:]
+        return all_above(gram, least)
 
     def _margins(self) -> Array:
         g = self.partition.num_groups
@@ -287,13 +281,20 @@ class _Splitting:
     def certified(self, point: _Shrunk, tol: float) -> tuple[BlockMatrix, Array, Certificate]:
         """Return the point's logits and bias with their certificate."""
         p = self.partition
-        left, values, right = point.left, point.values, point.right
-        logits = BlockMatrix(p, point.within, point.matrix / p.scale)
+        values, right = point.values, point.right
         before = values + self.decay / self.penalty
         if len(values) and (before[-1] / before[0]) ** 2 > self.options.safe_condition:
+            left = self.governed @ right.T
+            left /= before
             # One step of Newton and Schulz makes the left vectors orthonormal to rounding.
-            left = 1.5 * left - 0.5 * left @ (left.T @ left)
+            change = left @ (left.T @ left)
+            change *= 0.5
+            left *= 1.5
+            left -= change
+            del change
             logits = BlockMatrix.from_svd(p, point.within, left, values, right)
+        else:
+            logits = BlockMatrix(p, point.within, point.matrix / p.scale)
         bias = without_constant(self.problem, self.bias, p)
         certificate = certify_blocks(self.problem, logits, bias, enough=tol)
         return logits, bias, certificate
@@ -317,6 +318,8 @@ class _Splitting:
         margin_force = margin_pull * (self.within - 2 * point.within + self._margins())
         gradient = model.by_score
         gradient += force
+        if not self.has_bias:
+            del force  # ten such matrices at a time would be most of the memory that a solve takes
         by_margin = model.by_margin + margin_force - slope * gradient[own, own]
         by_margin = np.where(self.active, by_margin, 0.0)
         own_pull = pull[own, own]
@@ -325,19 +328,22 @@ class _Splitting:
         pull[own, own] = own_pull * bend / stiff
         through_margin = own_pull * slope * by_margin / stiff
         gradient[own, own] += through_margin
-        curvature = model.curvature
-        inverse = 1 / (curvature + pull)
+        curvature, q, share = model.curvature, model.direction, model.share
+        del model
+        inverse = curvature + pull
+        if not self.has_bias:
+            del curvature
+        np.divide(1, inverse, out=inverse)
         total = gradient
         total *= inverse
         total *= -1
-        q = model.direction
         spread, gain = None, np.zeros(p.num_groups)
         if q is not None:
             spread = q * inverse
             # One less the share of q^T inverse q, without cancellation: q over scales sums to one.
             held = pull / p.scales[:, None] if p.is_scaled else pull
-            gain = model.share / np.einsum("ji,ji->i", spread, held)
-            total += spread * (gain * np.einsum("ji,ji->i", q, total))
+            gain = share / np.einsum("ji,ji->i", spread, held)
+            _add(total, spread, gain * np.einsum("ji,ji->i", q, total))
         shift = np.zeros(p.num_groups)
         if self.has_bias:
             bias_cost = self.problem.bias_decay * p.sizes
@@ -354,7 +360,7 @@ class _Splitting:
             inverse *= shift[:, None]
             total += inverse
             if spread is not None and q is not None:
-                total += spread * (gain * np.einsum("ji,ji->i", q, inverse))
+                _add(total, spread, gain * np.einsum("ji,ji->i", q, inverse))
         margin_step = (slope * own_pull * (total[own, own] - shift) - by_margin) / stiff
         margin_step = np.where(self.active, margin_step, 0.0)
         step = total
@@ -367,8 +373,8 @@ class _Splitting:
             farthest = max(float(longest.max()), float(np.abs(shift).max()))
             cut = np.full_like(cut, min(1.0, self.options.longest_step / max(farthest, 1e-300)))
             shift = shift * cut
-        step *= scale * cut
-        self.matrix += step
+        step *= scale
+        _add(self.matrix, step, cut)
         self.within = self.within + cut * margin_step
         self.bias = self.bias + shift
 
@@ -398,50 +404,9 @@ class _Splitting:
         self.governing[g * g :] += (1 - 1 / change) * self.unit * point.within
 
 
-class _Anderson:
-    """Anderson's acceleration of a fixed-point iteration (type II, least squares of residuals).
-
-    Differences are held in single precision: they only correct the step.
-    """
-
-    def __init__(self, options: SplittingOptions, size: int) -> None:
-        self.options = options
-        self.most = max(1, min(options.memory, int(options.memory_bytes / (8 * size))))
-        self.forget()
-
-    def forget(self) -> None:
-        """Begin anew."""
-        self.last: tuple[Array, Array] | None = None
-        self.moves: list[NDArray[np.float32]] = []
-        self.sums: list[NDArray[np.float32]] = []
-        self.products = np.zeros((0, 0))
-
-    def next(self, at: Array, move: Array) -> Array:
-        """Return the next point, given the current one and its plain step."""
-        if self.last is not None:
-            before, last_move = self.last
-            if np.linalg.norm(move) > self.options.restart * np.linalg.norm(last_move):
-                self.forget()
-            else:
-                change = move - last_move
-                self._add(change.astype(np.float32), (at - before + change).astype(np.float32))
-        self.last = at, move
-        following: Array = at + move
-        if self.moves:
-            single = move.astype(np.float32)
-            target = np.array([float(past @ single) for past in self.moves])
-            ridge = self.options.ridge * np.trace(self.products)
-            system = self.products + ridge * np.eye(len(target))
-            for weight, past in zip(np.linalg.solve(system, target), self.sums, strict=True):
-                following -= weight * past
-        return following
-
-    def _add(self, change: NDArray[np.float32], total: NDArray[np.float32]) -> None:
-        keep = slice(max(0, len(self.moves) + 1 - self.most), None)
-        self.moves, self.sums = [*self.moves, change][keep], [*self.sums, total][keep]
-        n = len(self.moves)
-        products = np.empty((n, n))
-        old = self.products[len(self.products) - (n - 1) :, len(self.products) - (n - 1) :]
-        products[:-1, :-1] = old
-        products[-1] = products[:, -1] = [float(past @ change) for past in self.moves]
-        self.products = products
+def _add(matrix: Array, change: Array, factors: Array) -> None:
+    """Add a matrix with its columns times factors, in place, some rows at a time."""
+    height = max(1, PART // len(factors))
+    for start in range(0, len(matrix), height):
+        rows = slice(start, start + height)
+        matrix[rows] += change[rows] * factors

@@ -24,12 +24,13 @@ from typing import Any
 
 import numpy as np
 
+from tightframe.changes import FEW_GROUPS, known_thresholds
 from tightframe.checks import positive_float, whole_number
 from tightframe.files import read_json, replacing, to_plain, write_json
 from tightframe.path import path
 from tightframe.problem.counts import CountsLike, compact_counts
 from tightframe.problem.layers import parse_layers
-from tightframe.problem.problem import Problem, terms_in
+from tightframe.problem.problem import Problem, require_no_targets, terms_in
 from tightframe.solution import Solution
 from tightframe.solve import NotConvergedWarning, solve
 from tightframe.theory.thresholds import overall_decay, thresholds
@@ -113,6 +114,7 @@ class Grid:
 
     def __post_init__(self) -> None:
         """Check every argument and store it in one canonical form."""
+        require_no_targets(self.problem, "a grid")
         unknown = sorted(set(self.sweep) - set(SWEPT))
         if unknown:
             raise ValueError(f"sweep: got {unknown[0]!r}, allowed are {', '.join(SWEPT)}")
@@ -361,6 +363,8 @@ def _thresholds(problem: Problem) -> dict[str, Any]:
         result = thresholds(problem)
     except ValueError:  # none are known for this kind of problem
         return {"kind": None, "total": None, "groups": {}}
+    if problem.margin_runs and len(problem.groups) <= FEW_GROUPS:
+        result = known_thresholds(problem)
     groups = {
         (group.count, *terms.values()): group.logit_decay
         for group, terms in zip(result.groups, problem.group_terms, strict=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.checks import positive_float, whole_number
+from tightframe.checks import choice, positive_float, whole_number
 from tightframe.data.imbalance import step_counts
 from tightframe.files import to_plain
 from tightframe.problem.counts import MAX_SAMPLES, compact_counts
@@ -19,6 +19,9 @@ from tightframe.sweeps.grid import Grid, run_grid
 from tightframe.theory.thresholds import overall_decay
 
 FloatArray = NDArray[np.float64]
+
+#: Weights of the features that belong to no counts in particular.
+FEATURE_WEIGHTS = ("samples", "contexts")
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,6 +184,8 @@ def phase_diagram(
     bias_decay: float | None = None,
     features: str = "real",
     dim: int | None = None,
+    label_smoothing: float = 0.0,
+    feature_weights: str = "samples",
     tol: float = 1e-8,
     max_iterations: int = 5000,
     jobs: int = 1,
@@ -202,8 +207,11 @@ def phase_diagram(
         One of the two: samples of each majority (minority) class, the same in all rows.
     fraction : float
         Part of the classes in the minority, as in `tightframe.data.step_counts`.
-    loss, bias, bias_decay, features, dim
+    loss, bias, bias_decay, features, dim, label_smoothing
         As in `Problem`.
+    feature_weights : {"samples", "contexts"}
+        As in `Problem`. It takes numbers too, one a class, which belong to one row's counts; so do
+        class weights and the like.
     tol, max_iterations
         As in `solve`.
     jobs, scheduler
@@ -221,6 +229,7 @@ def phase_diagram(
     rows, real_ratios = step_rows(
         num_classes, ratios, majority=majority, minority=minority, fraction=fraction
     )
+    feature_weights = choice("feature_weights", feature_weights, FEATURE_WEIGHTS)
     decays = [positive_float("logit_decays", decay) for decay in logit_decays]
     if not decays:
         raise ValueError("logit_decays: got none, need at least one")
@@ -233,6 +242,8 @@ def phase_diagram(
         bias_decay=bias_decay,
         features=features,
         dim=dim,
+        label_smoothing=label_smoothing,
+        feature_weights=feature_weights,
     )
     sweep = {"weight_decay": decays, "feature_decay": decays}
     grid = Grid(problem, sweep, rows, real_ratios, tol, max_iterations)

@@ -26,6 +26,7 @@ from tightframe.figures.model import (
 )
 from tightframe.figures.mpl import check_formats, draw, save_figures
 from tightframe.figures.style import GROUP_COLORS, GROUP_MARKERS, margin_kind, margin_label
+from tightframe.problem.problem import Problem, with_smoothing
 from tightframe.runs.tables import group_name
 from tightframe.sweeps.grid import Grid
 from tightframe.sweeps.phase import PhaseDiagram
@@ -67,7 +68,7 @@ def save_grid_plots(
     if grid.ratios is None:
         return save_figures(draw(path_sheet(rows)), Path(folder) / "path", formats)
     diagram = PhaseDiagram.from_rows(grid, rows)
-    return save_figures(draw(phase_sheet(diagram)), Path(folder) / "phase", formats)
+    return save_figures(draw(phase_sheet(diagram, grid.problem)), Path(folder) / "phase", formats)
 
 
 # -- paths -----------------------------------------------------------------------------------------
@@ -93,7 +94,9 @@ def path_sheet(rows: Sequence[Mapping[str, Any]]) -> Sheet:
 
 
 def _row_title(row: Mapping[str, Any]) -> str:
-    return f"Samples per class: {_shortened(row['counts'])}"
+    title = f"Samples per class: {_shortened(row['counts'])}"
+    share = row["points"][0]["problem"].get("label_smoothing") if row["points"] else None
+    return f"{title}, label smoothing {share:g}" if share else title
 
 
 def _shortened(text: str, limit: int = 40) -> str:
@@ -235,8 +238,11 @@ def _thresholds(
 # -- phase diagrams --------------------------------------------------------------------------------
 
 
-def phase_sheet(diagram: PhaseDiagram) -> Sheet:
-    """Return the minority's margin over (lambda, imbalance ratio) with the exact thresholds."""
+def phase_sheet(diagram: PhaseDiagram, problem: Problem | None = None) -> Sheet:
+    """Return the minority's margin over (lambda, imbalance ratio) with the exact thresholds.
+
+    ``problem``: any of the diagram, whose label smoothing the title names.
+    """
     along = np.argsort(diagram.logit_decays, kind="stable")
     upward = np.argsort(diagram.ratios, kind="stable")
     y = diagram.ratios[upward]
@@ -252,8 +258,9 @@ def phase_sheet(diagram: PhaseDiagram) -> Sheet:
         if np.isfinite(limits).any() and not drawn:
             x = limits[upward].tolist()
             curves.append(Curve(name, x, y.tolist(), "ink", style, seam=True))
+    title = _phase_title(diagram)
     chart = Chart(
-        _phase_title(diagram),
+        title if problem is None else with_smoothing(title, problem),
         _LAMBDA,
         "imbalance ratio R = majority / minority count",
         curves,

@@ -397,9 +397,12 @@ def _aligned(
     face = (left * kept[..., None, :]) @ right
     back = face.swapaxes(-1, -2)
     rest = residual.reduced
-    rest = rest - face @ (back @ rest)
-    rest = _clip(rest - (rest @ back) @ face, limit)
-    reduced = rest - limit[..., None, None] * face
+    rest -= face @ (back @ rest)
+    rest -= (rest @ back) @ face
+    reduced = _clip(rest, limit)
+    del rest
+    reduced = reduced - limit[..., None, None] * face
+    del face, back
     # X is only nearly orthogonal to what R must be orthogonal to.
     if problem.loss_object.ignores_constants:
         reduced -= p.ignored[:, None] * (p.ignored @ reduced)[..., None, :]

@@ -440,6 +440,12 @@ def require_thresholds(problem: Problem) -> None:
 # -- for readers -----------------------------------------------------------------------------------
 
 _HEAD = ("loss", "features", "layers", "bias", "`dim`", "counts", "how")
+#: Label distributions: `solve` looks for targets before it asks for a rule.
+_WITH_TARGETS = (
+    "cross-entropy with `targets`",
+    *("real", "1", "any", "at least the rank", "any, of contexts"),
+    "certified splitting, by duality",
+)
 _FEATURES = {"real": "real", "nonnegative": "non-negative (ReLU)", None: "any"}
 
 
@@ -448,7 +454,7 @@ def coverage_table() -> str:
 
     The README and docs/guide/solve.md have it, word for word.
     """
-    rows = [_HEAD, ("---",) * len(_HEAD)]
+    rows = [_HEAD, ("---",) * len(_HEAD), _WITH_TARGETS]
     rows += [_cells(rule) for rule in RULES if rule.outcome != "refused"]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 

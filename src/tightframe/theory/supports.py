@@ -125,8 +125,13 @@ class Supports:
     def written_out(self, x: Array, logit_scale: Array) -> Array:
         """Return the logits W h, before their scale, of an X: shape (V, m)."""
         require_entries(len(self.rows), len(self.columns))
+        return self.part(x, logit_scale, np.arange(len(self.rows)), np.arange(len(self.columns)))
+
+    def part(self, x: Array, logit_scale: Array, labels: Whole, contexts: Whole) -> Array:
+        """Return those of some labels and contexts."""
         scaled = np.pad(x / self.roots, ((0, 0), (0, 1)))  # the last column is that of -1
-        return scaled[self.rows][:, self.columns] / logit_scale[:, None]
+        rows, columns = self.rows[labels], self.columns[contexts]
+        return scaled[rows][:, columns] / logit_scale[labels][:, None]
 
 
 def _sums(places: Whole, numbers: Array, size: int) -> Array:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tightframe.capture.lightning import CollapseMonitor
     from tightframe.training.backbones import VGG, AdaptedModel, ResNet, adapted, build_backbone
     from tightframe.training.callbacks import CollapseCallback, history_columns
+    from tightframe.training.contexts import ContextCallback, TokenMLP
     from tightframe.training.continuing import Continuation, continue_at
     from tightframe.training.losses import ProblemLoss, UFMLoss
     from tightframe.training.margins import group_margins
@@ -30,9 +31,11 @@ __all__ = [
     "CollapseModule",
     "CollapseMonitor",
     "CollapseTrainerCallback",
+    "ContextCallback",
     "Continuation",
     "ProblemLoss",
     "ResNet",
+    "TokenMLP",
     "UFMLoss",
     "UFMRun",
     "UFMRuns",
@@ -62,6 +65,7 @@ __getattr__ = handed_on(
             "build_backbone",
         ),
         "tightframe.training.callbacks": ("CollapseCallback", "history_columns"),
+        "tightframe.training.contexts": ("ContextCallback", "TokenMLP"),
         "tightframe.training.continuing": ("Continuation", "continue_at"),
         "tightframe.training.losses": ("ProblemLoss", "UFMLoss"),
         "tightframe.training.margins": ("group_margins",),

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
-import lightning
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from tightframe.geometry.dense import PARTS, Geometry, seli_of_head, simplex_etf
@@ -19,12 +17,13 @@ from tightframe.heads.modes import evaluating
 from tightframe.metrics import ClassMoments, CollapseReport, self_duality
 from tightframe.metrics.registry import LEADING
 from tightframe.problem.problem import Problem
+from tightframe.theory.certificate import finite_array
 from tightframe.training.margins import group_margins
+from tightframe.training.measuring import MeasuringCallback, Row
 from tightframe.training.module import CollapseModule
 from tightframe.training.networks import head_bias, head_weight
 
-#: One measurement: column name to number (NaN where a quantity is undefined).
-Row = dict[str, float]
+Array = NDArray[np.float64]
 
 #: Batches of (inputs, labels), iterable any number of times.
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -35,6 +34,10 @@ TARGETS = ("predicted", "etf", "seli")
 
 #: The accuracies of at most so many classes have columns of their own.
 MOST_CLASSES = 100
+
+
+#: Relative errors of logits and bias, which know their sizes too: Frobenius norm, largest entry.
+ERRORS = ("logits_error", "logits_largest_error", "bias_error", "bias_largest_error")
 
 
 def history_columns(num_groups: int, num_classes: int = 0) -> list[str]:
@@ -60,6 +63,7 @@ def history_columns(num_groups: int, num_classes: int = 0) -> list[str]:
         *(metric.key for metric in LEADING),
         "self_duality_to_predicted",
         *(f"{part}_to_{target}" for part in PARTS for target in TARGETS),
+        *ERRORS,
         *(f"group{i}_margin" for i in range(num_groups)),
         *(f"class{k}_{part}_accuracy" for part in ("train", "test") for k in classes),
     ]
@@ -94,7 +98,7 @@ class Measured:
     held_out: tuple[Tensor, Tensor] | None = None
 
 
-class CollapseCallback(lightning.Callback):
+class CollapseCallback(MeasuringCallback[Measured]):
     """Measure the collapse of the training set at the start, every n epochs, and at the end.
 
     Each measurement is a row of `history`, whose columns are those of `history_columns`:
@@ -111,6 +115,10 @@ class CollapseCallback(lightning.Callback):
       of every part of the geometry to the predicted one, to the simplex ETF and to the SELI
       geometry of the counts, for a head with a bias that of a free bias
       (`tightframe.geometry.dense.seli_of_head`);
+    - logits_error, bias_error: relative errors ``||Z - Z*|| / ||Z*||`` of the mean logits W H (no
+      bias in them) and of the bias, sizes included (Frobenius norm), and logits_largest_error,
+      bias_largest_error: the same with the largest absolute entry as the norm (Hong & Ling 2023,
+      Fig. 3); NaN where the prediction is zero or not given;
     - ``group<i>_margin``: see `group_margins`, in logit units (nats for cross-entropy);
     - ``class<k>_train_accuracy``, ``class<k>_test_accuracy`` of up to `MOST_CLASSES` classes.
 
@@ -128,6 +136,8 @@ class CollapseCallback(lightning.Callback):
         unless it covers every sample.
     test : iterable of (inputs, labels), optional
         Without it the test accuracy is NaN.
+    predicted_bias : array_like, shape (K,), optional
+        ``solution.bias``; without it the errors of the bias are NaN.
     lower_bound : float, optional
         Certified lower bound of the objective; without it the excess is NaN.
     every : int
@@ -148,85 +158,29 @@ class CollapseCallback(lightning.Callback):
         train: Batches,
         test: Batches | None = None,
         *,
+        predicted_bias: ArrayLike | None = None,
         lower_bound: float | None = None,
         every: int = 1,
         on_measure: Callable[[list[Row]], None] | None = None,
     ) -> None:
-        super().__init__()
-        if every < 1:
-            raise ValueError(f"every: got {every}, need at least 1")
+        columns = history_columns(len(problem.groups), problem.num_classes)
+        super().__init__(columns, every, on_measure)
         if predicted.num_classes != problem.num_classes:
             raise ValueError(
                 f"predicted: got a geometry of {predicted.num_classes} classes, "
                 f"the problem has {problem.num_classes}"
             )
         self.problem = problem
-        self.history: list[Row] = []
-        self.final: Measured | None = None
         limit = seli_of_head(problem.compact_counts, problem.bias != "none")
         goals = (predicted, simplex_etf(problem.num_classes), limit)
         self._targets = dict(zip(TARGETS, goals, strict=True))
+        self._predicted_bias: Array | None = None
+        if predicted_bias is not None and problem.bias != "none":
+            shape = (problem.num_classes,)
+            self._predicted_bias = finite_array("predicted_bias", predicted_bias, shape)
         self._train = train
         self._test = test
         self._lower_bound = math.nan if lower_bound is None else float(lower_bound)
-        self._every = every
-        self._on_measure = on_measure
-        self._seconds = 0.0
-        self._clock = time.perf_counter()
-
-    # -- Lightning's hooks -------------------------------------------------------------------------
-
-    def on_train_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Measure the untrained network; after a resume the history has that row already."""
-        self._clock = time.perf_counter()
-        if not self.history:
-            self._record(trainer, pl_module, epoch=0)
-
-    def on_train_epoch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Measure, if it is time to."""
-        epoch = trainer.current_epoch + 1
-        if epoch % self._every == 0 or epoch == trainer.max_epochs:
-            self._record(trainer, pl_module, epoch)
-
-    def on_train_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Measure once more if training stopped between two measurements (early stopping)."""
-        if self.history and self.history[-1]["step"] != trainer.global_step:
-            self._record(trainer, pl_module, trainer.current_epoch)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the history and the training time."""
-        return {"history": [dict(row) for row in self.history], "seconds": self._seconds}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue the history of a checkpoint."""
-        self.history = [dict(row) for row in state_dict["history"]]
-        self._seconds = float(state_dict["seconds"])
-
-    # -- measuring ---------------------------------------------------------------------------------
-
-    def _record(
-        self, trainer: lightning.Trainer, module: lightning.LightningModule, epoch: int
-    ) -> None:
-        if not isinstance(module, CollapseModule):
-            raise ValueError(f"pl_module: got {type(module).__name__}, need a CollapseModule")
-        self._seconds += time.perf_counter() - self._clock
-        self.final = self.measure(module)
-        row = {"epoch": epoch, "step": trainer.global_step, "seconds": self._seconds}
-        row |= self.final.row
-        columns = history_columns(len(self.problem.groups), self.problem.num_classes)
-        self.history.append({name: row[name] for name in columns})
-        scalars = {name: value for name, value in row.items() if math.isfinite(value)}
-        for logger in trainer.loggers:
-            logger.log_metrics(scalars, step=trainer.global_step)
-        if self._on_measure is not None:
-            self._on_measure(self.history)
-        self._clock = time.perf_counter()
 
     @torch.no_grad()  # the metrics see to that as well, but each time it takes its time
     def measure(self, module: CollapseModule) -> Measured:
@@ -279,12 +233,27 @@ class CollapseCallback(lightning.Callback):
             for name, target in self._targets.items():
                 for part, distance in report.distances(target).items():
                     row[f"{part}_to_{name}"] = float(distance)
+        row |= self._errors(report.geometry.logits, None if bias is None else bias.double().numpy())
         for i, margin in enumerate(group_margins(problem, report.logits)):
             row[f"group{i}_margin"] = float(margin)
         for part in ("train", "test"):
             for k in range(problem.num_classes):
                 row[f"class{k}_{part}_accuracy"] = shares[part][k] if part in shares else math.nan
         return Measured(row, features, labels, weight.clone(), bias, report.geometry, held_out)
+
+    def _errors(self, logits: Array, bias: Array | None) -> Row:
+        """Return the `ERRORS` of mean logits and bias."""
+        pairs = ((logits, self._targets["predicted"].logits), (bias, self._predicted_bias))
+        found: list[float] = []
+        for measured, predicted in pairs:
+            size = 0.0 if measured is None or predicted is None else float(np.abs(predicted).max())
+            if measured is None or predicted is None or size == 0:
+                found += [math.nan, math.nan]
+                continue
+            off = measured - predicted
+            found.append(float(np.linalg.norm(off) / np.linalg.norm(predicted)))
+            found.append(float(np.abs(off).max() / size))
+        return dict(zip(ERRORS, found, strict=True))
 
     def _check(self, features: Tensor, labels: Tensor, loss: float) -> None:
         counts = np.bincount(labels.numpy(), minlength=self.problem.num_classes)

@@ -30,6 +30,7 @@ from tightframe.lazy import needed
 from tightframe.problem.counts import PerClass
 from tightframe.problem.labels import IGNORED
 from tightframe.solve import NotConvergedWarning
+from tightframe.training.losses import ProblemLoss
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,6 +143,10 @@ def continue_at(
     optimizer: torch.optim.Optimizer | None = None,
     class_weights: PerClass | None = None,
     logit_adjustment: PerClass | None = None,
+    label_smoothing: float = 0.0,
+    smoothing_weights: str = "own",
+    class_margins: PerClass | None = None,
+    logit_scale: PerClass | None = None,
     labels: LabelsLike = None,
     iterations: int = 400,
     tol: float = 1e-3,
@@ -170,6 +175,9 @@ def continue_at(
         As in `Problem`, also ``"balanced"``; scaled to mean 1 over the samples.
     logit_adjustment : str, iterable of float, or mapping, optional
         As in `Problem`, also ``"prior"``: added to the logits inside the loss only.
+    label_smoothing, smoothing_weights, class_margins, logit_scale : optional
+        As in `Problem`. Of its feature weights there are none here: features have no decay of
+        their own.
     labels : str, int or callable, optional
         Where a batch has its labels, see `tightframe.data.batches.split_batch`.
     iterations : int
@@ -217,7 +225,16 @@ def continue_at(
     device = next(moving.parameters()).device
     with preserved_rng():
         data = _Data.read(moving, loader, labels, device)
-        loss = _Loss.of(data.counts, class_weights, logit_adjustment, device)
+        problem = loss_terms(
+            data.counts,
+            class_weights,
+            logit_adjustment,
+            label_smoothing=label_smoothing,
+            smoothing_weights=smoothing_weights,
+            class_margins=class_margins,
+            logit_scale=logit_scale,
+        )
+        loss = _Loss(ProblemLoss(problem).to(device), float(data.counts @ problem.class_weights))
         objective = _Objective(moving, data, loss, [decays[n] for n in _trained(moving)])
         found = _descend(objective, steps)
         margins, accuracy = objective.outcome()
@@ -425,25 +442,15 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 class _Loss(NamedTuple):
-    """Weights over N, and adjustment, of every class."""
+    """A loss whose class weights are 1 on average over all samples."""
 
-    factors: Tensor
-    adjustment: Tensor
+    criterion: ProblemLoss
+    total_weight: float
 
-    @classmethod
-    def of(
-        cls,
-        counts: NDArray[np.int64],
-        class_weights: PerClass | None,
-        logit_adjustment: PerClass | None,
-        device: torch.device,
-    ) -> _Loss:
-        terms = loss_terms(counts, class_weights, logit_adjustment)
-        factors = terms.class_weights / float(counts @ terms.class_weights)
-        return cls(
-            torch.as_tensor(factors, device=device),
-            torch.as_tensor(terms.logit_adjustment, device=device),
-        )
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return what some samples add to the mean loss of all."""
+        mean: Tensor = self.criterion(logits, labels)
+        return mean * (len(labels) / self.total_weight)
 
 
 class _Objective:
@@ -464,8 +471,9 @@ class _Objective:
         value = 0.0
         for batch in self.data.batches():
             logits, own = _logits(self.model, batch)
-            each = functional.cross_entropy(logits + self.loss.adjustment, own, reduction="none")
-            total = each @ self.loss.factors[own]
+            if not len(own):
+                continue
+            total = self.loss(logits, own)
             if total.requires_grad:
                 total.backward()  # type: ignore[no-untyped-call]
             value += float(total.detach())

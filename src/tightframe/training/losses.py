@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tightframe.problem.problem import Problem, require_no_targets
+from tightframe.heads.terms import LossTerms
+from tightframe.problem.problem import Problem
 from tightframe.training.networks import head_bias, head_layers
-from tightframe.training.terms import LossTerms
 
 
 class ProblemLoss(nn.Module):
@@ -20,6 +20,9 @@ class ProblemLoss(nn.Module):
     with class weights c, logit scales s (CDT, VS), logit adjustment a, class margins m (LDAM), and
     labels p smoothed: whatever of them ``problem`` has. Its decays are not used. Logits come as
     the network predicts by them: a bias is scaled too, and test accuracy needs none of this.
+
+    Where ``problem`` has targets, y_i is the context of sample i and p_y its label distribution. A
+    row may then stand for several samples of its context (``repeats``), which count as often.
 
     Parameters
     ----------
@@ -48,14 +51,26 @@ class ProblemLoss(nn.Module):
             single = None if numbers is None else torch.tensor(numbers, dtype=torch.float32)
             self.register_buffer(f"_{name}", single, persistent=False)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, labels: Tensor, repeats: Tensor | None = None) -> Tensor:
         """Return the mean loss of a batch, a scalar.
 
         Parameters
         ----------
         logits : Tensor, shape (B, K)
         labels : Tensor, shape (B,), int64
+            Contexts where the problem has targets.
+        repeats : Tensor, shape (B,), optional
+            How many samples every row stands for; with targets only.
+
+        Raises
+        ------
+        ValueError
+            If there are repeats, and the problem has no targets.
         """
+        require_repeatable(self.problem, repeats)
+        laws = self.per_class("targets", logits)
+        if laws is not None:
+            return self._of_contexts(logits, labels, laws, repeats)
         scales, margins = self.per_class("scales", logits), self.per_class("margins", logits)
         if scales is not None:
             logits = logits * scales
@@ -69,6 +84,18 @@ class ProblemLoss(nn.Module):
             self.per_class("adjustment", logits),
             None if share is None or spread is None else (share, spread),
         )
+
+    def _of_contexts(
+        self, logits: Tensor, contexts: Tensor, laws: Tensor, repeats: Tensor | None
+    ) -> Tensor:
+        each = self.problem.loss_object.column_values(logits.T[None], laws[contexts].T[None])[0]
+        weights = self.per_class("weights", logits)
+        if weights is not None:
+            each = each * weights[contexts]
+        if repeats is None:
+            return each.mean()
+        repeats = repeats.to(each.dtype)
+        return each @ repeats / repeats.sum()
 
     def per_class(self, name: str, like: Tensor) -> Tensor | None:
         """Return one of `LossTerms`; beside float64, which is for measuring, to all digits."""
@@ -121,13 +148,17 @@ class UFMLoss(nn.Module):
 
     def __init__(self, problem: Problem) -> None:
         super().__init__()
-        require_no_targets(problem, "this loss")
         self.problem = problem
         self._num_samples = problem.num_samples
         self._criterion = ProblemLoss(problem)
 
     def forward(
-        self, features: Tensor, labels: Tensor, head: nn.Module, decay_factor: float = 1.0
+        self,
+        features: Tensor,
+        labels: Tensor,
+        head: nn.Module,
+        decay_factor: float = 1.0,
+        repeats: Tensor | None = None,
     ) -> Tensor:
         """Return the batch's estimate of the objective, a scalar.
 
@@ -135,26 +166,31 @@ class UFMLoss(nn.Module):
         ----------
         features : Tensor, shape (B, d)
         labels : Tensor, shape (B,), int64
+            Contexts where the problem has targets.
         head : nn.Module
             As `head_layers` takes it.
         decay_factor : float
             On all decays, as while they are warmed up.
+        repeats : Tensor, shape (B,), optional
+            As in `ProblemLoss`: all contexts once, with their counts, give the objective itself.
         """
-        loss = self.data_loss(head(features), labels)
-        penalties = self.feature_penalty(features, labels), self.head_penalty(head)
+        loss = self.data_loss(head(features), labels, repeats)
+        penalties = self.feature_penalty(features, labels, repeats), self.head_penalty(head)
         if decay_factor != 1:
             return loss + decay_factor * sum(penalties)
         return loss + penalties[0] + penalties[1]
 
-    def data_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def data_loss(self, logits: Tensor, labels: Tensor, repeats: Tensor | None = None) -> Tensor:
         """Return the mean loss of a batch of logits, shape (B, K), without decays.
 
         As `ProblemLoss`: ``logits`` come as the network predicts by them.
         """
-        loss: Tensor = self._criterion(logits, labels)
+        loss: Tensor = self._criterion(logits, labels, repeats)
         return loss
 
-    def feature_penalty(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
+    def feature_penalty(
+        self, features: Tensor, labels: Tensor | None = None, repeats: Tensor | None = None
+    ) -> Tensor:
         """Return the decay of the features, scaled from the batch to all N samples.
 
         Parameters
@@ -162,14 +198,22 @@ class UFMLoss(nn.Module):
         features : Tensor, shape (B, d)
         labels : Tensor, shape (B,), int64, optional
             Needed where the problem has ``feature_weights``.
+        repeats : Tensor, shape (B,), optional
+            As in `ProblemLoss`.
         """
-        scale = 0.5 * self.problem.feature_decay * self._num_samples / len(features)
+        require_repeatable(self.problem, repeats)
+        repeats = None if repeats is None else repeats.to(features.dtype)
+        rows = len(features) if repeats is None else repeats.sum()
+        scale = 0.5 * self.problem.feature_decay * self._num_samples / rows
         factors = self._criterion.per_class("feature_factors", features)
-        if factors is None:
+        if factors is None and repeats is None:
             return scale * features.square().sum()
-        if labels is None:
+        if factors is not None and labels is None:
             raise ValueError("labels: missing; the problem's feature_weights go by the class")
-        return scale * (features.square().sum(dim=1) @ factors[labels])
+        each = features.square().sum(dim=1)
+        if repeats is not None:
+            each = each * repeats
+        return scale * (each.sum() if factors is None else each @ factors[labels])
 
     def head_penalty(self, head: nn.Module) -> Tensor:
         """Return the decay of the head's layers and of its bias."""
@@ -181,3 +225,15 @@ class UFMLoss(nn.Module):
         if bias is not None and self.problem.bias_decay > 0:
             penalty = penalty + 0.5 * self.problem.bias_decay * bias.square().sum()
         return penalty
+
+
+def require_repeatable(problem: Problem, repeats: Tensor | None) -> None:
+    """Refuse rows that stand for several samples, where the problem has one class a sample.
+
+    Raises
+    ------
+    ValueError
+        If there are repeats, and the problem has no targets.
+    """
+    if repeats is not None and problem.targets is None:
+        raise ValueError("repeats: got some, and the problem has no targets: a row is a sample")

@@ -123,8 +123,11 @@ class CollapseModule(lightning.LightningModule):
         logits: Tensor = self.head(self.backbone(inputs))
         return logits
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         """Return what the step minimises: the batch's estimate of the objective.
+
+        A batch is inputs and labels; where the problem has targets, inputs and contexts, and
+        perhaps how many samples every row stands for, see `UFMLoss`.
 
         With ``decay_on="all"`` that is the data loss. Weight decay of other parameters than the
         head's is the optimiser's, but for L-BFGS, which has none and needs it in the value.
@@ -132,13 +135,14 @@ class CollapseModule(lightning.LightningModule):
         Nothing is logged here: one call of ``self.log`` costs as much as a step of a small
         network. `CollapseCallback` measures and logs the whole training set instead.
         """
-        inputs, labels = batch
+        inputs, labels, *rest = batch
+        repeats = rest[0] if rest else None
         features = self.backbone(inputs)
         loss: Tensor
         if self.decay_on == "all":
-            loss = self.loss.data_loss(self.head(features), labels)
+            loss = self.loss.data_loss(self.head(features), labels, repeats)
         else:
-            loss = self.loss(features, labels, self.head, self.decay_factor)
+            loss = self.loss(features, labels, self.head, self.decay_factor, repeats)
         if self.optimizer_name == "lbfgs":
             for group in self._groups():
                 if decay := self.decay_factor * group["weight_decay"]:

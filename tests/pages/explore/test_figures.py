@@ -181,8 +181,9 @@ def test_the_path_says_what_is_not_followed():
     assert "lost from" in followed
 
 
-def test_the_phase_diagram_is_the_library_s():
-    state = State(counts="40x2,10x4", view="phase")
+@pytest.mark.parametrize("smoothing", ["", "0.1"])
+def test_the_phase_diagram_is_the_library_s(smoothing):
+    state = State(counts="40x2,10x4", view="phase", label_smoothing=smoothing)
     compute._DIAGRAMS.clear()
     result = shown(state, LIGHT, None)
     assert result["later"]["state"] == vars(state)
@@ -205,6 +206,30 @@ def test_the_phase_diagram_is_the_library_s():
         drawn.T[kept], diagram.minority_margin[kept], atol=1e-3 * diagram.minority_margin.max()
     )
     assert picture.figure["data"][-1]["x"] == [4.0]
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {"logit_scale": "1x2,.6x2"},
+        {"class_margins": "0x2,.6x2"},
+        {"feature_weights": "30x2,10x2"},
+        {"class_weights": "1x2,.5x2", "label_smoothing": ".1", "smoothing_weights": "labels"},
+    ],
+)
+def test_groups_of_one_count_have_lines_of_their_own(terms):
+    state = State(counts="30x4", view="path", **terms)
+    result = shown(state, LIGHT, None)
+    limits = tf.thresholds(state.problem())
+    places = {shape["x0"] for shape in result["path-graph"]["layout"]["shapes"]}
+    for group in limits.groups:
+        assert {place for place in (group.merges, group.vanishes) if place} <= places
+    line = run(result["code"])["path"]
+    drawn = np.array([trace["y"] for trace in result["path-graph"]["data"][:2]])
+    expected = np.array([point.group_margins for point in line.solutions]).T
+    np.testing.assert_allclose(drawn, expected, atol=1e-3 * expected.max())
+    names = [trace["name"] for trace in result["path-graph"]["data"][:2]]
+    assert names[0] != names[1]
 
 
 def test_the_path_of_many_groups_comes_in_two_steps():

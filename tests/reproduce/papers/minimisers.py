@@ -12,6 +12,7 @@ from tightframe.reproduce.results import Results, TaskResult
 from tightframe.reproduce.spec import papers
 from tightframe.reproduce.tasks import run_task
 from tightframe.runs.config import RunConfig
+from tightframe.training.callbacks import ERRORS
 
 
 @functools.cache
@@ -92,7 +93,9 @@ class Minimisers:
         for values in problems:
             dim = values.get("dim")
             wide = dim is None or dim >= Problem(**values).num_classes
-            narrow.append({**values, "dim": None if wide else dim})
+            values = {**values, "dim": None if wide else dim}
+            # Descent without decays tends to the direction without a bias.
+            narrow.append(values | {"bias": "none"} if task.arguments.get("normalized") else values)
         arguments = {"problems": narrow, "arrays": True, **self.options}
         return _solved("solve", json.dumps(arguments))
 
@@ -225,7 +228,7 @@ MINIMISERS = {
     "hong-ling": Minimisers(
         "hong-ling",
         _always(nc1=1e-4, train_accuracy=1.0, test_accuracy=0.9, status="converged"),
-        _falling([1.0, 1e-4], ["nc1"], epoch=[0, 9]),
+        _falling([1.0, 1e-4], ["nc1", *ERRORS], epoch=[0, 9]),
     ),
     "dang-2024": Minimisers(
         "dang-2024",

@@ -141,10 +141,8 @@ def test_a_late_or_early_switch_is_not_reproduced():
         def change(rows, arrays):
             if len(rows) > 1:
                 logits = [arrays[f"logits_{i}"] for i in range(len(rows))]
-                seeds = 3
                 for i in range(len(rows)):
-                    place = min(max(i // seeds - steps, 0), len(rows) // seeds - 1)
-                    arrays[f"logits_{i}"] = logits[seeds * place]
+                    arrays[f"logits_{i}"] = logits[min(max(i - steps, 0), len(rows) - 1)]
 
         return change
 
@@ -154,6 +152,25 @@ def test_a_late_or_early_switch_is_not_reproduced():
     for steps in (-1, 1):
         found = judged("thresholds", change=moved(steps))
         assert set(found) == {REPRODUCED}
+
+
+@pytest.mark.parametrize(("figure", "places"), [("thresholds", (2, 3)), ("rank-deficient", (2, 5))])
+def test_starts_that_are_stuck_do_not_count_and_the_best_one_does(figure, places):
+    def stuck(first, cost):
+        def change(task, rows, arrays, history):
+            """From a start on, every class of the UFM is lost, at some cost."""
+            if task.labels["what"] == "UFM" and task.labels["start"] >= shared.STARTS[first]:
+                for i in rows.index:
+                    arrays[f"logits_{i}"] = np.zeros_like(arrays[f"logits_{i}"])
+                    arrays[f"classifier_{i}"] = np.eye(len(arrays[f"logits_{i}"]))
+                rows["objective"] += cost
+
+        return change
+
+    found = judged(figure, change=stuck(1, 0.1))
+    assert set(found) == {REPRODUCED}
+    found = judged(figure, change=stuck(11, -0.1))
+    assert [found[place] for place in places] == [NOT, NOT]
 
 
 def test_one_class_that_is_left_counts_for_its_group():

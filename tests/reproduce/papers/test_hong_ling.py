@@ -1,6 +1,7 @@
 """Hong & Ling's figures: settings of the paper, verdicts that follow the measurements."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,13 +9,20 @@ from hypothesis import strategies as st
 import tightframe as tf
 from tests.reproduce.papers.minimisers import MINIMISERS, trained
 from tightframe.problem.problem import Problem
-from tightframe.reproduce.papers.hong_ling import minority_lambda, minority_n, shared
+from tightframe.reproduce.papers.hong_ling import (
+    block_structure,
+    errors,
+    minority_lambda,
+    minority_n,
+    shared,
+)
 from tightframe.reproduce.papers.hong_ling.block_structure import block_deviation
 from tightframe.reproduce.spec import SCALES
 from tightframe.runs.config import RunConfig
 from tightframe.theory import thresholds as closed
 
 ANY = {"weight_decay": 1.0, "feature_decay": 1.0}
+YES, NO = "reproduced", "not reproduced"
 FIGURES, judged = MINIMISERS["hong-ling"].figures, MINIMISERS["hong-ling"].judged
 
 
@@ -22,16 +30,18 @@ FIGURES, judged = MINIMISERS["hong-ling"].figures, MINIMISERS["hong-ling"].judge
 @pytest.mark.parametrize("name", FIGURES)
 def test_networks_have_the_papers_decays(name, scale):
     tasks = FIGURES[name].tasks(scale)
-    assert {"solve", "ufm", "network"} == {task.kind for task in tasks}
+    of_blocks = ("block-structure", "errors")
+    more = set() if name == "errors" else {"solve", "ufm"}
+    assert {"network", *more} == {task.kind for task in tasks}
     for task in tasks:
         if task.kind == "network":
             config = RunConfig.from_dict(task.arguments["config"])
             # The paper's decays have the ratio 100, and lambda is what the label says.
             (found,) = config.problems
             assert found.weight_decay / found.feature_decay == pytest.approx(
-                1000 if (name, scale) == ("block-structure", "paper") else 100
+                1000 if name in of_blocks and scale == "paper" else 100
             )
-            if name != "block-structure":
+            if name not in of_blocks:
                 assert found.logit_decay == pytest.approx(task.labels["lambda"])
 
 
@@ -145,3 +155,45 @@ def test_the_smoke_scale_shows_the_switch(tmp_path):
         "not at this scale",
         "reproduced",
     ]
+
+
+# -- errors of networks ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("nc1", "first"), [([1, 0.1, 1e-3, 1e-4], 2), ([1e-3, 0.1, 1e-3], 2), ([1, 0.1], None)]
+)
+def test_errors_count_from_where_collapse_stays(nc1, first):
+    rows = errors.collapsed(pd.DataFrame({"nc1": nc1, "epoch": range(len(nc1))}))
+    assert list(rows["epoch"]) == ([] if first is None else list(range(first, len(nc1))))
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        ("logits_error", [NO, YES]),
+        ("logits_largest_error", [NO, YES]),
+        ("bias_largest_error", [YES, NO]),
+        ("nc1", [NO, NO]),
+    ],
+)
+def test_each_error_of_one_network_decides(column, expected):
+    def change(task, rows, arrays, history):
+        if task.labels["structure"] == "2":
+            history[column] = 0.1
+
+    assert judged("errors", change=change) == expected
+    assert judged("errors") == [YES, YES]
+
+
+def test_the_paper_trains_twelve_networks():
+    tasks = FIGURES["block-structure"].tasks("paper")
+    kinds = {tuple(t.labels[key] for key in ("data", "network", "structure")) for t in tasks[4:]}
+    assert len(kinds) == len(tasks[4:]) == 12
+    assert {task.hash for task in FIGURES["errors"].tasks("paper")} == {t.hash for t in tasks[4:]}
+
+
+def test_maps_run_from_zero_to_one():
+    found = block_structure.min_max(np.array([[3.0, -1.0], [0.0, 1.0]]))
+    np.testing.assert_allclose(found, [[1, 0], [0.25, 0.5]])
+    assert not block_structure.min_max(np.ones((2, 2))).any()

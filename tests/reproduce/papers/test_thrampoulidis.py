@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
 import tightframe as tf
-from tests.reproduce.papers.minimisers import MINIMISERS, failed, outcomes
+from tests.reproduce.papers.minimisers import MINIMISERS, failed, of, outcomes
 from tightframe.figures.model import Table
 from tightframe.figures.storage import panel_to_dict
 from tightframe.problem.problem import Problem
@@ -64,7 +64,8 @@ def test_problems_have_the_papers_ridges(name, scale):
 
 def test_figures_share_their_runs():
     """Norms, paths and certificates look at the UFM runs of the first figure."""
-    own = {task.hash for task in FIGURES["ufm-step"].tasks("cpu")}
+    own = {t.hash for t in FIGURES["ufm-step"].tasks("cpu") if t.labels["what"] == "UFM"}
+    assert own
     for name in ("norms-angles", "regularisation-path", "certificate", "minority-angles"):
         assert own <= {task.hash for task in FIGURES[name].tasks("cpu")}
 
@@ -103,17 +104,17 @@ def as_etf(task, rows, arrays, history):
 
 def test_runs_that_end_in_the_etf_do_not_pass_for_seli():
     # Where only distances that rise with R are asked for, they do: the ETF is ever farther off.
-    assert judged("ufm-step", change=as_etf) == [NO, NO, NO, YES]
+    assert judged("ufm-step", change=as_etf) == [NO, NO, NO, NO, YES, YES]
     assert judged("networks-step", change=as_etf) == [NO, YES, NO] * 2
     assert judged("norms-angles", change=as_etf) == [YES, NO, NO, NO, NO]
     assert judged("minority-angles", change=as_etf) == [YES, YES, NO, NO]
-    assert judged("regularisation-path", change=as_etf) == [YES, YES, YES, NO]
+    assert judged("regularisation-path", change=as_etf) == [YES, YES, YES, NO, YES]
     assert judged("certificate", change=as_etf) == [YES, YES, NO]
 
 
 def test_one_seed_that_is_off_decides():
     def spoil(task, rows, arrays, history):
-        if task.kind == "ufm" and task.labels["ratio"] == 10:
+        if task.labels["what"] == "UFM" and task.labels["ratio"] == 10:
             (i,) = np.flatnonzero(np.isclose(rows["lambda"] * rows["num_samples"], 0.01))[-1:]
             arrays[f"classifier_{i}"] = np.eye(10) - 0.1
 
@@ -131,22 +132,38 @@ def test_convergence_must_slow_down_with_the_imbalance():
         if task.labels["ratio"] == 10:
             history["logits_to_predicted"] = 0.2
 
-    assert judged("ufm-step", change=slow) == [YES, YES, NO, YES]
-    assert judged("ufm-step", change=late) == [YES, YES, NO, YES]
+    assert judged("ufm-step", change=slow) == [YES, YES, NO, YES, YES, YES]
+    assert judged("ufm-step", change=late) == [YES, YES, NO, YES, YES, YES]
 
 
 def test_without_a_ridge_nothing_is_decided_before_the_balanced_run_arrives():
     def away(task, rows, arrays, history):
-        bare = np.flatnonzero(rows["lambda"] * rows["num_samples"] < 1e-7)
-        for i in bare if task.kind == "ufm" else ():
+        for i in rows.index if task.labels["what"] == "UFM without ridge" else ():
             arrays[f"classifier_{i}"] = np.eye(10)
 
     def far(task, rows, arrays, history):
         if task.labels["ratio"] == 10:
             away(task, rows, arrays, history)
 
-    assert judged("ufm-step", change=away) == [YES, YES, YES, OPEN]
-    assert judged("ufm-step", change=far) == [YES, YES, YES, NO]
+    assert judged("ufm-step", change=away) == [YES, YES, YES, NO, OPEN, YES]
+    assert judged("ufm-step", change=far) == [YES, YES, YES, NO, NO, YES]
+
+
+def test_a_free_bias_must_not_count_without_a_ridge():
+    @of("UFM without ridge")
+    def as_ridges_tend(rows, arrays):
+        """The runs have ended in SELI of a free bias instead."""
+        for i in rows.index:
+            arrays[f"logits_{i}"] = tf.seli(rows["counts"][i], "free").logits
+
+    assert judged("ufm-step", change=as_ridges_tend)[-1] == NO
+
+
+def test_a_free_bias_has_a_seli_of_its_own_where_the_ridge_vanishes():
+    results = ideal("regularisation-path")
+    runs = paths.paths_of(results, "free")["R = 10"]
+    assert (shared.from_own_seli(runs[-1]) < 0.05).all()
+    assert shared.from_seli(runs[-1])[2] > 0.2
 
 
 def test_networks_must_get_worse_with_the_imbalance():
@@ -194,7 +211,7 @@ def test_a_path_that_is_seli_itself_contradicts_the_claim():
             )
         tasks.append(TaskResult(result.task, rows, result.history, result.read_arrays))
     found = FIGURES["regularisation-path"].judge(Results("cpu", tuple(tasks)))
-    assert outcomes(found) == [YES, NO, YES, YES]
+    assert outcomes(found) == [YES, NO, YES, YES, YES]
 
 
 def test_a_path_that_turns_back_or_is_uncertified_is_not_reproduced():
@@ -217,8 +234,8 @@ def test_a_path_that_turns_back_or_is_uncertified_is_not_reproduced():
         return TaskResult(result.task, rows, result.history, result.read_arrays)
 
     judge = FIGURES["regularisation-path"].judge
-    assert outcomes(judge(changed(turned))) == [NO, YES, YES, YES]
-    assert outcomes(judge(changed(open_))) == [NO, YES, NO, YES]
+    assert outcomes(judge(changed(turned))) == [NO, YES, YES, YES, NO]
+    assert outcomes(judge(changed(open_))) == [NO, YES, NO, YES, NO]
     judge = FIGURES["certificate"].judge
     assert outcomes(judge(changed(turned))) == [YES, NO, YES]
 
@@ -247,7 +264,7 @@ def test_order_counts_also_among_runs_that_are_all_near_their_minimisers():
                 step.geometry.classifier + 0.01 * step.geometry.classifier.max()
             )
 
-    assert judged("regularisation-path", change=ridges) == [YES, YES, YES, NO]
+    assert judged("regularisation-path", change=ridges) == [YES, YES, YES, NO, YES]
     assert judged("certificate", change=ridges) == [YES, YES, NO]
     assert judged("minority-angles", change=imbalances) == [YES, YES, YES, NO]
 
@@ -450,10 +467,10 @@ def test_rows_of_real_runs_have_what_the_figures_read(tmp_path):
         tables += [panel for panel in panels if isinstance(panel, Table)]
     assert tables
     assert all(len(row) == len(t.columns) for t in tables for row in t.rows)
-    assert found["ufm-step"] == [NO, NO, NO, OPEN]
+    assert found["ufm-step"] == [NO, NO, NO, NO, OPEN, OPEN]
     assert found["networks-step"] == [OPEN] * 3
     # The orders alone hold early on; the values do not.
     assert found["norms-angles"][2:] == [NO, OPEN, OPEN]
-    assert found["regularisation-path"] == [YES, YES, YES, NO]
+    assert found["regularisation-path"] == [YES, YES, YES, NO, YES]
     assert found["certificate"][:2] == [YES, YES]
     assert found["minority-angles"][2:] == [NO, OPEN]

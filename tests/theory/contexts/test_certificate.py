@@ -11,7 +11,7 @@ import tightframe as tf
 from tests.reference.contexts import objective
 from tests.theory.contexts.cases import forms
 from tightframe.solvers.contexts import minimise_contexts
-from tightframe.theory.contexts.certificate import certify_logits, collapse_decay
+from tightframe.theory.contexts.certificate import certify_logits, certify_with, collapse_decay
 from tightframe.theory.contexts.form import merged
 
 
@@ -31,6 +31,18 @@ def test_no_bound_is_above_an_objective(form, seed, exponent):
     assert primal >= best.bounds.dual - rounding
     if exponent < -6:
         assert primal - dual < 1e-4 * primal
+
+
+@settings(max_examples=20)
+@given(forms(), st.integers(0, 1000), st.floats(-9, 1))
+def test_no_dual_point_bounds_more_than_the_minimum(form, seed, exponent):
+    """Any matrix is put among the dual points, whose value is below every objective."""
+    small = merged(form).form
+    best = minimise_contexts(small, 1e-10, 2000)
+    residual = 10**exponent * np.random.default_rng(seed).normal(size=small.shape)
+    bounds = certify_with(small, best.x, best.bias, residual, enough=1e-9)
+    assert bounds.dual <= best.bounds.primal + best.bounds.rounding
+    assert bounds.primal == best.bounds.primal
 
 
 @settings(max_examples=12)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tightframe.advice.advise import Advice
 from tightframe.advice.advise import advise as make_advice
-from tightframe.changes import thresholds as follow_thresholds
+from tightframe.changes import class_thresholds
 from tightframe.geometry.dense import Geometry
 from tightframe.geometry.grouped import GroupedGeometry
 from tightframe.path import Path
@@ -98,7 +98,7 @@ def thresholds(problem: Problem) -> Thresholds | None:
 @lru_cache(_KEPT)
 def _followed(problem: Problem) -> Thresholds:
     """Return the thresholds of every state, which do not depend on the problem's decays."""
-    return follow_thresholds(problem)
+    return class_thresholds(problem)
 
 
 # -- geometry --------------------------------------------------------------------------------------
@@ -256,9 +256,9 @@ def phases(problem: Problem) -> Phases:
     require_no_targets(problem, "a phase diagram")
     if problem.depth > 1:
         raise ValueError(f"depth: got {problem.depth}, a phase diagram needs 1")
-    if not problem.is_plain:
-        name = next(name for name in LOSS_ARGUMENTS if name in problem.to_dict())
-        raise ValueError(f"{name}: a phase diagram is drawn without; make the field empty")
+    for name in LOSS_ARGUMENTS:
+        if name in problem.to_dict() and name != "label_smoothing":
+            raise ValueError(f"{name}: a phase diagram is drawn without; make the field empty")
     if not coverage(problem.replace(dim=None)).is_certified:
         raise ValueError(
             "features: a phase diagram needs thresholds, which these lack with this bias"
@@ -271,7 +271,7 @@ def phases(problem: Problem) -> Phases:
     reach = max(20.0, 2.0 * float(counts.max()) / small)
     larges = np.unique(np.round(small * np.geomspace(1, reach, PHASE_RATIOS)))
     ratios = tuple(float(f"{large / small:.6g}") for large in larges)
-    options = {"loss": problem.loss, "bias": problem.bias, "features": problem.features}
+    options = {name: getattr(problem, name) for name in _DEFAULTS}
     given: tuple[tuple[str, Any], ...] = tuple(
         (k, v) for k, v in options.items() if v != _DEFAULTS[k]
     )
@@ -282,7 +282,13 @@ def phases(problem: Problem) -> Phases:
     return args._replace(low=float(f"{low:.4g}"), high=float(f"{high:.4g}"))
 
 
-_DEFAULTS = {"loss": "cross_entropy", "bias": "none", "features": "real"}
+#: What rows of a phase diagram have in common, if it is something else.
+_DEFAULTS = {
+    "loss": "cross_entropy",
+    "bias": "none",
+    "features": "real",
+    "label_smoothing": 0.0,
+}
 
 
 def _decay_range(problem: Problem, args: Phases) -> tuple[float, float]:

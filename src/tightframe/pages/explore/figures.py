@@ -30,7 +30,7 @@ from tightframe.pages.explore.margins import Margins
 from tightframe.pages.explore.vectors import Vectors
 from tightframe.path import Path
 from tightframe.problem.class_names import MAX_NAME, listed, shown_names
-from tightframe.problem.problem import Problem, with_loss_terms
+from tightframe.problem.problem import Problem, with_loss_terms, with_smoothing
 from tightframe.sweeps.phase import PhaseDiagram
 from tightframe.theory.thresholds import Thresholds, overall_decay
 
@@ -290,7 +290,7 @@ def path(
     axis: dict[str, Any] = {"log_x": True, "x_range": _with_room(decays)}
     negative = bool(np.nanmin(values) < 0) if np.isfinite(values).any() else False
     panel = Stack(
-        "Path",
+        with_smoothing("Path", problem),
         [
             Chart(
                 "", "", margin_label(problem.loss, margin_kind(sizes)), curves, marks,
@@ -377,7 +377,7 @@ def phase(
         at = ([place[0]], [place[1]])
         curves.append(Curve("the controls", *at, "ink", "points", marker="star", size=1.5))
     panel = Chart(
-        "Phase diagram",
+        with_smoothing("Phase diagram", problem),
         "imbalance ratio R",
         _LAMBDA,
         curves,

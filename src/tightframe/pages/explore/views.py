@@ -7,8 +7,9 @@ from typing import Any
 
 from dash import html
 
-from tightframe.advice.advise import Proposal
 from tightframe.advice.prediction import describe
+from tightframe.advice.proposals import Proposal
+from tightframe.diagnosis.blocks import remedies_table
 from tightframe.figures.model import evenly
 from tightframe.figures.style import Ink
 from tightframe.figures.table import Column, Table
@@ -227,6 +228,7 @@ def advice(state: State, measured: Measured | None = None) -> list[Any]:
         to_dash(Table("Groups now", columns, groups)),
         *([html.H3("What helps"), html.Ul(items)] if items else []),
         *([html.H3("Plain remedies, for comparison"), html.Ul(plain)] if plain else []),
+        *([to_dash(remedies_table(found))] if found.remedies else []),
         html.P(f"With more data of the same kind, {more}."),
         html.P(found.limits, className="note"),
     ]

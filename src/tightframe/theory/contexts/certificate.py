@@ -12,13 +12,15 @@ above the minimum. Blocked: a few (m, V) arrays at a time.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from tightframe.geometry.eigen import eigenpairs_above, largest_eigenvalue
 from tightframe.rounding import FUNCTION, UNIT, gamma
-from tightframe.theory.contexts.form import Array, ContextForm
+from tightframe.theory.contexts.form import Array, ContextForm, Factors
+from tightframe.theory.contexts.symmetry import CellFactors
 
 #: Singular values below this share of the largest say nothing about the face of the norm ball: of
 #: a point near the minimiser, then of one whose small ones are noise.
@@ -31,6 +33,10 @@ NORM_SLACK = 1e-12
 #: logarithm of the smallest number.
 LONGEST_LOG = 745.0
 
+#: How often a point near the dual minimiser is put into the norm ball and among distributions, in
+#: turn, before it is scaled.
+ROUNDS = 4
+
 #: Newton steps allowed for the bias of a candidate.
 MAX_BIAS_STEPS = 60
 
@@ -38,48 +44,7 @@ MAX_BIAS_STEPS = 60
 MAX_BIAS_STEP = 20.0
 
 
-class Factors(NamedTuple):
-    """X in thin factors, ``left diag(values) right^T`` with orthonormal columns.
-
-    Attributes
-    ----------
-    left : ndarray, shape (m, r)
-    values : ndarray, shape (r,)
-        Positive, descending.
-    right : ndarray, shape (V, r)
-    """
-
-    left: Array
-    values: Array
-    right: Array
-
-    @classmethod
-    def of_product(cls, tall: Array, wide: Array) -> Factors:
-        """Decompose ``tall wide^T``, (m, r) and (V, r)."""
-        q, upper = np.linalg.qr(tall)
-        p, lower = np.linalg.qr(wide)
-        return cls._from_svd(*np.linalg.svd(upper @ lower.T), q, p)
-
-    @classmethod
-    def of_matrix(cls, matrix: Array) -> Factors:
-        """Decompose a matrix (m, V)."""
-        left, values, right = np.linalg.svd(matrix, full_matrices=False)
-        kept = values > 4 * UNIT * max(matrix.shape) * values[:1]
-        return cls(left[:, kept], values[kept], right[kept].T)
-
-    @classmethod
-    def _from_svd(cls, left: Array, values: Array, right: Array, q: Array, p: Array) -> Factors:
-        kept = values > 4 * UNIT * len(q) * values[:1]
-        return cls(q @ left[:, kept], values[kept], p @ right[kept].T)
-
-    @property
-    def rank(self) -> int:
-        """Number of singular values."""
-        return len(self.values)
-
-    def rows(self, rows: slice) -> Array:
-        """Return some rows of X."""
-        return (self.left[rows] * self.values) @ self.right.T
+AnyFactors = Factors | CellFactors
 
 
 class Bounds(NamedTuple):
@@ -101,7 +66,8 @@ def certify_factors(form: ContextForm, x: Factors, bias: Array, *, enough: float
     enough : float
         Relative gap that is good enough: further bounds are then not computed.
     """
-    primal, rounding, softmax = _evaluate(form, x, bias)
+    primal, rounding = _evaluate(form, x, bias)
+    softmax = _softmax(form, x, bias)
     dual = 0.0  # no loss and no decay cost is below
     for face in (*FACES, None):
         if primal - dual <= max(enough * primal, 10 * rounding):
@@ -112,6 +78,39 @@ def certify_factors(form: ContextForm, x: Factors, bias: Array, *, enough: float
         else:
             dual = max(dual, _aligned(form, x, softmax, face))
     return Bounds(primal, min(dual, primal), rounding)
+
+
+def certify_with(
+    form: ContextForm, x: AnyFactors, bias: Array, residual: Array, *, enough: float
+) -> Bounds:
+    """Bound how far X in factors is from the minimum, by a dual point that its solver has.
+
+    Parameters
+    ----------
+    form : ContextForm
+    x : Factors or CellFactors
+    bias : ndarray, shape (V,)
+    residual : ndarray, shape (m, V)
+        ``Omega^{-1/2} G B^{-1/2}``, near that of the dual maximiser; overwritten.
+    enough : float
+        Relative gap that is good enough.
+    """
+    primal, rounding = _evaluate(form, x, bias)
+    _to_distributions(form, residual)
+    dual = max(_bound_near(form, residual, 0.1 * enough), 0.0)
+    return Bounds(primal, min(dual, primal), rounding)
+
+
+def certify_nothing(form: ContextForm, bias: Array, *, enough: float) -> Bounds:
+    """Bound how far all logits at zero, with their bias, are from the minimum."""
+    nothing = _nothing(form)
+    residual = _residual(form, _softmax(form, nothing, bias))
+    return certify_with(form, nothing, bias, residual, enough=enough)
+
+
+def _nothing(form: ContextForm) -> Factors:
+    m, v = form.shape
+    return Factors(np.zeros((m, 0)), np.zeros(0), np.zeros((v, 0)))
 
 
 def certify_logits(form: ContextForm, logits: Array, bias: Array) -> Bounds:
@@ -130,20 +129,18 @@ def certify_logits(form: ContextForm, logits: Array, bias: Array) -> Bounds:
 def collapse_decay(form: ContextForm) -> tuple[float, Array]:
     """Return the decay from which on all logits are zero, and the bias there, shape (V,)."""
     bias = bias_alone(form)
-    nothing = Factors(np.zeros((form.shape[0], 0)), np.zeros(0), np.zeros((form.shape[1], 0)))
-    q = _softmax(form, nothing, bias)[0]
-    return _norm(_residual(form, q)), bias
+    return _norm(form, _residual(form, _softmax(form, _nothing(form), bias))), bias
 
 
 def bias_alone(form: ContextForm) -> Array:
     """Return the best bias where all logits are zero, shape (V,)."""
     total = form.weights.sum()
     if form.bias == "none":
-        return np.zeros(form.shape[1])
+        return np.zeros(len(form.label_weights))
     share = form.marginal / total
     if form.bias == "free":
         return without_constant(form, np.log(share) - form.shifts)
-    b = np.zeros(form.shape[1])
+    b = np.zeros(len(share))
     cost = form.bias_decay * form.label_weights
     for _ in range(MAX_BIAS_STEPS):
         q = _normalised(b + form.shifts)
@@ -172,35 +169,40 @@ def _normalised(scores: Array) -> Array:
     return q
 
 
-def _softmax(form: ContextForm, x: Factors, bias: Array) -> tuple[Array, float, float]:
-    """Return all predictions (m, V), the loss and the size of the terms that it is the sum of."""
-    m, v = form.shape
-    q = np.empty((m, v))
-    loss = size = 0.0
-    offset = bias + form.shifts
+def _scores(form: ContextForm, x: AnyFactors, bias: Array) -> Iterator[tuple[slice, Array]]:
+    """Give logits inside the loss, less their largest, of some contexts at a time."""
     for rows in form.blocks():
         scores = x.rows(rows)
         scores *= form.context_scale[rows, None]
-        scores *= form.label_scale
-        scores += offset
+        scores *= form.scale_at(rows)
+        scores += form.in_cells(bias) + form.shifts_at(rows)
         scores -= scores.max(axis=1, keepdims=True)
+        yield rows, scores
+
+
+def _softmax(form: ContextForm, x: AnyFactors, bias: Array) -> Array:
+    """Return all predictions (m, V)."""
+    q = np.empty(form.shape)
+    for rows, scores in _scores(form, x, bias):
+        np.exp(scores, out=scores)
+        np.divide(scores, scores.sum(axis=1, keepdims=True), out=q[rows])
+    return q
+
+
+def _evaluate(form: ContextForm, x: AnyFactors, bias: Array) -> tuple[float, float]:
+    """Return the objective and a bound of its rounding."""
+    loss = size = 0.0
+    for rows, scores in _scores(form, x, bias):
         fit = form.target_dot(scores, rows)
         np.exp(scores, out=scores)
         total = scores.sum(axis=1)
         weights = form.weights[rows]
         loss += float(weights @ (np.log(total) - fit))
         size += float(weights @ (np.log(total) + np.abs(fit)))
-        np.divide(scores, total[:, None], out=q[rows])
-    return q, loss, size
-
-
-def _evaluate(form: ContextForm, x: Factors, bias: Array) -> tuple[float, float, Array]:
-    """Return objective, a bound of its rounding, and all predictions."""
-    q, loss, size = _softmax(form, x, bias)
-    costs = form.decay * float(x.values.sum())
+    costs = form.decay * x.norm
     costs += form.bias_decay / 2 * float(form.label_weights @ bias**2)
     # Sums along memory are pairwise; terms of the scores are rank many.
-    return loss + costs, gamma(64 + FUNCTION + x.rank**0.5) * (size + costs), q
+    return loss + costs, gamma(64 + FUNCTION + x.rank**0.5) * (size + costs)
 
 
 def _residual(form: ContextForm, q: Array) -> Array:
@@ -211,7 +213,7 @@ def _residual(form: ContextForm, q: Array) -> Array:
         part[:] = q[rows]
         form.add_targets(part, rows, -1.0)
         part *= (form.weights * form.context_scale)[rows, None]
-        part *= form.label_scale
+        part *= form.scale_at(rows)
     return residual
 
 
@@ -221,7 +223,18 @@ def _gram(matrix: Array) -> Array:
     return gram
 
 
-def _norm(matrix: Array) -> float:
+def _norm(form: ContextForm, residual: Array) -> float:
+    """Bound the operator norm of a residual from above, for rounding too."""
+    norm = _largest(form.between(residual))
+    deviations, lengths = form.within(residual)
+    if deviations is not None and (many := form.within_costs > 0).any():
+        error = 16 * UNIT * max(residual.shape) ** 0.5 * float(np.linalg.norm(residual))
+        inside = float((lengths[many] / form.within_costs[many]).max())
+        norm = max(norm * (1 + 16 * UNIT), inside * (1 + NORM_SLACK) + error)
+    return norm
+
+
+def _largest(matrix: Array) -> float:
     """Bound the largest singular value from above, for rounding too."""
     gram = _gram(matrix)
     size = float(np.trace(gram))
@@ -235,16 +248,29 @@ def _norm(matrix: Array) -> float:
     return float(np.sqrt(max(largest, 0.0) * (1 + NORM_SLACK + error)) * (1 + 4 * UNIT))
 
 
-def _clip(matrix: Array, limit: float) -> None:
-    """Clip singular values above the limit, in place."""
+def _clip(form: ContextForm, residual: Array, limit: float) -> float:
+    """Clip singular values above the limit, in place; return by which share the largest was."""
+    deviations, lengths = form.within(residual)
+    if deviations is None:
+        return _clip_matrix(residual, limit)
+    between = form.between(residual)
+    most = _clip_matrix(between, limit)
+    size = lengths / np.where(form.within_costs > 0, form.within_costs * limit, 1.0)
+    residual[:] = form.lifted(between) + deviations / form.in_cells(np.maximum(size, 1.0))
+    return max(most, float(size.max()) - 1)
+
+
+def _clip_matrix(matrix: Array, limit: float) -> float:
     squares, vectors = eigenpairs_above(_gram(matrix), limit**2)
     if not len(squares):
-        return
+        return 0.0
+    most = float(np.sqrt(squares[-1])) / limit - 1
     excess = 1 - limit / np.sqrt(squares)
     if matrix.shape[0] >= matrix.shape[1]:
         matrix -= (matrix @ vectors * excess) @ vectors.T
     else:
         matrix -= (vectors * excess) @ (vectors.T @ matrix)
+    return most
 
 
 def _aligned(form: ContextForm, x: Factors, softmax: Array, face: float) -> float:
@@ -259,20 +285,38 @@ def _aligned(form: ContextForm, x: Factors, softmax: Array, face: float) -> floa
     left, right = x.left[:, kept], x.right[:, kept]
     y -= left @ (left.T @ y)
     y -= (y @ right) @ right.T
-    _clip(y, form.decay)
+    _clip_matrix(y, form.decay)
     y -= form.decay * (left @ right.T)
-    y -= np.outer(y @ form.label_axis, form.label_axis)
+    _to_distributions(form, y)
+    return _bound_at(form, y)
+
+
+def _bound_near(form: ContextForm, q: Array, accuracy: float) -> float:
+    """Bound from distributions near the dual maximiser's; a share ``accuracy`` of it may be lost.
+
+    Where their norm exceeds the limit by a share, scaling loses at most that share of the bound.
+    """
+    for _ in range(ROUNDS):
+        y = _residual(form, q)
+        if _clip(form, y, form.decay) <= accuracy:
+            break
+        _to_distributions(form, y)
+        q = y
+    return _bound_at(form, q)
+
+
+def _to_distributions(form: ContextForm, y: Array) -> None:
+    """Turn a residual into label distributions near its own, in place."""
     if form.bias == "free":
-        y -= np.outer(form.context_axis, form.context_axis @ y)
-    root = np.sqrt(form.label_weights)
+        y -= form.lifted(np.outer(form.context_axis, form.context_axis @ form.between(y)))
     for rows in form.blocks():
-        q = y[rows]
-        q *= root
+        q, axis = y[rows], form.axis_at(rows)
+        q -= np.einsum("jv,jv->j", q, np.broadcast_to(axis, q.shape))[:, None] * axis
+        q *= form.roots_at(rows)
         q /= (form.weights * form.context_scale)[rows, None]
         form.add_targets(q, rows, 1.0)
         np.maximum(q, 0.0, out=q)
         q /= q.sum(axis=1, keepdims=True)
-    return _bound_at(form, y)
 
 
 def _bound_at(form: ContextForm, q: Array) -> float:
@@ -280,9 +324,9 @@ def _bound_at(form: ContextForm, q: Array) -> float:
     if form.bias == "free":
         _meet_marginal(form, q)
     residual = _residual(form, q)
-    norm = _norm(residual)
+    norm = _norm(form, residual)
     share = min(1.0, form.decay / norm) if norm else 1.0
-    rows = residual.T @ np.sqrt(form.feature_weights)  # B^{-1/2} G 1
+    rows = form.between(residual).T @ np.sqrt(form.feature_weights)  # B^{-1/2} G 1
     del residual
     entropy = size = 0.0
     for part in form.blocks():
@@ -296,6 +340,8 @@ def _bound_at(form: ContextForm, q: Array) -> float:
         terms = -np.einsum("jv,jv->j", block, logs)
         entropy += float(form.weights[part] @ terms)
         size += float(form.weights[part] @ (terms + 1))
+        gain, gain_size = form.spread_gain(block, part)
+        entropy, size = entropy + gain, size + gain_size
     rows = share * rows
     bound = entropy + float((rows / form.label_scale) @ form.shifts)
     size += float(np.abs(rows / form.label_scale) @ np.abs(form.shifts))
@@ -315,7 +361,7 @@ def _meet_marginal(form: ContextForm, q: Array) -> None:
     the proportion of what those lack.
     """
     for _ in range(2):  # the second time only rounding is left
-        have = q.T @ form.weights
+        have = form.grouped(q.T @ form.weights)
         excess = have - form.marginal
         lacking = np.maximum(-excess, 0.0)
         if not lacking.any() or not (excess > 0).any():
@@ -323,7 +369,7 @@ def _meet_marginal(form: ContextForm, q: Array) -> None:
         given = np.where(excess > 0, excess / np.where(have > 0, have, 1.0), 0.0)
         lacking /= lacking.sum()
         for rows in form.blocks():
-            block = q[rows]
-            freed = block @ given
-            block *= 1 - given
-            block += freed[:, None] * lacking
+            block, each = q[rows], form.in_cells(given)
+            freed = block @ each
+            block *= 1 - each
+            block += freed[:, None] * form.shared(lacking, rows)

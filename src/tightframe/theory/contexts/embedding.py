@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tightframe.geometry.blocks import Array
 
@@ -22,15 +23,42 @@ class Embedding(NamedTuple):
     features : ndarray, shape (d, k)
     errors : ndarray, shape (k,)
         Bound of every feature's distance from its minimiser, in the units of `features`.
+    nearest : ndarray of int, shape (k,)
+        The trained context with the least of these bounds:
+    bounds : ndarray, shape (k,)
+        Bound of the minimiser's distance from the feature of that context. With the same loss
+        weight per feature weight kappa it is ``kappa / feature_decay |W^T (p - p_j)|``: contexts
+        of near label distributions lie near each other.
     """
 
     logits: Array
     features: Array
     errors: Array
+    nearest: NDArray[np.intp]
+    bounds: Array
+
+
+class Trained(NamedTuple):
+    """Trained contexts that are told apart.
+
+    Attributes
+    ----------
+    features : ndarray, shape (d, m)
+    pulls : ndarray, shape (d, m)
+        ``W^T softmax(W h + b)`` there.
+    """
+
+    features: Array
+    pulls: Array
 
 
 def embedded(
-    classifier: Array, bias: Array, targets: Array, curvatures: Array, feature_decay: float
+    classifier: Array,
+    bias: Array,
+    targets: Array,
+    curvatures: Array,
+    feature_decay: float,
+    trained: Trained,
 ) -> Embedding:
     """Return the features of least loss and decay under a classifier that stays as it is.
 
@@ -46,12 +74,30 @@ def embedded(
     curvatures : ndarray, shape (k,)
         kappa, every context's loss weight over its feature weight.
     feature_decay : float
+    trained : Trained
+        What new contexts are compared with, of the classifier's width.
     """
     features = np.zeros((classifier.shape[1], targets.shape[1]))
     errors = np.zeros(targets.shape[1])
     for j, decay in enumerate((feature_decay / curvatures).tolist()):
         features[:, j], errors[j] = _minimise(classifier, bias, targets[:, j], decay)
-    return Embedding(classifier @ features, features, errors)
+    nearest, bounds = _nearest(classifier.T @ targets, feature_decay / curvatures, trained)
+    return Embedding(classifier @ features, features, errors, nearest, bounds)
+
+
+def _nearest(pulled: Array, decays: Array, trained: Trained) -> tuple[NDArray[np.intp], Array]:
+    """Bound distances by the gradients at the features of trained contexts.
+
+    The gradient of what a new context minimises is there what its label distribution (and kappa,
+    if another) differs by.
+    """
+    nearest, bounds = np.zeros(len(decays), dtype=np.intp), np.zeros(len(decays))
+    for j, decay in enumerate(decays.tolist()):
+        gradients = trained.pulls + decay * trained.features - pulled[:, j, None]
+        sizes = np.linalg.norm(gradients, axis=0)
+        nearest[j] = np.argmin(sizes)
+        bounds[j] = sizes[nearest[j]] / decay
+    return nearest, bounds
 
 
 def _minimise(w: Array, bias: Array, p: Array, decay: float) -> tuple[Array, float]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,6 +112,59 @@ class ContextForm:
         each = np.repeat(self.weights, np.diff(self.targets.indptr))
         return -float(np.sum(each * shares * np.log(shares)))
 
+    # -- labels as columns; a form that is reduced by its symmetry has cells instead ------------
+
+    def scale_at(self, rows: slice) -> Array:
+        """Return logits per entry of X, of some contexts: one row for all, or one each."""
+        return self.label_scale
+
+    def shifts_at(self, rows: slice) -> Array:
+        """Return what is added to logits inside the loss, in the same way."""
+        return self.shifts
+
+    def roots_at(self, rows: slice) -> Array:
+        """Return roots of the label weights."""
+        return np.sqrt(self.label_weights)
+
+    def axis_at(self, rows: slice) -> Array:
+        """Return the unit vector along which the loss ignores X."""
+        return self.label_axis
+
+    def grouped(self, columns: Array) -> Array:
+        """Add up what is of cells to what is of labels, along the last axis."""
+        return columns
+
+    def in_cells(self, labels: Array) -> Array:
+        """Repeat for every cell what is of labels, (V,)."""
+        return labels
+
+    def shared(self, labels: Array, rows: slice) -> Array:
+        """Spread what is of labels, (V,), evenly over the labels that a cell stands for."""
+        return labels
+
+    def lifted(self, between: NDArray[Any], rows: slice = slice(None)) -> NDArray[Any]:
+        """Return X, or some rows, from its matrix between contexts and labels."""
+        return between
+
+    def between(self, matrix: NDArray[Any]) -> NDArray[Any]:
+        """Return the matrix between contexts and labels, whose nuclear norm counts."""
+        return matrix
+
+    def within(self, matrix: NDArray[Any]) -> tuple[NDArray[Any] | None, Array]:
+        """Return what of X deviates inside labels, and its length for every label."""
+        return None, np.zeros(len(self.label_weights))
+
+    @property
+    def within_costs(self) -> Array:
+        """Nuclear norm per length of those."""
+        return np.zeros(len(self.label_weights))
+
+    def spread_gain(self, q: Array, rows: slice) -> tuple[float, float]:
+        """Return what cells add to a dual value beside the labels' shifts, and its terms' size."""
+        return 0.0, 0.0
+
+    # -- a block at a time ------------------------------------------------------------------------
+
     def blocks(self) -> Iterator[slice]:
         """Give slices of contexts that together are all, of some `BLOCK` entries each."""
         m, v = self.shape
@@ -137,6 +190,55 @@ class ContextForm:
         products = p.data[first:last] * scores[at, p.indices[first:last]]
         sums: Array = np.bincount(at, products, minlength=len(lengths)).astype(np.float64)
         return sums
+
+
+class Factors(NamedTuple):
+    """X in thin factors, ``left diag(values) right^T`` with orthonormal columns.
+
+    Attributes
+    ----------
+    left : ndarray, shape (m, r)
+    values : ndarray, shape (r,)
+        Positive, descending.
+    right : ndarray, shape (V, r)
+    """
+
+    left: Array
+    values: Array
+    right: Array
+
+    @classmethod
+    def of_product(cls, tall: Array, wide: Array) -> Factors:
+        """Decompose ``tall wide^T``, (m, r) and (V, r)."""
+        q, upper = np.linalg.qr(tall)
+        p, lower = np.linalg.qr(wide)
+        return cls._from_svd(*np.linalg.svd(upper @ lower.T), q, p)
+
+    @classmethod
+    def of_matrix(cls, matrix: Array) -> Factors:
+        """Decompose a matrix (m, V)."""
+        left, values, right = np.linalg.svd(matrix, full_matrices=False)
+        kept = values > 4 * UNIT * max(matrix.shape) * values[:1]
+        return cls(left[:, kept], values[kept], right[kept].T)
+
+    @classmethod
+    def _from_svd(cls, left: Array, values: Array, right: Array, q: Array, p: Array) -> Factors:
+        kept = values > 4 * UNIT * len(q) * values[:1]
+        return cls(q @ left[:, kept], values[kept], p @ right[kept].T)
+
+    @property
+    def norm(self) -> float:
+        """Nuclear norm of X."""
+        return float(self.values.sum())
+
+    @property
+    def rank(self) -> int:
+        """Number of singular values."""
+        return len(self.values)
+
+    def rows(self, rows: slice) -> Array:
+        """Return some rows of X."""
+        return (self.left[rows] * self.values) @ self.right.T
 
 
 def form_of(problem: Problem) -> ContextForm:
@@ -187,14 +289,14 @@ def merged(form: ContextForm) -> Merged:
     permutation of equal labels is a symmetry, and the average over it costs no more.
     """
     p = form.targets
-    curvature = _classes_of(form.weights / form.feature_weights)
+    curvature = classes_of(form.weights / form.feature_weights)
     context_of, first = _equal_rows(p, curvature[None])
     if len(first) < p.shape[0]:
         p = p[first]
     weights: Array = np.bincount(context_of, form.weights).astype(np.float64)
     feature_weights: Array = np.bincount(context_of, form.feature_weights).astype(np.float64)
     keys = np.stack(
-        [_classes_of(form.label_weights), np.unique(form.shifts, return_inverse=True)[1]]
+        [classes_of(form.label_weights), np.unique(form.shifts, return_inverse=True)[1]]
     )
     by_label = p.T.tocsr()
     label_of, first_label = _equal_rows(by_label, keys)
@@ -222,7 +324,7 @@ def merged(form: ContextForm) -> Merged:
     return Merged(small, context_of, label_of, constant)
 
 
-def _classes_of(numbers: Array) -> NDArray[np.intp]:
+def classes_of(numbers: Array) -> NDArray[np.intp]:
     """Give positive numbers that are equal but for rounding one number, whole and from 0."""
     order = np.argsort(numbers, kind="stable")
     ascending = numbers[order]

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tightframe.heads.terms import LossTerms
 from tightframe.problem.problem import Problem
-from tightframe.training.terms import LossTerms
 
 #: How features are kept non-negative.
 NONNEGATIVE = ("projection", "relu")
@@ -33,10 +33,10 @@ class Evaluation:
     objective : Tensor
         Loss and decays of the run's own factors.
     gradient_norm : Tensor
-        The scaled gradient, see `Descent.evaluate`.
+        The scaled gradient, see `Descent.evaluate`; NaN in normalized descent.
     accuracy : Tensor
         Share of the samples whose own score is the largest, scores without logit adjustment:
-        predictions do not use it.
+        predictions do not use it. With targets the share of the label of the largest score.
     """
 
     loss: Tensor
@@ -62,6 +62,8 @@ class Descent:
         One column of features a sample, or one a class.
     nonnegative : {"projection", "relu"}
         Used where the problem's features are non-negative.
+    normalized : bool
+        No decays, and gradients of the loss over its mean ``1 - p_y``, see `step`.
     dtype, device
         Of the computations.
 
@@ -88,6 +90,7 @@ class Descent:
         init_std: float,
         per_sample: bool,
         nonnegative: str,
+        normalized: bool,
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
@@ -95,11 +98,12 @@ class Descent:
         _require_alike(problems)
         self.num_classes, self.num_samples = problem.num_classes, problem.num_samples
         self._loss = problem.loss_object
+        self._normalized = normalized
         self._project = problem.features == "nonnegative" and nonnegative == "projection"
         self._relu = problem.features == "nonnegative" and nonnegative == "relu"
         counts = torch.as_tensor(problem.counts, device=device)
-        classes = torch.arange(self.num_classes, device=device)
-        #: Class of every column, shape (C,).
+        classes = torch.arange(problem.num_contexts, device=device)
+        #: Class, or context where the problem has targets, of every column, shape (C,).
         self.labels = classes.repeat_interleave(counts) if per_sample else classes
         #: Samples that a column stands for, shape (C,).
         self.weights = (torch.ones_like(self.labels) if per_sample else counts).to(dtype)
@@ -114,8 +118,12 @@ class Descent:
             values = per_class(numbers)
             return None if values is None else values[self.labels]
 
-        self._own_class = self.labels == classes[:, None]  # (K, C)
+        self._own_class = self.labels == classes[:, None]  # (K, C), contexts with targets (m, C)
         self._targets = self._own_class.to(dtype)
+        self._has_laws = terms.targets is not None
+        if terms.targets is not None:
+            laws = torch.as_tensor(terms.targets, device=device).to(dtype)
+            self._targets = laws[self.labels].T.contiguous()
         share, spread = per_column(terms.smoothing), per_class(terms.spread)
         if share is not None and spread is not None:
             self._targets = self._targets * (1 - share) + spread[:, None] * share
@@ -131,7 +139,8 @@ class Descent:
             taken = -margins * self._own_class
             self._shift = taken if self._shift is None else taken + self._shift
 
-        def per_run(values: list[float]) -> Tensor:
+        def per_run(decays: list[float]) -> Tensor:
+            values = [0.0] * len(decays) if normalized else decays
             return torch.tensor(values, dtype=dtype, device=device)[:, None, None]
 
         self._weight_decays = [
@@ -174,7 +183,7 @@ class Descent:
 
     @property
     def class_means(self) -> Tensor:
-        """The class means as columns, shape (R, d, K), float64."""
+        """The class means as columns, shape (R, d, K), float64; of contexts (R, d, m)."""
         features = self.features.double()
         if self.collapsed:
             return features
@@ -204,6 +213,9 @@ class Descent:
         and S the logits' scales. With one column a class
         that is the step which each of the class's samples would take, 1/n_k of the derivative by
         the column.
+
+        Normalized steps have no decays, and divide the loss's gradient by the samples' mean
+        ``1 - p_y``: margins then grow at a constant speed, not as the logarithm of the iteration.
         """
         suffixes, residual = self._forward(self.features)
         *by_layers, by_bias = self._head_gradients(suffixes, residual)
@@ -225,6 +237,10 @@ class Descent:
             parameter.add_(velocity, alpha=-lr)
         if self._project:
             self.columns.clamp_(min=0.0)
+
+    def largest_scores(self) -> Tensor:
+        """Return the largest absolute score of every run, shape (R,)."""
+        return self._scores(self.product, self.features).abs().amax(dim=(1, 2))
 
     def gradients(self) -> list[Tensor]:
         """Return the gradients by the layers, the columns and the bias, as `step` uses them."""
@@ -249,9 +265,13 @@ class Descent:
         features = self.features
         z = self._scores(self.product, features).double()
         weights = self.weights.double() / self.num_samples
-        own = self._own(z)
+        if self._has_laws:
+            shares = self._targets.double().expand(len(z), -1, -1)
+            each = shares.gather(1, z.argmax(dim=1, keepdim=True))[:, 0]
+        else:
+            each = (self._own(z) >= z.amax(dim=1)).double()
         # The sum first: where all are right, that is exactly one.
-        right = (own >= z.amax(dim=1)).double() @ self.weights.double() / self.num_samples
+        right = each @ self.weights.double() / self.num_samples
         losses = self._loss.column_values(self._seen(z), self._targets.double())
         loss = losses @ (weights if self._loss_weights is None else weights * self._loss_weights)
 
@@ -263,6 +283,8 @@ class Descent:
         if self.bias is not None:
             objective += self._bias_decay.double()[:, 0, 0] / 2 * _squares(self.bias)
 
+        if self._normalized:  # no minimum that a gradient could be small at
+            return Evaluation(loss, objective, torch.full_like(loss, math.nan), right)
         gradients = self.gradients()
         if self._project:
             m = len(self.layers)
@@ -300,14 +322,27 @@ class Descent:
     def _forward(self, features: Tensor) -> tuple[list[Tensor], Tensor]:
         """Return the products ``W_M ... W_m`` and a sample's ``c (p - y) / N``, shape (R, K, C)."""
         suffixes = _suffixes(self.layers)
-        scores = self._scores(suffixes[0], features)
-        residual = self._loss.column_residuals(self._seen(scores), self._targets)
+        scores = self._seen(self._scores(suffixes[0], features))
+        if self._normalized:
+            residual = self._normalized_residuals(scores)
+        else:
+            residual = self._loss.column_residuals(scores, self._targets)
         residual.mul_(1 / self.num_samples)
         if self._scales is not None:
             residual *= self._scales
         if self._loss_weights is not None:
             residual *= self._loss_weights
         return suffixes, residual
+
+    def _normalized_residuals(self, scores: Tensor) -> Tensor:
+        """Return ``(p - y) / mean(1 - p_y)``, by logarithms: both may be too small for a float."""
+        others = scores.log_softmax(dim=1).masked_fill(self._own_class, -math.inf)
+        wrong = others.logsumexp(dim=1, keepdim=True)  # log(1 - p_y)
+        shares = (self.weights / self.num_samples).log()
+        mean = (wrong + shares).logsumexp(dim=2, keepdim=True)
+        residual = (others - mean).exp()
+        residual.sub_((wrong - mean).exp() * self._own_class)
+        return residual
 
     def _head_gradients(self, suffixes: list[Tensor], residual: Tensor) -> list[Tensor]:
         """Return the loss's gradients by every layer, and by the bias."""

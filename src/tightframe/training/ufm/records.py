@@ -100,6 +100,7 @@ class Recorder:
         self._floors = np.array([math.nan if s is None else floor(s) for s in references])
         members = self.problem.class_groups[:, None] == np.arange(len(self.problem.groups))
         self._members = members.astype(np.float64)  # (K, G)
+        self.columns = row_columns(len(self.problem.groups))
 
     def rows(self, descent: Descent, now: Evaluation, runs: NDArray[np.intp]) -> list[Row]:
         """Return one row a run of the descent; ``runs`` are their places in the batch."""
@@ -108,15 +109,7 @@ class Recorder:
 
     def _rows(self, descent: Descent, now: Evaluation, runs: NDArray[np.intp]) -> list[Row]:
         state = State.of(descent)
-        columns: dict[str, Array] = {
-            "loss": _numpy(now.loss),
-            "objective": _numpy(now.objective),
-            "excess": _numpy(now.objective) - self._floors[runs],
-            "gradient_norm": _numpy(now.gradient_norm),
-            "train_accuracy": _numpy(now.accuracy),
-            "bias_norm": np.linalg.norm(state.bias, axis=1),
-        }
-        columns["nc1"], columns["nc1_quotient"] = _variability(descent, state.class_means)
+        columns = evaluated(descent, now, state, self._floors[runs])
         grams = {
             "classifier": state.classifier @ state.classifier.swapaxes(1, 2),
             "means": state.class_means.swapaxes(1, 2) @ state.class_means,
@@ -135,8 +128,7 @@ class Recorder:
         )
         columns["rank"] = (spectrum[:, 0] > RANK_SHARE * spectrum[:, 0, :1]).sum(axis=1)
         self._by_group(columns, grams, state)
-        names = row_columns(self._members.shape[1])
-        return [{name: _plain(name, columns[name][r]) for name in names} for r in range(len(runs))]
+        return plain_rows(columns, self.columns, len(runs))
 
     def _by_group(self, columns: dict[str, Array], grams: dict[str, Array], state: State) -> None:
         scores = state.logits + state.bias[:, :, None]
@@ -171,6 +163,26 @@ class Recorder:
         return means
 
 
+def evaluated(descent: Descent, now: Evaluation, state: State, floors: Array) -> dict[str, Array]:
+    """Return the columns that every kind of problem has, but for distances."""
+    nc1, quotient = _variability(descent, state.class_means)
+    return {
+        "loss": _numpy(now.loss),
+        "objective": _numpy(now.objective),
+        "excess": _numpy(now.objective) - floors,
+        "gradient_norm": _numpy(now.gradient_norm),
+        "train_accuracy": _numpy(now.accuracy),
+        "bias_norm": np.linalg.norm(state.bias, axis=1),
+        "nc1": nc1,
+        "nc1_quotient": quotient,
+    }
+
+
+def plain_rows(columns: dict[str, Array], names: list[str], number: int) -> list[Row]:
+    """Return one row a run, of columns in order."""
+    return [{name: _plain(name, columns[name][r]) for name in names} for r in range(number)]
+
+
 class State:
     """What runs have arrived at, as float64 arrays with a leading axis of runs."""
 
@@ -184,7 +196,7 @@ class State:
 
     @classmethod
     def of(cls, descent: Descent) -> State:
-        """Read the layers, the class means (R, d, K) and the bias (R, K; zeros without)."""
+        """Read the layers, the class means (R, d, K or m) and the bias (R, K; zeros without)."""
         layers = [_numpy(layer) for layer in descent.layers]
         classifier = _numpy(descent.product)
         shape = (len(classifier), descent.num_classes)

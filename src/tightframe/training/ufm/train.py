@@ -26,6 +26,7 @@ from tightframe.solve import solve
 from tightframe.theory.certificate import certify, finite_array
 from tightframe.theory.coverage import coverage
 from tightframe.theory.svm import certify_svm, least_margin
+from tightframe.training.ufm.context_records import ContextRecorder
 from tightframe.training.ufm.descent import (
     NONNEGATIVE,
     Descent,
@@ -33,7 +34,7 @@ from tightframe.training.ufm.descent import (
     log_spaced,
     without_decays,
 )
-from tightframe.training.ufm.records import Recorder, State, row_columns
+from tightframe.training.ufm.records import Recorder, State
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +52,9 @@ CHECK_EVERY = 100
 
 #: Feature entries of one batch (and as many velocities); 256 MiB of each in float64.
 BATCH_ENTRIES = 2**25
+
+#: Normalized descent ends where logits pass this power of 1 / eps, and their differences blur.
+BLURRED = 0.75
 
 #: A critical point this far above the reference, relatively, is named in `reason`.
 EXCESS_SHARE = 1e-4
@@ -82,6 +86,7 @@ class UFMRun:
     weights : tuple of ndarray
         The layers, W_1 (d x d, or K x d if the only one), next to the features, first.
     class_means : ndarray, shape (d, K), float64
+        With targets (d, m), and the logits (V, m).
     bias : ndarray, shape (K,), float64
         Zeros without bias.
     logits : ndarray, shape (K, K), float64
@@ -121,6 +126,7 @@ class UFMRun:
     def final(self) -> dict[str, Any]:
         """The run's settings, outcome and last row of the history, JSON-ready but for NaN."""
         problem = self.problem.to_dict()
+        problem.pop("targets", None)  # as many numbers as the run itself
         fields = {name if name != "loss" else "problem_loss": problem[name] for name in problem}
         return {
             **self.history[-1],
@@ -236,6 +242,7 @@ def train_ufm(
     device: torch.device | str = "cpu",
     per_sample: bool = True,
     nonnegative: str = "projection",
+    normalized: bool = False,
     tol: float = 1e-6,
     max_seconds: float | None = None,
 ) -> UFMRuns:
@@ -253,12 +260,14 @@ def train_ufm(
     Parameters
     ----------
     problems : Problem or iterable of Problem
-        Real or non-negative features, any loss, bias and depth, and all terms of the loss.
+        Real or non-negative features, any loss, bias and depth, and all terms of the loss; or label
+        distributions of contexts, ``targets``, where a class is a context in all that follows.
     seeds : iterable of int
         Each gives every problem one run; runs of one seed and equal shapes start alike.
     dim : int or sequence of int, optional
         Width d of features and hidden layers, as in `Problem`, of the problems that have no ``dim``
-        of their own (another than theirs is refused). By default 2 K: the theory needs K, or K - 1.
+        of their own (another than theirs is refused). By default 2 K: the theory needs K, or K - 1;
+        with targets twice the smaller number of labels and contexts.
     lr : float
         Learning rate. Descent is unstable beyond 2 (1 + momentum) / curvature.
     momentum : float
@@ -290,6 +299,13 @@ def train_ufm(
         most runs end above the minimum. With projection that happens where all samples of a class
         vanish early: give width to spare (several times K), and small classes a larger
         ``init_std``.
+    normalized : bool
+        Descend without decays, on cross-entropy alone, with steps of lr over the samples' mean
+        ``1 - p_y`` (then an lr of 0.02 and a momentum of 0 are a start). The loss has no minimum:
+        what the run tends to is a direction (SELI, Thrampoulidis et al. 2022), which plain descent
+        nears as the logarithm of the iterations. The decays of the problem are not used and nothing
+        is predicted; a run ends when logits grow too large for their differences. A free bias
+        grows slower than logits, so that the direction is that without a bias.
     tol : float
         A run has converged, and ends, when its scaled gradient (``gradient_norm`` below) is at
         most this; looked at every 100 iterations. 0 lets all runs use up their iterations.
@@ -324,7 +340,8 @@ def train_ufm(
       certificate less the best objective that a multi-start search found, so it may be negative.
       ``reference`` in `UFMRuns.final` says which: "optimal" (certified), "not_converged", "local",
       or "none" where nothing solves the problem (the reason is in ``gap_note``);
-    - gradient_norm: ``sqrt(sum_x ||dF/dx||^2 / decay_x / (2 F))`` over layers, features, bias;
+    - gradient_norm: ``sqrt(sum_x ||dF/dx||^2 / decay_x / (2 F))`` over layers, features, bias; NaN
+      in normalized descent, where the objective is the loss;
     - train_accuracy: share of the samples with the largest score their own (logits and bias; a
       logit adjustment is part of the loss alone);
     - nc1, nc1_quotient: as `tightframe.metrics.nc1` and ``nc1_quotient``, class-weighted; infinite
@@ -339,6 +356,10 @@ def train_ufm(
       and mean cosines over pairs of distinct classes, of the classifier's rows, of the class means
       (not centred) and of the mean logits' columns ("classifier", "means", "logits");
     - bias_norm.
+
+    With targets there are of the distances ``logits_to_predicted``, ``classifier_to_predicted``,
+    ``classifier_to_etf``, ``means_to_predicted`` and ``spectrum_to_predicted``, and nothing by
+    group; ``train_accuracy`` is the share of the samples whose label has the largest score.
 
     The ``gap`` of a run is that of `tightframe.certify` for the mean logits of its class means,
     with their cheapest factors: at most the excess, up to rounding, since within-class variability
@@ -363,12 +384,15 @@ def train_ufm(
         device=device,
         per_sample=per_sample,
         nonnegative=nonnegative,
+        normalized=normalized,
         tol=tol,
     )
     given = _with_width(_problem_list(problems), dim)
+    if settings.normalized:
+        _require_vanishing_loss(given)
     seed_list = _seed_list(seeds)
     budget = math.inf if max_seconds is None else positive_float("max_seconds", max_seconds)
-    references = _references(given)
+    references = [None] * len(given) if settings.normalized else _references(given)
     jobs = [
         _Job(index, len(seed_list) * index + s, problem, seed, references[index])
         for index, problem in enumerate(given)
@@ -468,6 +492,7 @@ class _Settings:
     device: torch.device
     per_sample: bool
     nonnegative: str
+    normalized: bool
     tol: float
 
     @classmethod
@@ -482,8 +507,9 @@ class _Settings:
                 f"dtype: got {given['dtype']}, allowed are torch.float64, torch.float32"
             )
         choice("nonnegative", given["nonnegative"], NONNEGATIVE)
-        if not isinstance(given["per_sample"], bool):
-            raise ValueError(f"per_sample: got {given['per_sample']!r}, need True or False")
+        for name in ("per_sample", "normalized"):
+            if not isinstance(given[name], bool):
+                raise ValueError(f"{name}: got {given[name]!r}, need True or False")
         tol = given["tol"]
         return cls(
             lr=positive_float("lr", given["lr"]),
@@ -496,6 +522,7 @@ class _Settings:
             device=_device(given["device"], given["dtype"]),
             per_sample=given["per_sample"],
             nonnegative=given["nonnegative"],
+            normalized=given["normalized"],
             tol=0.0 if tol == 0 and not isinstance(tol, bool) else positive_float("tol", tol),
         )
 
@@ -578,7 +605,7 @@ def _seed_list(seeds: Any) -> list[int]:
 def _with_width(problems: list[Problem], dim: int | Sequence[int] | None) -> list[Problem]:
     out = []
     for problem in problems:
-        wanted = problem.replace(dim=2 * problem.num_classes if dim is None else dim)
+        wanted = problem.replace(dim=2 * _most_rank(problem) if dim is None else dim)
         if problem.dim is not None:
             if dim is not None and wanted.dim != problem.dim:
                 raise ValueError(f"dim: got {dim}, but a problem has dim {problem.dim} of its own")
@@ -587,13 +614,28 @@ def _with_width(problems: list[Problem], dim: int | Sequence[int] | None) -> lis
     return out
 
 
+def _require_vanishing_loss(problems: list[Problem]) -> None:
+    for problem in problems:
+        if problem.loss != "cross_entropy" or problem.label_smoothing:
+            name = "loss" if problem.loss != "cross_entropy" else "label_smoothing"
+            raise ValueError(
+                f"normalized: got True with {name} {getattr(problem, name)!r}, need cross-entropy "
+                "of hard labels, the loss that descent drives to zero"
+            )
+
+
 # -- what runs are compared with -------------------------------------------------------------------
 
 
 def _solvable(problem: Problem) -> Problem:
     """Leave out a width that suffices: theorems and solvers then need not look at it."""
-    wide = problem.width is None or problem.width >= problem.num_classes
+    wide = problem.width is None or problem.width >= _most_rank(problem)
     return problem.replace(dim=None) if wide else problem
+
+
+def _most_rank(problem: Problem) -> int:
+    """Return a rank that no logits exceed: the number of classes; of labels or contexts."""
+    return min(problem.num_classes, problem.num_contexts)
 
 
 def _references(problems: list[Problem]) -> list[Solution | None]:
@@ -602,7 +644,7 @@ def _references(problems: list[Problem]) -> list[Solution | None]:
     for problem in problems:
         key = _solvable(problem)
         if key not in known:
-            known[key] = None if coverage(key).outcome == "refused" else solve(key)
+            known[key] = solve(key) if _is_solved(key) else None
             solution = known[key]
             if solution is not None and not solution.logits.any():
                 warnings.warn(
@@ -615,12 +657,16 @@ def _references(problems: list[Problem]) -> list[Solution | None]:
     return out
 
 
+def _is_solved(problem: Problem) -> bool:
+    return problem.targets is not None or coverage(problem).outcome != "refused"
+
+
 def _certified_gap(
     problem: Problem, reference: Solution | None, logits: Array, bias: Array, objective: float
 ) -> tuple[float | None, str]:
     key = _solvable(problem)
-    case = coverage(key)
-    if not case.is_certified:
+    case = None if key.targets is not None else coverage(key)  # all with targets are certified
+    if case is not None and not case.is_certified:
         bound = None if reference is None else reference.lower_bound
         if reference is None or bound is None or problem.features == "real":
             return None, f"no certificate: {case.reason}"
@@ -657,7 +703,7 @@ def _batches(jobs: list[_Job], per_sample: bool) -> list[list[_Job]]:
     batches = []
     for group in alike.values():
         p = group[0].problem
-        entries = max(p.dims or (1,)) * (p.num_samples if per_sample else p.num_classes)
+        entries = max(p.dims or (1,)) * (p.num_samples if per_sample else p.num_contexts)
         size = max(1, BATCH_ENTRIES // entries)
         batches += [group[i : i + size] for i in range(0, len(group), size)]
     return batches
@@ -676,10 +722,16 @@ class _Training:
             init_std=settings.init_std,
             per_sample=settings.per_sample,
             nonnegative=settings.nonnegative,
+            normalized=settings.normalized,
             dtype=settings.dtype,
             device=settings.device,
         )
-        self._recorder = Recorder(problems, [job.reference for job in jobs])
+        references: list[Any] = [job.reference for job in jobs]
+        self._recorder: Recorder | ContextRecorder = (
+            Recorder(problems, references)
+            if problems[0].targets is None
+            else ContextRecorder(problems, references)
+        )
         self._going = np.arange(len(jobs))
         self._histories: list[list[dict[str, Any]]] = [[] for _ in jobs]
         self._done: list[tuple[_Job, UFMRun]] = []
@@ -724,7 +776,9 @@ class _Training:
         """End the runs that have diverged or converged; record the others where it is time to."""
         now = self._descent.evaluate()
         norms = now.gradient_norm.cpu().numpy()
-        finite = np.isfinite(norms) & np.isfinite(now.objective.cpu().numpy())
+        finite = np.isfinite(now.objective.cpu().numpy())
+        if not self.settings.normalized:
+            finite &= np.isfinite(norms)
         if not finite.all():
             self._end(~finite, "diverged", "the objective or its gradient is not finite")
             norms, now = norms[finite], self._descent.evaluate()
@@ -733,6 +787,10 @@ class _Training:
             self._record(now)
         if converged.any():
             self._end(converged, "converged", "the scaled gradient is within tol")
+        if self.settings.normalized and len(self._going):
+            eps = torch.finfo(self.settings.dtype).eps
+            blurred = (self._descent.largest_scores() > eps**-BLURRED).cpu().numpy()
+            self._end(blurred, "stopped", "the logits are too large for their differences")
 
     def _record(self, now: Evaluation) -> None:
         rows = self._recorder.rows(self._descent, now, self._going)
@@ -758,8 +816,7 @@ class _Training:
         if not places:
             return
         if status == "diverged":
-            columns = row_columns(len(self.jobs[0].problem.groups))
-            rows = {place: dict.fromkeys(columns, math.nan) for place in places}
+            rows = {place: dict.fromkeys(self._recorder.columns, math.nan) for place in places}
         else:
             measured = self._recorder.rows(self._descent, self._descent.evaluate(), self._going)
             rows = dict(zip(self._going.tolist(), measured, strict=True))
@@ -781,7 +838,9 @@ class _Training:
             job = self.jobs[self._going[r]]
             history = self._histories[self._going[r]]
             gap, note = None, "no certificate: the run diverged"
-            if status != "diverged":
+            if self.settings.normalized and status != "diverged":
+                note = "no certificate: without decays there is no minimum; see svm_direction"
+            elif status != "diverged":
                 gap, note = _certified_gap(
                     job.problem,
                     job.reference,

@@ -93,6 +93,40 @@ def ufm(
     return Task("ufm", arguments, {"what": "UFM", **labels})
 
 
+#: Standard deviations of the starts over the paper's, where the least objective of all counts: with
+#: several layers descent from one start ends in a local minimum as often as not.
+STARTS = tuple(round(float(factor), 3) for factor in np.geomspace(0.3, 2.0, 12))
+
+
+def ufm_starts(
+    scale: str,
+    problems: Sequence[Mapping[str, Any]],
+    dim: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    **labels: Any,
+) -> list[Task]:
+    """Train the UFM from starts of several lengths: a task each, for `best_by`."""
+    given = {**descent(scale, dim), **(options or {})}
+    tasks = []
+    for seed, factor in enumerate(STARTS[::4] if scale == "smoke" else STARTS):
+        own = {"init_std": round(factor * given.get("init_std", 0.1), 6), "seeds": [seed]}
+        if factor > 1:  # long layers have a curvature that the paper's step does not bear
+            own["lr"] = given["lr"] / 5
+        tasks.append(ufm(scale, problems, dim, {**(options or {}), **own}, start=factor, **labels))
+    return tasks
+
+
+def starts_sentence(runs: Sequence[Run]) -> str:
+    """Say that the best of several starts counts, and how many did not find it."""
+    done = [run for run in runs if not run.failed]
+    starts = len({run.labels["start"] for run in done})
+    return (
+        f"The best of {starts} starts counts, of standard deviations from {STARTS[0]:g} to "
+        f"{STARTS[-1]:g} times the paper's; {above(done)} of all {len(done)} runs end above the "
+        "certified minimum."
+    )
+
+
 #: Heads start with PyTorch's layers, which shorten vectors; with the decays on from the first step
 #: six or nine of them collapse to zero, so the decays come after a first phase.
 _TRAINING: dict[str, dict[str, Any]] = {

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,15 @@ from tightframe.figures.model import (
     Table,
     block_borders,
 )
-from tightframe.reproduce.judging import Switch, at_minimum, decided, sorted_by, verdict
+from tightframe.reproduce.judging import (
+    Switch,
+    at_minimum,
+    best_by,
+    best_switch,
+    decided,
+    sorted_by,
+    verdict,
+)
 from tightframe.reproduce.papers.dang_2024 import shared
 from tightframe.reproduce.results import Results, Run
 from tightframe.reproduce.spec import Figure, Task, Verdict
@@ -80,33 +89,27 @@ def _tasks(scale: str) -> list[Task]:
     return tasks
 
 
-def _best(runs: Iterable[Run]) -> dict[float, Run]:
-    """Return the run with the least objective of those that ended, for every lambda."""
-    done = (run for run in runs if not run.failed)
-    return {
-        decay: min(own, key=lambda run: run.objective)
-        for decay, own in sorted_by(done, lambda run: run.decay).items()
-    }
-
-
 def _switches(runs: Sequence[Run]) -> dict[int, tuple[float, Switch]]:
-    """Return by count where a group of classes vanishes, and measured where it does.
-
-    Where a run failed nothing tells: it may have been the best.
-    """
-    best, found = _best(runs), {}
-    unknown = {run.decay for run in runs if run.failed}
-    decays = sorted({*best, *unknown})
+    """Return by count where a group of classes vanishes, and measured where it does."""
+    found = {}
     problem = runs[0].problem
     for g, (group, known) in enumerate(
         zip(problem.groups, thresholds(problem).groups, strict=True)
     ):
         threshold = float(known.logit_decay or math.nan)
-        states = [
-            None if decay in unknown else not best[decay].margins[g] > COLLAPSED for decay in decays
-        ]
-        found[group.count] = threshold, Switch.of(decays, states, threshold)
+        found[group.count] = (
+            threshold,
+            best_switch(runs, threshold, _decay, functools.partial(_vanished, g)),
+        )
     return found
+
+
+def _decay(run: Run) -> float:
+    return run.decay
+
+
+def _vanished(group: int, run: Run) -> bool:
+    return not run.margins[group] > COLLAPSED
 
 
 def _where(switch: Switch) -> str:
@@ -154,7 +157,7 @@ def _draw(results: Results) -> list[Panel]:
     for what, title in (("UFM", "UFM, best of its starts"), ("network", "MLP")):
         line = sorted(results.select(what="theory", of=what).done, key=lambda run: run.decay)
         part = results.select(what=what)
-        best = _best(part.runs)
+        best = best_by(part, _decay)
         curves = []
         for g, group in enumerate(line[0].problem.groups if line else ()):
             x, y = [run.decay for run in line], [run.margins[g] for run in line]
@@ -184,7 +187,8 @@ def _draw(results: Results) -> list[Panel]:
     panels.append(Table("Where classes vanish", columns, table))
     if ufms:
         maps = [
-            Matrix(f"λ = {decay:.3g}", run.array("logits")) for decay, run in _best(ufms).items()
+            Matrix(f"λ = {decay:.3g}", run.array("logits"))
+            for decay, run in best_by(ufms, _decay).items()
         ]
         borders = block_borders(ufms[0].problem.counts)
         panels.append(HeatMaps("UFM, mean logits over λ", maps, borders=borders))

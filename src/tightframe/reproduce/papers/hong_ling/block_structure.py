@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from tightframe.figures.model import Chart, Curve, HeatMaps, Matrix, Panel, block_borders
 from tightframe.reproduce.judging import below, largest
 from tightframe.reproduce.papers.hong_ling import shared
-from tightframe.reproduce.results import Results, Run
+from tightframe.reproduce.results import Array, Results, Run
 from tightframe.reproduce.spec import Figure, Task, Verdict
 
 _BLOCKS = {
@@ -22,30 +21,75 @@ _BLOCKS = {
 }
 
 
+#: Networks and data of the paper, which trains each on both structures.
+_NETWORKS = {
+    "smoke": [("digits", "mlp")],
+    "cpu": [("digits", "mlp")],
+    "paper": [
+        (data, network)
+        for data in ("cifar10", "fashion_mnist")
+        for network in ("resnet18", "vgg11", "vgg13")
+    ],
+}
+_NAMES = {
+    "digits": "digits",
+    "fashion_mnist": "Fashion-MNIST",
+    "cifar10": "CIFAR10",
+    "mlp": "MLP",
+    "resnet18": "ResNet18",
+    "vgg11": "VGG11",
+    "vgg13": "VGG13",
+}
+
+
+def _decay(scale: str) -> float:
+    """Return lambda; the paper's are lambda_W = 1e-3, lambda_H = 1e-6 without the one half."""
+    return math.sqrt(2e-3 * 2e-6) if scale == "paper" else 2e-3
+
+
+def network_tasks(scale: str) -> list[Task]:
+    """Train every network of a scale on both structures."""
+    tasks = []
+    for structure, counts in _BLOCKS[scale].items():
+        for data, network in _NETWORKS[scale]:
+            more: dict[str, Any] = {}
+            if scale == "paper":
+                more = {
+                    "data": data,
+                    "network": network,
+                    "network_options": {"stem": "cifar"} if network == "resnet18" else {},
+                    "settings": [[2e-3, 2e-6]],
+                    "epochs": 1000,
+                    "milestones": [333],
+                    "warmup_epochs": 0,
+                    "backbone_weight_decay": 5e-4,
+                }
+            label = {"structure": structure, "data": data, "network": network}
+            tasks.append(shared.network(scale, counts, _decay(scale), more, **label))
+    return tasks
+
+
+def network_name(run: Run) -> str:
+    """Return what a network is, and on what it was trained."""
+    labels = run.labels
+    where = f"{_NAMES[labels['network']]} on {_NAMES[labels['data']]}"
+    return f"{where}, structure {labels['structure']}"
+
+
 def _tasks(scale: str) -> list[Task]:
     tasks = []
     for structure, counts in _BLOCKS[scale].items():
-        # The paper's decays: lambda_W = 1e-3, lambda_H = 1e-6 without the one half.
-        decay = math.sqrt(2e-3 * 2e-6) if scale == "paper" else 2e-3
-        more = {
-            "settings": [[2e-3, 2e-6]],
-            "epochs": 1000,
-            "milestones": [333],
-            "warmup_epochs": 0,
-            "backbone_weight_decay": 5e-4,
-        }
-        label: dict[str, Any] = {"structure": structure}
-        tasks.append(shared.theory([shared.problem(counts, decay)], **label))
-        tasks.append(shared.ufm(scale, [shared.problem(counts, decay)], **label))
-        backbones: list[Mapping[str, Any]] = [{}]
-        if scale == "paper":
-            backbones = [{}, {"network": "vgg11"}, {"network": "vgg13", "data": "fashion_mnist"}]
-        for i, backbone in enumerate(backbones):
-            merged = {**more, **backbone} if scale == "paper" else backbone
-            if "vgg" in merged.get("network", ""):
-                merged = {**merged, "network_options": {}}
-            tasks.append(shared.network(scale, counts, decay, merged, network=i, **label))
-    return tasks
+        problems = [shared.problem(counts, _decay(scale))]
+        tasks.append(shared.theory(problems, structure=structure))
+        tasks.append(shared.ufm(scale, problems, structure=structure))
+    return [*tasks, *network_tasks(scale)]
+
+
+def min_max(logits: Array) -> Array:
+    """Return a matrix moved and scaled to the range from 0 to 1, as the paper's maps are."""
+    low, high = logits.min(), logits.max()
+    scaled: Array = (logits - low) / (high - low) if high > low else np.zeros_like(logits)
+    return scaled
 
 
 def block_deviation(logits: NDArray[Any], groups: NDArray[Any]) -> float:
@@ -113,27 +157,28 @@ def _judge(results: Results) -> list[Verdict]:
 
 
 def _draw(results: Results) -> list[Panel]:
-    curves = []
-    for color, run in enumerate(results.select(what="network").done):
-        label = f"structure {run.labels['structure']}"
-        if results.scale == "paper":
-            label += f", {run.task.arguments['config']['network']}"
-        history = run.history
-        curves.append(Curve(label, list(history["epoch"]), list(history["nc1"]), color))
-    title = f"NC1 during training, {shared.NETWORKS[results.scale]}"
-    panels: list[Panel] = [
-        Chart(title, "epoch", "NC1 = tr(Σ_W Σ_B⁺)/K", curves, log_y=True),
-    ]
+    panels: list[Panel] = []
+    networks = results.select(what="network").done
+    for structure in _BLOCKS[results.scale]:
+        curves = [
+            Curve(network_name(run), list(run.history["epoch"]), list(run.history["nc1"]), color)
+            for color, run in enumerate(networks)
+            if run.labels["structure"] == structure
+        ]
+        title = f"NC1 during training, structure {structure}"
+        panels.append(Chart(title, "epoch", "NC1 = tr(Σ_W Σ_B⁺)/K", curves, log_y=True))
     for structure, counts in _BLOCKS[results.scale].items():
         maps: list[Matrix] = []
         borders: list[float] = []
-        for what, name in (("UFM", "UFM"), ("network", shared.NETWORKS[results.scale])):
-            for run in results.select(what=what, structure=structure).done[:1]:
-                if not maps:
-                    maps.append(Matrix("predicted", run.array("predicted_logits")))
-                maps.append(Matrix(name, run.array("logits")))
-                borders = block_borders(run.problem.counts)
-        panels.append(HeatMaps(f"Mean logits, samples per class {counts}", maps, borders=borders))
+        own = results.select(what="UFM", structure=structure).done[:1]
+        for run in (*own, *(run for run in networks if run.labels["structure"] == structure)):
+            if not maps:
+                maps.append(Matrix("predicted", min_max(run.array("predicted_logits"))))
+            name = "UFM" if run.labels["what"] == "UFM" else network_name(run)
+            maps.append(Matrix(name, min_max(run.array("logits"))))
+            borders = block_borders(run.problem.counts)
+        title = f"Mean logits, min-max standardised, samples per class {counts}"
+        panels.append(HeatMaps(title, maps, borders=borders, limit=1.0))
     return panels
 
 
@@ -149,8 +194,7 @@ FIGURE = Figure(
     judge=_judge,
     draw=_draw,
     note="At scales smoke and cpu: MLPs on digits with λ = 2e-3 and counts in the paper's "
-    "proportions (structure 2: 100, 60, 20). At scale paper VGG11 on CIFAR10 and VGG13 on "
-    "Fashion-MNIST stand for the paper's further networks, and the optimiser's decay of "
-    "5e-4 is that of the backbone alone; the paper's acts on W and b besides λ_W and λ_b.",
+    "proportions (structure 2: 100, 60, 20). At scale paper the optimiser's decay of 5e-4 is that "
+    "of the backbone alone; the paper's acts on W and b besides λ_W and λ_b.",
     place=1,
 )

@@ -157,5 +157,5 @@ FIGURE = Figure(
     note="The networks use small decays, N λ = 0.1, on the head only; at scale paper the "
     "optimiser's 5e-4 is that of the backbone alone, the paper's acts on W and b, too. "
     + shared.SCALED,
-    place=4,
+    place=5,
 )

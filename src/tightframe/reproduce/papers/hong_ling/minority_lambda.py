@@ -82,5 +82,5 @@ FIGURE = Figure(
     judge=SWEEP.judge,
     draw=SWEEP.draw,
     note=shared.SCALED,
-    place=2,
+    place=3,
 )

@@ -90,5 +90,5 @@ FIGURE = Figure(
     judge=SWEEP.judge,
     draw=SWEEP.draw,
     note=shared.SCALED,
-    place=3,
+    place=4,
 )

@@ -17,12 +17,16 @@ LONG_TAIL = "100,60,36,22,13,8,5,3,2,1"
 PATH_RIDGES = (0.5, *(10.0**-power for power in range(1, 21)))
 
 
-def _path(name: str, counts: str) -> Task:
-    given = shared.problem(counts, 1.0)
+#: Label of a path, by the head's bias.
+_PATHS = {"none": "path", "free": "path, free bias"}
+
+
+def _path(name: str, counts: str, bias: str = "none") -> Task:
+    given = shared.problem(counts, 1.0) | {"bias": bias}
     decays = [shared.problem(counts, ridge)["feature_decay"] for ridge in PATH_RIDGES]
     sweep = {"weight_decay": decays, "feature_decay": decays}
     options = {"problem": given, "sweep": sweep, "arrays": True}
-    return Task("path", options, {"what": "path", "imbalance": name})
+    return Task("path", options, {"what": _PATHS[bias], "imbalance": name})
 
 
 def _path_counts(scale: str) -> dict[str, str]:
@@ -36,10 +40,17 @@ def path_tasks(scale: str) -> list[Task]:
     return [*paths, *shared.ufm_tasks(scale)]
 
 
-def paths_of(results: Results) -> dict[str, list[Run]]:
+def free_bias_tasks() -> list[Task]:
+    """Return the paths of a head with a free bias."""
+    return [_path(name, counts, "free") for name, counts in _PATH_COUNTS.items()]
+
+
+def paths_of(results: Results, bias: str = "none") -> dict[str, list[Run]]:
     """Return the runs of every path by its imbalance, the largest ridge first."""
     found: dict[str, list[Run]] = {}
-    for run in sorted(results.select(what="path").runs, key=lambda run: -shared.ridge_of(run)):
+    for run in sorted(
+        results.select(what=_PATHS[bias]).runs, key=lambda run: -shared.ridge_of(run)
+    ):
         found.setdefault(run.labels["imbalance"], []).append(run)
     return found
 

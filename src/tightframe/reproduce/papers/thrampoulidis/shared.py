@@ -24,9 +24,9 @@ CLASSES = 10
 RATIOS = (1, 10, 100)
 MORE_RATIOS = (1, 2, 5, 10, 20, 50, 100)
 
-#: Ridges of the UFM; the last is as good as none over the iterations of a run.
-RIDGES = (0.3, 0.1, 0.03, 0.01, 1e-8)
-RIDGE, NO_RIDGE = 0.01, 1e-8
+#: Ridges of the UFM, and the one that most figures take.
+RIDGES = (0.3, 0.1, 0.03, 0.01)
+RIDGE = 0.01
 
 #: Ridge of the networks at the small scales. At scale paper all parameters decay, and what that
 #: amounts to in the UFM is unknown: the prediction there is that of almost no ridge.
@@ -68,6 +68,24 @@ def ufm(scale: str, ratio: int) -> Task:
         "arrays": True,
     }
     return Task("ufm", options, {"what": "UFM", "ratio": ratio})
+
+
+def ridgeless(scale: str, ratio: int, bias: str = "none") -> Task:
+    """Return the UFM of one imbalance by loss-normalised descent, which has no ridge."""
+    # The ridge is that of a problem to be measured against; descent does not use it.
+    given = problem(step(ratio), _VANISHING_RIDGE) | {"bias": bias}
+    options = {
+        "problems": [given],
+        "seeds": list(range({"smoke": 1, "cpu": 3, "paper": 5}[scale])),
+        "dim": 12,
+        "normalized": True,
+        "lr": 0.02,
+        "momentum": 0.0,
+        "iterations": 20_000,
+        "per_sample": scale != "smoke",
+        "arrays": True,
+    }
+    return Task("ufm", options, {"what": "UFM without ridge", "ratio": ratio, "bias": bias})
 
 
 _TRAINING: dict[str, dict[str, Any]] = {
@@ -278,10 +296,14 @@ def ridge_of(run: Run) -> float:
     return float(f"{run.decay * run.problem.num_samples:.12g}")
 
 
+#: What geometries are measured against: SELI without and with a free bias, and the others.
+FRAMES = ("seli", "seli_free", "etf", "minimiser")
+
+
 @cache
-def seli_of(counts: str) -> Geometry:
-    """Return SELI."""
-    return seli(counts)
+def seli_of(counts: str, bias: str = "none") -> Geometry:
+    """Return SELI of a head without bias, or with a free one."""
+    return seli(counts, bias)
 
 
 def minimiser_of(run: Run) -> Geometry:
@@ -297,10 +319,12 @@ def _minimiser(counts: str, decay_product: float) -> Geometry:
 
 
 def away(run: Run, target: str) -> Array:
-    """Return the distances of `PARTS` to ``"seli"``, ``"etf"`` or ``"minimiser"``, shape (3,)."""
+    """Return the distances of `PARTS` to one of `FRAMES`, shape (3,)."""
     geometry = measured(run)
     if target == "seli":
         frame = seli_of(run.problem.compact_counts)
+    elif target == "seli_free":
+        frame = seli_of(run.problem.compact_counts, "free")
     else:
         frame = simplex_etf(CLASSES) if target == "etf" else minimiser_of(run)
     return np.array([geometry.distance(frame, part) for part in PARTS])
@@ -309,6 +333,11 @@ def away(run: Run, target: str) -> Array:
 def from_seli(run: Run) -> Array:
     """Return the distances to SELI, shape (3,)."""
     return away(run, "seli")
+
+
+def from_own_seli(run: Run) -> Array:
+    """Return the distances to SELI of the bias that the problem has, shape (3,)."""
+    return away(run, "seli" if run.problem.bias == "none" else "seli_free")
 
 
 def from_minimiser(run: Run) -> Array:
@@ -323,11 +352,14 @@ def seli_or_etf(run: Run) -> Array:
 
 
 def ufm_runs(results: Results, ridge: float | None = None) -> list[Run]:
-    """Return the UFM's runs of one ridge, or of all but the vanishing one."""
+    """Return the UFM's runs of one ridge, or of all."""
     runs = results.select(what="UFM").runs
-    if ridge is None:
-        return [run for run in runs if ridge_of(run) > 2 * NO_RIDGE]
-    return [run for run in runs if ridge_of(run) == ridge]
+    return [run for run in runs if ridge is None or ridge_of(run) == ridge]
+
+
+def ridgeless_runs(results: Results, bias: str = "none") -> list[Run]:
+    """Return the UFM's runs without ridge."""
+    return list(results.select(what="UFM without ridge", bias=bias).runs)
 
 
 def imbalanced(runs: Iterable[Run]) -> list[Run]:

@@ -1,5 +1,8 @@
+import functools
 import itertools
+import sys
 
+import cvxpy as cp
 import numpy as np
 import pytest
 
@@ -20,6 +23,17 @@ ENDED = [
     make("60,20,9,4", "mse", bias="free"),
     make("9x5"),
     make("9x5", "mse"),
+    make("60x2,20x3", logit_scale="1x2,.6x3"),
+    make("60,20x3", logit_scale="1,.6x3", feature_weights="10,30x3", bias="decayed"),
+    make("60x2,20x3", logit_scale="1x2,.6x3", bias="free"),
+    make("60,20x3", feature_weights="contexts", bias="free"),
+    make("60,20x3", "mse", feature_weights="10,30x3"),
+    make("60,20x3", "mse", feature_weights="10,30x3", bias="free"),
+]
+SMOOTHED = [
+    make("60,20x3", label_smoothing=0.1, bias="free"),
+    make("60x2,20x3", label_smoothing=0.1, logit_scale="1x2,.6x3", bias="free"),
+    make("60,20x3", label_smoothing=0.1, class_margins=".1,.4x3", bias="decayed"),
 ]
 
 
@@ -68,6 +82,89 @@ def test_mse_with_all_decays_vanishing_in_proportion(counts, ratio):
     if ratio <= 10:
         # That of a decay that is held is another one, far away.
         assert solution.geometry.distance(limits.vanishing, "logits") > 0.1
+
+
+@pytest.mark.parametrize("problem", SMOOTHED, ids=changing)
+def test_smoothed_labels_are_fitted_as_the_decays_vanish(problem):
+    distances = []
+    for decay in (1e-4, 1e-5, 1e-6):
+        solution = tf.solve(at(problem, decay), 1e-12)
+        frame = tf.path_limits(problem).vanishing
+        distances.append([solution.geometry.distance(frame, part) for part in PARTS])
+    for further, nearer in itertools.pairwise(distances):
+        assert all(b < max(0.2 * a, 1e-7) for a, b in zip(further, nearer, strict=True))
+    assert max(distances[-1]) < 1e-3
+
+
+@pytest.mark.parametrize("ratio", [0.1, 1, 10])
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {"label_smoothing": 0.1},
+        {"label_smoothing": 0.2, "logit_scale": "1,.6x3", "class_margins": ".1,.5x3"},
+        {"label_smoothing": 0.1, "feature_weights": "10,30x3"},
+        {"loss": "mse", "feature_weights": "10,30x3"},
+    ],
+)
+def test_what_fits_labels_with_a_bias_that_is_decayed_in_proportion(terms, ratio):
+    unit = make("60,20x3", bias="decayed", decay=1, **terms)
+    distances = []
+    for decay in (1e-4, 1e-5, 1e-6):
+        problem = at(unit, decay).replace(bias_decay=ratio * decay)
+        limits = tf.path_limits(problem)
+        solution = tf.solve(problem, 1e-12)
+        frame = limits.vanishing_in_proportion
+        distances.append([solution.geometry.distance(frame, part) for part in PARTS])
+    for further, nearer in itertools.pairwise(distances):
+        assert all(b < max(0.2 * a, 1e-5) for a, b in zip(further, nearer, strict=True))
+    assert max(distances[-1]) < 1e-3
+    # That of a decay that is held is another one, far away.
+    assert solution.geometry.distance(limits.vanishing, "logits") > 0.05
+
+
+@pytest.mark.parametrize(
+    ("scale", "weights", "bias", "name"),
+    [
+        ("1,.6,2", "60,3,25", "none", "SELI, scaled"),
+        ("1,1,1", "60,3,25", "free", "SELI, scaled"),
+        ("1,3,.2", "500,40,3", "free", "max-margin direction"),
+    ],
+)
+def test_the_direction_of_scaled_logits_is_that_of_cvxpy(scale, weights, bias, name):
+    """The least nuclear norm with margins of one between scaled logits."""
+    problem = make("50,20,5", bias=bias, logit_scale=scale, feature_weights=weights)
+    z, b = cp.Variable((3, 3)), cp.Variable((3, 1))
+    seen = cp.multiply(problem.logit_scale[:, None] @ np.ones((1, 3)), z + b @ np.ones((1, 3)))
+    kept = [seen[j, j] - seen[v, j] >= 1 for j in range(3) for v in range(3) if v != j]
+    kept += [] if bias == "free" else [b == 0]
+    norm = cp.normNuc(z @ np.diag(np.sqrt(problem.feature_weights)))
+    cp.Problem(cp.Minimize(norm), kept).solve(solver=cp.CLARABEL)
+    found = tf.path_limits(problem).vanishing
+    assert found.name == name
+    expected = z.value / np.linalg.norm(z.value)
+    assert np.allclose(found.logits / np.linalg.norm(found.logits), expected, atol=1e-4)
+
+
+def test_scaled_logits_with_a_free_bias_have_a_direction_of_their_own():
+    """Where the centred labels are proven not to be it."""
+    problem = make("500,40,3,2", bias="free", logit_scale="1,3,.2,.7")
+    limits = tf.path_limits(problem)
+    assert limits.vanishing.name == "max-margin direction"
+    assert limits.reason == ""
+    distances = []
+    for decay in (1e-4, 1e-6, 1e-8):
+        geometry = tf.solve(at(problem, decay)).geometry
+        distances.append([geometry.distance(limits.vanishing, part) for part in PARTS])
+    for further, nearer in itertools.pairwise(distances):
+        assert all(b < 0.8 * a for a, b in zip(further, nearer, strict=True))
+
+
+def test_a_limit_that_no_certificate_says_is_none_in_words(monkeypatch):
+    cut_short = functools.partial(tf.label_limits, max_iterations=1)
+    monkeypatch.setattr(sys.modules["tightframe.path_limits"], "label_limits", cut_short)
+    limits = tf.path_limits(make("500,40,3,2", bias="free", logit_scale="1,3,.2,.7"))
+    assert limits.vanishing is limits.vanishing_in_proportion is None
+    assert limits.reason.startswith("logit_scale with bias 'free': the max-margin direction was")
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
