@@ -259,3 +259,8 @@ def test_tokens_say_what_else_is_given(name):
 def test_too_narrow_features_are_refused_with_the_rank():
     with pytest.raises(ValueError, match="dim: got 1, and the minimiser has rank 2"):
         tf.solve(make(dim=1))
+    logits = np.ones((4, 5))
+    assert tf.certify(make(dim=1), logits).gap == tf.certify(make(), logits).gap
+    logits[0, 0] = 2
+    with pytest.raises(ValueError, match="logits: rank 2, which features of dim 1 cannot have"):
+        tf.certify(make(dim=1), logits)

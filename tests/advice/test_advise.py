@@ -505,3 +505,11 @@ def test_nothing_has_the_size_of_the_number_of_classes(monkeypatch):
     )
     samples = 76 * 244 + 4 * 224385277
     assert weighted.group_weights[1] == pytest.approx(5 * samples / (samples + 16 * 224385277))
+
+
+def test_states_that_rounding_hides_are_no_error():
+    """Labels that are even but for 1e-12: no change of a group's state is found."""
+    problem = tf.Problem(
+        "12x2,5x2,3", label_smoothing=1 - 1e-12, weight_decay=1e-3, feature_decay=1e-3
+    )
+    assert tf.advise(problem).warnings

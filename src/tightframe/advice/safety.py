@@ -102,8 +102,11 @@ class Follower:
                     left.append(change.logit_decay)
                 elif change.after == DISTINCT and change.logit_decay <= here:
                     back = change.logit_decay
+            # Rounding may hide a change; all have collapsed where everything is zero.
+            left = left or [self.thresholds.total_collapse]
             collapsed = [place for place in left if back <= place <= here]
-            places.append(collapsed[-1] if collapsed else next(p for p in left if p > here))
+            later = [place for place in left if place > here] or left[-1:]
+            places.append((collapsed[-1:] or later)[0])
             least = min(least, left[0] if first == DISTINCT else 0.0)
         return places, least
 

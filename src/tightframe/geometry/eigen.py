@@ -16,9 +16,17 @@ Floats = NDArray[Any]
 
 
 def eigenpairs_above(matrix: Floats, least: float) -> tuple[Floats, Floats]:
-    """Return the eigenvalues above a number, ascending, and their vectors as columns."""
+    """Return the eigenvalues above a number, ascending, and their vectors as columns.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If an entry is not finite.
+    """
     from scipy.linalg import eigh
 
+    if not np.isfinite(matrix).all():
+        raise np.linalg.LinAlgError("entries must be finite")
     try:
         found: tuple[Floats, Floats] = eigh(matrix, driver="evr", subset_by_value=(least, np.inf))
     except np.linalg.LinAlgError:

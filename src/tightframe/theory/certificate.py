@@ -21,7 +21,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tightframe.checks import detached
-from tightframe.geometry.blocks import SMALL, Array, BlockMatrix, Partition, svd
+from tightframe.geometry.blocks import (
+    RANK_TOLERANCE,
+    SMALL,
+    Array,
+    BlockMatrix,
+    Partition,
+    svd,
+)
 from tightframe.geometry.eigen import eigenpairs_above
 from tightframe.losses.base import Datafit
 from tightframe.problem.problem import Problem
@@ -146,6 +153,9 @@ def certify(
     if lower_bound is not None:
         lower_bound = float(finite_array("lower_bound", lower_bound, ()))
     if problem.targets is not None:
+        if problem.width is not None and problem.width < min(z.shape):
+            rank = int(np.linalg.matrix_rank(z, rtol=RANK_TOLERANCE))
+            _require_width(problem, f"rank {rank}", rank)
         bounds = certify_logits(form_of(problem), z, b)
         primal, dual, rounding = bounds
         certificate = Certificate(
@@ -177,8 +187,12 @@ def _require_reachable(problem: Problem, logits: BlockMatrix) -> None:
         return
     real = problem.features == "real"
     needed = logits.rank if real else int((logits.column_norms > 0).sum())
-    if needed > problem.width:
-        what = f"rank {needed}" if real else f"{needed} classes with non-zero logits"
+    what = f"rank {needed}" if real else f"{needed} classes with non-zero logits"
+    _require_width(problem, what, needed)
+
+
+def _require_width(problem: Problem, what: str, needed: int) -> None:
+    if problem.width is not None and needed > problem.width:
         raise ValueError(f"logits: {what}, which features of dim {problem.width} cannot have")
 
 
