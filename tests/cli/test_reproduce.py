@@ -98,3 +98,20 @@ def test_interrupted_it_says_how_to_go_on(command, tmp_path, monkeypatch):
     code, out, err = command("reproduce", "toy", "--out", tmp_path / "out")
     assert (code, out) == (130, "")
     assert "the same command and --resume" in err
+
+
+def test_a_limit_says_what_is_left_and_how_to_go_on(command, fails, tmp_path, monkeypatch):
+    from tightframe.reproduce import folder as module
+
+    line = ["reproduce", "toy/rank", "--out", tmp_path / "out"]
+    assert "--limit: got '15', need a positive time such as 90s" in fails(*line, "--limit", "15")
+    answers = iter([False, True])
+    monkeypatch.setattr(module, "is_over", lambda until: next(answers))
+    code, out, err = command(*line, "--limit", "15m")
+    assert code == 130
+    assert "stopped at the limit; tasks left: 1 of 2 of toy/rank; kept; go on with" in err
+    assert (tmp_path / "out/report.html").exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(spec, "papers", lambda: GOOD)
+    code, out, err = command(*line, "--resume", "--limit", "15m")
+    assert (code, err) == (0, "")

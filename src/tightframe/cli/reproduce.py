@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tightframe.cli.console import plain_console, print_papers, print_verdicts, tasks_display
-from tightframe.cli.exit_codes import NOT_CONVERGED
+from tightframe.cli.exit_codes import INTERRUPTED, NOT_CONVERGED
 from tightframe.cli.options import (
     DATA_ROOT,
     DEVICES,
@@ -21,6 +21,7 @@ from tightframe.cli.options import (
     WHOLE,
     Option,
     one_of,
+    text,
     with_options,
 )
 from tightframe.files import format_json
@@ -39,6 +40,11 @@ from tightframe.files import format_json
     JOBS,
     SCHEDULER,
     Option("resume", FLAG, "Go on in --out; figures can be added.", False),
+    Option(
+        "limit",
+        text("TIME"),
+        "Stop after 90s, 15m or 2h, where tasks and epochs end; --resume goes on.",
+    ),
     DATA_ROOT,
     Option("download", FLAG, "Fetch data sets that are nowhere.", False),
     DEVICES.but(default=1),
@@ -59,7 +65,8 @@ def reproduce(
 ) -> None:
     """Reproduce figures of the papers: claim, prediction, measurement and verdict side by side.
 
-    A claim that is not reproduced is a result, not an error; failed runs give exit code 3.
+    A claim that is not reproduced is a result, not an error; failed runs give exit code 3, a
+    --limit that left something 130.
     """
     from tightframe.reproduce.spec import papers
 
@@ -104,5 +111,14 @@ def reproduce(
     shortfalls = [sentence for record in records for sentence in record.shortfalls]
     for sentence in shortfalls:
         print(f"tightframe: {sentence}", file=sys.stderr)
+    left = [record for record in records if not record.finished]
+    if left:
+        tasks = ", ".join(f"{r.num_tasks - r.num_done} of {r.num_tasks} of {r.name}" for r in left)
+        print(
+            f"tightframe: stopped at the limit; tasks left: {tasks}; "
+            "kept; go on with the same command and --resume",
+            file=sys.stderr,
+        )
+        raise typer.Exit(INTERRUPTED)
     if shortfalls:
         raise typer.Exit(NOT_CONVERGED)
