@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tightframe.cli.console import plain_console, print_papers, print_verdicts, tasks_display
+from tightframe.cli.console import (
+    plain_console,
+    print_estimate,
+    print_papers,
+    print_verdicts,
+    tasks_display,
+)
 from tightframe.cli.exit_codes import INTERRUPTED, NOT_CONVERGED
 from tightframe.cli.options import (
     DATA_ROOT,
@@ -25,6 +31,9 @@ from tightframe.cli.options import (
     with_options,
 )
 from tightframe.files import format_json
+
+if TYPE_CHECKING:
+    from tightframe.reproduce.spec import Task
 
 
 @with_options(
@@ -48,6 +57,12 @@ from tightframe.files import format_json
     DATA_ROOT,
     Option("download", FLAG, "Fetch data sets that are nowhere.", False),
     DEVICES.but(default=1),
+    Option(
+        "estimate",
+        FLAG,
+        "Only print what time and memory the networks will take, measured by a few steps here.",
+        False,
+    ),
     Option("list_", FLAG, "List papers and figures.", False, flag="--list"),
     JSON,
 )
@@ -59,6 +74,7 @@ def reproduce(
     *,
     out: Path | None,
     resume: bool,
+    estimate: bool,
     list_: bool,
     json: bool,
     **asked: Any,
@@ -66,7 +82,7 @@ def reproduce(
     """Reproduce figures of the papers: claim, prediction, measurement and verdict side by side.
 
     A claim that is not reproduced is a result, not an error; failed runs give exit code 3, a
-    --limit that left something 130.
+    --limit that left something 130. At scale paper an estimate of time and memory comes first.
     """
     from tightframe.reproduce.spec import papers
 
@@ -75,6 +91,17 @@ def reproduce(
         return
     if not names:
         raise ValueError("names: need a paper, PAPER/FIGURE or all; --list shows what there is")
+    console = plain_console(stderr=json)
+    if estimate:
+        from tightframe.reproduce.estimate import estimate as estimated
+
+        place = {name: asked[name] for name in ("scale", "device", "devices", "data_root")}
+        found = estimated(names, **place)
+        if json:
+            print(format_json(found.to_dict()))
+        else:
+            print_estimate(found, console)
+        return
     if out is None:
         raise ValueError("out: name a folder for the results")
     from tightframe.pages.reproduction import write_reproduction
@@ -83,7 +110,18 @@ def reproduce(
     from tightframe.reproduce.plots import save_figure_plot
     from tightframe.runs.writer import keeping_folders
 
-    console = plain_console(stderr=json)
+    def estimate_first(work: dict[str, list[Task]]) -> None:
+        from tightframe.reproduce.estimate import estimate_tasks
+
+        found = estimate_tasks(
+            work,
+            asked["device"] or "auto",
+            devices=asked["devices"],
+            data_root=asked["data_root"],
+        )
+        if found.figures:
+            print_estimate(found, console)
+
     try:
         with keeping_folders():
             with tasks_display(console) as progress:
@@ -93,6 +131,7 @@ def reproduce(
                     resume=resume,
                     progress=progress,
                     on_figure=save_figure_plot,
+                    on_start=estimate_first if asked["scale"] == "paper" else None,
                     **asked,
                 )
             page = write_reproduction(out)

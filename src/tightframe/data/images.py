@@ -24,6 +24,8 @@ class ImageSource:
     Attributes
     ----------
     num_classes : int
+    input_shape : (int, int, int)
+        Channels, height and width of its images.
     layouts : tuple of Layout
         The forms it is read in.
     remote : tuple of RemoteFile
@@ -37,6 +39,7 @@ class ImageSource:
     """
 
     num_classes: int
+    input_shape: tuple[int, int, int]
     layouts: tuple[Layout, ...]
     remote: tuple[RemoteFile, ...]
     system: tuple[Path, ...] = ()
@@ -154,6 +157,7 @@ _TORONTO = "https://www.cs.toronto.edu/~kriz"
 IMAGE_SOURCES = {
     "mnist": ImageSource(
         10,
+        (1, 28, 28),
         (_mnist_layout("mnist", "MNIST", "MNIST/raw"),),
         _mnist_remote(
             (
@@ -170,6 +174,7 @@ IMAGE_SOURCES = {
     ),
     "fashion_mnist": ImageSource(
         10,
+        (1, 28, 28),
         (_mnist_layout("fashion_mnist", "fashion-mnist", "FashionMNIST", "FashionMNIST/raw"),),
         _mnist_remote(
             # The authors' own server has no https.
@@ -203,6 +208,7 @@ IMAGE_SOURCES = {
     ),
     "cifar10": ImageSource(
         10,
+        cifar.IMAGE_SHAPE,
         _cifar_layouts(
             "cifar10",
             cifar.CIFAR10_BINARY,
@@ -232,6 +238,7 @@ IMAGE_SOURCES = {
     ),
     "cifar100": ImageSource(
         100,
+        cifar.IMAGE_SHAPE,
         _cifar_layouts(
             "cifar100",
             cifar.CIFAR100_BINARY,

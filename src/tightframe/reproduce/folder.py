@@ -183,6 +183,7 @@ def reproduce(
     limit: str | float | None = None,
     progress: Progress | None = None,
     on_figure: Callable[[FigureRecord], object] | None = None,
+    on_start: Callable[[dict[str, list[Task]]], object] | None = None,
 ) -> list[FigureRecord]:
     """Run, judge and keep figures of the papers.
 
@@ -221,6 +222,8 @@ def reproduce(
         See `Progress`.
     on_figure : callable, optional
         Called with every figure's record as soon as it is judged.
+    on_start : callable, optional
+        Called once before anything runs, with the tasks that are left of every figure, by its name.
 
     Returns
     -------
@@ -272,6 +275,10 @@ def reproduce(
                     if on_figure is not None:
                         on_figure(records[name])
 
+        if on_start is not None:
+            on_start(
+                {name: [t for t in item.tasks if t.hash in missing] for name, item in work.items()}
+            )
         if progress is not None:
             progress(done, len(tasks), "")
         judge_ready()

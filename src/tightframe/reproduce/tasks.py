@@ -161,7 +161,7 @@ def run_task(
     """
     options = dict(arguments)
     if options.get("device") in ("gpu", "auto"):
-        options["device"] = _torch_device(options["device"])
+        options["device"] = torch_device(options["device"])
     with warnings.catch_warnings():
         # The status of every row says so, or a NaN where a quantity is undefined.
         for category in (NotConvergedWarning, RuntimeWarning):
@@ -181,10 +181,17 @@ def run_task(
     return output
 
 
-def _torch_device(device: str) -> str:
+def torch_device(device: str) -> str:
+    """Return PyTorch's name of a device, ``"cpu"`` or ``"cuda"``.
+
+    Raises
+    ------
+    ValueError
+        If it is ``"gpu"`` and there is none.
+    """
     import torch
 
-    if torch.cuda.is_available():
+    if device != "cpu" and torch.cuda.is_available():
         return "cuda"
     if device == "gpu":
         raise ValueError("device: got 'gpu', but PyTorch finds none; use 'cpu' or 'auto'")
