@@ -168,7 +168,11 @@ def run_task(
             warnings.simplefilter("ignore", category)
         try:
             if kind == "network":
-                place = {"folder": Path(folder), "data_root": data_root, "devices": devices}
+                place: dict[str, Any] = {
+                    "folder": Path(folder),
+                    "data_root": data_root,
+                    "devices": devices,
+                }
                 output = _network(**options, **place, until=until)
             else:
                 output = _FUNCTIONS[kind](**options)
