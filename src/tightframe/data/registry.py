@@ -125,6 +125,8 @@ def load(
         - ``"mnist"``, ``"fashion_mnist"``: IDX files, plain or ``.gz``.
         - ``"cifar10"``, ``"cifar100"`` (its 100 fine classes): the authors' binary or Python
           version, unpacked or as ``.tar.gz``.
+        - ``"svhn"``: cropped house numbers, the authors' MATLAB files of 32 x 32 images; class k is
+          the digit k.
         - ``"gaussian_mixture"``: `gaussian_mixture` with its defaults.
         - a path that ends in ``.npz``, or of a folder: the user's own arrays, see
           `tightframe.data.arrays.load_arrays`.
