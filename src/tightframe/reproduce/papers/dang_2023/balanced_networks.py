@@ -80,8 +80,7 @@ FIGURE = Figure(
     tasks=_tasks,
     judge=_judge,
     draw=_draw,
-    note=shared.NETWORK_NOTE
-    + " At scale paper charts show the MLP of width 2048; "
+    note=shared.NETWORK_NOTE + " At scale paper charts show the MLP of width 2048; "
     "ResNet18 and VGG16 decay all parameters, as the paper's do.",
     place=2,
 )
