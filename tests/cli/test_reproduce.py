@@ -109,9 +109,10 @@ def test_a_limit_says_what_is_left_and_how_to_go_on(command, fails, tmp_path, mo
     assert "--limit: got '15', need a positive time such as 90s" in fails(*line, "--limit", "15")
     answers = iter([False, True])
     monkeypatch.setattr(module, "is_over", lambda until: next(answers))
-    code, _, err = command(*line, "--limit", "15m")
+    code, out, err = command(*line, "--limit", "15m")
     assert code == 130
     assert "stopped at the limit; tasks left: 1 of 2 of toy/rank; kept; go on with" in err
+    assert "Verdicts" not in out
     assert (tmp_path / "out/report.html").exists()
     monkeypatch.undo()
     monkeypatch.setattr(spec, "papers", lambda: GOOD)

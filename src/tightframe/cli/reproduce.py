@@ -145,7 +145,8 @@ def reproduce(
     if json:
         print(format_json({"figures": [r.to_dict() for r in records], "report": page}))
     else:
-        print_verdicts(records, console)
+        if any(record.finished for record in records):
+            print_verdicts(records, console)
         console.print(f"report: {page}", highlight=False, soft_wrap=True)
     shortfalls = [sentence for record in records for sentence in record.shortfalls]
     for sentence in shortfalls:

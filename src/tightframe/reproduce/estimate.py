@@ -135,9 +135,9 @@ class Estimate:
         """What the times rest on, in a sentence."""
         how = "measured here in a few steps" if self.measured else "assumed, no GPU is here"
         return (
-            f"Times are of {self.throughput:.2g} multiply-adds a second and device ({how}), "
-            f"{self.devices} of them, and {1000 * STEP_SECONDS:g} ms a step besides; "
-            "no memory is counted but for weights, gradients, optimiser and activations."
+            f"Times are of one network after the other at {self.throughput:.2g} multiply-adds a "
+            f"second and device ({how}; devices: {self.devices}), and {1000 * STEP_SECONDS:g} ms a "
+            "step besides; memory is that of weights, gradients, optimiser and activations."
         )
 
     def to_dict(self) -> dict[str, Any]:
