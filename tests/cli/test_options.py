@@ -93,6 +93,7 @@ BUILDS = [
             "names": "an argument, not an option",
             "progress": "a bar on the terminal",
             "on_figure": "draws the figure",
+            "on_start": "prints the estimate",
         },
     ),
 ]

@@ -1,11 +1,13 @@
 """`tightframe reproduce` and `report` on what it wrote: output, exit codes, hints."""
 
+import dataclasses
 import json
 
 import pytest
 
-from tests.reproduce.toy_paper import BAD, GOOD
+from tests.reproduce.toy_paper import BAD, GOOD, figure, judge_both
 from tightframe.reproduce import spec
+from tightframe.reproduce.spec import Task
 
 
 @pytest.fixture(autouse=True)
@@ -98,3 +100,55 @@ def test_interrupted_it_says_how_to_go_on(command, tmp_path, monkeypatch):
     code, out, err = command("reproduce", "toy", "--out", tmp_path / "out")
     assert (code, out) == (130, "")
     assert "the same command and --resume" in err
+
+
+def test_a_limit_says_what_is_left_and_how_to_go_on(command, fails, tmp_path, monkeypatch):
+    from tightframe.reproduce import folder as module
+
+    line = ["reproduce", "toy/rank", "--out", tmp_path / "out"]
+    assert "--limit: got '15', need a positive time such as 90s" in fails(*line, "--limit", "15")
+    answers = iter([False, True])
+    monkeypatch.setattr(module, "is_over", lambda until: next(answers))
+    code, out, err = command(*line, "--limit", "15m")
+    assert code == 130
+    assert "stopped at the limit; tasks left: 1 of 2 of toy/rank; kept; go on with" in err
+    assert "Verdicts" not in out
+    assert (tmp_path / "out/report.html").exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(spec, "papers", lambda: GOOD)
+    code, _, err = command(*line, "--resume", "--limit", "15m")
+    assert (code, err) == (0, "")
+
+
+@pytest.fixture
+def network(monkeypatch):
+    """A figure of one small network, the same at every scale."""
+    config = {"counts": "6x10", "epochs": 2, "measure_every": 2, "settings": [[1e-2, 1e-3]]}
+    task = Task("network", {"config": config}, {"what": "one"})
+    made = figure("rank", lambda scale: [task], judge_both, lambda results: [])
+    paper = dataclasses.replace(GOOD["toy"], figures=(made,))
+    monkeypatch.setattr(spec, "papers", lambda: {"toy": paper})
+    monkeypatch.setattr("tightframe.reproduce.estimate.measured_throughput", lambda device: 1e9)
+
+
+def test_estimate_runs_nothing(command, network):
+    code, out, err = command("reproduce", "toy", "--estimate")
+    assert (code, err) == (0, "")
+    assert "toy/rank" in out
+    assert "1e+09 multiply-adds a second and device (measured here" in " ".join(out.split())
+    code, out, err = command("reproduce", "toy", "--estimate", "--json", "--device", "cpu")
+    found = json.loads(out)
+    assert [figure["name"] for figure in found["figures"]] == ["toy/rank", "all"]
+    assert found["throughput"] == 1e9
+
+
+def test_at_scale_paper_the_estimate_of_what_is_left_comes_first(
+    command, network, tmp_path, unrendered
+):
+    line = ["reproduce", "toy", "--out", tmp_path / "out", "--scale", "paper", "--device", "cpu"]
+    code, out, _ = command(*line, "--limit", "1h")
+    assert code == 0
+    assert out.index("What the networks will take, estimated") < out.index("Verdicts")
+    code, out, _ = command(*line, "--resume")
+    assert code == 0
+    assert "estimated" not in out

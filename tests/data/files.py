@@ -8,6 +8,7 @@ import tarfile
 from typing import ClassVar
 
 import numpy as np
+import scipy.io
 
 IDX_CODES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}
 
@@ -130,3 +131,16 @@ def write_cifar(folder, num_classes, *, binary, packed, seed=0):
         for name, content in zip(names, data, strict=True):
             (folder / inner / name).write_bytes(content)
     return batches
+
+
+def write_svhn(folder, *, count=20, seed=0, name="X", dtype=np.uint8, last=10):
+    """Write the two MATLAB files of a small SVHN; return images (H, W, C, N) and digits of each."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    content = []
+    for part in ("train", "test"):
+        images = rng.integers(0, 256, (32, 32, 3, count)).astype(dtype)
+        digits = (np.arange(count) % last + 1).astype(np.uint8)
+        scipy.io.savemat(folder / f"{part}_32x32.mat", {name: images, "y": digits[:, None]})
+        content.append((images, digits))
+    return content

@@ -49,7 +49,8 @@ def test_split_depends_on_the_seed_alone(digits):
 
 def test_names(tmp_path):
     assert set(names()) == {
-        *("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "gaussian_mixture")
+        *("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn"),
+        "gaussian_mixture",
     }
     assert [check_name(name) for name in names()] == list(names())
     assert check_name("some.npz") == "some.npz"

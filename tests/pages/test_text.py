@@ -14,10 +14,9 @@ import tightframe as tf
 from tests.pages.conftest import HOSTILE
 from tests.pages.test_run import FETCHING, Page
 from tests.problems import SMALL_TEXT
-from tightframe.data.text import shown
 from tightframe.pages.run import write_report
 from tightframe.pages.tables import write_tables
-from tightframe.problem.tokens import next_tokens
+from tightframe.problem.tokens import next_tokens, shown
 from tightframe.runs import store
 from tightframe.runs.panels import loss_charts
 from tightframe.runs.plots import save_plots

@@ -5,10 +5,12 @@ import json
 import os
 import signal
 import subprocess
+import time
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +25,7 @@ from tightframe.reproduce.spec import Task
 from tightframe.reproduce.tasks import cosine_columns, run_task, seeded
 from tightframe.runs.config import RunConfig
 from tightframe.runs.devices import train_apart
+from tightframe.runs.limit import TimeIsUp
 
 
 @pytest.fixture(autouse=True)
@@ -430,6 +433,49 @@ def test_missing_data_are_found_out_before_anything_runs(tmp_path, monkeypatch, 
     assert not calls
 
 
+# -- a limit ---------------------------------------------------------------------------------------
+
+
+def test_at_the_limit_no_task_begins_and_resumed_all_is_done(tmp_path, monkeypatch, calls):
+    out, answers = tmp_path / "out", iter([False, True])
+    monkeypatch.setattr(module, "is_over", lambda until: next(answers))
+    rank, again = reproduce("all", out, limit="15m")
+    assert len(calls) == 1
+    assert (rank.finished, rank.num_done, rank.num_tasks) == (False, 1, 2)
+    assert again.finished  # its one task was the first
+    assert 0 < calls[0]["until"] - time.time() <= 900
+    monkeypatch.undo()
+    monkeypatch.setattr(spec, "papers", lambda: GOOD)
+    reproduce("all", out, resume=True)
+    reproduce("all", tmp_path / "whole")
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_limit_that_is_over_leaves_everything(tmp_path, monkeypatch, jobs):
+    monkeypatch.setattr(module, "seconds_of", lambda limit: -1.0)
+    records = reproduce("all", tmp_path / "out", limit="1s", jobs=jobs)
+    assert [record.num_done for record in records] == [0, 0]
+
+
+def test_a_network_that_was_left_at_the_limit_goes_on(tmp_path, monkeypatch):
+    config = {"counts": "6x10", "epochs": 4, "measure_every": 2, "settings": [[1e-2, 1e-3]]}
+    network = Task("network", {"config": config}, {"what": "n"})
+    figure = dataclasses.replace(GOOD["toy"].figures[0], tasks=lambda scale: [network])
+    paper = dataclasses.replace(GOOD["toy"], figures=(figure,))
+    monkeypatch.setattr(spec, "papers", lambda: {"toy": paper})
+    answers = iter([False, False, True])
+    monkeypatch.setattr("tightframe.runs.train.is_over", lambda until: next(answers))
+    (record,) = reproduce("toy", tmp_path / "out", limit=60)
+    assert not record.finished
+    folder = tmp_path / "out/tasks" / seeded(network, 0, "cpu").hash
+    assert not (folder / "result.json").exists()
+    assert list((folder / "run").rglob("*.ckpt"))
+    (record,) = reproduce("toy", tmp_path / "out", resume=True)
+    assert (record.finished, record.num_done, record.failed) == (True, 1, ())
+    assert record.results["epoch"].tolist() == [4]
+
+
 @pytest.mark.slow  # starts two programs
 def test_two_devices_train_a_network_task(tmp_path):
     config = {"counts": "6x10", "epochs": 4, "measure_every": 2, "settings": [[1e-2, 1e-3]]}
@@ -438,6 +484,18 @@ def test_two_devices_train_a_network_task(tmp_path):
     )
     record = json.loads((tmp_path / "2" / "run" / "run.json").read_text())
     assert record["environment"]["devices"] == 2
+    assert two.rows[0]["objective"] == pytest.approx(one.rows[0]["objective"], rel=1e-6)
+
+
+@pytest.mark.slow  # starts three programs
+def test_two_devices_stop_at_the_limit_and_go_on(tmp_path):
+    config = {"counts": "6x10", "epochs": 4, "measure_every": 2, "settings": [[1e-2, 1e-3]]}
+    with pytest.raises(TimeIsUp):
+        run_task("network", {"config": config}, str(tmp_path / "2"), devices=2, until=0.0)
+    (checkpoint,) = (tmp_path / "2").rglob("*.ckpt")
+    assert torch.load(checkpoint, weights_only=True)["epoch"] == 0
+    two = run_task("network", {"config": config}, str(tmp_path / "2"), devices=2)
+    one = run_task("network", {"config": config}, str(tmp_path / "1"))
     assert two.rows[0]["objective"] == pytest.approx(one.rows[0]["objective"], rel=1e-6)
 
 

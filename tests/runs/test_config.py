@@ -109,7 +109,8 @@ def test_where_it_runs_is_not_part_of_the_identity():
 
 def test_width_of_the_features_is_the_networks_own_unless_given():
     assert RunConfig().feature_dim == 20
-    widths = {"resnet18": 512, "resnet50": 2048, "vgg11": 512, "vgg13": 512}
+    widths = {"resnet18": 512, "resnet50": 2048, "vgg11": 512, "vgg13": 512, "vgg16": 512}
+    widths |= {"densenet_cifar": 384}
     for network, width in widths.items():
         assert RunConfig(network=network).feature_dim == width
         assert RunConfig(network=network).problems[0].dim == width

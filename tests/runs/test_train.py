@@ -16,6 +16,7 @@ from tightframe.geometry.dense import PARTS
 from tightframe.runs import store
 from tightframe.runs.batches import Batches
 from tightframe.runs.config import RunConfig
+from tightframe.runs.limit import TimeIsUp
 from tightframe.runs.train import run
 
 # Small enough for a second a run; minibatches, so that the order of the samples matters.
@@ -189,6 +190,28 @@ def test_interrupted_and_resumed_ends_in_the_same_numbers(finished, tmp_path, se
     assert_same_numbers(tmp_path, finished[0])
     for ours, theirs in zip(results, finished[1], strict=True):
         assert ours["verdicts"] == theirs["verdicts"]
+
+
+@pytest.mark.parametrize("epoch", [1, 3, 4])
+def test_at_the_limit_it_keeps_a_checkpoint_and_resumed_it_ends_in_the_same_numbers(
+    finished, tmp_path, monkeypatch, epoch
+):
+    """An epoch's end is one call of `is_over`; the last epochs ask no more."""
+    asked = []
+    monkeypatch.setattr("tightframe.runs.train.is_over", lambda until: asked.append(until))
+    run(CONFIG.replace(settings=CONFIG.settings[:1]), tmp_path / "asked", until=1.0)
+    assert asked == [1.0] * (CONFIG.epochs - 1)
+    answers = iter([False] * (epoch - 1) + [True])
+    monkeypatch.setattr("tightframe.runs.train.is_over", lambda until: next(answers))
+    with pytest.raises(TimeIsUp):
+        run(CONFIG, tmp_path / "out", until=1.0)
+    first = store.load_run(tmp_path / "out").settings[0]
+    assert not first.finished
+    assert first.history["epoch"].tolist() == [e for e in EPOCHS if e <= epoch]
+    checkpoint = torch.load(first.paths.checkpoint, weights_only=True)
+    assert checkpoint["epoch"] == epoch - 1  # as Lightning counts
+    run(CONFIG, tmp_path / "out", resume=True)
+    assert_same_numbers(tmp_path / "out", finished[0])
 
 
 def test_sigterm_exits_with_143_and_can_be_resumed(finished, tmp_path):

@@ -16,7 +16,12 @@ from tightframe.training import (
     linear_head,
 )
 
-NAMES = ["mlp", "resnet18", "resnet50", "vgg11", "vgg13"]
+NAMES = ["mlp", "resnet18", "resnet50", "vgg11", "vgg13", "vgg16"]
+
+
+def dense(shape=(1, 8, 8), feature_dim=None, features="real", **options):
+    torch.manual_seed(0)
+    return build_backbone("densenet_cifar", shape, feature_dim, features, width=2, **options)
 
 
 def small(name, shape=(1, 8, 8), feature_dim=6, features="real", **options):
@@ -86,6 +91,9 @@ def test_vggs_have_the_parameters_of_the_usual_cifar_code():
         "vgg11": [(3, 64), (64, 128), (128, 256), (256, 256), (256, 512)] + [(512, 512)] * 3,
         "vgg13": [(3, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256), (256, 512)]
         + [(512, 512)] * 3,
+        "vgg16": [(3, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256), (256, 256)]
+        + [(256, 512)]
+        + [(512, 512)] * 5,
     }
     for name, convolutions in shapes.items():
         with torch.device("meta"):
@@ -95,6 +103,43 @@ def test_vggs_have_the_parameters_of_the_usual_cifar_code():
         assert model.feature_dim == 512
         pools = sum(isinstance(layer, nn.MaxPool2d) for layer in model.layers)
         assert pools == 5
+
+
+def test_densenet_has_the_parameters_of_the_usual_cifar_code():
+    """With a classifier of 10 classes 1,000,618 (kuangliu/pytorch-cifar, densenet_cifar)."""
+    with torch.device("meta"):
+        model = build_backbone("densenet_cifar", (3, 32, 32))
+    assert model.feature_dim == 384
+    assert parameters(model) + 384 * 10 + 10 == 1_000_618
+
+
+def test_densenet_is_a_backbone():
+    for features, last_relu, negative in (
+        ("real", None, True),
+        ("nonnegative", None, False),
+        ("real", True, False),
+    ):
+        model = dense(features=features, last_relu=last_relu)
+        found = model(images((64,)))
+        assert found.shape == (5, 64) == (5, model.feature_dim)
+        assert bool((found < 0).any()) == negative
+    for shape in ((1, 28, 28), (3, 32, 32), (2, 7, 5)):
+        assert dense(shape)(images(shape, 2)).shape == (2, 64)
+    with pytest.raises(ValueError, match="feature_dim: got 10, the features of densenet_cifar"):
+        dense(feature_dim=10)
+
+
+def test_a_dense_layer_hands_on_its_inputs_and_gradients_reach_every_parameter():
+    model = dense().eval()
+    x = images((4, 3, 3))
+    out = model.layers[1](x)
+    assert torch.equal(out[:, 2:], x)
+    assert out.shape[1] == 4 + 2
+    model.train()(images((64,), 16)).square().sum().backward()
+    for key, parameter in model.named_parameters():
+        assert torch.isfinite(parameter.grad).all(), key
+        if parameter.ndim > 1:
+            assert parameter.grad.abs().max() > 0, key
 
 
 @pytest.mark.parametrize(("name", "own"), [("resnet18", 24), ("resnet50", 96), ("vgg11", 24)])

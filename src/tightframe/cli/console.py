@@ -38,6 +38,7 @@ from tightframe.theory.thresholds import Thresholds
 
 if TYPE_CHECKING:
     from tightframe.context_solution import ContextSolution
+    from tightframe.reproduce.estimate import Estimate
     from tightframe.reproduce.folder import FigureRecord
     from tightframe.reproduce.spec import Paper
     from tightframe.runs.config import RunConfig
@@ -565,6 +566,38 @@ def print_papers(papers: Sequence[Paper], json: bool) -> None:
         drawn = to_rich(Table(paper.citation, ["name", "source", "title"], rows))
         drawn.box, drawn.show_header = None, False
         console.print(drawn)
+
+
+def print_estimate(estimate: Estimate, console: Console) -> None:
+    """Print what the networks of figures will take."""
+    columns: Columns = [
+        "figure",
+        Column("networks", format="d"),
+        Column("parameters", unit="largest, M", format=".3g"),
+        Column("multiply-adds", format=".2e"),
+        Column("time", align="right"),
+        Column("memory", unit="GB a device", format=".3g"),
+    ]
+    rows = [
+        [
+            cost.name,
+            cost.networks,
+            cost.parameters / 1e6,
+            float(cost.multiply_adds),
+            _duration(cost.seconds),
+            cost.memory / 1e9,
+        ]
+        for cost in estimate.figures
+    ]
+    print_table(Table("What the networks will take, estimated", columns, rows), console)
+    console.print(estimate.basis, highlight=False)
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.2g} s"
 
 
 def print_verdicts(records: Sequence[FigureRecord], console: Console) -> None:

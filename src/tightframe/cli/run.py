@@ -107,7 +107,11 @@ CONFIG = (
     _PROBLEM["features"],
     _PROBLEM["depth"],
     Option("head", one_of("linear", "fixed_etf"), "fixed_etf: not trained."),
-    Option("network", TEXT, "mlp (default), resnet18, resnet50, vgg11, vgg13, timm:MODEL, ..."),
+    Option(
+        "network",
+        TEXT,
+        "mlp (default), resnet18, resnet50, vgg11, vgg13, vgg16, densenet_cifar, timm:MODEL, ...",
+    ),
     Option(
         "network_option",
         ASSIGNMENT.repeated,

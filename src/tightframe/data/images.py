@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100: their files, and how these become a data set."""
+"""MNIST, Fashion-MNIST, CIFAR-10 and -100, SVHN: their files, and how these become a data set."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tightframe.data import cifar
+from tightframe.data import cifar, svhn
 from tightframe.data.dataset import Dataset, Samples, check_range, split_dataset
 from tightframe.data.download import RemoteFile, download
 from tightframe.data.idx import read_idx
@@ -24,6 +24,8 @@ class ImageSource:
     Attributes
     ----------
     num_classes : int
+    input_shape : (int, int, int)
+        Channels, height and width of its images.
     layouts : tuple of Layout
         The forms it is read in.
     remote : tuple of RemoteFile
@@ -37,6 +39,7 @@ class ImageSource:
     """
 
     num_classes: int
+    input_shape: tuple[int, int, int]
     layouts: tuple[Layout, ...]
     remote: tuple[RemoteFile, ...]
     system: tuple[Path, ...] = ()
@@ -149,11 +152,13 @@ def _cifar_layouts(
 # Sizes and SHA-256 are those of TensorFlow Datasets (tensorflow_datasets/url_checksums), retrieved
 # from its repository; torchvision publishes MD5 alone, which we do not rely on.
 _TORONTO = "https://www.cs.toronto.edu/~kriz"
+_STANFORD = "https://ufldl.stanford.edu/housenumbers"
 
 #: Image sets by name.
 IMAGE_SOURCES = {
     "mnist": ImageSource(
         10,
+        (1, 28, 28),
         (_mnist_layout("mnist", "MNIST", "MNIST/raw"),),
         _mnist_remote(
             (
@@ -170,6 +175,7 @@ IMAGE_SOURCES = {
     ),
     "fashion_mnist": ImageSource(
         10,
+        (1, 28, 28),
         (_mnist_layout("fashion_mnist", "fashion-mnist", "FashionMNIST", "FashionMNIST/raw"),),
         _mnist_remote(
             # The authors' own server has no https.
@@ -203,6 +209,7 @@ IMAGE_SOURCES = {
     ),
     "cifar10": ImageSource(
         10,
+        cifar.IMAGE_SHAPE,
         _cifar_layouts(
             "cifar10",
             cifar.CIFAR10_BINARY,
@@ -232,6 +239,7 @@ IMAGE_SOURCES = {
     ),
     "cifar100": ImageSource(
         100,
+        cifar.IMAGE_SHAPE,
         _cifar_layouts(
             "cifar100",
             cifar.CIFAR100_BINARY,
@@ -244,6 +252,26 @@ IMAGE_SOURCES = {
                 (f"{_TORONTO}/cifar-100-binary.tar.gz",),
                 "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
                 168513733,
+            ),
+        ),
+    ),
+    "svhn": ImageSource(
+        10,
+        cifar.IMAGE_SHAPE,
+        (Layout(("svhn", "SVHN"), svhn.FILES, svhn.read_svhn),),
+        # Their authors link to them with http; the same server is asked over https.
+        (
+            RemoteFile(
+                "train_32x32.mat",
+                (f"{_STANFORD}/train_32x32.mat",),
+                "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8",
+                182040794,
+            ),
+            RemoteFile(
+                "test_32x32.mat",
+                (f"{_STANFORD}/test_32x32.mat",),
+                "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b",
+                64275384,
             ),
         ),
     ),

@@ -25,9 +25,11 @@ class Digits:
     ----------
     train_per_class : int
         Training samples of every class by default; the smallest class has 174 samples in all.
+    input_shape : (int, int, int)
     """
 
     train_per_class: int = 140
+    input_shape: tuple[int, int, int] = (1, 8, 8)
 
     def load(self, request: Request) -> Dataset:
         """Return the images divided by 16, split by the seed; nothing is looked for or fetched."""
@@ -40,7 +42,7 @@ class Digits:
             request.name,
             10,
             Samples((images / 16.0).astype(np.float32), labels.astype(np.int64)),
-            input_shape=(1, 8, 8),
+            input_shape=self.input_shape,
             train_per_class=self.train_per_class if asked is None else asked,
             seed=request.seed,
         )
@@ -72,6 +74,11 @@ def names() -> tuple[str, ...]:
 def known_class_names(name: str) -> tuple[str, ...] | None:
     """Return what the classes of a data set are called, where its authors have names for them."""
     return getattr(SOURCES.get(name), "class_names", None)
+
+
+def known_input_shape(name: str) -> tuple[int, ...] | None:
+    """Return the shape of a data set's inputs, where it is known without its files."""
+    return getattr(SOURCES.get(name), "input_shape", None)
 
 
 def check_name(name: str | os.PathLike[str]) -> str:
@@ -118,6 +125,8 @@ def load(
         - ``"mnist"``, ``"fashion_mnist"``: IDX files, plain or ``.gz``.
         - ``"cifar10"``, ``"cifar100"`` (its 100 fine classes): the authors' binary or Python
           version, unpacked or as ``.tar.gz``.
+        - ``"svhn"``: cropped house numbers, the authors' MATLAB files of 32 x 32 images; class k is
+          the digit k.
         - ``"gaussian_mixture"``: `gaussian_mixture` with its defaults.
         - a path that ends in ``.npz``, or of a folder: the user's own arrays, see
           `tightframe.data.arrays.load_arrays`.

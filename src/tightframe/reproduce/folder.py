@@ -52,6 +52,7 @@ from tightframe.reproduce.spec import (
 from tightframe.reproduce.tasks import Output, failed_row, run_task, seeded
 from tightframe.runs.config import DEVICES
 from tightframe.runs.folder import config_hash, environment, open_folder, read_record, using_record
+from tightframe.runs.limit import TimeIsUp, is_over, seconds_of
 from tightframe.runs.store import write_parquet
 
 #: Version of the layout above, stored in ``reproduce.json``.
@@ -179,8 +180,10 @@ def reproduce(
     data_root: str | os.PathLike[str] | None = None,
     download: bool = False,
     devices: int = 1,
+    limit: str | float | None = None,
     progress: Progress | None = None,
     on_figure: Callable[[FigureRecord], object] | None = None,
+    on_start: Callable[[dict[str, list[Task]]], object] | None = None,
 ) -> list[FigureRecord]:
     """Run, judge and keep figures of the papers.
 
@@ -211,15 +214,22 @@ def reproduce(
         Fetch data sets that are nowhere, see `tightframe.data.load`.
     devices : int
         Processes that train a network together (DDP), one a device; with ``jobs=1`` only.
+    limit : str or float, optional
+        Time after which no task begins and networks stop at the end of their epoch, with a
+        checkpoint: ``"90s"``, ``"15m"``, ``"2h"`` or seconds. What else runs then is finished.
+        `resume` goes on; the limit changes no number.
     progress : callable, optional
         See `Progress`.
     on_figure : callable, optional
         Called with every figure's record as soon as it is judged.
+    on_start : callable, optional
+        Called once before anything runs, with the tasks that are left of every figure, by its name.
 
     Returns
     -------
     list of FigureRecord
-        One a figure asked for, in the papers' order.
+        One a figure asked for, in the papers' order; without verdicts where ``limit`` came before
+        all of its tasks had ended.
 
     Raises
     ------
@@ -237,6 +247,7 @@ def reproduce(
     devices = whole_number("devices", devices)
     if devices > 1 and (jobs != 1 or scheduler is not None):
         raise ValueError(f"devices: got {devices}, need 1 with several jobs or a scheduler")
+    until = None if limit is None else time.time() + seconds_of(limit)
     root = None
     if data_root is not None:
         root = os.path.abspath(given_folder(data_root, "data_root"))
@@ -264,6 +275,10 @@ def reproduce(
                     if on_figure is not None:
                         on_figure(records[name])
 
+        if on_start is not None:
+            on_start(
+                {name: [t for t in item.tasks if t.hash in missing] for name, item in work.items()}
+            )
         if progress is not None:
             progress(done, len(tasks), "")
         judge_ready()
@@ -275,11 +290,14 @@ def reproduce(
                 "folder": os.fspath(folder.task_folder(task).absolute()),
                 "data_root": root,
                 "devices": devices,
+                "until": until,
             }
             for task in order
         ]
         for outcome in run(_timed, calls):
             task = order[outcome.index]
+            if outcome.reason is None and outcome.value is None:
+                continue  # left for another time
             output, seconds = outcome.value if outcome.reason is None else (None, None)
             folder.write_task(task, output, outcome.reason, seconds)
             del missing[task.hash]
@@ -287,7 +305,7 @@ def reproduce(
             if progress is not None:
                 progress(done, len(tasks), task.name)
             judge_ready()
-    return [records[name] for name in work]
+        return [records.get(name) or folder.read(name, item) for name, item in work.items()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -311,6 +329,10 @@ class _Work:
             "note": figure.note,
         }
 
+    def told(self) -> dict[str, Any]:
+        """Return what ``reproduce.json`` says of the figure."""
+        return {**self.about(), "tasks": [task.hash for task in self.tasks]}
+
 
 def _find_data(tasks: Iterable[Task], root: str | None, download: bool) -> None:
     """Refuse to begin what will lack its data, or fetch that."""
@@ -321,9 +343,15 @@ def _find_data(tasks: Iterable[Task], root: str | None, download: bool) -> None:
         load(name, root=root, download=download)
 
 
-def _timed(**task: Any) -> tuple[Output, float]:
+def _timed(**task: Any) -> tuple[Output, float] | None:
+    """Run a task and return its seconds too; None if it has to wait for another time."""
     start = time.perf_counter()
-    return run_task(**task), time.perf_counter() - start
+    if is_over(task["until"]):
+        return None
+    try:
+        return run_task(**task), time.perf_counter() - start
+    except TimeIsUp:
+        return None
 
 
 # -- the folder ------------------------------------------------------------------------------------
@@ -345,10 +373,7 @@ class _Folder:
     @contextlib.contextmanager
     def open(self, work: Mapping[str, _Work], *, resume: bool) -> Iterator[None]:
         """Start the folder or go on with one; while the block runs nobody else writes there."""
-        figures = {
-            name: {**item.about(), "tasks": [task.hash for task in item.tasks]}
-            for name, item in work.items()
-        }
+        figures = {name: item.told() for name, item in work.items()}
         record = {
             "format": FORMAT,
             "config": self._config,
@@ -456,8 +481,11 @@ class _Folder:
                 ],
             },
         )
-        told = {**item.about(), "tasks": [task.hash for task in item.tasks]}
-        return _read_figure(self._out, name, told)
+        return self.read(name, item)
+
+    def read(self, name: str, item: _Work) -> FigureRecord:
+        """Return what the folder holds about a figure, finished or not."""
+        return _read_figure(self._out, name, item.told())
 
 
 def _figure_folder(out: Path, name: str) -> Path:

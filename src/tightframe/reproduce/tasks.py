@@ -135,6 +135,7 @@ def run_task(
     folder: str,
     data_root: str | None = None,
     devices: int = 1,
+    until: float | None = None,
 ) -> Output:
     """Run one task; a task of `tightframe.parallel`.
 
@@ -148,25 +149,33 @@ def run_task(
         Folder with data sets; no part of a task, because it changes no number.
     devices : int
         Of networks; no part of a task, because it changes no number but for rounding.
+    until : float, optional
+        Of networks: a time of `time.time` at which they stop, to be gone on with in ``folder``.
 
     Raises
     ------
     ValueError
         If an argument is unknown or out of range, or training diverges.
+    TimeIsUp
+        If a network was left at ``until``.
     """
     options = dict(arguments)
     if options.get("device") in ("gpu", "auto"):
-        options["device"] = _torch_device(options["device"])
+        options["device"] = torch_device(options["device"])
     with warnings.catch_warnings():
         # The status of every row says so, or a NaN where a quantity is undefined.
         for category in (NotConvergedWarning, RuntimeWarning):
             warnings.simplefilter("ignore", category)
         try:
-            output = (
-                _network(**options, folder=Path(folder), data_root=data_root, devices=devices)
-                if kind == "network"
-                else _FUNCTIONS[kind](**options)
-            )
+            if kind == "network":
+                place: dict[str, Any] = {
+                    "folder": Path(folder),
+                    "data_root": data_root,
+                    "devices": devices,
+                }
+                output = _network(**options, **place, until=until)
+            else:
+                output = _FUNCTIONS[kind](**options)
         except TypeError as error:
             raise ValueError(f"arguments: of a {kind} task: {error}") from error
     for i, row in enumerate(output.rows):
@@ -176,10 +185,17 @@ def run_task(
     return output
 
 
-def _torch_device(device: str) -> str:
+def torch_device(device: str) -> str:
+    """Return PyTorch's name of a device, ``"cpu"`` or ``"cuda"``.
+
+    Raises
+    ------
+    ValueError
+        If it is ``"gpu"`` and there is none.
+    """
     import torch
 
-    if torch.cuda.is_available():
+    if device != "cpu" and torch.cuda.is_available():
         return "cuda"
     if device == "gpu":
         raise ValueError("device: got 'gpu', but PyTorch finds none; use 'cpu' or 'auto'")
@@ -331,6 +347,7 @@ def _network(
     data_root: str | None,
     arrays: bool = False,
     devices: int = 1,
+    until: float | None = None,
 ) -> Output:
     """Train a network for every setting of a configuration: a row each.
 
@@ -361,9 +378,9 @@ def _network(
     run_config = RunConfig.from_dict(given)
     # A task that was killed has left its run here.
     if run_config.devices > 1:
-        train_apart(run_config, folder / "run")
+        train_apart(run_config, folder / "run", until)
     else:
-        run(run_config, folder / "run", resume=True)
+        run(run_config, folder / "run", resume=True, until=until)
     output = Output()
     for i, setting in enumerate(store.load_run(folder / "run").settings):
         problem, result = setting.problem, setting.result

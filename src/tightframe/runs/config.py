@@ -119,8 +119,9 @@ class RunConfig:
     threads : int
         CPU threads of PyTorch; other numbers of threads round differently.
     network : str
-        The backbone: ``"mlp"``, ``"resnet18"``, ``"resnet50"``, ``"vgg11"``, ``"vgg13"``, or a
-        package's model, ``"timm:MODEL"`` or ``"torchvision:MODEL"``.
+        The backbone: ``"mlp"``, ``"resnet18"``, ``"resnet50"``, ``"vgg11"``, ``"vgg13"``,
+        ``"vgg16"``, ``"densenet_cifar"``, or a package's model, ``"timm:MODEL"`` or
+        ``"torchvision:MODEL"``.
     network_options : mapping
         As for `tightframe.training.build_backbone`, JSON-ready; those that equal the default are
         dropped.

@@ -27,6 +27,7 @@ from tightframe.runs.batches import mix
 from tightframe.runs.class_task import ClassTask
 from tightframe.runs.config import RunConfig
 from tightframe.runs.folder import environment, open_folder
+from tightframe.runs.limit import TimeIsUp, is_over
 from tightframe.runs.task import Task
 from tightframe.runs.text_config import TextConfig
 from tightframe.runs.text_task import TextTask
@@ -60,6 +61,7 @@ def run(
     resume: bool = False,
     progress: Progress | None = None,
     on_prediction: Prediction | None = None,
+    until: float | None = None,
 ) -> list[dict[str, Any]]:
     """Solve, train, measure and judge every setting of a configuration; keep all in a folder.
 
@@ -85,6 +87,9 @@ def run(
         See `Progress`.
     on_prediction : callable, optional
         See `Prediction`.
+    until : float, optional
+        A time of `time.time`. The first epoch that ends after it is the last one of this call, with
+        a checkpoint; unlike with ``max_seconds`` the run is then not finished.
 
     Returns
     -------
@@ -99,6 +104,8 @@ def run(
         If ``out`` holds a run and ``resume`` is False, or a run of another configuration, or
         something else, or another process writes there; or the data set has too few samples for
         the counts; or training diverges.
+    TimeIsUp
+        At ``until``, unless all was finished before; `resume` goes on.
     """
     # What can be refused is refused before anything is written.
     task: Task = TextTask(config) if isinstance(config, TextConfig) else ClassTask(config)
@@ -116,7 +123,7 @@ def run(
                 continue
             # The caller's random numbers and threads are none of our business.
             with torch.random.fork_rng(devices=[]), _threads(config.threads), _quiet():
-                result = _run_setting(task, name, solution, paths, progress, on_prediction)
+                result = _run_setting(task, name, solution, paths, progress, on_prediction, until)
             results.append(result)
     return results
 
@@ -161,6 +168,7 @@ def _run_setting(
     paths: store.SettingPaths,
     progress: Progress | None,
     on_prediction: Prediction | None,
+    until: float | None,
 ) -> dict[str, Any]:
     start = time.perf_counter()
     config = task.config
@@ -176,7 +184,9 @@ def _run_setting(
     callback = task.callback(solution, keep if is_main else None)
     deadline = _Deadline(config.max_seconds)
     report = _Report(name, callback, progress if is_main else None)
-    trainer = _trainer(config, paths, [callback, report, deadline])
+    # After the others: its checkpoint holds what they have noted of the epoch.
+    pause = _Pause(until, paths.checkpoint)
+    trainer = _trainer(config, paths, [callback, report, deadline, pause])
     _fit(trainer, module, task.loader(), paths.checkpoint)
     # The last epoch need not be one that is checkpointed.
     trainer.save_checkpoint(paths.checkpoint)
@@ -374,6 +384,24 @@ class _Deadline(lightning.Callback):
             # The devices' clocks may differ, and all have to stop at the same epoch.
             over = trainer.strategy.reduce_boolean_decision(seconds >= self._limit, all=False)
             trainer.should_stop = trainer.should_stop or over
+
+
+class _Pause(lightning.Callback):
+    """Leave a training that is to go on later, with the epoch after which the time is up."""
+
+    def __init__(self, until: float | None, checkpoint: Path) -> None:
+        self._until = until
+        self._checkpoint = checkpoint
+
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        if self._until is None or is_last:
+            return
+        if trainer.strategy.reduce_boolean_decision(is_over(self._until), all=False):
+            trainer.save_checkpoint(self._checkpoint)
+            raise TimeIsUp
 
 
 class _Report(lightning.Callback):

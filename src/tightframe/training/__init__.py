@@ -13,7 +13,14 @@ from tightframe.lazy import handed_on
 if TYPE_CHECKING:
     from tightframe.capture.huggingface import CollapseTrainerCallback
     from tightframe.capture.lightning import CollapseMonitor
-    from tightframe.training.backbones import VGG, AdaptedModel, ResNet, adapted, build_backbone
+    from tightframe.training.backbones import (
+        VGG,
+        AdaptedModel,
+        DenseNet,
+        ResNet,
+        adapted,
+        build_backbone,
+    )
     from tightframe.training.callbacks import CollapseCallback, history_columns
     from tightframe.training.contexts import ContextCallback, TokenMLP
     from tightframe.training.continuing import Continuation, continue_at
@@ -33,6 +40,7 @@ __all__ = [
     "CollapseTrainerCallback",
     "ContextCallback",
     "Continuation",
+    "DenseNet",
     "ProblemLoss",
     "ResNet",
     "TokenMLP",
@@ -60,6 +68,7 @@ __getattr__ = handed_on(
         "tightframe.training.backbones": (
             "VGG",
             "AdaptedModel",
+            "DenseNet",
             "ResNet",
             "adapted",
             "build_backbone",

@@ -13,6 +13,7 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tightframe.checks import choice, whole_number
@@ -29,7 +30,11 @@ _RESNETS = {"resnet18": ((2, 2, 2, 2), False), "resnet50": ((3, 4, 6, 3), True)}
 _VGGS = {
     "vgg11": (1, 0, 2, 0, 4, 4, 0, 8, 8, 0, 8, 8, 0),
     "vgg13": (1, 1, 0, 2, 2, 0, 4, 4, 0, 8, 8, 0, 8, 8, 0),
+    "vgg16": (1, 1, 0, 2, 2, 0, 4, 4, 4, 0, 8, 8, 8, 0, 8, 8, 8, 0),
 }
+
+#: Layers of the dense blocks.
+_DENSENETS = {"densenet_cifar": (6, 12, 24, 16)}
 
 
 def build_backbone(
@@ -44,20 +49,22 @@ def build_backbone(
     Parameters
     ----------
     name : str
-        ``"mlp"``, ``"resnet18"``, ``"resnet50"``, ``"vgg11"``, ``"vgg13"``; or a model of a
-        package, ``"timm:MODEL"`` or ``"torchvision:MODEL"``, without its classifier (`adapted`).
+        ``"mlp"``, ``"resnet18"``, ``"resnet50"``, ``"vgg11"``, ``"vgg13"``, ``"vgg16"``,
+        ``"densenet_cifar"``; or a model of a package, ``"timm:MODEL"`` or ``"torchvision:MODEL"``,
+        without its classifier (`adapted`).
     input_shape : sequence of int
         ``(p,)`` or ``(C, H, W)``, `tightframe.data.Dataset.input_shape`; an MLP takes any.
     feature_dim : int, optional
         Width d of the features. None: the network's own; the MLP has none. A ResNet or VGG of
         another width than its own has its last block narrowed, as in Zhu et al. (2021) for d = K;
-        a package's model is refused.
+        a DenseNet, whose last block hands on its inputs, and a package's model are refused.
     features : {"real", "nonnegative"}
         As in `Problem.features`; nonnegative ones end in a ReLU.
     **options
         - mlp: ``hidden`` (widths, (256, 256)), ``batch_norm`` (False), ``last_relu``, see `MLP`;
         - resnet: ``stem`` ("cifar"), ``width`` (64), ``last_relu``, see `ResNet`;
         - vgg: ``width`` (64), ``last_relu``, see `VGG`;
+        - densenet: ``width`` (12), ``last_relu``, see `DenseNet`;
         - timm: of ``timm.create_model``; torchvision: of ``torchvision.models.get_model``.
 
     Returns
@@ -84,7 +91,9 @@ def build_backbone(
             f"network: {name} needs images, an input_shape (C, H, W), not {shape}; use 'mlp'"
         )
     if foreign is None:
-        kind: type[ResNet | VGG] = ResNet if name in _RESNETS else VGG
+        kind: type[ResNet | VGG | DenseNet] = (
+            ResNet if name in _RESNETS else VGG if name in _VGGS else DenseNet
+        )
         return kind(name, shape, feature_dim, features, **options)
     model = _package_model(*foreign, shape, options)
     backbone = adapted(model, input_shape=shape, last_relu=ends_in_relu(features))
@@ -208,7 +217,7 @@ class _Block(nn.Module):
 
 
 class VGG(nn.Module):
-    """VGG-11 or VGG-13 with batch norm as usual for CIFAR, without its classifier.
+    """VGG-11, VGG-13 or VGG-16 with batch norm as usual for CIFAR, without its classifier.
 
     3 x 3 convolutions with bias, batch norm and ReLU, five times followed by 2 x 2 max pooling,
     and no hidden fully connected layers; channels are k, 2 k, 4 k, 8 k, 8 k. Pooling keeps what is
@@ -217,7 +226,7 @@ class VGG(nn.Module):
 
     Parameters
     ----------
-    name : {"vgg11", "vgg13"}
+    name : {"vgg11", "vgg13", "vgg16"}
     input_shape : (int, int, int)
         Channels, height and width of an image.
     feature_dim : int, optional
@@ -271,6 +280,94 @@ class VGG(nn.Module):
         """Return the features, shape (B, d), of inputs (B, p) or (B, C, H, W)."""
         features: Tensor = self.layers(_images(inputs, self.input_shape)).mean(dim=(2, 3))
         return features
+
+
+class DenseNet(nn.Module):
+    """DenseNet-BC (Huang et al. 2017) as usual for CIFAR, without its classifier.
+
+    A 3 x 3 convolution to 2 k channels, then four blocks of 6, 12, 24 and 16 layers for a growth
+    rate of k, each layer's k channels stacked on its inputs; between blocks the channels are halved
+    and 2 x 2 average pooling follows, which keeps what is left at the border. Convolutions have no
+    bias; initial weights are He's. Dang et al. (2024) train it with k = 12.
+
+    Parameters
+    ----------
+    name : {"densenet_cifar"}
+    input_shape : (int, int, int)
+        Channels, height and width of an image.
+    feature_dim : int, optional
+        Width d of the features, which is 32 k; no other is possible.
+    features : {"real", "nonnegative"}
+    width : int
+        Growth rate k.
+    last_relu : bool, optional
+        Whether the last batch norm is followed by a ReLU. None: if the features are
+        ``"nonnegative"``.
+
+    Raises
+    ------
+    ValueError
+        If an argument is unknown or out of range.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        input_shape: Sequence[int],
+        feature_dim: int | None = None,
+        features: str = "real",
+        *,
+        width: int = 12,
+        last_relu: bool | None = None,
+    ) -> None:
+        super().__init__()
+        _check(name, _DENSENETS, features, {"width": width, "last_relu": last_relu})
+        self.input_shape = _image_shape(input_shape)
+        channels = 2 * width
+        layers: list[nn.Module] = [nn.Conv2d(self.input_shape[0], channels, 3, 1, 1, bias=False)]
+        for block, count in enumerate(_DENSENETS[name]):
+            if block:
+                layers += [nn.BatchNorm2d(channels), nn.ReLU()]
+                layers += [nn.Conv2d(channels, channels // 2, 1, bias=False)]
+                layers += [nn.AvgPool2d(2, ceil_mode=True)]
+                channels //= 2
+            for _ in range(count):
+                layers.append(_DenseLayer(channels, width))
+                channels += width
+        layers.append(nn.BatchNorm2d(channels))
+        if ends_in_relu(features, last_relu):
+            layers.append(nn.ReLU())
+        if feature_dim is not None and feature_dim != channels:
+            raise ValueError(
+                f"feature_dim: got {feature_dim}, the features of {name} of width {width} have "
+                f"{channels}"
+            )
+        self.feature_dim = channels
+        self.layers = nn.Sequential(*layers)
+        _initialize(self.modules())
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the features, shape (B, d), of inputs (B, p) or (B, C, H, W)."""
+        features: Tensor = self.layers(_images(inputs, self.input_shape)).mean(dim=(2, 3))
+        return features
+
+
+class _DenseLayer(nn.Module):
+    """A bottleneck of 4 k channels and k new ones, stacked on the inputs."""
+
+    def __init__(self, channels: int, growth: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, 4 * growth, 1, bias=False),
+            nn.BatchNorm2d(4 * growth),
+            nn.ReLU(),
+            nn.Conv2d(4 * growth, growth, 3, padding=1, bias=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.layers(x), x], dim=1)
 
 
 # -- anybody's model -------------------------------------------------------------------------------

@@ -27,13 +27,23 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "resnet50": _RESNET,
     "vgg11": _VGG,
     "vgg13": _VGG,
+    "vgg16": _VGG,
+    "densenet_cifar": {"width": 12, "last_relu": None},
 }
 
 #: Packages whose models are backbones too, as ``"timm:resnet34"``.
 MODEL_PACKAGES = ("timm", "torchvision")
 
-# Features of a network over its ``width``: channels are k, 2 k, 4 k, 8 k; a bottleneck has 4 x.
-_FEATURES_PER_WIDTH = {"resnet18": 8, "resnet50": 32, "vgg11": 8, "vgg13": 8}
+# Features of a network over its ``width``: channels are k, 2 k, 4 k, 8 k; a bottleneck has 4 x; the
+# layers of a DenseNet's last block and half the channels before it are 32 growth rates.
+_FEATURES_PER_WIDTH = {
+    "resnet18": 8,
+    "resnet50": 32,
+    "vgg11": 8,
+    "vgg13": 8,
+    "vgg16": 8,
+    "densenet_cifar": 32,
+}
 
 
 # -- networks --------------------------------------------------------------------------------------

@@ -65,8 +65,8 @@ def test_the_paper_scale_has_the_papers_training():
     ]
     assert {(c.data, c.network) for c in configs} == {
         (data, network)
-        for data in ("cifar10", "cifar100", "mnist", "fashion_mnist")
-        for network in ("mlp", "resnet18", "vgg11")
+        for data in ("cifar10", "cifar100", "mnist", "fashion_mnist", "svhn")
+        for network in ("mlp", "resnet18", "vgg11", "densenet_cifar")
     }
     for config in configs:
         assert (config.optimizer, config.lr, config.epochs) == ("adam", 1e-4, 4000)
@@ -74,6 +74,12 @@ def test_the_paper_scale_has_the_papers_training():
         assert (config.batch_size, config.seed) == (256, 1)
         total = config.problems[0].num_samples
         assert total == (30_000 if config.data.startswith("cifar") else 3000)
+
+
+def test_the_networks_of_the_paper_scale_are_told_apart_in_the_chart():
+    chart = FIGURES["networks"].draw(ideal("networks", "paper"))[0]
+    looks = [(curve.color, curve.style) for curve in chart.curves]
+    assert len(set(looks)) == len(looks) == 5 * 4
 
 
 def test_figures_share_their_runs():

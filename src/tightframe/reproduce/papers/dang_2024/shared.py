@@ -137,12 +137,14 @@ PAPER_NETWORKS: dict[str, dict[str, Any]] = {
     "MLP": {"hidden": [1024] * 6, "feature_dim": 1024},
     "ResNet18": {"network": "resnet18"},
     "VGG11": {"network": "vgg11"},
+    "DenseNet": {"network": "densenet_cifar"},
 }
 _PAPER_DATA = {
     "cifar10": "CIFAR10",
     "cifar100": "CIFAR100",
     "mnist": "MNIST, Fashion-MNIST",
     "fashion_mnist": "MNIST, Fashion-MNIST",
+    "svhn": "MNIST, Fashion-MNIST",
 }
 
 
@@ -240,7 +242,7 @@ def logit_maps(title: str, run: Run, name: str) -> HeatMaps:
 SHORT = " (a short training)."
 
 #: Line styles that tell networks apart.
-STYLES = ("solid", "dashed", "dotted", "line+points")
+STYLES = ("solid", "dashed", "dotted", "line+points", "dashdot")
 
 SMALL = (
     "At scales smoke and cpu the networks are MLPs and narrow VGG11s on digits and Fashion-MNIST, "
