@@ -142,6 +142,12 @@ def test_estimate_runs_nothing(command, network):
     assert found["throughput"] == 1e9
 
 
+def test_without_networks_there_is_nothing_to_estimate(command):
+    code, out, err = command("reproduce", "toy", "--estimate", "--scale", "paper")
+    assert (code, err) == (0, "")
+    assert out.startswith("No network is trained for these figures")
+
+
 def test_at_scale_paper_the_estimate_of_what_is_left_comes_first(
     command, network, tmp_path, unrendered
 ):
