@@ -128,18 +128,24 @@ def network(monkeypatch):
     made = figure("rank", lambda scale: [task], judge_both, lambda results: [])
     paper = dataclasses.replace(GOOD["toy"], figures=(made,))
     monkeypatch.setattr(spec, "papers", lambda: {"toy": paper})
-    monkeypatch.setattr("tightframe.reproduce.estimate.measured_throughput", lambda device: 1e9)
+    monkeypatch.setattr("tightframe.reproduce.estimate.throughput", lambda *network: 1e9)
 
 
 def test_estimate_runs_nothing(command, network):
     code, out, err = command("reproduce", "toy", "--estimate")
     assert (code, err) == (0, "")
     assert "toy/rank" in out
-    assert "1e+09 multiply-adds a second and device (measured here" in " ".join(out.split())
+    assert "as fast as in a step of each that was timed here" in " ".join(out.split())
     code, out, err = command("reproduce", "toy", "--estimate", "--json", "--device", "cpu")
     found = json.loads(out)
     assert [figure["name"] for figure in found["figures"]] == ["toy/rank", "all"]
-    assert found["throughput"] == 1e9
+    assert (found["devices"], found["measured"]) == (1, True)
+
+
+def test_without_networks_there_is_nothing_to_estimate(command):
+    code, out, err = command("reproduce", "toy", "--estimate", "--scale", "paper")
+    assert (code, err) == (0, "")
+    assert out.startswith("No network is trained for these figures")
 
 
 def test_at_scale_paper_the_estimate_of_what_is_left_comes_first(

@@ -7,7 +7,7 @@ import pytest
 from tests.reproduce.toy_paper import GOOD, SHARED
 from tightframe.reproduce import estimate as module
 from tightframe.reproduce import spec
-from tightframe.reproduce.estimate import estimate, measured_throughput, network_cost
+from tightframe.reproduce.estimate import estimate, network_cost, throughput
 from tightframe.reproduce.papers.dang_2024 import shared as dang_2024
 from tightframe.reproduce.spec import Task
 
@@ -63,7 +63,7 @@ def test_resnet18_on_cifar_takes_its_known_multiply_adds():
 @pytest.fixture
 def figures(monkeypatch):
     """Two figures with networks, one of which they share, and one without."""
-    monkeypatch.setattr(module, "measured_throughput", lambda device: 1e9)
+    monkeypatch.setattr(module, "throughput", lambda shape, batch, device: 1e9)
     first, second = network(), network(seed=1)
     figure = GOOD["toy"].figures[0]
     work = {"one": [first, SHARED], "two": [first, second], "none": [SHARED]}
@@ -87,8 +87,8 @@ def test_figures_share_tasks_and_all_counts_them_once(figures):
     one, two, everything = found.figures
     assert (two.multiply_adds, everything.multiply_adds) == (2 * figures.total, 2 * figures.total)
     assert one.seconds == pytest.approx(figures.total / 1e9 / 2 + 2e-3 * figures.steps)
-    assert "1e+09 multiply-adds" in found.basis
-    assert "measured here" in found.basis
+    assert found.measured
+    assert "timed here, devices: 2" in found.basis
 
 
 def test_without_networks_nothing_is_estimated(figures):
@@ -98,12 +98,27 @@ def test_without_networks_nothing_is_estimated(figures):
 def test_a_gpu_that_is_not_here_is_assumed(figures, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     found = estimate("toy/one", device="gpu")
-    assert (found.throughput, found.measured) == (module.GPU_THROUGHPUT, False)
-    assert "assumed, no GPU is here" in found.basis
+    assert not found.measured
+    expected = figures.total / module.GPU_THROUGHPUT + 2e-3 * figures.steps
+    assert found.figures[0].seconds == pytest.approx(expected)
+    assert "assumed: no GPU is here" in found.basis
 
 
-def test_the_throughput_is_measured():
-    assert 1e6 < measured_throughput("cpu") < 1e15
+def test_the_throughput_is_that_of_a_step_of_at_most_the_batch(monkeypatch):
+    """A step that takes a second does what its samples take, of which there are not too many."""
+    seen = []
+    monkeypatch.setattr(module, "_step_seconds", lambda model, x: seen.append(len(x)) or 1.0)
+    cost = network_cost(network())
+    assert throughput(cost.shape, 25, "cpu") == 3 * cost.multiply_adds * 25
+    monkeypatch.setitem(module._MEASURED, "cpu", 3 * cost.multiply_adds * 7)
+    assert throughput(cost.shape, 26, "cpu") == 3 * cost.multiply_adds * 7
+    monkeypatch.setitem(module._MEASURED, "cpu", 1)
+    throughput(cost.shape, 27, "cpu")
+    assert seen == [25, 25, 7, 7, 2, 2]
+
+
+def test_a_step_is_timed():
+    assert throughput(network_cost(network()).shape, 24, "cpu") > 0
 
 
 def test_bad_arguments_are_refused(figures):

@@ -570,6 +570,9 @@ def print_papers(papers: Sequence[Paper], json: bool) -> None:
 
 def print_estimate(estimate: Estimate, console: Console) -> None:
     """Print what the networks of figures will take."""
+    if not estimate.figures:
+        console.print("No network is trained for these figures, and nothing else is estimated.")
+        return
     columns: Columns = [
         "figure",
         Column("networks", format="d"),

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     Option(
         "estimate",
         FLAG,
-        "Only print what time and memory the networks will take, measured by a few steps here.",
+        "Only print what time and memory the networks will take; times a step of each.",
         False,
     ),
     Option("list_", FLAG, "List papers and figures.", False, flag="--list"),

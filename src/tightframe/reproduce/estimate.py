@@ -8,8 +8,9 @@ the same pass. Reading data, measuring the test set, and tasks without a network
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -21,14 +22,17 @@ from tightframe.reproduce.tasks import seeded, torch_device
 from tightframe.runs.config import DEVICES, RunConfig
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 #: Multiply-adds a second that a GPU is taken to do where there is none to be measured: a data
 #: centre's with convolutions in float32.
 GPU_THROUGHPUT = 5e12
 
-#: Seconds that a step takes besides, however small the network is; assumed.
+#: Seconds that a step takes besides, for what Lightning does; assumed.
 STEP_SECONDS = 2e-3
+
+#: Multiply-adds of a step in which a throughput is measured, at most, but for the smallest batch.
+_MEASURED = {"cpu": 6e9, "cuda": 2e12}
 
 #: A forward pass, and a backward pass of twice as many multiply-adds.
 _TRAINING = 3
@@ -40,6 +44,39 @@ _EVALUATIONS = {"lbfgs": 20}
 _REMEMBERED = {"adam": 1 + 2, "sgd": 1 + 1, "lbfgs": 1 + 2 * 10 + 4}
 
 _FLOAT = 4  # bytes
+
+#: Samples of the smallest batch: batch norm refuses to normalise one.
+_FEWEST = 2
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a network is made of: arguments of `build_backbone` and `linear_head`."""
+
+    network: str
+    options: tuple[tuple[str, Any], ...]
+    hidden: tuple[int, ...]
+    feature_dim: int | None
+    features: str
+    num_classes: int
+    depth: int
+    bias: bool
+    input_shape: tuple[int, ...]
+
+    def model(self) -> nn.Module:
+        """Make the network, backbone and head."""
+        from torch import nn
+
+        from tightframe.training.backbones import build_backbone
+        from tightframe.training.networks import linear_head
+
+        given = dict(self.options) | ({"hidden": self.hidden} if self.network == "mlp" else {})
+        backbone = build_backbone(
+            self.network, self.input_shape, self.feature_dim, self.features, **given
+        )
+        width = int(backbone.feature_dim)  # type: ignore[arg-type]
+        head = linear_head(width, self.num_classes, depth=self.depth, bias=self.bias)
+        return nn.Sequential(backbone, head)
 
 
 @dataclass(frozen=True)
@@ -60,6 +97,9 @@ class NetworkCost:
     memory : int
         Bytes on one device: weights, gradients, the optimiser's state, and what a step on its share
         of a batch keeps for the backward pass.
+    batch : int
+        That share, in samples.
+    shape : Shape
     """
 
     parameters: int
@@ -68,6 +108,8 @@ class NetworkCost:
     passes: int
     steps: int
     memory: int
+    batch: int
+    shape: Shape
 
     @property
     def total(self) -> int:
@@ -117,31 +159,32 @@ class Estimate:
     figures : tuple of FigureCost
         Those with networks, in the papers' order; last all of them, tasks that they share once.
         Empty if there is no network.
-    throughput : float
-        Multiply-adds a second of one device.
     devices : int
         Processes that train a network together.
     measured : bool
-        Whether the throughput was measured here, or else assumed (`GPU_THROUGHPUT`).
+        Whether a step of every network was timed here, or else `GPU_THROUGHPUT` is assumed.
     """
 
     figures: tuple[FigureCost, ...]
-    throughput: float
     devices: int
     measured: bool
 
     @property
     def basis(self) -> str:
         """What the times rest on, in a sentence."""
-        how = "measured here in a few steps" if self.measured else "assumed, no GPU is here"
+        how = (
+            "as fast as in a step of each that was timed here"
+            if self.measured
+            else f"at {GPU_THROUGHPUT:.2g} multiply-adds a second (assumed: no GPU is here)"
+        )
         return (
-            f"Times are of one network after the other at {self.throughput:.2g} multiply-adds a "
-            f"second and device ({how}; devices: {self.devices}), and {1000 * STEP_SECONDS:g} ms a "
-            "step besides; memory is that of weights, gradients, optimiser and activations."
+            f"Times are of one network after the other, {how}, devices: {self.devices}, and "
+            f"{1000 * STEP_SECONDS:g} ms a step besides; memory is that of weights, gradients, "
+            "optimiser and activations."
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return figures and throughput as JSON-ready values."""
+        """Return the attributes as JSON-ready values."""
         return vars(self) | {"figures": [figure.to_dict() for figure in self.figures]}
 
 
@@ -199,29 +242,33 @@ def estimate_tasks(
         if task.hash not in known:
             known[task.hash] = network_cost(task, devices, data_root)
     if not known:
-        return Estimate((), GPU_THROUGHPUT, devices, measured=False)
-    throughput, measured = _throughput(device)
+        return Estimate((), devices, measured=False)
+    try:
+        place: str | None = torch_device(device)
+    except ValueError:  # to be run elsewhere
+        place = None
+    seconds = {
+        key: cost.seconds(
+            GPU_THROUGHPUT if place is None else throughput(cost.shape, cost.batch, place), devices
+        )
+        for key, cost in known.items()
+    }
     figures = []
-    for name, tasks in work.items():
-        own = {task.hash: known[task.hash] for task in tasks if task.hash in known}
-        if own:
-            figures.append(_figure_cost(name, own.values(), throughput, devices))
-    figures.append(_figure_cost("all", known.values(), throughput, devices))
-    return Estimate(tuple(figures), throughput, devices, measured)
-
-
-def _figure_cost(
-    name: str, costs: Iterable[NetworkCost], throughput: float, devices: int
-) -> FigureCost:
-    costs = list(costs)
-    return FigureCost(
-        name,
-        len(costs),
-        parameters=max(cost.parameters for cost in costs),
-        multiply_adds=sum(cost.total for cost in costs),
-        seconds=sum(cost.seconds(throughput, devices) for cost in costs),
-        memory=max(cost.memory for cost in costs),
-    )
+    for name, tasks in (*work.items(), ("all", [t for own in work.values() for t in own])):
+        keys = {task.hash for task in tasks} & known.keys()
+        if keys:
+            costs = [known[key] for key in keys]
+            figures.append(
+                FigureCost(
+                    name,
+                    len(costs),
+                    parameters=max(cost.parameters for cost in costs),
+                    multiply_adds=sum(cost.total for cost in costs),
+                    seconds=math.fsum(seconds[key] for key in keys),
+                    memory=max(cost.memory for cost in costs),
+                )
+            )
+    return Estimate(tuple(figures), devices, measured=place is not None)
 
 
 def network_cost(task: Task, devices: int = 1, data_root: str | None = None) -> NetworkCost:
@@ -236,15 +283,18 @@ def network_cost(task: Task, devices: int = 1, data_root: str | None = None) -> 
     problem = config.problems[0]
     samples, settings = problem.num_samples, len(config.settings)
     batch = samples if config.batch_size is None else config.batch_size
-    parameters, multiply_adds, kept = _passed(
+    shape = Shape(
         config.network,
         tuple(sorted(config.network_options.items())),
         tuple(config.hidden),
         config.feature_dim,
         config.features,
-        (problem.num_classes, config.depth, config.bias != "none"),
+        problem.num_classes,
+        config.depth,
+        config.bias != "none",
         _input_shape(config, data_root),
     )
+    parameters, multiply_adds, kept = _passed(shape)
     share = batch if config.optimizer == "lbfgs" else -(-batch // devices)
     steps = -(-samples // batch) * config.epochs
     measurements = 1 + -(-config.epochs // config.measure_every)
@@ -255,6 +305,8 @@ def network_cost(task: Task, devices: int = 1, data_root: str | None = None) -> 
         passes=_TRAINING * _EVALUATIONS.get(config.optimizer, 1) * config.epochs + measurements,
         steps=steps * settings,
         memory=_FLOAT * parameters * (1 + _REMEMBERED[config.optimizer]) + kept * share,
+        batch=share,
+        shape=shape,
     )
 
 
@@ -268,34 +320,17 @@ def _input_shape(config: RunConfig, data_root: str | None) -> tuple[int, ...]:
 
 
 @cache
-def _passed(
-    network: str,
-    options: tuple[tuple[str, Any], ...],
-    hidden: tuple[int, ...],
-    feature_dim: int | None,
-    features: str,
-    head: tuple[int, int, bool],
-    input_shape: tuple[int, ...],
-) -> tuple[int, int, int]:
+def _passed(shape: Shape) -> tuple[int, int, int]:
     """Return parameters, and of a sample the multiply-adds and the bytes kept for the way back."""
     import torch
-    from torch import nn
     from torch.utils.flop_counter import FlopCounterMode
 
-    from tightframe.training.backbones import build_backbone
-    from tightframe.training.networks import linear_head
     from tightframe.training.options import package_model
 
-    given = dict(options) | ({"hidden": hidden} if network == "mlp" else {})
     # What a package does on the device without memory is not known.
-    place = "cpu" if package_model(network) else "meta"
+    place = "cpu" if package_model(shape.network) else "meta"
     with torch.random.fork_rng(devices=[]), torch.device(place):
-        backbone = build_backbone(network, input_shape, feature_dim, features, **given)
-        classes, depth, bias = head
-        width = int(backbone.feature_dim)  # type: ignore[arg-type]
-        model: nn.Module = nn.Sequential(
-            backbone, linear_head(width, classes, depth=depth, bias=bias)
-        )
+        model = shape.model()
         own = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
         kept: dict[int, Any] = {}  # held, so that no other storage gets their numbers
 
@@ -305,61 +340,51 @@ def _passed(
                 kept[storage._cdata] = storage
             return tensor
 
-        batch = 2  # batch norm refuses to normalise one sample
         counter = FlopCounterMode(display=False)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), counter:
-            model(torch.empty(batch, *input_shape))
+            model(torch.empty(_FEWEST, *shape.input_shape))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     size = sum(storage.nbytes() for storage in kept.values())
     # A multiply-add is two operations.
-    return parameters, counter.get_total_flops() // (2 * batch), size // batch
+    return parameters, counter.get_total_flops() // (2 * _FEWEST), size // _FEWEST
 
 
-# -- how fast a device is --------------------------------------------------------------------------
+@cache
+def throughput(shape: Shape, batch: int, device: str) -> float:
+    """Return the multiply-adds a second of a network's steps, timed here.
 
-
-def _throughput(device: str) -> tuple[float, bool]:
-    """Return the multiply-adds a second of a device, and whether they were measured."""
-    try:
-        place = torch_device(device)
-    except ValueError:  # to be run elsewhere
-        return GPU_THROUGHPUT, False
-    return measured_throughput(place), True
-
-
-def measured_throughput(device: str) -> float:
-    """Return the multiply-adds a second of a device in steps of ResNet18 on 32 x 32 images."""
+    Parameters
+    ----------
+    shape : Shape
+    batch : int
+        Samples a step; fewer are taken where the step would take long.
+    device : {"cpu", "cuda"}
+    """
     import torch
 
-    from tightframe.training.backbones import build_backbone
-
-    shape = (3, 32, 32)
-    _, multiply_adds, _ = _passed("resnet18", (), (), None, "real", (10, 1, False), shape)
-    batch, steps = (4, 1) if device == "cpu" else (128, 10)
+    _, multiply_adds, _ = _passed(shape)
+    most = int(_MEASURED[device] / (_TRAINING * multiply_adds))
+    samples = max(min(batch, most), _FEWEST)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as runs have it
     try:
         with torch.random.fork_rng(devices=[]):
-            network = build_backbone("resnet18", shape).to(device)
-            images = torch.rand(batch, *shape, device=device)
-        seconds = _step_seconds(network, images, steps)
+            model = shape.model().to(device)
+            inputs = torch.rand(samples, *shape.input_shape, device=device)
+        _step_seconds(model, inputs)  # sets everything up
+        seconds = _step_seconds(model, inputs)
     finally:
         torch.set_num_threads(threads)
-    return _TRAINING * multiply_adds * batch / seconds
+    return _TRAINING * multiply_adds * samples / seconds
 
 
-def _step_seconds(network: nn.Module, images: Any, steps: int) -> float:
-    """Return the seconds of a step, after one that sets everything up."""
+def _step_seconds(model: nn.Module, inputs: Tensor) -> float:
+    """Return the seconds of a forward and a backward pass."""
     import torch
 
-    def run(count: int) -> float:
-        start = time.perf_counter()
-        for _ in range(count):
-            network.zero_grad()
-            network(images).square().sum().backward()
-        if images.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
-
-    run(1)
-    return run(steps) / steps
+    start = time.perf_counter()
+    model.zero_grad()
+    model(inputs).square().sum().backward()
+    if inputs.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
