@@ -114,5 +114,5 @@ FIGURE = Figure(
     draw=_draw,
     note="λ = 0.004 lies between the thresholds without (0.00333) and with twofold "
     "repetition (0.00404). " + shared.SCALED,
-    place=6,
+    place=7,
 )
