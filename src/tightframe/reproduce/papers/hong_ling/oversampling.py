@@ -59,7 +59,7 @@ def _judge(results: Results) -> list[Verdict]:
                 & decided(repeated, None if short else lifted),
                 criterion=f"the minority's margin is below {COLLAPSED} nats without oversampling "
                 f"and above with it, there within {tolerance:g} of the predicted margin",
-                claimed="oversampling the minority lifts its collapse",
+                claimed=f"{name}: oversampling the minority lifts its collapse",
                 predicted=least(repeated, _predicted),
                 measured=after,
                 tolerance=tolerance,

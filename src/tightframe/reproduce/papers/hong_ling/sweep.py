@@ -109,8 +109,8 @@ class Sweep(ABC):
             decided(part, None if short else found.holds, refuted=not short and found.refuted),
             criterion="the measured switch lies within one grid step of the predicted threshold "
             f"(switch: from there on the minority's margin is below {COLLAPSED} nats)",
-            claimed=self.claimed,
-            predicted=threshold,
+            claimed=f"{name}: {self.claimed}",
+            predicted=found.interval(found.expected),
             measured=measured,
             tolerance="1 grid step",
             sentence=sentence,
