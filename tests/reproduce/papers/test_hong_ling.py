@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import tightframe as tf
 from tests.reproduce.papers.minimisers import MINIMISERS, trained
+from tightframe.figures.model import HeatMaps
 from tightframe.problem.problem import Problem
 from tightframe.reproduce.papers.hong_ling import (
     block_structure,
@@ -152,6 +153,21 @@ def test_the_smoke_scale_shows_the_switch(tmp_path):
         "not at this scale",
         "reproduced",
     ]
+
+
+@pytest.mark.parametrize("name", ["minority-lambda", "minority-n"])
+def test_maps_are_those_of_the_ufm_and_of_networks(name):
+    @trained
+    def marked(rows, arrays):
+        for i in rows.index:
+            arrays[f"logits_{i}"] = arrays[f"logits_{i}"] * 0 + len(rows)
+
+    results = MINIMISERS["hong-ling"].ideal(name, change=marked)
+    panels = [p for p in FIGURES[name].draw(results) if isinstance(p, HeatMaps)]
+    assert [panel.title.split(",")[0] for panel in panels] == ["UFM", "MLP on digits"] * 2
+    for panel, points in zip(panels, (30, 1, 30, 1), strict=True):  # three seeds a point; one run
+        assert len(panel.maps) > 3
+        assert {np.unique(one.values).item() for one in panel.maps} == {points}
 
 
 # -- the rate at which the imbalance loses its effect ----------------------------------------------

@@ -117,7 +117,7 @@ class Sweep(ABC):
         )
 
     def draw(self, results: Results) -> list[Panel]:
-        """Draw margins over the sweep, and how the mean logits of the UFM change."""
+        """Draw margins over the sweep, and how the mean logits of the UFM and networks change."""
         panels: list[Panel] = []
         for classes, what, name, part in self._parts(results):
             places = self.thresholds(results.scale, what, classes).items()
@@ -133,12 +133,9 @@ class Sweep(ABC):
                     [Mark(value, label, color=i) for i, (label, value) in enumerate(places)],
                 )
             )
-        for classes in MAJORITY_CLASSES:
-            runs = results.select(what="UFM", majority_classes=classes).done
-            title = f"UFM, mean logits over {self.symbol}, {self.over(classes)}"
-            panels.append(shared.logit_maps(title, runs, self.at, f"{self.symbol} = {{}}", classes))
+        for classes, what, name, part in self._parts(results):
+            fixed = self.described(results.scale, what, classes)
+            title = f"{name}, mean logits over {self.symbol}: {fixed}"
+            value = f"{self.symbol} = {{}}"
+            panels.append(shared.logit_maps(title, part.done, self.at, value, classes))
         return panels
-
-    @abstractmethod
-    def over(self, classes: int) -> str:
-        """Return what the maps of the UFM have in common."""
