@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -334,6 +334,18 @@ class Switch:
         if index == len(values):
             return f"nowhere up to {values[-1]:{spec}}"
         return between.format(f"{values[index - 1]:{spec}}", f"{values[index]:{spec}}")
+
+
+def intervals(switches: Mapping[str, Switch]) -> tuple[str, str]:
+    """Return where on the grid switches are expected and where they were found, by their names."""
+
+    def places(attribute: str) -> str:
+        return "; ".join(
+            f"{name}: {one.interval(getattr(one, attribute), '.3g', '{} to {}')}"
+            for name, one in switches.items()
+        )
+
+    return places("expected"), places("found")
 
 
 def switch(

@@ -102,11 +102,11 @@ class Verdict:
     criterion : str
         The rule, with its number: ``"the switch is within one grid step of the threshold"``.
     claimed : str
-        What the paper says.
+        What the paper says, first the part that is judged where several are.
     predicted : float, str or None
         What the theory gives, computed; None where it gives nothing.
     measured : float, str or None
-        What the runs gave.
+        What the runs gave: the same quantity, in the same unit.
     tolerance : float, str or None
         What the criterion allows.
     outcome : {"reproduced", "not reproduced", "not at this scale", "undecided"}

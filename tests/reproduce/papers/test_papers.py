@@ -1,5 +1,6 @@
 """What holds for every figure of every paper, with minimisers in the place of trained models."""
 
+import functools
 import json
 
 import pytest
@@ -52,10 +53,16 @@ def test_tasks_are_valid_at_every_scale(paper, name):
                 assert [Problem(**values) for values in given]
 
 
+@functools.cache
+def ideally(paper, name):
+    """A figure's results and verdicts if everything ends in the minimiser."""
+    results = MINIMISERS[paper].ideal(name)
+    return results, tuple(MINIMISERS[paper].figures[name].judge(results))
+
+
 @figures
 def test_minimisers_reproduce_every_claim(paper, name):
-    figure, results = MINIMISERS[paper].figures[name], MINIMISERS[paper].ideal(name)
-    verdicts = figure.judge(results)
+    figure, (results, verdicts) = MINIMISERS[paper].figures[name], ideally(paper, name)
     assert outcomes(verdicts) == REFUTED.get((paper, name), [YES] * len(verdicts))
     for verdict in verdicts:
         json.dumps(verdict.to_dict(), allow_nan=False)
@@ -64,6 +71,32 @@ def test_minimisers_reproduce_every_claim(paper, name):
     assert panels
     if (paper, name) not in REFUTED:  # whose maps are of points that are left out here
         assert not any(panel.empty for panel in panels)
+
+
+@figures
+def test_rows_compare_one_quantity_and_say_which_part_they_judge(paper, name):
+    _, verdicts = ideally(paper, name)
+    claims = [verdict.claimed for verdict in verdicts]
+    assert len(set(claims)) == len(claims)
+    for verdict in verdicts:
+        given = [value for value in (verdict.predicted, verdict.measured) if value is not None]
+        assert len({isinstance(value, str) for value in given}) == 1, verdict
+        if len(given) == 2 and verdict.outcome == YES:
+            predicted, measured = given
+            if isinstance(measured, str):
+                # Places on a grid, which minimisers hit.
+                assert measured == predicted
+            else:
+                assert measured == pytest.approx(predicted, abs=tolerated(verdict))
+
+
+def tolerated(verdict):
+    """By how much a measured number may differ from the predicted one."""
+    if isinstance(verdict.tolerance, str):
+        percent, unit = verdict.tolerance.split(" ", 1)
+        assert unit in ("%", "grid step")
+        return abs(verdict.predicted) * float(percent) / 100 if unit == "%" else 0.0
+    return verdict.tolerance
 
 
 @figures

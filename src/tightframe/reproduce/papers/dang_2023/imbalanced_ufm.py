@@ -44,7 +44,8 @@ def _judge_lengths(part: Results, tolerance: float, what: str) -> Verdict:
         decided(part, holds),
         criterion="every entry of W Wᵀ, H̄ᵀH̄ and W H̄ is within "
         f"{tolerance:g} of the largest from the diagonal matrices of the paper's formula",
-        claimed="minimisers are general orthogonal frames whose lengths follow from the counts",
+        claimed=f"{what}: minimisers are general orthogonal frames whose lengths follow from the "
+        "counts",
         predicted=0.0,
         measured=worst,
         tolerance=tolerance,
@@ -55,7 +56,7 @@ def _judge_lengths(part: Results, tolerance: float, what: str) -> Verdict:
 
 def _judge(results: Results) -> list[Verdict]:
     theory, part = results.select(what="theory"), results.select(what="UFM")
-    claim = "NC1 and the distances to the general orthogonal frame fall to near 0"
+    claim = "UFM: NC1 and the distances to the general orthogonal frame fall to near 0"
     return [
         _judge_lengths(theory, 1e-6, "Certified minimisers"),
         _judge_lengths(part, shared.UFM_LIMIT, "UFM"),

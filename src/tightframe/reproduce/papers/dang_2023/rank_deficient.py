@@ -140,7 +140,7 @@ def _judge_drops(runs: Sequence[Run], name: str, scale: str) -> Verdict:
         decided(runs, holds, refuted=False),
         criterion="in every case exactly the K - d classes with the fewest samples have own mean "
         f"logits below {shared.VANISHED}",
-        claimed="with d < K the classes with the fewest samples are dropped",
+        claimed=f"{name}: with d < K the classes with the fewest samples are dropped",
         predicted=0.0,
         measured=float(wrong),
         tolerance=0.0,
@@ -157,7 +157,7 @@ def _judge_approximation(runs: Sequence[Run], name: str, tolerance: float, scale
         decided(runs, unless_early(chosen, wrong == 0, scale), refuted=False),
         criterion=f"with balanced classes W Wᵀ and W H̄ are within {tolerance:g} of a rank-d "
         "projector (orthogonal to the ones with a bias)",
-        claimed="with d below the frame's rank: its best rank-d approximation",
+        claimed=f"{name}: with d below the frame's rank its best rank-d approximation",
         predicted=0.0,
         measured=worst,
         tolerance=tolerance,

@@ -17,6 +17,7 @@ from tightframe.reproduce.judging import (
     best_switch,
     certified,
     decided,
+    intervals,
     unless_early,
     verdict,
 )
@@ -31,6 +32,8 @@ def _own_logits(run: Run, group: int, name: str = "logits") -> Array:
     own: Array = np.diagonal(run.array(name))[run.problem.class_groups == group]
     return own
 
+
+_CLAIM = "a class vanishes exactly when c_M n^{M/(M+1)} / N ≤ the decays' geometric mean"
 
 _DEPTHS = (1, 2, 3)
 _DECAYS = [round(float(decay), 6) for decay in np.geomspace(0.01, 0.045, 12)]
@@ -97,6 +100,7 @@ def _switches(part: Results) -> dict[int, Switch]:
 def _judge_switch(part: Results, what: str, depth: int, sentence: str = "") -> Verdict:
     switches = _switches(part)
     found = ", ".join(f"{one.steps:+d} (n = {count})" for count, one in switches.items())
+    predicted, measured = intervals({f"n = {count}": one for count, one in switches.items()})
     smoke_network = part.scale == "smoke" and "MLP" in what
     holds = unless_early(part, all(one.holds for one in switches.values()), part.scale)
     refuted = holds is False and any(one.refuted for one in switches.values())
@@ -106,9 +110,9 @@ def _judge_switch(part: Results, what: str, depth: int, sentence: str = "") -> V
         else decided(part, holds, refuted=refuted),
         criterion="for every count, the decay from which on its classes' own logits are below "
         f"{shared.VANISHED} is within one grid step of the predicted threshold",
-        claimed="a class vanishes exactly when c_M n^{M/(M+1)} / N ≤ the decays' geometric mean",
-        predicted=", ".join(f"{limit:.4g}" for limit in _limits(part.runs[0].problem)),
-        measured=f"grid steps off: {found}",
+        claimed=f"{what}, M = {depth}: {_CLAIM}",
+        predicted=predicted,
+        measured=measured,
         tolerance="1 grid step",
         sentence=f"{what}, M = {depth}: the switch is off by {found} grid steps."
         + (" Too few points and too short a training to decide." if smoke_network else sentence),
@@ -132,7 +136,7 @@ def _judge_certified_switch(theory: Results) -> Verdict:
     return verdict(
         decided(theory, not any(wrong) and certified(theory)),
         criterion="in every certified minimiser exactly the classes below their threshold are left",
-        claimed="a class vanishes exactly when c_M n^{M/(M+1)} / N ≤ the decays' geometric mean",
+        claimed=f"Certified minimisers: {_CLAIM}",
         predicted=0.0,
         measured=float(sum(wrong)),
         tolerance=0.0,

@@ -83,7 +83,7 @@ def _judge_theory(part: Results) -> Verdict:
         decided(part, nearest < 1e-12 and grows),
         criterion="the closed form's distances to both frames are below 1e-12 for balanced "
         "counts and grow with the imbalance ratio",
-        claimed=_CLAIM,
+        claimed=f"Closed form: {_CLAIM}",
         predicted=0.0,
         measured=nearest,
         tolerance=1e-12,
@@ -103,7 +103,7 @@ def _judge_part(
         runs,
         decidable=not short,
         criterion=f"both normalised distances end below {tolerance:g}",
-        claimed=_CLAIM,
+        claimed=f"{name}: {_CLAIM}",
         sentence=f"{name}: {ends}" + (shared.SHORT if short else "."),
     )
 

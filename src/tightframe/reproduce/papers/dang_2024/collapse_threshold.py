@@ -25,6 +25,7 @@ from tightframe.reproduce.judging import (
     best_by,
     best_switch,
     decided,
+    intervals,
     sorted_by,
     verdict,
 )
@@ -112,19 +113,15 @@ def _vanished(group: int, run: Run) -> bool:
     return not run.margins[group] > COLLAPSED
 
 
-def _where(switch: Switch) -> str:
-    return switch.interval(switch.found, ".3g", "{} to {}")
-
-
 def _judge(results: Results) -> list[Verdict]:
     verdicts = []
     for what in ("UFM", "network"):
         part = results.select(what=what)
         found = _switches(part.runs)
         switches = [switch for _, switch in found.values()]
+        predicted, measured = intervals({f"n_k = {n}": switch for n, (_, switch) in found.items()})
         smoke = what == "network" and results.scale == "smoke"
-        ends = "; ".join(f"n_k = {count}: {_where(s)}" for count, (_, s) in found.items())
-        sentence = f"{what}: the classes vanish at λ of {ends}."
+        sentence = f"{what}: the classes vanish at λ of {measured}."
         if what == "UFM":
             above = sum(not at_minimum(run) for run in part.done)
             sentence += (
@@ -140,9 +137,9 @@ def _judge(results: Results) -> list[Verdict]:
                 decided(part, None if smoke else holds, refuted=refuted and not smoke),
                 criterion="for each of the five counts the switch lies within one grid step of the "
                 f"predicted threshold (switch: from there on the margin is below {COLLAPSED} nats)",
-                claimed="class k vanishes iff N √(λ_W λ_H) ≥ √(n_k (K-1)/K)",
-                predicted=", ".join(f"{threshold:.3g}" for threshold, _ in found.values()),
-                measured=float(max(abs(switch.steps) for switch in switches)),
+                claimed=f"{what}: class k vanishes iff N √(λ_W λ_H) ≥ √(n_k (K-1)/K)",
+                predicted=predicted,
+                measured=measured,
                 tolerance="1 grid step",
                 sentence=sentence,
             )
@@ -171,7 +168,13 @@ def _draw(results: Results) -> list[Panel]:
         panels.append(Chart(title, LAMBDA, "margin (nats)", curves, marks, note=note))
         if part.done:
             table += [
-                [what, count, threshold, _where(switch), abs(switch.steps)]
+                [
+                    what,
+                    count,
+                    threshold,
+                    switch.interval(switch.found, ".3g", "{} to {}"),
+                    abs(switch.steps),
+                ]
                 for count, (threshold, switch) in _switches(part.runs).items()
             ]
     ufms = results.select(what="UFM").done

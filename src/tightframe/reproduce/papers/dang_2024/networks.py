@@ -26,7 +26,7 @@ def _judge_one(run: Run, scale: str) -> Verdict:
     return verdict(
         decided([run], None if smoke else nc1 < 1e-2 and far < 0.1),
         criterion="NC1 ends below 1e-2 and each of the four distances below 0.1",
-        claimed="the five metrics go towards 0 in practical networks",
+        claimed=f"{run.labels['network']}: the five metrics go towards 0 in practical networks",
         predicted=0.0,
         measured=far,
         tolerance=0.1,

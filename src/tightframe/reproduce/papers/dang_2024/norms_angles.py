@@ -91,7 +91,7 @@ def _judge_part(
         decidable=not short,
         criterion=f"lengths of w_k and h_k are within {tolerance:g} of the longest "
         f"predicted one, and all cosines within {tolerance:g} of the closed form's",
-        claimed="lengths and angles of classifier and class means follow the counts "
+        claimed=f"{name}: lengths and angles of classifier and class means follow the counts "
         "as in the closed form; class means are orthogonal",
         sentence=f"{name}: the lengths are at most {number(lengths)} off, the cosines "
         f"{number(angles)}" + (shared.SHORT if short else "."),

@@ -129,7 +129,7 @@ def _judge(results: Results) -> list[Verdict]:
             networks,
             decidable=not smoke,
             criterion="NC1 of every network ends below 1e-2",
-            claimed="the features of a class collapse to their mean (NC1 tends to 0)",
+            claimed="networks: the features of a class collapse to their mean (NC1 tends to 0)",
             sentence=f"The largest NC1 at the end of training is {nc1:.2g}"
             + (shared.SHORT if smoke else "."),
         )
@@ -148,7 +148,7 @@ def _judge(results: Results) -> list[Verdict]:
                 decidable=not short,
                 criterion=f"the mean logits of the {what} differ from block-constant ones by less "
                 f"than {tolerance:g} of their norm",
-                claimed="classes with as many samples form blocks in the mean logits",
+                claimed=f"{what}: classes with as many samples form blocks in the mean logits",
                 sentence=f"{what}: the mean logits differ from their own block averages by "
                 f"{worst:.2g} of their norm" + (shared.SHORT if short else "."),
             )

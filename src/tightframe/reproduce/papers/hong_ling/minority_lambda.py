@@ -63,10 +63,6 @@ class LambdaSweep(Sweep):
         """Return the counts."""
         return self.setting(scale, what, classes, 1.0)[0]
 
-    def over(self, classes: int) -> str:
-        """Return the counts of the UFM."""
-        return shared.step(classes, 500, 100)
-
 
 SWEEP = LambdaSweep()
 
@@ -77,7 +73,8 @@ FIGURE = Figure(
     claim="With two groups of classes the minority classes get one common mean prediction "
     "exactly when λ ≥ √n_B / N, and the majority classes when λ ≥ √n_A / N.",
     caption="The margin between minority classes falls to zero where the vertical line "
-    "predicts it, that between majority classes at the second line.",
+    "predicts it, that between majority classes at the second line; on the maps of UFM and "
+    "networks the diagonal of their block fades.",
     tasks=SWEEP.tasks,
     judge=SWEEP.judge,
     draw=SWEEP.draw,

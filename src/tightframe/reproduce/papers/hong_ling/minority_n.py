@@ -71,10 +71,6 @@ class CountSweep(Sweep):
         minority, decay = self._fixed(scale, what)
         return f"{classes} majority classes, n_B = {minority}, λ = {decay:.4g}"
 
-    def over(self, classes: int) -> str:
-        """Return the number of majority classes."""
-        return f"{classes} majority classes"
-
 
 SWEEP = CountSweep()
 
@@ -85,7 +81,8 @@ FIGURE = Figure(
     claim="At fixed λ and n_B, more majority samples make the minority classes collapse, "
     "from N = √n_B / λ on.",
     caption="The minority's margin falls to zero at the vertical line although nothing but "
-    "the majority's count has changed.",
+    "the majority's count has changed; on the maps of UFM and networks the diagonal of its block "
+    "fades.",
     tasks=SWEEP.tasks,
     judge=SWEEP.judge,
     draw=SWEEP.draw,

@@ -59,7 +59,7 @@ def _judge(results: Results) -> list[Verdict]:
                 & decided(repeated, None if short else lifted),
                 criterion=f"the minority's margin is below {COLLAPSED} nats without oversampling "
                 f"and above with it, there within {tolerance:g} of the predicted margin",
-                claimed="oversampling the minority lifts its collapse",
+                claimed=f"{name}: oversampling the minority lifts its collapse",
                 predicted=least(repeated, _predicted),
                 measured=after,
                 tolerance=tolerance,
@@ -114,5 +114,5 @@ FIGURE = Figure(
     draw=_draw,
     note="λ = 0.004 lies between the thresholds without (0.00333) and with twofold "
     "repetition (0.00404). " + shared.SCALED,
-    place=6,
+    place=7,
 )

@@ -35,9 +35,9 @@ SCALED = (
 # -- problems and tasks ----------------------------------------------------------------------------
 
 
-def problem(counts: str, decay: float) -> dict[str, Any]:
+def problem(counts: str, decay: float, bias: Mapping[str, Any] = _BIAS) -> dict[str, Any]:
     """Return a problem with equal decays, for a task."""
-    return Problem(counts, weight_decay=decay, feature_decay=decay, **_BIAS).to_dict()
+    return Problem(counts, weight_decay=decay, feature_decay=decay, **bias).to_dict()
 
 
 def step(classes: int, majority: int, minority: int) -> str:

@@ -109,15 +109,15 @@ class Sweep(ABC):
             decided(part, None if short else found.holds, refuted=not short and found.refuted),
             criterion="the measured switch lies within one grid step of the predicted threshold "
             f"(switch: from there on the minority's margin is below {COLLAPSED} nats)",
-            claimed=self.claimed,
-            predicted=threshold,
+            claimed=f"{name}: {self.claimed}",
+            predicted=found.interval(found.expected),
             measured=measured,
             tolerance="1 grid step",
             sentence=sentence,
         )
 
     def draw(self, results: Results) -> list[Panel]:
-        """Draw margins over the sweep, and how the mean logits of the UFM change."""
+        """Draw margins over the sweep, and how the mean logits of the UFM and networks change."""
         panels: list[Panel] = []
         for classes, what, name, part in self._parts(results):
             places = self.thresholds(results.scale, what, classes).items()
@@ -133,12 +133,9 @@ class Sweep(ABC):
                     [Mark(value, label, color=i) for i, (label, value) in enumerate(places)],
                 )
             )
-        for classes in MAJORITY_CLASSES:
-            runs = results.select(what="UFM", majority_classes=classes).done
-            title = f"UFM, mean logits over {self.symbol}, {self.over(classes)}"
-            panels.append(shared.logit_maps(title, runs, self.at, f"{self.symbol} = {{}}", classes))
+        for classes, what, name, part in self._parts(results):
+            fixed = self.described(results.scale, what, classes)
+            title = f"{name}, mean logits over {self.symbol}: {fixed}"
+            value = f"{self.symbol} = {{}}"
+            panels.append(shared.logit_maps(title, part.done, self.at, value, classes))
         return panels
-
-    @abstractmethod
-    def over(self, classes: int) -> str:
-        """Return what the maps of the UFM have in common."""

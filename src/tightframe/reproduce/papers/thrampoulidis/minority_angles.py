@@ -133,7 +133,7 @@ def _judge_models(
         ),
         criterion="the cosine of two minority classifiers (mean over seeds) rises at every step "
         "of R" + (f", within {tolerance:g} of the certified minimiser's" if theory else ""),
-        claimed="the angle between minority classifiers closes as R grows",
+        claimed=f"{name}: the angle between minority classifiers closes as R grows",
         predicted=predicted,
         measured=last,
         tolerance=tolerance if theory else None,
@@ -170,7 +170,7 @@ def _judge_fixed(results: Results) -> Verdict:
         claimed="(Hong & Ling 2023) with any fixed decay minorities merge at a finite R; that they "
         "merge only asymptotically is a statement on the vanishing ridge",
         predicted=ratios[found.expected] if found.expected < len(ratios) else None,
-        measured=where,
+        measured=ratios[at] if at < len(ratios) else None,
         tolerance="1 grid step",
         sentence=f"At λ = {_FIXED_DECAY:g} the minority classifiers have one direction from "
         f"{where} on.",

@@ -40,7 +40,7 @@ def _judge_network(name: str, runs: Sequence[Run], scale: str) -> Iterator[Verdi
         predicted=None,
         criterion="at R > 1, classifier and class means end less than half as far from "
         "SELI as from the ETF",
-        claimed="the Gram matrices of networks converge to SELI, not to the ETF",
+        claimed=f"{name}: the Gram matrices converge to SELI, not to the ETF",
         sentence=f"{name}: the distance to SELI is at most {share:.2g} of that to the ETF{ending}",
     )
     left = mean_by(runs, shared.ratio_of, lambda run: shared.from_seli(run).max()).values()
@@ -48,7 +48,7 @@ def _judge_network(name: str, runs: Sequence[Run], scale: str) -> Iterator[Verdi
         decided(runs, None if smoke else rises(left)),
         criterion="the largest final distance to SELI (classifier, class means, logits) "
         "rises with R",
-        claimed="convergence worsens with increasing imbalance",
+        claimed=f"{name}: convergence worsens with increasing imbalance",
         predicted=None,
         measured=shared.listed(left),
         tolerance=None,
@@ -64,7 +64,7 @@ def _judge_network(name: str, runs: Sequence[Run], scale: str) -> Iterator[Verdi
         runs,
         decidable=not smoke,
         criterion=f"all three end within {shared.NEAR:g} of the certified minimiser of the ridge",
-        claimed="the network does what the UFM does",
+        claimed=f"{name}: the network does what the UFM does",
         sentence=f"{name}: the networks end at most {worst:.2g} from the UFM's certified "
         f"minimiser{ending}" + ("" if smoke else _last_quarter(runs)),
     )

@@ -121,7 +121,7 @@ def _judge_orders(
         f"classifiers and means (cosines), each by more than {limit:g} of what "
         f"{'the certified minimiser of the ridge' if known else 'SELI'} has (the ETF has "
         "0, the minimiser 1)",
-        claimed="norms and angles differ between majorities and minorities as in SELI",
+        claimed=f"{name}: norms and angles differ between majorities and minorities as in SELI",
         predicted=1.0,
         measured=share,
         tolerance=limit,
@@ -151,7 +151,7 @@ def _judge_values(
         decidable=not short,
         criterion="at R > 1 all norm ratios and cosines are within "
         f"{tolerance:g} of the certified minimiser's of the ridge",
-        claimed="trained models have the predicted norms and angles",
+        claimed=f"{name}: norms and angles are the predicted ones",
         sentence=f"{name}: at most {off:.2g} from the minimiser of its ridge, and "
         f"{from_limit:.2g} from SELI, where only a vanishing ridge leads"
         + (f"{shared.SHORT}." if short else "."),

@@ -92,7 +92,7 @@ def _judge_margins(results: Results) -> Verdict:
         decided(part, None if smoke else worst < 0.1),
         criterion="with decay on W, H, b the margin is within 10 % of the UFM's",
         claimed="with decays on W, H, b the network minimises the UFM's objective",
-        predicted=float(part.done[0].predicted_margins[0]) if part.done else None,
+        predicted=None if farthest is None else float(farthest.predicted_margins[0]),
         measured=None if farthest is None else float(farthest.margins[0]),
         tolerance="10 %",
         sentence=f"The margins differ by at most {100 * worst:.0f} % from "

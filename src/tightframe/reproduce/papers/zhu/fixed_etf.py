@@ -107,7 +107,7 @@ def _judge(results: Results) -> list[Verdict]:
             shared.judge_collapse(
                 part,
                 f"{network}, all four variants",
-                "features collapse with fixed and with narrow classifiers",
+                f"{network}: features collapse with fixed and with narrow classifiers",
             ),
             _judge_accuracy(part, network),
         ]
@@ -177,7 +177,7 @@ def _judge_accuracy(part: Results, network: str) -> Verdict:
         criterion="fixed and narrow classifiers lose less than "
         f"{shared.SIMILAR:g} of test accuracy against the usual one (means over seeds); not "
         "decided if the largest loss is within two standard errors over the seeds of that",
-        claimed="no loss of generalisation",
+        claimed=f"{network}: no loss of generalisation",
         predicted=0.0,
         measured=loss,
         tolerance=shared.SIMILAR,

@@ -66,7 +66,7 @@ def _judge(results: Results) -> list[Verdict]:
             shared.judge_collapse(
                 part.select(width=widths[-1]),
                 f"{name} of width {widths[-1]} on random labels",
-                "a network wide enough to fit random labels collapses as with true ones",
+                f"{name}: wide enough to fit random labels, it collapses as with true ones",
             ),
             _judge_fit(part, name),
         ]
@@ -77,7 +77,7 @@ def _judge(results: Results) -> list[Verdict]:
             decided(part, away < CHANCE),
             criterion=f"every test accuracy is within {CHANCE:g} of {chance:g}",
             claimed="the random labels have nothing to do with the inputs",
-            predicted=chance,
+            predicted=0.0,
             measured=away,
             tolerance=CHANCE,
             sentence=f"The test accuracies are within {away:.2g} of guessing: what collapses has "
@@ -111,7 +111,7 @@ def _judge_fit(part: Results, network: str) -> Verdict:
         decided(part, None if smoke or not both else highest < lowest),
         criterion=f"every width that fits at least {FITS:g} of the labels has a lower NC1 than "
         "every width that does not",
-        claimed="collapse appears once the network is wide enough, whatever the inputs",
+        claimed=f"{network}: collapse appears once it is wide enough, whatever the inputs",
         predicted=None,
         measured=highest,
         tolerance=lowest,
