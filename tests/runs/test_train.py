@@ -69,7 +69,8 @@ def test_record_on_disk(finished):
         assert setting.prediction["objective"] == solution.objective
         assert setting.prediction["groups"][1]["members"] == [5, 6, 7, 8, 9]
         assert setting.predicted.distance(solution.geometry) == 0
-        assert set(setting.final) == set(store.FINAL_ARRAYS)
+        of_several_layers = {"partial_classifiers", "partial_means"}
+        assert set(setting.final) == set(store.FINAL_ARRAYS) - of_several_layers
         assert set(setting.prediction_arrays) == set(store.PREDICTION_ARRAYS)
         assert setting.history["epoch"].tolist() == EPOCHS
         assert result["finished"] is True
@@ -321,6 +322,12 @@ def test_other_problems_run_too(tmp_path, changes):
     config = CONFIG.replace(settings=CONFIG.settings[:1], epochs=2, **changes)
     result = run(config, tmp_path)[0]
     assert result["last"]["excess"] > 0
+    final = store.load_run(tmp_path).settings[0].final
+    if config.depth > 1:
+        assert set(final) == set(store.FINAL_ARRAYS)
+        weight, means = final["weight"].astype(float), final["class_means"]
+        assert final["partial_classifiers"][0] == pytest.approx(weight @ weight.T, abs=1e-6)
+        assert final["partial_means"][0] == pytest.approx(means.T @ means)
 
 
 # -- networks, optimisers, decays ------------------------------------------------------------------

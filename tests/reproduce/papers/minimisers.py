@@ -220,7 +220,14 @@ MINIMISERS = {
     ),
     "dang-2023": Minimisers(
         "dang-2023",
-        _always(seed=0, excess=0.0, test_accuracy=0.9, status="converged", **_ZERO),
+        _always(
+            seed=0,
+            excess=0.0,
+            test_accuracy=0.9,
+            status="converged",
+            partial_to_predicted=1e-5,
+            **_ZERO,
+        ),
         _falling([1.0, 1e-5], _ZERO, epoch=[0, 9], iteration=[1, 9]),
         quick={"deep-ce": "smoke"},
         starts=1,

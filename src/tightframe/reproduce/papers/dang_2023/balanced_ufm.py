@@ -59,7 +59,7 @@ def _judge(results: Results) -> list[Verdict]:
         part = results.select(what="UFM", bias=bias)
         claim = f"with {name}, NC1 and the distances to the {frame} fall to near 0"
         verdicts.append(shared.judge_collapse(part, "UFM", claim, f"UFM, {name}"))
-    return verdicts
+    return [*verdicts, shared.judge_partial(results.select(what="UFM"), "UFM", "UFM")]
 
 
 def _draw(results: Results) -> list[Panel]:
