@@ -402,6 +402,16 @@ def test_network_of_the_configuration_is_trained(tmp_path):
     assert setting.final["features"].min() >= 0
 
 
+@pytest.mark.parametrize(("head_init", "kept"), [("uniform", False), ("orthogonal", True)])
+def test_head_starts_as_asked_for(tmp_path, head_init, kept):
+    still = {"optimizer": "sgd", "momentum": 0.0, "lr": 1e-9, "epochs": 1}
+    config = CONFIG.replace(settings=CONFIG.settings[:1], loss="mse", depth=3, **still)
+    run(config.replace(head_init=head_init), tmp_path)
+    final = store.load_run(tmp_path).settings[0].final
+    assert np.allclose(final["partial_classifiers"], np.eye(10), atol=1e-5) == kept
+    assert np.allclose(final["partial_means"][2], final["partial_means"][0], atol=1e-5) == kept
+
+
 def test_random_labels_and_oversampling_are_what_is_trained_on(tmp_path):
     one = CONFIG.replace(settings=CONFIG.settings[:1], epochs=1, batch_size=None)
     inputs = {}

@@ -131,7 +131,11 @@ def _module(config: RunConfig, solution: Solution, dataset: Dataset) -> Collapse
         )
     else:
         head = linear_head(
-            width, problem.num_classes, depth=config.depth, bias=config.bias != "none"
+            width,
+            problem.num_classes,
+            depth=config.depth,
+            bias=config.bias != "none",
+            init=config.head_init,
         )
     return CollapseModule(
         backbone,

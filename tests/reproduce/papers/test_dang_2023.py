@@ -66,6 +66,17 @@ def test_the_ufm_has_the_papers_settings():
         assert options["init_std"] ** 2 * options["dim"] == pytest.approx(0.1**2 * 64, rel=1e-4)
 
 
+def test_heads_start_orthogonal_where_networks_are_the_papers():
+    for name in ("balanced-networks", "imbalanced-networks"):
+        for scale in SCALES:
+            inits = {
+                RunConfig.from_dict(task.arguments["config"]).head_init
+                for task in FIGURES[name].tasks(scale)
+                if task.kind == "network"
+            }
+            assert inits == {"orthogonal" if scale == "paper" else "uniform"}
+
+
 def test_network_decays_are_those_of_the_papers_code():
     # By hand: mse_loss / 2 is our loss over K, the features are summed over batches of 128.
     assert shared.paper_setting("5000x10", 1e-4, 128, 50_000) == pytest.approx(

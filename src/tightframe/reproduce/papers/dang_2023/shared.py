@@ -127,8 +127,8 @@ def starts_sentence(runs: Sequence[Run]) -> str:
     )
 
 
-#: Heads start with PyTorch's layers, which shorten vectors; with the decays on from the first step
-#: six or nine of them collapse to zero, so the decays come after a first phase.
+#: At scales smoke and cpu heads start with PyTorch's layers, which shorten vectors; with the decays
+#: on from the first step six or nine of them collapse to zero, so the decays come after a phase.
 _TRAINING: dict[str, dict[str, Any]] = {
     "smoke": {
         "data": "digits",
@@ -151,6 +151,7 @@ _TRAINING: dict[str, dict[str, Any]] = {
     },
     "paper": {
         "data": "cifar10",
+        "head_init": "orthogonal",
         "hidden": [2048] * 6,
         "feature_dim": 2048,
         "optimizer": "adam",
@@ -193,6 +194,7 @@ def small(scale: str) -> dict[str, Any]:
         "lr": 5e-3,
         "schedule": "cosine",
         "milestones": [],
+        "head_init": "uniform",
         "epochs": 1000,
         "measure_every": 50,
     }
@@ -235,8 +237,8 @@ DESCENT_NOTE = (
 NETWORK_NOTE = (
     "At scales smoke and cpu: MLPs on digits with two hidden layers, the decays of the paper's "
     "code converted and moved to the number of samples, and at cpu no decay in the first half of "
-    "the training. Heads start with PyTorch's layers, the paper's with orthogonal ones: with the "
-    "decays on from the start, six and nine of PyTorch's layers collapse to zero."
+    "the training: there heads start with PyTorch's layers, and with the decays on from the start "
+    "six and nine of them collapse to zero. At scale paper they start orthogonal, as the paper's."
 )
 
 
