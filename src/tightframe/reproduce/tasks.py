@@ -5,7 +5,7 @@ Every kind gives final rows, history rows and named arrays in the same terms. A 
 - ``row`` (its number in the task), ``status`` and ``reason`` (text where the status is
   ``"failed"``, else None);
 - the problem: ``counts``, ``num_classes``, ``num_samples``, ``loss``, ``bias``, ``features``,
-  ``depth``, ``dim``, ``weight_decay`` (None where the layers differ), ``feature_decay``,
+  ``depth``, ``dim`` and ``weight_decay`` (None where the layers differ), ``feature_decay``,
   ``bias_decay``, ``lambda`` (of several layers the geometric mean of all decays);
 - a column for every group of interchangeable classes, the groups in the order of
   ``problem.groups``: ``group0_count``, ``group0_classes``, ``group0_threshold`` (in lambda; None
@@ -429,7 +429,7 @@ def problem_columns(problem: Problem) -> Row:
         "bias": problem.bias,
         "features": problem.features,
         "depth": problem.depth,
-        "dim": problem.dim,
+        "dim": problem.dim if isinstance(problem.dim, int) else None,
         "weight_decay": decays[0] if len(set(decays)) == 1 else None,
         "feature_decay": problem.feature_decay,
         "bias_decay": problem.bias_decay,

@@ -91,9 +91,9 @@ class Minimisers:
             problems = [problem.to_dict() for problem in config.problems]
         narrow = []
         for values in problems:
-            dim = values.get("dim")
-            wide = dim is None or dim >= Problem(**values).num_classes
-            values = {**values, "dim": None if wide else dim}
+            problem = Problem(**values)
+            wide = problem.width is None or problem.width >= problem.num_classes
+            values = {**values, "dim": None if wide else values["dim"]}
             # Descent without decays tends to the direction without a bias.
             narrow.append(values | {"bias": "none"} if task.arguments.get("normalized") else values)
         arguments = {"problems": narrow, "arrays": True, **self.options}

@@ -57,9 +57,17 @@ def test_the_ufm_has_the_papers_settings():
             (given,) = {
                 tuple(task.arguments[key] for key in ("dim", "init_std", "lr", "iterations"))
                 for task in FIGURES[name].tasks(scale)
-                if task.kind == "ufm"
+                if task.labels["what"] == "UFM"
             }
             assert given == (64, 0.1, 0.1, 30_000)
+            tapered = [t for t in FIGURES[name].tasks(scale) if t.labels["what"] == "widths"]
+            assert len(tapered) == (2 if name == "balanced-ufm" else 0)
+            for task in tapered:
+                # Nothing but the widths, and they are the prediction's.
+                options = {"dim": [64, 32, 16], "init_std": 0.1, "lr": 0.1, "iterations": 30_000}
+                assert {key: task.arguments[key] for key in options} == options
+                (problem,) = [Problem(**given) for given in task.arguments["problems"]]
+                assert problem.dims == (64, 32, 16)
     # The same lengths at the start at any width: all entries have variance init_std^2.
     for scale, dim in (("smoke", None), ("smoke", 4), ("cpu", 4)):
         options = shared.descent(scale, dim)
@@ -119,7 +127,10 @@ def test_every_metric_of_collapse_counts(column, value):
         rows.loc[rows.index[-1], column] = value
 
     for name in ("balanced-ufm", "balanced-networks"):
-        *_, without, biased, partial = judged(name, change=spoil)
+        found = judged(name, change=spoil)
+        if name == "balanced-ufm":
+            assert found.pop(3) == (REPRODUCED if column == "partial_to_predicted" else NOT)
+        *_, without, biased, partial = found
         if column == "partial_to_predicted":
             assert [without, biased, partial] == [REPRODUCED, REPRODUCED, NOT]
             continue
@@ -154,7 +165,7 @@ def test_an_unfinished_smoke_run_decides_nothing_but_never_passes():
         rows["nc1"] = rows["partial_to_predicted"] = 1.0
 
     for scale, outcome in (("smoke", EARLY), ("cpu", NOT)):
-        assert judged("balanced-ufm", scale, early)[1:] == [outcome] * 3
+        assert judged("balanced-ufm", scale, early)[1:] == [outcome] * 4
 
 
 def test_a_late_or_early_switch_is_not_reproduced():
