@@ -232,7 +232,7 @@ DESCENT_NOTE = (
     "At scales cpu and paper the UFM is trained with the paper's settings (d = 64, N(0, 0.1²), "
     "lr 0.1, momentum 0.9, 30,000 steps, here with three seeds); at scale smoke with d = 16, the "
     "same lengths at the start and larger steps. Partial products are compared at the end of the "
-    "training: W_M … W_j by W Wᵀ, W_{j-1} … W_1 H̄ by H̄ᵀH̄, for all j."
+    "training by their Gram matrices: of the rows of W_M … W_j, of the columns of W_{j-1} … W_1 H̄."
 )
 NETWORK_NOTE = (
     "At scales smoke and cpu: MLPs on digits with two hidden layers, the decays of the paper's "
