@@ -23,6 +23,7 @@ OPTIONS = {
     "bias_decay": ("0.01", 0.01),
     "features": ("nonnegative", "nonnegative"),
     "depth": ("2", 2),
+    "head_init": ("orthogonal", "orthogonal"),
     "hidden": ("32,16", (32, 16)),
     "feature_dim": ("24", 24),
     "optimizer": ("sgd", "sgd"),

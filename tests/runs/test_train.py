@@ -69,7 +69,8 @@ def test_record_on_disk(finished):
         assert setting.prediction["objective"] == solution.objective
         assert setting.prediction["groups"][1]["members"] == [5, 6, 7, 8, 9]
         assert setting.predicted.distance(solution.geometry) == 0
-        assert set(setting.final) == set(store.FINAL_ARRAYS)
+        of_several_layers = {"partial_classifiers", "partial_means"}
+        assert set(setting.final) == set(store.FINAL_ARRAYS) - of_several_layers
         assert set(setting.prediction_arrays) == set(store.PREDICTION_ARRAYS)
         assert setting.history["epoch"].tolist() == EPOCHS
         assert result["finished"] is True
@@ -321,6 +322,12 @@ def test_other_problems_run_too(tmp_path, changes):
     config = CONFIG.replace(settings=CONFIG.settings[:1], epochs=2, **changes)
     result = run(config, tmp_path)[0]
     assert result["last"]["excess"] > 0
+    final = store.load_run(tmp_path).settings[0].final
+    if config.depth > 1:
+        assert set(final) == set(store.FINAL_ARRAYS)
+        weight, means = final["weight"].astype(float), final["class_means"]
+        assert final["partial_classifiers"][0] == pytest.approx(weight @ weight.T, abs=1e-6)
+        assert final["partial_means"][0] == pytest.approx(means.T @ means)
 
 
 # -- networks, optimisers, decays ------------------------------------------------------------------
@@ -393,6 +400,16 @@ def test_network_of_the_configuration_is_trained(tmp_path):
     assert state["head.frame"].shape == (10, 16)
     assert setting.final["features"].shape == (55, 16)
     assert setting.final["features"].min() >= 0
+
+
+@pytest.mark.parametrize(("head_init", "kept"), [("uniform", False), ("orthogonal", True)])
+def test_head_starts_as_asked_for(tmp_path, head_init, kept):
+    still = {"optimizer": "sgd", "momentum": 0.0, "lr": 1e-9, "epochs": 1}
+    config = CONFIG.replace(settings=CONFIG.settings[:1], loss="mse", depth=3, **still)
+    run(config.replace(head_init=head_init), tmp_path)
+    final = store.load_run(tmp_path).settings[0].final
+    assert np.allclose(final["partial_classifiers"], np.eye(10), atol=1e-5) == kept
+    assert np.allclose(final["partial_means"][2], final["partial_means"][0], atol=1e-5) == kept
 
 
 def test_random_labels_and_oversampling_are_what_is_trained_on(tmp_path):

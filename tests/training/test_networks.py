@@ -59,6 +59,19 @@ def test_head_weight_is_the_product_of_the_layers():
     assert head_bias(linear_head(6, 4)) is None
 
 
+def test_orthogonal_layers_keep_lengths():
+    torch.manual_seed(0)
+    features = torch.randn(6, 5)
+    head = linear_head(6, 4, depth=5, bias=True, init="orthogonal")
+    hidden = head[:-1](features.T)
+    assert torch.allclose(hidden @ hidden.T, features.T @ features, atol=1e-5)
+    # The last layer is a part of a rotation; several layers are not the same one.
+    assert torch.allclose(head[-1].weight @ head[-1].weight.T, torch.eye(4), atol=1e-5)
+    assert not torch.allclose(head[0].weight, head[1].weight, atol=0.1)
+    plain = linear_head(6, 4, depth=5)
+    assert torch.linalg.norm(plain[:-1](features.T)) < torch.linalg.norm(features) / 2
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -70,6 +83,7 @@ def test_head_weight_is_the_product_of_the_layers():
             "head: a layer before the last has a bias",
         ),
         (lambda: MLP(3, 4, (2 + 1j,)), "hidden: got"),
+        (lambda: linear_head(3, 4, init="eye"), "init: got 'eye', allowed are uniform, orthogonal"),
         (lambda: linear_head(3, 4, depth=0), "depth: got 0"),
         (lambda: linear_head(3, 4, depth=2**63), "depth: got 9223372036854775808, need at most"),
         (lambda: head_layers(nn.ReLU()), "head: got ReLU, need torch.nn.Linear"),

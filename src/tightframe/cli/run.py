@@ -32,7 +32,7 @@ from tightframe.cli.options import (
 )
 from tightframe.cli.report import write_run_report
 from tightframe.files import format_json
-from tightframe.training.options import DECAY_ON, OPTIMIZERS, SCHEDULES
+from tightframe.training.options import DECAY_ON, HEAD_INITS, OPTIMIZERS, SCHEDULES
 
 # What is left out has the default of `RunConfig`, or of the stored configuration.
 _PROBLEM = {
@@ -107,6 +107,7 @@ CONFIG = (
     _PROBLEM["features"],
     _PROBLEM["depth"],
     Option("head", one_of("linear", "fixed_etf"), "fixed_etf: not trained."),
+    Option("head_init", one_of(*HEAD_INITS), "Initial weights of a linear head."),
     Option(
         "network",
         TEXT,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from typing import Any
@@ -142,6 +142,31 @@ class Geometry:
 def product_of(layers: Iterable[Any]) -> Any:
     """Return ``W_M ... W_1`` of linear layers, W_1 first: arrays, or tensors."""
     return reduce(lambda product, layer: layer @ product, layers)
+
+
+def partial_products(layers: Sequence[Any], class_means: ArrayLike) -> list[Geometry]:
+    """Return the geometry of a deep linear head at every layer, the whole head's first.
+
+    Parameters
+    ----------
+    layers : sequence of array_like
+        ``W_1`` (next to the features) to ``W_M``.
+    class_means : array_like, shape (d, K)
+        Class means as columns.
+
+    Returns
+    -------
+    list of Geometry
+        The j-th has ``W_M ... W_j`` for a classifier, and ``W_{j-1} ... W_1 H`` for class means;
+        the logits are all the same.
+    """
+    given = [np.asarray(layer, dtype=np.float64) for layer in layers]
+    passed = np.asarray(class_means, dtype=np.float64)
+    found = []
+    for j, layer in enumerate(given):
+        found.append(Geometry.from_vectors(product_of(given[j:]), passed, name=f"layer {j + 1}"))
+        passed = layer @ passed
+    return found
 
 
 def normalized_distance(a: ArrayLike, b: ArrayLike) -> float:

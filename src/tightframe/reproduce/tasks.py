@@ -5,13 +5,15 @@ Every kind gives final rows, history rows and named arrays in the same terms. A 
 - ``row`` (its number in the task), ``status`` and ``reason`` (text where the status is
   ``"failed"``, else None);
 - the problem: ``counts``, ``num_classes``, ``num_samples``, ``loss``, ``bias``, ``features``,
-  ``depth``, ``dim``, ``weight_decay`` (None where the layers differ), ``feature_decay``,
+  ``depth``, ``dim`` and ``weight_decay`` (None where the layers differ), ``feature_decay``,
   ``bias_decay``, ``lambda`` (of several layers the geometric mean of all decays);
 - a column for every group of interchangeable classes, the groups in the order of
   ``problem.groups``: ``group0_count``, ``group0_classes``, ``group0_threshold`` (in lambda; None
   where the theory has none), ``group0_margin`` (as measured, in logit units) and
   ``group0_predicted_margin``; with class weights or a logit adjustment also
   ``group0_class_weight`` and ``group0_logit_adjustment``;
+- of a trained head of several layers ``partial_to_predicted``: the largest distance of its partial
+  products to the predicted ones;
 - ``cosine_0_1`` and so on: mean cosine between the mean logits (columns, without bias) of two
   different classes, one of each group; ``predicted_cosine_0_1``;
 - what is known of the prediction: ``predicted_objective``, ``predicted_gap`` (certified; None
@@ -37,7 +39,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tightframe.geometry.dense import Geometry, cosines, product_of
+from tightframe.geometry.dense import Geometry, cosines, partial_products, product_of
 from tightframe.path import path
 from tightframe.problem.problem import Problem
 from tightframe.reproduce.spec import Task
@@ -336,6 +338,9 @@ def _ufm(
         else:
             product = product_of(trained.weights)
             _measured(output, row, solution, product, trained.class_means, trained.bias, arrays)
+            row |= _partial_columns(
+                solution, partial_products(trained.weights, trained.class_means)
+            )
         output.rows.append(row)
         output.history += [{**_record(record), "row": i} for record in trained.history]
     return output
@@ -396,6 +401,10 @@ def _network(
         bias = None if problem.bias == "none" else final["bias"].astype(np.float64)
         weight = final["weight"].astype(np.float64)
         _measured(output, row, solution, weight, final["class_means"], bias, arrays)
+        if "partial_classifiers" in final:
+            grams = zip(final["partial_classifiers"], final["partial_means"], strict=True)
+            partial = [Geometry("measured", *pair, final["logits"]) for pair in grams]
+            row |= _partial_columns(solution, partial)
         output.rows.append(row)
         if setting.history is not None:
             for record in setting.history.to_dict("records"):
@@ -420,7 +429,7 @@ def problem_columns(problem: Problem) -> Row:
         "bias": problem.bias,
         "features": problem.features,
         "depth": problem.depth,
-        "dim": problem.dim,
+        "dim": problem.dim if isinstance(problem.dim, int) else None,
         "weight_decay": decays[0] if len(set(decays)) == 1 else None,
         "feature_decay": problem.feature_decay,
         "bias_decay": problem.bias_decay,
@@ -512,6 +521,24 @@ def _measured(
             f"predicted_logits_{i}": solution.logits,
             f"predicted_bias_{i}": solution.bias,
         }
+
+
+def _partial_columns(solution: Solution, measured: Sequence[Geometry]) -> Row:
+    """Return the largest distance of partial products to the predicted ones; of one layer none.
+
+    Of the Gram matrices of ``W_M ... W_j`` and of ``W_{j-1} ... W_1 H``, over all j; H is centred
+    where a free bias takes its mean.
+    """
+    if len(measured) == 1:
+        return {}
+    means = "centered_means" if solution.problem.bias == "free" else "means"
+    predicted = partial_products(solution.weights, solution.class_means)
+    distances = [
+        own.distance(goal, part)
+        for own, goal in zip(measured, predicted, strict=True)
+        for part in ("classifier", means)
+    ]
+    return {"partial_to_predicted": float(np.max(distances))}  # NaN if one is
 
 
 def _record(record: Mapping[Any, Any]) -> Row:

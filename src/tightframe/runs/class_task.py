@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils import data as torch_data
 
 from tightframe.data import Dataset, load, oversample, random_labels, subset
-from tightframe.geometry.dense import simplex_etf
+from tightframe.geometry.dense import partial_products, simplex_etf
 from tightframe.heads.fixed import FixedETF
 from tightframe.problem.problem import Problem
 from tightframe.runs.batches import chunks, loader
@@ -131,7 +131,11 @@ def _module(config: RunConfig, solution: Solution, dataset: Dataset) -> Collapse
         )
     else:
         head = linear_head(
-            width, problem.num_classes, depth=config.depth, bias=config.bias != "none"
+            width,
+            problem.num_classes,
+            depth=config.depth,
+            bias=config.bias != "none",
+            init=config.head_init,
         )
     return CollapseModule(
         backbone,
@@ -230,6 +234,11 @@ def _final_arrays(final: Measured) -> Arrays:
     means = np.stack(
         [features[labels == k].mean(axis=0, dtype=np.float64) for k in range(num_classes)], axis=1
     )
+    partial = {}
+    if len(final.layers) > 1:
+        products = partial_products(final.layers, means)
+        partial["partial_classifiers"] = np.stack([one.classifier for one in products])
+        partial["partial_means"] = np.stack([one.means for one in products])
     held_out = {}
     if final.held_out is not None:
         parts = ("held_out_features", "held_out_labels")
@@ -241,5 +250,6 @@ def _final_arrays(final: Measured) -> Arrays:
         "bias": np.zeros(num_classes, np.float32) if final.bias is None else final.bias.numpy(),
         "class_means": means,
         "logits": weight.astype(np.float64) @ means,
+        **partial,
         **held_out,
     }

@@ -25,6 +25,7 @@ from tightframe.problem.counts import (
 )
 from tightframe.problem.problem import Problem, require_no_targets
 from tightframe.training.options import (
+    HEAD_INITS,
     check_milestones,
     check_network,
     check_optimizer,
@@ -135,6 +136,10 @@ class RunConfig:
         Fixed: a simplex ETF that is not trained (Zhu et al. 2021), ``depth=1``. Its rows have the
         length of the predicted classifier, so that on balanced data the prediction stays that of
         the training; 1 with ``decay_on="all"`` or where the predicted classifier is zero.
+    head_init : {"uniform", "orthogonal"}
+        Initial weights of a linear head's layers, see `tightframe.training.linear_head`. With
+        several layers decays may win before the network has learned: PyTorch's uniform ones shorten
+        vectors layer by layer, orthogonal ones do not.
     milestones : sequence of int
         Epochs from which on the learning rate is a further tenth, for ``schedule="milestones"``.
     warmup_epochs : int
@@ -213,6 +218,7 @@ class RunConfig:
     labels: str = "true"
     oversample: CountsLike | None = None
     head: str = "linear"
+    head_init: str = "uniform"
     milestones: Sequence[int] = ()
     warmup_epochs: int = 0
     warmup_decay_factor: float = 0.1
@@ -251,6 +257,7 @@ class RunConfig:
             ("strategy", STRATEGIES),
             ("labels", LABELS),
             ("head", HEADS),
+            ("head_init", HEAD_INITS),
         ):
             choice(name, getattr(self, name), allowed)
         self._set("devices", whole_number("devices", self.devices, 1))
@@ -367,6 +374,10 @@ class RunConfig:
             if size < self.devices:
                 raise ValueError(f"batch_size: got {size}, fewer than the {self.devices} devices")
         if self.head == "fixed_etf":
+            if self.head_init != RunConfig.head_init:
+                raise ValueError(
+                    f"head_init: got {self.head_init!r}, but a fixed head has no other"
+                )
             if self.depth != 1:
                 raise ValueError(f"head: 'fixed_etf' is one layer, but depth is {self.depth}")
             if first.width is not None and first.width < first.num_classes - 1:

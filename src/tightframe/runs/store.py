@@ -77,6 +77,9 @@ FINAL_ARRAYS = {
     "bias": "(K,) float32, zero without a bias",
     "class_means": "(d, K) float64, class means as columns",
     "logits": "(K, K) float64, mean logits without bias, column k for the samples of class k",
+    "partial_classifiers": "(M, K, K) float64, of a head of several layers: Gram matrices of "
+    "W_M ... W_j, j from 1; missing in older records",
+    "partial_means": "(M, K, K) float64, Gram matrices of W_{j-1} ... W_1 times the class means",
     "held_out_features": "(N_test, d) float32, of the test samples; missing in older records",
     "held_out_labels": "(N_test,) int64",
 }

@@ -21,7 +21,7 @@ from tightframe.theory.certificate import finite_array
 from tightframe.training.margins import group_margins
 from tightframe.training.measuring import MeasuringCallback, Row
 from tightframe.training.module import CollapseModule
-from tightframe.training.networks import head_bias, head_weight
+from tightframe.training.networks import head_bias, head_layers, head_weight
 
 Array = NDArray[np.float64]
 
@@ -82,6 +82,8 @@ class Measured:
     labels : Tensor, shape (N,), int64
     weight : Tensor, shape (K, d)
         The classifier, on the CPU.
+    layers : tuple of Tensor
+        What it is the product of, W_1 (next to the features) first; on the CPU.
     bias : Tensor or None, shape (K,)
     geometry : Geometry
         The measured one.
@@ -93,6 +95,7 @@ class Measured:
     features: Tensor
     labels: Tensor
     weight: Tensor
+    layers: tuple[Tensor, ...]
     bias: Tensor | None
     geometry: Geometry
     held_out: tuple[Tensor, Tensor] | None = None
@@ -205,6 +208,7 @@ class CollapseCallback(MeasuringCallback[Measured]):
                 shares["test"] = _class_accuracies(test_logits, test_labels)
                 held_out = test_features, test_labels
             weight = head_weight(module.head).detach().cpu()
+            layers = tuple(layer.weight.detach().cpu() for layer in head_layers(module.head))
             bias = head_bias(module.head)
             bias = None if bias is None else bias.detach().cpu().clone()
             # float64: the excess over the bound is the small difference of two such sums.
@@ -239,7 +243,10 @@ class CollapseCallback(MeasuringCallback[Measured]):
         for part in ("train", "test"):
             for k in range(problem.num_classes):
                 row[f"class{k}_{part}_accuracy"] = shares[part][k] if part in shares else math.nan
-        return Measured(row, features, labels, weight.clone(), bias, report.geometry, held_out)
+        layers = tuple(layer.clone() for layer in layers)
+        return Measured(
+            row, features, labels, weight.clone(), layers, bias, report.geometry, held_out
+        )
 
     def _errors(self, logits: Array, bias: Array | None) -> Row:
         """Return the `ERRORS` of mean logits and bias."""

@@ -11,6 +11,7 @@ from tightframe.checks import choice, whole_number
 from tightframe.geometry.dense import product_of
 from tightframe.heads.fixed import FixedHead
 from tightframe.problem.problem import FEATURES, MAX_DEPTH
+from tightframe.training.options import HEAD_INITS
 
 
 class MLP(nn.Sequential):
@@ -99,7 +100,12 @@ def ends_in_relu(features: str, last_relu: bool | None = None) -> bool:
 
 
 def linear_head(
-    feature_dim: int, num_classes: int, *, depth: int = 1, bias: bool = False
+    feature_dim: int,
+    num_classes: int,
+    *,
+    depth: int = 1,
+    bias: bool = False,
+    init: str = "uniform",
 ) -> nn.Sequential:
     """Return ``depth`` linear layers, the UFM's ``W_M ... W_1``; only the last can have a bias.
 
@@ -113,12 +119,18 @@ def linear_head(
         Number of layers M.
     bias : bool
         Whether the last layer has a bias.
+    init : {"uniform", "orthogonal"}
+        Of the weights: PyTorch's own, whose layers shorten vectors to about 0.6 of their length
+        each; or orthogonal (`torch.nn.init.orthogonal_`), which keeps lengths through any number of
+        layers.
 
     Raises
     ------
     ValueError
-        If a width, the number of logits or the depth is no whole number, at least 1.
+        If a width, the number of logits or the depth is no whole number, at least 1, or ``init`` is
+        unknown.
     """
+    choice("init", init, HEAD_INITS)
     for name, value in (
         ("feature_dim", feature_dim),
         ("num_classes", num_classes),
@@ -127,7 +139,11 @@ def linear_head(
         if whole_number(name, value) > MAX_DEPTH and name == "depth":
             raise ValueError(f"depth: got {depth}, need at most {MAX_DEPTH}")
     inner = [nn.Linear(feature_dim, feature_dim, bias=False) for _ in range(depth - 1)]
-    return nn.Sequential(*inner, nn.Linear(feature_dim, num_classes, bias=bias))
+    layers = [*inner, nn.Linear(feature_dim, num_classes, bias=bias)]
+    if init == "orthogonal":
+        for layer in layers:
+            nn.init.orthogonal_(layer.weight)
+    return nn.Sequential(*layers)
 
 
 def head_layers(head: nn.Module) -> list[nn.Linear | FixedHead]:

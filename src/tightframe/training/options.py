@@ -34,6 +34,9 @@ NETWORKS: dict[str, dict[str, Any]] = {
 #: Packages whose models are backbones too, as ``"timm:resnet34"``.
 MODEL_PACKAGES = ("timm", "torchvision")
 
+#: Initial weights of a linear head's layers.
+HEAD_INITS = ("uniform", "orthogonal")
+
 # Features of a network over its ``width``: channels are k, 2 k, 4 k, 8 k; a bottleneck has 4 x; the
 # layers of a DenseNet's last block and half the channels before it are 32 growth rates.
 _FEATURES_PER_WIDTH = {

@@ -91,9 +91,9 @@ class Minimisers:
             problems = [problem.to_dict() for problem in config.problems]
         narrow = []
         for values in problems:
-            dim = values.get("dim")
-            wide = dim is None or dim >= Problem(**values).num_classes
-            values = {**values, "dim": None if wide else dim}
+            problem = Problem(**values)
+            wide = problem.width is None or problem.width >= problem.num_classes
+            values = {**values, "dim": None if wide else values["dim"]}
             # Descent without decays tends to the direction without a bias.
             narrow.append(values | {"bias": "none"} if task.arguments.get("normalized") else values)
         arguments = {"problems": narrow, "arrays": True, **self.options}
@@ -220,7 +220,14 @@ MINIMISERS = {
     ),
     "dang-2023": Minimisers(
         "dang-2023",
-        _always(seed=0, excess=0.0, test_accuracy=0.9, status="converged", **_ZERO),
+        _always(
+            seed=0,
+            excess=0.0,
+            test_accuracy=0.9,
+            status="converged",
+            partial_to_predicted=1e-5,
+            **_ZERO,
+        ),
         _falling([1.0, 1e-5], _ZERO, epoch=[0, 9], iteration=[1, 9]),
         quick={"deep-ce": "smoke"},
         starts=1,

@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,8 +22,11 @@ from tightframe.reproduce.papers.dang_2023 import (
     thresholds,
 )
 from tightframe.reproduce.spec import SCALES
+from tightframe.reproduce.tasks import run_task
 from tightframe.runs.config import RunConfig
+from tightframe.runs.store import load_run
 from tightframe.theory import thresholds as closed
+from tightframe.training.ufm.train import train_ufm
 
 OWN = MINIMISERS["dang-2023"]
 FIGURES, ideal, judged = OWN.figures, OWN.ideal, OWN.judged
@@ -53,13 +57,32 @@ def test_the_ufm_has_the_papers_settings():
             (given,) = {
                 tuple(task.arguments[key] for key in ("dim", "init_std", "lr", "iterations"))
                 for task in FIGURES[name].tasks(scale)
-                if task.kind == "ufm"
+                if task.labels["what"] == "UFM"
             }
             assert given == (64, 0.1, 0.1, 30_000)
+            tapered = [t for t in FIGURES[name].tasks(scale) if t.labels["what"] == "widths"]
+            assert len(tapered) == (2 if name == "balanced-ufm" else 0)
+            for task in tapered:
+                # Nothing but the widths, and they are the prediction's.
+                options = {"dim": [64, 32, 16], "init_std": 0.1, "lr": 0.1, "iterations": 30_000}
+                assert {key: task.arguments[key] for key in options} == options
+                (problem,) = [Problem(**given) for given in task.arguments["problems"]]
+                assert problem.dims == (64, 32, 16)
     # The same lengths at the start at any width: all entries have variance init_std^2.
     for scale, dim in (("smoke", None), ("smoke", 4), ("cpu", 4)):
         options = shared.descent(scale, dim)
         assert options["init_std"] ** 2 * options["dim"] == pytest.approx(0.1**2 * 64, rel=1e-4)
+
+
+def test_heads_start_orthogonal_where_networks_are_the_papers():
+    for name in ("balanced-networks", "imbalanced-networks"):
+        for scale in SCALES:
+            inits = {
+                RunConfig.from_dict(task.arguments["config"]).head_init
+                for task in FIGURES[name].tasks(scale)
+                if task.kind == "network"
+            }
+            assert inits == {"orthogonal" if scale == "paper" else "uniform"}
 
 
 def test_network_decays_are_those_of_the_papers_code():
@@ -94,6 +117,8 @@ def test_networks_stand_where_the_paper_stands_relative_to_the_thresholds(depth)
         ("logits_to_predicted", np.nan),
         ("centered_means_to_predicted", 0.2),
         ("means_to_predicted", 0.2),
+        ("partial_to_predicted", 0.2),
+        ("partial_to_predicted", np.nan),
     ],
 )
 def test_every_metric_of_collapse_counts(column, value):
@@ -102,11 +127,18 @@ def test_every_metric_of_collapse_counts(column, value):
         rows.loc[rows.index[-1], column] = value
 
     for name in ("balanced-ufm", "balanced-networks"):
-        found = judged(name, change=spoil)[-2:]
+        found = judged(name, change=spoil)
+        if name == "balanced-ufm":
+            assert found.pop(3) == (REPRODUCED if column == "partial_to_predicted" else NOT)
+        *_, without, biased, partial = found
+        if column == "partial_to_predicted":
+            assert [without, biased, partial] == [REPRODUCED, REPRODUCED, NOT]
+            continue
+        assert partial == REPRODUCED
         # Without bias the means are compared as they are, with a bias centred.
         spoilt = {"means_to_predicted": [NOT, REPRODUCED]}.get(column, [NOT, NOT])
         spoilt = {"centered_means_to_predicted": [REPRODUCED, NOT]}.get(column, spoilt)
-        assert found == spoilt
+        assert [without, biased] == spoilt
 
 
 def test_a_frame_of_other_lengths_is_not_the_papers():
@@ -120,19 +152,20 @@ def test_a_frame_of_other_lengths_is_not_the_papers():
         REPRODUCED,
         NOT,
         NOT,
+        REPRODUCED,
     ]
     with np.errstate(divide="ignore"):  # the distance to the frame of equal lengths is zero
-        assert judged("imbalanced-networks", change=equal) == [REPRODUCED, NOT]
+        assert judged("imbalanced-networks", change=equal) == [REPRODUCED, NOT, REPRODUCED]
 
 
 def test_an_unfinished_smoke_run_decides_nothing_but_never_passes():
     @trained
     def early(rows, arrays):
         rows["status"] = "stopped"
-        rows["nc1"] = 1.0
+        rows["nc1"] = rows["partial_to_predicted"] = 1.0
 
     for scale, outcome in (("smoke", EARLY), ("cpu", NOT)):
-        assert judged("balanced-ufm", scale, early)[1:] == [outcome] * 2
+        assert judged("balanced-ufm", scale, early)[1:] == [outcome] * 4
 
 
 def test_a_late_or_early_switch_is_not_reproduced():
@@ -242,6 +275,50 @@ def test_the_papers_lengths_at_its_synthetic_setting():
         assert frames.gof_lengths(counts, depth, 5e-4, 5e-4)[0][:3] == pytest.approx(
             expected, abs=5e-4
         )
+
+
+def partial_distance(layers, means, problem):
+    """The largest distance by the paper's formula: layer by layer, and a root of it for each."""
+    m = problem.depth
+    classifier, features, _ = frames.gof_lengths(
+        problem.counts, m, problem.weight_decays[0], problem.feature_decay
+    )
+    found = []
+    for j in range(m):
+        passed = functools.reduce(lambda h, layer: layer @ h, layers[:j], means)
+        rest = functools.reduce(lambda w, layer: layer @ w, layers[j:])
+        pairs = (
+            (rest @ rest.T, np.diag(classifier ** ((m - j) / m))),
+            (passed.T @ passed, np.diag(features * classifier ** (j / m))),
+        )
+        found += [np.linalg.norm(a / np.linalg.norm(a) - b / np.linalg.norm(b)) for a, b in pairs]
+    return max(found)
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_partial_products_are_compared_with_powers_of_the_papers_lengths(depth):
+    problem = Problem(**shared.mse(shared.IMBALANCED, shared.SYNTHETIC_DECAY, depth))
+    options = shared.descent("smoke") | {"iterations": 200}
+    output = run_task("ufm", {"problems": [problem.to_dict()], **options}, "")
+    options["schedule"] = [tuple(step) for step in options["schedule"]]
+    (run,) = train_ufm(problem, **options)
+    expected = partial_distance(run.weights, run.class_means, problem)
+    assert output.rows[0]["partial_to_predicted"] == pytest.approx(expected, rel=1e-6)
+    assert expected > 1e-2
+    single = shared.mse(shared.IMBALANCED, shared.SYNTHETIC_DECAY, 1)
+    one = run_task("ufm", {"problems": [single], **options}, "")
+    assert "partial_to_predicted" not in one.rows[0]
+
+
+def test_partial_products_of_a_network_are_those_of_its_layers(tmp_path):
+    config = {"counts": "12x5,8x5", "loss": "mse", "depth": 3, "settings": [[1e-3, 1e-4]]}
+    config |= {"hidden": [8], "feature_dim": 12, "epochs": 4, "measure_every": 4}
+    (row,) = run_task("network", {"config": config}, str(tmp_path)).rows
+    (setting,) = load_run(tmp_path / "run").settings
+    state = torch.load(setting.paths.checkpoint, weights_only=True)["state_dict"]
+    layers = [state[f"head.{i}.weight"].double().numpy() for i in range(3)]
+    expected = partial_distance(layers, setting.final["class_means"], setting.problem)
+    assert row["partial_to_predicted"] == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 6])

@@ -61,7 +61,8 @@ def _judge(results: Results) -> list[Verdict]:
         verdicts.append(
             shared.judge_collapse(part, "network", claim, f"{shared.title_of(results)}, {name}")
         )
-    return verdicts
+    part, name = results.select(what="network"), shared.title_of(results)
+    return [*verdicts, shared.judge_partial(part, "network", name)]
 
 
 def _draw(results: Results) -> list[Panel]:

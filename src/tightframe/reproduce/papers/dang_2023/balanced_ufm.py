@@ -10,19 +10,37 @@ from tightframe.reproduce.results import Results, Run
 from tightframe.reproduce.spec import Figure, Task, Verdict
 from tightframe.reproduce.tasks import GRAMS
 
+#: Widths of the features and between three layers, which the theorems leave free above the rank.
+_WIDTHS = {"smoke": [16, 12, 8], "cpu": [64, 32, 16], "paper": [64, 32, 16]}
+
 
 def _tasks(scale: str) -> list[Task]:
+    widths = _WIDTHS[scale]
+    tapered = {
+        bias: shared.balanced_problem(len(widths), bias, dim=widths) for bias in shared.BIAS_NAMES
+    }
     problems = [
         shared.balanced_problem(depth, bias)
         for depth in shared.DEPTHS
         for bias in shared.BIAS_NAMES
     ]
     return [
-        shared.theory(problems),
+        shared.theory([*problems, *tapered.values()]),
         *(
             shared.ufm(scale, [shared.balanced_problem(depth, bias)], layers=depth, bias=bias)
             for depth in shared.DEPTHS
             for bias in shared.BIAS_NAMES
+        ),
+        *(
+            shared.ufm(
+                scale,
+                [problem],
+                options={"dim": widths},
+                what="widths",
+                layers=len(widths),
+                bias=bias,
+            )
+            for bias, problem in tapered.items()
         ),
     ]
 
@@ -59,7 +77,14 @@ def _judge(results: Results) -> list[Verdict]:
         part = results.select(what="UFM", bias=bias)
         claim = f"with {name}, NC1 and the distances to the {frame} fall to near 0"
         verdicts.append(shared.judge_collapse(part, "UFM", claim, f"UFM, {name}"))
-    return verdicts
+    name = _tapered(results)
+    claim = f"{name}: NC1 and the distances to the same frames fall to near 0"
+    verdicts.append(shared.judge_collapse(results.select(what="widths"), "UFM", claim, name))
+    return [*verdicts, shared.judge_partial(results.select("ufm"), "UFM", "UFM")]
+
+
+def _tapered(results: Results) -> str:
+    return f"UFM, widths {', '.join(map(str, _WIDTHS[results.scale]))}"
 
 
 def _draw(results: Results) -> list[Panel]:
@@ -67,6 +92,7 @@ def _draw(results: Results) -> list[Panel]:
     return [
         *shared.collapse_charts(part, "UFM", "iteration"),
         shared.final_table(part, "UFM, end of training"),
+        shared.final_table(results.select(what="widths"), f"{_tapered(results)}, end of training"),
     ]
 
 
@@ -81,6 +107,6 @@ FIGURE = Figure(
     tasks=_tasks,
     judge=_judge,
     draw=_draw,
-    note=shared.DESCENT_NOTE,
+    note=shared.DESCENT_NOTE + " Layers of widths that differ start with the same N(0, 0.1²).",
     place=1,
 )

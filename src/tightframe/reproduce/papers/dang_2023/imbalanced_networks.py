@@ -68,6 +68,7 @@ def _judge(results: Results) -> list[Verdict]:
             f"{ratio:.2g} of that to an orthogonal frame of equal lengths"
             + (", after a short training." if smoke else "."),
         ),
+        shared.judge_partial(part, "network", shared.title_of(results)),
     ]
 
 

@@ -61,6 +61,7 @@ def _judge(results: Results) -> list[Verdict]:
         _judge_lengths(theory, 1e-6, "Certified minimisers"),
         _judge_lengths(part, shared.UFM_LIMIT, "UFM"),
         shared.judge_collapse(part, "UFM", claim, "UFM"),
+        shared.judge_partial(part, "UFM", "UFM"),
     ]
 
 

@@ -127,8 +127,8 @@ def starts_sentence(runs: Sequence[Run]) -> str:
     )
 
 
-#: Heads start with PyTorch's layers, which shorten vectors; with the decays on from the first step
-#: six or nine of them collapse to zero, so the decays come after a first phase.
+#: At scales smoke and cpu heads start with PyTorch's layers, which shorten vectors; with the decays
+#: on from the first step six or nine of them collapse to zero, so the decays come after a phase.
 _TRAINING: dict[str, dict[str, Any]] = {
     "smoke": {
         "data": "digits",
@@ -151,6 +151,7 @@ _TRAINING: dict[str, dict[str, Any]] = {
     },
     "paper": {
         "data": "cifar10",
+        "head_init": "orthogonal",
         "hidden": [2048] * 6,
         "feature_dim": 2048,
         "optimizer": "adam",
@@ -193,6 +194,7 @@ def small(scale: str) -> dict[str, Any]:
         "lr": 5e-3,
         "schedule": "cosine",
         "milestones": [],
+        "head_init": "uniform",
         "epochs": 1000,
         "measure_every": 50,
     }
@@ -229,13 +231,14 @@ ANY: dict[str, Any] = {"weight_decay": 1.0, "feature_decay": 1.0}
 DESCENT_NOTE = (
     "At scales cpu and paper the UFM is trained with the paper's settings (d = 64, N(0, 0.1²), "
     "lr 0.1, momentum 0.9, 30,000 steps, here with three seeds); at scale smoke with d = 16, the "
-    "same lengths at the start and larger steps. The partial products of layers are not shown."
+    "same lengths at the start and larger steps. Partial products are compared at the end of the "
+    "training by their Gram matrices: of the rows of W_M … W_j, of the columns of W_{j-1} … W_1 H̄."
 )
 NETWORK_NOTE = (
     "At scales smoke and cpu: MLPs on digits with two hidden layers, the decays of the paper's "
     "code converted and moved to the number of samples, and at cpu no decay in the first half of "
-    "the training. Heads start with PyTorch's layers, the paper's with orthogonal ones: with the "
-    "decays on from the start, six and nine of PyTorch's layers collapse to zero."
+    "the training: there heads start with PyTorch's layers, and with the decays on from the start "
+    "six and nine of them collapse to zero. At scale paper they start orthogonal, as the paper's."
 )
 
 
@@ -315,6 +318,38 @@ def judge_collapse(part: Results, what: str, claimed: str, name: str) -> Verdict
         sentence=f"{name}: NC1 ends at most at {nc1:.2g}, the largest distance at {ends}"
         + (", after a training too short to decide." if holds is None else "."),
     )
+
+
+def judge_partial(part: Results, what: str, name: str) -> Verdict:
+    """Judge whether all partial products of heads of several layers end at the predicted ones."""
+    network = what == "network"
+    limit = _NETWORK_LIMITS["distance"] if network else UFM_LIMIT
+    deep = [run for run in part.runs if run.problem.depth > 1]
+    depths = {
+        depth: largest(runs, _partial)
+        for depth, runs in sorted_by(deep, lambda run: run.problem.depth).items()
+    }
+    worst = largest(deep, _partial)
+    holds = unless_early(deep, worst < limit, part.scale)
+    if network and part.scale == "smoke":
+        holds = None
+    ends = ", ".join(f"{value:.2g} (M = {depth})" for depth, value in depths.items())
+    return verdict(
+        decided(deep, holds),
+        criterion="the Gram matrices of all partial products W_M … W_j and W_{j-1} … W_1 H̄ of "
+        f"every run with M ≥ 2 end within {limit:g} of the predicted ones",
+        claimed="every partial product of the layers has the same frame, with powers of the same "
+        "singular values",
+        predicted=0.0,
+        measured=worst,
+        tolerance=limit,
+        sentence=f"{name}: the largest distance of a partial product ends at {ends}"
+        + (", after a training too short to decide." if holds is None else "."),
+    )
+
+
+def _partial(run: Run) -> float:
+    return run.measured("partial_to_predicted")
 
 
 def _curves(part: Results, column: str, x: str) -> list[Curve]:
