@@ -74,15 +74,16 @@ def test_the_ufm_has_the_papers_settings():
         assert options["init_std"] ** 2 * options["dim"] == pytest.approx(0.1**2 * 64, rel=1e-4)
 
 
-def test_heads_start_orthogonal_where_networks_are_the_papers():
+def test_deep_heads_start_orthogonal_and_decay_from_the_first_step():
     for name in ("balanced-networks", "imbalanced-networks"):
         for scale in SCALES:
-            inits = {
-                RunConfig.from_dict(task.arguments["config"]).head_init
+            starts = {
+                (config.head_init, config.warmup_epochs)
                 for task in FIGURES[name].tasks(scale)
                 if task.kind == "network"
+                for config in [RunConfig.from_dict(task.arguments["config"])]
             }
-            assert inits == {"orthogonal" if scale == "paper" else "uniform"}
+            assert starts == {("orthogonal", 0)}
 
 
 def test_network_decays_are_those_of_the_papers_code():

@@ -30,7 +30,7 @@ def _tasks(scale: str) -> list[Task]:
         for bias in shared.BIAS_NAMES:
             for name, own, more in _backbones(scale, setting):
                 labels = {"layers": depth, "bias": bias, "network": name}
-                given = {"depth": depth, "bias": bias, **more}
+                given = {"depth": depth, "bias": bias, **shared.ORTHOGONAL, **more}
                 tasks.append(shared.network(scale, counts, own, given, **labels))
     return tasks
 

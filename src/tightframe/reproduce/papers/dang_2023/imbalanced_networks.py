@@ -26,11 +26,11 @@ def _tasks(scale: str) -> list[Task]:
             [shared.network_problem(counts, setting, depth) for depth in shared.IMBALANCED_DEPTHS]
         )
     ]
-    more: dict[str, Any] = {}
+    more: dict[str, Any] = dict(shared.ORTHOGONAL)
     if scale == "cpu":
-        more = {"epochs": 900, "warmup_epochs": 450, "measure_every": 30}
+        more |= {"epochs": 900, "measure_every": 30}
     if scale == "paper":
-        more = {"batch_size": None, "epochs": 12_000, "milestones": [6000], "measure_every": 200}
+        more |= {"batch_size": None, "epochs": 12_000, "milestones": [6000], "measure_every": 200}
     for depth in shared.IMBALANCED_DEPTHS[:2] if scale == "smoke" else shared.IMBALANCED_DEPTHS:
         tasks.append(shared.network(scale, counts, setting, {"depth": depth, **more}, layers=depth))
     return tasks
