@@ -101,12 +101,16 @@ class Solution:
     @cached_property
     def group_states(self) -> States:
         """States of the classes of each group of ``blocks.partition``, one entry a group."""
-        p, problem = self.blocks.partition, self.problem
+        return self.states_with(self.blocks)
+
+    def states_with(self, logits: BlockMatrix) -> States:
+        """Return `group_states` of other logits of the same zeros, such as scaled columns."""
+        p, problem = logits.partition, self.problem
         # Too narrow features may treat classes of equal count differently: each is a group then.
         whole = p.num_groups == len(problem.groups)
         kinds = None if whole else problem.class_groups
         exact = whole and self.search is None
-        return block_states(self.blocks, self.group_bias, kinds, exact=exact)
+        return block_states(logits, self.group_bias, kinds, exact=exact)
 
     @cached_property
     def group_margins(self) -> Array:

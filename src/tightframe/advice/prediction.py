@@ -9,7 +9,7 @@ import numpy as np
 
 from tightframe.geometry.blocks import Array, BlockMatrix
 from tightframe.geometry.grouped import GroupedGeometry, GroupedMatrix
-from tightframe.geometry.states import DISTINCT, block_states
+from tightframe.geometry.states import DISTINCT
 from tightframe.problem.class_names import listed
 from tightframe.problem.problem import terms_in, with_loss_terms
 from tightframe.solution import Solution
@@ -156,12 +156,8 @@ def outlook(solution: Solution, *, as_ldt: bool = False) -> Outlook:
         ]
         kappa = np.sqrt(p.samples / np.array(weights, dtype=np.float64))
         blocks = solution.blocks
-        at_test = BlockMatrix(p, blocks.within / kappa, blocks.mean / kappa)
-        kinds = (
-            None if p.num_groups == len(solution.problem.groups) else solution.problem.class_groups
-        )
         lengths = lengths / kappa
-        states = block_states(at_test, solution.group_bias, kinds, exact=solution.search is None)
+        states = solution.states_with(BlockMatrix(p, blocks.within / kappa, blocks.mean / kappa))
     # Rows of siblings that share a prediction are equal, and an arc cosine of rounding is not zero.
     angles = np.where(states.sibling_margin == 0, 0.0, _angles(rows))
     groups = tuple(
