@@ -61,10 +61,17 @@ def test_remedies_are_compared_in_the_terminal(command, monkeypatch, columns):
     problem = tf.Problem(
         "500x5,100x5", weight_decay=2e-3, feature_decay=2e-3, logit_scale="1x5,0.6x5"
     )
+    names = ("merge", "big", "small")
     for remedy in remedies(problem):
         low, high = (f"{factor:.3g}" for factor in (min(remedy.factors), max(remedy.factors)))
         place = low if low == high else f"{low}-{high}"
         margins = [f"{group.decision_margin:.3g}" for group in remedy.after.groups]
+        if columns == "40":  # a block of lines a remedy
+            row = [
+                f"{name:6}  {value}" for name, value in zip(names, [place, *margins], strict=True)
+            ]
+            assert "\n".join(row) in "\n".join(line.rstrip() for line in lines)
+            continue
         cells = [[cell.strip() for cell in line.split("│")] for line in lines if "│" in line]
         assert [place, *margins] in [row[2:5] for row in cells]
     text = " ".join(out.split())

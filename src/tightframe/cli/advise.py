@@ -35,11 +35,11 @@ from tightframe.diagnosis.training import OPTIMIZERS
 from tightframe.files import format_json
 from tightframe.problem.scripts import REDUCTIONS, described_problem
 
-_COUNTS, _WEIGHT_DECAY, _FEATURE_DECAY, *_PROBLEM = changed(
+_COUNTS, _WEIGHT_DECAY, _FEATURE_DECAY, _LAMBDA, *_PROBLEM = changed(
     PROBLEM,
-    counts={"help": "Samples per class: 500x5,100x5; or", "default": None},
-    weight_decay={"default": None},
-    feature_decay={"default": None},
+    counts={"help": "Samples per class: 500x5,100x5.", "unset": "this or --labels"},
+    weight_decay={"unset": "needed, or --config"},
+    feature_decay={"unset": "this or --batch-feature-decay"},
     depth=None,
     dim=None,
 )
@@ -51,16 +51,32 @@ _CONFIG = Option(
     PATH,
     "Weight decay, batch size, label smoothing and what is known of the loss, from a Lightning "
     "config.yaml or the JSON of Hugging Face's TrainingArguments.",
+    unset="none",
 )
 #: What a training script knows of its problem, see `described_problem`.
 _DESCRIBED = (
     _COUNTS,
-    Option("labels", PATH, "a file of the training labels: .npy, .npz, .csv, .parquet, .txt."),
+    Option(
+        "labels",
+        PATH,
+        "File of the training labels: .npy, .npz, .csv, .parquet, .txt.",
+        unset="this or --counts",
+    ),
     _WEIGHT_DECAY,
     _FEATURE_DECAY,
-    Option("batch_feature_decay", NUMBER, "Instead: decay of the features summed in a batch."),
+    Option(
+        "batch_feature_decay",
+        NUMBER,
+        "Decay of the features summed in a batch.",
+        unset="this or --feature-decay",
+    ),
     _CONFIG,
-    Option("batch_size", WHOLE),
+    Option(
+        "batch_size",
+        WHOLE,
+        "Samples of a batch.",
+        unset="needed with a summed loss or --batch-feature-decay",
+    ),
     Option("reduction", one_of(*REDUCTIONS), "Of the loss in a batch.", "mean"),
 )
 _WEIGHTED_MEAN = Option(
@@ -78,6 +94,7 @@ _RUN = (
         "Say what a trained network does and what helps: a folder of 'run', or a file as for "
         "'measure'.",
         panel=_NETWORK,
+        unset="theory alone",
     ),
     *(option.but(panel=_NETWORK) for option in NETWORK if option is not IGNORE_INDEX),
 )
@@ -90,12 +107,14 @@ _TRAINING = (
         text("SHARES|balanced"),
         "How often samples of every class were drawn.",
         panel=_NETWORK,
+        unset="as often as there are",
     ),
     Option(
         "optimizer",
         one_of(*OPTIMIZERS),
-        "adamw: any whose decay is no term of the objective; default sgd.",
+        "adamw: any whose decay is no term of the objective.",
         panel=_NETWORK,
+        unset="sgd",
     ),
 )
 #: What else is known where another weight decay is asked about.
@@ -105,18 +124,23 @@ _AT = (
         NUMBERS,
         "Margins at other decays: 1e-2,5e-2; needs --weight-decay and --layers.",
         panel=_NETWORK,
+        unset="none",
     ),
-    Option("layers", WHOLE, "Weight matrices of the whole network.", panel=_NETWORK),
+    Option(
+        "layers", WHOLE, "Weight matrices of the whole network.", panel=_NETWORK, unset="not known"
+    ),
     Option("batch_norm", FLAG, "It has batch norm.", False, panel=_NETWORK),
     Option("convolutional", FLAG, "It has convolutions.", False, panel=_NETWORK),
-    Option("lr", NUMBER, "Learning rate at its largest.", panel=_NETWORK),
-    Option("momentum", NUMBER, panel=_NETWORK),
+    Option("lr", NUMBER, "Learning rate at its largest.", panel=_NETWORK, unset="not known"),
+    Option("momentum", NUMBER, "Of the optimizer.", panel=_NETWORK, unset="not known"),
     Option("full_batch", FLAG, "Every step took all samples.", False, panel=_NETWORK),
 )
 
 
 @with_options(
-    *_DESCRIBED,
+    *_DESCRIBED[:4],
+    _LAMBDA,
+    *_DESCRIBED[4:],
     *_PROBLEM,
     _WEIGHTED_MEAN,
     *_ADJUSTMENTS,
@@ -124,10 +148,14 @@ _AT = (
     Option(
         "margin",
         NUMBER,
-        "Wanted: own minus largest other logit; default 1 (MSE: 0.5). Or",
+        "Wanted: own minus largest other logit.",
+        unset="1, MSE: 0.5",
     ),
     Option(
-        "angle", NUMBER._replace(metavar="DEGREES"), "between the classifiers of any two classes."
+        "angle",
+        NUMBER._replace(metavar="DEGREES"),
+        "Wanted: between the classifiers of any two classes.",
+        unset="none",
     ),
     Option(
         "feature_decay_of",
@@ -142,7 +170,13 @@ _AT = (
     JSON,
 )
 def advise(context: typer.Context, *, from_run: Path | None, json: bool, **given: Any) -> None:
-    """Tell what becomes of the classes, and what helps: by theory, or of a trained network."""
+    """Tell what becomes of the classes, and what helps: by theory, or of a trained network.
+
+    Examples
+    --------
+        tightframe advise --counts 5000x5,50x5 --weight-decay 5e-4 --feature-decay 1e-5
+        tightframe advise --from-run features.npz --weight-decay 5e-4 --held-out test.npz
+    """
     typed = typed_options(context)
     if from_run is not None:
         _of_network(from_run, json, given, typed)

@@ -15,16 +15,18 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column as RichColumn
 
 from tightframe.advice.advise import Advice
 from tightframe.diagnosis.blocks import advice_blocks
-from tightframe.figures.formats import to_rich
+from tightframe.figures.formats import NARROW, to_rich
 from tightframe.figures.table import Column, Table
 from tightframe.files import format_json
 from tightframe.geometry.states import DISTINCT
@@ -56,6 +58,9 @@ MAX_GROUPS = 5
 _FEW_ROWS = 8
 
 Columns = list[str | Column]
+
+#: A text of a bar takes the room that is left; numbers and times are whole.
+_CUT = RichColumn(no_wrap=True, overflow="ellipsis", ratio=2)
 
 #: What names the rows is flush left, unlike other numbers.
 CLASSES = Column("classes", align="left")
@@ -141,20 +146,30 @@ def _print_search(solution: Solution, search: Search, console: Console) -> None:
     )
 
 
+def _bar(console: Console, what: str, *columns: ProgressColumn) -> Progress:
+    """Return a bar that a terminal shows while something lasts; in a narrow one texts are cut."""
+    return Progress(
+        TextColumn(what),
+        BarColumn(bar_width=None if console.width < NARROW else 40),
+        *columns,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        expand=console.width < NARROW,
+    )
+
+
 @contextlib.contextmanager
 def search_display(console: Console) -> Iterator[Callable[[int, int, str], bool]]:
     """Show how far a search is, on a terminal only; Ctrl-C ends it with what it has found.
 
     A second Ctrl-C, and one outside the search, interrupt the command as ever.
     """
-    bar = Progress(
-        TextColumn("searching"),
-        BarColumn(),
-        TextColumn("{task.description}"),
+    bar = _bar(
+        console,
+        "searching",
+        TextColumn("{task.description}", table_column=_CUT),
         TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
     )
     task = bar.add_task("", total=None)
     searching = asked = False
@@ -267,15 +282,7 @@ def print_thresholds(
 @contextlib.contextmanager
 def rows_display(console: Console) -> Iterator[Callable[[int, int], None]]:
     """Show how many rows are done; on a terminal only, and not before the first can be solved."""
-    bar = Progress(
-        TextColumn("rows"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+    bar = _bar(console, "rows", MofNCompleteColumn(), TimeRemainingColumn())
     task = bar.add_task("rows", total=None)
 
     def progress(done: int, total: int) -> None:
@@ -523,15 +530,8 @@ def _print_text_run(console: Console, run: RunRecord) -> None:
 @contextlib.contextmanager
 def tasks_display(console: Console) -> Iterator[Callable[[int, int, str], None]]:
     """Show how many tasks are done and which was the last; on a terminal only."""
-    bar = Progress(
-        TextColumn("tasks"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.description}"),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+    what = TextColumn("{task.description}", table_column=_CUT)
+    bar = _bar(console, "tasks", MofNCompleteColumn(), what)
     task = bar.add_task("", total=None)
 
     def progress(done: int, total: int, name: str) -> None:
@@ -563,7 +563,8 @@ def print_papers(papers: Sequence[Paper], json: bool) -> None:
     for paper in papers:
         # A name that is cut off could not be typed again: the first column is kept whole.
         rows = [[f"{paper.name}/{f.name}", f.source, f.title] for f in paper.figures]
-        drawn = to_rich(Table(paper.citation, ["name", "source", "title"], rows))
+        table = Table(paper.citation, ["name", "source", "title"], rows)
+        drawn = to_rich(table, width=console.width)
         drawn.box, drawn.show_header = None, False
         console.print(drawn)
 

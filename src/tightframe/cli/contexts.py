@@ -18,6 +18,7 @@ from tightframe.cli.options import (
     WHOLE,
     Option,
     one_of,
+    require_decays,
 )
 from tightframe.context_solution import ContextSolution
 from tightframe.path import Path as DecayPath
@@ -42,6 +43,7 @@ TARGETS = tuple(
             "File of label distributions, one a context; --counts is then one a context. .npy, "
             ".npz (SciPy's sparse too): (labels, contexts); .csv, .tsv: a row a context, a column "
             "a label, named in a header, or count.",
+            unset="one class a sample",
         ),
         Option(
             "tokens",
@@ -49,16 +51,18 @@ TARGETS = tuple(
             "Text file: its contexts, with what follows them, as label distributions; 'text': one "
             "that ships with Debian or Python.",
             fills=("tokens", "data"),
+            unset="none",
         ),
         Option(
             "window",
             WHOLE,
-            f"Tokens in a context of --tokens, 1 to {MAX_CONTEXT}; default 2.",
+            f"Tokens in a context of --tokens, 1 to {MAX_CONTEXT}.",
             flag="--context",
             fills=("context",),
+            unset="2",
         ),
-        Option("min_count", WHOLE, "Contexts of --tokens seen less often are left out; default 1."),
-        Option("token_kind", one_of(*KINDS), "What --tokens are; default characters."),
+        Option("min_count", WHOLE, "Contexts of --tokens seen less often are left out.", unset="1"),
+        Option("token_kind", one_of(*KINDS), "What --tokens are.", unset="characters"),
     )
 )
 #: Options of `TARGETS` that go with --tokens only.
@@ -72,7 +76,6 @@ WITH_TARGETS = (
     COUNTS.but(
         help="Samples per class, with --targets per context: 500,100,100 or, compactly, "
         "500x5,100x5.",
-        default=None,
     ),
     *PROBLEM[1:],
     *TARGETS,
@@ -106,9 +109,10 @@ def asked_problem(
     given = {"window": window, "min_count": min_count, "token_kind": token_kind}
     if tokens is None:
         require_tokens(given)
+    no_counts = counts is None and targets is None and tokens is None
+    require_decays(rest, also=("counts",) if no_counts else ())
+    if tokens is None:
         if targets is None:
-            if counts is None:
-                raise ValueError("counts: missing; give it, or --tokens")
             return Asked(Problem(counts, **rest))
         return Asked(_from_file(targets, counts, **rest))
     others = {"targets": targets, "counts": counts, "class_names": rest.pop("class_names", None)}

@@ -5,7 +5,9 @@ Every failure is one line on stderr and an exit code, no traceback.
 
 from __future__ import annotations
 
+import inspect
 import logging
+import re
 import signal
 import sys
 import warnings
@@ -29,7 +31,6 @@ from tightframe.version import __version__
 app = typer.Typer(
     help="Predict, measure and steer the geometry of a classifier's last layer.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -46,11 +47,20 @@ def _options(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+            "--version",
+            "-V",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version and exit.",
         ),
     ] = False,
 ) -> None:
     """Predict, measure and steer the geometry of a classifier's last layer."""
+
+
+def _unwrapped(text: str) -> str:
+    """Return paragraphs of a docstring, a line each, which the help breaks where there is room."""
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n")).strip()
 
 
 for _command in (
@@ -65,7 +75,9 @@ for _command in (
     report,
     explore,
 ):
-    app.command()(_command)
+    _help, _examples = re.split(r"\n *Examples\n *-+\n", _command.__doc__ or "")
+    _epilog = f"Examples:\n{inspect.cleandoc(_examples)}"
+    app.command(help=_unwrapped(_help), epilog=_epilog)(_command)
 
 
 def main() -> NoReturn:

@@ -38,6 +38,11 @@ def explore(
     """Show predictions on a web page of this computer (127.0.0.1) until Ctrl-C.
 
     Counts, decays, loss, bias, features and depth as controls; a features file can be laid over.
+
+    Examples
+    --------
+        tightframe explore
+        tightframe explore features.npz --port 8051
     """
     try:
         from tightframe.pages.explore.server import serve

@@ -27,6 +27,7 @@ from tightframe.cli.options import (
     changed,
     given,
     one_of,
+    require_decays,
     text,
     with_options,
 )
@@ -40,8 +41,8 @@ _OF_REGRESSION = ("weight_decay", "feature_decay", "bias")
     *changed(
         PROBLEM,
         counts=None,
-        weight_decay={"default": None},
-        feature_decay={"default": None},
+        weight_decay={"unset": "nothing predicted"},
+        feature_decay={"unset": "nothing predicted"},
         depth=None,
         dim=None,
     ),
@@ -62,6 +63,7 @@ _OF_REGRESSION = ("weight_decay", "feature_decay", "bias")
         "layers",
         text("NAME|FILE|FILE:NAME,.."),
         "With --regression, features of hidden layers: names in the file, or other files.",
+        unset="none",
     ),
     JSON,
 )
@@ -89,6 +91,11 @@ def measure(
     """Measure saved features against every known geometry, with the gap of their class means.
 
     Give the decays to have the geometry predicted; without them the frames are compared only.
+
+    Examples
+    --------
+        tightframe measure features.npz
+        tightframe measure features.npz --held-out test.npz --weight-decay 5e-4 --feature-decay 1e-5
     """
     from tightframe.runs.features_only import measure_features
     from tightframe.runs.measure import measure as measure_arrays
@@ -101,8 +108,7 @@ def measure(
         raise ValueError(f"layers: got {layers!r}, which belongs to --regression")
     weight_decay = options["weight_decay"]
     if (weight_decay is None) != (options["feature_decay"] is None):
-        missing = "weight_decay" if weight_decay is None else "feature_decay"
-        raise ValueError(f"{missing}: missing; give both decays or neither")
+        require_decays(options, hint="give both decays or neither")
     with about(file, ARRAYS, **options):
         network = read_network(
             file,

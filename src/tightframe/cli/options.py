@@ -12,7 +12,7 @@ import contextlib
 import functools
 import inspect
 import json
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -103,9 +103,6 @@ def one_of(*words: str) -> Kind:
 
 # -- what an option is -----------------------------------------------------------------------------
 
-#: Default of an option that has to be given.
-REQUIRED: Any = inspect.Parameter.empty
-
 
 @dataclass(frozen=True)
 class Option:
@@ -118,22 +115,25 @@ class Option:
     kind : Kind
     help : str, optional
     default
-        `REQUIRED` if it has to be given.
+        None if it need not be given, or is asked for where it is used, with all others that are.
     flag : str, optional
         How it is typed, where that is not ``--name``.
     fills : tuple of str
         The arguments of the library that it sets, where that is not ``name``.
     panel : str, optional
         Of the help.
+    unset : str
+        What holds where it is not given and has no default; the help shows it as one.
     """
 
     name: str
     kind: Kind
-    help: str | None = None
+    help: str
     default: Any = None
     flag: str | None = None
     fills: tuple[str, ...] = ()
     panel: str | None = None
+    unset: str = ""
 
     def but(self, **changes: Any) -> Option:
         """Return the option with some of its description changed, for another command."""
@@ -159,6 +159,7 @@ class Option:
             metavar=self.kind.metavar,
             parser=self.kind.parser,
             rich_help_panel=self.panel,
+            show_default=self.unset if self.default is None and self.unset else True,
         )
         annotation = list[self.kind.type] if self.kind.is_list else self.kind.type  # type: ignore[name-defined]
         if self.default is None:
@@ -183,14 +184,25 @@ def changed(table: tuple[Option, ...], **changes: dict[str, Any] | None) -> tupl
     return tuple(options)
 
 
+#: Both decays at once, `with_options` splits it.
+LAMBDA = Option(
+    "logit_decay",
+    NUMBER,
+    "Sets lambda_W = lambda_H = lambda.",
+    flag="--lambda",
+    fills=("weight_decay", "feature_decay"),
+    unset="the two decays",
+)
+
 # -- commands that take options --------------------------------------------------------------------
 
 
 def with_options(*options: Option) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a function a command that takes these options, in the order of the help.
 
-    The function gets their values by keyword. Parameters that it annotates for Typer itself (a
-    file to read, the context) stay. A ValueError that begins with the name of an argument which an
+    The function gets their values by keyword; of `LAMBDA` it gets the two decays, unless it has a
+    parameter of that name. Parameters that it annotates for Typer itself (a file to read, the
+    context) stay. A ValueError that begins with the name of an argument which an
     option fills names the option instead.
     """
     parameters = [option.parameter for option in options]
@@ -205,14 +217,19 @@ def with_options(*options: Option) -> Callable[[Callable[..., None]], Callable[.
             and parameter.name not in {*names, "context"}
         ]
 
+        arguments = {p.name: _shown(p) for p in kept}
+
         @functools.wraps(function)
         def command(context: typer.Context, **values: Any) -> None:
             if "context" in own:
                 values["context"] = context
             try:
+                if LAMBDA.name in values and LAMBDA.name not in own:
+                    _split_lambda(values)
                 function(**values)
             except ValueError as error:
-                raise ValueError(_as_typed(str(error), options, given(context))) from error
+                message = _as_typed(str(error), options, given(context))
+                raise ValueError(_as_shown(message, arguments)) from error
 
         context = inspect.Parameter(
             "context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context
@@ -226,6 +243,46 @@ def with_options(*options: Option) -> Callable[[Callable[..., None]], Callable[.
     return decorated
 
 
+def _split_lambda(values: dict[str, Any]) -> None:
+    """Put the two decays in the place of ``--lambda``."""
+    value = values.pop(LAMBDA.name)
+    nothing = (None, [])  # an option that may be given several times
+    if value in nothing:
+        return
+    for name in LAMBDA.fills:
+        if values[name] not in nothing:
+            raise ValueError(f"{name}: given with --lambda, which sets both decays")
+        values[name] = value
+
+
+def require_decays(
+    values: Mapping[str, Any],
+    *,
+    also: Sequence[str] = (),
+    hint: str = "give both decays, or --lambda",
+) -> None:
+    """Name all that is missing at once.
+
+    Parameters
+    ----------
+    values : mapping
+        With ``weight_decay`` and ``feature_decay``.
+    also : sequence of str
+        What else is missing.
+    hint : str, optional
+        What can be done about the decays.
+
+    Raises
+    ------
+    ValueError
+        If anything is missing.
+    """
+    decays = [name for name in LAMBDA.fills if values[name] is None]
+    if also or decays:
+        advice = f"; {hint}" if decays else ""
+        raise ValueError(f"{', '.join([*also, *decays])}: missing{advice}")
+
+
 def given(context: typer.Context) -> list[str]:
     """Return the names of the options that are on the command line."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
@@ -234,6 +291,18 @@ def given(context: typer.Context) -> list[str]:
         for name, source in sources.items()
         if source is not None and source.name == "COMMANDLINE"
     ]
+
+
+def _shown(parameter: inspect.Parameter) -> str:
+    """Return how the usage line has an argument: ``PAPER[/FIGURE]|all``, or ``FILE``."""
+    (details,) = getattr(parameter.annotation, "__metadata__", (None,))
+    return getattr(details, "metavar", None) or parameter.name.upper()
+
+
+def _as_shown(message: str, arguments: Mapping[str, str]) -> str:
+    """Return ``"names: got ..."`` as ``"PAPER[/FIGURE]|all: got ..."``."""
+    name, colon, rest = message.partition(":")
+    return arguments.get(name, name) + colon + rest
 
 
 def _as_typed(message: str, options: tuple[Option, ...], typed: list[str]) -> str:
@@ -276,11 +345,16 @@ def about(file: Path, arrays: Container[str], **options: Any) -> Iterator[None]:
 
 # -- options that several commands share -----------------------------------------------------------
 
+#: What the help has where a command cannot do without, and may get it from elsewhere.
+NEEDED = "needed"
 COUNTS = Option(
-    "counts", TEXT, "Samples per class: 500,100,100 or, compactly, 500x5,100x5.", REQUIRED
+    "counts", TEXT, "Samples per class: 500,100,100 or, compactly, 500x5,100x5.", unset=NEEDED
 )
 CLASS_NAMES = Option(
-    "class_names", text("NAMES|FILE"), "In class order: cat,dog,.., or a .txt or .json file."
+    "class_names",
+    text("NAMES|FILE"),
+    "In class order: cat,dog,.., or a .txt or .json file.",
+    unset="numbers",
 )
 #: What else changes the loss or the decay cost of classes and labels.
 SOFTENED = (
@@ -291,8 +365,18 @@ SOFTENED = (
         "What weighs that share: the class of the sample, or every label (PyTorch).",
         "own",
     ),
-    Option("class_margins", text("NUMBERS"), "Taken off the own logit in the loss: 0.2x5,0.5x5."),
-    Option("logit_scale", text("NUMBERS"), "Factor of each logit in the loss: 1x5,0.6x5."),
+    Option(
+        "class_margins",
+        text("NUMBERS"),
+        "Taken off the own logit in the loss: 0.2x5,0.5x5.",
+        unset="none",
+    ),
+    Option(
+        "logit_scale",
+        text("NUMBERS"),
+        "Factor of each logit in the loss: 1x5,0.6x5.",
+        unset="1",
+    ),
     Option(
         "feature_weights",
         text("samples|contexts|NUMBERS"),
@@ -303,19 +387,31 @@ SOFTENED = (
 #: All arguments of `Problem`.
 PROBLEM = (
     COUNTS,
-    Option("weight_decay", NUMBERS, "lambda_W in (lambda_W/2)||W||^2; W1,W2,.. a layer.", REQUIRED),
-    Option("feature_decay", NUMBER, "lambda_H in (lambda_H/2) sum_i ||h_i||^2.", REQUIRED),
+    Option(
+        "weight_decay",
+        NUMBERS,
+        "lambda_W in (lambda_W/2)||W||^2; W1/W2/.. gives one a layer.",
+        unset=NEEDED,
+    ),
+    Option("feature_decay", NUMBER, "lambda_H in (lambda_H/2) sum_i ||h_i||^2.", unset=NEEDED),
+    LAMBDA,
     Option("loss", one_of(*LOSSES), "Averaged over the samples.", "cross_entropy"),
     Option("bias", one_of(*BIASES), "Bias of the classifier.", "none"),
-    Option("bias_decay", NUMBER, "With --bias decayed."),
+    Option("bias_decay", NUMBER, "lambda_b of --bias decayed.", unset="needed with it"),
     Option("features", one_of(*FEATURES), "nonnegative: ReLU features.", "real"),
     Option("depth", WHOLE, "Linear layers after the features.", 1),
-    Option("dim", LAYER_WHOLES, "Width of the features; 20,10: one a layer; default: as needed."),
-    Option("class_weights", text("WEIGHTS|balanced"), "Factor of each class's loss: 1x5,10x5."),
+    Option("dim", LAYER_WHOLES, "Width of the features; 20/10: one a layer.", unset="wide enough"),
+    Option(
+        "class_weights",
+        text("WEIGHTS|balanced"),
+        "Factor of each class's loss: 1x5,10x5.",
+        unset="1",
+    ),
     Option(
         "logit_adjustment",
         text("NUMBERS|prior"),
         "Added to the logits inside the loss only; also 0.5*prior.",
+        unset="none",
     ),
     *SOFTENED,
     CLASS_NAMES,
@@ -328,14 +424,19 @@ NETWORK = (
         "keys",
         text("ARRAY=NAME,..."),
         "Where its arrays are: features=X,labels=y.csv,weight=model.pt:fc.weight.",
+        unset="found by their names",
     ),
-    Option("held_out", PATH, "File with features and labels of samples not trained on."),
+    Option(
+        "held_out", PATH, "File with features and labels of samples not trained on.", unset="none"
+    ),
     IGNORE_INDEX,
-    Option("setting", TEXT, "Which setting of a run, if it has several."),
+    Option("setting", TEXT, "Which setting of a run.", unset="the only one"),
 )
 TOL = Option("tol", NUMBER, "Certified relative gap wanted.", 1e-8)
 JSON = Option("json", FLAG, "Print one JSON object and nothing else.", False)
 JOBS = Option("jobs", WHOLE, "Processes here; -1: one for every core.", 1)
-SCHEDULER = Option("scheduler", text("tcp://HOST:PORT"), "Run on the Dask cluster there instead.")
-DATA_ROOT = Option("data_root", PATH, "Folder with data sets.")
-DEVICES = Option("devices", WHOLE, "Processes (DDP), one a device.")
+SCHEDULER = Option(
+    "scheduler", text("tcp://HOST:PORT"), "Run on the Dask cluster there instead.", unset="none"
+)
+DATA_ROOT = Option("data_root", PATH, "Folder with data sets.", unset="where they are kept here")
+DEVICES = Option("devices", WHOLE, "Processes (DDP), one a device.", unset="1")

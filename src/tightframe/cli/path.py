@@ -37,6 +37,7 @@ from tightframe.cli.options import (
     Option,
     changed,
     given,
+    require_decays,
     text,
     with_options,
 )
@@ -55,22 +56,12 @@ _PROBLEM = changed(
         "kind": TEXT.repeated,
         "help": "As for solve; every further --counts is a path of its own. With fixed decays, "
         "the counts are the path.",
-        "default": None,
+        "unset": "needed, or --ratios",
     },
-    weight_decay={
-        "kind": VALUES,
-        "help": "lambda_W; W1/W2/.. gives one a layer.",
-        "default": None,
+    **{
+        name: {"kind": VALUES}
+        for name in ("weight_decay", "feature_decay", "logit_decay", "bias_decay")
     },
-    feature_decay={"kind": VALUES, "help": "lambda_H.", "default": None},
-    bias_decay={"kind": VALUES},
-)
-_LAMBDA = Option(
-    "logit_decay",
-    VALUES,
-    "Sets lambda_W = lambda_H = lambda.",
-    flag="--lambda",
-    fills=("weight_decay", "feature_decay"),
 )
 _PHASE = tuple(
     option.but(panel="Phase diagram")
@@ -79,10 +70,21 @@ _PHASE = tuple(
             "ratios",
             VALUES,
             "Imbalance ratios of a phase diagram with STEP counts, instead of --counts.",
+            unset="no phase diagram",
         ),
-        Option("classes", WHOLE, "Number of classes."),
-        Option("minority", WHOLE, "Samples of each minority class in all rows; or"),
-        Option("majority", WHOLE, "samples of each majority class in all rows."),
+        Option("classes", WHOLE, "Number of classes.", unset="needed with --ratios"),
+        Option(
+            "minority",
+            WHOLE,
+            "Samples of each minority class in all rows.",
+            unset="this or --majority",
+        ),
+        Option(
+            "majority",
+            WHOLE,
+            "Samples of each majority class in all rows.",
+            unset="this or --minority",
+        ),
         Option("fraction", NUMBER, "Part of the classes in the minority.", 0.5),
     )
 )
@@ -95,14 +97,14 @@ _OF_TARGETS = {option.name for option in TARGETS}
 #: What says how the grid is solved and kept, not what it is.
 _PLACE = (
     JSON,
-    Option("out", PATH, "Folder for every row, a table and a picture."),
+    Option("out", PATH, "Folder for every row, a table and a picture.", unset="printed only"),
     Option("resume", FLAG, "Keep the finished rows in --out, solve the others.", False),
     JOBS,
     SCHEDULER,
 )
 
 
-@with_options(*_PROBLEM[:3], _LAMBDA, *_PROBLEM[3:], *_PHASE, TOL, *_PLACE)
+@with_options(*_PROBLEM, *_PHASE, TOL, *_PLACE)
 def path(
     context: typer.Context,
     *,
@@ -111,14 +113,20 @@ def path(
     resume: bool,
     jobs: int,
     scheduler: str | None,
+    logit_decay: str | None,
     **asked: Any,
 ) -> None:
     """Solve along decays or counts; over several counts, or ratios and lambda, as a grid.
 
     Several swept options go together, value by value. With --resume and no options of the problem,
-    the grid stored in --out is used. A phase diagram: tightframe path --classes 10 --minority 20
-    --ratios 1:50:20 --lambda 1e-4:1e-1:30
+    the grid stored in --out is used.
+
+    Examples
+    --------
+        tightframe path --counts 500x5,100x5 --lambda 1e-4:1e-1:30
+        tightframe path --classes 10 --minority 20 --ratios 1:50:20 --lambda 1e-4:1e-1:30
     """
+    asked["logit_decay"] = logit_decay  # named above, so that it comes as a sweep
     if asked["targets"] is not None or asked["tokens"] is not None:
         if resume:
             raise ValueError("resume: a path of label distributions is kept when it is finished")
@@ -231,9 +239,7 @@ def _sweeps(
         values = parse_values("lambda", logit_decay)
         decays = {"weight_decay": values, "feature_decay": values}
     else:
-        for name, text in texts.items():
-            if text is None:
-                raise ValueError(f"{name}: missing; give both decays, or --lambda")
+        require_decays(texts)
         decays = {name: parse_values(name, str(text)) for name, text in texts.items()}
     if bias_decay is not None:
         decays["bias_decay"] = parse_values("bias_decay", bias_decay)

@@ -10,7 +10,7 @@ import typer
 
 from tightframe.cli.console import plain_console, print_table
 from tightframe.cli.exit_codes import NOT_CONVERGED
-from tightframe.cli.options import NUMBER, Option
+from tightframe.cli.options import LAMBDA, NUMBER, Option
 from tightframe.figures.table import Column, Table
 from tightframe.files import format_json
 from tightframe.problem.counts import counts_array
@@ -23,10 +23,19 @@ from tightframe.relatives.unit_solution import UnitSolution
 RELATIVE_OPTIONS = tuple(
     option.but(panel="Other losses")
     for option in (
-        Option("gamma", NUMBER, "Of --loss focal: its focusing parameter."),
-        Option("scale", NUMBER, "Of --loss normalized: factor of the cosines."),
-        Option("margin", NUMBER, "Of --loss normalized: taken off the own cosine (CosFace)."),
-        Option("temperature", NUMBER, "Of --loss contrastive."),
+        Option("gamma", NUMBER, "Of --loss focal: its focusing parameter.", unset="needed with it"),
+        Option(
+            "scale", NUMBER, "Of --loss normalized: factor of the cosines.", unset="needed with it"
+        ),
+        Option(
+            "margin", NUMBER, "Of --loss normalized: taken off the own cosine (CosFace).", unset="0"
+        ),
+        Option(
+            "temperature",
+            NUMBER,
+            "Of --loss contrastive: it divides cosines.",
+            unset="needed with it",
+        ),
     )
 )
 
@@ -57,12 +66,15 @@ def solve_relative(loss: str, typed: Sequence[str], *, json: bool, **options: An
     """Solve a problem of such a loss and print the result."""
     relative = RELATIVES[loss]
     known = {"loss", "json", *relative.needed, *relative.allowed}
+    if known.issuperset(LAMBDA.fills):
+        known.add(LAMBDA.name)
     for name in typed:
         if name not in known:
             raise ValueError(f"{name}: got a value with --loss {loss}, which has no use for it")
-    for name in relative.needed:
-        if options[name] is None:
-            raise ValueError(f"{name}: missing; --loss {loss} needs it")
+    missing = [name for name in relative.needed if options[name] is None]
+    if missing:
+        them = "it" if len(missing) == 1 else "them"
+        raise ValueError(f"{', '.join(missing)}: missing; --loss {loss} needs {them}")
     chosen = {name: options[name] for name in relative.needed}
     chosen |= {name: options[name] for name in relative.allowed if name in typed}
     found = relative.solve(**chosen)

@@ -16,6 +16,7 @@ from tightframe.cli.options import FLAG, Option, one_of, with_options
         "formats",
         one_of("png", "svg", "pdf").repeated,
         "Of the plots; may be given several times.",
+        unset="png",
         flag="--format",
     ),
     Option("latex", FLAG, "Also write the tables for LaTeX.", False),
@@ -31,6 +32,11 @@ def report(
     """Write report.html, plots and, if asked for, LaTeX tables of a folder again.
 
     Of what 'path' wrote these are its picture and its tables.
+
+    Examples
+    --------
+        tightframe report digits
+        tightframe report digits --format pdf --latex
     """
     from tightframe.runs.store import read_run_file
     from tightframe.runs.writer import writing

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @with_options(
-    Option("out", PATH, "Folder for results, pictures and the page."),
+    Option("out", PATH, "Folder for results, pictures and the page.", unset="needed to run"),
     Option(
         "scale",
         one_of("smoke", "cpu", "paper"),
@@ -45,7 +45,12 @@ if TYPE_CHECKING:
         "smoke",
     ),
     Option("seed", WHOLE, "Added to all seeds.", 0),
-    Option("device", one_of("cpu", "gpu", "auto"), "Default: auto at scale paper, else cpu."),
+    Option(
+        "device",
+        one_of("cpu", "gpu", "auto"),
+        "Where networks are trained.",
+        unset="auto at scale paper, else cpu",
+    ),
     JOBS,
     SCHEDULER,
     Option("resume", FLAG, "Go on in --out; figures can be added.", False),
@@ -53,6 +58,7 @@ if TYPE_CHECKING:
         "limit",
         text("TIME"),
         "Stop after 90s, 15m or 2h, where tasks and epochs end; --resume goes on.",
+        unset="none",
     ),
     DATA_ROOT,
     Option("download", FLAG, "Fetch data sets that are nowhere.", False),
@@ -83,14 +89,20 @@ def reproduce(
 
     A claim that is not reproduced is a result, not an error; failed runs give exit code 3, a
     --limit that left something 130. At scale paper an estimate of time and memory comes first.
+
+    Examples
+    --------
+        tightframe reproduce hong-ling --out hong-ling
+        tightframe reproduce zhu/landscape --scale cpu --jobs 2 --out zhu
     """
-    from tightframe.reproduce.spec import papers
+    from tightframe.reproduce.spec import find_figures, papers
 
     if list_:
         print_papers(list(papers().values()), json)
         return
     if not names:
         raise ValueError("names: need a paper, PAPER/FIGURE or all; --list shows what there is")
+    find_figures(names)  # what was typed first is judged first
     console = plain_console(stderr=json)
     if estimate:
         from tightframe.reproduce.estimate import estimate as estimated

@@ -34,69 +34,79 @@ from tightframe.cli.report import write_run_report
 from tightframe.files import format_json
 from tightframe.training.options import DECAY_ON, HEAD_INITS, OPTIMIZERS, SCHEDULES
 
-# What is left out has the default of `RunConfig`, or of the stored configuration.
+# What is left out has the default of `RunConfig` or `TextConfig`, or of the stored configuration:
+# an option has none of its own, and its help says theirs.
 _PROBLEM = {
     option.name: option
     for option in changed(
         PROBLEM,
-        counts={"help": "Training samples per class; default 100x5,10x5.", "default": None},
+        counts={"help": "Training samples per class.", "unset": "100x5,10x5"},
         weight_decay={
             "kind": NUMBERS.repeated,
-            "help": "lambda_W, once a setting; default 0.02 and 0.08, of text 3e-3.",
-            "default": None,
+            "help": "lambda_W, once a setting; W1/W2/.. gives one a layer.",
+            "unset": "0.02 and 0.08, of text 3e-3",
             "fills": ("weight_decay", "settings"),
         },
         feature_decay={
             "kind": NUMBER.repeated,
-            "help": "lambda_H, once a setting; default 2e-4 and 8e-4, of text 3e-7.",
-            "default": None,
+            "help": "lambda_H, once a setting.",
+            "unset": "2e-4 and 8e-4, of text 3e-7",
             "fills": ("feature_decay", "settings"),
         },
-        loss={"help": None, "default": None},
-        bias={"help": None, "default": None},
+        logit_decay={
+            "kind": NUMBER.repeated,
+            "help": "Sets lambda_W = lambda_H = lambda, once a setting.",
+        },
+        loss={"default": None, "unset": "cross_entropy"},
+        bias={"default": None, "unset": "none"},
         features={
             "help": "nonnegative: ReLU features; give them room, --feature-dim 128.",
             "default": None,
+            "unset": "real",
         },
-        depth={"help": "Linear layers of the head.", "default": None},
-        label_smoothing={"default": None},
-        smoothing_weights={"default": None},
-        feature_weights={"default": None},
+        depth={"help": "Linear layers of the head.", "default": None, "unset": "1"},
+        label_smoothing={"default": None, "unset": "0.0"},
+        smoothing_weights={"default": None, "unset": "own"},
+        feature_weights={"default": None, "unset": "samples"},
         dim={
             "name": "feature_dim",
-            "help": "Width of the features; default 20 for the MLP, else the network's own, "
-            "of text the certified rank and 8.",
+            "help": "Width of the features.",
             "fills": ("feature_dim", "dim"),
+            "unset": "20 of the MLP, else the network's own, of text the certified rank and 8",
         },
     )
 }
 #: All arguments of `RunConfig` and `TextConfig`, whose modules would load too much for the help.
 CONFIG = (
-    Option("data", TEXT, "Data set, .npz file or folder; text, text:FILE or .txt; default digits."),
+    Option("data", TEXT, "Data set, .npz file or folder; text, text:FILE or .txt.", unset="digits"),
     DATA_ROOT,
     _PROBLEM["counts"],
     Option(
         "oversample",
         text("FACTORS|balance"),
         "How often each class's samples are repeated: 1x5,10x5.",
+        unset="once",
     ),
-    Option("labels", one_of("true", "random"), "Random: permuted."),
+    Option("labels", one_of("true", "random"), "Random: permuted.", unset="true"),
     Option(  # --tokens is a file in other commands
         "token_kind",
         one_of("letters", "characters", "words"),
-        "What the tokens of text are; default letters.",
+        "What the tokens of text are.",
         fills=("tokens",),
+        unset="letters",
     ),
     Option(  # Typer has a context of its own
         "context_length",
         WHOLE,
-        "Of text: tokens before the next; default 2.",
+        "Of text: tokens before the next.",
         flag="--context",
         fills=("context",),
+        unset="2",
     ),
-    Option("min_count", WHOLE, "Of text: how often a context must be seen; default 100."),
+    Option("min_count", WHOLE, "Of text: how often a context must be seen.", unset="100"),
     _PROBLEM["weight_decay"],
     _PROBLEM["feature_decay"],
+    _PROBLEM["logit_decay"],
     _PROBLEM["loss"],
     _PROBLEM["class_weights"],
     _PROBLEM["logit_adjustment"],
@@ -106,40 +116,54 @@ CONFIG = (
     _PROBLEM["bias_decay"],
     _PROBLEM["features"],
     _PROBLEM["depth"],
-    Option("head", one_of("linear", "fixed_etf"), "fixed_etf: not trained."),
-    Option("head_init", one_of(*HEAD_INITS), "Initial weights of a linear head."),
+    Option("head", one_of("linear", "fixed_etf"), "fixed_etf: not trained.", unset="linear"),
+    Option("head_init", one_of(*HEAD_INITS), "Initial weights of a linear head.", unset="uniform"),
     Option(
         "network",
         TEXT,
-        "mlp (default), resnet18, resnet50, vgg11, vgg13, vgg16, densenet_cifar, timm:MODEL, ...",
+        "mlp, resnet18, resnet50, vgg11, vgg13, vgg16, densenet_cifar, timm:MODEL, ...",
+        unset="mlp",
     ),
     Option(
         "network_option",
         ASSIGNMENT.repeated,
         "Of the network: width=16; repeat.",
         fills=("network_options",),
+        unset="the network's own",
     ),
-    Option("hidden", WHOLES, "Widths of the MLP's hidden layers; default 256,256, of text 256."),
-    Option("embedding_dim", WHOLE, "Of text: width of a token's embedding; default 64."),
+    Option("hidden", WHOLES, "Widths of the MLP's hidden layers.", unset="256,256, of text 256"),
+    Option("embedding_dim", WHOLE, "Of text: width of a token's embedding.", unset="64"),
     _PROBLEM["feature_dim"],
-    Option("optimizer", one_of(*OPTIMIZERS)),
-    Option("lr", NUMBER),
-    Option("momentum", NUMBER, "Of sgd."),
-    Option("schedule", one_of(*SCHEDULES)),
-    Option("milestones", WHOLES, "Epochs from which on lr is a further tenth: 100,150."),
-    Option("decay_on", one_of(*DECAY_ON), "all: decay every parameter instead of the features."),
-    Option("backbone_weight_decay", NUMBER, "Of all layers but the head."),
-    Option("warmup_epochs", WHOLE, "With smaller decays."),
-    Option("warmup_decay_factor", NUMBER, "How much smaller; default 0.1."),
-    Option("epochs", WHOLE),
-    Option("batch_size", WHOLE, "Default: all samples."),
-    Option("measure_every", WHOLE, "Epochs."),
-    Option("max_seconds", NUMBER, "A setting; then it ends."),
-    Option("seed", WHOLE),
-    Option("device", one_of("cpu", "gpu", "auto")),
+    Option("optimizer", one_of(*OPTIMIZERS), "Of all parameters.", unset="adam"),
+    Option("lr", NUMBER, "Learning rate at its largest.", unset="0.005, of text 0.01"),
+    Option("momentum", NUMBER, "Of sgd.", unset="0.9"),
+    Option("schedule", one_of(*SCHEDULES), "Of the learning rate.", unset="cosine"),
+    Option(
+        "milestones",
+        WHOLES,
+        "Epochs from which on lr is a further tenth: 100,150.",
+        unset="needed with that schedule",
+    ),
+    Option(
+        "decay_on",
+        one_of(*DECAY_ON),
+        "all: decay every parameter instead of the features.",
+        unset="features",
+    ),
+    Option("backbone_weight_decay", NUMBER, "Of all layers but the head.", unset="0.0"),
+    Option("warmup_epochs", WHOLE, "With smaller decays.", unset="0"),
+    Option("warmup_decay_factor", NUMBER, "How much smaller.", unset="0.1"),
+    Option("epochs", WHOLE, "Passes over the samples.", unset="1200, of text 2000"),
+    Option("batch_size", WHOLE, "Samples of a step.", unset="all"),
+    Option(
+        "measure_every", WHOLE, "Epochs from one measurement to the next.", unset="30, of text 50"
+    ),
+    Option("max_seconds", NUMBER, "Of a setting; then it ends.", unset="none"),
+    Option("seed", WHOLE, "Of the weights, the samples and their order.", unset="0"),
+    Option("device", one_of("cpu", "gpu", "auto"), "Where the network is trained.", unset="cpu"),
     DEVICES,
-    Option("strategy", one_of("auto", "ddp"), "Of Lightning."),
-    Option("threads", WHOLE, "CPU threads of PyTorch; default 1. Others round differently."),
+    Option("strategy", one_of("auto", "ddp"), "Of Lightning.", unset="auto"),
+    Option("threads", WHOLE, "CPU threads of PyTorch; others round differently.", unset="1"),
 )
 
 
@@ -166,6 +190,11 @@ def run(
     At the first the minority classes stay distinct, at the second they must merge. With --data text
     a small network learns which letter of real text follows. With --resume and no other options,
     the configuration stored in --out is used.
+
+    Examples
+    --------
+        tightframe run --out digits
+        tightframe run --data fashion_mnist --counts 100x5,20x5 --lambda 2e-3 --out fashion
     """
     from tightframe.runs.folder import using_record
     from tightframe.runs.store import read_run_file, run_file

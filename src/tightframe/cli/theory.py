@@ -64,28 +64,29 @@ from tightframe.theory.contexts.thresholds import ContextThresholds
 #: The arrays that `solve` writes, besides ``weight_1`` and so on.
 _SAVED = ("logits", "bias", "class_means", "classifier_gram", "means_gram")
 
-#: Decays of a command that can do without.
-NEEDLESS: dict[str, Any] = {"default": None}
-
 
 @with_options(
     *changed(
         WITH_TARGETS,
-        weight_decay=NEEDLESS,
-        feature_decay=NEEDLESS,
         loss={"kind": one_of(*LOSSES, *RELATIVES)},
     ),
     *RELATIVE_OPTIONS,
     TOL,
     Option("starts", WHOLE, "Random starts at every width, where nothing is certified.", STARTS),
     Option("seed", WHOLE, "Of the random starts.", 0),
-    Option("time_limit", NUMBER, "Seconds after which a search ends with what it has found."),
+    Option(
+        "time_limit",
+        NUMBER,
+        "Seconds after which a search ends with what it has found.",
+        unset="none",
+    ),
     JSON,
     Option(
         "out",
         PATH,
         "Also write logits, bias, factors and Grams to this .npz; of label distributions what "
         "certify and ContextSolution.load read.",
+        unset="printed only",
     ),
     Option("force", FLAG, "Replace an --out that this command did not write.", False),
 )
@@ -105,6 +106,11 @@ def solve(
 
     Focal loss (one count for all classes), normalised heads and supervised contrastive loss take
     fewer options; others are refused by name. Ctrl-C ends a search with what it has found.
+
+    Examples
+    --------
+        tightframe solve --counts 500x5,100x5 --lambda 1e-3
+        tightframe solve --counts 100x10 --weight-decay 5e-4/5e-4 --feature-decay 1e-5 --depth 2
     """
     typed = given(context)
     choice("loss", problem["loss"], (*LOSSES, *RELATIVES))
@@ -114,9 +120,6 @@ def solve(
         )
         return
     refuse_foreign(typed, problem)
-    for name in ("weight_decay", "feature_decay"):
-        if problem[name] is None:
-            raise ValueError(f"{name}: missing; --loss {problem['loss']} needs both decays")
     own = {option.name for option in RELATIVE_OPTIONS}
     options = {name: value for name, value in problem.items() if name not in own}
     asked, contexts = asked_problem(**options)
@@ -167,7 +170,12 @@ def _is_solution(file: Path) -> bool:
 
 
 @with_options(
-    *changed(WITH_TARGETS, dim=None, weight_decay=NEEDLESS, feature_decay=NEEDLESS),
+    *changed(
+        WITH_TARGETS,
+        dim=None,
+        weight_decay={"unset": "every lambda"},
+        feature_decay={"unset": "every lambda"},
+    ),
     Option("ranks", FLAG, "Also tell where the rank of the logits changes.", False),
     JSON,
 )
@@ -175,6 +183,11 @@ def thresholds(*, ranks: bool, json: bool, **problem: Any) -> None:
     """Tell from which lambda on each class group merges, is lost and vanishes.
 
     That needs no decays. With both, also at which totals and counts the groups collapse.
+
+    Examples
+    --------
+        tightframe thresholds --counts 500x5,100x5
+        tightframe thresholds --counts 500x5,100x5 --lambda 1e-3 --ranks
     """
     decays = ("weight_decay", "feature_decay")
     given = all(problem[name] is not None for name in decays)
@@ -214,7 +227,13 @@ def certify(
     json: bool,
     **problem: Any,
 ) -> None:
-    """Bound how far any candidate is from the global minimum."""
+    """Bound how far any candidate is from the global minimum.
+
+    Examples
+    --------
+        tightframe certify minimum.npz --counts 500x5,100x5 --lambda 1e-3
+        tightframe certify network.npz --counts 100x10 --weight-decay 5e-4 --feature-decay 1e-5
+    """
     asked, _ = asked_problem(**problem)
     arrays = _candidate(file, asked)
     with about(file, arrays):

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 #: A name is never shown narrower; other columns are left out before it is narrower than the second.
 _LEAST_NAME, _ROOM_FOR_NAMES = 8, 11
 
+#: In fewer columns of letters a row of many columns is a block.
+NARROW = 60
+
 
 def to_rich(table: Table, *, ascii_only: bool = False, width: int | None = None) -> RichTable:
     """Return a table for Rich, which draws it as wide as the console allows.
@@ -38,7 +41,8 @@ def to_rich(table: Table, *, ascii_only: bool = False, width: int | None = None)
     ascii_only : bool
         Whether the console can't show the marks of states.
     width : int, optional
-        Of the console; by default there is room for every column.
+        Of the console; by default there is room for every column. In a console narrower than
+        `NARROW` that has no room for all of them, each row is a block of lines.
     """
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -48,6 +52,8 @@ def to_rich(table: Table, *, ascii_only: bool = False, width: int | None = None)
         [_cell_rich(*cell, ascii_only) for cell in zip(heads, row, strict=True)]
         for row in table.texts
     ]
+    if width is not None and width < NARROW and not _all_fit(heads, cells, width):
+        return _blocks(table, heads, cells, width)
     note = table.note
     kept = list(range(len(heads))) if width is None else _with_room(heads, cells, width)
     if len(kept) < len(heads):
@@ -82,6 +88,42 @@ def to_rich(table: Table, *, ascii_only: bool = False, width: int | None = None)
         if i in table.sections:
             drawn.add_section()
         drawn.add_row(*row, style="bold" if i in table.strong else None)
+    return drawn
+
+
+def _all_fit(heads: list[Column], cells: list[list[Text]], width: int) -> bool:
+    """Tell whether a console has room for every column with no word of it broken."""
+    columns = range(len(heads))
+    return 1 + sum(3 + _least(heads, cells, i, _ROOM_FOR_NAMES) for i in columns) <= width
+
+
+def _blocks(table: Table, heads: list[Column], cells: list[list[Text]], width: int) -> RichTable:
+    """Return a table whose rows are blocks, one line a column."""
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    drawn = RichTable(
+        title=_unread(table.title, "table.title") or None,
+        caption=_unread(table.note, "table.caption") or None,
+        title_justify="left",
+        caption_justify="left",
+        box=None,
+        show_header=False,
+        pad_edge=False,
+        # Title and note are not broken earlier than the console ends.
+        min_width=min(max(len(table.title), len(table.note), 1), width),
+    )
+    # The name of a column takes half of the line at most.
+    name = min(max((len(head.head) for head in heads), default=1), width // 2)
+    drawn.add_column(width=name, overflow="fold")
+    drawn.add_column(overflow="fold")
+    for i, row in enumerate(cells):
+        if i:
+            drawn.add_row()
+        style = "bold" if i in table.strong else None
+        for head, cell in zip(heads, row, strict=True):
+            if cell.plain:
+                drawn.add_row(Text(head.head), cell, style=style)
     return drawn
 
 

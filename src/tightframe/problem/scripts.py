@@ -183,7 +183,8 @@ def described_problem(
         if weight_decay is None:
             raise ValueError("weight_decay: missing, which the configuration does not name")
     if weight_decay is None:
-        raise ValueError("weight_decay: missing")
+        no_decay = rest.get("feature_decay") is None and rest.get("batch_feature_decay") is None
+        raise ValueError(f"weight_decay{', feature_decay' if no_decay else ''}: missing")
     counted: Any = counts
     if counts is None:
         counted, class_names = class_counts(

@@ -208,7 +208,7 @@ def parse_values(name: str, text: str) -> list[Any]:
         If the text is neither.
     """
     if ":" not in text:
-        return [parse_layers(part, partial(_number, name), "/") for part in text.split(",")]
+        return [parse_layers(part, partial(_number, name)) for part in text.split(",")]
     parts = text.split(":")
     if len(parts) != 3:
         raise ValueError(f"{name}: got {text!r}, need LOW:HIGH:POINTS, as in 1e-4:1e-2:20")
