@@ -1,7 +1,12 @@
 """No argument of the library lacks its option, and an error names the option as it was typed."""
 
+import dataclasses
 import inspect
 import json
+import os
+import shlex
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -184,3 +189,107 @@ def test_measure_takes_class_weights_and_logit_adjustment(command, network):
     found = json.loads(out)["prediction"]
     assert found["problem"] == problem.to_dict()
     assert found["objective"] == pytest.approx(tf.solve(problem).objective, rel=1e-9)
+
+
+COMMANDS = {command.callback.__name__: command for command in entry.app.registered_commands}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_says_what_it_is_and_what_holds_without_it(command):
+    for option in _options(command):
+        assert option.help.strip(), option.name
+        assert option.default is not None or option.unset, option.name
+
+
+def test_the_help_of_run_has_the_defaults_of_the_configurations():
+    values = {f.name: f.default for f in dataclasses.fields(RunConfig)}
+    of_text = {f.name: f.default for f in dataclasses.fields(TextConfig)}
+    checked = 0
+    for option in _options("run"):
+        (name, *_) = option.arguments
+        value = values.get(name, of_text.get(name))
+        if isinstance(value, str | int | float) and option.kind.is_list is False:
+            assert option.unset.partition(", of text")[0] == str(value), name
+            if isinstance(of_text.get(name), int | float) and of_text[name] != value:
+                assert option.unset.endswith(f", of text {of_text[name]}"), name
+            checked += 1
+    assert checked > 20
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_examples_of_the_help_are_of_options_that_there_are(name):
+    _, *lines = COMMANDS[name].epilog.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        program, command, *words = shlex.split(line)
+        assert (program, command) == ("tightframe", name)
+        typed = {word for word in words if word.startswith("--")}
+        assert typed <= {option.typed for option in _options(name)}
+
+
+@pytest.mark.parametrize("name", ["solve", "thresholds", "advise"])
+def test_the_examples_of_the_help_run(command, name):
+    for line in COMMANDS[name].epilog.splitlines()[1:]:
+        words = shlex.split(line)[1:]
+        if not any(word.endswith(".npz") for word in words):
+            code, out, _ = command(*words, "--json")
+            assert code == 0
+            assert json.loads(out)["problem"]["counts"] in line
+
+
+def test_lambda_is_both_decays(command):
+    for name in ("solve", "thresholds", "advise"):
+        counts = ("--counts", "30x3,6x2")
+        _, one, _ = command(name, *counts, "--lambda", "2e-3", "--json")
+        both = ("--weight-decay", "2e-3", "--feature-decay", "2e-3")
+        _, two, _ = command(name, *counts, *both, "--json")
+        one, two = json.loads(one), json.loads(two)
+        assert one["problem"] == two["problem"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("solve", "--counts, --weight-decay, --feature-decay: missing"),
+        ("solve --counts 5x5", "--weight-decay, --feature-decay: missing"),
+        ("certify x.npz --weight-decay 1", "--counts, --feature-decay: missing"),
+        ("path --counts 5x5", "--weight-decay, --feature-decay: missing"),
+        ("advise --counts 5x5", "--weight-decay, --feature-decay: missing"),
+        ("solve --loss focal --counts 5x5 --lambda 1", "--gamma: missing; --loss focal needs it"),
+        ("solve --loss focal", "--counts, --gamma, --weight-decay, --feature-decay: missing"),
+        ("solve --counts 5x5 --lambda=-1", "--lambda: got -1.0"),
+        ("solve --counts 5x5 --lambda 1 --weight-decay 1", "--weight-decay: given with --lambda"),
+        ("run --lambda 1 --feature-decay 1", "--feature-decay: given with --lambda"),
+        ("measure x.npz --feature-decay 1", "--weight-decay: missing; give both decays or neither"),
+        ("reproduce foo", "PAPER[/FIGURE]|all: got 'foo'"),
+    ],
+)
+def test_all_that_is_missing_is_named_as_it_is_typed(fails, line, said):
+    assert f"tightframe: {said}" in fails(*line.split())
+
+
+def test_layers_are_written_alike(command):
+    decays = ("--weight-decay", "1e-3/2e-3", "--feature-decay", "1e-3", "--depth", "2")
+    _, out, _ = command("solve", "--counts", "6x3", *decays, "--json")
+    assert json.loads(out)["problem"]["weight_decay"] == [1e-3, 2e-3]
+    _, out, _ = command("path", "--counts", "6x3", *decays, "--json")
+    (point,) = json.loads(out)["rows"][0]["points"]
+    assert point["problem"]["weight_decay"] == [1e-3, 2e-3]
+
+
+def test_python_m_is_the_command():
+    run = [sys.executable, "-m", "tightframe", "-V"]
+    done = subprocess.run(run, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == tf.__version__
+
+
+def test_a_shell_can_complete():
+    told = os.environ | {
+        "_TIGHTFRAME_COMPLETE": "complete_bash",
+        "COMP_WORDS": "tightframe thr",
+        "COMP_CWORD": "1",
+    }
+    program = "from tightframe.cli import main; import sys; sys.argv[0] = 'tightframe'; main()"
+    run = [sys.executable, "-c", program]
+    done = subprocess.run(run, capture_output=True, text=True, env=told, check=False)
+    assert done.stdout.split() == ["thresholds"]

@@ -170,6 +170,33 @@ def cells_of(text):
     return [re.split(r" *[│|] *", line)[1:-1] for line in text.splitlines() if line[0] in "│|"]
 
 
+def test_a_row_is_a_block_in_a_narrow_console_without_room():
+    table = Table(
+        "Class groups of a problem with a title",
+        ["classes", Column("samples each", align="right"), "margin", "note", "state"],
+        [["5 of them", 100, 1.25, "not merged yet", "distinct"], ["b", 7, None, "", "lost"]],
+        "A sentence below.",
+        missing="-",
+    )
+    lines = [line.rstrip() for line in to_console(table, 40).splitlines()]
+    assert lines == [
+        "Class groups of a problem with a title",
+        "classes       5 of them",
+        "samples each  100",
+        "margin        1.25",
+        "note          not merged yet",
+        "state         distinct",
+        "",
+        "classes       b",
+        "samples each  7",
+        "margin        -",
+        "state         lost",
+        "A sentence below.",
+    ]
+    assert "│" in to_console(table, 80)
+    assert "│" in to_console(Table("t", ["a", "b"], [[1, 2]]), 40)  # which has room
+
+
 def test_states_have_their_marks_in_a_console():
     rows = cells_of(drawn(MARKED))
     assert rows == [

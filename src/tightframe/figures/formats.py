@@ -116,7 +116,7 @@ def _blocks(table: Table, heads: list[Column], cells: list[list[Text]], width: i
     # The name of a column takes half of the line at most.
     name = min(max((len(head.head) for head in heads), default=1), width // 2)
     drawn.add_column(width=name, overflow="fold")
-    drawn.add_column(overflow="fold")
+    drawn.add_column(overflow="fold", ratio=1)
     for i, row in enumerate(cells):
         if i:
             drawn.add_row()
