@@ -110,13 +110,13 @@ def _blocks(table: Table, heads: list[Column], cells: list[list[Text]], width: i
         box=None,
         show_header=False,
         pad_edge=False,
-        # Title and note are not broken earlier than the console ends.
-        min_width=min(max(len(table.title), len(table.note), 1), width),
     )
     # The name of a column takes half of the line at most.
     name = min(max((len(head.head) for head in heads), default=1), width // 2)
+    # Title and note are not broken earlier than the console ends.
+    whole = min(max(len(table.title), len(table.note)), width)
     drawn.add_column(width=name, overflow="fold")
-    drawn.add_column(overflow="fold", ratio=1)
+    drawn.add_column(min_width=max(whole - name - 2, 1), overflow="fold")
     for i, row in enumerate(cells):
         if i:
             drawn.add_row()
