@@ -265,6 +265,14 @@ def test_no_number_is_cut_and_what_has_no_room_is_named(width):
     ]
     drawn = to_console(Table("", columns, rows), width).rstrip()
     assert max(map(len, drawn.splitlines())) <= width
+    if width < 60:  # a block a row, with everything
+        blocks = [block.splitlines() for block in re.split(r"\n *\n", drawn)]
+        assert len(blocks) == len(rows)
+        for block, row in zip(blocks, rows, strict=True):
+            ends = [line.rstrip() for line in block]
+            for text in (str(row[1]), "0.125", "0.250", "0.500", row[5], "▶ lost"):
+                assert any(end.endswith(f"  {text}") for end in ends)
+        return
     lines = [line for line in drawn.splitlines() if "lost" in line]
     assert len(lines) == len(rows)
     note = " ".join(drawn[drawn.rindex("┘") + 1 :].split())
