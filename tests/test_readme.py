@@ -22,6 +22,7 @@ def test_every_command_shown_exists():
     from tightframe.cli import app
 
     known = {command.callback.__name__ for command in app.registered_commands}
-    blocks = re.findall(r"```sh\n(.*?)```", README.read_text(), re.DOTALL)
+    page = README.parent / "docs" / "guide" / "command.md"
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     shown = set(re.findall(r"^tightframe (\w+)", "\n".join(blocks), re.MULTILINE))
     assert shown == known
