@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tightframe.checks import choice
+from tightframe.figures.diagrams import MergeTree as MergeTree
+from tightframe.figures.diagrams import Wheel as Wheel
 from tightframe.figures.style import MARKERS, PALETTE, ROLES
 from tightframe.figures.table import Table as Table
 
@@ -562,7 +564,7 @@ class Space:
 
 
 #: What a picture is made of.
-Panel = Chart | Stack | HeatMaps | Space | Table
+Panel = Chart | Stack | HeatMaps | Space | Table | Wheel | MergeTree
 
 
 @dataclass(frozen=True)

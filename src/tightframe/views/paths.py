@@ -24,6 +24,7 @@ MOST_CURVES, MOST_ROWS = 8, 20
 _OF_GROUPS = ("count", "classes", "state", "decision_margin", "sibling_margin")
 
 LAMBDA = "λ = √(weight decay · feature decay)"
+MEAN_LAMBDA = "λ, geometric mean of all decays"
 
 
 def path_frame(path: Path) -> pd.DataFrame:
@@ -154,7 +155,7 @@ def _across(path: Path) -> tuple[dict[str, Any], list[float]]:
         return {"x_label": f"samples per {who}", "x_ticks": ticks}, places
     if max(decays) > min(decays) or "bias_decay" not in path.sweep:
         depth = path.solutions[0].problem.depth
-        label = LAMBDA if depth == 1 else "λ, geometric mean of all decays"
+        label = LAMBDA if depth == 1 else MEAN_LAMBDA
         return {"x_label": label, "log_x": True}, decays
     own = [solution.problem.bias_decay for solution in path.solutions]
     return {"x_label": "bias decay", "log_x": True}, own
