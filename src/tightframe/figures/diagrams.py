@@ -125,7 +125,7 @@ class Wheel:
         Marks whose names stand on the rim.
     captions : sequence of (x, y, text)
         Outside the rim.
-    spokes : bool
+    joined : bool
         Whether marks are joined to their homes.
     note : str
     ring_label : str
@@ -144,7 +144,7 @@ class Wheel:
     moments: Sequence[Moment]
     named: Sequence[int] = ()
     captions: Sequence[Caption] = ()
-    spokes: bool = True
+    joined: bool = True
     note: str = ""
     ring_label: str = "predicted"
 

@@ -119,7 +119,11 @@ def plot(panel: Panel, ax: Axes | None = None, ink: Ink = LIGHT) -> tuple[Any, A
     """
     if isinstance(panel, (Stack, Space)) or (isinstance(panel, HeatMaps) and len(panel.maps) != 1):
         raise ValueError(f"panel: got a {type(panel).__name__}, which needs axes of its own")
-    size = {Wheel: (5.0, 5.2), MergeTree: (8.6, 5.0)}.get(type(panel), (6.0, 4.2))
+    size = (6.0, 4.2)
+    if isinstance(panel, Wheel):
+        size = (5.0, 5.2)
+    elif isinstance(panel, MergeTree):
+        size = (8.6, 1.6 + (panel.height + panel.top) / 110)
     axis = new_figure(*size, ink=ink).subplots() if ax is None else ax
     if isinstance(panel, HeatMaps):
         _draw_map(axis, panel, 0, ink, lowest=True, leftmost=True)

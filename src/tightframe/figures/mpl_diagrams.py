@@ -53,7 +53,7 @@ def draw_wheel(axis: Axes, wheel: Wheel, ink: Ink) -> None:
         markeredgewidth=max(1.3 * pixel, 0.6), gid="cross",
     )  # fmt: skip
     drawn = [i for i, state in enumerate(moment.states) if state]
-    if wheel.spokes:
+    if wheel.joined:
         faint = 0.5 if len(wheel.names) <= 30 else 0.35
         for i in drawn:
             ends = np.array([wheel.homes[i], moment.places[i]]).T

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tightframe.figures import style
+from tightframe.figures.diagrams import MergeTree, Wheel
 from tightframe.figures.model import (
     Cells,
     Chart,
@@ -94,7 +95,14 @@ def draw(panel: Panel, options: Options = _PAGE) -> dict[str, Any]:
     panel : Panel
         Of several `HeatMaps` one is seen and a slider chooses.
     options : Options
+
+    Raises
+    ------
+    ValueError
+        If it is a wheel or a merge tree, which `figures.svg` draws.
     """
+    if isinstance(panel, (Wheel, MergeTree)):
+        raise ValueError(f"panel: got a {type(panel).__name__}, which figures.svg draws")
     if isinstance(panel, Chart):
         figure = _stack([panel], [1.0], options)
     elif isinstance(panel, Stack):

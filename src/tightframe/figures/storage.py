@@ -9,6 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from tightframe.figures.diagrams import (
+    Callout,
+    Change,
+    Lane,
+    MergeTree,
+    Moment,
+    Network,
+    Run,
+    Wheel,
+)
 from tightframe.figures.model import (
     Bars,
     Cells,
@@ -32,6 +42,8 @@ _KINDS: dict[str, Any] = {
     "heat_maps": HeatMaps,
     "space": Space,
     "table": Table,
+    "wheel": Wheel,
+    "merge_tree": MergeTree,
 }
 _PARTS: dict[str, Any] = {
     "charts": Chart,
@@ -41,6 +53,12 @@ _PARTS: dict[str, Any] = {
     "notes": Note,
     "maps": Matrix,
     "spokes": Spokes,
+    "moments": Moment,
+    "callouts": Callout,
+    "lanes": Lane,
+    "runs": Run,
+    "changes": Change,
+    "networks": Network,
 }
 _PART: dict[str, Any] = {"cells": Cells, "shades": Shades}
 

@@ -123,10 +123,19 @@ class _Heights:
         scale = high / places[-1] if places[-1] > 0 else 0.0
         self.own = 10 + scale * places
         self.height = 20 + high
+        self.pitch = scale
+        self._found: dict[tuple[int, float], float] = {}
+        self._slots: dict[tuple[int, float], int] = {}
         self.lanes_of = {g: np.flatnonzero(self.groups == g) for g in set(self.groups.tolist())}
 
-    def at(self, lane: int, decay: float, depth: int = 0) -> float:
+    def at(self, lane: int, decay: float) -> float:
         """Return where a lane is just above a decay, when it has joined what it joins."""
+        if (lane, decay) not in self._found:
+            self._found[lane, decay] = float(self.own[lane])  # should two be taken for each other
+            self._found[lane, decay] = self._height(lane, decay)
+        return self._found[lane, decay]
+
+    def _height(self, lane: int, decay: float) -> float:
         group = int(self.groups[lane])
         part = self._part(group, decay)
         state = "distinct" if part.state == "vanished" else part.state
@@ -135,34 +144,39 @@ class _Heights:
             middle = float(self.own[siblings].mean())
             place = int(np.searchsorted(siblings, lane)) - (len(siblings) - 1) / 2
             return middle + (CABLE * place if self.cables else 0.0)
-        if state == "lost" and part.taker is not None and depth <= len(self.parts):
+        if state == "lost" and part.taker is not None:
             onto = self.lanes_of.get(part.taker)
             if onto is None:  # the taker has no lane of its own
                 return float(self.own[lane])
             # Several that could have taken it are alike: the nearest of them.
             target = int(onto[np.abs(onto - lane).argmin()])
-            line = self.at(target, decay, depth + 1)
+            line = self.at(target, decay)
             if not self.cables:
                 return line
-            before = self._taken_by(part.taker, decay)
-            return line + UNDER + TAKEN * (1 + before.index(lane))
+            return line + UNDER + TAKEN * (1 + self._slot(lane, part))
         return float(self.own[lane])
 
     def has_vanished(self, lane: int, decay: float) -> bool:
         """Tell whether a lane's class has vanished just above a decay."""
         return self._part(int(self.groups[lane]), decay).state == "vanished"
 
-    def _taken_by(self, taker: int, decay: float) -> list[int]:
-        """Return the lanes that are taken for a group, in the order in which they were.
+    def _slot(self, lane: int, part: Part) -> int:
+        """Return how far below its taker a lane runs: the first place that was free when it came.
 
-        All come from below, so that the last one is the lowest and none crosses another.
+        It stays there when another one leaves: a lane moves for changes only.
         """
-        found: list[tuple[float, int]] = []
-        for group, lanes in self.lanes_of.items():
-            part = self._part(group, decay)
-            if part.state == "lost" and part.taker == taker:
-                found += [(part.low, int(lane)) for lane in lanes]
-        return [lane for _, lane in sorted(found)]
+        if (lane, part.low) not in self._slots:
+            before = [
+                (one.low, other, one)
+                for group, lanes in self.lanes_of.items()
+                for one in [self._part(group, part.low)]
+                if one.state == "lost" and one.taker == part.taker
+                for other in lanes.tolist()
+                if (one.low, other) < (part.low, lane)
+            ]
+            used = {self._slot(other, one) for _, other, one in before}
+            self._slots[lane, part.low] = next(i for i in range(len(used) + 1) if i not in used)
+        return self._slots[lane, part.low]
 
     def _part(self, group: int, decay: float) -> Part:
         return next((p for p in self.parts[group] if decay < p.high), self.parts[group][-1])
@@ -210,7 +224,7 @@ def merge_tree(
     few = len(classes) <= FEW
     counts = problem.counts[classes]
     roots = np.sqrt(counts / counts.max())
-    widths = 1.4 + 2.4 * roots if few else 0.6 + 1.2 * roots
+    widths = 1.4 + 2.4 * roots if few else min(1.0, 0.35 * heights.pitch) * (0.6 + 1.2 * roots)
     axis = _Axis(low, high)
     stops = sorted({change.logit_decay for change in changes if low < change.logit_decay < high})
     lanes = [
@@ -226,7 +240,7 @@ def merge_tree(
         heights.height,
         lanes,
         _lines(changes, axis) if few else [],
-        _captions(problem, heights) if few else [],
+        _captions(problem, heights),
         [
             Network(value, letter, [states[k] for k in places_of] if len(states) else [])
             for value, letter, states in networks
@@ -289,6 +303,8 @@ def _names(problem: Problem, classes: Indices) -> list[str]:
     """Return what stands left of every lane; of many lanes how many samples every 20th has."""
     if len(classes) <= FEW:
         return shown_names([problem.name(k) for k in classes.tolist()], NAME_WIDTH)
+    if class_homes(problem).arcs:  # which have captions
+        return [""] * len(classes)
     return [
         f"n={problem.counts[k]}" if i % NAMED == 0 else "" for i, k in enumerate(classes.tolist())
     ]

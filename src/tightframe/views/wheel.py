@@ -48,7 +48,7 @@ TAKERS, LEAST_SHARE = 3, 0.01
 FARTHEST = 1.08
 
 #: Below a callout begins the next, in radii of the rim.
-_CALLOUT_HEIGHT = 16 / RIM
+_CALLOUT_HEIGHT, _MOST_DOWN = 16 / RIM, 6
 
 
 class Homes(NamedTuple):
@@ -249,7 +249,7 @@ def wheel(
         [_moment(problem, *moment, bins) for moment in moments],
         named.tolist(),
         [] if bins is not None and not homes.arcs else _captions(problem, homes),
-        spokes=bins is None,
+        joined=bins is None,
         note="" if bins is None else _BINNED.format(len(bins), k),
     )
 
@@ -353,7 +353,8 @@ def _takers(sent: Sent, i: int) -> list[tuple[int, float]]:
 
 def _callouts(problem: Problem, sent: Sent) -> Iterator[Callout]:
     """Yield what is said below classes that share one prediction, none over another."""
-    states, taken = sent.states, []
+    states = sent.states
+    taken: list[tuple[float, float, float]] = []
     numbers = states.prediction
     for state in ("merged", "vanished"):
         own = np.flatnonzero(states.state == state)
@@ -372,12 +373,25 @@ def _callouts(problem: Problem, sent: Sent) -> Iterator[Callout]:
             text = f"{apart.join(names)} {state}"
             if len(classes) > MOST_CALLED or len(text) > 2 * RIM / LETTER:
                 text = f"{len(classes)} classes {state}"
-            x, y = sent.places[classes].mean(axis=0).tolist()
-            y -= 20 / RIM
             half = len(text) * LETTER / RIM / 2
-            for there_x, there_y, there_half in sorted(taken, key=lambda place: -place[1]):
-                near = abs(there_y - y) < _CALLOUT_HEIGHT
-                if near and abs(there_x - x) < half + there_half:
-                    y = there_y - _CALLOUT_HEIGHT
+            rest = np.delete(sent.places, classes, axis=0)
+            x, y = _free_place(sent.places[classes].mean(axis=0), half, rest, taken)
             taken.append((x, y, half))
             yield Callout(x, y, text, state)
+
+
+def _free_place(
+    middle: Array, half: float, marks: Array, taken: Sequence[tuple[float, float, float]]
+) -> tuple[float, float]:
+    """Return a place for a callout below its marks that covers no other mark, if there is one."""
+    x, y = float(middle[0]), float(middle[1]) - 20 / RIM
+    for down in range(_MOST_DOWN):
+        place = y - down * _CALLOUT_HEIGHT
+        near = np.abs(marks - [x, place]) < [half + 6 / RIM, 13 / RIM]
+        apart = all(
+            abs(other - place) >= _CALLOUT_HEIGHT or abs(there - x) >= half + wide
+            for there, other, wide in taken
+        )
+        if apart and not near.all(axis=1).any():
+            return x, place
+    return x, y
