@@ -362,7 +362,7 @@ class MergeTree:
 
     @property
     def crosses(self) -> list[tuple[float, float, float]]:
-        """Decay, height and size in pixels of crosses at lanes' ends; those of a cable share one."""
+        """Decay, height and size in pixels of the lanes' crosses; those of a cable share one."""
         found: list[tuple[float, float, float]] = []
         ends = [(x, y, min(9.0, 4 + 2 * lane.width)) for lane in self.lanes for x, y in lane.ends]
         for x, y, size in sorted(ends):

@@ -555,8 +555,7 @@ def _draw_table(axis: Axes, panel: Table, ink: Ink) -> None:
     axis.set_axis_off()
     heads = panel.heads
     table = axis.table(
-        [[plain(text) for text in row] for row in panel.texts[:_TABLE_ROWS]]
-        or [[""] * len(heads)],
+        [[plain(text) for text in row] for row in panel.texts[:_TABLE_ROWS]] or [[""] * len(heads)],
         colLabels=[plain(head.head) for head in heads],
         loc="upper center",
         edges="horizontal",

@@ -76,8 +76,9 @@ def draw_wheel(axis: Axes, wheel: Wheel, ink: Ink) -> None:
             axis.plot(*_ring(moment.rings[i], wheel.sizes[i] + RING / RIM), **_ring_look(ink))
     for i in wheel.named:
         x, y = wheel.homes[i]
+        far = 1 + NAME_AT / RIM
         axis.text(
-            *(value * (1 + NAME_AT / RIM) for value in (x, y)), plain(wheel.names[i]),
+            x * far, y * far, plain(wheel.names[i]),
             ha="center" if abs(x) < 0.25 else "left" if x > 0 else "right", va="center",
             fontsize=_letters(pixel), weight="bold", color=ink.text,
         )  # fmt: skip
@@ -127,16 +128,19 @@ def draw_tree(axis: Axes, tree: MergeTree, ink: Ink) -> None:
             )  # fmt: skip
     for i, lane in enumerate(tree.lanes):
         for run in lane.runs:
-            look = {"edgecolor": color_of(run.state, ink), "linewidth": lane.width * pixel}
+            look: dict[str, Any] = {"linewidth": lane.width * pixel, "gid": f"lane-{i}"}
             axis.add_patch(
-                PathPatch(tree_path(run), facecolor="none", capstyle="butt", gid=f"lane-{i}", **look)
+                PathPatch(
+                    tree_path(run), facecolor="none", edgecolor=color_of(run.state, ink), **look
+                )
             )
-        _beside(axis, tree, lane.runs[0].y[0] if lane.runs else lane.ends[0][1], lane.name, pixel, ink)
+        start = lane.runs[0].y[0] if lane.runs else lane.ends[0][1]
+        _beside(axis, tree, start, lane.name, pixel, ink)
     # A little beyond the lanes' ends, so that both are seen.
     beyond = (tree.high / tree.low) ** (7 / TREE_WIDTH)
     for x, y, size in tree.crosses:
-        look = _mark("vanished", size * pixel, ink, 0, wide=pixel)
-        axis.plot(x * beyond, y, zorder=3, gid="cross", **look)
+        cross = _mark("vanished", size * pixel, ink, 0, wide=pixel)
+        axis.plot(x * beyond, y, zorder=3, gid="cross", **cross)
     for height, text in tree.captions:
         place = -(tree.left - 10) / TREE_WIDTH
         axis.text(
@@ -162,7 +166,7 @@ def tree_path(run: Run) -> Path:
         middle = math.sqrt(x * x1)
         vertices += [(middle, y), (middle, y1), (x1, y1)]
         codes += [Path.CURVE4] * 3
-    return Path(vertices, codes)  # type: ignore[arg-type]
+    return Path(vertices, codes)
 
 
 def _networks(axis: Axes, tree: MergeTree, pixel: float, ink: Ink) -> None:
@@ -231,8 +235,8 @@ def _key(axis: Axes, states: list[str], ink: Ink, ring: str, below: float = 0.06
     """Write below the picture what its marks mean."""
     handles = [Line2D([], [], label=state, **_mark(state, 6.5, ink, 0)) for state in states]
     if ring:
-        look = {"markerfacecolor": "none", "markeredgecolor": ink.text}
-        handles.append(Line2D([], [], marker="o", linestyle="none", label=ring, **look))
+        around: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": ink.text}
+        handles.append(Line2D([], [], marker="o", linestyle="none", label=ring, **around))
     figure = axis.get_figure()
     if not handles or figure is None:
         return

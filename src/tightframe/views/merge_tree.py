@@ -18,6 +18,7 @@ from tightframe.figures.diagrams import (
     Network,
     Run,
 )
+from tightframe.figures.model import evenly
 from tightframe.problem.class_names import shown_names
 from tightframe.problem.problem import Problem
 from tightframe.views.paths import LAMBDA, MEAN_LAMBDA
@@ -97,16 +98,17 @@ def chosen_classes(problem: Problem, most: int = MOST_MARKS) -> Indices:
     if k <= most:
         return order
     own = problem.class_groups[order]
-    _, first, sizes = np.unique(own, return_index=True, return_counts=True)
-    if len(sizes) >= most:
-        firsts = np.sort(first)
-        return order[firsts[np.linspace(0, len(firsts) - 1, most).round().astype(int)]]
-    share = np.minimum(1 + ((most - len(sizes)) * (sizes - 1) / (k - len(sizes))), sizes)
-    kept = [
-        start + np.linspace(0, size - 1, int(n)).round().astype(int)
-        for start, size, n in zip(first, sizes, share, strict=True)
+    groups, first, sizes = np.unique(own, return_index=True, return_counts=True)
+    if len(groups) >= most:
+        kept: Indices = order[np.sort(first)[evenly(len(groups), most)]]
+        return kept
+    share = 1 + (most - len(groups)) * (sizes - 1) // (k - len(groups))
+    chosen = [
+        np.flatnonzero(own == group)[evenly(int(size), int(n))]
+        for group, size, n in zip(groups, sizes, share, strict=True)
     ]
-    return order[np.sort(np.concatenate(kept))]
+    kept = order[np.sort(np.concatenate(chosen))]
+    return kept
 
 
 class _Heights:
@@ -274,7 +276,8 @@ def _lane(
     name: str, width: float, lane: int, heights: _Heights, axis: _Axis, stops: Sequence[float]
 ) -> Lane:
     """Draw one class: where its state changes, or that of a class it has joined, it may curve."""
-    runs, ends = [], []
+    runs: list[Run] = []
+    ends = []
     y = heights.at(lane, axis.low)
     for part in heights.parts[int(heights.groups[lane])]:
         if part.state == "vanished":

@@ -92,6 +92,26 @@ class Sent:
     predictions: Array | None
 
 
+class View(NamedTuple):
+    """What a wheel shows at one decay or one epoch.
+
+    Attributes
+    ----------
+    label : str
+    sent : Sent
+        The marks.
+    rings : ndarray, shape (K, 2), optional
+        Places that are predicted, where the marks are measured.
+    value : float, optional
+        Decay or epoch.
+    """
+
+    label: str
+    sent: Sent
+    rings: Array | None = None
+    value: float | None = None
+
+
 # -- mathematics -----------------------------------------------------------------------------------
 
 
@@ -144,7 +164,7 @@ def sent_by_solution(solution: Solution, homes: Homes) -> Sent:
 
 
 def _grouped_predictions(
-    problem: Problem, scores: Array, within: Array, sizes: Indices
+    problem: Problem, scores: Array, within: Array, sizes: Array
 ) -> tuple[Array, Array]:
     """Return what a class of group i sends to one of group j, (G, G) as [j, i], and to itself.
 
@@ -199,7 +219,7 @@ def solution_wheel(solution: Solution, title: str = "") -> Wheel:
     label = decay_label(solution.problem)
     return wheel(
         solution.problem,
-        [(label, None, sent_by_solution(solution, homes), None)],
+        [View(label, sent_by_solution(solution, homes))],
         homes,
         title=title or f"Predicted, {label}",
     )
@@ -213,7 +233,7 @@ def decay_label(problem: Problem) -> str:
 
 def wheel(
     problem: Problem,
-    moments: Sequence[tuple[str, float | None, Sent, Sent | None]],
+    views: Sequence[View],
     homes: Homes | None = None,
     *,
     title: str = "",
@@ -224,8 +244,7 @@ def wheel(
     ----------
     problem : Problem
         Its counts, names and groups.
-    moments : sequence of (label, value, Sent, Sent or None)
-        What marks show, and what rings: the prediction, if the marks are measured.
+    views : sequence of View
     homes : Homes, optional
         Of `class_homes`.
     title : str
@@ -246,7 +265,7 @@ def wheel(
         names,
         homes.places[middles],
         (sizes[middles] / RIM).tolist(),
-        [_moment(problem, *moment, bins) for moment in moments],
+        [_moment(problem, view, bins) for view in views],
         named.tolist(),
         [] if bins is not None and not homes.arcs else _captions(problem, homes),
         joined=bins is None,
@@ -275,15 +294,8 @@ def _captions(problem: Problem, homes: Homes) -> list[Caption]:
     return found
 
 
-def _moment(
-    problem: Problem,
-    label: str,
-    value: float | None,
-    sent: Sent,
-    predicted: Sent | None,
-    bins: Sequence[Indices] | None,
-) -> Moment:
-    state = sent.states.state
+def _moment(problem: Problem, view: View, bins: Sequence[Indices] | None) -> Moment:
+    sent, state = view.sent, view.sent.states.state
     if bins is None:
         shown = np.arange(len(state))
         tips = [_tip(problem, sent, i) for i in shown.tolist()]
@@ -292,11 +304,11 @@ def _moment(
         tips = [_bin_tip(problem, state[own], own) for own in bins]
     there = np.isin(state, list(STATES))
     return Moment(
-        label,
+        view.label,
         _inside(np.where(there[:, None], sent.places, 0.0)[shown]),
         np.where(there, state, "")[shown].tolist(),
-        value,
-        None if predicted is None else _inside(predicted.places[shown]),
+        view.value,
+        None if view.rings is None else _inside(view.rings[shown]),
         sent.cross.tolist(),
         list(_callouts(problem, sent)),
         tips,
@@ -311,12 +323,14 @@ def _worst(states: NDArray[np.str_]) -> int:
     return int(worst[len(worst) // 2])
 
 
-_WORST_FIRST = {name: i for i, name in enumerate(("vanished", "lost", "merged", "distinct"))}
+#: "weak" is said of accuracies alone.
+_WORST_FIRST = {name: i for i, name in enumerate(reversed([s for s in STATES if s != "weak"]))}
 
 
 def _inside(places: Array) -> Array:
     lengths = np.hypot(*places.T)
-    return places * np.minimum(1, FARTHEST / np.maximum(lengths, FARTHEST))[:, None]
+    inside: Array = places * np.minimum(1, FARTHEST / np.maximum(lengths, FARTHEST))[:, None]
+    return inside
 
 
 def _tip(problem: Problem, sent: Sent, i: int) -> str:
