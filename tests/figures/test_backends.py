@@ -14,12 +14,15 @@ from tests.figures.panels import (
     BARS,
     CELLS,
     CURVES,
+    DIAGRAMS,
     MAPS,
     PANELS,
     SHADES,
     SPACE,
     STACK,
     TABLE,
+    TREE,
+    WHEEL,
     X,
 )
 from tightframe.figures import mpl, plotly
@@ -282,3 +285,74 @@ def test_a_mark_of_a_lower_chart_stays_in_it():
     _, upright, level = plotly.draw(replace(STACK, charts=charts))["layout"]["shapes"]
     assert upright["yref"] == "y2 domain"
     assert (level["y0"], level["yref"], level["xref"]) == (2.0, "y2", "paper")
+
+
+# -- wheels and merge trees ------------------------------------------------------------------------
+
+
+def marks(axis):
+    """Return place, marker and colour of every mark of a wheel, in order."""
+    lines = [line for line in axis.lines if str(line.get_gid()).startswith("mark-")]
+    return {
+        int(line.get_gid()[5:]): (
+            [float(v[0]) for v in line.get_data()],
+            line.get_marker(),
+            to_hex(line.get_color()),
+        )
+        for line in lines
+    }
+
+
+@pytest.mark.parametrize("ink", [LIGHT, DARK], ids=["light", "dark"])
+@pytest.mark.parametrize("panel", DIAGRAMS, ids=lambda panel: panel.title)
+def test_diagrams_in_matplotlib(panel, ink):
+    figure = sheet(panel, ink)
+    figure.canvas.draw()
+    assert to_hex(figure.get_facecolor()) == ink.paper
+    own = Figure().subplots()
+    assert mpl.plot(panel, own, ink) == (own.figure, own)
+    assert own.get_title(loc="left") == panel.title
+    with pytest.raises(ValueError, match=r"panel: got a .*, which figures\.svg draws"):
+        plotly.draw(panel)
+
+
+@pytest.mark.parametrize("ink", [LIGHT, DARK], ids=["light", "dark"])
+def test_the_last_moment_of_a_wheel_is_drawn(ink):
+    _, axis = mpl.plot(WHEEL, ink=ink)
+    shade = "dark" if ink is DARK else "light"
+    assert marks(axis) == {
+        i: (place, marker, getattr(STATES[state], shade))
+        for i, (place, marker, state) in enumerate(
+            [
+                ([0, 0.9], "o", "distinct"),
+                ([0.8, 0], "D", "merged"),
+                ([0.1, 0.2], "x", "vanished"),
+            ]
+        )
+    }
+    assert legend(axis) == ["distinct", "merged", "vanished", "predicted"]
+    texts = [text.get_text() for text in axis.texts]
+    assert texts == ["cat", "dog", "<b>", "3 classes", "<b> vanished"]
+    earlier = replace(WHEEL, moments=WHEEL.moments[:1])
+    seen = marks(mpl.plot(earlier)[1])
+    assert sorted(seen) == [0, 1]  # the third has no mark
+    assert seen[0][1] == ">"
+    assert legend(mpl.plot(earlier)[1]) == ["lost", "weak"]
+
+
+def test_a_tree_ends_its_curves_at_changes():
+    figure, axis = mpl.plot(TREE)
+    figure.canvas.draw()
+    paths = {patch.get_gid(): [] for patch in axis.patches}
+    for patch in axis.patches:
+        ends = patch.get_path().vertices[[0, -1]].tolist()
+        paths[patch.get_gid()].append((to_hex(patch.get_edgecolor()), ends))
+    assert paths["lane-1"] == [
+        (STATES["distinct"].light, [[0.001, 90], [0.01, 20]]),
+        (STATES["lost"].light, [[0.01, 20], [0.05, 20]]),
+    ]
+    texts = [text.get_text() for text in axis.texts]
+    assert texts == ["<b> lost", "all vanish", "cat", "<b>", "two", "A"]
+    assert legend(axis) == ["distinct", "lost", "vanished"]
+    lines = [line.get_xdata()[0] for line in axis.lines if line.get_gid() == "change"]
+    assert lines == [0.01, 0.05]

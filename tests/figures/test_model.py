@@ -1,13 +1,15 @@
 """What a picture holds, whoever draws it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from rich.color import Color
 
-from tests.figures.panels import CELLS, CURVES, MAPS, PANELS, STACK, X
+from tests.figures.panels import CELLS, CURVES, DIAGRAMS, MAPS, PANELS, STACK, TREE, WHEEL, X
 from tightframe.figures import style
+from tightframe.figures.diagrams import Lane, MergeTree, Moment, Network, Wheel
 from tightframe.figures.model import (
     Bars,
     Block,
@@ -30,7 +32,7 @@ from tightframe.figures.storage import panel_from_dict, panel_to_dict
 from tightframe.figures.words import in_words
 
 
-@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel.title)
+@pytest.mark.parametrize("panel", [*PANELS, *DIAGRAMS], ids=lambda panel: panel.title)
 def test_every_panel_survives_storage(panel):
     again = panel_from_dict(json.loads(json.dumps(panel_to_dict(panel), allow_nan=False)))
     assert panel_to_dict(again) == panel_to_dict(panel)
@@ -167,3 +169,43 @@ def test_labels_of_a_log_axis_are_written_out_where_they_fit():
 def test_what_cannot_be_drawn_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+# -- wheels and merge trees ------------------------------------------------------------------------
+
+
+def test_wheels_and_trees_in_words():
+    assert in_words(WHEEL) == "Wheel: 3 classes at end, 1 distinct, 1 merged, 1 vanished."
+    assert in_words(TREE) == "Tree; 2 classes over λ: <b> lost at 0.01; all vanish at 0.05."
+    assert "no change" in in_words(
+        replace(TREE, changes=[], networks=[], lanes=[Lane("", 1.0, [])])
+    )
+    assert in_words(replace(TREE, lanes=[], networks=[])) == "Tree: nothing to draw."
+
+
+def test_states_and_lengths_of_diagrams_are_checked():
+    with pytest.raises(ValueError, match="state: got 'gone', allowed are distinct, merged"):
+        Moment("", [[0, 0]], ["gone"])
+    with pytest.raises(ValueError, match=r"places: got shape \(1, 2\), need finite"):
+        Moment("", [[0, 0]], ["lost", "lost"])
+    with pytest.raises(ValueError, match="tips: got 2 for 1 marks"):
+        Moment("", [[0, 0]], ["lost"], tips=["a", "b"])
+    with pytest.raises(ValueError, match="moments: got 1 marks for 2 names"):
+        Wheel("", ["a", "b"], [[0, 1], [1, 0]], [1, 1], [Moment("", [[0, 0]], ["lost"])])
+    with pytest.raises(ValueError, match="low, high: got 2 and 1"):
+        MergeTree("", "", 2, 1, 10, [])
+    with pytest.raises(ValueError, match="networks: got 1 states for 2 lanes"):
+        replace(TREE, networks=[Network(0.02, "A", ["lost"])])
+
+
+def test_a_wheel_reaches_as_far_as_its_names():
+    across, up = WHEEL.reach
+    long = replace(WHEEL, names=["cat", "a very long name indeed", "<b>"]).reach
+    assert long[0] > across + 0.9
+    assert long[1] == up > 1.3
+
+
+def test_crosses_of_a_cable_are_thinned():
+    lanes = [Lane("", 2.0, [], [(0.05, 10 + 3 * i)]) for i in range(6)]
+    crosses = replace(TREE, lanes=lanes, networks=[]).crosses
+    assert [y for _, y, _ in crosses] == [10, 19]

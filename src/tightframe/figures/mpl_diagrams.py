@@ -104,7 +104,7 @@ def draw_tree(axis: Axes, tree: MergeTree, ink: Ink) -> None:
         empty_axis(axis, tree.nothing, ink)
         return
     wide, high = _inches(axis)
-    pixel = 72 * min(wide / (TREE_WIDTH + tree.left), high / (tree.height + tree.top)) * 0.92
+    pixel = 72 * min(wide / (TREE_WIDTH + tree.left), high / (tree.height + tree.top))
     axis.set_facecolor(ink.paper)
     axis.set_xscale("log")
     axis.set_xlim(tree.low, tree.high)
@@ -256,8 +256,18 @@ def _letters(pixel: float, size: float = _LETTERS) -> float:
 
 def _inches(axis: Axes) -> tuple[float, float]:
     """Return about how wide and high axes are, before they are laid out."""
-    figure = axis.get_figure(root=True)
-    assert figure is not None
-    place, size = axis.get_position(original=True), figure.get_size_inches()
-    # Layout gives them more room than the defaults do.
-    return 1.15 * place.width * float(size[0]), 1.1 * place.height * float(size[1])
+    part, spec = axis.get_figure(root=False), axis.get_subplotspec()
+    assert part is not None
+    wide, high = part.bbox.width / part.dpi, part.bbox.height / part.dpi
+    if spec is None:
+        place = axis.get_position(original=True)
+        return place.width * wide, place.height * high
+    # Layout leaves little room between them.
+    grid = spec.get_gridspec()
+    across = _share(spec.colspan, grid.get_width_ratios())
+    down = _share(spec.rowspan, grid.get_height_ratios())
+    return 0.95 * across * wide, 0.88 * down * high
+
+
+def _share(own: range, ratios: Any) -> float:
+    return float(sum(ratios[i] for i in own) / sum(ratios))

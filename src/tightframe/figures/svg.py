@@ -77,7 +77,7 @@ def draw(panel: Wheel | MergeTree, name: str = "", *, key: bool = True) -> str:
     stored = json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
     return (
         f'<figure class="tf tf-{kind}"{own}>{title}{drawn}{controls}<figcaption>{below}{note}'
-        f'</figcaption><div class="tf-tip" role="status" hidden></div>'
+        f'</figcaption><div class="tf-tip" role="status" hidden=""></div>'
         f'<script type="application/json">{stored}</script></figure>'
     )
 
@@ -123,7 +123,7 @@ def script() -> str:
 
 _PLAYER = (
     '<div class="tf-player"><button type="button">▶ Play</button>'
-    '<input type="range" min="0" max="{0}" step="any" value="{0}" aria-label="moment">'
+    '<input type="range" min="0" max="{0}" step="any" value="{0}" aria-label="moment"/>'
     "<output></output></div>"
 )
 
@@ -362,7 +362,7 @@ def _slider(tree: MergeTree) -> str:
     return (
         f'<input type="range" class="tf-decay" min="0" max="1000" step="1" aria-label="λ" value="'
         f'{1000 * value / TREE_WIDTH:.0f}" style="margin-left:calc({left:.3f}% - 8px);width:calc('
-        f'{width:.3f}% + 16px)">'
+        f'{width:.3f}% + 16px)"/>'
     )
 
 

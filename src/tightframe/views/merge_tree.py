@@ -314,15 +314,15 @@ def _names(problem: Problem, classes: Indices) -> list[str]:
 
 
 def _captions(problem: Problem, heights: _Heights) -> list[tuple[float, str]]:
-    arcs = class_homes(problem).arcs
+    """Return what stands along the lanes of every arc: the longest for which there is room."""
     found = []
-    for group, classes in arcs:
-        lanes = heights.lanes_of[group]
-        text = f"{len(classes)} classes of {problem.groups[group].count}"
-        reach = heights.own[lanes[-1]] - heights.own[lanes[0]]
-        # Along the lanes, if these have room for it.
-        if len(text) * LETTER <= reach + 30:
-            found.append((float(heights.own[lanes].mean()), text))
+    for group, classes in class_homes(problem).arcs:
+        lanes, count = heights.lanes_of[group], problem.groups[group].count
+        room = heights.own[lanes[-1]] - heights.own[lanes[0]] + 30
+        for text in (f"{len(classes)} classes of {count}", f"n={count}"):
+            if len(text) * LETTER <= room:
+                found.append((float(heights.own[lanes].mean()), text))
+                break
     return found
 
 
