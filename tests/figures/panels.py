@@ -22,8 +22,6 @@ from tightframe.figures.model import (
     Matrix,
     Note,
     Shades,
-    Space,
-    Spokes,
     Stack,
     Table,
 )
@@ -111,17 +109,9 @@ MAPS = HeatMaps(
     scale_label="logit",
 )
 
-SPACE = Space(
-    "Space",
-    [
-        Spokes("means", [[1.0, 0.0, 0.0], [0.0, 0.5, 0.0]], [0, 1], width=2.0),
-        Spokes("rows", [[0.0, 0.0, -1.0]], ["ink"], "diamond", True),
-    ],
-)
-
 TABLE = Table("Table", ["name", "number"], [["a", 1.25], ["b", None]])
 
-PANELS = [CURVES, BARS, CELLS, SHADES, STACK, MAPS, SPACE, TABLE]
+PANELS = [CURVES, BARS, CELLS, SHADES, STACK, MAPS, TABLE]
 
 #: Three classes on a rim of four homes' width: the third has merged with nobody, it vanished.
 WHEEL = Wheel(

@@ -18,7 +18,6 @@ from tests.figures.panels import (
     MAPS,
     PANELS,
     SHADES,
-    SPACE,
     STACK,
     TABLE,
     TREE,
@@ -27,7 +26,7 @@ from tests.figures.panels import (
 )
 from tightframe.figures import mpl, plotly
 from tightframe.figures.model import Block, Chart, Curve, Mark, Sheet
-from tightframe.figures.style import COLORS, DARK, LIGHT, PALETTE, STATES, shade_of
+from tightframe.figures.style import COLORS, DARK, LIGHT, STATES, shade_of
 
 
 def sheet(panel, ink=LIGHT):
@@ -206,16 +205,6 @@ def test_maps_have_one_scale():
     assert figure["data"][0]["customdata"][1] == ["logit 7 of class 4", "logit 7 of class 7"]
     (slider,) = figure["layout"]["sliders"]
     assert [step["label"] for step in slider["steps"]] == ["one", "two"]
-
-
-def test_vectors_start_at_the_origin():
-    (axis,) = sheet(SPACE).axes
-    ends = [[float(part[1]) for part in line.get_data_3d()] for line in axis.lines]
-    assert ends == [[1, 0, 0], [0, 0.5, 0], [0, 0, -1]]
-    means, rows = plotly.draw(SPACE)["data"]
-    assert means["x"] == [0, 1, None, 0, 0, None]
-    assert means["marker"]["color"][::3] == [PALETTE[0], PALETTE[1]]
-    assert rows["marker"]["symbol"] == "diamond-open"
 
 
 def test_a_table_is_drawn_as_its_texts():

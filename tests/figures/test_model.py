@@ -21,8 +21,6 @@ from tightframe.figures.model import (
     Matrix,
     Note,
     Sheet,
-    Space,
-    Spokes,
     Stack,
     drawn,
     has_points,
@@ -162,8 +160,6 @@ def test_labels_of_a_log_axis_are_written_out_where_they_fit():
         (lambda: Chart("", "", "", [], legend="left"), "legend: got 'left', allowed are below"),
         (lambda: Chart("", "", "", [], whole=["z"]), "whole: got 'z', allowed are x, y"),
         (lambda: Stack("", [], []), "heights: got 0 for 0 charts"),
-        (lambda: Spokes("", [[1.0, 0.0]], [0]), r"points: got shape \(1, 2\), need \(1, 3\)"),
-        (lambda: Space("", [Spokes("", [[1, 0, 0]], ["red"])]), "color: got 'red'"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(make, message):

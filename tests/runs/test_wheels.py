@@ -53,7 +53,7 @@ def test_a_report_s_classes(solution):
     labels = torch.arange(6).repeat_interleave(5)
     features = weight[labels] + 0.1 * torch.randn(30, 8, generator=generator)
     bias = 0.3 * torch.randn(6, generator=generator)
-    moments = tf.metrics.ClassMoments(6, 8).update(features, labels)
+    moments = tf.metrics.ClassMoments(6).update(features, labels)
     report = tf.metrics.CollapseReport.measure(moments, weight, bias)
     _, ax = tf.report.wheel(solution, report)
     _, again = tf.report.wheel(solution, (report.geometry.logits, bias.numpy()))

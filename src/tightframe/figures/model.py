@@ -502,69 +502,8 @@ class HeatMaps:
         return max(entries, default=0.0) or 1.0
 
 
-@dataclass(frozen=True)
-class Spokes:
-    """Vectors from the origin of a `Space`.
-
-    Parameters
-    ----------
-    label : str
-        In the legend.
-    points : array_like, shape (n, 3)
-        Their ends.
-    colors : sequence of (str or int)
-        Of each, as of a `Curve`.
-    marker : str
-        Of the ends, of `figures.style.MARKERS`.
-    hollow : bool
-    width : float
-    group : str
-        Entries of one group are hidden and shown together.
-    """
-
-    label: str
-    points: Any
-    colors: Sequence[str | int]
-    marker: str = "circle"
-    hollow: bool = False
-    width: float = 1.0
-    group: str = ""
-
-    def __post_init__(self) -> None:
-        choice("marker", self.marker, MARKERS)
-        for color in self.colors:
-            _check_color(color)
-        points = np.asarray(self.points, dtype=np.float64)
-        if points.shape != (len(self.colors), 3):
-            raise ValueError(f"points: got shape {points.shape}, need {(len(self.colors), 3)}")
-        object.__setattr__(self, "points", points.tolist())
-
-
-@dataclass(frozen=True)
-class Space:
-    """Vectors in three dimensions, all of length one at most.
-
-    Parameters
-    ----------
-    title : str
-    spokes : sequence of Spokes
-    note : str
-    legend : bool
-    """
-
-    title: str
-    spokes: Sequence[Spokes]
-    note: str = ""
-    legend: bool = True
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is no vector."""
-        return not any(len(part.points) for part in self.spokes)
-
-
 #: What a picture is made of.
-Panel = Chart | Stack | HeatMaps | Space | Table | Wheel | MergeTree
+Panel = Chart | Stack | HeatMaps | Table | Wheel | MergeTree
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,6 @@ from tightframe.figures.model import (
     Mark,
     Panel,
     Sheet,
-    Space,
     Stack,
     Table,
     band,
@@ -117,7 +116,7 @@ def plot(panel: Panel, ax: Axes | None = None, ink: Ink = LIGHT) -> tuple[Any, A
     ValueError
         If the panel needs more than one pair of axes.
     """
-    if isinstance(panel, (Stack, Space)) or (isinstance(panel, HeatMaps) and len(panel.maps) != 1):
+    if isinstance(panel, Stack) or (isinstance(panel, HeatMaps) and len(panel.maps) != 1):
         raise ValueError(f"panel: got a {type(panel).__name__}, which needs axes of its own")
     size = (6.0, 4.2)
     if isinstance(panel, Wheel):
@@ -189,8 +188,6 @@ def _draw_block(part: Figure | SubFigure, block: Block, width: float, ink: Ink) 
         spec = grid[row, column]
         if isinstance(panel, Stack):
             _draw_stack(part, spec, panel, ink)
-        elif isinstance(panel, Space):
-            _draw_space(part.add_subplot(spec, projection="3d"), panel, ink)
         elif isinstance(panel, HeatMaps):
             axis = part.add_subplot(spec)
             # Once a row and a column is enough where the classes have no names.
@@ -522,29 +519,7 @@ def _colorbar(axes: list[Axes], panel: HeatMaps, ink: Ink) -> None:
     _scale(axes, mapped, panel.scale_label, ink)
 
 
-# -- space and tables ------------------------------------------------------------------------------
-
-
-def _draw_space(axis: Any, panel: Space, ink: Ink) -> None:
-    axis.set_title(panel.title, fontsize=style.TITLE, color=ink.text, loc="left")
-    axis.set_facecolor(ink.paper)
-    for part in panel.spokes:
-        for i, (point, color) in enumerate(zip(part.points, part.colors, strict=True)):
-            axis.plot(
-                *([0.0, end] for end in point),
-                color=color_of(color, ink),
-                linewidth=style.LINE * part.width,
-                marker=MARKERS[part.marker],
-                markevery=[1],
-                markersize=style.POINT,
-                fillstyle="none" if part.hollow else "full",
-                label=plain(part.label) if i == 0 and panel.legend else None,
-            )
-    for name in "xyz":
-        getattr(axis, f"set_{name}lim")(-1.15, 1.15)
-        getattr(axis, f"set_{name}ticklabels")([])
-    if panel.legend:
-        axis.legend(fontsize=style.LEGEND, frameon=False, labelcolor=ink.text)
+# -- tables ----------------------------------------------------------------------------------------
 
 
 def _draw_table(axis: Axes, panel: Table, ink: Ink) -> None:

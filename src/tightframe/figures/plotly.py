@@ -20,8 +20,6 @@ from tightframe.figures.model import (
     HeatMaps,
     Mark,
     Panel,
-    Space,
-    Spokes,
     Stack,
     Table,
     Tick,
@@ -109,8 +107,6 @@ def draw(panel: Panel, options: Options = _PAGE) -> dict[str, Any]:
         figure = _stack(panel.charts, panel.heights, options)
     elif isinstance(panel, HeatMaps):
         figure = _maps(panel, options)
-    elif isinstance(panel, Space):
-        figure = _space(panel, options)
     else:
         figure = _table(panel)
     layout = figure["layout"]
@@ -586,65 +582,7 @@ def _matrix(values: Sequence[Sequence[float | None]], options: Options) -> Any:
     return {"dtype": "f4", "bdata": base64.b64encode(small.tobytes()).decode(), "shape": shape}
 
 
-# -- space and tables ------------------------------------------------------------------------------
-
-
-def _space(panel: Space, options: Options) -> dict[str, Any]:
-    ink = options.colors
-    axis = {
-        "showbackground": False,
-        "gridcolor": ink.grid,
-        "zerolinecolor": ink.muted,
-        "showticklabels": False,
-        "range": [-1.15, 1.15],
-        "title": {"text": ""},
-    }
-    return {
-        "data": [_spokes(part, options) for part in panel.spokes],
-        "layout": {
-            "scene": {f"{name}axis": axis for name in "xyz"}
-            | {
-                "aspectmode": "cube",
-                "bgcolor": ink.paper,
-                "camera": {"eye": {"x": 1.15, "y": 1.15, "z": 0.75}},
-            },
-            "margin": {"l": 0, "r": 0, "t": 0, "b": 0},
-            "showlegend": panel.legend,
-            "legend": {"orientation": "h", "x": 0, "y": 0, "yanchor": "top"},
-            "uirevision": "vectors",  # the reader's turn stays
-        },
-    }
-
-
-def _spokes(part: Spokes, options: Options) -> dict[str, Any]:
-    """Return a trace with a line from the origin to every point, in the point's colour."""
-    points = np.array(part.points, dtype=np.float64).reshape(-1, 3)
-    # Origin, point, gap: three entries a spoke.
-    spokes = np.full((3, 3 * len(points)), np.nan)
-    spokes[:, 0::3] = 0.0
-    spokes[:, 1::3] = points.T
-    colors = [color_of(color, options.colors) for color in part.colors]
-    single = len(set(colors)) == 1
-    color: Any = colors[0] if single else [color for color in colors for _ in range(3)]
-    symbol = {"cross": "x"}.get(part.marker, part.marker) + ("-open" if part.hollow else "")
-    return {
-        "type": "scatter3d",
-        "mode": "lines+markers",
-        "name": _plain(part.label),
-        "legendgroup": part.group or part.label,
-        **{
-            name: [None if math.isnan(v) else round(v, 5) for v in row]
-            for name, row in zip("xyz", spokes.tolist(), strict=True)
-        },
-        "line": {"color": color, "width": 2 * part.width},
-        "marker": {
-            "size": [0, 6, 0] * len(points),
-            "color": color,
-            "symbol": symbol,
-            "opacity": 1,
-        },
-        "hoverinfo": "name",
-    }
+# -- tables ----------------------------------------------------------------------------------------
 
 
 def _table(panel: Table) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from tightframe.figures.diagrams import MergeTree, Wheel
-from tightframe.figures.model import Chart, HeatMaps, Panel, Space, Stack, points
+from tightframe.figures.model import Chart, HeatMaps, Panel, Stack, points
 from tightframe.figures.table import format_number
 
 
@@ -17,8 +17,6 @@ def in_words(panel: Panel) -> str:
         return _chart_in_words(panel)
     if isinstance(panel, HeatMaps):
         return _maps_in_words(panel)
-    if isinstance(panel, Space):
-        return f"{panel.title}: {sum(len(part.points) for part in panel.spokes)} vectors."
     if isinstance(panel, Wheel):
         return _wheel_in_words(panel)
     if isinstance(panel, MergeTree):

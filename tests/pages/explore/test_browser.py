@@ -99,7 +99,8 @@ def test_a_link_a_change_and_the_code(page, url):
         scale = np.abs(shown).max()
         np.testing.assert_allclose(matrix(tab, name), shown, atol=1e-6 * scale)
     assert tab.run("document.getElementById('link').textContent") == url + "?" + changed.query()
-    assert tab.run(f"{plot('vectors')}.querySelector('canvas') !== null")
+    tab.until("document.querySelectorAll('#wheel .tf-marks use').length === 5")
+    assert tab.run("typeof document.querySelector('#wheel figure').seek") == "function"
 
 
 def test_a_slider_moves_number_and_picture(page):

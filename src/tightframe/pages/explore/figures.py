@@ -19,15 +19,12 @@ from tightframe.figures.model import (
     Mark,
     Matrix,
     Panel,
-    Space,
-    Spokes,
     Stack,
     block_borders,
 )
 from tightframe.figures.plotly import Options, draw
 from tightframe.figures.style import GROUP_COLORS, GROUP_DASHES, Ink, margin_kind, margin_label
 from tightframe.pages.explore.margins import Margins
-from tightframe.pages.explore.vectors import Vectors
 from tightframe.path import Path
 from tightframe.problem.class_names import MAX_NAME, listed, shown_names
 from tightframe.problem.problem import Problem, with_loss_terms, with_smoothing
@@ -125,56 +122,6 @@ def _beside(
     edges = [0.0, *borders, float(len(classes))]
     places = [(low + high - 1) / 2 for low, high in pairwise(edges)]
     return _spaced(list(zip(places, shown, strict=True)), 0.07 * len(classes))
-
-
-# -- class vectors ---------------------------------------------------------------------------------
-
-
-def class_vectors(
-    predicted: Vectors,
-    measured: Vectors | None,
-    problem: Problem,
-    classes: NDArray[np.intp],
-    ink: Ink,
-) -> Picture:
-    """Draw classifier rows and class means along three axes, a colour a group."""
-    groups = problem.class_groups[classes]
-    names = _counted(problem)  # a legend has no room for more
-    present = list(dict.fromkeys(groups.tolist()))
-    few = len(present) <= _MAX_LEGEND
-    # A legend names a few groups; many are drawn as one part, which is much quicker.
-    parts = [[group] for group in present] if few else [present]
-    spokes = []
-    for part in parts:
-        chosen = np.isin(groups, part)
-        colors = [group % len(GROUP_COLORS) for group in groups[chosen].tolist()]
-        label = names[part[0]] if len(part) == 1 else "all groups"
-        own = {"means": predicted.means, "classifier": predicted.classifier}
-        for kind, points in own.items():
-            rows = kind == "classifier"
-            marker, width = ("diamond", 1.0) if rows else ("circle", 2.0)
-            ends, name = _three(points[chosen]), f"{label}, {kind}"
-            spokes.append(Spokes(name, ends, colors, marker, rows, width, label))
-    called = [name for name in group_names(problem) if name not in names]
-    if measured is not None:
-        for kind, points, marker in (
-            ("means", measured.means, "square"),
-            ("classifier", measured.classifier, "cross"),
-        ):
-            ink_of_all = ["ink"] * len(points)
-            spokes.append(Spokes(f"measured {kind}", _three(points), ink_of_all, marker, width=0.5))
-    text = (
-        "Class means (filled) and classifier rows (open), either scaled to its longest vector, on "
-        f"their first three principal axes, which hold {100 * predicted.share:.3g} % of the "
-        "squared lengths."
-    )
-    text += f" {_listed(called)}." if called else ""
-    return _picture(Space("Class vectors", spokes, legend=few), text, ink)
-
-
-def _three(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    axes = points[:, :3]
-    return np.pad(axes, ((0, 0), (0, 3 - axes.shape[1])))
 
 
 # -- margins ---------------------------------------------------------------------------------------
