@@ -26,7 +26,7 @@ from tests.figures.panels import (
 )
 from tightframe.figures import mpl, plotly
 from tightframe.figures.model import Block, Chart, Curve, Mark, Sheet
-from tightframe.figures.style import COLORS, DARK, LIGHT, STATES, shade_of
+from tightframe.figures.style import DARK, LIGHT, STATES, shade_of
 
 
 def sheet(panel, ink=LIGHT):
@@ -61,7 +61,8 @@ def test_curves_in_matplotlib():
     (axis,) = sheet(CURVES).axes
     banded, gap, hollow, line, full, outlined, steps = axis.lines[:7]
     np.testing.assert_array_equal(banded.get_ydata(), [1, 2, 4, 8])
-    assert (banded.get_color(), gap.get_color()) == (COLORS["predicted"], COLORS["measured"])
+    assert banded.get_color() == gap.get_color() == LIGHT.text  # colour is for states
+    assert (banded.get_linestyle(), banded.get_fillstyle()) == ("--", "none")
     np.testing.assert_array_equal(gap.get_ydata(), [8, math.nan, 2, 1])
     assert gap.get_linestyle() == "--"
     assert gap.get_marker() == "o"  # or the first value would not be seen

@@ -205,3 +205,19 @@ def test_crosses_of_a_cable_are_thinned():
     lanes = [Lane("", 2.0, [], [(0.05, 10 + 3 * i)]) for i in range(6)]
     crosses = replace(TREE, lanes=lanes, networks=[]).crosses
     assert [y for _, y, _ in crosses] == [10, 19]
+
+
+def test_predictions_are_rings_and_dashed_lines():
+    for look, dash in (("solid", "dashed"), ("line+points", "dashed"), ("dotted", "dotted")):
+        predicted, measured = (Curve("", X, X, role, look) for role in ("predicted", "measured"))
+        assert (predicted.dash, predicted.hollow) == (dash, True)
+        assert (measured.dash, measured.hollow) == (
+            "dotted" if look == "dotted" else "solid",
+            False,
+        )
+        assert colors(predicted) == colors(measured)
+    assert Curve("", X, X, "predicted", hollow=[True, False, True, False]).hollow[1] is False
+
+
+def colors(curve):
+    return [style.color_of(curve.color, ink) for ink in (style.LIGHT, style.DARK)]

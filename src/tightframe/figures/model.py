@@ -78,7 +78,8 @@ class Curve:
         Equally many. None, NaN and infinity (on a log axis also what is not positive) are gaps.
     color : str or int
         A role of `figures.style.ROLES`, or the number of a palette colour (taken modulo its
-        length), for series that have no role.
+        length), for series that have no role. The line of what is predicted is dashed and its
+        points are rings, unless they are said to be something else.
     style : {"solid", "dashed", "dotted", "dashdot", "points", "line+points", "steps"}
     low, high : sequence of float, optional
         A band around the curve, for example the range over seeds.
@@ -118,6 +119,8 @@ class Curve:
         choice("style", self.style, STYLES)
         choice("marker", self.marker, MARKERS)
         _check_color(self.color)
+        if self.color == "predicted" and self.hollow is False:
+            object.__setattr__(self, "hollow", True)
         if not isinstance(self.hollow, bool):
             object.__setattr__(self, "hollow", [bool(value) for value in self.hollow])
         if (self.low is None) != (self.high is None):
@@ -141,7 +144,8 @@ class Curve:
     @property
     def dash(self) -> str:
         """How its line is broken."""
-        return self.style if self.style in ("dashed", "dotted", "dashdot") else "solid"
+        plain = "dashed" if self.color == "predicted" else "solid"
+        return self.style if self.style in ("dashed", "dotted", "dashdot") else plain
 
 
 @dataclass(frozen=True)

@@ -308,8 +308,8 @@ def _curve(chart: Chart, curve: Curve, group: str, options: Options) -> dict[str
         trace["marker"] = _marker(curve, hollow, color, options)
     if curve.has_line:
         trace["line"] = {"color": color, "width": 2.4 * curve.width}
-        if curve.style in _DASHES:
-            trace["line"]["dash"] = _DASHES[curve.style]
+        if curve.dash in _DASHES:
+            trace["line"]["dash"] = _DASHES[curve.dash]
         if curve.style == "steps":
             trace["line"]["shape"] = "hvh"
     return trace

@@ -26,7 +26,7 @@ from tightframe.figures.diagrams import (
     Run,
     Wheel,
 )
-from tightframe.figures.style import DARK, LIGHT, STATES, Ink, color_of, log_ticks
+from tightframe.figures.style import DARK, LIGHT, STATES, Ink, log_ticks, state_variables
 from tightframe.figures.words import in_words
 
 #: Shapes of points at a radius of one; of a cross, lines.
@@ -96,8 +96,8 @@ def style_sheet() -> str:
     """Return the styles of all pictures: colours of states and ink, on light and dark pages."""
 
     def colors(ink: Ink) -> str:
-        states = "".join(f"--tf-{state}:{color_of(state, ink)};" for state in STATES)
-        return f".tf{{{states}{''.join(f'--tf-{k}:{v};' for k, v in asdict(ink).items())}}}"
+        rest = "".join(f"--tf-{name}:{value};" for name, value in asdict(ink).items())
+        return f".tf{{{state_variables(ink)}{rest}}}"
 
     states = "".join(f".tf .{state}{{color:var(--tf-{state})}}" for state in STATES)
     dark = f"@media(prefers-color-scheme:dark){{{colors(DARK)}}}"

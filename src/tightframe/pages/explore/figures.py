@@ -147,9 +147,9 @@ def margins(
     shifted = [np.arange(len(names)) + shift for shift in (-0.2, 0.2)]
     about = ("to a sibling class", "to the nearest class")
     bars = [
-        Bars(f"predicted {label}", places.tolist(), values.tolist(), color, 0.36)
-        for label, places, values, color in zip(
-            about, shifted, predicted[:2], ("predicted", "bound"), strict=True
+        Bars(f"predicted {label}", places.tolist(), values.tolist(), "muted", 0.36, hatched=hatched)
+        for label, places, values, hatched in zip(
+            about, shifted, predicted[:2], (False, True), strict=True
         )
     ]
     curves = []
@@ -227,7 +227,7 @@ def path(
         marks += [Mark(place, "", "x", color, "dotted") for place in limit.places.values()]
         if measured is not None:
             own = [float(measured[g])]
-            look: dict[str, Any] = {"hollow": True, "size": 1.4}
+            look: dict[str, Any] = {"size": 1.4}
             label = f"{name}, measured" if len(names) <= _MAX_LEGEND else "" if g else "measured"
             curves.append(Curve(label, [here], own, color, "points", **look))
     sizes = [group.classes for group in problem.groups]
@@ -296,11 +296,11 @@ def phase(
     solved = bool((diagram.status != "failed").any())
     ratios = diagram.ratios.tolist()
     curves = [
-        Curve(label, ratios, values.tolist(), "measured", style)
-        for label, values, style in (
-            ("minority collapses", diagram.minority_threshold, "solid"),
-            ("majority collapses", diagram.majority_threshold, "dashed"),
-            ("everything is zero", diagram.total_collapse, "dotted"),
+        Curve(label, ratios, values.tolist(), color, style, seam=True)
+        for label, values, color, style in (
+            ("minority collapses", diagram.minority_threshold, "merged", "solid"),
+            ("majority collapses", diagram.majority_threshold, "merged", "dashed"),
+            ("everything is zero", diagram.total_collapse, "vanished", "dotted"),
         )
         if np.isfinite(values).any()
     ]

@@ -16,7 +16,7 @@ from flask import Response, abort, jsonify, request
 from werkzeug.exceptions import NotFound
 
 from tightframe.figures import svg
-from tightframe.figures.style import DARK, LIGHT, Ink
+from tightframe.figures.style import DARK, LIGHT, Ink, state_variables
 from tightframe.pages.explore.http import HOST, Server, listen
 from tightframe.pages.explore.page import connect, layout
 from tightframe.pages.explore.requests import CALLBACK, require_callback
@@ -214,4 +214,5 @@ def _index() -> str:
 
 def _variables(theme: str, ink: Ink) -> str:
     colors = {"text": ink.text, "muted": ink.muted, "line": ink.grid, "card": ink.paper}
-    return " ".join(f"--{name}: {value};" for name, value in (colors | _COLORS[theme]).items())
+    own = " ".join(f"--{name}: {value};" for name, value in (colors | _COLORS[theme]).items())
+    return f"{own} {state_variables(ink)}"

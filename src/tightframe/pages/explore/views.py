@@ -124,7 +124,7 @@ def margins(solution: Solution, measured: Measured | None, ink: Ink) -> tuple[Pi
         Column("classes", align="left"),
         Column("samples each", align="right"),
         *(replace(margin, name=name) for name in names),
-        "predicted",
+        Column("predicted", states=True),
         *(
             replace(place, name=f"{closed if name == 'logit_decay' else name} from λ =")
             for name in states_from
@@ -223,7 +223,7 @@ def advice(state: State, measured: Measured | None = None) -> list[Any]:
     ]
     columns: list[str | Column] = [
         "group",
-        "state",
+        Column("state", states=True),
         Column("decision margin", format=".4g"),
         Column("angle", format=".4g", suffix="°"),
         Column("safety factor", format=".4g"),
