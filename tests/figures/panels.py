@@ -76,8 +76,7 @@ CELLS = Chart(
         [1.0, 5.0],
         [[1.5, 0.5, None], [-1.0, np.nan, 2.5]],
         "margin",
-        [[False, False, True], [False, False, False]],
-        "collapsed",
+        [["", "", "merged"], ["", "", ""]],
         "failed",
     ),
 )

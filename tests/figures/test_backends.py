@@ -140,16 +140,20 @@ def test_bars():
 
 def test_cells():
     axis, scale = sheet(CELLS).axes
-    values, covered = (mesh.get_array() for mesh in axis.collections)
+    mesh, merged = axis.collections
+    values, covered = mesh.get_array(), merged.get_array()
+    assert merged.get_hatch() == STATES["merged"].hatch
     np.testing.assert_array_equal(values.filled(np.nan), [[1.5, 0.5, np.nan], [-1.0, np.nan, 2.5]])
     np.testing.assert_array_equal(~np.ma.getmaskarray(covered), [[False, False, True], [False] * 3])
     assert axis.get_xlim() == pytest.approx((10**-0.5, 10**2.5))  # half-way in logarithms
     assert scale.get_ylabel() == "margin"
-    assert legend(axis) == ["collapsed", "failed", "threshold"]
-    cells, grey, seam, line = plotly.draw(CELLS)["data"]
+    assert legend(axis) == ["merged", "failed", "threshold"]
+    cells, area, signs, seam, line = plotly.draw(CELLS)["data"]
     assert cells["z"] == [[1.5, 0.5, None], [-1.0, None, 2.5]]
     assert (cells["zmin"], cells["zmax"]) == (-1.0, 2.5)
-    assert grey["z"] == [[None, None, 1], [None] * 3]
+    assert area["z"] == [[None, None, 1], [None] * 3]
+    assert (signs["name"], signs["x"], signs["y"]) == ("merged", [100.0], [1.0])
+    assert signs["marker"]["symbol"] == "diamond"
     assert seam["line"]["width"] > line["line"]["width"]
     assert cells["hovertemplate"].startswith("λ %{x:.4g}, ratio %{y:.4g}")
 

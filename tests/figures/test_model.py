@@ -66,7 +66,7 @@ def test_the_colours_of_cells_start_at_zero_or_below():
     assert CELLS.cells.limits == (-1.0, 2.5)
     assert Cells([1.0], [1.0], [[3.0]], "").limits == (0.0, 3.0)
     assert CELLS.cells.missing
-    assert not Cells([1.0], [1.0], [[None]], "", [[True]]).missing
+    assert not Cells([1.0], [1.0], [[None]], "", [["merged"]]).missing
 
 
 def test_every_map_alone_keeps_the_scale_of_all():
@@ -155,7 +155,8 @@ def test_labels_of_a_log_axis_are_written_out_where_they_fit():
         (lambda: Mark(1.0, "", color="red"), "color: got 'red', allowed are predicted"),
         (lambda: Bars("", [1.0], []), "values: got 0 for 1 places"),
         (lambda: Cells([1.0], [1.0], [1.0], ""), r"values: got shape \(1,\), need \(1, 1\)"),
-        (lambda: Cells([1.0], [1.0], [[1.0]], "", [True]), r"covered: got shape \(1,\)"),
+        (lambda: Cells([1.0], [1.0], [[1.0]], "", ["lost"]), r"states: got shape \(1,\)"),
+        (lambda: Cells([1.0], [1.0], [[1.0]], "", [["gone"]]), "states: got 'gone', allowed are"),
         (lambda: Note(1.0, 1.0, "", "red"), "color: got 'red'"),
         (lambda: Chart("", "", "", [], legend="left"), "legend: got 'left', allowed are below"),
         (lambda: Chart("", "", "", [], whole=["z"]), "whole: got 'z', allowed are x, y"),

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from tightframe.checks import choice
 from tightframe.figures.diagrams import MergeTree as MergeTree
 from tightframe.figures.diagrams import Wheel as Wheel
-from tightframe.figures.style import MARKERS, PALETTE, ROLES
+from tightframe.figures.style import MARKERS, PALETTE, ROLES, STATES
 from tightframe.figures.table import Table as Table
 
 #: How a `Curve` is drawn; steps change half-way between two points.
@@ -231,10 +231,8 @@ class Cells:
         None and NaN: no colour, so that the ground is seen.
     label : str
         Of the colour scale.
-    covered : array_like of bool, optional
-        Cells that have no value because something else is true of them; grey.
-    covered_label : str
-        What is true of them; in the legend.
+    states : array_like of str, optional
+        Of `figures.style.STATES`, of cells that have no value because of them; empty: none.
     missing_label : str
         Of cells with neither; in the legend if there are any.
     """
@@ -243,21 +241,21 @@ class Cells:
     y: Sequence[float]
     values: Any
     label: str
-    covered: Any = None
-    covered_label: str = ""
+    states: Any = None
     missing_label: str = ""
 
     def __post_init__(self) -> None:
         shape = (len(self.y), len(self.x))
-        for name in ("values", "covered"):
-            given = getattr(self, name)
-            if given is None and name == "covered":
-                continue
-            grid = np.asarray(given, dtype=np.float64 if name == "values" else bool)
+        values = np.asarray(self.values, dtype=np.float64)
+        states = np.full(shape, "") if self.states is None else np.asarray(self.states, dtype=str)
+        for name, grid in (("values", values), ("states", states)):
             if grid.shape != shape:
                 raise ValueError(f"{name}: got shape {grid.shape}, need {shape}")
-            plain = [[_finite(v) for v in row] for row in grid] if name == "values" else grid
-            object.__setattr__(self, name, plain if name == "values" else grid.tolist())
+        for state in np.unique(states).tolist():
+            if state:
+                choice("states", state, tuple(STATES))
+        object.__setattr__(self, "values", [[_finite(v) for v in row] for row in values])
+        object.__setattr__(self, "states", states.tolist())
         for name in ("x", "y"):
             object.__setattr__(self, name, [float(value) for value in getattr(self, name)])
 
@@ -269,13 +267,18 @@ class Cells:
 
     @property
     def missing(self) -> bool:
-        """Whether a cell has no value and is not covered."""
-        covered = self.covered or [[False] * len(self.x)] * len(self.y)
+        """Whether a cell has neither value nor state."""
         return any(
-            v is None and not c
-            for row, flags in zip(self.values, covered, strict=True)
-            for v, c in zip(row, flags, strict=True)
+            value is None and not state
+            for row, states in zip(self.values, self.states, strict=True)
+            for value, state in zip(row, states, strict=True)
         )
+
+    @property
+    def shown_states(self) -> list[str]:
+        """States of some cell, in the order of the table."""
+        there = {state for row in self.states for state in row}
+        return [state for state in STATES if state in there]
 
 
 @dataclass(frozen=True)

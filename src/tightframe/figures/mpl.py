@@ -360,11 +360,12 @@ def _draw_cells(axis: Axes, chart: Chart, cells: Cells, ink: Ink) -> list[Patch]
     values = np.ma.masked_invalid(np.array(cells.values, dtype=np.float64))
     mesh = axis.pcolormesh(*edges, values, cmap=_SEQUENTIAL, norm=Normalize(*cells.limits))
     entries = []
-    if cells.covered is not None:
-        covered = np.ma.masked_where(~np.array(cells.covered), np.zeros(values.shape))
-        axis.pcolormesh(*edges, covered, cmap=ListedColormap([ink.grid]))
-        if np.any(cells.covered) and cells.covered_label:
-            entries.append(Patch(facecolor=ink.grid, label=plain(cells.covered_label)))
+    for state in cells.shown_states:
+        own = np.ma.masked_where(np.array(cells.states) != state, np.zeros(values.shape))
+        area, hatch = style.area_of(state, ink), style.STATES[state].hatch
+        look: dict[str, Any] = {"hatch": hatch, "edgecolor": color_of(state, ink), "linewidth": 0.0}
+        axis.pcolor(*edges, own, cmap=ListedColormap([area]), **look)
+        entries.append(Patch(facecolor=area, label=state, **look))
     if cells.missing and cells.missing_label:
         entries.append(Patch(facecolor=ink.paper, edgecolor=ink.muted, label=cells.missing_label))
     axis.set_xlim(edges[0][0], edges[0][-1])

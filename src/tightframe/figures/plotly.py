@@ -405,21 +405,44 @@ def _cells(chart: Chart, cells: Cells, options: Options) -> list[dict[str, Any]]
             "hovertemplate": f"{_pointed(chart)}: %{{z:.4g}}<extra></extra>",
         }
     ]
-    if cells.covered is not None and np.any(cells.covered):
-        grey = options.colors.grid
+    for state in cells.shown_states:
+        area = style.area_of(state, options.colors)
+        own = [[own == state for own in row] for row in cells.states]
         traces.append(
             {
                 "type": "heatmap",
-                "name": cells.covered_label,
                 **places,
-                "z": [[1 if flag else None for flag in row] for row in cells.covered],
-                "colorscale": [[0, grey], [1, grey]],
+                "z": [[1 if flag else None for flag in row] for row in own],
+                "colorscale": [[0, area], [1, area]],
                 "showscale": False,
-                "showlegend": bool(cells.covered_label),
-                "hovertemplate": f"{_pointed(chart)}<extra>{cells.covered_label}</extra>",
+                "hovertemplate": f"{_pointed(chart)}<extra>{state}</extra>",
             }
         )
+        traces.append(_signs(cells, state, own, options))
     return traces
+
+
+def _signs(
+    cells: Cells, state: str, own: Sequence[Sequence[bool]], options: Options
+) -> dict[str, Any]:
+    """Return a state's mark in its cells, where Matplotlib has hatches: colour is never alone."""
+    chosen = [(i, j) for i, row in enumerate(own) for j, flag in enumerate(row) if flag]
+    marker = style.STATES[state].marker
+    color = color_of(state, options.colors)
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": state,
+        "x": _rounded([cells.x[j] for _, j in chosen], options),
+        "y": _rounded([cells.y[i] for i, _ in chosen], options),
+        "marker": {
+            "symbol": _SYMBOLS.get(marker, marker),
+            "size": 4,
+            "color": color,
+            "line": {"width": 1, "color": color},
+        },
+        "hoverinfo": "skip",
+    }
 
 
 def _shades(chart: Chart) -> dict[str, Any]:

@@ -59,11 +59,11 @@ SHADE_END = 0.8
 #: Shapes of points.
 MARKERS = ("circle", "square", "diamond", "up", "right", "cross", "star", "half")
 
-#: Shapes of the points of class groups, in turn, like their colours.
-GROUP_MARKERS = ("circle", "square", "diamond", "up")
-
 #: Dashes of class groups, in turn, where there are more than colours.
 GROUP_DASHES = ("solid", "dashed", "dotted", "dashdot")
+
+#: Widths of their lines, relative to the usual one: of the largest counts first.
+GROUP_WIDTHS = (1.9, 1.5, 1.1, 0.8)
 
 #: Of a line, a point (mean of its axes) and letters, in points of 1/72 inch.
 LINE, POINT = 1.8, 6.0
@@ -166,6 +166,16 @@ def color_of(color: str | int, ink: Ink = LIGHT) -> str:
         return ink.muted if color == "muted" else ink.text
     plain = COLORS[color] if isinstance(color, str) else PALETTE[color % len(PALETTE)]
     return DARK_COLORS.get(plain, plain) if ink is DARK else plain
+
+
+def area_of(state: str, ink: Ink = LIGHT) -> str:
+    """Return the ground of a state's area: on a dark page its colour over the page's."""
+    look = STATES[state]
+    if ink is not DARK:
+        return look.area
+    parts = [[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in (look.dark, ink.paper)]
+    mixed = [round(0.3 * over + 0.7 * below) for over, below in zip(*parts, strict=True)]
+    return "#" + "".join(f"{part:02x}" for part in mixed)
 
 
 def shade_of(fraction: float) -> str:

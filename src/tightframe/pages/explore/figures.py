@@ -296,7 +296,7 @@ def phase(
     solved = bool((diagram.status != "failed").any())
     ratios = diagram.ratios.tolist()
     curves = [
-        Curve(label, ratios, values.tolist(), color, style, seam=True)
+        Curve(label, ratios, values.tolist(), color, style)
         for label, values, color, style in (
             ("minority collapses", diagram.minority_threshold, "merged", "solid"),
             ("majority collapses", diagram.majority_threshold, "merged", "dashed"),
@@ -308,7 +308,7 @@ def phase(
     text = (
         f"{problem.num_classes} classes; R is the largest count over the smallest. "
         + (
-            "Colour: sibling margin of the minority; grey: merged or vanished"
+            "Colour: sibling margin of the minority, or its state where it has none"
             if solved
             else "Sibling margins follow"
         )
@@ -335,7 +335,7 @@ def phase(
             diagram.logit_decays.tolist(),
             np.where(diagram.minority_collapsed, np.nan, diagram.minority_margin).T,
             f"minority's {margin_label(problem.loss, 'sibling margin')}",
-            diagram.minority_collapsed.T if solved else None,
+            np.where(diagram.minority_collapsed, diagram.minority_state, "").T,
         ),
         x_range=_with_room(diagram.ratios),
         y_range=_with_room(diagram.logit_decays),
