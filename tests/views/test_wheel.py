@@ -243,3 +243,15 @@ def test_label_distributions_have_no_wheel():
     problem = make("9x3", targets=np.full((3, 3), 1 / 3))
     with pytest.raises(ValueError, match="targets: a wheel needs one class a context"):
         wheels.wheel(problem, [])
+
+
+@pytest.mark.parametrize("counts", [STEP, "500,400,300,200,150,100,80,50,30,10"])
+def test_marks_in_one_place_share_their_prediction(counts):
+    """A plane can't hold nine dimensions; of ten classes it shows no two that differ as one."""
+    for decay in np.geomspace(1e-3, 9e-3, 7):
+        solution = at(decay, counts)
+        shares = softmax(solution.logits, axis=0)
+        apart = np.abs(shares[:, :, None] - shares[:, None, :]).sum(axis=0) / 2
+        places = np.array(moment(solution).places)
+        pixels = wheels.RIM * np.linalg.norm(places[:, None] - places, axis=2)
+        assert apart[pixels < 6].max() < 0.1

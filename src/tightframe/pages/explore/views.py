@@ -43,7 +43,8 @@ PARTS = {
 #: How a wheel is read.
 WHEEL_NOTE = (
     "A mark lies at the mean of all homes on the rim, weighted with what is predicted at its class "
-    "mean. On the rim: certain. At the cross: no decision. In one place: told apart no more."
+    "mean. On the rim: certain. At the cross: no decision. In one place: told apart no more. "
+    "States are those of all probabilities: a plane can't hold every distance between them."
 )
 
 #: Of more groups, evenly chosen ones are in the table.
