@@ -119,7 +119,7 @@ def test_labels_leave_each_other_room():
         own = [line for line in tree.changes if line.label and line.row == row]
         for one, other in pairwise(own):
             apart = pixels * np.log(other.value / one.value)
-            assert apart > trees.LETTER * (len(one.label) + len(other.label)) / 2
+            assert apart > (trees.text_width(one.label) + trees.text_width(other.label)) / 2
 
 
 def test_networks_and_the_decay_looked_at_are_inside():

@@ -198,7 +198,7 @@ def test_what_is_said_of_marks():
 def test_callouts_do_not_cover_marks():
     seen = moment(at(0.01, bias="free"))
     (callout,) = seen.callouts
-    reach = len(callout.text) * wheels.LETTER / wheels.RIM / 2
+    reach = wheels.text_width(callout.text) / wheels.RIM / 2
     for (x, y), state in zip(seen.places, seen.states, strict=True):
         assert state == "vanished" or abs(x - callout.x) > reach or abs(y - callout.y) > 0.08
 

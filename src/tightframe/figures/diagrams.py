@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from tightframe.figures.style import STATES
+from tightframe.problem.class_names import display_width
 
 #: Radius of a wheel's rim in pixels, to which its sizes refer; and what surrounds it, there.
 RIM = 150.0
-NAME_AT, CAPTION_AT, LETTER, LINE_HEIGHT = 17.0, 41.0, 7.2, 15.0
+NAME_AT, CAPTION_AT, LETTER, LINE_HEIGHT = 17.0, 41.0, 7.8, 15.0
 
 #: Width and least height of a merge tree's axes in pixels.
 TREE_WIDTH = 680.0
@@ -167,12 +168,13 @@ class Wheel:
         across, up = 1 + 14 / RIM, 1 + 14 / RIM
         for i in self.named:
             x, y = self.homes[i]
-            wide = len(self.names[i]) * LETTER
+            wide = text_width(self.names[i])
             # Names beside the rim start at it, those above and below are centred.
             across = max(across, abs(x) * (1 + NAME_AT / RIM) + wide * (1 + abs(x)) / 2 / RIM)
             up = max(up, abs(y) * (1 + NAME_AT / RIM) + 12 / RIM)
         for x, y, text in self.captions:
-            across = max(across, abs(x) + len(text) * LETTER * (0.5 + 0.5 * (abs(x) > 0.7)) / RIM)
+            beside = abs(x) > 0.7
+            across = max(across, abs(x) + text_width(text) * (1.0 if beside else 0.5) / RIM)
             up = max(up, abs(y) + 10 / RIM)
         return across + 4 / RIM, up + 4 / RIM
 
@@ -373,8 +375,12 @@ class MergeTree:
     @property
     def left(self) -> float:
         """Pixels that names and captions take left of the axes."""
-        names = max((len(lane.name) for lane in self.lanes), default=0)
-        return 12 + LETTER * names + (24 if self.captions else 0)
+        return 12 + self.name_width + (24 if self.captions else 0)
+
+    @property
+    def name_width(self) -> float:
+        """Pixels of the longest name."""
+        return max((text_width(lane.name) for lane in self.lanes), default=0.0)
 
     @property
     def top(self) -> float:
@@ -389,6 +395,11 @@ class MergeTree:
         there |= {state for network in self.networks for state in network.states}
         there |= {"vanished"} if any(lane.ends for lane in self.lanes) else set()
         return [state for state in STATES if state in there]
+
+
+def text_width(text: str) -> float:
+    """Return about how wide a text is drawn, in pixels."""
+    return LETTER * display_width(text)
 
 
 def _pairs(name: str, values: Any, length: int) -> list[list[float]]:

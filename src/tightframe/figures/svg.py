@@ -16,7 +16,6 @@ from importlib.resources import files
 from typing import Any
 
 from tightframe.figures.diagrams import (
-    LETTER,
     LINE_HEIGHT,
     NAME_AT,
     RIM,
@@ -25,6 +24,7 @@ from tightframe.figures.diagrams import (
     Moment,
     Run,
     Wheel,
+    text_width,
 )
 from tightframe.figures.style import DARK, LIGHT, STATES, Ink, log_ticks, state_variables
 from tightframe.figures.words import in_words
@@ -254,9 +254,10 @@ def _wheel_data(wheel: Wheel) -> dict[str, Any]:
 
 
 def _tree(tree: MergeTree) -> str:
-    wide, high = tree.left + TREE_WIDTH + _RIGHT, tree.top + tree.height + _BELOW
+    left = _left(tree)
+    wide, high = left + TREE_WIDTH + _RIGHT, tree.top + tree.height + _BELOW
     parts = [
-        f'<svg viewBox="{-tree.left:g} {-tree.top:g} {wide:g} {high:g}" role="img" aria-label="'
+        f'<svg viewBox="{-left:g} {-tree.top:g} {wide:g} {high:g}" role="img" aria-label="'
         f'{escape(in_words(tree))}"><path class="tf-axis" d="M0 {tree.height:g}H{TREE_WIDTH:g}"/>',
         *_ticks(tree),
         *_changes(tree),
@@ -277,7 +278,7 @@ def _tree(tree: MergeTree) -> str:
         for x, y, size in tree.crosses
     ]
     for height, text in tree.captions:
-        place = f"{-tree.left + 10:.1f} {height:.1f}"
+        place = f"{-left + 12:.1f} {height:.1f}"
         parts.append(
             f'<text class="tf-caption" text-anchor="middle" transform="translate({place}) '
             f'rotate(-90)">{escape(text)}</text>'
@@ -300,6 +301,11 @@ def _tree(tree: MergeTree) -> str:
         )
     parts.append('<g class="tf-here"></g></svg>')
     return "".join(parts)
+
+
+def _left(tree: MergeTree) -> float:
+    """Return the pixels left of the axes, with room for the letters of narrow screens."""
+    return tree.left + (_NARROW_LETTERS - 1) * tree.name_width
 
 
 def _ticks(tree: MergeTree) -> Iterator[str]:
@@ -325,7 +331,7 @@ def _changes(tree: MergeTree) -> Iterator[str]:
         x = _x(tree, change.value)
         yield f'<path class="tf-change {change.state}" d="M{x:.1f} -4V{tree.height:g}"/>'
         if change.label:
-            half = _NARROW_LETTERS * LETTER * len(change.label) / 2
+            half = _NARROW_LETTERS * text_width(change.label) / 2
             wide = x - half < end
             end = end if wide else x + half
             yield (
@@ -356,8 +362,8 @@ def _path(tree: MergeTree, run: Run) -> str:
 
 def _slider(tree: MergeTree) -> str:
     # Its thumb, 16 pixels wide, stands exactly under the axis.
-    whole = tree.left + TREE_WIDTH + _RIGHT
-    left, width = 100 * tree.left / whole, 100 * TREE_WIDTH / whole
+    whole = _left(tree) + TREE_WIDTH + _RIGHT
+    left, width = 100 * _left(tree) / whole, 100 * TREE_WIDTH / whole
     value = TREE_WIDTH / 2 if tree.now is None else _x(tree, tree.now)
     return (
         f'<input type="range" class="tf-decay" min="0" max="1000" step="1" aria-label="λ" value="'

@@ -17,6 +17,7 @@ from tightframe.figures.diagrams import (
     MergeTree,
     Network,
     Run,
+    text_width,
 )
 from tightframe.figures.model import evenly
 from tightframe.problem.class_names import shown_names
@@ -124,7 +125,7 @@ class _Heights:
         high = min(max(PITCH * places[-1], LEAST_HEIGHT), HEIGHT)
         scale = high / places[-1] if places[-1] > 0 else 0.0
         self.own = 10 + scale * places
-        self.height = 20 + high
+        self.height = 32 + high  # letters of networks stand on the axis
         self.pitch = scale
         self._found: dict[tuple[int, float], float] = {}
         self._slots: dict[tuple[int, float], int] = {}
@@ -320,7 +321,7 @@ def _captions(problem: Problem, heights: _Heights) -> list[tuple[float, str]]:
         lanes, count = heights.lanes_of[group], problem.groups[group].count
         room = heights.own[lanes[-1]] - heights.own[lanes[0]] + 30
         for text in (f"{len(classes)} classes of {count}", f"n={count}"):
-            if len(text) * LETTER <= room:
+            if len(lanes) > 1 and text_width(text) <= room:
                 found.append((float(heights.own[lanes].mean()), text))
                 break
     return found
@@ -340,7 +341,7 @@ def _lines(changes: StateChanges, axis: _Axis) -> list[Change]:
         if state == "vanished":
             gone.update(group for change in alike for group in change.groups)
         label = _label(problem, state, alike, len(gone) == len(problem.groups))
-        middle, half = axis.pixels(decay), LETTER * len(label) / 2
+        middle, half = axis.pixels(decay), text_width(label) / 2
         row = next((i for i, end in enumerate(ends) if middle - half > end), None)
         if row is None or middle + half > TREE_WIDTH + 30:
             label, row = "", 0

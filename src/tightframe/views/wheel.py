@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.figures.diagrams import CAPTION_AT, LETTER, RIM, Callout, Caption, Moment, Wheel
+from tightframe.figures.diagrams import (
+    CAPTION_AT,
+    RIM,
+    Callout,
+    Caption,
+    Moment,
+    Wheel,
+    text_width,
+)
 from tightframe.figures.style import STATES
 from tightframe.problem.class_names import shown_names
 from tightframe.problem.problem import Problem, require_no_targets
@@ -385,9 +393,9 @@ def _callouts(problem: Problem, sent: Sent) -> Iterator[Callout]:
             # Names with blanks in them could not be told apart.
             apart = " " if problem.class_names is None else ", "
             text = f"{apart.join(names)} {state}"
-            if len(classes) > MOST_CALLED or len(text) > 2 * RIM / LETTER:
+            if len(classes) > MOST_CALLED or text_width(text) > 2 * RIM:
                 text = f"{len(classes)} classes {state}"
-            half = len(text) * LETTER / RIM / 2
+            half = text_width(text) / RIM / 2
             rest = np.delete(sent.places, classes, axis=0)
             x, y = _free_place(sent.places[classes].mean(axis=0), half, rest, taken)
             taken.append((x, y, half))
