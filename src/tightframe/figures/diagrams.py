@@ -14,7 +14,7 @@ from tightframe.problem.class_names import display_width
 
 #: Radius of a wheel's rim in pixels, to which its sizes refer; and what surrounds it, there.
 RIM = 150.0
-NAME_AT, CAPTION_AT, LETTER, LINE_HEIGHT = 17.0, 41.0, 7.8, 15.0
+NAME_AT, CAPTION_AT, LETTER, LINE_HEIGHT = 17.0, 41.0, 8.2, 15.0
 
 #: Width and least height of a merge tree's axes in pixels.
 TREE_WIDTH = 680.0
