@@ -80,7 +80,11 @@ def test_lines_are_the_rows_numbers() -> None:
         np.testing.assert_allclose(curve.get_xdata(), DECAYS)
         margins = [point["groups"][g]["margin"] for point in row["points"]]
         np.testing.assert_array_equal(curve.get_ydata(), margins)
-        assert limits[g].get_xdata()[0] == pytest.approx(np.sqrt([500, 100][g]) / 3000)
+    (merging,) = limits
+    (gone,) = [line for line in top.lines if line.get_linestyle() == ":"]
+    assert merging.get_xdata()[0] == pytest.approx(np.sqrt(100) / 3000)
+    assert gone.get_xdata()[0] == pytest.approx(np.sqrt(500) / 3000)
+    assert to_hex(gone.get_color()) == STATES["vanished"].light
     assert top.lines[0].get_linewidth() > top.lines[1].get_linewidth()
     groups = [(x, own) for x, p in zip(DECAYS, row["points"], strict=True) for own in p["groups"]]
     for state in ("distinct", "vanished"):
@@ -95,7 +99,7 @@ def test_lines_are_the_rows_numbers() -> None:
     assert drawn(figure) == [
         [
             *("5 classes of 500", "5 classes of 100"),
-            *("distinct", "vanished", "group merges from here"),
+            *("distinct", "vanished", "group merges from here", "all zero from here"),
         ]
     ]
 

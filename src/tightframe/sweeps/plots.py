@@ -228,6 +228,8 @@ def _thresholds(
     verbs = {"merge": "merges", "vanish": "vanishes"}
     after = "merged" if points[0]["collapse_kind"] == "merge" else "vanished"
     label = f"group {verbs.get(points[0]['collapse_kind'], 'collapses')} from here"
+    total = points[0]["total_collapse"]
+    same = total is not None and len({point["total_collapse"] for point in points}) == 1
     marks = [
         # With many groups, lines would hide the curves.
         Mark(group["threshold"], label, "x", "ink", "triangle", True, group["count"])
@@ -235,9 +237,9 @@ def _thresholds(
         else Mark(group["threshold"], label, "x", after, "dashed", True)
         for g, group in enumerate(points[0]["groups"])
         if group["threshold"] is not None and low <= group["threshold"] <= high
+        # The last group to merge vanishes: everything is zero from there.
+        if shades or not (same and np.isclose(group["threshold"], total))
     ]
-    total = points[0]["total_collapse"]
-    same = len({point["total_collapse"] for point in points}) == 1
     drawn = any(np.isclose(total, mark.value) for mark in marks) if total else True
     if same and not drawn and low <= total <= high:
         marks.append(Mark(total, "all zero from here", "x", "vanished", "dotted", True))
