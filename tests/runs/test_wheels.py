@@ -63,6 +63,12 @@ def test_a_report_s_classes(solution):
 def test_bad_measurements(solution):
     with pytest.raises(ValueError, match="measured: got list, need a CollapseReport or a pair"):
         tf.report.wheel(solution, [1, 2])
+    with pytest.raises(ValueError, match="solution: got int, need a tightframe"):
+        tf.report.wheel(3)
+    with pytest.raises(ValueError, match="logits: got <U1 entries, need numbers"):
+        tf.report.wheel(solution, ("a", None))
+    with pytest.raises(ValueError, match="bias: got <U1 entries, need numbers"):
+        tf.report.wheel(solution, (np.eye(6), ["a"] * 6))
     with pytest.raises(ValueError, match=r"logits: got shape \(2, 2\), need \(6, 6\)"):
         tf.report.wheel(solution, (np.eye(2), None))
 
@@ -79,6 +85,14 @@ def test_networks_on_a_tree():
     assert low < 0.002 < 0.1 < high
     with pytest.raises(ValueError, match="networks: got 2 states of 'A', need one for each of 6"):
         tf.report.merge_tree(changes, {"A": (0.002, ["lost", "lost"])})
+    for bad, message in (
+        ([1], "networks: got list, need a mapping from letters"),
+        ({"A": 0.1}, "networks: got 0.1 for 'A', need a pair"),
+        ({"A": (-1, None)}, "networks: got -1, need a finite number above 0"),
+        ({"A": (0.1, ["gone"] * 6)}, "networks: got 'gone', allowed are vanished, lost"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tf.report.merge_tree(changes, bad)
     with pytest.raises(ValueError, match="targets"):
         tf.report.merge_tree(problem.replace(counts="9x3", targets=np.full((3, 3), 1 / 3)))
 

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tightframe.changes import StateChanges, state_changes
+from tightframe.checks import array_of, choice, positive_float
 from tightframe.figures.diagrams import Wheel
-from tightframe.geometry.states import States, measured_states
+from tightframe.geometry.states import STATES, States, measured_states
 from tightframe.lazy import needed
 from tightframe.metrics.report import CollapseReport
 from tightframe.problem.problem import Problem, require_no_targets
@@ -64,7 +65,7 @@ def wheel(
     Raises
     ------
     ValueError
-        If the problem has targets, or logits and bias don't fit it.
+        If it is no Solution of one class a context, or logits and bias don't fit it.
     ImportError
         If Matplotlib is missing (``pip install 'tightframe[report]'``).
 
@@ -76,6 +77,8 @@ def wheel(
     """
     with needed("wheel", "matplotlib"):
         from tightframe.figures.mpl import plot
+    if not isinstance(solution, Solution):
+        raise ValueError(f"solution: got {type(solution).__name__}, need a tightframe.Solution")
     require_no_targets(solution.problem, "a wheel")
     if measured is None:
         return plot(solution_wheel(solution), ax)
@@ -90,13 +93,17 @@ def _measured(
     given: CollapseReport | tuple[ArrayLike, ArrayLike | None],
 ) -> tuple[ArrayLike, ArrayLike | None]:
     if isinstance(given, CollapseReport):
-        logits = given.geometry.logits
-        return logits, (given.logits - logits)[:, 0]
+        own = given.geometry.logits
+        return own, (given.logits - own)[:, 0]
     if not isinstance(given, tuple) or len(given) != 2:
         raise ValueError(
             f"measured: got {type(given).__name__}, need a CollapseReport or a pair (logits, bias)"
         )
-    return given
+    logits, bias = given
+    for name, value in (("logits", logits), ("bias", bias)):
+        if value is not None and array_of(name, value).dtype.kind not in "fiu":
+            raise ValueError(f"{name}: got {array_of(name, value).dtype} entries, need numbers")
+    return array_of("logits", logits), None if bias is None else array_of("bias", bias)
 
 
 def merge_tree(
@@ -141,15 +148,30 @@ def merge_tree(
     with needed("merge_tree", "matplotlib"):
         from tightframe.figures.mpl import plot
     changes = problem if isinstance(problem, StateChanges) else state_changes(problem)
-    k = changes.problem.num_classes
-    shown = []
-    for letter, (decay, states) in (networks or {}).items():
-        own = states.state.tolist() if isinstance(states, States) else list(states or [])
-        if own and len(own) != k:
-            raise ValueError(f"networks: got {len(own)} states of {letter!r}, need one for each "
-                             f"of {k} classes")  # fmt: skip
-        shown.append((float(decay), letter, own))
+    shown = _networks(networks or {}, changes.problem.num_classes)
     return plot(tree_of(changes, networks=shown), ax)
+
+
+def _networks(
+    given: Mapping[str, tuple[float, Sequence[str] | States | None]], num_classes: int
+) -> list[tuple[float, str, list[str]]]:
+    if not isinstance(given, Mapping):
+        raise ValueError(f"networks: got {type(given).__name__}, need a mapping from letters")
+    found = []
+    for letter, pair in given.items():
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise ValueError(f"networks: got {pair!r} for {letter!r}, need a pair (decay, states)")
+        decay, states = pair
+        own = states.state.tolist() if isinstance(states, States) else list(states or [])
+        if own and len(own) != num_classes:
+            raise ValueError(
+                f"networks: got {len(own)} states of {letter!r}, need one for each of "
+                f"{num_classes} classes"
+            )
+        for state in dict.fromkeys(own):
+            choice("networks", state, STATES)
+        found.append((positive_float("networks", decay), str(letter), own))
+    return found
 
 
 def network_view(
