@@ -255,3 +255,13 @@ def test_marks_in_one_place_share_their_prediction(counts):
         places = np.array(moment(solution).places)
         pixels = wheels.RIM * np.linalg.norm(places[:, None] - places, axis=2)
         assert apart[pixels < 6].max() < 0.1
+
+
+def test_many_moments_say_less():
+    solution = at(0.002)
+    homes = class_homes(solution.problem)
+    view = View("", sent_by_solution(solution, homes))
+    few, many = (wheel(solution.problem, [view] * n, homes).moments[0] for n in (2, 600))
+    assert len(few.tips) == len(few.takers) == 10
+    assert (many.tips, many.takers) == ([], [])
+    assert many.places == few.places

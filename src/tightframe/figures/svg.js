@@ -79,8 +79,9 @@ window.tightframe = window.tightframe || (() => {
       pointed = k;
       const moment = data.moments[Math.floor(now)], mark = marks[k].getBoundingClientRect();
       part("takers").replaceChildren();
-      tip.hidden = !(moment.tips && moment.tips[k]);
-      if (tip.hidden) return;
+      const state = data.states[moment.states[k]] || "";
+      tip.hidden = !state;
+      if (!state) return;
       const place = marks[k].transform.baseVal[0].matrix;
       const taken = [];
       for (const [home, share] of moment.takers[k] || []) {
@@ -88,7 +89,7 @@ window.tightframe = window.tightframe || (() => {
         make(part("takers"), "line", {x1: place.e, y1: place.f, x2: data.homes[home][0],
           y2: data.homes[home][1], "stroke-width": (1 + 5 * share).toFixed(1)});
       }
-      tip.textContent = moment.tips[k] + (taken.length ? `\nalso predicted: ${taken.join(", ")}` : "");
+      tip.textContent = (moment.tips[k] || `${data.names[k]}\n${state}`) + (taken.length ? `\nalso predicted: ${taken.join(", ")}` : "");
       const whole = figure.getBoundingClientRect();
       const left = mark.right - whole.left + 8;
       tip.style.left = `${Math.max(Math.min(left, whole.width - tip.offsetWidth), 0)}px`;

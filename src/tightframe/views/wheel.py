@@ -52,6 +52,9 @@ MOST_CALLED = 6
 #: Classes that take a prediction are named, so many, from this share on.
 TAKERS, LEAST_SHARE = 3, 0.01
 
+#: With more marks in all moments together, what is said of each would be most of a page.
+MOST_TIPS = 5000
+
 #: Marks are drawn at most so far out: predictions of squared errors need not be shares.
 FARTHEST = 1.08
 
@@ -273,7 +276,10 @@ def wheel(
         names,
         homes.places[middles],
         (sizes[middles] / RIM).tolist(),
-        [_moment(problem, view, bins) for view in views],
+        [
+            _moment(problem, view, bins, told=len(middles) * len(views) <= MOST_TIPS)
+            for view in views
+        ],
         named.tolist(),
         [] if bins is not None and not homes.arcs else _captions(problem, homes),
         joined=bins is None,
@@ -302,14 +308,14 @@ def _captions(problem: Problem, homes: Homes) -> list[Caption]:
     return found
 
 
-def _moment(problem: Problem, view: View, bins: Sequence[Indices] | None) -> Moment:
+def _moment(problem: Problem, view: View, bins: Sequence[Indices] | None, *, told: bool) -> Moment:
     sent, state = view.sent, view.sent.states.state
     if bins is None:
         shown = np.arange(len(state))
-        tips = [_tip(problem, sent, i) for i in shown.tolist()]
+        tips = [_tip(problem, sent, i) for i in shown.tolist()] if told else []
     else:
         shown = np.array([own[_worst(state[own])] for own in bins])
-        tips = [_bin_tip(problem, state[own], own) for own in bins]
+        tips = [_bin_tip(problem, state[own], own) for own in bins] if told else []
     there = np.isin(state, list(STATES))
     return Moment(
         view.label,
@@ -320,7 +326,9 @@ def _moment(problem: Problem, view: View, bins: Sequence[Indices] | None) -> Mom
         sent.cross.tolist(),
         list(_callouts(problem, sent)),
         tips,
-        [] if sent.predictions is None else [_takers(sent, i) for i in range(len(state))],
+        [_takers(sent, i) for i in range(len(state))]
+        if told and sent.predictions is not None
+        else [],
     )
 
 
