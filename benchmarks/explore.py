@@ -22,7 +22,7 @@ PROBLEMS = {
     "K = 100, long tail": ",".join(str(round(500 * 0.01 ** (i / 99))) for i in range(100)),
 }
 GRAPHS = {
-    "geometry": ["logits", "classifier", "means", "vectors"],
+    "geometry": ["logits", "classifier", "means"],
     "margins": ["margins-graph"],
     "path": ["path-graph"],
     "phase": ["phase-graph"],

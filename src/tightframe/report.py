@@ -1,4 +1,4 @@
-"""Plots, tables and self-contained HTML pages of runs and reproductions; plots of a grid.
+"""Plots, tables and self-contained HTML pages of runs and reproductions; wheels and merge trees.
 
 `tightframe.runs.tables` needs neither Matplotlib nor Plotly, because the command line prints its
 tables; so the functions here are imported when they are first asked for.
@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from tightframe.pages.tables import write_tables
     from tightframe.reproduce.plots import save_reproduction_plots
     from tightframe.runs.plots import save_plots
+    from tightframe.runs.wheels import merge_tree, wheel
     from tightframe.sweeps.plots import save_grid_plots
 
 __all__ = [
+    "merge_tree",
     "save_grid_plots",
     "save_plots",
     "save_reproduction_plots",
+    "wheel",
     "write_report",
     "write_reproduction",
     "write_tables",
@@ -35,6 +38,7 @@ __getattr__ = handed_on(
         "tightframe.pages.run": ("write_report",),
         "tightframe.reproduce.plots": ("save_reproduction_plots",),
         "tightframe.runs.plots": ("save_plots",),
+        "tightframe.runs.wheels": ("merge_tree", "wheel"),
         "tightframe.sweeps.plots": ("save_grid_plots",),
     },
 )

@@ -2,6 +2,16 @@
 
 import numpy as np
 
+from tightframe.figures.diagrams import (
+    Callout,
+    Change,
+    Lane,
+    MergeTree,
+    Moment,
+    Network,
+    Run,
+    Wheel,
+)
 from tightframe.figures.model import (
     Bars,
     Cells,
@@ -12,8 +22,6 @@ from tightframe.figures.model import (
     Matrix,
     Note,
     Shades,
-    Space,
-    Spokes,
     Stack,
     Table,
 )
@@ -68,8 +76,7 @@ CELLS = Chart(
         [1.0, 5.0],
         [[1.5, 0.5, None], [-1.0, np.nan, 2.5]],
         "margin",
-        [[False, False, True], [False, False, False]],
-        "collapsed",
+        [["", "", "merged"], ["", "", ""]],
         "failed",
     ),
 )
@@ -101,14 +108,58 @@ MAPS = HeatMaps(
     scale_label="logit",
 )
 
-SPACE = Space(
-    "Space",
-    [
-        Spokes("means", [[1.0, 0.0, 0.0], [0.0, 0.5, 0.0]], [0, 1], width=2.0),
-        Spokes("rows", [[0.0, 0.0, -1.0]], ["ink"], "diamond", True),
-    ],
-)
-
 TABLE = Table("Table", ["name", "number"], [["a", 1.25], ["b", None]])
 
-PANELS = [CURVES, BARS, CELLS, SHADES, STACK, MAPS, SPACE, TABLE]
+PANELS = [CURVES, BARS, CELLS, SHADES, STACK, MAPS, TABLE]
+
+#: Three classes on a rim of four homes' width: the third has merged with nobody, it vanished.
+WHEEL = Wheel(
+    "Wheel",
+    ["cat", "dog", "<b>"],
+    [[0, 1], [1, 0], [-1, 0]],
+    [0.06, 0.05, 0.04],
+    [
+        Moment("start", [[0, 0.5], [0.5, 0], [0, 0]], ["lost", "weak", ""], 0.0),
+        Moment(
+            "end",
+            [[0, 0.9], [0.8, 0], [0.1, 0.2]],
+            ["distinct", "merged", "vanished"],
+            9.0,
+            [[0, 1], [0.7, 0], [0, 0]],
+            (0.1, 0.2),
+            [Callout(0.1, 0.05, "<b> vanished", "vanished")],
+            ["cat: 5", "dog: 4", "<b>: 3"],
+            [[], [(0, 0.25)], [(0, 0.4), (1, 0.3)]],
+        ),
+    ],
+    [0, 1, 2],
+    [(0.0, 1.3, "3 classes")],
+    note="A note.",
+)
+
+TREE = MergeTree(
+    "Tree",
+    "λ",
+    0.001,
+    0.1,
+    100.0,
+    [
+        Lane("cat", 3.0, [Run("distinct", [0.001, 0.05], [10, 10])], [(0.05, 10)]),
+        Lane(
+            "<b>",
+            2.0,
+            [
+                Run("distinct", [0.001, 0.008, 0.01], [90, 90, 20]),
+                Run("lost", [0.01, 0.05], [20, 20]),
+            ],
+            [(0.05, 20)],
+        ),
+    ],
+    [Change(0.01, "lost", "<b> lost"), Change(0.05, "vanished", "all vanish", 1)],
+    [(50.0, "two")],
+    [Network(0.02, "A", ["distinct", "lost"])],
+    now=0.002,
+)
+
+#: What Plotly does not draw.
+DIAGRAMS = [WHEEL, TREE]

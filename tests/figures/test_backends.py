@@ -14,17 +14,19 @@ from tests.figures.panels import (
     BARS,
     CELLS,
     CURVES,
+    DIAGRAMS,
     MAPS,
     PANELS,
     SHADES,
-    SPACE,
     STACK,
     TABLE,
+    TREE,
+    WHEEL,
     X,
 )
 from tightframe.figures import mpl, plotly
 from tightframe.figures.model import Block, Chart, Curve, Mark, Sheet
-from tightframe.figures.style import COLORS, DARK, LIGHT, PALETTE, STATES, shade_of
+from tightframe.figures.style import DARK, LIGHT, STATES, shade_of
 
 
 def sheet(panel, ink=LIGHT):
@@ -59,7 +61,8 @@ def test_curves_in_matplotlib():
     (axis,) = sheet(CURVES).axes
     banded, gap, hollow, line, full, outlined, steps = axis.lines[:7]
     np.testing.assert_array_equal(banded.get_ydata(), [1, 2, 4, 8])
-    assert (banded.get_color(), gap.get_color()) == (COLORS["predicted"], COLORS["measured"])
+    assert banded.get_color() == gap.get_color() == LIGHT.text  # colour is for states
+    assert (banded.get_linestyle(), banded.get_fillstyle()) == ("--", "none")
     np.testing.assert_array_equal(gap.get_ydata(), [8, math.nan, 2, 1])
     assert gap.get_linestyle() == "--"
     assert gap.get_marker() == "o"  # or the first value would not be seen
@@ -137,16 +140,20 @@ def test_bars():
 
 def test_cells():
     axis, scale = sheet(CELLS).axes
-    values, covered = (mesh.get_array() for mesh in axis.collections)
+    mesh, merged = axis.collections
+    values, covered = mesh.get_array(), merged.get_array()
+    assert merged.get_hatch() == STATES["merged"].hatch
     np.testing.assert_array_equal(values.filled(np.nan), [[1.5, 0.5, np.nan], [-1.0, np.nan, 2.5]])
     np.testing.assert_array_equal(~np.ma.getmaskarray(covered), [[False, False, True], [False] * 3])
     assert axis.get_xlim() == pytest.approx((10**-0.5, 10**2.5))  # half-way in logarithms
     assert scale.get_ylabel() == "margin"
-    assert legend(axis) == ["collapsed", "failed", "threshold"]
-    cells, grey, seam, line = plotly.draw(CELLS)["data"]
+    assert legend(axis) == ["merged", "failed", "threshold"]
+    cells, area, signs, seam, line = plotly.draw(CELLS)["data"]
     assert cells["z"] == [[1.5, 0.5, None], [-1.0, None, 2.5]]
     assert (cells["zmin"], cells["zmax"]) == (-1.0, 2.5)
-    assert grey["z"] == [[None, None, 1], [None] * 3]
+    assert area["z"] == [[None, None, 1], [None] * 3]
+    assert (signs["name"], signs["x"], signs["y"]) == ("merged", [100.0], [1.0])
+    assert signs["marker"]["symbol"] == "diamond"
     assert seam["line"]["width"] > line["line"]["width"]
     assert cells["hovertemplate"].startswith("λ %{x:.4g}, ratio %{y:.4g}")
 
@@ -203,16 +210,6 @@ def test_maps_have_one_scale():
     assert figure["data"][0]["customdata"][1] == ["logit 7 of class 4", "logit 7 of class 7"]
     (slider,) = figure["layout"]["sliders"]
     assert [step["label"] for step in slider["steps"]] == ["one", "two"]
-
-
-def test_vectors_start_at_the_origin():
-    (axis,) = sheet(SPACE).axes
-    ends = [[float(part[1]) for part in line.get_data_3d()] for line in axis.lines]
-    assert ends == [[1, 0, 0], [0, 0.5, 0], [0, 0, -1]]
-    means, rows = plotly.draw(SPACE)["data"]
-    assert means["x"] == [0, 1, None, 0, 0, None]
-    assert means["marker"]["color"][::3] == [PALETTE[0], PALETTE[1]]
-    assert rows["marker"]["symbol"] == "diamond-open"
 
 
 def test_a_table_is_drawn_as_its_texts():
@@ -282,3 +279,74 @@ def test_a_mark_of_a_lower_chart_stays_in_it():
     _, upright, level = plotly.draw(replace(STACK, charts=charts))["layout"]["shapes"]
     assert upright["yref"] == "y2 domain"
     assert (level["y0"], level["yref"], level["xref"]) == (2.0, "y2", "paper")
+
+
+# -- wheels and merge trees ------------------------------------------------------------------------
+
+
+def marks(axis):
+    """Return place, marker and colour of every mark of a wheel, in order."""
+    lines = [line for line in axis.lines if str(line.get_gid()).startswith("mark-")]
+    return {
+        int(line.get_gid()[5:]): (
+            [float(v[0]) for v in line.get_data()],
+            line.get_marker(),
+            to_hex(line.get_color()),
+        )
+        for line in lines
+    }
+
+
+@pytest.mark.parametrize("ink", [LIGHT, DARK], ids=["light", "dark"])
+@pytest.mark.parametrize("panel", DIAGRAMS, ids=lambda panel: panel.title)
+def test_diagrams_in_matplotlib(panel, ink):
+    figure = sheet(panel, ink)
+    figure.canvas.draw()
+    assert to_hex(figure.get_facecolor()) == ink.paper
+    own = Figure().subplots()
+    assert mpl.plot(panel, own, ink) == (own.figure, own)
+    assert own.get_title(loc="left") == panel.title
+    with pytest.raises(ValueError, match=r"panel: got a .*, which figures\.svg draws"):
+        plotly.draw(panel)
+
+
+@pytest.mark.parametrize("ink", [LIGHT, DARK], ids=["light", "dark"])
+def test_the_last_moment_of_a_wheel_is_drawn(ink):
+    _, axis = mpl.plot(WHEEL, ink=ink)
+    shade = "dark" if ink is DARK else "light"
+    assert marks(axis) == {
+        i: (place, marker, getattr(STATES[state], shade))
+        for i, (place, marker, state) in enumerate(
+            [
+                ([0, 0.9], "o", "distinct"),
+                ([0.8, 0], "D", "merged"),
+                ([0.1, 0.2], "x", "vanished"),
+            ]
+        )
+    }
+    assert legend(axis) == ["distinct", "merged", "vanished", "predicted"]
+    texts = [text.get_text() for text in axis.texts]
+    assert texts == ["cat", "dog", "<b>", "3 classes", "<b> vanished"]
+    earlier = replace(WHEEL, moments=WHEEL.moments[:1])
+    seen = marks(mpl.plot(earlier)[1])
+    assert sorted(seen) == [0, 1]  # the third has no mark
+    assert seen[0][1] == ">"
+    assert legend(mpl.plot(earlier)[1]) == ["lost", "weak"]
+
+
+def test_a_tree_ends_its_curves_at_changes():
+    figure, axis = mpl.plot(TREE)
+    figure.canvas.draw()
+    paths = {patch.get_gid(): [] for patch in axis.patches}
+    for patch in axis.patches:
+        ends = patch.get_path().vertices[[0, -1]].tolist()
+        paths[patch.get_gid()].append((to_hex(patch.get_edgecolor()), ends))
+    assert paths["lane-1"] == [
+        (STATES["distinct"].light, [[0.001, 90], [0.01, 20]]),
+        (STATES["lost"].light, [[0.01, 20], [0.05, 20]]),
+    ]
+    texts = [text.get_text() for text in axis.texts]
+    assert texts == ["<b> lost", "all vanish", "cat", "<b>", "two", "A"]
+    assert legend(axis) == ["distinct", "lost", "vanished"]
+    lines = [line.get_xdata()[0] for line in axis.lines if line.get_gid() == "change"]
+    assert lines == [0.01, 0.05]

@@ -1,13 +1,15 @@
 """What a picture holds, whoever draws it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from rich.color import Color
 
-from tests.figures.panels import CELLS, CURVES, MAPS, PANELS, STACK, X
+from tests.figures.panels import CELLS, CURVES, DIAGRAMS, MAPS, PANELS, STACK, TREE, WHEEL, X
 from tightframe.figures import style
+from tightframe.figures.diagrams import Lane, MergeTree, Moment, Network, Wheel
 from tightframe.figures.model import (
     Bars,
     Block,
@@ -19,8 +21,6 @@ from tightframe.figures.model import (
     Matrix,
     Note,
     Sheet,
-    Space,
-    Spokes,
     Stack,
     drawn,
     has_points,
@@ -30,7 +30,7 @@ from tightframe.figures.storage import panel_from_dict, panel_to_dict
 from tightframe.figures.words import in_words
 
 
-@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel.title)
+@pytest.mark.parametrize("panel", [*PANELS, *DIAGRAMS], ids=lambda panel: panel.title)
 def test_every_panel_survives_storage(panel):
     again = panel_from_dict(json.loads(json.dumps(panel_to_dict(panel), allow_nan=False)))
     assert panel_to_dict(again) == panel_to_dict(panel)
@@ -66,7 +66,7 @@ def test_the_colours_of_cells_start_at_zero_or_below():
     assert CELLS.cells.limits == (-1.0, 2.5)
     assert Cells([1.0], [1.0], [[3.0]], "").limits == (0.0, 3.0)
     assert CELLS.cells.missing
-    assert not Cells([1.0], [1.0], [[None]], "", [[True]]).missing
+    assert not Cells([1.0], [1.0], [[None]], "", [["merged"]]).missing
 
 
 def test_every_map_alone_keeps_the_scale_of_all():
@@ -155,15 +155,70 @@ def test_labels_of_a_log_axis_are_written_out_where_they_fit():
         (lambda: Mark(1.0, "", color="red"), "color: got 'red', allowed are predicted"),
         (lambda: Bars("", [1.0], []), "values: got 0 for 1 places"),
         (lambda: Cells([1.0], [1.0], [1.0], ""), r"values: got shape \(1,\), need \(1, 1\)"),
-        (lambda: Cells([1.0], [1.0], [[1.0]], "", [True]), r"covered: got shape \(1,\)"),
+        (lambda: Cells([1.0], [1.0], [[1.0]], "", ["lost"]), r"states: got shape \(1,\)"),
+        (lambda: Cells([1.0], [1.0], [[1.0]], "", [["gone"]]), "states: got 'gone', allowed are"),
         (lambda: Note(1.0, 1.0, "", "red"), "color: got 'red'"),
         (lambda: Chart("", "", "", [], legend="left"), "legend: got 'left', allowed are below"),
         (lambda: Chart("", "", "", [], whole=["z"]), "whole: got 'z', allowed are x, y"),
         (lambda: Stack("", [], []), "heights: got 0 for 0 charts"),
-        (lambda: Spokes("", [[1.0, 0.0]], [0]), r"points: got shape \(1, 2\), need \(1, 3\)"),
-        (lambda: Space("", [Spokes("", [[1, 0, 0]], ["red"])]), "color: got 'red'"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+# -- wheels and merge trees ------------------------------------------------------------------------
+
+
+def test_wheels_and_trees_in_words():
+    assert in_words(WHEEL) == "Wheel: 3 classes at end, 1 distinct, 1 merged, 1 vanished."
+    assert in_words(TREE) == "Tree; 2 classes over λ: <b> lost at 0.01; all vanish at 0.05."
+    assert "no change" in in_words(
+        replace(TREE, changes=[], networks=[], lanes=[Lane("", 1.0, [])])
+    )
+    assert in_words(replace(TREE, lanes=[], networks=[])) == "Tree: nothing to draw."
+
+
+def test_states_and_lengths_of_diagrams_are_checked():
+    with pytest.raises(ValueError, match="state: got 'gone', allowed are distinct, merged"):
+        Moment("", [[0, 0]], ["gone"])
+    with pytest.raises(ValueError, match=r"places: got shape \(1, 2\), need finite"):
+        Moment("", [[0, 0]], ["lost", "lost"])
+    with pytest.raises(ValueError, match="tips: got 2 for 1 marks"):
+        Moment("", [[0, 0]], ["lost"], tips=["a", "b"])
+    with pytest.raises(ValueError, match="moments: got 1 marks for 2 names"):
+        Wheel("", ["a", "b"], [[0, 1], [1, 0]], [1, 1], [Moment("", [[0, 0]], ["lost"])])
+    with pytest.raises(ValueError, match="low, high: got 2 and 1"):
+        MergeTree("", "", 2, 1, 10, [])
+    with pytest.raises(ValueError, match="networks: got 1 states for 2 lanes"):
+        replace(TREE, networks=[Network(0.02, "A", ["lost"])])
+
+
+def test_a_wheel_reaches_as_far_as_its_names():
+    across, up = WHEEL.reach
+    long = replace(WHEEL, names=["cat", "a very long name indeed", "<b>"]).reach
+    assert long[0] > across + 0.9
+    assert long[1] == up > 1.3
+
+
+def test_crosses_of_a_cable_are_thinned():
+    lanes = [Lane("", 2.0, [], [(0.05, 10 + 3 * i)]) for i in range(6)]
+    crosses = replace(TREE, lanes=lanes, networks=[]).crosses
+    assert [y for _, y, _ in crosses] == [10, 19]
+
+
+def test_predictions_are_rings_and_dashed_lines():
+    for look, dash in (("solid", "dashed"), ("line+points", "dashed"), ("dotted", "dotted")):
+        predicted, measured = (Curve("", X, X, role, look) for role in ("predicted", "measured"))
+        assert (predicted.dash, predicted.hollow) == (dash, True)
+        assert (measured.dash, measured.hollow) == (
+            "dotted" if look == "dotted" else "solid",
+            False,
+        )
+        assert colors(predicted) == colors(measured)
+    assert Curve("", X, X, "predicted", hollow=[True, False, True, False]).hollow[1] is False
+
+
+def colors(curve):
+    return [style.color_of(curve.color, ink) for ink in (style.LIGHT, style.DARK)]

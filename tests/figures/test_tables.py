@@ -21,7 +21,7 @@ from tightframe.figures.formats import (
     to_rich,
 )
 from tightframe.figures.storage import panel_from_dict, panel_to_dict
-from tightframe.figures.style import STATES
+from tightframe.figures.style import DARK, STATES, state_variables
 from tightframe.figures.table import Column, Table
 
 HOSTILE = "<script>alert('x')</script> & | \\ 50 % of #1_a {b} ^~ $x$ [red]*bold*[/red]"
@@ -352,3 +352,14 @@ def test_tables_survive_storage():
 def test_what_is_no_table_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_state_has_its_mark_and_colour_in_html(state):
+    table = Table("", ["class", Column("state", states=True), "word"], [["a", state, state]])
+    look = STATES[state]
+    own, plain = re.findall(r"<td.*?>(.*?)</td>", to_html(table))
+    assert plain == state
+    assert f"color:var(--tf-{state},{look.light})" in own
+    assert re.sub(r"<.*?>|\ufe0e", "", own) == f"{look.sign} {state}"
+    assert f"--tf-{state}:{look.dark};" in state_variables(DARK)

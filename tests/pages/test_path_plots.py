@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib import rcParams
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
 import tightframe as tf
 from tightframe.figures.mpl import draw
-from tightframe.figures.style import GROUP_COLORS
+from tightframe.figures.style import STATES
 from tightframe.report import save_grid_plots
 from tightframe.sweeps.grid import Grid, run_grid
 from tightframe.sweeps.phase import PhaseDiagram, step_rows
@@ -71,31 +72,35 @@ def test_lines_are_the_rows_numbers() -> None:
     (row,) = rows = run_grid(make("500x5,100x5"))
     figure = path_figure(rows)
     top, bottom = figure.axes
+    limits = [line for line in top.lines if to_hex(line.get_color()) == STATES["merged"].light]
+    limits = [line for line in limits if line.get_linestyle() == "--"]
     for g in range(2):
-        curve = next(line for line in top.lines if line.get_color() == GROUP_COLORS[g])
+        curve = top.lines[g]
+        assert curve.get_label() == f"5 classes of {[500, 100][g]}"
         np.testing.assert_allclose(curve.get_xdata(), DECAYS)
         margins = [point["groups"][g]["margin"] for point in row["points"]]
         np.testing.assert_array_equal(curve.get_ydata(), margins)
-        (limit,) = [
-            line
-            for line in top.lines
-            if line.get_linestyle() == "--" and line.get_color() == GROUP_COLORS[g]
-        ]
-        assert limit.get_xdata()[0] == pytest.approx(np.sqrt([500, 100][g]) / 3000)
-        (hollow,) = [
-            line
-            for line in top.lines
-            if line.get_fillstyle() == "none" and line.get_color() == GROUP_COLORS[g]
-        ]
-        collapsed = [point["groups"][g]["collapsed"] for point in row["points"]]
-        assert any(collapsed)
-        np.testing.assert_array_equal(np.isfinite(hollow.get_ydata()), collapsed)
+    (merging,) = limits
+    (gone,) = [line for line in top.lines if line.get_linestyle() == ":"]
+    assert merging.get_xdata()[0] == pytest.approx(np.sqrt(100) / 3000)
+    assert gone.get_xdata()[0] == pytest.approx(np.sqrt(500) / 3000)
+    assert to_hex(gone.get_color()) == STATES["vanished"].light
+    assert top.lines[0].get_linewidth() > top.lines[1].get_linewidth()
+    groups = [(x, own) for x, p in zip(DECAYS, row["points"], strict=True) for own in p["groups"]]
+    for state in ("distinct", "vanished"):
+        (marks,) = [line for line in top.lines if line.get_label() == state]
+        assert to_hex(marks.get_color()) == STATES[state].light
+        there = [(x, own["margin"]) for x, own in groups if own["state"] == state]
+        np.testing.assert_allclose(np.transpose(marks.get_data()), there)
     rank = bottom.lines[-1]
     np.testing.assert_array_equal(rank.get_ydata(), [point["rank"] for point in row["points"]])
     assert (top.get_xscale(), bottom.get_xscale()) == ("log", "log")
     assert bottom.get_xlabel().startswith("λ")
     assert drawn(figure) == [
-        ["5 classes of 500", "5 classes of 100", "group merges from here", "merged or vanished"]
+        [
+            *("5 classes of 500", "5 classes of 100"),
+            *("distinct", "vanished", "group merges from here", "all zero from here"),
+        ]
     ]
 
 
@@ -113,7 +118,7 @@ def test_what_is_drawn_when_lambda_is_not_swept() -> None:
         run_grid(make("50x5,9x5", sweep={"bias_decay": [0.1, 1]}, bias="decayed", bias_decay=1))
     )
     assert figure.axes[1].get_xlabel() == "bias decay"
-    assert drawn(figure) == [["5 classes of 50", "5 classes of 9"]]
+    assert drawn(figure) == [["5 classes of 50", "5 classes of 9", "distinct"]]
 
 
 def test_many_groups_have_a_scale_of_colours() -> None:
@@ -147,9 +152,13 @@ def test_the_heat_map_has_the_cells_and_the_threshold() -> None:
     diagram = PhaseDiagram.from_rows(grid, rows)
     axis = phase_figure(diagram).axes[0]
     assert (axis.get_xscale(), axis.get_yscale()) == ("log", "log")
-    cells, flat = (mesh.get_array() for mesh in axis.collections)
+    cells, *areas = (mesh.get_array() for mesh in axis.collections)
     np.testing.assert_array_equal(np.ma.getmaskarray(cells), diagram.minority_collapsed)
-    np.testing.assert_array_equal(~np.ma.getmaskarray(flat), diagram.minority_collapsed)
+    # Merged and vanished are told apart.
+    for state, area in zip(("merged", "vanished"), areas, strict=True):
+        own = diagram.minority_state == state
+        assert own.any()
+        np.testing.assert_array_equal(~np.ma.getmaskarray(area), own)
     np.testing.assert_array_equal(
         cells.compressed(), diagram.minority_margin[~diagram.minority_collapsed]
     )

@@ -14,7 +14,7 @@ import tightframe as tf
 from tests.pages.conftest import DECAYS, FINISHED, MISSING, UNFINISHED, write_run, write_setting
 from tightframe.figures.model import HeatMaps
 from tightframe.figures.mpl import draw, save_figure
-from tightframe.figures.style import COLORS
+from tightframe.figures.style import COLORS, LIGHT
 from tightframe.runs import plots
 from tightframe.runs.pictures import (
     MAX_MARGIN_PANELS,
@@ -123,12 +123,12 @@ def test_lines_are_the_records_numbers_in_their_colours(run: RunRecord) -> None:
     measured, bound = objective.lines
     np.testing.assert_array_equal(measured.get_ydata(), record.history["objective"])
     assert set(bound.get_ydata()) == {record.prediction["lower_bound"]}
-    assert to_hex(measured.get_color()) == COLORS["measured"]
+    assert to_hex(measured.get_color()) == LIGHT.text
     assert to_hex(bound.get_color()) == COLORS["bound"]
     predicted, etf = picture(record, "distance").axes[0].lines
     np.testing.assert_array_equal(predicted.get_ydata(), record.history["logits_to_predicted"])
     assert (predicted.get_linestyle(), etf.get_linestyle()) == ("-", "--")
-    assert to_hex(predicted.get_color()) == COLORS["predicted"]
+    assert to_hex(predicted.get_color()) == LIGHT.text
     assert to_hex(etf.get_color()) == COLORS["etf"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -366,7 +367,8 @@ def _passed(
     for g, group in enumerate(after["groups"][:shown]):
         place = group["threshold"]
         if place is not None and before["lambda"] < place <= after["lambda"]:
-            found.setdefault(place, [""] * shown)[g] = verb
+            gone = math.isclose(place, after["total_collapse"])
+            found.setdefault(place, [""] * shown)[g] = "vanish" if gone else verb
     return sorted(found.items())
 
 

@@ -282,12 +282,25 @@ def to_html(table: Table, *, alone: bool = False) -> str:
     )
 
 
+#: After a sign: no emoji.
+_AS_TEXT = "\ufe0e"
+
+
 def entry_html(value: Any, text: str) -> str:
     """Return an entry for reading; a number has all its digits for machines."""
     shown = escape(text)
     if is_missing(value) or text in ("∞", "-∞"):
         return f'<span class="note">{shown}</span>'
     return f'<data value="{float(value)!r}">{shown}</data>' if is_number(value) else shown
+
+
+def state_html(state: str) -> str:
+    """Return a state with its mark and colour; a page has the colours as `state_variables`."""
+    look = STATES[state]
+    return (
+        f'<span class="state" style="color:var(--tf-{state},{look.light})">'
+        f'<span aria-hidden="true">{look.sign}{_AS_TEXT}</span> {state}</span>'
+    )
 
 
 def _numbers_class(head: Column) -> str:
@@ -300,7 +313,7 @@ def _left(head: Column) -> str:
 
 
 def _cell_html(head: Column, value: Any, text: str, look: str, *, first: bool) -> str:
-    shown = entry_html(value, text)
+    shown = state_html(text) if head.states and text in STATES else entry_html(value, text)
     if first and head.align == "left":
         return f'<th scope="row"{look}>{shown}</th>'
     return f"<td{look}>{shown}</td>"

@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tightframe.checks import choice
-from tightframe.figures.style import MARKERS, PALETTE, ROLES
+from tightframe.figures.diagrams import MergeTree as MergeTree
+from tightframe.figures.diagrams import Wheel as Wheel
+from tightframe.figures.style import MARKERS, PALETTE, ROLES, STATES
 from tightframe.figures.table import Table as Table
 
 #: How a `Curve` is drawn; steps change half-way between two points.
@@ -76,7 +78,8 @@ class Curve:
         Equally many. None, NaN and infinity (on a log axis also what is not positive) are gaps.
     color : str or int
         A role of `figures.style.ROLES`, or the number of a palette colour (taken modulo its
-        length), for series that have no role.
+        length), for series that have no role. The line of what is predicted is dashed and its
+        points are rings, unless they are said to be something else.
     style : {"solid", "dashed", "dotted", "dashdot", "points", "line+points", "steps"}
     low, high : sequence of float, optional
         A band around the curve, for example the range over seeds.
@@ -116,6 +119,8 @@ class Curve:
         choice("style", self.style, STYLES)
         choice("marker", self.marker, MARKERS)
         _check_color(self.color)
+        if self.color == "predicted" and self.hollow is False:
+            object.__setattr__(self, "hollow", True)
         if not isinstance(self.hollow, bool):
             object.__setattr__(self, "hollow", [bool(value) for value in self.hollow])
         if (self.low is None) != (self.high is None):
@@ -139,7 +144,8 @@ class Curve:
     @property
     def dash(self) -> str:
         """How its line is broken."""
-        return self.style if self.style in ("dashed", "dotted", "dashdot") else "solid"
+        plain = "dashed" if self.color == "predicted" else "solid"
+        return self.style if self.style in ("dashed", "dotted", "dashdot") else plain
 
 
 @dataclass(frozen=True)
@@ -225,10 +231,8 @@ class Cells:
         None and NaN: no colour, so that the ground is seen.
     label : str
         Of the colour scale.
-    covered : array_like of bool, optional
-        Cells that have no value because something else is true of them; grey.
-    covered_label : str
-        What is true of them; in the legend.
+    states : array_like of str, optional
+        Of `figures.style.STATES`, of cells that have no value because of them; empty: none.
     missing_label : str
         Of cells with neither; in the legend if there are any.
     """
@@ -237,21 +241,21 @@ class Cells:
     y: Sequence[float]
     values: Any
     label: str
-    covered: Any = None
-    covered_label: str = ""
+    states: Any = None
     missing_label: str = ""
 
     def __post_init__(self) -> None:
         shape = (len(self.y), len(self.x))
-        for name in ("values", "covered"):
-            given = getattr(self, name)
-            if given is None and name == "covered":
-                continue
-            grid = np.asarray(given, dtype=np.float64 if name == "values" else bool)
+        values = np.asarray(self.values, dtype=np.float64)
+        states = np.full(shape, "") if self.states is None else np.asarray(self.states, dtype=str)
+        for name, grid in (("values", values), ("states", states)):
             if grid.shape != shape:
                 raise ValueError(f"{name}: got shape {grid.shape}, need {shape}")
-            plain = [[_finite(v) for v in row] for row in grid] if name == "values" else grid
-            object.__setattr__(self, name, plain if name == "values" else grid.tolist())
+        for state in np.unique(states).tolist():
+            if state:
+                choice("states", state, tuple(STATES))
+        object.__setattr__(self, "values", [[_finite(v) for v in row] for row in values])
+        object.__setattr__(self, "states", states.tolist())
         for name in ("x", "y"):
             object.__setattr__(self, name, [float(value) for value in getattr(self, name)])
 
@@ -263,13 +267,18 @@ class Cells:
 
     @property
     def missing(self) -> bool:
-        """Whether a cell has no value and is not covered."""
-        covered = self.covered or [[False] * len(self.x)] * len(self.y)
+        """Whether a cell has neither value nor state."""
         return any(
-            v is None and not c
-            for row, flags in zip(self.values, covered, strict=True)
-            for v, c in zip(row, flags, strict=True)
+            value is None and not state
+            for row, states in zip(self.values, self.states, strict=True)
+            for value, state in zip(row, states, strict=True)
         )
+
+    @property
+    def shown_states(self) -> list[str]:
+        """States of some cell, in the order of the table."""
+        there = {state for row in self.states for state in row}
+        return [state for state in STATES if state in there]
 
 
 @dataclass(frozen=True)
@@ -500,69 +509,8 @@ class HeatMaps:
         return max(entries, default=0.0) or 1.0
 
 
-@dataclass(frozen=True)
-class Spokes:
-    """Vectors from the origin of a `Space`.
-
-    Parameters
-    ----------
-    label : str
-        In the legend.
-    points : array_like, shape (n, 3)
-        Their ends.
-    colors : sequence of (str or int)
-        Of each, as of a `Curve`.
-    marker : str
-        Of the ends, of `figures.style.MARKERS`.
-    hollow : bool
-    width : float
-    group : str
-        Entries of one group are hidden and shown together.
-    """
-
-    label: str
-    points: Any
-    colors: Sequence[str | int]
-    marker: str = "circle"
-    hollow: bool = False
-    width: float = 1.0
-    group: str = ""
-
-    def __post_init__(self) -> None:
-        choice("marker", self.marker, MARKERS)
-        for color in self.colors:
-            _check_color(color)
-        points = np.asarray(self.points, dtype=np.float64)
-        if points.shape != (len(self.colors), 3):
-            raise ValueError(f"points: got shape {points.shape}, need {(len(self.colors), 3)}")
-        object.__setattr__(self, "points", points.tolist())
-
-
-@dataclass(frozen=True)
-class Space:
-    """Vectors in three dimensions, all of length one at most.
-
-    Parameters
-    ----------
-    title : str
-    spokes : sequence of Spokes
-    note : str
-    legend : bool
-    """
-
-    title: str
-    spokes: Sequence[Spokes]
-    note: str = ""
-    legend: bool = True
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is no vector."""
-        return not any(len(part.points) for part in self.spokes)
-
-
 #: What a picture is made of.
-Panel = Chart | Stack | HeatMaps | Space | Table
+Panel = Chart | Stack | HeatMaps | Table | Wheel | MergeTree
 
 
 @dataclass(frozen=True)

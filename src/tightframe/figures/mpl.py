@@ -24,6 +24,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from tightframe.checks import choice
 from tightframe.figures import style
+from tightframe.figures.diagrams import MergeTree, Wheel
 from tightframe.figures.fonts import fit_fonts, told_before
 from tightframe.figures.model import (
     Block,
@@ -34,21 +35,18 @@ from tightframe.figures.model import (
     Mark,
     Panel,
     Sheet,
-    Space,
     Stack,
     Table,
     band,
     drawn,
     has_points,
 )
+from tightframe.figures.mpl_axes import MARKERS, empty_axis, label_axis, plain, style_axis
+from tightframe.figures.mpl_diagrams import draw_tree, draw_wheel
 from tightframe.figures.style import LIGHT, Ink, color_of, log_ticks
 from tightframe.files import replacing
-from tightframe.problem.class_names import END_ISOLATE, ISOLATE
 
 _DPI = 150
-
-#: Whether Matplotlib draws texts in the order in which they are read.
-_SHAPES = mpl.__version_info__[:2] >= (3, 11)
 
 #: What a picture can be written as, and what keeps the date and the release out of each: the same
 #: record gives the same bytes.
@@ -64,17 +62,6 @@ _SEQUENTIAL = LinearSegmentedColormap.from_list("cividis", style.SEQUENTIAL)
 _SHADES = ListedColormap([style.shade_of(i / 255) for i in range(256)])
 
 _DASHES = {"solid": "-", "dashed": "--", "dotted": ":", "dashdot": "-."}
-_MARKERS = {
-    "circle": "o",
-    "square": "s",
-    "diamond": "D",
-    "up": "^",
-    "right": ">",
-    "cross": "x",
-    "star": "*",
-    "half": "o",
-}
-
 #: At most so many rows are in a drawn table, and so many letters side by side in a legend.
 _TABLE_ROWS = 24
 _LEGEND_LETTERS = 15  # an inch
@@ -90,7 +77,7 @@ def draw(sheet: Sheet, ink: Ink = LIGHT) -> Figure:
     """Return a picture as a Matplotlib figure."""
     figure = new_figure(sheet.width, sheet.height, ink=ink)
     if sheet.title:
-        figure.suptitle(_plain(sheet.title), fontsize=style.SHEET_TITLE, color=ink.text)
+        figure.suptitle(plain(sheet.title), fontsize=style.SHEET_TITLE, color=ink.text)
     blocks = sheet.blocks
     if len(blocks) == 1 and not blocks[0].title:
         _draw_block(figure, blocks[0], sheet.width, ink)
@@ -102,7 +89,7 @@ def draw(sheet: Sheet, ink: Ink = LIGHT) -> Figure:
         part.set_facecolor(ink.paper)
         if block.title:
             part.suptitle(
-                _plain(block.title), fontsize=style.TITLE + 0.5, color=ink.text, weight="bold",
+                plain(block.title), fontsize=style.TITLE + 0.5, color=ink.text, weight="bold",
                 x=0.01, ha="left",
             )  # fmt: skip
         _draw_block(part, block, sheet.width, ink)
@@ -116,7 +103,7 @@ def plot(panel: Panel, ax: Axes | None = None, ink: Ink = LIGHT) -> tuple[Any, A
     Parameters
     ----------
     panel : Panel
-        A `Chart`, a `Table`, or `HeatMaps` of one matrix.
+        A `Chart`, a `Wheel`, a `MergeTree`, a `Table`, or `HeatMaps` of one matrix.
     ax : matplotlib.axes.Axes, optional
     ink : Ink
 
@@ -129,14 +116,23 @@ def plot(panel: Panel, ax: Axes | None = None, ink: Ink = LIGHT) -> tuple[Any, A
     ValueError
         If the panel needs more than one pair of axes.
     """
-    if isinstance(panel, (Stack, Space)) or (isinstance(panel, HeatMaps) and len(panel.maps) != 1):
+    if isinstance(panel, Stack) or (isinstance(panel, HeatMaps) and len(panel.maps) != 1):
         raise ValueError(f"panel: got a {type(panel).__name__}, which needs axes of its own")
-    axis = new_figure(6.0, 4.2, ink=ink).subplots() if ax is None else ax
+    size = (6.0, 4.2)
+    if isinstance(panel, Wheel):
+        size = (5.0, 5.2)
+    elif isinstance(panel, MergeTree):
+        size = (8.6, 1.6 + (panel.height + panel.top) / 110)
+    axis = new_figure(*size, ink=ink).subplots() if ax is None else ax
     if isinstance(panel, HeatMaps):
         _draw_map(axis, panel, 0, ink, lowest=True, leftmost=True)
         _colorbar([axis], panel, ink)
     elif isinstance(panel, Table):
         _draw_table(axis, panel, ink)
+    elif isinstance(panel, Wheel):
+        draw_wheel(axis, panel, ink)
+    elif isinstance(panel, MergeTree):
+        draw_tree(axis, panel, ink)
     else:
         _draw_chart(axis, panel, ink)
         _draw_shades([axis], panel, ink)
@@ -192,8 +188,6 @@ def _draw_block(part: Figure | SubFigure, block: Block, width: float, ink: Ink) 
         spec = grid[row, column]
         if isinstance(panel, Stack):
             _draw_stack(part, spec, panel, ink)
-        elif isinstance(panel, Space):
-            _draw_space(part.add_subplot(spec, projection="3d"), panel, ink)
         elif isinstance(panel, HeatMaps):
             axis = part.add_subplot(spec)
             # Once a row and a column is enough where the classes have no names.
@@ -203,6 +197,10 @@ def _draw_block(part: Figure | SubFigure, block: Block, width: float, ink: Ink) 
             maps.setdefault(id(panel), []).append(axis)
         elif isinstance(panel, Table):
             _draw_table(part.add_subplot(spec), panel, ink)
+        elif isinstance(panel, Wheel):
+            draw_wheel(part.add_subplot(spec), panel, ink)
+        elif isinstance(panel, MergeTree):
+            draw_tree(part.add_subplot(spec), panel, ink)
         else:
             axis = part.add_subplot(spec)
             _draw_chart(axis, panel, ink, width / columns)
@@ -212,45 +210,6 @@ def _draw_block(part: Figure | SubFigure, block: Block, width: float, ink: Ink) 
             _colorbar(maps[id(panel)], panel, ink)
 
 
-# -- axes ------------------------------------------------------------------------------------------
-
-
-def label_axis(
-    axis: Axes, title: str, x_label: str = "", y_label: str = "", ink: Ink = LIGHT
-) -> None:
-    """Set the title, and those axis labels that are given."""
-    axis.set_title(_plain(title), fontsize=style.TITLE, color=ink.text, loc="left")
-    if x_label:
-        axis.set_xlabel(_plain(x_label), fontsize=style.LABEL, color=ink.muted)
-    if y_label:
-        axis.set_ylabel(_plain(y_label), fontsize=style.LABEL, color=ink.muted)
-
-
-def _plain(text: str) -> str:
-    """Return a text that Matplotlib does not take for mathematics: a name may have dollar signs.
-
-    Releases that do not shape text draw boxes for what isolates a name.
-    """
-    text = text.replace("$", r"\$")
-    return text if _SHAPES else text.replace(ISOLATE, "").replace(END_ISOLATE, "")
-
-
-def style_axis(axis: Axes, ink: Ink = LIGHT) -> None:
-    """Draw ticks, spines and grid so that the data stand out."""
-    axis.set_facecolor(ink.paper)
-    axis.tick_params(which="both", labelsize=style.TICK, colors=ink.muted)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.spines[["left", "bottom"]].set_color(ink.grid)
-    axis.grid(True, color=ink.grid, linewidth=0.6)
-    axis.set_axisbelow(True)
-
-
-def _empty_axis(axis: Axes, text: str, ink: Ink) -> None:
-    """Write a text where there is nothing to draw."""
-    axis.set_axis_off()
-    axis.text(0.5, 0.5, _plain(text), transform=axis.transAxes, ha="center", color=ink.muted)
-
-
 # -- charts ----------------------------------------------------------------------------------------
 
 
@@ -258,7 +217,7 @@ def _draw_chart(axis: Axes, chart: Chart, ink: Ink, width: float = 5.0) -> None:
     """Draw a chart; its width in inches says how many entries of a legend stand side by side."""
     label_axis(axis, chart.title, chart.x_label, chart.y_label, ink)
     if chart.empty:
-        _empty_axis(axis, chart.nothing, ink)
+        empty_axis(axis, chart.nothing, ink)
         return
     style_axis(axis, ink)
     if chart.log_x:
@@ -273,8 +232,8 @@ def _draw_chart(axis: Axes, chart: Chart, ink: Ink, width: float = 5.0) -> None:
         values = [math.nan if value is None else value for value in bars.values]
         look: dict[str, Any] = {"facecolor": color_of(bars.color, ink), "edgecolor": ink.paper}
         look["hatch"] = "///" if bars.hatched else None
-        draw_bars(bars.places, values, bars.width, label=_plain(bars.label), **look)
-        handles.append(Patch(label=_plain(bars.label), **look))
+        draw_bars(bars.places, values, bars.width, label=plain(bars.label), **look)
+        handles.append(Patch(label=plain(bars.label), **look))
     for curve in chart.curves:
         handle = _draw_curve(axis, chart, curve, ink)
         if handle is not None and curve.label and curve.shade is None:
@@ -286,7 +245,7 @@ def _draw_chart(axis: Axes, chart: Chart, ink: Ink, width: float = 5.0) -> None:
         )
     for note in chart.notes:
         axis.annotate(
-            _plain(note.text),
+            plain(note.text),
             (note.x, note.y),
             xytext=(0, 7),
             textcoords="offset points",
@@ -327,7 +286,7 @@ def _draw_curve(axis: Axes, chart: Chart, curve: Curve, ink: Ink) -> Line2D | No
         # A seam, so that the line is seen on dark colours.
         line["path_effects"] = [withStroke(linewidth=4 * curve.width, foreground=ink.paper)]
     point: dict[str, Any] = {
-        "marker": _MARKERS[curve.marker],
+        "marker": MARKERS[curve.marker],
         "markersize": style.POINT * curve.size,
         "fillstyle": {"half": "left"}.get(curve.marker, "full"),
     }
@@ -336,9 +295,9 @@ def _draw_curve(axis: Axes, chart: Chart, curve: Curve, ink: Ink) -> Line2D | No
         if curve.hollow:
             point["fillstyle"] = "none"
             entry.set_fillstyle("none")
-        axis.plot(x, values, label=_plain(curve.label) or None, **line, **(point if marked else {}))
+        axis.plot(x, values, label=plain(curve.label) or None, **line, **(point if marked else {}))
     else:
-        axis.plot(x, values, label=_plain(curve.label) or None, **line)
+        axis.plot(x, values, label=plain(curve.label) or None, **line)
         point |= {"color": color, "linestyle": "none"}
         axis.plot(x, np.where(hollow, math.nan, values), **point)
         # Not cut off at the edge, where points that vanished lie.
@@ -360,7 +319,7 @@ def _color(chart: Chart, part: Curve | Mark, ink: Ink) -> Any:
 
 
 def _entry(label: str, ink: Ink, **look: Any) -> Line2D:
-    return Line2D([], [], label=_plain(label), **({"color": ink.muted} | look))
+    return Line2D([], [], label=plain(label), **({"color": ink.muted} | look))
 
 
 def _draw_marks(axis: Axes, chart: Chart, marks: Sequence[Mark], ink: Ink) -> list[Line2D]:
@@ -381,7 +340,7 @@ def _draw_marks(axis: Axes, chart: Chart, marks: Sequence[Mark], ink: Ink) -> li
             entries.setdefault((mark.label, mark.style), _entry(mark.label, ink, **look))
         elif mark.label:
             axis.annotate(
-                _plain(mark.label),
+                plain(mark.label),
                 (mark.value, 0.97) if upright else (0.99, mark.value),
                 xycoords=along,
                 xytext=(-3, 0) if upright else (0, 3),
@@ -401,11 +360,12 @@ def _draw_cells(axis: Axes, chart: Chart, cells: Cells, ink: Ink) -> list[Patch]
     values = np.ma.masked_invalid(np.array(cells.values, dtype=np.float64))
     mesh = axis.pcolormesh(*edges, values, cmap=_SEQUENTIAL, norm=Normalize(*cells.limits))
     entries = []
-    if cells.covered is not None:
-        covered = np.ma.masked_where(~np.array(cells.covered), np.zeros(values.shape))
-        axis.pcolormesh(*edges, covered, cmap=ListedColormap([ink.grid]))
-        if np.any(cells.covered) and cells.covered_label:
-            entries.append(Patch(facecolor=ink.grid, label=_plain(cells.covered_label)))
+    for state in cells.shown_states:
+        own = np.ma.masked_where(np.array(cells.states) != state, np.zeros(values.shape))
+        area, hatch = style.area_of(state, ink), style.STATES[state].hatch
+        look: dict[str, Any] = {"hatch": hatch, "edgecolor": color_of(state, ink), "linewidth": 0.0}
+        axis.pcolor(*edges, own, cmap=ListedColormap([area]), **look)
+        entries.append(Patch(facecolor=area, label=state, **look))
     if cells.missing and cells.missing_label:
         entries.append(Patch(facecolor=ink.paper, edgecolor=ink.muted, label=cells.missing_label))
     axis.set_xlim(edges[0][0], edges[0][-1])
@@ -452,7 +412,7 @@ def _set_scales(axis: Axes, chart: Chart) -> None:
         if any(end is not None for end in limits):
             getattr(axis, f"set_{name}lim")(*limits)
         if ticks is not None:
-            own.set_ticks([place for place, _ in ticks], [_plain(text) for _, text in ticks])
+            own.set_ticks([place for place, _ in ticks], [plain(text) for _, text in ticks])
             own.set_minor_locator(NullLocator())
             if name == "x" and max((len(text) for _, text in ticks), default=0) > 6:
                 crowded = len(ticks) > 6 and sum(len(text) for _, text in ticks) > _LETTERS_BELOW
@@ -532,12 +492,12 @@ def _draw_map(
     x_label, y_label = panel.x_label if lowest else "", panel.y_label if leftmost else ""
     label_axis(axis, matrix.title, x_label, y_label, ink)
     if matrix.values is None:
-        _empty_axis(axis, panel.nothing, ink)
+        empty_axis(axis, panel.nothing, ink)
         return
     values = [[math.nan if v is None else v for v in row] for row in matrix.values]
     norm = Normalize(-panel.scale, panel.scale)
     axis.imshow(values, cmap=_DIVERGING, norm=norm, interpolation="nearest")
-    places, names = [x for x, _ in panel.ticks], [_plain(text) for _, text in panel.ticks]
+    places, names = [x for x, _ in panel.ticks], [plain(text) for _, text in panel.ticks]
     few = len(names) <= 4 and max(map(len, names), default=0) > 2
     # Without names there may be more rows than columns, and ticks beyond these would widen the map.
     below = (places, names) if panel.names_below else ([], [])
@@ -560,29 +520,7 @@ def _colorbar(axes: list[Axes], panel: HeatMaps, ink: Ink) -> None:
     _scale(axes, mapped, panel.scale_label, ink)
 
 
-# -- space and tables ------------------------------------------------------------------------------
-
-
-def _draw_space(axis: Any, panel: Space, ink: Ink) -> None:
-    axis.set_title(panel.title, fontsize=style.TITLE, color=ink.text, loc="left")
-    axis.set_facecolor(ink.paper)
-    for part in panel.spokes:
-        for i, (point, color) in enumerate(zip(part.points, part.colors, strict=True)):
-            axis.plot(
-                *([0.0, end] for end in point),
-                color=color_of(color, ink),
-                linewidth=style.LINE * part.width,
-                marker=_MARKERS[part.marker],
-                markevery=[1],
-                markersize=style.POINT,
-                fillstyle="none" if part.hollow else "full",
-                label=_plain(part.label) if i == 0 and panel.legend else None,
-            )
-    for name in "xyz":
-        getattr(axis, f"set_{name}lim")(-1.15, 1.15)
-        getattr(axis, f"set_{name}ticklabels")([])
-    if panel.legend:
-        axis.legend(fontsize=style.LEGEND, frameon=False, labelcolor=ink.text)
+# -- tables ----------------------------------------------------------------------------------------
 
 
 def _draw_table(axis: Axes, panel: Table, ink: Ink) -> None:
@@ -593,9 +531,8 @@ def _draw_table(axis: Axes, panel: Table, ink: Ink) -> None:
     axis.set_axis_off()
     heads = panel.heads
     table = axis.table(
-        [[_plain(text) for text in row] for row in panel.texts[:_TABLE_ROWS]]
-        or [[""] * len(heads)],
-        colLabels=[_plain(head.head) for head in heads],
+        [[plain(text) for text in row] for row in panel.texts[:_TABLE_ROWS]] or [[""] * len(heads)],
+        colLabels=[plain(head.head) for head in heads],
         loc="upper center",
         edges="horizontal",
     )

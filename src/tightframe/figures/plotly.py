@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tightframe.figures import style
+from tightframe.figures.diagrams import MergeTree, Wheel
 from tightframe.figures.model import (
     Cells,
     Chart,
@@ -19,8 +20,6 @@ from tightframe.figures.model import (
     HeatMaps,
     Mark,
     Panel,
-    Space,
-    Spokes,
     Stack,
     Table,
     Tick,
@@ -94,15 +93,20 @@ def draw(panel: Panel, options: Options = _PAGE) -> dict[str, Any]:
     panel : Panel
         Of several `HeatMaps` one is seen and a slider chooses.
     options : Options
+
+    Raises
+    ------
+    ValueError
+        If it is a wheel or a merge tree, which `figures.svg` draws.
     """
+    if isinstance(panel, (Wheel, MergeTree)):
+        raise ValueError(f"panel: got a {type(panel).__name__}, which figures.svg draws")
     if isinstance(panel, Chart):
         figure = _stack([panel], [1.0], options)
     elif isinstance(panel, Stack):
         figure = _stack(panel.charts, panel.heights, options)
     elif isinstance(panel, HeatMaps):
         figure = _maps(panel, options)
-    elif isinstance(panel, Space):
-        figure = _space(panel, options)
     else:
         figure = _table(panel)
     layout = figure["layout"]
@@ -304,8 +308,8 @@ def _curve(chart: Chart, curve: Curve, group: str, options: Options) -> dict[str
         trace["marker"] = _marker(curve, hollow, color, options)
     if curve.has_line:
         trace["line"] = {"color": color, "width": 2.4 * curve.width}
-        if curve.style in _DASHES:
-            trace["line"]["dash"] = _DASHES[curve.style]
+        if curve.dash in _DASHES:
+            trace["line"]["dash"] = _DASHES[curve.dash]
         if curve.style == "steps":
             trace["line"]["shape"] = "hvh"
     return trace
@@ -401,21 +405,44 @@ def _cells(chart: Chart, cells: Cells, options: Options) -> list[dict[str, Any]]
             "hovertemplate": f"{_pointed(chart)}: %{{z:.4g}}<extra></extra>",
         }
     ]
-    if cells.covered is not None and np.any(cells.covered):
-        grey = options.colors.grid
+    for state in cells.shown_states:
+        area = style.area_of(state, options.colors)
+        own = [[own == state for own in row] for row in cells.states]
         traces.append(
             {
                 "type": "heatmap",
-                "name": cells.covered_label,
                 **places,
-                "z": [[1 if flag else None for flag in row] for row in cells.covered],
-                "colorscale": [[0, grey], [1, grey]],
+                "z": [[1 if flag else None for flag in row] for row in own],
+                "colorscale": [[0, area], [1, area]],
                 "showscale": False,
-                "showlegend": bool(cells.covered_label),
-                "hovertemplate": f"{_pointed(chart)}<extra>{cells.covered_label}</extra>",
+                "hovertemplate": f"{_pointed(chart)}<extra>{state}</extra>",
             }
         )
+        traces.append(_signs(cells, state, own, options))
     return traces
+
+
+def _signs(
+    cells: Cells, state: str, own: Sequence[Sequence[bool]], options: Options
+) -> dict[str, Any]:
+    """Return a state's mark in its cells, where Matplotlib has hatches: colour is never alone."""
+    chosen = [(i, j) for i, row in enumerate(own) for j, flag in enumerate(row) if flag]
+    marker = style.STATES[state].marker
+    color = color_of(state, options.colors)
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": state,
+        "x": _rounded([cells.x[j] for _, j in chosen], options),
+        "y": _rounded([cells.y[i] for i, _ in chosen], options),
+        "marker": {
+            "symbol": _SYMBOLS.get(marker, marker),
+            "size": 4,
+            "color": color,
+            "line": {"width": 1, "color": color},
+        },
+        "hoverinfo": "skip",
+    }
 
 
 def _shades(chart: Chart) -> dict[str, Any]:
@@ -578,65 +605,7 @@ def _matrix(values: Sequence[Sequence[float | None]], options: Options) -> Any:
     return {"dtype": "f4", "bdata": base64.b64encode(small.tobytes()).decode(), "shape": shape}
 
 
-# -- space and tables ------------------------------------------------------------------------------
-
-
-def _space(panel: Space, options: Options) -> dict[str, Any]:
-    ink = options.colors
-    axis = {
-        "showbackground": False,
-        "gridcolor": ink.grid,
-        "zerolinecolor": ink.muted,
-        "showticklabels": False,
-        "range": [-1.15, 1.15],
-        "title": {"text": ""},
-    }
-    return {
-        "data": [_spokes(part, options) for part in panel.spokes],
-        "layout": {
-            "scene": {f"{name}axis": axis for name in "xyz"}
-            | {
-                "aspectmode": "cube",
-                "bgcolor": ink.paper,
-                "camera": {"eye": {"x": 1.15, "y": 1.15, "z": 0.75}},
-            },
-            "margin": {"l": 0, "r": 0, "t": 0, "b": 0},
-            "showlegend": panel.legend,
-            "legend": {"orientation": "h", "x": 0, "y": 0, "yanchor": "top"},
-            "uirevision": "vectors",  # the reader's turn stays
-        },
-    }
-
-
-def _spokes(part: Spokes, options: Options) -> dict[str, Any]:
-    """Return a trace with a line from the origin to every point, in the point's colour."""
-    points = np.array(part.points, dtype=np.float64).reshape(-1, 3)
-    # Origin, point, gap: three entries a spoke.
-    spokes = np.full((3, 3 * len(points)), np.nan)
-    spokes[:, 0::3] = 0.0
-    spokes[:, 1::3] = points.T
-    colors = [color_of(color, options.colors) for color in part.colors]
-    single = len(set(colors)) == 1
-    color: Any = colors[0] if single else [color for color in colors for _ in range(3)]
-    symbol = {"cross": "x"}.get(part.marker, part.marker) + ("-open" if part.hollow else "")
-    return {
-        "type": "scatter3d",
-        "mode": "lines+markers",
-        "name": _plain(part.label),
-        "legendgroup": part.group or part.label,
-        **{
-            name: [None if math.isnan(v) else round(v, 5) for v in row]
-            for name, row in zip("xyz", spokes.tolist(), strict=True)
-        },
-        "line": {"color": color, "width": 2 * part.width},
-        "marker": {
-            "size": [0, 6, 0] * len(points),
-            "color": color,
-            "symbol": symbol,
-            "opacity": 1,
-        },
-        "hoverinfo": "name",
-    }
+# -- tables ----------------------------------------------------------------------------------------
 
 
 def _table(panel: Table) -> dict[str, Any]:

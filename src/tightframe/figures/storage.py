@@ -9,6 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from tightframe.figures.diagrams import (
+    Callout,
+    Change,
+    Lane,
+    MergeTree,
+    Moment,
+    Network,
+    Run,
+    Wheel,
+)
 from tightframe.figures.model import (
     Bars,
     Cells,
@@ -20,8 +30,6 @@ from tightframe.figures.model import (
     Note,
     Panel,
     Shades,
-    Space,
-    Spokes,
     Stack,
     Table,
 )
@@ -30,8 +38,9 @@ _KINDS: dict[str, Any] = {
     "chart": Chart,
     "stack": Stack,
     "heat_maps": HeatMaps,
-    "space": Space,
     "table": Table,
+    "wheel": Wheel,
+    "merge_tree": MergeTree,
 }
 _PARTS: dict[str, Any] = {
     "charts": Chart,
@@ -40,7 +49,12 @@ _PARTS: dict[str, Any] = {
     "bars": Bars,
     "notes": Note,
     "maps": Matrix,
-    "spokes": Spokes,
+    "moments": Moment,
+    "callouts": Callout,
+    "lanes": Lane,
+    "runs": Run,
+    "changes": Change,
+    "networks": Network,
 }
 _PART: dict[str, Any] = {"cells": Cells, "shades": Shades}
 

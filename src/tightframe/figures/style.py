@@ -12,8 +12,6 @@ from tightframe.losses.registry import LOSSES
 #: Role of a curve to its colour on white, from the palette of Okabe & Ito (2008), which is told
 #: apart with the common colour blindnesses. All have a contrast of at least 3 to white.
 COLORS = {
-    "predicted": "#0072b2",
-    "measured": "#d55e00",
     "etf": "#cc79a7",
     "bound": "#009e73",
 }
@@ -24,9 +22,6 @@ GROUP_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 #: Of numbered curves: those of the class groups, then more with a contrast of at least 3 to white
 #: and to the dark page.
 PALETTE = (*GROUP_COLORS, "#7a68c8", "#a06a00", "#c4493f", "#7d848e")
-
-#: Colours that are too dark on a dark page, and what replaces them there.
-DARK_COLORS = {COLORS["predicted"]: "#56b4e9"}
 
 #: ColorBrewer's RdBu from blue (negative) over white (zero) to red (positive).
 DIVERGING = (
@@ -64,11 +59,11 @@ SHADE_END = 0.8
 #: Shapes of points.
 MARKERS = ("circle", "square", "diamond", "up", "right", "cross", "star", "half")
 
-#: Shapes of the points of class groups, in turn, like their colours.
-GROUP_MARKERS = ("circle", "square", "diamond", "up")
-
 #: Dashes of class groups, in turn, where there are more than colours.
 GROUP_DASHES = ("solid", "dashed", "dotted", "dashdot")
+
+#: Widths of their lines, relative to the usual one: of the largest counts first.
+GROUP_WIDTHS = (1.9, 1.5, 1.1, 0.8)
 
 #: Of a line, a point (mean of its axes) and letters, in points of 1/72 inch.
 LINE, POINT = 1.8, 6.0
@@ -138,8 +133,21 @@ STATES = {
     "weak": StateLook("#0072b2", "#56b4e9", "half", "◐", "~", 25, "", ""),
 }
 
+#: What replaces colours on a dark page: those of states, some of which are too dark there.
+DARK_COLORS = {look.light: look.dark for look in STATES.values()}
+
+#: Roles without a colour of their own, as colour is for states: what is predicted is a ring or a
+#: dashed line, what is measured a mark or a solid line.
+SIDES = ("predicted", "measured")
+
+
+def state_variables(ink: Ink) -> str:
+    """Return the colours of states as CSS variables, ``--tf-merged`` and so on, on a ground."""
+    return "".join(f"--tf-{state}:{color_of(state, ink)};" for state in STATES)
+
+
 #: What a part of a picture may name as its colour: what it is, the ink, or a state.
-ROLES = (*COLORS, "ink", "muted", *STATES)
+ROLES = (*SIDES, *COLORS, "ink", "muted", *STATES)
 
 
 def color_of(color: str | int, ink: Ink = LIGHT) -> str:
@@ -154,10 +162,20 @@ def color_of(color: str | int, ink: Ink = LIGHT) -> str:
     if color in STATES:
         look = STATES[str(color)]
         return look.dark if ink is DARK else look.light
-    if color in ("ink", "muted"):
-        return ink.text if color == "ink" else ink.muted
+    if color in ("ink", "muted", *SIDES):
+        return ink.muted if color == "muted" else ink.text
     plain = COLORS[color] if isinstance(color, str) else PALETTE[color % len(PALETTE)]
     return DARK_COLORS.get(plain, plain) if ink is DARK else plain
+
+
+def area_of(state: str, ink: Ink = LIGHT) -> str:
+    """Return the ground of a state's area: on a dark page its colour over the page's."""
+    look = STATES[state]
+    if ink is not DARK:
+        return look.area
+    parts = [[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in (look.dark, ink.paper)]
+    mixed = [round(0.3 * over + 0.7 * below) for over, below in zip(*parts, strict=True)]
+    return "#" + "".join(f"{part:02x}" for part in mixed)
 
 
 def shade_of(fraction: float) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from tightframe.figures.model import Chart, HeatMaps, Panel, Space, Stack, points
+from collections import Counter
+
+from tightframe.figures.diagrams import MergeTree, Wheel
+from tightframe.figures.model import Chart, HeatMaps, Panel, Stack, points
 from tightframe.figures.table import format_number
 
 
@@ -14,8 +17,10 @@ def in_words(panel: Panel) -> str:
         return _chart_in_words(panel)
     if isinstance(panel, HeatMaps):
         return _maps_in_words(panel)
-    if isinstance(panel, Space):
-        return f"{panel.title}: {sum(len(part.points) for part in panel.spokes)} vectors."
+    if isinstance(panel, Wheel):
+        return _wheel_in_words(panel)
+    if isinstance(panel, MergeTree):
+        return _tree_in_words(panel)
     return f"{panel.title}: a table of {len(panel.rows)} rows."
 
 
@@ -48,3 +53,24 @@ def _maps_in_words(panel: HeatMaps) -> str:
     rows, columns = len(there[0].values), len(there[0].values[0])
     low, high = format_number(-panel.scale, 3), format_number(panel.scale, 3)
     return f"{there[0].title}: a {rows} by {columns} heat map from {low} to {high}."
+
+
+def _wheel_in_words(wheel: Wheel) -> str:
+    if wheel.empty:
+        return f"{wheel.title}: nothing to draw."
+    moment = wheel.moments[-1]
+    number = Counter(moment.states)
+    found = [f"{number[state]} {state}" for state in wheel.shown_states if number[state]]
+    what = "classes" if wheel.joined else "marks"
+    return f"{wheel.title}: {len(wheel.names)} {what} at {moment.label}, {', '.join(found)}."
+
+
+def _tree_in_words(tree: MergeTree) -> str:
+    if tree.empty:
+        return f"{tree.title}: {tree.nothing}."
+    found = [f"{c.label or c.state} at {format_number(c.value, 3)}" for c in tree.changes]
+    if not found:
+        ends = Counter(x for lane in tree.lanes for x, _ in lane.ends)
+        found = [f"{n} end at {format_number(x, 3)}" for x, n in sorted(ends.items())][:10]
+    about = f"{len(tree.lanes)} classes over {tree.x_label}"
+    return f"{tree.title}; {about}: {'; '.join(found) or 'no change'}."

@@ -259,7 +259,7 @@ class RegressionReport:
             "",
             "distance from collapse",
             [],
-            bars=[Bars("", places, [self.numbers[name] for name in shown], color="measured")],
+            bars=[Bars("", places, [self.numbers[name] for name in shown], color="muted")],
             x_ticks=[(place, name.upper()) for place, name in zip(places, shown, strict=True)],
             legend="none",
         )

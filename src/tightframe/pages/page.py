@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from tightframe.figures.formats import entry_html
 from tightframe.figures.plotly import DARKER, ground, script
-from tightframe.figures.style import DARK, LIGHT
+from tightframe.figures.style import DARK, LIGHT, state_variables
 from tightframe.figures.table import format_number
 from tightframe.files import replacing, to_plain
 
@@ -44,6 +44,7 @@ def render_page(
         values,
         plots=to_plain(plots),
         ink={"light": vars(LIGHT), "dark": vars(DARK)},
+        states={"light": state_variables(LIGHT), "dark": state_variables(DARK)},
         grounds={"light": ground(LIGHT), "dark": ground(DARK)},
         darker=DARKER,
         # A local file of the Plotly package, not of the record: the only text not escaped.

@@ -253,7 +253,7 @@ def on_one_line(name: str) -> str:
 
 def _fitted(text: str, width: int) -> str:
     """Return a text, or its two ends where it is too wide."""
-    if _width(text) <= width:
+    if display_width(text) <= width:
         return text
     return f"{_start(text, width // 2)}…{_end(text, width - width // 2 - 1)}"
 
@@ -261,7 +261,7 @@ def _fitted(text: str, width: int) -> str:
 def _fitted_from(text: str, start: int, width: int) -> str:
     """Return what is at, and if there is room before, a place of a text that is too wide."""
     rest = text[start:]
-    if _width(rest) >= width - 1:
+    if display_width(rest) >= width - 1:
         return f"…{_start(rest, width - 2)}…"
     return f"…{_end(text, width - 1)}"
 
@@ -269,7 +269,7 @@ def _fitted_from(text: str, start: int, width: int) -> str:
 def _start(text: str, width: int) -> str:
     """Return as much of the beginning as is so wide; what joins letters stays with them."""
     end = taken = 0
-    while end < len(text) and (taken := taken + _width(text[end])) <= width:
+    while end < len(text) and (taken := taken + display_width(text[end])) <= width:
         end += 1
     return text[:end].rstrip("".join(_JOINERS))
 
@@ -277,14 +277,14 @@ def _start(text: str, width: int) -> str:
 def _end(text: str, width: int) -> str:
     """Return as much of the end as is so wide; it starts with no mark of a letter left out."""
     start, taken = len(text), 0
-    while start and (taken := taken + _width(text[start - 1])) <= width:
+    while start and (taken := taken + display_width(text[start - 1])) <= width:
         start -= 1
-    while start < len(text) and not _width(text[start]):
+    while start < len(text) and not display_width(text[start]):
         start += 1
     return text[start:]
 
 
-def _width(text: str) -> int:
+def display_width(text: str) -> int:
     """Return how many places of a console a text takes."""
     if text.isascii():
         return len(text)

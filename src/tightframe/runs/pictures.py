@@ -57,7 +57,7 @@ def distance_charts(setting: SettingRecord) -> dict[str, Chart]:
     charts = {}
     for part, name in PART_NAMES.items():
         curves = [
-            history_curve(setting, f"{part}_to_predicted", "predicted", "to predicted", log=True),
+            history_curve(setting, f"{part}_to_predicted", "measured", "to predicted", log=True),
             history_curve(setting, f"{part}_to_etf", "etf", "to ETF", log=True, style="dashed"),
         ]
         charts[f"distance-{part}"] = over_epochs(
@@ -103,8 +103,8 @@ def _margins_by_group(setting: SettingRecord) -> Chart:
     )
 
 
-#: Points of a prediction, so that a measurement inside them is seen.
-_PREDICTED: dict[str, Any] = {"marker": "square", "hollow": True, "size": 1.4}
+#: Rings, so that a measurement inside them is seen.
+_PREDICTED: dict[str, Any] = {"hollow": True, "size": 1.9}
 
 
 def _margin_axis(setting: SettingRecord, groups: Sequence[Mapping[str, Any]]) -> str:

@@ -248,9 +248,9 @@ def group_table(setting: SettingRecord) -> Table:
         "class group",
         *(Column(f"{_STATE_VERBS[state]} from λ", align="right") for state in states),
         Column(f"predicted {kind}", align="right"),
-        "predicted",
+        Column("predicted", states=True),
         Column(f"measured {kind}", align="right"),
-        Column("measured", align="left"),
+        Column("measured", align="left", states=True),
     ]
     names = ("margin", "predicted", "measured_margin", "measured")
     cells = [

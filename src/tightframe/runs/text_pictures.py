@@ -40,7 +40,7 @@ def text_distance_charts(setting: SettingRecord) -> dict[str, Chart]:
     charts = {}
     for part, name in _PARTS.items():
         curves = [
-            history_curve(setting, f"{part}_to_predicted", "predicted", "to predicted", log=True)
+            history_curve(setting, f"{part}_to_predicted", "measured", "to predicted", log=True)
         ]
         if part == "classifier":
             curves.append(
@@ -97,7 +97,7 @@ def spectrum_chart(setting: SettingRecord) -> Chart:
 
 def _spectrum(view: TextSetting, side: Vectors, role: str, most: int | None = None) -> Curve:
     values = singular_values(view.problem, side.classifier, side.features.T)[:most]
-    hollow: dict[str, Any] = {"marker": "square", "hollow": True, "size": 1.4}
+    hollow: dict[str, Any] = {"hollow": True, "size": 1.9}
     look = hollow if role == "predicted" else {}
     places = [float(i + 1) for i in range(len(values))]
     return Curve(role, places, values.tolist(), role, "points", **look)

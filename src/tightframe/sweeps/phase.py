@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tightframe.checks import choice, positive_float, whole_number
 from tightframe.data.imbalance import step_counts
 from tightframe.files import to_plain
+from tightframe.geometry.states import DISTINCT, MERGED
 from tightframe.problem.counts import MAX_SAMPLES, compact_counts
 from tightframe.problem.problem import Problem
 from tightframe.sweeps.grid import Grid, run_grid
@@ -44,6 +45,8 @@ class PhaseDiagram:
         As `tightframe.Solution.group_margins`; equal in a balanced row.
     minority_collapsed, majority_collapsed : ndarray of bool, shape (R, L)
         As `tightframe.Solution.group_collapsed`.
+    minority_state : ndarray of str, shape (R, L)
+        As `tightframe.Solution.states`; empty in a row that failed.
     rank : ndarray of int, shape (R, L)
         Of the logits.
     status : ndarray of str, shape (R, L)
@@ -60,6 +63,7 @@ class PhaseDiagram:
     majority_margin: FloatArray
     minority_collapsed: NDArray[np.bool_]
     majority_collapsed: NDArray[np.bool_]
+    minority_state: NDArray[np.str_]
     rank: NDArray[np.int64]
     status: NDArray[np.str_]
     minority_threshold: FloatArray
@@ -80,6 +84,7 @@ class PhaseDiagram:
         shape = (len(grid.rows), grid.num_points)
         margins = np.full((2, *shape), math.nan)
         collapsed = np.zeros((2, *shape), dtype=bool)
+        states = np.full(shape, "", dtype="<U8")
         rank = np.full(shape, -1)
         status = np.full(shape, "failed", dtype="<U16")
         limits = np.full((3, shape[0]), math.nan)
@@ -89,6 +94,7 @@ class PhaseDiagram:
                 ends = (point["groups"][-1], point["groups"][0])  # the only group if balanced
                 margins[:, i, j] = [group["margin"] for group in ends]
                 collapsed[:, i, j] = [group["collapsed"] for group in ends]
+                states[i, j] = _state_of(ends[0])
                 rank[i, j], status[i, j] = point["rank"], point["status"]
                 limits[:, i] = _numbers(*(g["threshold"] for g in ends), point["total_collapse"])
         decays = [
@@ -103,6 +109,7 @@ class PhaseDiagram:
             majority_margin=margins[1],
             minority_collapsed=collapsed[0],
             majority_collapsed=collapsed[1],
+            minority_state=states,
             rank=rank,
             status=status,
             minority_threshold=limits[0],
@@ -114,6 +121,11 @@ class PhaseDiagram:
         """Return everything JSON-ready."""
         plain: dict[str, Any] = to_plain(vars(self))
         return plain
+
+
+def _state_of(group: Mapping[str, Any]) -> str:
+    """Return a group's state; rows of earlier versions say only whether it collapsed."""
+    return str(group.get("state", MERGED if group["collapsed"] else DISTINCT))
 
 
 def _numbers(*values: float | None) -> list[float]:

@@ -25,11 +25,18 @@ from tightframe.figures.model import (
     evenly,
 )
 from tightframe.figures.mpl import check_formats, draw, save_figures
-from tightframe.figures.style import GROUP_COLORS, GROUP_MARKERS, margin_kind, margin_label
+from tightframe.figures.style import (
+    GROUP_COLORS,
+    GROUP_DASHES,
+    GROUP_WIDTHS,
+    margin_kind,
+    margin_label,
+)
 from tightframe.problem.problem import Problem, with_smoothing
 from tightframe.runs.tables import group_name
 from tightframe.sweeps.grid import Grid
 from tightframe.sweeps.phase import PhaseDiagram
+from tightframe.views.paths import state_marks
 
 #: More paths than this are not drawn in one picture; evenly chosen ones are, and the title says so.
 MAX_PATHS = 6
@@ -77,7 +84,8 @@ def save_grid_plots(
 def path_sheet(rows: Sequence[Mapping[str, Any]]) -> Sheet:
     """Return margins and rank along every row, with the predicted thresholds.
 
-    Collapsed points are hollow and points that did not converge are crossed out.
+    Points of merged, lost and vanished classes have the marks of their states, points that did not
+    converge stars.
     """
     shown = [rows[i] for i in evenly(len(rows), MAX_PATHS)]
     title = "What is predicted along the path"
@@ -143,10 +151,13 @@ def _row_stack(row: Mapping[str, Any]) -> Stack:
     groups = max(len(point["groups"]) for point in points)
     shades = _shades(points, groups)
     curves = [_group_curve(x, points, g, shades) for g in range(groups)]
+    if shades is None:  # of many groups they would hide the curves
+        own = [point["groups"] for point in points]
+        curves += state_marks(x, own, range(groups), "margin")
     stopped = [place for place, p in zip(x, points, strict=True) if p["status"] == "not_converged"]
     if stopped:
         zeros = [0.0] * len(stopped)
-        curves.append(Curve("not converged", stopped, zeros, "ink", "points", marker="cross"))
+        curves.append(Curve("not converged", stopped, zeros, "ink", "points", marker="star"))
     axis: dict[str, Any] = _across(x, names)
     sizes = [group["classes"] for point in points for group in point["groups"]]
     margins = Chart(
@@ -157,7 +168,6 @@ def _row_stack(row: Mapping[str, Any]) -> Stack:
         _thresholds(points, x, shades) if across.is_lambda else [],
         shades=shades,
         legend="inside",
-        hollow_label="merged or vanished",
         **axis,
     )
     rank = Chart(
@@ -202,12 +212,10 @@ def _group_curve(
         names.pop() if len(names) == 1 else f"group {g + 1}",
         x,
         [None if group is None else group["margin"] for group in groups],
-        g,
-        "line+points",
-        marker="circle" if shades else GROUP_MARKERS[g % len(GROUP_MARKERS)],
-        hollow=[group is not None and group["collapsed"] for group in groups],
-        # Later groups in smaller markers: where all are zero, all are seen.
-        size=0.5 if shades else max(7.0 - 1.2 * g, 3.0) / 6,
+        "ink",
+        "line+points" if shades else GROUP_DASHES[g % len(GROUP_DASHES)],
+        size=0.5,
+        width=1.0 if shades else GROUP_WIDTHS[g % len(GROUP_WIDTHS)],
         shade=counts[min(g, len(counts) - 1)] if shades else None,
     )
 
@@ -218,20 +226,23 @@ def _thresholds(
     """Return the predicted thresholds that lie on the path."""
     low, high = min(x), max(x)
     verbs = {"merge": "merges", "vanish": "vanishes"}
+    after = "merged" if points[0]["collapse_kind"] == "merge" else "vanished"
     label = f"group {verbs.get(points[0]['collapse_kind'], 'collapses')} from here"
+    total = points[0]["total_collapse"]
+    same = total is not None and len({point["total_collapse"] for point in points}) == 1
     marks = [
         # With many groups, lines would hide the curves.
-        Mark(group["threshold"], label, "x", g, "triangle", True, group["count"])
+        Mark(group["threshold"], label, "x", "ink", "triangle", True, group["count"])
         if shades
-        else Mark(group["threshold"], label, "x", g, "dashed", True)
+        else Mark(group["threshold"], label, "x", after, "dashed", True)
         for g, group in enumerate(points[0]["groups"])
         if group["threshold"] is not None and low <= group["threshold"] <= high
+        # The last group to merge vanishes: everything is zero from there.
+        if shades or not (same and np.isclose(group["threshold"], total))
     ]
-    total = points[0]["total_collapse"]
-    same = len({point["total_collapse"] for point in points}) == 1
     drawn = any(np.isclose(total, mark.value) for mark in marks) if total else True
     if same and not drawn and low <= total <= high:
-        marks.append(Mark(total, "all zero from here", "x", "muted", "dotted", True))
+        marks.append(Mark(total, "all zero from here", "x", "vanished", "dotted", True))
     return marks
 
 
@@ -271,8 +282,7 @@ def phase_sheet(diagram: PhaseDiagram, problem: Problem | None = None) -> Sheet:
             y.tolist(),
             np.where(collapsed, np.nan, diagram.minority_margin[cells]),
             "sibling margin of the minority classes (logits)",
-            collapsed,
-            "minority merged or vanished",
+            np.where(collapsed, diagram.minority_state[cells], ""),
             "failed",
         ),
         y_ticks=_ratio_ticks(y),

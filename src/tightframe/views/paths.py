@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tightframe.figures.model import Chart, Curve, evenly
+from tightframe.figures.style import GROUP_DASHES, GROUP_WIDTHS, STATES
 from tightframe.figures.table import Column, Table
 from tightframe.problem.problem import terms_in, with_loss_terms
 
@@ -24,6 +25,7 @@ MOST_CURVES, MOST_ROWS = 8, 20
 _OF_GROUPS = ("count", "classes", "state", "decision_margin", "sibling_margin")
 
 LAMBDA = "λ = √(weight decay · feature decay)"
+MEAN_LAMBDA = "λ, geometric mean of all decays"
 
 
 def path_frame(path: Path) -> pd.DataFrame:
@@ -110,22 +112,56 @@ def path_chart(path: Path) -> Chart:
             names[g],
             along,
             [own[g]["decision_margin"] if g < len(own) else None for own in groups],
-            number,
-            "line+points",
-            hollow=[g < len(own) and own[g]["collapsed"] for own in groups],
+            "ink",
+            GROUP_DASHES[number % len(GROUP_DASHES)],
+            width=GROUP_WIDTHS[number % len(GROUP_WIDTHS)],
         )
         for number, g in enumerate(evenly(len(names), MOST_CURVES))
     ]
     more = len(names) - len(curves)
+    curves += state_marks(along, groups, evenly(len(names), MOST_CURVES), "decision_margin")
     return Chart(
         "Decision margins along the path",
         axis.pop("x_label"),
         "decision margin",
         curves,
-        hollow_label="merged or vanished",
         note=f"{more} more class groups are not drawn." if more else "",
         **axis,
     )
+
+
+def state_marks(
+    along: Sequence[float],
+    groups: Sequence[Sequence[Mapping[str, Any]]],
+    drawn: Sequence[int],
+    margin: str,
+) -> list[Curve]:
+    """Return the marks of states on the curves of groups, a curve a state.
+
+    Parameters
+    ----------
+    along : sequence of float
+        Where the points are.
+    groups : sequence of sequence of mapping
+        A point's groups: ``"state"`` and margins.
+    drawn : sequence of int
+        Groups that have curves.
+    margin : str
+        Key of what is drawn.
+    """
+    curves = []
+    for state in ("distinct", "merged", "lost", "vanished"):
+        places = [
+            (x, own[g][margin])
+            for x, own in zip(along, groups, strict=True)
+            for g in drawn
+            if g < len(own) and own[g].get("state") == state
+        ]
+        if places:
+            x, y = (list(part) for part in zip(*places, strict=True))
+            look: dict[str, Any] = {"marker": STATES[state].marker, "size": 0.9}
+            curves.append(Curve(state, x, y, state, "points", **look))
+    return curves
 
 
 def _rank_chart(points: Sequence[Solution], along: list[float], axis: dict[str, Any]) -> Chart:
@@ -154,7 +190,7 @@ def _across(path: Path) -> tuple[dict[str, Any], list[float]]:
         return {"x_label": f"samples per {who}", "x_ticks": ticks}, places
     if max(decays) > min(decays) or "bias_decay" not in path.sweep:
         depth = path.solutions[0].problem.depth
-        label = LAMBDA if depth == 1 else "λ, geometric mean of all decays"
+        label = LAMBDA if depth == 1 else MEAN_LAMBDA
         return {"x_label": label, "log_x": True}, decays
     own = [solution.problem.bias_decay for solution in path.solutions]
     return {"x_label": "bias decay", "log_x": True}, own

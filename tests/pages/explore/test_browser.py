@@ -14,9 +14,13 @@ pytest.importorskip("websocket")
 import tightframe as tf
 from tests.pages.explore import browser as driver
 from tests.pages.explore import files
+from tightframe.figures import svg
+from tightframe.figures.diagrams import RIM
 from tightframe.pages.explore.http import Server, listen
 from tightframe.pages.explore.server import make_app
 from tightframe.pages.explore.state import VIEWS, State
+from tightframe.views.merge_tree import merge_tree
+from tightframe.views.wheel import View, class_homes, sent_by_solution, wheel
 
 pytestmark = [
     pytest.mark.slow,
@@ -99,7 +103,8 @@ def test_a_link_a_change_and_the_code(page, url):
         scale = np.abs(shown).max()
         np.testing.assert_allclose(matrix(tab, name), shown, atol=1e-6 * scale)
     assert tab.run("document.getElementById('link').textContent") == url + "?" + changed.query()
-    assert tab.run(f"{plot('vectors')}.querySelector('canvas') !== null")
+    tab.until("document.querySelectorAll('#wheel .tf-marks use').length === 5")
+    assert tab.run("typeof document.querySelector('#wheel figure').seek") == "function"
 
 
 def test_a_slider_moves_number_and_picture(page):
@@ -265,3 +270,74 @@ def test_a_phone_needs_no_sideways_scrolling(page, view):
         "[...document.querySelectorAll('input, button, figure')].some(part => "
         "part.offsetParent && part.getBoundingClientRect().right > 361)"
     )
+
+
+# -- wheels and merge trees on any page ------------------------------------------------------------
+
+
+def test_a_tree_s_slider_moves_its_wheel(tab, tmp_path):
+    """The script of `figures.svg`, against positions and states of solutions."""
+    problem = tf.Problem("100x5,10x5", weight_decay=0.004, feature_decay=0.004)
+    changes, homes = tf.state_changes(problem), class_homes(problem)
+    tree = merge_tree(changes, now=problem.logit_decay)
+    decays = np.union1d(np.geomspace(tree.low, tree.high, 20), [c.logit_decay for c in changes])
+
+    def at(decay):
+        return tf.solve(problem.replace(weight_decay=decay, feature_decay=decay))
+
+    seen = [View(f"{d:.3g}", sent_by_solution(at(d), homes), None, d) for d in decays.tolist()]
+    pictures = svg.draw(tree, "tree") + svg.draw(wheel(problem, seen, homes), "wheel")
+    path = tmp_path / "page.html"
+    path.write_text(f"{svg.head()}<div class='tf-together'>{pictures}</div>", encoding="utf-8")
+    tab.complaints.clear()
+    tab.open(path.as_uri())
+    tab.until("typeof document.getElementById('tree')?.seek === 'function'")
+
+    def marks():
+        found = tab.run(
+            "[...document.querySelectorAll('#wheel .tf-marks use')].map(m => [Number(m.dataset.i),"
+            "m.getAttribute('href').slice(4), m.transform.baseVal[0].matrix.e,"
+            "m.transform.baseVal[0].matrix.f])"
+        )
+        found.sort()
+        return [f[1] for f in found], np.array([[x / RIM, -y / RIM] for *_, x, y in found])
+
+    def slide(value):
+        return tab.run(
+            f"(() => {{ const s = document.querySelector('#tree .tf-decay'); s.value = {value};"
+            "s.dispatchEvent(new Event('input'));"
+            "return document.getElementById('tree').decay; })()"
+        )
+
+    # It opens where the problem is: between two moments places are interpolated.
+    states, places = marks()
+    assert states == ["distinct"] * 10
+    np.testing.assert_allclose(places, sent_by_solution(at(0.004), homes).places, atol=0.02)
+    # Near a threshold the slider stands at it, to the last digit.
+    merging = changes[0].logit_decay
+    near = 1000 * np.log(merging / tree.low) / np.log(tree.high / tree.low) + 3
+    assert slide(round(near)) == merging
+    states, places = marks()
+    assert states == ["distinct"] * 5 + ["merged"] * 5
+    np.testing.assert_allclose(places, sent_by_solution(at(merging), homes).places, atol=2e-3)
+    assert slide(1000) == pytest.approx(tree.high)
+    states, places = marks()
+    assert states == ["vanished"] * 10
+    np.testing.assert_allclose(places, 0, atol=2e-3)
+    assert tab.run("document.querySelectorAll('#tree .tf-here use[href]').length") == 10
+    # What is pointed at says so; what is chosen leaves the others pale.
+    slide(0)
+    mark = "document.querySelector('#wheel .tf-marks [data-i=\"7\"]')"
+    tab.run(f"{mark}.dispatchEvent(new PointerEvent('pointerover', {{bubbles: true}}))")
+    assert "class 7: 10 samples" in tab.run("document.querySelector('#wheel .tf-tip').textContent")
+    tab.run(f"{mark}.dispatchEvent(new MouseEvent('click', {{bubbles: true}}))")
+    pale = "document.querySelectorAll('#wheel .tf-marks [data-dim]').length"
+    assert tab.run(pale) == 9
+    tab.run(f"{mark}.dispatchEvent(new MouseEvent('click', {{bubbles: true}}))")
+    assert tab.run(pale) == 0
+    # Playing goes from the first moment to the last.
+    tab.run("document.getElementById('wheel').seek(0)")
+    tab.run("document.querySelector('#wheel button').click()")
+    tab.until("Number(document.querySelector('#wheel .tf-player input').value) > 1")
+    tab.run("document.querySelector('#wheel button').click()")
+    assert tab.complaints == []

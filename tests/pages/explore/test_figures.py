@@ -22,7 +22,6 @@ from tightframe.pages.explore.page import shown, solved_later
 from tightframe.pages.explore.state import VIEWS, State
 from tightframe.pages.explore.tables import to_dash
 from tightframe.pages.explore.upload import measure_file
-from tightframe.pages.explore.vectors import principal_vectors, turned_onto
 
 STATES = [
     State(),
@@ -85,41 +84,42 @@ def test_of_many_classes_some_of_every_group_are_drawn():
 
 
 @pytest.mark.parametrize("state", STATES[:6])
-def test_vectors_have_the_predicted_inner_products(state):
-    geometry = compute.geometry(compute.solve(state.problem()))
-    vectors = principal_vectors(geometry)
-    across = vectors.classifier @ vectors.means.T
-    expected = geometry.logits / geometry.classifier_norms.max() / geometry.means_norms.max()
-    np.testing.assert_allclose(across, expected, atol=1e-8)
-    assert np.linalg.norm(vectors.means, axis=1).max() == pytest.approx(1)
+def test_every_class_has_a_mark_where_it_is_sent(state):
+    found = shown(state, LIGHT, None)["wheel"]
+    stored = json.loads(re.search(r"<script type=.application/json.>(.*?)</script>", found)[1])
+    solution = tf.solve(state.problem())
+    (moment,) = stored["moments"]
+    names = stored["states"]
+    assert [names[i] for i in moment["states"]] == solution.states.state.tolist()
+    problem = solution.problem
+    shares = problem.loss_object.predictions(solution.logits + solution.bias[:, None])
+    homes = np.array(stored["homes"])
+    np.testing.assert_allclose(moment["places"], shares.T @ homes, atol=0.2)  # tenths of a pixel
 
 
-def test_every_vector_is_drawn_in_its_group_s_colour():
-    for counts in ("9x2,7x2", ",".join(f"{count}x2" for count in range(9, 2, -1))):
-        state = State(counts=counts)
-        problem = state.problem()
-        traces = shown(state, LIGHT, None)["vectors"]["data"]
-        colors = []
-        for trace in traces:
-            if trace["name"].endswith("means"):
-                color, points = trace["marker"]["color"], len(trace["x"]) // 3
-                colors += [color] * points if isinstance(color, str) else color[1::3]
-        palette = figures.GROUP_COLORS
-        expected = [palette[g % len(palette)] for g in np.sort(problem.class_groups)]
-        assert colors == expected
+def test_states_are_drawn_apart():
+    """In three dimensions ten distinct classes lay at the origin, like ten that have vanished."""
+    pictures = {
+        decay: re.findall(
+            r'<use class="(\w+)" href="#tf-\1" data-i="\d+" transform="translate\((.*?)\)',
+            shown(State(counts="100x5,10x5", weight_decay=decay, feature_decay=decay), LIGHT, None)[
+                "wheel"
+            ],
+        )
+        for decay in ("0.0001", "0.008", "0.012", "0.03")
+    }
+    states = {decay: {state for state, _ in marks} for decay, marks in pictures.items()}
+    places = {decay: len({place for _, place in marks}) for decay, marks in pictures.items()}
+    assert list(states.values()) == [
+        {"distinct"},
+        {"distinct", "merged"},
+        {"distinct", "vanished"},
+        {"vanished"},
+    ]
+    assert list(places.values()) == [10, 6, 6, 1]
 
 
-def test_a_rotated_copy_is_turned_back():
-    rng = np.random.default_rng(0)
-    vectors = principal_vectors(tf.solve(State().problem()).geometry)
-    turn, _ = np.linalg.qr(rng.normal(size=(20, 20)))
-    turned = turned_onto(
-        vectors._replace(classifier=vectors.classifier @ turn, means=vectors.means @ turn), vectors
-    )
-    np.testing.assert_allclose(turned.means, vectors.means, atol=1e-7)
-
-
-def test_vanished_classes_have_zero_vectors():
+def test_vanished_classes_have_rank_zero():
     result = shown(State(weight_decay="5", feature_decay="5"), LIGHT, None)
     assert result["message"] == ""
     assert "vanished: 5 of 500, 5 of 100" in result["headline"]

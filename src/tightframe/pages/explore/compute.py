@@ -355,6 +355,7 @@ def phase_outline(args: Phases, problem: Problem) -> PhaseDiagram:
         majority_margin=unknown,
         minority_collapsed=no,
         majority_collapsed=no,
+        minority_state=np.full(shape, ""),
         rank=np.full(shape, -1),
         status=np.full(shape, "failed"),
         minority_threshold=minority,

@@ -19,15 +19,12 @@ from tightframe.figures.model import (
     Mark,
     Matrix,
     Panel,
-    Space,
-    Spokes,
     Stack,
     block_borders,
 )
 from tightframe.figures.plotly import Options, draw
 from tightframe.figures.style import GROUP_COLORS, GROUP_DASHES, Ink, margin_kind, margin_label
 from tightframe.pages.explore.margins import Margins
-from tightframe.pages.explore.vectors import Vectors
 from tightframe.path import Path
 from tightframe.problem.class_names import MAX_NAME, listed, shown_names
 from tightframe.problem.problem import Problem, with_loss_terms, with_smoothing
@@ -127,56 +124,6 @@ def _beside(
     return _spaced(list(zip(places, shown, strict=True)), 0.07 * len(classes))
 
 
-# -- class vectors ---------------------------------------------------------------------------------
-
-
-def class_vectors(
-    predicted: Vectors,
-    measured: Vectors | None,
-    problem: Problem,
-    classes: NDArray[np.intp],
-    ink: Ink,
-) -> Picture:
-    """Draw classifier rows and class means along three axes, a colour a group."""
-    groups = problem.class_groups[classes]
-    names = _counted(problem)  # a legend has no room for more
-    present = list(dict.fromkeys(groups.tolist()))
-    few = len(present) <= _MAX_LEGEND
-    # A legend names a few groups; many are drawn as one part, which is much quicker.
-    parts = [[group] for group in present] if few else [present]
-    spokes = []
-    for part in parts:
-        chosen = np.isin(groups, part)
-        colors = [group % len(GROUP_COLORS) for group in groups[chosen].tolist()]
-        label = names[part[0]] if len(part) == 1 else "all groups"
-        own = {"means": predicted.means, "classifier": predicted.classifier}
-        for kind, points in own.items():
-            rows = kind == "classifier"
-            marker, width = ("diamond", 1.0) if rows else ("circle", 2.0)
-            ends, name = _three(points[chosen]), f"{label}, {kind}"
-            spokes.append(Spokes(name, ends, colors, marker, rows, width, label))
-    called = [name for name in group_names(problem) if name not in names]
-    if measured is not None:
-        for kind, points, marker in (
-            ("means", measured.means, "square"),
-            ("classifier", measured.classifier, "cross"),
-        ):
-            ink_of_all = ["ink"] * len(points)
-            spokes.append(Spokes(f"measured {kind}", _three(points), ink_of_all, marker, width=0.5))
-    text = (
-        "Class means (filled) and classifier rows (open), either scaled to its longest vector, on "
-        f"their first three principal axes, which hold {100 * predicted.share:.3g} % of the "
-        "squared lengths."
-    )
-    text += f" {_listed(called)}." if called else ""
-    return _picture(Space("Class vectors", spokes, legend=few), text, ink)
-
-
-def _three(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    axes = points[:, :3]
-    return np.pad(axes, ((0, 0), (0, 3 - axes.shape[1])))
-
-
 # -- margins ---------------------------------------------------------------------------------------
 
 
@@ -200,9 +147,9 @@ def margins(
     shifted = [np.arange(len(names)) + shift for shift in (-0.2, 0.2)]
     about = ("to a sibling class", "to the nearest class")
     bars = [
-        Bars(f"predicted {label}", places.tolist(), values.tolist(), color, 0.36)
-        for label, places, values, color in zip(
-            about, shifted, predicted[:2], ("predicted", "bound"), strict=True
+        Bars(f"predicted {label}", places.tolist(), values.tolist(), "muted", 0.36, hatched=hatched)
+        for label, places, values, hatched in zip(
+            about, shifted, predicted[:2], (False, True), strict=True
         )
     ]
     curves = []
@@ -280,7 +227,7 @@ def path(
         marks += [Mark(place, "", "x", color, "dotted") for place in limit.places.values()]
         if measured is not None:
             own = [float(measured[g])]
-            look: dict[str, Any] = {"hollow": True, "size": 1.4}
+            look: dict[str, Any] = {"size": 1.4}
             label = f"{name}, measured" if len(names) <= _MAX_LEGEND else "" if g else "measured"
             curves.append(Curve(label, [here], own, color, "points", **look))
     sizes = [group.classes for group in problem.groups]
@@ -349,11 +296,11 @@ def phase(
     solved = bool((diagram.status != "failed").any())
     ratios = diagram.ratios.tolist()
     curves = [
-        Curve(label, ratios, values.tolist(), "measured", style)
-        for label, values, style in (
-            ("minority collapses", diagram.minority_threshold, "solid"),
-            ("majority collapses", diagram.majority_threshold, "dashed"),
-            ("everything is zero", diagram.total_collapse, "dotted"),
+        Curve(label, ratios, values.tolist(), color, style)
+        for label, values, color, style in (
+            ("minority collapses", diagram.minority_threshold, "merged", "solid"),
+            ("majority collapses", diagram.majority_threshold, "merged", "dashed"),
+            ("everything is zero", diagram.total_collapse, "vanished", "dotted"),
         )
         if np.isfinite(values).any()
     ]
@@ -361,7 +308,7 @@ def phase(
     text = (
         f"{problem.num_classes} classes; R is the largest count over the smallest. "
         + (
-            "Colour: sibling margin of the minority; grey: merged or vanished"
+            "Colour: sibling margin of the minority, or its state where it has none"
             if solved
             else "Sibling margins follow"
         )
@@ -388,7 +335,7 @@ def phase(
             diagram.logit_decays.tolist(),
             np.where(diagram.minority_collapsed, np.nan, diagram.minority_margin).T,
             f"minority's {margin_label(problem.loss, 'sibling margin')}",
-            diagram.minority_collapsed.T if solved else None,
+            np.where(diagram.minority_collapsed, diagram.minority_state, "").T,
         ),
         x_range=_with_room(diagram.ratios),
         y_range=_with_room(diagram.logit_decays),

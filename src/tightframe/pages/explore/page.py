@@ -30,10 +30,10 @@ DEBOUNCE = 0.04
 SLIDER = (-6.0, 0.0)
 
 #: Heights of the kinds of graphs, in pixels.
-_HEIGHTS = {"small": 240, "flat": 420, "deep": 440}
+_HEIGHTS = {"small": 240, "flat": 420}
 
 #: Two buttons only: more would cover the legend on a phone. None on the small heat maps.
-_BUTTONS = {"flat": ["toImage", "resetScale2d"], "deep": ["toImage", "resetCameraDefault3d"]}
+_BUTTONS = {"flat": ["toImage", "resetScale2d"]}
 
 
 def layout(file: str | None = None) -> Any:
@@ -41,7 +41,7 @@ def layout(file: str | None = None) -> Any:
     return html.Div(
         [
             dcc.Location(id="url", refresh=False),
-            *(dcc.Store(id=name) for name in ("theme", "query", "later")),
+            *(dcc.Store(id=name) for name in ("theme", "query", "later", "wheel-html")),
             dcc.Store(id="file", data=file),
             html.Header(
                 [
@@ -213,7 +213,7 @@ def _geometry() -> list[Any]:
             className="grid",
             hidden=True,
         ),
-        _figure("vectors", "deep"),
+        html.Div(id="wheel"),  # filled by the script
     ]
 
 
@@ -316,8 +316,9 @@ def _places() -> dict[str, tuple[str, str]]:
         "margins-table": ("margins-table", "children"),
         "measured-report": ("measured-report", "children"),
         "later": ("later", "data"),
+        "wheel": ("wheel-html", "data"),
     }
-    graphs = ["vectors", "margins-graph", "path-graph", "phase-graph"]
+    graphs = ["margins-graph", "path-graph", "phase-graph"]
     for graph in [*graphs, *views.PARTS, *(f"measured-{part}" for part in views.PARTS)]:
         places[graph] = (graph, "figure")
         places[f"{graph}-text"] = (f"{graph}-text", "children")
@@ -360,8 +361,8 @@ def shown(state: State, ink: Ink, measured: Measured | None) -> dict[str, Any]:
 def _geometry_view(
     state: State, solution: Solution, measured: Measured | None, ink: Ink
 ) -> dict[str, Any]:
-    maps, overlay, cloud = views.geometry(solution, measured, ink)
-    found = _picture("vectors", cloud) | {"overlay": overlay is None}
+    maps, overlay = views.geometry(solution, measured, ink)
+    found: dict[str, Any] = {"overlay": overlay is None, "wheel": views.wheel(solution, measured)}
     for part, picture in zip(views.PARTS, maps, strict=True):
         found |= _picture(part, picture)
     for part, picture in zip(views.PARTS, overlay or (), strict=overlay is not None):
@@ -476,6 +477,7 @@ def _connect_browser(app: Dash) -> None:
     in_browser(
         "point", Output("views", "title"), Input("message", "children"), Held("view", "value")
     )
+    in_browser("turn", Output("wheel", "title"), Input("wheel-html", "data"))
     in_browser(
         "copy", Output("copy", "children"), Input("copy", "n_clicks"), Held("code", "children")
     )

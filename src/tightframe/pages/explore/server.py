@@ -15,7 +15,8 @@ from dash.exceptions import DependencyException
 from flask import Response, abort, jsonify, request
 from werkzeug.exceptions import NotFound
 
-from tightframe.figures.style import DARK, LIGHT, Ink
+from tightframe.figures import svg
+from tightframe.figures.style import DARK, LIGHT, Ink, state_variables
 from tightframe.pages.explore.http import HOST, Server, listen
 from tightframe.pages.explore.page import connect, layout
 from tightframe.pages.explore.requests import CALLBACK, require_callback
@@ -25,6 +26,9 @@ from tightframe.solve import NotConvergedWarning
 
 #: Most bytes of any request but a file.
 MAX_REQUEST = 2**20
+
+#: Where the script of pictures is.
+_PICTURES = "/pictures.js"
 
 _VIEWPORT = '<meta name="viewport" content="width=device-width, initial-scale=1">'
 
@@ -93,11 +97,15 @@ def make_app(opened: Measured | None = None) -> Dash:
             return jsonify(message=" ".join(str(error).split()))
         return jsonify(key=key, counts=measured.counts)
 
+    def pictures() -> Response:
+        return Response(svg.script(), mimetype="text/javascript")
+
     server.before_request(only_this_page)
     server.before_request(only_callbacks)
     server.register_error_handler(DependencyException, lambda _: NotFound())
     server.after_request(seal)
     server.add_url_rule("/upload", view_func=upload, methods=["POST"])
+    server.add_url_rule(_PICTURES, view_func=pictures)
     return app
 
 
@@ -186,9 +194,12 @@ def _index() -> str:
 <style>
 :root {{ {light} }}
 @media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}
+{svg.style_sheet()}
 </style>
+<script src="{_PICTURES}"></script>
 </head>
 <body>
+{svg.symbols()}
 <noscript>This page needs JavaScript.</noscript>
 {{%app_entry%}}
 <footer>
@@ -203,4 +214,5 @@ def _index() -> str:
 
 def _variables(theme: str, ink: Ink) -> str:
     colors = {"text": ink.text, "muted": ink.muted, "line": ink.grid, "card": ink.paper}
-    return " ".join(f"--{name}: {value};" for name, value in (colors | _COLORS[theme]).items())
+    own = " ".join(f"--{name}: {value};" for name, value in (colors | _COLORS[theme]).items())
+    return f"{own} {state_variables(ink)}"

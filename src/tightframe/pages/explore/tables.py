@@ -6,6 +6,7 @@ from typing import Any
 
 from dash import html
 
+from tightframe.figures.style import STATES
 from tightframe.figures.table import Column, Table
 
 #: Longer texts get room in a narrow table, which scrolls: a word a line is hard to read.
@@ -19,7 +20,7 @@ def to_dash(table: Table) -> Any:
     body = [
         html.Tr(
             [
-                html.Td(text, **_class_of(column, text))
+                html.Td(_entry(column, text), **_class_of(column, text))
                 if i
                 else html.Th(text, scope="row", **_class_of(Column(""), text))
                 for i, (column, text) in enumerate(zip(heads, row, strict=True))
@@ -35,6 +36,16 @@ def to_dash(table: Table) -> Any:
         role="region",
         **attributes(aria_label=table.title),
     )
+
+
+def _entry(column: Column, text: str) -> Any:
+    """Return a text; a state of a class with its mark and colour."""
+    look = STATES.get(text) if column.states else None
+    if look is None:
+        return text
+    mark = html.Span(f"{look.sign}\ufe0e", **attributes(aria_hidden="true"))
+    style = {"color": f"var(--tf-{text})"}
+    return html.Span([mark, f" {text}"], className="state", style=style)
 
 
 def _class_of(column: Column, text: str = "") -> dict[str, Any]:

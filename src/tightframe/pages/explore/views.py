@@ -10,6 +10,7 @@ from dash import html
 from tightframe.advice.prediction import describe
 from tightframe.advice.proposals import Proposal
 from tightframe.diagnosis.blocks import remedies_table
+from tightframe.figures import svg
 from tightframe.figures.model import evenly
 from tightframe.figures.style import Ink
 from tightframe.figures.table import Column, Table
@@ -22,13 +23,15 @@ from tightframe.pages.explore.margins import states as predicted_states
 from tightframe.pages.explore.state import State
 from tightframe.pages.explore.tables import to_dash
 from tightframe.pages.explore.upload import Measured
-from tightframe.pages.explore.vectors import principal_vectors, turned_onto
 from tightframe.path import Path
 from tightframe.problem.class_names import listed
 from tightframe.problem.problem import Problem, with_loss_terms
+from tightframe.runs.wheels import network_view
 from tightframe.solution import Solution
 from tightframe.theory.certificate import certify
 from tightframe.theory.coverage import coverage
+from tightframe.views.wheel import View, class_homes, decay_label, sent_by_solution
+from tightframe.views.wheel import wheel as wheel_of
 
 #: Of the geometry view: the matrices and what they are called.
 PARTS = {
@@ -36,6 +39,13 @@ PARTS = {
     "classifier": "classifier Gram matrix",
     "means": "Gram matrix of the class means",
 }
+
+#: How a wheel is read.
+WHEEL_NOTE = (
+    "A mark lies at the mean of all homes on the rim, weighted with what is predicted at its class "
+    "mean. On the rim: certain. At the cross: no decision. In one place: told apart no more. "
+    "States are those of all probabilities: a plane can't hold every distance between them."
+)
 
 #: Of more groups, evenly chosen ones are in the table.
 MAX_ROWS = 30
@@ -68,8 +78,8 @@ def _named(problem: Problem, measured: Measured | None) -> Problem:
 
 def geometry(
     solution: Solution, measured: Measured | None, ink: Ink
-) -> tuple[list[Picture], list[Picture] | None, Picture]:
-    """Return heat maps of the prediction, of the measurement, and the class vectors."""
+) -> tuple[list[Picture], list[Picture] | None]:
+    """Return heat maps of the prediction and of the measurement."""
     problem = _named(solution.problem, measured)
     classes = compute.shown_classes(problem)
     predicted = compute.geometry(solution)
@@ -82,10 +92,20 @@ def geometry(
         maps.append(figures.heat_map(matrices[0], *shared, f"Predicted {name}", ink, limit))
         if found is not None:
             overlay.append(figures.heat_map(matrices[1], *shared, f"Measured {name}", ink, limit))
-    vectors = principal_vectors(predicted)
-    turned = None if found is None else turned_onto(principal_vectors(found), vectors)
-    cloud = figures.class_vectors(vectors, turned, problem, classes, ink)
-    return maps, overlay or None, cloud
+    return maps, overlay or None
+
+
+def wheel(solution: Solution, measured: Measured | None) -> str:
+    """Return where every class is sent, as HTML: a file's network with the prediction as rings."""
+    problem = _named(solution.problem, measured)
+    homes = class_homes(problem)
+    sent, label = sent_by_solution(solution, homes), decay_label(problem)
+    view = View(label, sent)
+    if measured is not None:
+        logits = measured.report.geometry.logits
+        view = network_view(problem, logits, measured.bias, homes, sent.places, label)
+    title = f"Where every class is sent, {label}"
+    return svg.draw(replace(wheel_of(problem, [view], homes), title=title, note=WHEEL_NOTE))
 
 
 def margins(solution: Solution, measured: Measured | None, ink: Ink) -> tuple[Picture, Any]:
@@ -105,7 +125,7 @@ def margins(solution: Solution, measured: Measured | None, ink: Ink) -> tuple[Pi
         Column("classes", align="left"),
         Column("samples each", align="right"),
         *(replace(margin, name=name) for name in names),
-        "predicted",
+        Column("predicted", states=True),
         *(
             replace(place, name=f"{closed if name == 'logit_decay' else name} from λ =")
             for name in states_from
@@ -204,7 +224,7 @@ def advice(state: State, measured: Measured | None = None) -> list[Any]:
     ]
     columns: list[str | Column] = [
         "group",
-        "state",
+        Column("state", states=True),
         Column("decision margin", format=".4g"),
         Column("angle", format=".4g", suffix="°"),
         Column("safety factor", format=".4g"),

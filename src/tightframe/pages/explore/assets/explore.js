@@ -84,6 +84,13 @@ window.dash_clientside.explore = (() => {
     return "";
   }
 
+  function turn(html) {
+    const place = document.getElementById("wheel");
+    place.innerHTML = html || "";
+    window.tightframe.connect(place);
+    return "";
+  }
+
   async function copy(clicks, code) {
     if (!clicks) return keep();
     try {
@@ -151,5 +158,5 @@ window.dash_clientside.explore = (() => {
     }
   }
 
-  return {start, slide, choose, need, remember, point, copy, outdate};
+  return {start, slide, choose, need, remember, point, turn, copy, outdate};
 })();
