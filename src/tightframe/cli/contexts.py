@@ -113,6 +113,7 @@ def asked_problem(
     require_decays(rest, also=("counts",) if no_counts else ())
     if tokens is None:
         if targets is None:
+            assert counts is not None  # or it was missing
             return Asked(Problem(counts, **rest))
         return Asked(_from_file(targets, counts, **rest))
     others = {"targets": targets, "counts": counts, "class_names": rest.pop("class_names", None)}

@@ -246,7 +246,7 @@ def with_options(*options: Option) -> Callable[[Callable[..., None]], Callable[.
 def _split_lambda(values: dict[str, Any]) -> None:
     """Put the two decays in the place of ``--lambda``."""
     value = values.pop(LAMBDA.name)
-    nothing = (None, [])  # an option that may be given several times
+    nothing: tuple[Any, ...] = (None, [])  # an option that may be given several times
     if value in nothing:
         return
     for name in LAMBDA.fills:
