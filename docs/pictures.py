@@ -2,6 +2,7 @@
 
 ``python docs/pictures.py`` writes all of them into ``docs/images/remedies``,
 ``python docs/pictures.py mixup rank`` those two. Every number is solved for.
+``python docs/pictures.py hero`` draws what ``make demo`` trained.
 """
 
 import re
@@ -29,8 +30,13 @@ from tightframe.figures.model import (
 )
 from tightframe.figures.mpl import draw, save_figure
 from tightframe.figures.style import DARK, LIGHT
+from tightframe.runs.store import load_run
+from tightframe.runs.wheels import setting_wheel
+from tightframe.views.merge_tree import merge_tree
 
-FOLDER = Path(__file__).parent / "images" / "remedies"
+IMAGES = Path(__file__).parent / "images"
+FOLDER = IMAGES / "remedies"
+DEMO = Path(__file__).parent.parent / "demo-run"
 WIDTH = 6.8
 
 #: Large and small classes, and the logit decays that the pictures reach over.
@@ -456,6 +462,31 @@ def readable(one: tf.Problem, points: NDArray[np.float64]) -> list[Note]:
     return notes
 
 
+# -- the README's ----------------------------------------------------------
+
+
+def hero() -> Sheet:
+    """Return the demo's merge tree, with its networks' wheels beside it."""
+    settings = load_run(DEMO).settings
+    wheels = [setting_wheel(setting) for setting in settings]
+    networks = [
+        (setting.problem.logit_decay, letter, wheel.moments[-1].states)
+        for setting, letter, wheel in zip(settings, "AB", wheels, strict=True)
+    ]
+    tree = merge_tree(
+        tf.state_changes(settings[0].problem),
+        networks=networks,
+        title="Predicted before training: which classes stay apart",
+    )
+    named = [
+        replace(wheel, title=f"{letter}: {wheel.title.lower()}")
+        for letter, wheel in zip("AB", wheels, strict=True)
+    ]
+    return Sheet(
+        "", [Block([tree, *named], 3, 5.0, widths=(2.1, 1, 1))], 13.5
+    )
+
+
 # -- all -------------------------------------------------------------------
 
 
@@ -489,7 +520,8 @@ PICTURES = {
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or PICTURES:
-        sheet = PICTURES[name]()
+        folder = IMAGES if name == "hero" else FOLDER
+        sheet = hero() if name == "hero" else PICTURES[name]()
         for page, ink in {"light": LIGHT, "dark": DARK}.items():
-            path = FOLDER / f"{name}.{page}.svg"
+            path = folder / f"{name}.{page}.svg"
             print(save_figure(draw(sheet, ink), path))
