@@ -26,6 +26,7 @@ from tightframe.geometry.states import (
     group_gaps,
 )
 from tightframe.problem.problem import Problem, at_most, require_no_targets
+from tightframe.shown import Block, Shown, frame, plot
 from tightframe.solve import NotConvergedWarning, solve, uses_solver
 from tightframe.solvers.continuation import turned
 from tightframe.solvers.interpolation import lagrange
@@ -107,7 +108,7 @@ HALVED = 4
 
 
 @dataclass(frozen=True, eq=False)
-class StateChange:
+class StateChange(Shown):
     """A decay at which the state of some classes changes, or the class that they are taken for.
 
     Attributes
@@ -161,7 +162,7 @@ class StateChange:
 
 
 @dataclass(frozen=True, eq=False)
-class StateChanges:
+class StateChanges(Shown):
     """All changes of the classes' states as the decay grows; a sequence of `StateChange`.
 
     Attributes
@@ -224,9 +225,7 @@ class StateChanges:
         }
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row a change and group."""
-        import pandas as pd
-
+        """Return one row a change and group, see `tightframe.shown.frame`."""
         rows = [
             {
                 "logit_decay": change.logit_decay,
@@ -241,7 +240,19 @@ class StateChanges:
             for group in change.groups
         ]
         columns = ["logit_decay", "group", "count", "classes", "before", "after", "rival"]
-        return pd.DataFrame(rows, columns=columns).astype({"rival": "Int64"})
+        found = frame({name: [row[name] for row in rows] for name in columns})
+        return found.astype({"rival": "Int64"})
+
+    def plot(self, ax: Any = None) -> tuple[Any, Any]:
+        """Draw how many classes are in which state along the decay, see `tightframe.shown.plot`."""
+        from tightframe.views.thresholds import changes_chart
+
+        return plot(changes_chart(self), ax)
+
+    def _blocks(self) -> Iterator[Block]:
+        from tightframe.views.thresholds import changes_table
+
+        yield changes_table(self)
 
     def __repr__(self) -> str:
         shown = ", ".join(map(repr, self.changes[:4]))

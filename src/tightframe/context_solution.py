@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from html import escape
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -19,6 +18,7 @@ from tightframe.geometry.blocks import Array
 from tightframe.lazy import needed
 from tightframe.problem.problem import Problem
 from tightframe.problem.targets import SUM_TOLERANCE
+from tightframe.shown import Block, plot
 from tightframe.solution import Solution, Status
 from tightframe.solvers.context_sweep import ContextSweep
 from tightframe.solvers.stats import Stats
@@ -246,31 +246,17 @@ class ContextSolution(Solution):
 
         Of many those of most samples are drawn; contexts of one predicted label stand side by side.
 
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Drawn on a figure of its own by default.
-
-        Returns
-        -------
-        tuple of figure and axes
-
-        Raises
-        ------
-        ImportError
-            If Matplotlib is missing (``pip install 'tightframe[report]'``).
+        See `tightframe.shown.plot`.
         """
-        with needed("plot", "Matplotlib"):
-            from tightframe.figures.mpl import plot
         from tightframe.views.contexts import solution_map
 
         return plot(solution_map(self), ax)
 
-    def _repr_html_(self) -> str:
-        from tightframe.figures.formats import to_html
+    def _blocks(self) -> Iterator[Block]:
         from tightframe.views.contexts import contexts_table
 
-        return f"<p>{escape(repr(self)[1:-1])}</p>{to_html(contexts_table(self), alone=True)}"
+        yield repr(self)[1:-1]
+        yield contexts_table(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready summary; without logits, which `save` keeps as factors."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +16,7 @@ from tightframe.geometry.blocks import Array, BlockMatrix, Partition, singular_v
 from tightframe.lazy import needed
 from tightframe.problem.counts import CountsLike, compact_counts
 from tightframe.problem.problem import Problem
+from tightframe.shown import Block, Shown, plot, record
 from tightframe.solution import Solution
 from tightframe.solve import (
     NotConvergedWarning,
@@ -48,7 +49,7 @@ SAME_DECAY = 1e-7
 
 
 @dataclass(frozen=True, eq=False)
-class Path:
+class Path(Shown):
     """Solutions along a sweep.
 
     Attributes
@@ -107,10 +108,7 @@ class Path:
     def to_frame(self) -> pd.DataFrame:
         """Return one row a point and class group; with targets one row a point.
 
-        Raises
-        ------
-        ImportError
-            If pandas is missing (``pip install 'tightframe[report]'``).
+        See `tightframe.shown.frame`.
         """
         from tightframe.views.paths import path_frame
 
@@ -122,22 +120,8 @@ class Path:
 
         With targets the rank: the width that the data need.
 
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Drawn on a figure of its own by default.
-
-        Returns
-        -------
-        tuple of figure and axes
-
-        Raises
-        ------
-        ImportError
-            If Matplotlib is missing (``pip install 'tightframe[report]'``).
+        See `tightframe.shown.plot`.
         """
-        with needed("plot", "Matplotlib"):
-            from tightframe.figures.mpl import plot
         from tightframe.views.paths import path_chart
 
         return plot(path_chart(self), ax)
@@ -149,11 +133,10 @@ class Path:
             f"{objective[-1]:.6g}, rank {self.rank[0]} to {self.rank[-1]})"
         )
 
-    def _repr_html_(self) -> str:
-        from tightframe.figures.formats import to_html
+    def _blocks(self) -> Iterator[Block]:
         from tightframe.views.paths import path_table
 
-        return to_html(path_table(self), alone=True)
+        yield path_table(self)
 
 
 def path(
@@ -245,6 +228,7 @@ def _points(name: str, values: Any) -> tuple[Any, ...]:
 # -- where the rank changes ------------------------------------------------------------------------
 
 
+@record
 class RankChange(NamedTuple):
     """A decay at which the rank of the minimiser's logits changes.
 

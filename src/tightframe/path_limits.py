@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from tightframe.geometry.blocks import Array, BlockMatrix, Partition, svd
 from tightframe.geometry.dense import Geometry, orthogonal_frame, seli
 from tightframe.label_limits import label_limits
 from tightframe.problem.problem import Problem, at_most
+from tightframe.shown import Block, Shown
 from tightframe.solution import Status
 from tightframe.solve import NotConvergedWarning
 from tightframe.theory.coverage import given_scales, require_convex
@@ -28,7 +31,7 @@ _MAX_ROUNDS = 1000
 
 
 @dataclass(frozen=True, eq=False)
-class PathLimits:
+class PathLimits(Shown):
     """Geometry at both ends of the regularisation path, up to scale.
 
     Attributes
@@ -57,6 +60,35 @@ class PathLimits:
     total_collapse: float
     vanishing_in_proportion: Geometry | None
     reason: str = ""
+
+    def __repr__(self) -> str:
+        named = {"vanishing": self.vanishing, "in proportion": self.vanishing_in_proportion}
+        ends = [f"{when} {found.name!r}" for when, found in named.items() if found is not None]
+        return (
+            f"PathLimits({', '.join(ends) or self.reason}, collapse {self.collapse.name!r} at "
+            f"{self.total_collapse:.6g})"
+        )
+
+    def _blocks(self) -> Iterator[Block]:
+        from tightframe.views.geometries import geometry_table
+
+        yield repr(self)
+        ends = {
+            "As the decays vanish": self.vanishing,
+            "As all decays vanish in proportion": self.vanishing_in_proportion,
+            "Just below total collapse": self.collapse,
+        }
+        for when, found in ends.items():
+            if found is not None:
+                yield f"\n{when}"
+                yield geometry_table(found)
+
+    def plot(self, ax: Any = None) -> tuple[Any, Any]:
+        """Draw the cosines of the class means as the decays vanish; near collapse if unknown.
+
+        See `tightframe.shown.plot`.
+        """
+        return (self.vanishing or self.collapse).plot(ax)
 
 
 def path_limits(problem: Problem) -> PathLimits:

@@ -12,9 +12,11 @@ from tightframe.geometry.grouped import GroupedGeometry, GroupedMatrix
 from tightframe.geometry.states import DISTINCT
 from tightframe.problem.class_names import listed
 from tightframe.problem.problem import terms_in, with_loss_terms
+from tightframe.shown import record
 from tightframe.solution import Solution
 
 
+@record
 @dataclass(frozen=True)
 class GroupOutlook:
     """What is predicted for the classes of one group.
@@ -77,6 +79,7 @@ class GroupOutlook:
         return values
 
 
+@record
 @dataclass(frozen=True)
 class Outlook:
     """What a solution predicts, group by group.

@@ -23,7 +23,7 @@ from rich.progress import (
 )
 
 from tightframe.advice.advise import Advice
-from tightframe.diagnosis.blocks import advice_blocks
+from tightframe.advice.blocks import advice_blocks
 from tightframe.figures.formats import to_rich
 from tightframe.figures.table import Column, Table
 from tightframe.files import format_json

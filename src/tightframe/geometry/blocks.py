@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from tightframe.checks import require_dense
 from tightframe.problem.problem import Problem, require_no_targets
 from tightframe.rounding import FUNCTION, UNIT, gamma, svd_error
+from tightframe.shown import record
 
 Array = NDArray[np.float64]
 
@@ -51,6 +52,7 @@ class Labels(NamedTuple):
     margins: Array
 
 
+@record
 class Partition:
     """Classes split into groups whose members are interchangeable: of equal count, mostly.
 
@@ -249,6 +251,7 @@ def _labels(
     return factors, Labels(smoothing * mean / factors, weights / (total * mean), margins)
 
 
+@record
 @dataclass(frozen=True, eq=False)
 class BlockMatrix:
     """A K x K matrix B in block form; column k belongs to the samples of class k.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tightframe.problem.counts import Group, PerClass, parse_per_class, spread
 from tightframe.problem.problem import logit_scale_runs
 from tightframe.problem.targets import read_targets
+from tightframe.shown import record
 
 Array = NDArray[np.float64]
 Whole = NDArray[np.intp]
@@ -26,6 +27,7 @@ WEIGHTS = 1e-9, 1e18
 WEIGHT_NAMES = ("samples", "contexts")
 
 
+@record
 @dataclass(frozen=True, eq=False)
 class LabelLaw:
     """The labels that every context has, and their probabilities, context after context.

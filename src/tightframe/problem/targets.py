@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tightframe.checks import array_of, is_whole, plain_number, wide
+from tightframe.shown import Shown
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -32,7 +33,7 @@ ROUNDING = 1e-14
 
 
 @dataclass(frozen=True, eq=False)
-class Targets:
+class Targets(Shown):
     """Label distributions of m contexts over V labels, held by context; immutable.
 
     Attributes

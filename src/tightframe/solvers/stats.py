@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tightframe.shown import record
+
 
 class Round(NamedTuple):
     """Where a certificate was asked for.
@@ -25,6 +27,7 @@ class Round(NamedTuple):
     rank: int
 
 
+@record
 @dataclass(frozen=True)
 class Stats:
     """Counts of a solve; zeros for a closed form, and for a point interpolated along a sweep.

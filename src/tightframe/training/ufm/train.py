@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,10 +18,10 @@ from numpy.typing import ArrayLike, NDArray
 from tightframe.checks import choice, is_several, positive_float, whole_number
 from tightframe.geometry.blocks import BlockMatrix
 from tightframe.geometry.dense import normalized_distance, seli
-from tightframe.lazy import needed
 from tightframe.metrics.plain import plain_tensors
 from tightframe.problem.counts import CountsLike
 from tightframe.problem.problem import Problem
+from tightframe.shown import Block, Shown, frame, plot, record
 from tightframe.solution import Solution
 from tightframe.solve import solve
 from tightframe.theory.certificate import certify, finite_array
@@ -34,6 +35,7 @@ from tightframe.training.ufm.descent import (
     log_spaced,
     without_decays,
 )
+from tightframe.training.ufm.pictures import excess_chart, runs_table
 from tightframe.training.ufm.records import Recorder, State
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ EXCESS_SHARE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
-class UFMRun:
+class UFMRun(Shown):
     """One trained run: where it ended and how far that is from the optimum.
 
     Attributes
@@ -107,6 +109,26 @@ class UFMRun:
     bias: Array
     logits: Array
 
+    def __repr__(self) -> str:
+        last = self.history[-1]
+        return (
+            f"<UFMRun: {self.problem.num_classes} classes, seed {self.seed}, {self.status} after "
+            f"{self.iterations} iterations, objective {last['objective']:.8g}, excess "
+            f"{self.excess:.2g}, distance {self.distance:.2g}>"
+        )
+
+    def _blocks(self) -> Iterator[Block]:
+        yield repr(self)[1:-1]
+        yield self.reason
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return `history` as a DataFrame, see `tightframe.shown.frame`."""
+        return frame(self.history)
+
+    def plot(self, ax: Any = None) -> tuple[Any, Any]:
+        """Draw the excess of the objective along the iterations, see `tightframe.shown.plot`."""
+        return plot(excess_chart([self]), ax)
+
     @property
     def excess(self) -> float:
         """Objective less the certified lower bound (or the best objective found); NaN if none."""
@@ -143,7 +165,7 @@ class UFMRun:
 
 
 @dataclass(frozen=True, eq=False)
-class UFMRuns:
+class UFMRuns(Shown):
     """All runs of `train_ufm`: problem by problem, and for each seed by seed.
 
     Attributes
@@ -205,19 +227,33 @@ class UFMRuns:
         layers = zip(*(run.weights for run in self.runs), strict=True)
         return [self._stacked("weights", list(layer)) for layer in layers]
 
-    def to_frame(self) -> pd.DataFrame:
-        """Return `history` as a DataFrame.
+    def __repr__(self) -> str:
+        ended = Counter(run.status for run in self.runs)
+        how = ", ".join(f"{number} {status}" for status, number in ended.items())
+        worst = max((run.excess for run in self.runs), default=math.nan)
+        return (
+            f"UFMRuns({len(self)} runs: {how}; excess at most {worst:.2g}, {self.seconds:.3g} s"
+            f"{', interrupted' if self.interrupted else ''})"
+        )
 
-        Raises
-        ------
-        ImportError
-            If pandas is missing (``pip install 'tightframe[report]'``).
+    def _blocks(self) -> Iterator[Block]:
+        yield repr(self)
+        yield runs_table(self.runs)
+
+    def plot(self, ax: Any = None) -> tuple[Any, Any]:
+        """Draw the excess of every run's objective along the iterations.
+
+        See `tightframe.shown.plot`.
         """
-        return _frame(self.history)
+        return plot(excess_chart(self.runs), ax)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return `history` as a DataFrame, see `tightframe.shown.frame`."""
+        return frame(self.history)
 
     def final_frame(self) -> pd.DataFrame:
-        """Return `final` as a DataFrame, one row a run; errors as `to_frame`."""
-        return _frame(self.final)
+        """Return `final` as a DataFrame, one row a run; see `tightframe.shown.frame`."""
+        return frame(self.final)
 
     def _stacked(self, name: str, arrays: list[Array]) -> Array:
         shapes = {array.shape for array in arrays}
@@ -421,6 +457,7 @@ def train_ufm(
     return UFMRuns(done, interrupted, time.perf_counter() - began)
 
 
+@record
 class SvmDirection(NamedTuple):
     """How close logits point to the solution of the UFM-SVM; see `svm_direction`.
 
@@ -877,9 +914,3 @@ def _peculiar(status: str, row: dict[str, Any], reference: Solution | None) -> s
     if row["excess"] < -EXCESS_SHARE * reference.objective:
         return "; below the best that the search found"
     return ""
-
-
-def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    with needed("UFMRuns as a DataFrame", "pandas"):
-        import pandas as pd
-    return pd.DataFrame(rows)
