@@ -26,6 +26,7 @@ from tightframe.geometry.states import (
     group_gaps,
 )
 from tightframe.problem.problem import Problem, at_most, require_no_targets
+from tightframe.saved import Saved, kept
 from tightframe.shown import Block, Shown, frame, plot
 from tightframe.solve import NotConvergedWarning, solve, uses_solver
 from tightframe.solvers.continuation import turned
@@ -107,6 +108,7 @@ STEEPER = 2
 HALVED = 4
 
 
+@kept
 @dataclass(frozen=True, eq=False)
 class StateChange(Shown):
     """A decay at which the state of some classes changes, or the class that they are taken for.
@@ -162,7 +164,7 @@ class StateChange(Shown):
 
 
 @dataclass(frozen=True, eq=False)
-class StateChanges(Shown):
+class StateChanges(Shown, Saved):
     """All changes of the classes' states as the decay grows; a sequence of `StateChange`.
 
     Attributes

@@ -17,6 +17,7 @@ from tightframe.geometry.blocks import Array
 from tightframe.geometry.dense import SELI_NAMES
 from tightframe.problem.counts import CountsLike, PerClass, counts_array
 from tightframe.problem.label_law import LabelLaw, feature_weights_of, logit_scales
+from tightframe.saved import Saved
 from tightframe.shown import Block, Shown, frame, plot
 from tightframe.solution import Status
 from tightframe.solve import NotConvergedWarning
@@ -59,7 +60,7 @@ NO_TEST = SignTest(Cost(0.0, 0.0), 0.0, 0, -1.0, 0.0, False)
 
 
 @dataclass(frozen=True, eq=False)
-class LabelLimits(Shown):
+class LabelLimits(Shown, Saved):
     """Both parts of the limit: log ratios inside the supports, and a direction that grows.
 
     Logits are W h before their scale. Their size grows like ``log(1 / logit_decay)`` along

@@ -16,6 +16,7 @@ from tightframe.geometry.blocks import Array, BlockMatrix, Partition, singular_v
 from tightframe.lazy import needed
 from tightframe.problem.counts import CountsLike, compact_counts
 from tightframe.problem.problem import Problem
+from tightframe.saved import Saved
 from tightframe.shown import Block, Shown, plot, record
 from tightframe.solution import Solution
 from tightframe.solve import (
@@ -49,7 +50,7 @@ SAME_DECAY = 1e-7
 
 
 @dataclass(frozen=True, eq=False)
-class Path(Shown):
+class Path(Shown, Saved):
     """Solutions along a sweep.
 
     Attributes

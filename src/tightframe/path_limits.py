@@ -13,6 +13,7 @@ from tightframe.geometry.blocks import Array, BlockMatrix, Partition, svd
 from tightframe.geometry.dense import Geometry, orthogonal_frame, seli
 from tightframe.label_limits import label_limits
 from tightframe.problem.problem import Problem, at_most
+from tightframe.saved import Saved
 from tightframe.shown import Block, Shown
 from tightframe.solution import Status
 from tightframe.solve import NotConvergedWarning
@@ -31,7 +32,7 @@ _MAX_ROUNDS = 1000
 
 
 @dataclass(frozen=True, eq=False)
-class PathLimits(Shown):
+class PathLimits(Shown, Saved):
     """Geometry at both ends of the regularisation path, up to scale.
 
     Attributes

@@ -16,6 +16,7 @@ from tightframe.geometry.dense import Geometry, product_of
 from tightframe.geometry.grouped import GroupedGeometry
 from tightframe.geometry.states import States, block_states
 from tightframe.problem.problem import Problem
+from tightframe.saved import Saved, kept
 from tightframe.shown import Block, Shown, frame, plot
 from tightframe.solvers.search.record import Search
 from tightframe.solvers.stats import Stats
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@kept
 class Status(StrEnum):
     """How a solve ended: equal to its word, and with a sentence in `message`."""
 
@@ -47,7 +49,7 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, eq=False)
-class Solution(Shown):
+class Solution(Shown, Saved):
     """A minimiser of a `Problem` and how well that is certified.
 
     Attributes

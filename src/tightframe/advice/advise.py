@@ -23,6 +23,7 @@ from tightframe.geometry.states import DISTINCT, MERGED, VANISHED
 from tightframe.losses.registry import LOSSES
 from tightframe.problem.class_names import listed
 from tightframe.problem.problem import Problem
+from tightframe.saved import Saved
 from tightframe.shown import Block, Shown, frame, plot
 from tightframe.theory.coverage import has_compact_form, require_covered
 
@@ -41,7 +42,7 @@ MORE_DATA = (2, 10)
 
 
 @dataclass(frozen=True)
-class Advice(Shown):
+class Advice(Shown, Saved):
     """What `advise` found.
 
     Attributes

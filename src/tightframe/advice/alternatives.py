@@ -16,6 +16,7 @@ import numpy as np
 from tightframe.advice.stationarity import LEAST_ERRORS, Fit, Trained, fit_decays
 from tightframe.geometry.blocks import Array
 from tightframe.problem.problem import Problem
+from tightframe.saved import kept
 from tightframe.shown import record
 
 #: A loss explains a network as well if what is left is at most this multiple, and better below
@@ -102,6 +103,7 @@ _REMEDIES = {
 }
 
 
+@kept
 @record
 @dataclass(frozen=True)
 class Alternative:

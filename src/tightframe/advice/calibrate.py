@@ -20,6 +20,7 @@ from tightframe.advice.stationarity import Fit, Trained, fit_decays
 from tightframe.checks import MAX_DENSE_CLASSES, detached
 from tightframe.geometry.dense import Geometry
 from tightframe.problem.problem import Problem
+from tightframe.saved import Saved
 from tightframe.shown import Block, Shown, frame
 from tightframe.solution import Solution
 from tightframe.solve import solve
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Calibration(Shown):
+class Calibration(Shown, Saved):
     """Decays fitted to a trained network, and how well they fit.
 
     Attributes

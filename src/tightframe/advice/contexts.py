@@ -11,6 +11,7 @@ import numpy as np
 from tightframe.checks import positive_float
 from tightframe.context_solution import ContextSolution
 from tightframe.problem.problem import Problem
+from tightframe.saved import Saved
 from tightframe.shown import Block, Shown
 from tightframe.solve import solve
 from tightframe.theory.contexts.certificate import collapse_decay
@@ -29,7 +30,7 @@ LIMITS = (
 
 
 @dataclass(frozen=True)
-class ContextAdvice(Shown):
+class ContextAdvice(Shown, Saved):
     """What `advise` says of a problem with targets.
 
     Attributes

@@ -12,10 +12,12 @@ from tightframe.geometry.grouped import GroupedGeometry, GroupedMatrix
 from tightframe.geometry.states import DISTINCT
 from tightframe.problem.class_names import listed
 from tightframe.problem.problem import terms_in, with_loss_terms
+from tightframe.saved import kept
 from tightframe.shown import record
 from tightframe.solution import Solution
 
 
+@kept
 @record
 @dataclass(frozen=True)
 class GroupOutlook:
@@ -79,6 +81,7 @@ class GroupOutlook:
         return values
 
 
+@kept
 @record
 @dataclass(frozen=True)
 class Outlook:

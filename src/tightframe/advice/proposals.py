@@ -29,6 +29,7 @@ from tightframe.geometry.blocks import Array, Partition
 from tightframe.geometry.states import VANISHED
 from tightframe.problem.counts import MAX_SAMPLES, format_runs
 from tightframe.problem.problem import Problem
+from tightframe.saved import kept
 from tightframe.shown import record
 from tightframe.solve import solve
 from tightframe.theory.coverage import coverage
@@ -61,6 +62,7 @@ MAX_TEMPERATURE = 3.0
 LEAST_DECAY = 1e-9
 
 
+@kept
 @record
 @dataclass(frozen=True)
 class Wanted:
@@ -91,6 +93,7 @@ class Wanted:
         return f"an angle of {self.angle:g} degrees"
 
 
+@kept
 @record
 @dataclass(frozen=True)
 class Proposal:

@@ -49,12 +49,14 @@ from tightframe.cli.relatives import (
     refuse_foreign,
     solve_relative,
 )
-from tightframe.context_solution import SAVED_NAMES, ContextSolution
+from tightframe.context_solution import ContextSolution
 from tightframe.figures.table import Column, Table
 from tightframe.files import format_json, npz_names, read_arrays, write_npz
 from tightframe.geometry.dense import Geometry
 from tightframe.path import rank_changes
 from tightframe.problem.problem import LOSSES, Problem
+from tightframe.saved import TEXT
+from tightframe.solution import Solution
 from tightframe.solve import solve as solve_problem
 from tightframe.solvers.search.multistart import STARTS
 from tightframe.theory.certificate import certify as certify_candidate
@@ -159,7 +161,7 @@ def solve(
 def _is_solution(file: Path) -> bool:
     """Tell whether a file has just the arrays that `solve` writes, which may be written again."""
     names = set(npz_names(file))
-    if names == SAVED_NAMES:
+    if TEXT in names:
         return True
     return names >= set(_SAVED) and all(
         re.fullmatch(r"weight_[1-9]\d*", name) for name in names - set(_SAVED)
@@ -246,8 +248,8 @@ def certify(
 def _candidate(file: Path, asked: Problem) -> dict[str, Any]:
     """Return the arrays of a file, logits among them."""
     arrays = read_arrays(file)
-    if asked.targets is not None and set(arrays) == SAVED_NAMES:
-        saved = ContextSolution.load(file)
+    if TEXT in arrays:
+        saved = Solution.load(file)
         return {"logits": saved.logits, "bias": saved.bias}
     if "logits" in arrays:
         return arrays

@@ -39,6 +39,7 @@ from tightframe.heads.scores import Scores, own_margins
 from tightframe.metrics.answers import WEAK_BELOW
 from tightframe.problem.class_names import NamesLike, listed
 from tightframe.problem.counts import PerClass
+from tightframe.saved import Saved
 from tightframe.shown import Block, Shown, frame, plot
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ TOL = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
-class LargerDecay(Shown):
+class LargerDecay(Shown, Saved):
     """Margins that a network would have at other weight decays.
 
     One row for every decay asked about. A row where no model may speak has NaN margins and a

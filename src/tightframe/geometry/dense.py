@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from tightframe.checks import choice, detached, is_whole, require_dense, whole_number
 from tightframe.problem.counts import CountsLike, PerClass, counts_array
 from tightframe.problem.label_law import logit_scales
+from tightframe.saved import Saved
 from tightframe.shown import Block, Shown, frame, plot
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ SELI_REASONS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Geometry(Shown):
+class Geometry(Shown, Saved):
     """The last layer's geometry up to rotation: two Gram matrices and the mean logits.
 
     Attributes

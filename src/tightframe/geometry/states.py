@@ -19,6 +19,7 @@ from tightframe.checks import MAX_DENSE_CLASSES
 from tightframe.geometry.blocks import RANK_TOLERANCE, Array, BlockMatrix
 from tightframe.losses.base import Loss
 from tightframe.problem.problem import Problem, require_no_targets
+from tightframe.saved import Saved
 from tightframe.shown import Block, Shown, frame, plot, record
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class ClassState(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class States(Shown):
+class States(Shown, Saved):
     """States of classes, or of groups whose classes are alike: one entry each, in arrays.
 
     Attributes

@@ -34,6 +34,7 @@ from tightframe.metrics.answers import BLOCK_ENTRIES, LOST_BELOW, WEAK_BELOW, An
 from tightframe.metrics.class_picture import MOST_ROWS, chart_of
 from tightframe.problem.class_names import shown_names
 from tightframe.problem.problem import Problem, require_no_targets
+from tightframe.saved import Saved, kept
 from tightframe.shown import Block, Shown, frame, plot, record
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ RECALL_BELOW_HALF = (
 MOST_SHARED = 100
 
 
+@kept
 @record
 @dataclass(frozen=True)
 class ClassRow:
@@ -157,7 +159,7 @@ class ClassRow:
 
 
 @dataclass(frozen=True, eq=False)
-class ClassTable(Shown, Sequence[ClassRow]):
+class ClassTable(Shown, Saved, Sequence[ClassRow]):
     """One row a class, worst first; made by `class_table` and `CollapseReport.class_table`.
 
     Attributes

@@ -59,6 +59,7 @@ from tightframe.problem.counts import (
 )
 from tightframe.problem.targets import Targets, TargetsLike, label_sets, read_targets
 from tightframe.problem.tokens import NextTokens, next_tokens
+from tightframe.saved import Saved
 from tightframe.shown import Block, Shown, frame, plot
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Grouped(Protocol):
 
 
 @dataclass(frozen=True, init=False)
-class Problem(Shown):
+class Problem(Shown, Saved):
     """One regularised classification problem of the unconstrained feature model.
 
     Parameters
@@ -884,6 +885,11 @@ class Problem(Shown):
         What a plain problem has not, and names, only where there are any: records and hashes of
         plain problems are older than those.
         """
+        values = self._packed()
+        return values if self.targets is None else values | {"targets": self.targets.to_dict()}
+
+    def _packed(self) -> dict[str, Any]:
+        """Return `to_dict` with the targets as they are: what files hold."""
         decays = self.weight_decay
         values: dict[str, Any] = {
             "counts": self.compact_counts,
@@ -904,7 +910,7 @@ class Problem(Shown):
         if self.smoothing_weights != "own":
             values["smoothing_weights"] = self.smoothing_weights
         if self.targets is not None:
-            values["targets"] = self.targets.to_dict()
+            values["targets"] = self.targets
         return (
             values if self.class_names is None else values | {"class_names": list(self.class_names)}
         )

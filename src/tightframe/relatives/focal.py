@@ -21,6 +21,7 @@ from tightframe.figures.model import Chart, Curve, Mark
 from tightframe.geometry.dense import Geometry, simplex_etf
 from tightframe.problem.counts import MAX_SAMPLES
 from tightframe.problem.problem import Problem
+from tightframe.saved import Saved
 from tightframe.shown import Block, Shown, fields_table, frame, plot
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ MAX_SEARCHED, MAX_STARTS, MAX_GAMMA = 200, 1000, 100.0
 
 
 @dataclass(frozen=True, eq=False)
-class FocalCollapse(Shown):
+class FocalCollapse(Shown, Saved):
     """The best point found for focal loss with equal counts; nothing certifies it.
 
     Attributes

@@ -24,6 +24,7 @@ from tightframe.figures.style import PALETTE
 from tightframe.geometry.dense import normalized_distance
 from tightframe.problem.problem import Problem
 from tightframe.rounding import FUNCTION, UNIT, gamma, svd_error
+from tightframe.saved import Saved
 from tightframe.shown import Block, Shown, frame, plot
 from tightframe.theory.certificate import Certificate, settled
 from tightframe.theory.closed_form.deep_linear import collapse_factor, least_nonzero_cost, shrunk
@@ -44,7 +45,7 @@ MAX_CURVES, NUM_DECAYS = len(PALETTE), 200
 
 
 @dataclass(frozen=True, eq=False)
-class RegressionCollapse(Shown):
+class RegressionCollapse(Shown, Saved):
     """The global minimum of the unconstrained feature model of a regression.
 
     ``r`` is the rank, ``q`` the number of targets. All features and hidden layers may be rotated:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tightframe.figures.model import HeatMaps, Matrix
 from tightframe.problem.counts import CountsLike, counts_array
 from tightframe.relatives.unit_gram import UnitGram
+from tightframe.saved import Saved, kept
 from tightframe.shown import Block, Shown, frame, plot
 from tightframe.solve import NotConvergedWarning
 
@@ -31,6 +32,7 @@ MAX_CLASSES = 50
 _MERGED, _ACUTE = 1e-6, 1e-3
 
 
+@kept
 class Siblings(NamedTuple):
     """Classes of one count, and how near their vectors are.
 
@@ -52,7 +54,7 @@ class Siblings(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class UnitSolution(Shown, ABC):
+class UnitSolution(Shown, Saved, ABC):
     """What `NormalizedHead` and `SupervisedContrastive` have in common.
 
     Which classes come together is read off the classifier rows of a head and off the class means of

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tightframe.saved import kept
 from tightframe.shown import record
 
 
+@kept
 class Round(NamedTuple):
     """Where a certificate was asked for.
 
@@ -27,6 +29,7 @@ class Round(NamedTuple):
     rank: int
 
 
+@kept
 @record
 @dataclass(frozen=True)
 class Stats:

@@ -18,6 +18,7 @@ from tightframe.files import to_plain
 from tightframe.lazy import loaded, needed
 from tightframe.problem.counts import MAX_SAMPLES, compact_counts
 from tightframe.problem.problem import Problem
+from tightframe.saved import Saved
 from tightframe.shown import Block, Shown, frame, plot
 from tightframe.sweeps.grid import Grid, run_grid
 from tightframe.theory.thresholds import overall_decay
@@ -35,7 +36,7 @@ FEATURE_WEIGHTS = ("samples", "contexts")
 
 
 @dataclass(frozen=True, eq=False)
-class PhaseDiagram(Shown):
+class PhaseDiagram(Shown, Saved):
     """Solutions over imbalance ratio (R values) and lambda (L values).
 
     What a row that failed would have told is NaN, ``-1`` (rank), False (collapsed) and

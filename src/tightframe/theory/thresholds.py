@@ -13,6 +13,7 @@ import numpy as np
 from tightframe.geometry.blocks import BlockMatrix, Partition
 from tightframe.geometry.states import DISTINCT, LOST, MERGED, STATES, VANISHED
 from tightframe.problem.problem import Problem, at_most
+from tightframe.saved import Saved, kept
 from tightframe.shown import Block, Shown, frame, plot, record
 from tightframe.theory.certificate import best_bias
 from tightframe.theory.closed_form import deep_linear
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 MAX_FOLLOWED = 100
 
 
+@kept
 @record
 @dataclass(frozen=True)
 class GroupThreshold:
@@ -100,7 +102,7 @@ class GroupThreshold:
 
 
 @dataclass(frozen=True)
-class Thresholds(Shown):
+class Thresholds(Shown, Saved):
     """Collapse thresholds of a problem.
 
     Attributes

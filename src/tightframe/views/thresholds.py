@@ -9,6 +9,7 @@ from tightframe.figures.table import Column, Table
 
 if TYPE_CHECKING:
     from tightframe.changes import StateChanges
+    from tightframe.theory.contexts.thresholds import ContextThresholds
     from tightframe.theory.thresholds import Thresholds
 
 #: Rows of a table, at most.
@@ -67,8 +68,7 @@ def thresholds_chart(found: Thresholds) -> Chart:
             curves.append(Curve(f"{state} from here", places, counts, state, "points"))
     marks = [Mark(found.total_collapse, "all zero", color="muted", in_legend=True)]
     if found.logit_decay is not None:
-        own_decay = Mark(found.logit_decay, "this decay", color="measured", style="solid")
-        marks.append(own_decay)
+        marks.append(Mark(found.logit_decay, "this decay", color="measured", style="solid"))
     return Chart(
         "Where classes collapse",
         LAMBDA,
@@ -78,6 +78,34 @@ def thresholds_chart(found: Thresholds) -> Chart:
         log_x=True,
         log_y=True,
         nothing="no threshold is known",
+    )
+
+
+def merging_chart(found: ContextThresholds) -> Chart:
+    """Return how many labels share their logits with others along the decay."""
+    places = [(own.logit_decay, len(own.labels)) for own in found.sets]
+    top = found.total_collapse
+    together = sum(len(own) for own in found.equal_labels)
+    decays = [min([place for place, _ in places] + [top]) / 3]
+    numbers = [together]
+    for place, size in sorted(places):
+        together += size
+        decays += [place] * 2
+        numbers += [numbers[-1], together]
+    decays += [top] * 2
+    numbers += [numbers[-1], found.problem.num_classes]
+    marks = [Mark(top, "all zero", color="muted", in_legend=True)]
+    if found.logit_decay is not None:
+        marks.append(Mark(found.logit_decay, "this decay", color="measured", style="solid"))
+    return Chart(
+        "Where labels share their logits",
+        LAMBDA,
+        "labels that share",
+        [Curve("labels that share their logits", decays, numbers, "merged")],
+        marks=marks,
+        log_x=True,
+        whole=("y",),
+        note=f"Of {len(found.alone)} more labels no place is known." if found.alone else "",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tightframe.saved import kept
 from tightframe.shown import record
 
 #: So many chains, and this share of all, have to end at one point for a search to be sure of it.
@@ -13,6 +14,7 @@ from tightframe.shown import record
 ENOUGH, MAJORITY = 3, 0.5
 
 
+@kept
 @record
 @dataclass(frozen=True)
 class Candidate:
@@ -36,6 +38,7 @@ class Candidate:
     found: int | None
 
 
+@kept
 @record
 @dataclass(frozen=True)
 class Search:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.problem.problem import Problem, at_most
-from tightframe.shown import Block, Shown, frame, record
+from tightframe.saved import Saved, kept
+from tightframe.shown import Block, Shown, frame, plot, record
 from tightframe.theory.contexts.certificate import collapse_decay
 from tightframe.theory.contexts.form import ContextForm, form_of, merged
 from tightframe.theory.contexts.symmetry import exchangeable_groups
@@ -32,6 +33,7 @@ Members = tuple[int, ...]
 Whole = NDArray[np.intp]
 
 
+@kept
 @record
 @dataclass(frozen=True)
 class LabelThreshold:
@@ -65,7 +67,7 @@ class LabelThreshold:
 
 
 @dataclass(frozen=True, repr=False)
-class ContextThresholds(Shown):
+class ContextThresholds(Shown, Saved):
     """What merges from which decay on, of a problem with targets.
 
     Attributes
@@ -149,6 +151,15 @@ class ContextThresholds(Shown):
             shares[list(members)] = [members] * len(members)
         names = [self.problem.name(v) for v in range(size)]
         return frame({"label": names, "merges": places, "with": shares})
+
+    def plot(self, ax: Any = None) -> tuple[Any, Any]:
+        """Draw how many labels share their logits with others along the decay.
+
+        See `tightframe.shown.plot`.
+        """
+        from tightframe.views.thresholds import merging_chart
+
+        return plot(merging_chart(self), ax)
 
     def _blocks(self) -> Iterator[Block]:
         from tightframe.views.contexts import thresholds_table

@@ -21,6 +21,7 @@ from tightframe.geometry.dense import normalized_distance, seli
 from tightframe.metrics.plain import plain_tensors
 from tightframe.problem.counts import CountsLike
 from tightframe.problem.problem import Problem
+from tightframe.saved import Saved, kept
 from tightframe.shown import Block, Shown, frame, plot, record
 from tightframe.solution import Solution
 from tightframe.solve import solve
@@ -62,6 +63,7 @@ BLURRED = 0.75
 EXCESS_SHARE = 1e-4
 
 
+@kept
 @dataclass(frozen=True, eq=False)
 class UFMRun(Shown):
     """One trained run: where it ended and how far that is from the optimum.
@@ -165,7 +167,7 @@ class UFMRun(Shown):
 
 
 @dataclass(frozen=True, eq=False)
-class UFMRuns(Shown):
+class UFMRuns(Shown, Saved):
     """All runs of `train_ufm`: problem by problem, and for each seed by seed.
 
     Attributes
