@@ -16,6 +16,7 @@ from tightframe.geometry.blocks import Array, BlockMatrix, Partition, singular_v
 from tightframe.lazy import needed
 from tightframe.problem.counts import CountsLike, compact_counts
 from tightframe.problem.problem import Problem
+from tightframe.progress import ProgressLike, told, watched
 from tightframe.saved import Saved
 from tightframe.shown import Block, Shown, plot, record
 from tightframe.solution import Solution
@@ -151,6 +152,7 @@ def path(
     max_iterations: int = 5000,
     starts: int = multistart.STARTS,
     seed: int = 0,
+    progress: ProgressLike = None,
 ) -> Path:
     """Solve a problem along a sweep of one or more of its arguments.
 
@@ -169,6 +171,8 @@ def path(
         One entry a point, each as `Problem` takes it.
     tol, max_iterations, starts, seed
         As in `solve`, for every point.
+    progress : callable or bool, optional
+        As in `solve`, of the points that are solved.
 
     Returns
     -------
@@ -209,15 +213,16 @@ def path(
         problem.replace(**dict(zip(sweep, values, strict=True)))
         for values in zip(*sweep.values(), strict=True)
     ]
-    if "counts" not in sweep and problem.targets is not None:
-        return Path(sweep, tuple(solve_context_sweep(problems, tol, max_iterations)))
-    if "counts" not in sweep and uses_solver(problem):
-        return Path(sweep, tuple(solve_sweep(problems, tol, max_iterations)))
-    memory = Continuation()
-    return Path(
-        sweep,
-        tuple(solve_along(p, tol, max_iterations, starts, seed, memory) for p in problems),
-    )
+    with watched(progress, "points") as tell:
+        if "counts" not in sweep and problem.targets is not None:
+            return Path(sweep, tuple(solve_context_sweep(problems, tol, max_iterations, tell)))
+        if "counts" not in sweep and uses_solver(problem):
+            return Path(sweep, tuple(solve_sweep(problems, tol, max_iterations, tell)))
+        memory, solutions = Continuation(), []
+        for each in problems:
+            solutions.append(solve_along(each, tol, max_iterations, starts, seed, memory))
+            told(tell, len(solutions), len(problems))
+        return Path(sweep, tuple(solutions))
 
 
 def _points(name: str, values: Any) -> tuple[Any, ...]:

@@ -96,7 +96,7 @@ def plot(panel: Panel, ax: Any = None) -> tuple[Any, Any]:
     ImportError
         If Matplotlib is missing (``pip install 'tightframe[report]'``).
     """
-    with needed("plot", "Matplotlib"):
+    with needed("plot", "matplotlib"):
         draw = loaded("tightframe.figures.mpl.plot")
     drawn: tuple[Any, Any] = draw(panel, ax)
     return drawn
@@ -104,7 +104,7 @@ def plot(panel: Panel, ax: Any = None) -> tuple[Any, Any]:
 
 def draw(sheet: Sheet) -> tuple[Any, Any]:
     """Draw a picture of several panels; as `plot`, with a list of axes."""
-    with needed("plot", "Matplotlib"):
+    with needed("plot", "matplotlib"):
         drawn_sheet = loaded("tightframe.figures.mpl.drawn_sheet")
     drawn: tuple[Any, Any] = drawn_sheet(sheet)
     return drawn

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tightframe.cli.console import waiting
 from tightframe.cli.options import (
     ARRAYS,
     CLASS_NAMES,
@@ -40,8 +41,9 @@ def explore(
     Counts, decays, loss, bias, features and depth as controls; a features file can be laid over.
     """
     try:
-        from tightframe.pages.explore.server import serve
-        from tightframe.pages.explore.upload import measure_file
+        with waiting("loading PyTorch"):
+            from tightframe.pages.explore.server import serve
+            from tightframe.pages.explore.upload import measure_file
     except ImportError as error:
         raise ValueError(
             f"{error.name}: not installed; pip install 'tightframe[explore]'"

@@ -14,6 +14,7 @@ from tightframe.cli.console import (
     print_measurement,
     print_notes,
     print_table,
+    waiting,
 )
 from tightframe.cli.exit_codes import NOT_CONVERGED
 from tightframe.cli.options import (
@@ -90,9 +91,10 @@ def measure(
 
     Give the decays to have the geometry predicted; without them the frames are compared only.
     """
-    from tightframe.runs.features_only import measure_features
-    from tightframe.runs.measure import measure as measure_arrays
-    from tightframe.runs.network_files import read_network
+    with waiting("loading PyTorch", silent=json):
+        from tightframe.runs.features_only import measure_features
+        from tightframe.runs.measure import measure as measure_arrays
+        from tightframe.runs.network_files import read_network
 
     if regression:
         _measure_regression(file, keys, layers, given(context), json=json, **options)
@@ -103,7 +105,7 @@ def measure(
     if (weight_decay is None) != (options["feature_decay"] is None):
         missing = "weight_decay" if weight_decay is None else "feature_decay"
         raise ValueError(f"{missing}: missing; give both decays or neither")
-    with about(file, ARRAYS, **options):
+    with about(file, ARRAYS, **options), waiting(f"measuring {file.name}", silent=json) as ready:
         network = read_network(
             file,
             keys,
@@ -114,6 +116,7 @@ def measure(
         )
         if network.weight is None and weight_decay is None:
             features = measure_features(network, center=center)
+            ready()
             print_notes(network)
             print(format_json(features.to_dict())) if json else print_features(features)
             return

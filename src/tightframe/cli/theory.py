@@ -15,6 +15,7 @@ from tightframe.changes import FEW_GROUPS
 from tightframe.changes import thresholds as find_thresholds
 from tightframe.checks import choice
 from tightframe.cli.console import (
+    is_watched,
     plain_console,
     print_solution,
     print_table,
@@ -187,7 +188,7 @@ def thresholds(*, ranks: bool, json: bool, **problem: Any) -> None:
             "minutes",
             file=sys.stderr,
         )
-    result = find_thresholds(asked)
+    result = find_thresholds(asked, progress=is_watched(silent=json))
     if not given:
         result = result.without_decays()
     changes = rank_changes(asked) if ranks else None

@@ -55,8 +55,10 @@ class Labels(NamedTuple):
 
 
 #: Of a `Partition`, beside what it works out when asked.
-_ATTRIBUTES = ("samples", "counts", "sizes", "num_samples", "weights", "adjustment", "labels")
-_ATTRIBUTES += ("scales", "is_scaled", "has_feature_weights")
+_ATTRIBUTES = (
+    *("samples", "counts", "sizes", "num_samples", "weights", "adjustment", "labels", "scales"),
+    *("is_scaled", "has_feature_weights"),
+)
 
 
 @kept

@@ -18,6 +18,7 @@ from tightframe.files import to_plain
 from tightframe.lazy import loaded, needed
 from tightframe.problem.counts import MAX_SAMPLES, compact_counts
 from tightframe.problem.problem import Problem
+from tightframe.progress import ProgressLike, told, watched
 from tightframe.saved import Saved
 from tightframe.shown import Block, Shown, frame, plot
 from tightframe.sweeps.grid import Grid, run_grid
@@ -169,7 +170,7 @@ class PhaseDiagram(Shown, Saved):
 
         See `tightframe.shown.plot`.
         """
-        with needed("plot", "Matplotlib"):
+        with needed("plot", "matplotlib"):
             chart = loaded("tightframe.sweeps.plots.phase_chart")
         return plot(chart(self), ax)
 
@@ -253,6 +254,7 @@ def phase_diagram(
     max_iterations: int = 5000,
     jobs: int = 1,
     scheduler: str | None = None,
+    progress: ProgressLike = None,
 ) -> PhaseDiagram:
     """Solve STEP-imbalanced problems over (imbalance ratio, lambda).
 
@@ -279,6 +281,8 @@ def phase_diagram(
         As in `solve`.
     jobs, scheduler
         Processes, or a Dask cluster; see `tightframe.parallel.runner`.
+    progress : callable or bool, optional
+        As in `tightframe.solve`, of the rows; its answer does not end them.
 
     Returns
     -------
@@ -310,4 +314,10 @@ def phase_diagram(
     )
     sweep = {"weight_decay": decays, "feature_decay": decays}
     grid = Grid(problem, sweep, rows, real_ratios, tol, max_iterations)
-    return PhaseDiagram.from_rows(grid, run_grid(grid, jobs=jobs, scheduler=scheduler))
+    with watched(progress, "rows") as tell:
+
+        def row_done(done: int, total: int) -> None:
+            told(tell, done, total)
+
+        rows_done = run_grid(grid, jobs=jobs, scheduler=scheduler, progress=row_done)
+    return PhaseDiagram.from_rows(grid, rows_done)

@@ -21,6 +21,7 @@ from tightframe.geometry.dense import normalized_distance, seli
 from tightframe.metrics.plain import plain_tensors
 from tightframe.problem.counts import CountsLike
 from tightframe.problem.problem import Problem
+from tightframe.progress import Progress, ProgressLike, told, watched
 from tightframe.saved import Saved, kept
 from tightframe.shown import Block, Shown, frame, plot, record
 from tightframe.solution import Solution
@@ -283,6 +284,7 @@ def train_ufm(
     normalized: bool = False,
     tol: float = 1e-6,
     max_seconds: float | None = None,
+    progress: ProgressLike = None,
 ) -> UFMRuns:
     """Train the unconstrained features model of every problem from every seed.
 
@@ -349,6 +351,10 @@ def train_ufm(
         most this; looked at every 100 iterations. 0 lets all runs use up their iterations.
     max_seconds : float, optional
         Wall time of the training, shared evenly among batches. Runs cut off are ``"stopped"``.
+
+    progress : callable or bool, optional
+        As in `tightframe.solve`, of the iterations of all batches; a true answer ends the training
+        as Ctrl-C does.
 
     Returns
     -------
@@ -440,14 +446,16 @@ def train_ufm(
     runs: dict[int, UFMRun] = {}
     interrupted = False
     started = time.perf_counter()
-    for left, batch in zip(range(len(batches), 0, -1), batches, strict=True):
-        now = time.perf_counter()
-        share = (started + budget - now) / left
-        # After Ctrl-C the remaining batches report their starts.
-        training = _Training(batch, settings, -math.inf if interrupted else now + share)
-        interrupted |= training.run(interrupted)
-        for job, run in training.finished():
-            runs[job.run] = run
+    with watched(progress, "iterations") as tell:
+        for left, batch in zip(range(len(batches), 0, -1), batches, strict=True):
+            now = time.perf_counter()
+            share = (started + budget - now) / left
+            # After Ctrl-C the remaining batches report their starts.
+            training = _Training(batch, settings, -math.inf if interrupted else now + share)
+            place = (len(batches) - left, len(batches))
+            interrupted |= training.run(interrupted, tell, place)
+            for job, run in training.finished():
+                runs[job.run] = run
     done = tuple(runs[i] for i in range(len(jobs)))
     diverged = sum(run.status == "diverged" for run in done)
     if diverged:
@@ -776,9 +784,17 @@ class _Training:
         self._done: list[tuple[_Job, UFMRun]] = []
         self._iteration = 0
 
-    def run(self, interrupted: bool = False) -> bool:
-        """Train until every run has ended; return whether Ctrl-C was pressed meanwhile."""
-        s = self.settings
+    def run(
+        self,
+        interrupted: bool = False,
+        tell: Progress | None = None,
+        place: tuple[int, int] = (0, 1),
+    ) -> bool:
+        """Train until every run has ended; return whether Ctrl-C was pressed meanwhile.
+
+        ``place``: how many batches are before this one, and how many there are.
+        """
+        s, (before, batches) = self.settings, place
         recorded = log_spaced(s.iterations, s.records)
         looks = sorted({*recorded, *range(0, s.iterations, CHECK_EVERY)})
         at_record = set(recorded)
@@ -787,6 +803,9 @@ class _Training:
             for look in looks if not interrupted else [0]:
                 in_time = self._advance(look)
                 self._look(record=look in at_record and in_time)
+                done = before * s.iterations + look
+                if told(tell, done, batches * s.iterations, f"{len(self._going)} runs"):
+                    raise KeyboardInterrupt
                 if not in_time:
                     reason = "max_seconds reached"
                 if not in_time or not len(self._going):
