@@ -280,6 +280,13 @@ def test_frames_have_rows_and_no_arrays(name):
     assert not any(isinstance(value, np.ndarray) for value in frame.to_numpy().ravel())
 
 
+def test_a_watch_says_whose_it_is():
+    watch = metrics.watch(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)))
+    assert repr(watch) == "Watch(Sequential, not watching)"
+    with watch:
+        assert repr(watch) == "Watch(Sequential, watching)"
+
+
 def test_a_long_record_is_cut_and_numbers_keep_their_digits():
     found = metrics.cosine_statistics(WEIGHT)
     assert eval(repr(found), {"CosineStatistics": type(found)}) == found

@@ -150,7 +150,8 @@ def advice_chart(advice: Advice) -> Chart:
         "",
         [],
         bars=[Bars("", places, margins, "predicted", across=True)],
-        marks=[] if wanted is None else [Mark(wanted, "wanted", style="dashed", in_legend=True)],
+        marks=[] if wanted is None else [Mark(wanted, "wanted", color="ink", style="dashed")],
         y_ticks=list(zip(places, names, strict=True)),
         downwards=True,
+        legend="none",
     )

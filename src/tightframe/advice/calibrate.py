@@ -101,7 +101,7 @@ class Calibration(Shown, Saved):
         fit = self._fit
         rows = [("as told", self.weight_decay, self.feature_decay, fit.error(fit))]
         rows += [
-            (one.text, one.weight_decay, one.feature_decay, one.error)
+            (one.text.rstrip(","), one.weight_decay, one.feature_decay, one.error)
             for one in self.alternatives or ()
         ]
         keys = ("loss", "weight_decay", "feature_decay", "error")

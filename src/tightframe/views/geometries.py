@@ -55,7 +55,7 @@ def geometry_table(geometry: Geometry) -> Table:
 
 def geometry_map(geometry: Geometry) -> HeatMaps:
     """Return the cosines between the class means."""
-    title = f"Cosines of the class means, {geometry.name}"
+    title = f"{geometry.name}: cosines of class means"
     return HeatMaps(
         title,
         [Matrix(title, cosines_of(geometry.means))],

@@ -36,7 +36,13 @@ def problem_table(problem: Problem) -> Table:
     rows = sorted(problem_rows(problem), key=lambda row: -row["count"])
     shown = rows[:MOST_ROWS]
     named = any("names" in row for row in shown)
-    heads = [name for name in shown[0] if name != "names"]
+    # Of what a plain problem has not, nothing is said.
+    plain = {"class_weight": 1.0, "logit_adjustment": 0.0}
+    heads = [
+        name
+        for name in shown[0]
+        if name != "names" and any(row[name] != plain.get(name) for row in rows)
+    ]
     columns: list[str | Column] = [Column(name.replace("_", " "), format=".6g") for name in heads]
     cells = [[row[name] for name in heads] for row in shown]
     if named:

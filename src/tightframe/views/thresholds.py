@@ -68,7 +68,7 @@ def thresholds_chart(found: Thresholds) -> Chart:
             curves.append(Curve(f"{state} from here", places, counts, state, "points"))
     marks = [Mark(found.total_collapse, "all zero", color="muted", in_legend=True)]
     if found.logit_decay is not None:
-        marks.append(Mark(found.logit_decay, "this decay", color="measured", style="solid"))
+        marks.append(Mark(found.logit_decay, "this decay", color="ink", style="solid"))
     return Chart(
         "Where classes collapse",
         LAMBDA,
@@ -96,7 +96,7 @@ def merging_chart(found: ContextThresholds) -> Chart:
     numbers += [numbers[-1], found.problem.num_classes]
     marks = [Mark(top, "all zero", color="muted", in_legend=True)]
     if found.logit_decay is not None:
-        marks.append(Mark(found.logit_decay, "this decay", color="measured", style="solid"))
+        marks.append(Mark(found.logit_decay, "this decay", color="ink", style="solid"))
     return Chart(
         "Where labels share their logits",
         LAMBDA,
