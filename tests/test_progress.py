@@ -5,13 +5,15 @@ import sys
 import threading
 
 import pytest
+import torch
+from torch import nn
 
 import tightframe as tf
 from tests.problems import make
 from tightframe import progress
 from tightframe.cli import console
 from tightframe.progress import watched
-from tightframe.training import train_ufm
+from tightframe.training import continue_at, train_ufm
 
 
 class Terminal(io.StringIO):
@@ -133,6 +135,8 @@ def test_a_script_and_a_notebook_get_the_same(watch, monkeypatch):
     assert not terminal.left.strip()
 
 
+BATCHES = [(torch.eye(2).repeat(9, 1), torch.tensor([0, 1]).repeat(9))]
+
 CALLS = {
     "solve": lambda tell: tf.solve(make("4x4", dim=2), starts=2, progress=tell),
     "path": lambda tell: tf.path(make(), weight_decay=[0.1, 0.05, 0.02, 0.01], progress=tell),
@@ -142,6 +146,9 @@ CALLS = {
     ),
     "state_changes": lambda tell: tf.state_changes(make("5x2,3"), progress=tell),
     "thresholds": lambda tell: tf.thresholds(make("5x2,3"), progress=tell),
+    "continue_at": lambda tell: continue_at(
+        nn.Linear(2, 2), BATCHES, weight_decay=0.05, progress=tell
+    ),
     "train_ufm": lambda tell: train_ufm(make("5x2,3"), iterations=250, progress=tell),
 }
 
@@ -156,6 +163,17 @@ def test_long_calls_tell_how_far_they_are(name):
     if name != "solve":  # a search may go back to other widths
         assert done == sorted(done)
         assert len({total for _, total, _ in heard}) == 1
+
+
+def test_advice_about_a_network_says_what_it_asks(watch):
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
+    heard = []
+    tf.advise(model, BATCHES, head="2", progress=heard.append)
+    assert heard
+    terminal = watch()
+    tf.advise(model, BATCHES, head="2", progress=True)
+    assert "\rasking (" in terminal.getvalue()
+    assert not terminal.left.strip()
 
 
 def test_a_true_answer_ends_the_training():

@@ -28,6 +28,7 @@ from tightframe.heads.last_layer import loss_terms
 from tightframe.heads.modes import preserved_rng
 from tightframe.problem.counts import PerClass
 from tightframe.problem.labels import IGNORED
+from tightframe.progress import Progress, ProgressLike, told, watched
 from tightframe.shown import Block, Shown, frame, plot
 from tightframe.solve import NotConvergedWarning
 from tightframe.training.losses import ProblemLoss
@@ -149,6 +150,7 @@ def continue_at(
     labels: LabelsLike = None,
     iterations: int = 400,
     tol: float = 1e-3,
+    progress: ProgressLike = None,
 ) -> Continuation:
     """Go on from a network's weights at another weight decay, or with another loss.
 
@@ -183,6 +185,8 @@ def continue_at(
         Most steps.
     tol : float
         `Continuation.fall` at which it has converged.
+    progress : callable or bool, optional
+        As in `tightframe.solve`, of the steps; its answer does not end them.
 
     Returns
     -------
@@ -235,7 +239,8 @@ def continue_at(
         )
         loss = _Loss(ProblemLoss(problem).to(device), float(data.counts @ problem.class_weights))
         objective = _Objective(moving, data, loss, [decays[n] for n in _trained(moving)])
-        found = _descend(objective, steps)
+        with watched(progress, "steps") as tell:
+            found = _descend(objective, steps, tell)
         margins, accuracy = objective.outcome()
     converged = found.fall <= tolerance
     if not converged:
@@ -523,7 +528,7 @@ class _Descent(NamedTuple):
         return (before - self.objective) / before
 
 
-def _descend(objective: _Objective, iterations: int) -> _Descent:
+def _descend(objective: _Objective, iterations: int, tell: Progress | None) -> _Descent:
     """Minimise from the present weights; the model is left at the end."""
     from scipy.optimize import minimize
 
@@ -537,13 +542,17 @@ def _descend(objective: _Objective, iterations: int) -> _Descent:
             history.append(latest)
         return latest, gradient
 
+    def stepped(_: Array) -> None:
+        history.append(latest)
+        told(tell, len(history) - 1, iterations)
+
     minimize_it: Any = minimize  # its overloads know no gradient that comes with the value
     found = minimize_it(
         function,
         objective.start,
         jac=True,
         method="L-BFGS-B",
-        callback=lambda x: history.append(latest),
+        callback=stepped,
         options={
             "maxiter": iterations,
             "maxfun": 2 * iterations + 20,
