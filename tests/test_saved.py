@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import pickle
 import re
 
 import numpy as np
@@ -74,6 +75,7 @@ def test_a_solution_works_as_before(tmp_path):
         assert found.to_dict() == solution.to_dict()
         np.testing.assert_array_equal(found.logits, solution.logits)
         np.testing.assert_array_equal(found.class_means, solution.class_means)
+    assert pickle.loads(pickle.dumps(found)).to_dict() == solution.to_dict()  # for other processes
     # Either kind of solution, by the kind that both are.
     test_shown.made("ContextSolution").save(tmp_path / "c.npz")
     assert isinstance(tf.Solution.load(tmp_path / "c.npz"), tf.ContextSolution)

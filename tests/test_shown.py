@@ -190,18 +190,17 @@ RESULTS = {
     "TheoryAnswer": lambda: diagnosis().theory,
 }
 
-#: Those that have a picture, and a frame, are most; these have none.
+#: These have neither a picture nor a frame.
 NO_FRAME = {
     *("Targets", "BlockMatrix", "Partition", "Stats", "GroupedGeometry", "GroupedMatrix"),
     *("Search", "Candidate", "Embedding", "Certificate", "SvmCertificate", "GroupThreshold"),
-    *("LabelThreshold", "StateChange", "ClassState", "RankChange", "PathLimits", "Outlook"),
+    *("LabelThreshold", "StateChange", "ClassState", "RankChange", "Outlook"),
     *("GroupOutlook", "Proposal", "Safety", "Text", "LastLayer", "FittedHead", "Scores"),
     *("Savings", "Landscape", "Point", "CriticalPoint", "Eigenpair", "Descent", "ClassMoments"),
     *("MetricRow", "Answers", "Decisions", "ClassRow", "CosineStatistics", "GroupAngles"),
     *("KernelStatistics", "LayerMetrics", "NC1Details", "NRC3Details", "HeadAnswer", "Remedies"),
     "TheoryAnswer",
 }
-NO_PICTURE = NO_FRAME - {"PathLimits"}
 
 
 @functools.cache
@@ -242,7 +241,7 @@ def test_every_result_is_short_and_has_tables(name):
     assert "".join(page.texts).strip()
     assert "object at 0x" not in "".join(page.texts)
     assert hasattr(found, "to_frame") == (name not in NO_FRAME)
-    assert hasattr(found, "plot") == (name not in NO_PICTURE)
+    assert hasattr(found, "plot") == (name not in NO_FRAME)
 
 
 #: Public classes that no call returns as an answer.
@@ -261,7 +260,7 @@ def test_no_result_of_the_public_names_is_left_out():
     assert landscape.Direction.__repr__ is landscape.Point.__repr__ is one_line  # one of a saddle's
 
 
-@pytest.mark.parametrize("name", [name for name in RESULTS if name not in NO_PICTURE])
+@pytest.mark.parametrize("name", [name for name in RESULTS if name not in NO_FRAME])
 def test_plot_draws_on_a_figure_of_its_own_or_on_given_axes(name):
     figure, axes = made(name).plot()
     first = axes[0] if isinstance(axes, list) else axes

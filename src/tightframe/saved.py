@@ -18,6 +18,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tightframe.checks import plain_number
 from tightframe.files import read_npz, reading, write_npz
 
 #: Version of the layout, in every file, and the name of its text.
@@ -98,10 +99,8 @@ class _Writer:
         """Return a value as JSON holds it."""
         if isinstance(value, np.ndarray):
             return {"array": self._name(value, place)}
-        if isinstance(value, np.generic):
-            return self.plain(value.item(), place)
-        if type(value).__name__ in _KINDS:
-            name = type(value).__name__
+        value = plain_number(value)
+        if _KINDS.get(name := type(value).__name__) is type(value):
             inside = {k: self.plain(v, _joined(place, k)) for k, v in _parts(value).items()}
             return {"kind": name, "fields": inside}
         if isinstance(value, float) and not math.isfinite(value):

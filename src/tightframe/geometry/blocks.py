@@ -128,8 +128,7 @@ class Partition:
     def _unpacked(cls, fields: Mapping[str, Any]) -> Partition:
         made = cls.__new__(cls)
         vars(made).update({name: fields[name] for name in _ATTRIBUTES})
-        groups = fields["class_groups"]
-        made._class_groups = lambda: groups
+        made._class_groups = partial(np.asarray, fields["class_groups"])
         return made
 
     @classmethod
