@@ -136,9 +136,11 @@ class Advice(Shown, Saved):
         )
 
     def _blocks(self) -> Iterator[Block]:
-        from tightframe.advice.blocks import advice_blocks
+        from tightframe.advice.blocks import MAX_ROWS, advice_blocks
 
-        yield from advice_blocks(self)
+        # Of many groups they take minutes, for which nobody asked.
+        compared = "remedies" in vars(self) or len(self.problem.groups) <= MAX_ROWS
+        yield from advice_blocks(self, compared=compared)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a proposal, the problem as it is first, see `tightframe.shown.frame`."""

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 MAX_ROWS = 12
 
 
-def advice_blocks(advice: Advice, *, is_all: bool = True) -> list[Block]:
+def advice_blocks(advice: Advice, *, is_all: bool = True, compared: bool = True) -> list[Block]:
     """Say how far the classes are from collapse, and what is proposed.
 
-    ``is_all``: whether there is nothing to change if the theory has nothing.
+    ``is_all``: whether there is nothing to change if the theory has nothing. ``compared``: whether
+    `Advice.remedies` are there, which are solved for that.
     """
     factors = [safety.factor for safety in advice.safety]
     title = f"As it is: lambda {advice.problem.logit_decay:.4g}"
@@ -50,7 +51,7 @@ def advice_blocks(advice: Advice, *, is_all: bool = True) -> list[Block]:
         for remedy in advice.plain_remedies
         if remedy.after is not None
     ]
-    if advice.remedies:
+    if compared and advice.remedies:
         blocks.append(remedies_table(advice))
     blocks += [
         f"{times} times the data, feature_decay of the {advice.feature_decay_of} as it is: "
