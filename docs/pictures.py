@@ -482,9 +482,7 @@ def hero() -> Sheet:
         replace(wheel, title=f"{letter}: {wheel.title.lower()}")
         for letter, wheel in zip("AB", wheels, strict=True)
     ]
-    return Sheet(
-        "", [Block([tree, *named], 3, 5.0, widths=(2.1, 1, 1))], 13.5
-    )
+    return Sheet("", [Block([tree, *named], 3, 5.0, widths=(2.1, 1, 1))], 13.5)
 
 
 # -- all -------------------------------------------------------------------

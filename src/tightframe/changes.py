@@ -26,6 +26,9 @@ from tightframe.geometry.states import (
     group_gaps,
 )
 from tightframe.problem.problem import Problem, at_most, require_no_targets
+from tightframe.progress import ProgressLike, told, watched
+from tightframe.saved import Saved, kept
+from tightframe.shown import Block, Shown, frame, plot
 from tightframe.solve import NotConvergedWarning, solve, uses_solver
 from tightframe.solvers.continuation import turned
 from tightframe.solvers.interpolation import lagrange
@@ -106,8 +109,9 @@ STEEPER = 2
 HALVED = 4
 
 
+@kept
 @dataclass(frozen=True, eq=False)
-class StateChange:
+class StateChange(Shown):
     """A decay at which the state of some classes changes, or the class that they are taken for.
 
     Attributes
@@ -161,7 +165,7 @@ class StateChange:
 
 
 @dataclass(frozen=True, eq=False)
-class StateChanges:
+class StateChanges(Shown, Saved):
     """All changes of the classes' states as the decay grows; a sequence of `StateChange`.
 
     Attributes
@@ -224,9 +228,7 @@ class StateChanges:
         }
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row a change and group."""
-        import pandas as pd
-
+        """Return one row a change and group, see `tightframe.shown.frame`."""
         rows = [
             {
                 "logit_decay": change.logit_decay,
@@ -241,7 +243,19 @@ class StateChanges:
             for group in change.groups
         ]
         columns = ["logit_decay", "group", "count", "classes", "before", "after", "rival"]
-        return pd.DataFrame(rows, columns=columns).astype({"rival": "Int64"})
+        found = frame({name: [row[name] for row in rows] for name in columns})
+        return found.astype({"rival": "Int64"})
+
+    def plot(self, ax: Any = None) -> tuple[Any, Any]:
+        """Draw how many classes are in which state along the decay, see `tightframe.shown.plot`."""
+        from tightframe.views.thresholds import changes_chart
+
+        return plot(changes_chart(self), ax)
+
+    def _blocks(self) -> Iterator[Block]:
+        from tightframe.views.thresholds import changes_table
+
+        yield changes_table(self)
 
     def __repr__(self) -> str:
         shown = ", ".join(map(repr, self.changes[:4]))
@@ -249,7 +263,9 @@ class StateChanges:
         return f"StateChanges({shown}{f', and {more} more' if more > 0 else ''})"
 
 
-def state_changes(problem: Problem, *, takers: bool = True) -> StateChanges:
+def state_changes(
+    problem: Problem, *, takers: bool = True, progress: ProgressLike = None
+) -> StateChanges:
     """Follow every class from small decays to total collapse and return where its state changes.
 
     Merging and, with closed forms, vanishing happen at decays that are known exactly
@@ -272,6 +288,8 @@ def state_changes(problem: Problem, *, takers: bool = True) -> StateChanges:
     takers : bool
         Whether a lost class whose taker changes counts as changing. There are about as many such
         changes as pairs of lost groups; without them a hundred groups take about a minute.
+    progress : callable or bool, optional
+        As in `tightframe.solve`, of the decays of the scan; its answer does not end it.
 
     Returns
     -------
@@ -310,8 +328,10 @@ def state_changes(problem: Problem, *, takers: bool = True) -> StateChanges:
     edges = [decay * (1 + side * line.accuracy) for decay in known for side in (-1, 1)]
     grid = sorted({*np.geomspace(lowest, top, points)[:-1].tolist(), *edges})
     found: list[tuple[float, _Point, _Point]] = []
-    for low, high in itertools.pairwise(grid):
-        found += line.changes(low, high)
+    with watched(progress, "decays") as tell:
+        for done, (low, high) in enumerate(itertools.pairwise(grid)):
+            told(tell, done, len(grid) - 1)
+            found += line.changes(low, high)
     if line.worst_gap > POOR_GAP:
         warnings.warn(
             f"state_changes: a solve stopped at a relative gap of {line.worst_gap:.1e}",
@@ -378,7 +398,7 @@ def _known_decays(line: _Line, limits: closed.Thresholds) -> list[float]:
 
 
 def thresholds(
-    problem: Problem | None = None, **rest: Any
+    problem: Problem | None = None, *, progress: ProgressLike = None, **rest: Any
 ) -> closed.Thresholds | ContextThresholds:
     """Return from which decays on the classes of each group merge, are lost and vanish.
 
@@ -404,6 +424,8 @@ def thresholds(
     Parameters
     ----------
     problem : Problem, optional
+    progress : callable or bool, optional
+        As in `state_changes`.
     **rest
         Instead of a problem: its arguments, ``counts`` among them. Decays may be left out; then
         ``logit_decay`` of the result is None, and so are ``collapsed``, ``total_samples`` and
@@ -432,12 +454,15 @@ def thresholds(
         raise ValueError(f"{next(iter(rest))}: given with a problem, which has it already")
     if not isinstance(problem, Problem):
         raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
-    kind = class_thresholds if problem.targets is None else context_thresholds
-    found = kind(problem)
+    found: closed.Thresholds | ContextThresholds
+    if problem.targets is not None:
+        found = context_thresholds(problem)
+    else:
+        found = class_thresholds(problem, progress)
     return found if own else found.without_decays()
 
 
-def class_thresholds(problem: Problem) -> closed.Thresholds:
+def class_thresholds(problem: Problem, progress: ProgressLike = False) -> closed.Thresholds:
     """Return `thresholds` of a problem with one class a context.
 
     Raises
@@ -446,7 +471,7 @@ def class_thresholds(problem: Problem) -> closed.Thresholds:
         If it has targets, and as `thresholds`.
     """
     limits = known_thresholds(problem)
-    changes = state_changes(problem, takers=False)
+    changes = state_changes(problem, takers=False, progress=progress)
     groups = []
     for i, group in enumerate(limits.groups):
         merges, lost, vanishes = (changes.from_decay(i, s) for s in (MERGED, LOST, VANISHED))

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from html import escape
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tightframe.checks import array_of, shortened
-from tightframe.files import read_npz, write_npz
 from tightframe.geometry.blocks import Array
 from tightframe.lazy import needed
 from tightframe.problem.problem import Problem
 from tightframe.problem.targets import SUM_TOLERANCE
+from tightframe.shown import Block, plot
 from tightframe.solution import Solution, Status
 from tightframe.solvers.context_sweep import ContextSweep
 from tightframe.solvers.stats import Stats
@@ -246,31 +243,17 @@ class ContextSolution(Solution):
 
         Of many those of most samples are drawn; contexts of one predicted label stand side by side.
 
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Drawn on a figure of its own by default.
-
-        Returns
-        -------
-        tuple of figure and axes
-
-        Raises
-        ------
-        ImportError
-            If Matplotlib is missing (``pip install 'tightframe[report]'``).
+        See `tightframe.shown.plot`.
         """
-        with needed("plot", "Matplotlib"):
-            from tightframe.figures.mpl import plot
         from tightframe.views.contexts import solution_map
 
         return plot(solution_map(self), ax)
 
-    def _repr_html_(self) -> str:
-        from tightframe.figures.formats import to_html
+    def _blocks(self) -> Iterator[Block]:
         from tightframe.views.contexts import contexts_table
 
-        return f"<p>{escape(repr(self)[1:-1])}</p>{to_html(contexts_table(self), alone=True)}"
+        yield repr(self)[1:-1]
+        yield contexts_table(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready summary; without logits, which `save` keeps as factors."""
@@ -295,58 +278,6 @@ class ContextSolution(Solution):
             "nuclear_norm": self.nuclear_norm,
             "seconds": self.seconds,
         }
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the solution and its problem to an ``.npz`` file, atomically, without pickle."""
-        targets = self.problem.targets
-        assert targets is not None
-        problem = {k: v for k, v in self.problem.to_dict().items() if k != "targets"}
-        text = json.dumps({"solution": self._summary(), "problem": problem})
-        write_npz(
-            path,
-            text=np.array(text),
-            classifier=self.classifier,
-            features=self.features,
-            label_bias=self.label_bias,
-            label_of=self.label_of,
-            context_of=self.context_of,
-            target_num_labels=np.array(targets.num_labels),
-            target_starts=targets.starts,
-            target_labels=targets.labels,
-            target_shares=targets.shares,
-        )
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> ContextSolution:
-        """Read what `save` wrote.
-
-        Raises
-        ------
-        ValueError
-            If the file is missing or something else; the message names it.
-        """
-        arrays = read_npz(path)
-        try:
-            text = json.loads(str(arrays["text"]))
-            targets = {name: arrays[f"target_{name}"] for name in _TARGETS}
-            problem, summary = Problem(**text["problem"], targets=targets), text["solution"]
-            return cls(
-                problem=problem,
-                status=Status[str(summary["status"]).upper()],
-                stats=Stats(),
-                **{name: summary[name] for name in _KEPT},
-                **{name: arrays[name] for name in _ARRAYS},
-            )
-        except (KeyError, TypeError, json.JSONDecodeError):
-            raise ValueError(f"{os.fspath(path)}: no solution that was saved here") from None
-
-
-_KEPT = ("objective", "lower_bound", "method", "note", "nuclear_norm", "seconds")
-_ARRAYS = ("classifier", "features", "label_bias", "label_of", "context_of")
-_TARGETS = ("num_labels", "starts", "labels", "shares")
-
-#: The arrays of a file that `ContextSolution.save` writes.
-SAVED_NAMES = {"text", *_ARRAYS, *(f"target_{name}" for name in _TARGETS)}
 
 
 class ContextMemory:

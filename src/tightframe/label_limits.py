@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 from tightframe.checks import choice, positive_float, whole_number
 from tightframe.geometry.blocks import Array
 from tightframe.geometry.dense import SELI_NAMES
-from tightframe.lazy import needed
 from tightframe.problem.counts import CountsLike, PerClass, counts_array
 from tightframe.problem.label_law import LabelLaw, feature_weights_of, logit_scales
+from tightframe.saved import Saved
+from tightframe.shown import Block, Shown, frame, plot
 from tightframe.solution import Status
 from tightframe.solve import NotConvergedWarning
 from tightframe.solvers.max_margin import max_margin
@@ -58,7 +60,7 @@ NO_TEST = SignTest(Cost(0.0, 0.0), 0.0, 0, -1.0, 0.0, False)
 
 
 @dataclass(frozen=True, eq=False)
-class LabelLimits:
+class LabelLimits(Shown, Saved):
     """Both parts of the limit: log ratios inside the supports, and a direction that grows.
 
     Logits are W h before their scale. Their size grows like ``log(1 / logit_decay)`` along
@@ -279,15 +281,9 @@ class LabelLimits:
 
         Contexts of the same ``support`` have the same direction; -1 where it is zero.
 
-        Raises
-        ------
-        ImportError
-            If pandas is missing (``pip install 'tightframe[report]'``).
+        See `tightframe.shown.frame`.
         """
-        with needed("to_frame", "pandas"):
-            import pandas as pd
-
-        return pd.DataFrame(
+        return frame(
             {
                 "count": self.counts.astype(np.int64),
                 "feature_weight": self.feature_weights,
@@ -303,31 +299,16 @@ class LabelLimits:
         Where all logits stay finite, what they tend to. Of many labels and contexts those of most
         samples are drawn; contexts of one most frequent label stand side by side.
 
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Drawn on a figure of its own by default.
-
-        Returns
-        -------
-        tuple of figure and axes
-
-        Raises
-        ------
-        ImportError
-            If Matplotlib is missing (``pip install 'tightframe[report]'``).
+        See `tightframe.shown.plot`.
         """
-        with needed("plot", "Matplotlib"):
-            from tightframe.figures.mpl import plot
         from tightframe.views.contexts import limits_map
 
         return plot(limits_map(self), ax)
 
-    def _repr_html_(self) -> str:
-        from tightframe.figures.formats import to_html
+    def _blocks(self) -> Iterator[Block]:
         from tightframe.views.contexts import limits_table
 
-        return to_html(limits_table(self), alone=True)
+        yield limits_table(self)
 
     def __repr__(self) -> str:
         return (

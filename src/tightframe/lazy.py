@@ -32,6 +32,12 @@ def handed_on(package: str, homes: Mapping[str, Iterable[str]]) -> Callable[[str
     return load
 
 
+def loaded(name: str) -> Any:
+    """Return what a full name means, ``"package.module.name"``; its module is imported for that."""
+    module, _, own = name.rpartition(".")
+    return getattr(importlib.import_module(module), own)
+
+
 @contextlib.contextmanager
 def needed(what: str, package: str) -> Iterator[None]:
     """Say how to get a package of the extra ``report`` if an import inside fails.

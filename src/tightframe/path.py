@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +16,9 @@ from tightframe.geometry.blocks import Array, BlockMatrix, Partition, singular_v
 from tightframe.lazy import needed
 from tightframe.problem.counts import CountsLike, compact_counts
 from tightframe.problem.problem import Problem
+from tightframe.progress import ProgressLike, told, watched
+from tightframe.saved import Saved
+from tightframe.shown import Block, Shown, plot, record
 from tightframe.solution import Solution
 from tightframe.solve import (
     NotConvergedWarning,
@@ -48,7 +51,7 @@ SAME_DECAY = 1e-7
 
 
 @dataclass(frozen=True, eq=False)
-class Path:
+class Path(Shown, Saved):
     """Solutions along a sweep.
 
     Attributes
@@ -107,10 +110,7 @@ class Path:
     def to_frame(self) -> pd.DataFrame:
         """Return one row a point and class group; with targets one row a point.
 
-        Raises
-        ------
-        ImportError
-            If pandas is missing (``pip install 'tightframe[report]'``).
+        See `tightframe.shown.frame`.
         """
         from tightframe.views.paths import path_frame
 
@@ -122,22 +122,8 @@ class Path:
 
         With targets the rank: the width that the data need.
 
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Drawn on a figure of its own by default.
-
-        Returns
-        -------
-        tuple of figure and axes
-
-        Raises
-        ------
-        ImportError
-            If Matplotlib is missing (``pip install 'tightframe[report]'``).
+        See `tightframe.shown.plot`.
         """
-        with needed("plot", "Matplotlib"):
-            from tightframe.figures.mpl import plot
         from tightframe.views.paths import path_chart
 
         return plot(path_chart(self), ax)
@@ -149,11 +135,10 @@ class Path:
             f"{objective[-1]:.6g}, rank {self.rank[0]} to {self.rank[-1]})"
         )
 
-    def _repr_html_(self) -> str:
-        from tightframe.figures.formats import to_html
+    def _blocks(self) -> Iterator[Block]:
         from tightframe.views.paths import path_table
 
-        return to_html(path_table(self), alone=True)
+        yield path_table(self)
 
 
 def path(
@@ -167,6 +152,7 @@ def path(
     max_iterations: int = 5000,
     starts: int = multistart.STARTS,
     seed: int = 0,
+    progress: ProgressLike = None,
 ) -> Path:
     """Solve a problem along a sweep of one or more of its arguments.
 
@@ -185,6 +171,8 @@ def path(
         One entry a point, each as `Problem` takes it.
     tol, max_iterations, starts, seed
         As in `solve`, for every point.
+    progress : callable or bool, optional
+        As in `solve`, of the points that are solved.
 
     Returns
     -------
@@ -225,15 +213,16 @@ def path(
         problem.replace(**dict(zip(sweep, values, strict=True)))
         for values in zip(*sweep.values(), strict=True)
     ]
-    if "counts" not in sweep and problem.targets is not None:
-        return Path(sweep, tuple(solve_context_sweep(problems, tol, max_iterations)))
-    if "counts" not in sweep and uses_solver(problem):
-        return Path(sweep, tuple(solve_sweep(problems, tol, max_iterations)))
-    memory = Continuation()
-    return Path(
-        sweep,
-        tuple(solve_along(p, tol, max_iterations, starts, seed, memory) for p in problems),
-    )
+    with watched(progress, "points") as tell:
+        if "counts" not in sweep and problem.targets is not None:
+            return Path(sweep, tuple(solve_context_sweep(problems, tol, max_iterations, tell)))
+        if "counts" not in sweep and uses_solver(problem):
+            return Path(sweep, tuple(solve_sweep(problems, tol, max_iterations, tell)))
+        memory, solutions = Continuation(), []
+        for each in problems:
+            solutions.append(solve_along(each, tol, max_iterations, starts, seed, memory))
+            told(tell, len(solutions), len(problems))
+        return Path(sweep, tuple(solutions))
 
 
 def _points(name: str, values: Any) -> tuple[Any, ...]:
@@ -245,6 +234,7 @@ def _points(name: str, values: Any) -> tuple[Any, ...]:
 # -- where the rank changes ------------------------------------------------------------------------
 
 
+@record
 class RankChange(NamedTuple):
     """A decay at which the rank of the minimiser's logits changes.
 

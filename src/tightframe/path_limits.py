@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,11 +13,16 @@ from tightframe.geometry.blocks import Array, BlockMatrix, Partition, svd
 from tightframe.geometry.dense import Geometry, orthogonal_frame, seli
 from tightframe.label_limits import label_limits
 from tightframe.problem.problem import Problem, at_most
+from tightframe.saved import Saved
+from tightframe.shown import Block, Shown, frame
 from tightframe.solution import Status
 from tightframe.solve import NotConvergedWarning
 from tightframe.theory.coverage import given_scales, require_convex
 from tightframe.theory.factors import balanced_factors
 from tightframe.theory.thresholds import residual_at_zero
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Singular values this close, relatively, count as the same.
 TIE = 1e-9
@@ -28,7 +35,7 @@ _MAX_ROUNDS = 1000
 
 
 @dataclass(frozen=True, eq=False)
-class PathLimits:
+class PathLimits(Shown, Saved):
     """Geometry at both ends of the regularisation path, up to scale.
 
     Attributes
@@ -57,6 +64,50 @@ class PathLimits:
     total_collapse: float
     vanishing_in_proportion: Geometry | None
     reason: str = ""
+
+    def __repr__(self) -> str:
+        named = {"vanishing": self.vanishing, "in proportion": self.vanishing_in_proportion}
+        ends = [f"{when} {found.name!r}" for when, found in named.items() if found is not None]
+        return (
+            f"PathLimits({', '.join(ends) or self.reason}, collapse {self.collapse.name!r} at "
+            f"{self.total_collapse:.6g})"
+        )
+
+    def _blocks(self) -> Iterator[Block]:
+        from tightframe.views.geometries import geometry_table
+
+        yield repr(self)
+        ends = {
+            "As the decays vanish": self.vanishing,
+            "As all decays vanish in proportion": self.vanishing_in_proportion,
+            "Just below total collapse": self.collapse,
+        }
+        for when, found in ends.items():
+            if found is not None:
+                yield f"\n{when}"
+                yield geometry_table(found)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row an end of the path and class, as `Geometry.to_frame`.
+
+        See `tightframe.shown.frame`.
+        """
+        from tightframe.views.geometries import geometry_columns
+
+        names = ("vanishing", "vanishing_in_proportion", "collapse")
+        ends = {name: getattr(self, name) for name in names}
+        parts = {name: geometry_columns(own) for name, own in ends.items() if own is not None}
+        which = [name for name, part in parts.items() for _ in part["class"]]
+        heads = next(iter(parts.values()))
+        columns = {h: np.concatenate([part[h] for part in parts.values()]) for h in heads}
+        return frame({"end": which} | columns)
+
+    def plot(self, ax: Any = None) -> tuple[Any, Any]:
+        """Draw the cosines of the class means as the decays vanish; near collapse if unknown.
+
+        See `tightframe.shown.plot`.
+        """
+        return (self.vanishing or self.collapse).plot(ax)
 
 
 def path_limits(problem: Problem) -> PathLimits:

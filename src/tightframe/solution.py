@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +16,18 @@ from tightframe.geometry.dense import Geometry, product_of
 from tightframe.geometry.grouped import GroupedGeometry
 from tightframe.geometry.states import States, block_states
 from tightframe.problem.problem import Problem
+from tightframe.saved import Saved, kept
+from tightframe.shown import Block, Shown, frame, plot
 from tightframe.solvers.search.record import Search
 from tightframe.solvers.stats import Stats
 from tightframe.theory.axes import Axes, axes_geometry, written_out
 from tightframe.theory.factors import cheapest_factors, grouped_geometry
 
+if TYPE_CHECKING:
+    import pandas as pd
 
+
+@kept
 class Status(StrEnum):
     """How a solve ended: equal to its word, and with a sentence in `message`."""
 
@@ -42,7 +49,7 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, eq=False)
-class Solution:
+class Solution(Shown, Saved):
     """A minimiser of a `Problem` and how well that is certified.
 
     Attributes
@@ -235,6 +242,41 @@ class Solution:
         blocks = BlockMatrix.averaged(partition, self.blocks.to_dense())
         bias = np.bincount(partition.class_groups, self.bias) / partition.sizes
         return replace(self, blocks=blocks, group_bias=bias)
+
+    def __repr__(self) -> str:
+        gap = "no gap" if self.gap is None else f"gap {self.gap:.1e}"
+        states = ", ".join(
+            f"{number} {state}" for state, number in self.group_states.counts.items()
+        )
+        return (
+            f"<Solution: {self.problem.num_classes} classes ({states}), objective "
+            f"{self.objective:.10g}, {gap}, rank {self.rank}, {self.status.value}>"
+        )
+
+    def _blocks(self) -> Iterator[Block]:
+        from tightframe.views.solutions import solution_table
+
+        yield repr(self)[1:-1]
+        yield solution_table(self)
+        yield f"{self.method}; {self.note}."
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a group of classes that are alike: count, state and margins.
+
+        `states` has the same of every class. See `tightframe.shown.frame`.
+        """
+        from tightframe.views.solutions import solution_rows
+
+        return frame(solution_rows(self))
+
+    def plot(self, ax: Any = None) -> tuple[Any, Any]:
+        """Draw the mean logits, bias included; of very many classes their decision margins.
+
+        See `tightframe.shown.plot`.
+        """
+        from tightframe.views.solutions import solution_panel
+
+        return plot(solution_panel(self), ax)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the summary that the command prints, JSON-ready."""

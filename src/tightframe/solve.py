@@ -11,11 +11,12 @@ from tightframe.checks import positive_float, whole_number
 from tightframe.context_solution import ContextMemory, ContextSolution, solve_contexts
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition
 from tightframe.problem.problem import Problem
+from tightframe.progress import Progress, ProgressLike, told, watched
 from tightframe.rounding import gamma
 from tightframe.solution import Solution, Status
 from tightframe.solvers.continuation import Continuation
 from tightframe.solvers.search import axes, multistart, narrow_orthant
-from tightframe.solvers.search.budget import Budget, Progress
+from tightframe.solvers.search.budget import Budget
 from tightframe.solvers.stats import Stats
 from tightframe.solvers.sweep import Sweep
 from tightframe.theory.axes import written_out
@@ -39,7 +40,7 @@ def solve(
     starts: int = multistart.STARTS,
     seed: int = 0,
     time_limit: float | None = None,
-    progress: Progress | None = None,
+    progress: ProgressLike = None,
 ) -> Solution:
     """Return a global minimiser with its certificate, or the best local minimum of a search.
 
@@ -69,9 +70,11 @@ def solve(
         Of a search's random numbers.
     time_limit : float, optional
         Seconds after which a search ends with what it has found.
-    progress : callable, optional
+    progress : callable or bool, optional
         Called in a search, at least every 0.1 s or so, with how many steps are done, how many
         there may be, and what goes on, in words. A true answer ends the search with what it has.
+        True writes that on one line of standard error, False nothing; by default the line is
+        written where Python is used by hand, as in notebooks.
 
     Returns
     -------
@@ -101,10 +104,9 @@ def solve(
     starts, seed = whole_number("starts", starts), whole_number("seed", seed, 0)
     if time_limit is not None:
         time_limit = positive_float("time_limit", time_limit)
-    if progress is not None and not callable(progress):
-        raise ValueError(f"progress: got {progress!r}, need a function, or None")
-    budget = Budget(time_limit, progress)
-    return solve_along(problem, tol, max_iterations, starts, seed, Continuation(), budget)
+    with watched(progress, "searching") as tell:
+        budget = Budget(time_limit, tell)
+        return solve_along(problem, tol, max_iterations, starts, seed, Continuation(), budget)
 
 
 def solve_along(
@@ -160,10 +162,12 @@ def uses_solver(problem: Problem) -> bool:
     return found.is_certified and found.family is None
 
 
-def solve_sweep(problems: Sequence[Problem], tol: float, max_iterations: int) -> list[Solution]:
+def solve_sweep(
+    problems: Sequence[Problem], tol: float, max_iterations: int, tell: Progress | None = None
+) -> list[Solution]:
     """Solve problems that differ in their decays only and for which `uses_solver` holds."""
     start = time.perf_counter()
-    points = Sweep(problems, tol, max_iterations).points()
+    points = Sweep(problems, tol, max_iterations, tell=tell).points()
     seconds = (time.perf_counter() - start) / len(problems)
     solutions = []
     for problem, point in zip(problems, points, strict=True):
@@ -177,7 +181,7 @@ def solve_sweep(problems: Sequence[Problem], tol: float, max_iterations: int) ->
 
 
 def solve_context_sweep(
-    problems: Sequence[Problem], tol: float, max_iterations: int
+    problems: Sequence[Problem], tol: float, max_iterations: int, tell: Progress | None = None
 ) -> list[ContextSolution]:
     """Solve problems with targets that differ in their decays only, from the largest down."""
     memory = ContextMemory()
@@ -188,6 +192,7 @@ def solve_context_sweep(
         _warn_if_not_converged(solution, tol, max_iterations)
         object.__setattr__(solution, "seconds", time.perf_counter() - start)
         solutions[i] = solution
+        told(tell, len(solutions), len(problems))
     return [solutions[i] for i in range(len(problems))]
 
 

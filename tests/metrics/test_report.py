@@ -500,7 +500,7 @@ class TestViews:
         assert "nc2" in shown()  # as it is known now
 
     def test_plot(self, report, tmp_path):
-        figure = report.plot()
+        figure, _ = report.plot()
         distances, norms, logits = figure.axes[:3]
         widths = sorted(patch.get_width() for patch in distances.patches)
         want = sorted(row.value for row in report.rows if row.metric in ("nc2", "nc3"))
@@ -516,7 +516,7 @@ class TestViews:
         names = ["T-shirt/top", "$5 to $10", "<b>bold</b>", "a name that is much too long for it"]
         moments = gather(np.random.default_rng(0).normal(size=(40, 5)), np.arange(40) % 4, 4)
         report = CollapseReport.measure(moments, np.eye(4, 5), class_names=names)
-        figure = report.plot()
+        figure, _ = report.plot()
         figure.canvas.draw()
         _, norms, logits = figure.axes[:3]
         for labels in (norms.get_xticklabels(), logits.get_xticklabels(), logits.get_yticklabels()):
@@ -535,7 +535,7 @@ class TestViews:
         with pytest.warns(RuntimeWarning):
             report = CollapseReport.measure(moments, np.zeros((3, 4)))
         with pytest.warns(RuntimeWarning):
-            figure = report.plot()
+            figure, _ = report.plot()
         texts = [text.get_text() for axis in figure.axes for text in axis.texts]
         assert "all vectors are zero" in texts
 

@@ -6,9 +6,11 @@ extrapolated. What the theory leaves out is said in `LIMITS`.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +23,12 @@ from tightframe.geometry.states import DISTINCT, MERGED, VANISHED
 from tightframe.losses.registry import LOSSES
 from tightframe.problem.class_names import listed
 from tightframe.problem.problem import Problem
+from tightframe.saved import Saved
+from tightframe.shown import Block, Shown, frame, plot
 from tightframe.theory.coverage import has_compact_form, require_covered
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LIMITS = (
     "Unconstrained feature model: a network that fits anything, trained to the end. What is wanted "
@@ -35,7 +42,7 @@ MORE_DATA = (2, 10)
 
 
 @dataclass(frozen=True)
-class Advice:
+class Advice(Shown, Saved):
     """What `advise` found.
 
     Attributes
@@ -115,6 +122,40 @@ class Advice:
             for group, safety in zip(self.now.groups, self.safety, strict=True)
             if group.state != DISTINCT
         ] + earlier(self.problem, self.now.groups)
+
+    def __repr__(self) -> str:
+        met = "all have" if self.met else "not all have"
+        states: Counter[str] = Counter()
+        for group in self.now.groups:
+            states[group.state] += group.classes
+        found = ", ".join(f"{number} {state}" for state, number in states.items())
+        changes = [proposal.kind for proposal in self.proposals if proposal.after is not None]
+        return (
+            f"Advice({self.problem.num_classes} classes ({found}), {met} {self.wanted}"
+            f"{f', change {changes}' if changes else ''})"
+        )
+
+    def _blocks(self) -> Iterator[Block]:
+        from tightframe.advice.blocks import MAX_ROWS, advice_blocks
+
+        # Of many groups they take minutes, for which nobody asked.
+        compared = "remedies" in vars(self) or len(self.problem.groups) <= MAX_ROWS
+        yield from advice_blocks(self, compared=compared)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a proposal, the problem as it is first, see `tightframe.shown.frame`."""
+        from tightframe.advice.blocks import advice_rows
+
+        return frame(advice_rows(self))
+
+    def plot(self, ax: Any = None) -> tuple[Any, Any]:
+        """Draw the smallest decision margin now and after each change.
+
+        See `tightframe.shown.plot`.
+        """
+        from tightframe.advice.blocks import advice_chart
+
+        return plot(advice_chart(self), ax)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything JSON-ready; `remedies` are ``compared_remedies`` there."""

@@ -16,6 +16,8 @@ import numpy as np
 from tightframe.advice.stationarity import LEAST_ERRORS, Fit, Trained, fit_decays
 from tightframe.geometry.blocks import Array
 from tightframe.problem.problem import Problem
+from tightframe.saved import kept
+from tightframe.shown import record
 
 #: A loss explains a network as well if what is left is at most this multiple, and better below
 #: this share: what training left undone moves errors by less.
@@ -101,6 +103,8 @@ _REMEDIES = {
 }
 
 
+@kept
+@record
 @dataclass(frozen=True)
 class Alternative:
     """Another loss for which a network is stationary, and the decays that go with it.

@@ -8,8 +8,9 @@ decays push back: one number a decay follows from what was measured.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,12 +20,17 @@ from tightframe.advice.stationarity import Fit, Trained, fit_decays
 from tightframe.checks import MAX_DENSE_CLASSES, detached
 from tightframe.geometry.dense import Geometry
 from tightframe.problem.problem import Problem
+from tightframe.saved import Saved
+from tightframe.shown import Block, Shown, frame
 from tightframe.solution import Solution
 from tightframe.solve import solve
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @dataclass(frozen=True, eq=False)
-class Calibration:
+class Calibration(Shown, Saved):
     """Decays fitted to a trained network, and how well they fit.
 
     Attributes
@@ -66,8 +72,51 @@ class Calibration:
         Errors near 0 do not say that the loss is the training's: of balanced classes smoothed
         labels are exactly extra decay.
         """
-        fit = Fit(*(getattr(self, name) for name in Fit._fields))
-        return sentences(self.alternatives, fit)
+        return sentences(self.alternatives, self._fit)
+
+    @property
+    def _fit(self) -> Fit:
+        return Fit(*(getattr(self, name) for name in Fit._fields))
+
+    def __repr__(self) -> str:
+        return (
+            f"Calibration(weight_decay={self.weight_decay:.6g}, feature_decay="
+            f"{self.feature_decay:.6g}, weight_error={self.weight_error:.3g}, feature_error="
+            f"{self.feature_error:.3g}, {len(self.alternatives or ())} other losses)"
+        )
+
+    def _blocks(self) -> Iterator[Block]:
+        from tightframe.figures.table import Column, Table
+
+        columns: list[str | Column] = [Column("loss", wrapped=True)]
+        heads = ("weight decay", "feature decay", "error")
+        columns += [Column(head, align="right", format=".5g") for head in heads]
+        keys = ("loss", "weight_decay", "feature_decay", "error")
+        rows = [[row[key] for key in keys] for row in self._rows()]
+        yield Table("Effective decays", columns, rows, "error: what is left of the gradients.")
+        yield f"Normalised distance of the logits from the minimiser's: {self.logits_distance:.4g}."
+        yield from self.warnings
+
+    def _rows(self) -> list[dict[str, Any]]:
+        fit = self._fit
+        rows = [("as told", self.weight_decay, self.feature_decay, fit.error(fit))]
+        rows += [
+            (one.text.rstrip(","), one.weight_decay, one.feature_decay, one.error)
+            for one in self.alternatives or ()
+        ]
+        keys = ("loss", "weight_decay", "feature_decay", "error")
+        return [dict(zip(keys, row, strict=True)) for row in rows]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a loss, that which was told first: its decays, and the error left.
+
+        See `tightframe.shown.frame`.
+        """
+        return frame(self._rows())
+
+    def plot(self, ax: Any = None) -> tuple[Any, Any]:
+        """Draw the logits of the fitted problem's minimiser, as `Solution.plot`."""
+        return self.solution.plot(ax)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything JSON-ready."""

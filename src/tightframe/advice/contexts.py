@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tightframe.checks import positive_float
 from tightframe.context_solution import ContextSolution
 from tightframe.problem.problem import Problem
+from tightframe.saved import Saved
+from tightframe.shown import Block, Shown
 from tightframe.solve import solve
 from tightframe.theory.contexts.certificate import collapse_decay
 from tightframe.theory.contexts.form import Merged, form_of, merged
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Probabilities of labels this close, relatively, are equally likely.
 EQUALLY_LIKELY = 1e-12
@@ -24,7 +30,7 @@ LIMITS = (
 
 
 @dataclass(frozen=True)
-class ContextAdvice:
+class ContextAdvice(Shown, Saved):
     """What `advise` says of a problem with targets.
 
     Attributes
@@ -123,6 +129,24 @@ class ContextAdvice:
 
     def __str__(self) -> str:
         return "\n".join(self.sentences)
+
+    def __repr__(self) -> str:
+        p = self.problem
+        return (
+            f"ContextAdvice({p.num_classes} labels x {p.num_contexts} contexts, width {self.width} "
+            f"is enough, safety factor {self.safety:.4g})"
+        )
+
+    def _blocks(self) -> Iterator[Block]:
+        yield from self.sentences
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a context, as `ContextSolution.to_frame` of the minimiser."""
+        return self.solution.to_frame()
+
+    def plot(self, ax: Any = None) -> tuple[Any, Any]:
+        """Draw the minimiser's logits, as `ContextSolution.plot`."""
+        return self.solution.plot(ax)
 
 
 def advise_contexts(

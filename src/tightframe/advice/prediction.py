@@ -12,9 +12,13 @@ from tightframe.geometry.grouped import GroupedGeometry, GroupedMatrix
 from tightframe.geometry.states import DISTINCT
 from tightframe.problem.class_names import listed
 from tightframe.problem.problem import terms_in, with_loss_terms
+from tightframe.saved import kept
+from tightframe.shown import record
 from tightframe.solution import Solution
 
 
+@kept
+@record
 @dataclass(frozen=True)
 class GroupOutlook:
     """What is predicted for the classes of one group.
@@ -77,6 +81,8 @@ class GroupOutlook:
         return values
 
 
+@kept
+@record
 @dataclass(frozen=True)
 class Outlook:
     """What a solution predicts, group by group.

@@ -29,6 +29,8 @@ from tightframe.geometry.blocks import Array, Partition
 from tightframe.geometry.states import VANISHED
 from tightframe.problem.counts import MAX_SAMPLES, format_runs
 from tightframe.problem.problem import Problem
+from tightframe.saved import kept
+from tightframe.shown import record
 from tightframe.solve import solve
 from tightframe.theory.coverage import coverage
 from tightframe.theory.thresholds import MAX_FOLLOWED, Thresholds
@@ -60,6 +62,8 @@ MAX_TEMPERATURE = 3.0
 LEAST_DECAY = 1e-9
 
 
+@kept
+@record
 @dataclass(frozen=True)
 class Wanted:
     """What every class should keep.
@@ -89,6 +93,8 @@ class Wanted:
         return f"an angle of {self.angle:g} degrees"
 
 
+@kept
+@record
 @dataclass(frozen=True)
 class Proposal:
     """One thing to change, and what certified solves say it does.

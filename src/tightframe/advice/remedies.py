@@ -13,6 +13,7 @@ from tightframe.advice.prediction import GroupOutlook, Outlook, outlook
 from tightframe.changes import FEW_GROUPS, known_thresholds
 from tightframe.geometry.blocks import Array, Partition
 from tightframe.problem.problem import Problem, with_loss_terms
+from tightframe.shown import record
 from tightframe.solve import solve
 from tightframe.theory.thresholds import Thresholds, ends
 
@@ -43,6 +44,7 @@ LDT = "LDT: logits of small classes' samples scaled up."
 LDAM = "LDAM: a margin, larger for small classes."
 
 
+@record
 @dataclass(frozen=True)
 class Remedy:
     """One remedy as papers use it, and what certified solves say it does.

@@ -12,6 +12,8 @@ from tightframe.geometry.blocks import Array, Partition
 from tightframe.geometry.states import DISTINCT, VANISHED
 from tightframe.path import path
 from tightframe.problem.problem import Problem
+from tightframe.saved import kept
+from tightframe.shown import record
 from tightframe.solve import solve
 
 #: How close to a closed form a decay that was followed is taken for it.
@@ -24,6 +26,8 @@ PATH_POINTS = 121
 ACCURACY = 1e-3
 
 
+@kept
+@record
 @dataclass(frozen=True)
 class Safety:
     """How far one group is from collapse.

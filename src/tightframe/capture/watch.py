@@ -144,6 +144,10 @@ class Watch:
         self._handles: list[Any] = []
         self.reset()
 
+    def __repr__(self) -> str:
+        state = "watching" if self._handles else "not watching"
+        return f"Watch({type(self._model).__name__}, {state})"
+
     # -- gathering -----------------------------------------------------------------------------
 
     def __enter__(self) -> Watch:

@@ -9,7 +9,7 @@ import typer
 
 from tightframe.advice.advise import advise as make_advice
 from tightframe.advice.proposals import FEATURE_DECAY_OF
-from tightframe.cli.console import plain_console, print_advice, steps_display
+from tightframe.cli.console import plain_console, print_advice, steps_display, waiting
 from tightframe.cli.exit_codes import NOT_CONVERGED
 from tightframe.cli.options import (
     ARRAYS,
@@ -206,7 +206,8 @@ def _of_problem(json: bool, given: dict[str, Any], typed: list[str]) -> None:
 
 
 def _of_network(source: Path, json: bool, given: dict[str, Any], typed: list[str]) -> None:
-    from tightframe.runs.diagnosed import diagnose_saved
+    with waiting("loading PyTorch", silent=json):
+        from tightframe.runs.diagnosed import diagnose_saved
 
     if any(given[name] is not None for name in _FOUND_IN_RUN):
         raise ValueError("from_run: given with counts or decays, which it sets")

@@ -26,7 +26,7 @@ from rich.progress import (
 from rich.table import Column as RichColumn
 
 from tightframe.advice.advise import Advice
-from tightframe.diagnosis.blocks import advice_blocks
+from tightframe.advice.blocks import advice_blocks
 from tightframe.figures.formats import NARROW, to_rich
 from tightframe.figures.table import Column, Table
 from tightframe.files import format_json
@@ -35,6 +35,7 @@ from tightframe.metrics.classes import FEW
 from tightframe.path import RankChange
 from tightframe.problem.class_names import listed
 from tightframe.problem.problem import Problem, terms_in, with_loss_terms, with_smoothing
+from tightframe.progress import told, watched
 from tightframe.solution import Solution
 from tightframe.solvers.search.record import Search
 from tightframe.theory.thresholds import Thresholds
@@ -194,6 +195,26 @@ def search_display(console: Console) -> Iterator[Callable[[int, int, str], bool]
     finally:
         signal.signal(signal.SIGINT, before)
         bar.stop()
+
+
+def is_watched(*, silent: bool = False) -> bool:
+    """Tell whether somebody sees standard error, and nobody reads the output as JSON."""
+    return not silent and sys.stderr is not None and sys.stderr.isatty()
+
+
+@contextlib.contextmanager
+def waiting(what: str, *, silent: bool = False) -> Iterator[Callable[[], None]]:
+    """Say on a terminal what takes its time, a second on; what it gives ends that early.
+
+    Parameters
+    ----------
+    what : str
+    silent : bool
+        Whether to say nothing all the same.
+    """
+    with contextlib.ExitStack() as line:
+        told(line.enter_context(watched(is_watched(silent=silent), what)), 0, 0)
+        yield line.close
 
 
 @contextlib.contextmanager
@@ -430,8 +451,13 @@ def print_notes(network: SavedNetwork) -> None:
 
 
 @contextlib.contextmanager
-def training_display(console: Console, config: RunConfig | TextConfig) -> Iterator[tuple[Any, Any]]:
-    """Show each setting's prediction when it is known, and a progress bar while it trains."""
+def training_display(
+    console: Console, config: RunConfig | TextConfig, ready: Callable[[], None]
+) -> Iterator[tuple[Any, Any]]:
+    """Show each setting's prediction when it is known, and a progress bar while it trains.
+
+    ``ready`` is called before anything is shown.
+    """
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -443,6 +469,7 @@ def training_display(console: Console, config: RunConfig | TextConfig) -> Iterat
     tasks: dict[str, TaskID] = {}
 
     def on_prediction(name: str, solution: Any) -> None:
+        ready()
         training = f"{config.data}, {config.subject}"
         bar.console.print(f"\nSetting {name}: {training}", style="bold", highlight=False)
         if solution.problem.targets is None:
@@ -451,6 +478,7 @@ def training_display(console: Console, config: RunConfig | TextConfig) -> Iterat
             print_context_solution(solution, bar.console)
 
     def progress(name: str, epoch: int, epochs: int, row: Mapping[str, float]) -> None:
+        ready()
         if name not in tasks:
             bar.start()  # not before there is something to show: bad input prints one line only
             tasks[name] = bar.add_task(name, total=epochs, state="")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tightframe.cli.console import waiting
 from tightframe.cli.options import (
     ARRAYS,
     CLASS_NAMES,
@@ -45,8 +46,9 @@ def explore(
         tightframe explore features.npz --port 8051
     """
     try:
-        from tightframe.pages.explore.server import serve
-        from tightframe.pages.explore.upload import measure_file
+        with waiting("loading PyTorch"):
+            from tightframe.pages.explore.server import serve
+            from tightframe.pages.explore.upload import measure_file
     except ImportError as error:
         raise ValueError(
             f"{error.name}: not installed; pip install 'tightframe[explore]'"

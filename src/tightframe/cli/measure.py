@@ -14,6 +14,7 @@ from tightframe.cli.console import (
     print_measurement,
     print_notes,
     print_table,
+    waiting,
 )
 from tightframe.cli.exit_codes import NOT_CONVERGED
 from tightframe.cli.options import (
@@ -97,9 +98,10 @@ def measure(
         tightframe measure features.npz
         tightframe measure features.npz --held-out test.npz --weight-decay 5e-4 --feature-decay 1e-5
     """
-    from tightframe.runs.features_only import measure_features
-    from tightframe.runs.measure import measure as measure_arrays
-    from tightframe.runs.network_files import read_network
+    with waiting("loading PyTorch", silent=json):
+        from tightframe.runs.features_only import measure_features
+        from tightframe.runs.measure import measure as measure_arrays
+        from tightframe.runs.network_files import read_network
 
     if regression:
         _measure_regression(file, keys, layers, given(context), json=json, **options)
@@ -109,7 +111,7 @@ def measure(
     weight_decay = options["weight_decay"]
     if (weight_decay is None) != (options["feature_decay"] is None):
         require_decays(options, hint="give both decays or neither")
-    with about(file, ARRAYS, **options):
+    with about(file, ARRAYS, **options), waiting(f"measuring {file.name}", silent=json) as ready:
         network = read_network(
             file,
             keys,
@@ -120,6 +122,7 @@ def measure(
         )
         if network.weight is None and weight_decay is None:
             features = measure_features(network, center=center)
+            ready()
             print_notes(network)
             print(format_json(features.to_dict())) if json else print_features(features)
             return

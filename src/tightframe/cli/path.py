@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from tightframe.cli.console import (
+    is_watched,
     plain_console,
     print_new_start,
     print_phases,
@@ -207,7 +208,8 @@ def _along_decays(
     problem, _ = asked_problem(counts=counts[0] if counts else None, **first, **rest)
     several: dict[str, Any] = {name: v for name, v in decays.items() if len(v) > 1}
     if out is None:
-        found = solve_path(problem, **(several or decays), tol=tol)
+        watched = is_watched(silent=json)
+        found = solve_path(problem, **(several or decays), tol=tol, progress=watched)
     else:
         from tightframe.sweeps.context_path import solve_into
 

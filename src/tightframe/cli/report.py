@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from tightframe.cli.console import waiting
 from tightframe.cli.options import FLAG, Option, one_of, with_options
 
 
@@ -50,7 +51,9 @@ def report(
     else:
         read_run_file(folder)  # before a lock is put among somebody's files
     with writing(folder, "folder"):
-        print(write(folder, formats or ["png"]))
+        with waiting("drawing"):
+            page = write(folder, formats or ["png"])
+        print(page)
         if latex:
             from tightframe.report import write_tables
 

@@ -14,6 +14,7 @@ from tightframe.cli.console import (
     print_papers,
     print_verdicts,
     tasks_display,
+    waiting,
 )
 from tightframe.cli.exit_codes import INTERRUPTED, NOT_CONVERGED
 from tightframe.cli.options import (
@@ -116,11 +117,12 @@ def reproduce(
         return
     if out is None:
         raise ValueError("out: name a folder for the results")
-    from tightframe.pages.reproduction import write_reproduction
-    from tightframe.reproduce.folder import reproduce as run_figures
-    from tightframe.reproduce.folder import reproduction_file
-    from tightframe.reproduce.plots import save_figure_plot
-    from tightframe.runs.writer import keeping_folders
+    with waiting("loading PyTorch", silent=json):
+        from tightframe.pages.reproduction import write_reproduction
+        from tightframe.reproduce.folder import reproduce as run_figures
+        from tightframe.reproduce.folder import reproduction_file
+        from tightframe.reproduce.plots import save_figure_plot
+        from tightframe.runs.writer import keeping_folders
 
     def estimate_first(work: dict[str, list[Task]]) -> None:
         from tightframe.reproduce.estimate import estimate_tasks

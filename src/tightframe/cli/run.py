@@ -8,7 +8,13 @@ from typing import Any
 
 import typer
 
-from tightframe.cli.console import plain_console, print_new_start, print_run, training_display
+from tightframe.cli.console import (
+    plain_console,
+    print_new_start,
+    print_run,
+    training_display,
+    waiting,
+)
 from tightframe.cli.exit_codes import NOT_CONVERGED
 from tightframe.cli.options import (
     ASSIGNMENT,
@@ -196,11 +202,12 @@ def run(
         tightframe run --out digits
         tightframe run --data fashion_mnist --counts 100x5,20x5 --lambda 2e-3 --out fashion
     """
-    from tightframe.runs.folder import using_record
-    from tightframe.runs.store import read_run_file, run_file
-    from tightframe.runs.text_config import configuration
-    from tightframe.runs.train import run as train
-    from tightframe.runs.writer import keeping_folders
+    with waiting("loading PyTorch", silent=json):
+        from tightframe.runs.folder import using_record
+        from tightframe.runs.store import read_run_file, run_file
+        from tightframe.runs.text_config import configuration
+        from tightframe.runs.train import run as train
+        from tightframe.runs.writer import keeping_folders
 
     values = {name: value for name, value in asked.items() if value is not None}
     if weight_decay or feature_decay:
@@ -218,7 +225,10 @@ def run(
     console = plain_console(stderr=json)
     try:
         with keeping_folders():
-            with training_display(console, config) as (progress, on_prediction):
+            with (
+                waiting(f"preparing {config.data}", silent=json) as ready,
+                training_display(console, config, ready) as (progress, on_prediction),
+            ):
                 results = train(
                     config, out, resume=resume, progress=progress, on_prediction=on_prediction
                 )

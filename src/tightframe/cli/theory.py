@@ -15,6 +15,7 @@ from tightframe.changes import FEW_GROUPS
 from tightframe.changes import thresholds as find_thresholds
 from tightframe.checks import choice
 from tightframe.cli.console import (
+    is_watched,
     plain_console,
     print_solution,
     print_table,
@@ -49,12 +50,14 @@ from tightframe.cli.relatives import (
     refuse_foreign,
     solve_relative,
 )
-from tightframe.context_solution import SAVED_NAMES, ContextSolution
+from tightframe.context_solution import ContextSolution
 from tightframe.figures.table import Column, Table
 from tightframe.files import format_json, npz_names, read_arrays, write_npz
 from tightframe.geometry.dense import Geometry
 from tightframe.path import rank_changes
 from tightframe.problem.problem import LOSSES, Problem
+from tightframe.saved import TEXT
+from tightframe.solution import Solution
 from tightframe.solve import solve as solve_problem
 from tightframe.solvers.search.multistart import STARTS
 from tightframe.theory.certificate import certify as certify_candidate
@@ -162,7 +165,7 @@ def solve(
 def _is_solution(file: Path) -> bool:
     """Tell whether a file has just the arrays that `solve` writes, which may be written again."""
     names = set(npz_names(file))
-    if names == SAVED_NAMES:
+    if TEXT in names:
         return True
     return names >= set(_SAVED) and all(
         re.fullmatch(r"weight_[1-9]\d*", name) for name in names - set(_SAVED)
@@ -198,7 +201,7 @@ def thresholds(*, ranks: bool, json: bool, **problem: Any) -> None:
             "minutes",
             file=sys.stderr,
         )
-    result = find_thresholds(asked)
+    result = find_thresholds(asked, progress=is_watched(silent=json))
     if not given:
         result = result.without_decays()
     changes = rank_changes(asked) if ranks else None
@@ -265,8 +268,8 @@ def certify(
 def _candidate(file: Path, asked: Problem) -> dict[str, Any]:
     """Return the arrays of a file, logits among them."""
     arrays = read_arrays(file)
-    if asked.targets is not None and set(arrays) == SAVED_NAMES:
-        saved = ContextSolution.load(file)
+    if TEXT in arrays:
+        saved = Solution.load(file)
         return {"logits": saved.logits, "bias": saved.bias}
     if "logits" in arrays:
         return arrays

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tightframe.checks import whole_number
 from tightframe.data.rows import as_rows
+from tightframe.figures.model import evenly
 from tightframe.problem.class_names import given_names
+from tightframe.shown import Block, Shown, frame, plot
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def require_dataset(dataset: Any) -> None:
@@ -20,8 +26,12 @@ def require_dataset(dataset: Any) -> None:
         raise ValueError(f"dataset: got {type(dataset).__name__}, need a tightframe.data.Dataset")
 
 
+#: Classes that have a row in a table, at most.
+MOST_ROWS = 12
+
+
 @dataclass(frozen=True, eq=False)
-class Dataset:
+class Dataset(Shown):
     """A classification data set in memory, split into training and test samples.
 
     Attributes
@@ -86,6 +96,43 @@ class Dataset:
             self.class_names, self.num_classes, f"need one a class, {self.num_classes}"
         )
         object.__setattr__(self, "class_names", names)
+
+    def __repr__(self) -> str:
+        sizes = f"{len(self.train_labels)} training and {len(self.test_labels)} test samples"
+        shape = "x".join(map(str, self.input_shape))
+        return f"Dataset({self.name!r}, {self.num_classes} classes, {sizes} of {shape})"
+
+    def _blocks(self) -> Iterator[Block]:
+        from tightframe.figures.table import Column, Table
+
+        yield repr(self)
+        most = np.argsort(-self.train_counts, kind="stable")
+        shown = [most[i] for i in evenly(len(most), MOST_ROWS)]
+        names = self.class_names or range(self.num_classes)
+        rows = [[str(names[k]), int(self.train_counts[k]), int(self.test_counts[k])] for k in shown]
+        note = f"{len(rows)} of {self.num_classes} classes." if len(rows) < len(most) else ""
+        columns: list[str | Column] = [
+            Column("class", align="left", names=True),
+            "training",
+            "test",
+        ]
+        yield Table("Samples, most first", columns, rows, note)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a class: its samples, see `tightframe.shown.frame`."""
+        names = {} if self.class_names is None else {"name": self.class_names}
+        counts = {"training": self.train_counts, "test": self.test_counts}
+        return frame({"class": np.arange(self.num_classes), **names, **counts})
+
+    def plot(self, ax: Any = None) -> tuple[Any, Any]:
+        """Draw the training samples of every class, see `tightframe.shown.plot`."""
+        from tightframe.figures.model import Bars, Chart
+
+        places = [float(k) for k in range(self.num_classes)]
+        bars = [Bars("", places, self.train_counts.tolist(), "measured")]
+        title = f"{len(self.train_labels)} training samples of {self.name}"
+        chart = Chart(title, "class", "samples", [], bars=bars, whole=("x",), legend="none")
+        return plot(chart, ax)
 
     @property
     def train_counts(self) -> NDArray[np.int64]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from tightframe.checks import choice
 from tightframe.data.places import given_folder
 from tightframe.files import read_text as read_file
+from tightframe.shown import record
 
 #: Name of the text that ships; before a colon also of a file of one's own.
 TEXT = "text"
@@ -27,6 +28,7 @@ TOKENS = ("letters", "characters", "words")
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|[^\w\s]|_")  # noqa: RUF001
 
 
+@record
 @dataclass(frozen=True, eq=False)
 class Text:
     """One or several texts.

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tightframe.advice.advise import wanted_of
+from tightframe.advice.blocks import advice_blocks
 from tightframe.checks import first_few
-from tightframe.diagnosis.blocks import Block, InBlocks, advice_blocks
 from tightframe.diagnosis.head import HeadAnswer, HeadRow, ask_head
 from tightframe.diagnosis.larger_decay import KNOWN_OF_NETWORK, LargerDecay, ask_decay
 from tightframe.diagnosis.remedies import Remedies, remedies
@@ -23,7 +23,6 @@ from tightframe.diagnosis.theory import TheoryAnswer, ask_theory
 from tightframe.diagnosis.training import Training
 from tightframe.figures.table import Column, Table
 from tightframe.heads.last_layer import LastLayer
-from tightframe.lazy import needed
 from tightframe.metrics.classes import ClassTable, class_table
 from tightframe.problem.class_names import listed
 from tightframe.problem.counts import PerClass
@@ -31,6 +30,7 @@ from tightframe.problem.labels import require_several_classes
 from tightframe.problem.problem import Problem
 from tightframe.problem.scripts import told_loss
 from tightframe.problem.settings import Configuration
+from tightframe.shown import Block, Shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +48,7 @@ CAVEAT = (
 
 
 @dataclass(frozen=True, eq=False)
-class Diagnosis(InBlocks):
+class Diagnosis(Shown):
     """What `diagnose` found.
 
     Attributes
@@ -129,27 +129,8 @@ class Diagnosis(InBlocks):
         return self.classes.to_frame()
 
     def plot(self, ax: Any = None) -> tuple[Any, Any]:
-        """Draw the accuracies of the worst classes, on training and held-out samples.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Drawn on a figure of its own by default.
-
-        Returns
-        -------
-        tuple of figure and axes
-
-        Raises
-        ------
-        ImportError
-            If Matplotlib is missing (``pip install 'tightframe[report]'``).
-        """
-        with needed("plot", "matplotlib"):
-            from tightframe.figures.mpl import plot
-        from tightframe.diagnosis.picture import chart_of
-
-        return plot(chart_of(self.classes), ax)
+        """Draw the accuracies of the worst classes, see `tightframe.shown.plot`."""
+        return self.classes.plot(ax)
 
     def blocks(self) -> Iterator[Block]:
         """Yield sentences and tables in reading order."""
@@ -162,6 +143,8 @@ class Diagnosis(InBlocks):
             yield "\nWhat another weight decay would do"
             yield from self.larger_decay.blocks()
         yield from _theory_blocks(self.theory, self.classes)
+
+    _blocks = blocks
 
     def __repr__(self) -> str:
         described = "describes" if self.theory.describes else "does not describe"

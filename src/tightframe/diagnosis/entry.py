@@ -9,6 +9,7 @@ from tightframe.advice.advise import Advice
 from tightframe.advice.advise import advise as of_problem
 from tightframe.advice.contexts import ContextAdvice, advise_contexts
 from tightframe.problem.problem import Problem
+from tightframe.progress import told, watched
 
 if TYPE_CHECKING:
     from torch import nn
@@ -90,4 +91,8 @@ def advise(problem: Any, loader: Any = None, **options: Any) -> Advice | Context
 
     held_out = options.pop("held_out", None)
     layer = last_layer(problem, loader, held_out=held_out, **taken_options(options))
-    return diagnose(layer, **options)
+    progress = options.pop("progress", None)
+    if progress is not None and not isinstance(progress, bool):
+        return diagnose(layer, progress=progress, **options)
+    with watched(progress, "asking") as tell:
+        return diagnose(layer, progress=lambda what: told(tell, 0, 0, f"({what})"), **options)

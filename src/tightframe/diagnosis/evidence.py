@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+from tightframe.shown import record
+
 #: What helps a network depends on whether it has lost classes; and if not, on whether a sampler
 #: drew all classes alike in training.
 SOME_LOST, NONE_LOST, DRAWN_ALIKE = "some lost", "none lost", "none lost, drawn alike"
@@ -22,6 +24,7 @@ SOME_LOST, NONE_LOST, DRAWN_ALIKE = "some lost", "none lost", "none lost, drawn 
 SMALL_SHARE = 5
 
 
+@record
 @dataclass(frozen=True)
 class Evidence:
     """What one remedy did to the networks of one state.

@@ -20,6 +20,7 @@ from tightframe.diagnosis.training import Training
 from tightframe.heads.fitted import MAX_EVALUATIONS, FittedHead, fit_head, minimise
 from tightframe.heads.last_layer import LastLayer
 from tightframe.heads.scores import Scores
+from tightframe.shown import record
 from tightframe.solve import NotConvergedWarning
 
 Array = NDArray[np.float64]
@@ -66,6 +67,7 @@ CAPTION_LOST = (
 )
 
 
+@record
 @dataclass(frozen=True, eq=False)
 class HeadRow:
     """One head on the network's features.
@@ -102,6 +104,7 @@ class HeadRow:
         }
 
 
+@record
 @dataclass(frozen=True, eq=False)
 class HeadAnswer:
     """What the head alone can do.

@@ -20,7 +20,6 @@ from tightframe.checks import (
     require_dense,
     whole_number,
 )
-from tightframe.diagnosis.blocks import Block, InBlocks
 from tightframe.diagnosis.decay_rules import (
     AT_RISK,
     MOST_TIMES_DECOUPLED,
@@ -37,10 +36,11 @@ from tightframe.heads.fitted import minimise
 from tightframe.heads.last_layer import LastLayer
 from tightframe.heads.ridge import RidgeProblem
 from tightframe.heads.scores import Scores, own_margins
-from tightframe.lazy import needed
-from tightframe.metrics.classes import WEAK_BELOW
+from tightframe.metrics.answers import WEAK_BELOW
 from tightframe.problem.class_names import NamesLike, listed
 from tightframe.problem.counts import PerClass
+from tightframe.saved import Saved
+from tightframe.shown import Block, Shown, frame, plot
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +67,7 @@ TOL = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
-class LargerDecay(InBlocks):
+class LargerDecay(Shown, Saved):
     """Margins that a network would have at other weight decays.
 
     One row for every decay asked about. A row where no model may speak has NaN margins and a
@@ -164,21 +164,13 @@ class LargerDecay(InBlocks):
         return plain
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row a decay and class, as a DataFrame.
-
-        Raises
-        ------
-        ImportError
-            If pandas is missing (``pip install 'tightframe[report]'``).
-        """
-        with needed("to_frame", "pandas"):
-            import pandas as pd
+        """Return one row a decay and class, as a DataFrame, see `tightframe.shown.frame`."""
         rows, classes = len(self.at), len(self.now)
         gaps = np.full((rows, classes), math.nan)
         margins = gaps if self.margins is None else self.margins
         errors = gaps if self.error is None else self.error
         risks = np.zeros((rows, classes), bool) if self.at_risk is None else self.at_risk
-        return pd.DataFrame(
+        return frame(
             {
                 "weight_decay": np.repeat(self.at, classes),
                 "class": np.tile(np.arange(classes), rows),
@@ -197,25 +189,10 @@ class LargerDecay(InBlocks):
 
         yield from blocks_of(self)
 
+    _blocks = blocks
+
     def plot(self, ax: Any = None) -> tuple[Any, Any]:
-        """Draw the margins along the decays, with their bars.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Drawn on a figure of its own by default.
-
-        Returns
-        -------
-        tuple of figure and axes
-
-        Raises
-        ------
-        ImportError
-            If Matplotlib is missing (``pip install 'tightframe[report]'``).
-        """
-        with needed("plot", "matplotlib"):
-            from tightframe.figures.mpl import plot
+        """Draw the margins along the decays, with their bars, see `tightframe.shown.plot`."""
         from tightframe.diagnosis.larger_decay_pictures import chart_of
 
         return plot(chart_of(self), ax)

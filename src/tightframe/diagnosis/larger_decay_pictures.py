@@ -9,12 +9,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.diagnosis.blocks import Block
 from tightframe.diagnosis.decay_rules import ROUGH
 from tightframe.figures.model import Chart, Curve, Mark
 from tightframe.figures.style import PALETTE
 from tightframe.figures.table import Column, Table
 from tightframe.problem.class_names import shown_names
+from tightframe.shown import Block
 
 Array = NDArray[np.float64]
 

@@ -13,6 +13,7 @@ from typing import Any
 from tightframe.diagnosis.evidence import DRAWN_ALIKE, NONE_LOST, SOME_LOST, Evidence, evidence
 from tightframe.diagnosis.head import ADJUSTED, BALANCED, LOWER, NEARLY, POST_HOC, HeadAnswer
 from tightframe.diagnosis.training import Training
+from tightframe.shown import record
 
 #: In the order in which they are advised.
 RANKED = {
@@ -63,6 +64,7 @@ _OF_THE_PRIOR = (
 )
 
 
+@record
 @dataclass(frozen=True)
 class Remedy:
     """One thing to do.
@@ -94,6 +96,7 @@ class Remedy:
         }
 
 
+@record
 @dataclass(frozen=True)
 class Remedies:
     """What to do, the best first, and what not to do.

@@ -43,6 +43,7 @@ from tightframe.figures.model import (
 )
 from tightframe.figures.mpl_axes import MARKERS, empty_axis, label_axis, plain, style_axis
 from tightframe.figures.mpl_diagrams import draw_tree, draw_wheel
+from tightframe.figures.notebook import Drawn, Picture
 from tightframe.figures.style import LIGHT, Ink, color_of, log_ticks
 from tightframe.files import replacing
 
@@ -97,7 +98,13 @@ def draw(sheet: Sheet, ink: Ink = LIGHT) -> Figure:
     return figure
 
 
-def plot(panel: Panel, ax: Axes | None = None, ink: Ink = LIGHT) -> tuple[Any, Axes]:
+def drawn_sheet(sheet: Sheet) -> Drawn:
+    """Return a picture as its figure and a list of its axes."""
+    figure = draw(sheet)
+    return Drawn(figure, figure.axes)
+
+
+def plot(panel: Panel, ax: Axes | None = None, ink: Ink = LIGHT) -> Drawn:
     """Draw a panel with one pair of axes into given ones, or into a figure of its own.
 
     Parameters
@@ -137,13 +144,13 @@ def plot(panel: Panel, ax: Axes | None = None, ink: Ink = LIGHT) -> tuple[Any, A
         _draw_chart(axis, panel, ink)
         _draw_shades([axis], panel, ink)
     fit_fonts(axis)
-    return axis.figure, axis
+    return Drawn(axis.figure, axis)
 
 
 def new_figure(width: float, height: float, *, ink: Ink = LIGHT) -> Figure:
     """Return an empty figure of a size in inches."""
     engine = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08)
-    figure = Figure(figsize=(width, height), layout=engine, facecolor=ink.paper)
+    figure = Picture(figsize=(width, height), layout=engine, facecolor=ink.paper)
     FigureCanvasAgg(figure)
     return figure
 

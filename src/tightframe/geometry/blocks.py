@@ -10,7 +10,7 @@ groups, never on K. With every class its own group the form holds any K x K matr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from tightframe.checks import require_dense
 from tightframe.problem.problem import Problem, require_no_targets
 from tightframe.rounding import FUNCTION, UNIT, gamma, svd_error
+from tightframe.saved import kept
+from tightframe.shown import record
 
 Array = NDArray[np.float64]
 
@@ -31,6 +33,7 @@ RANK_TOLERANCE = 1e-10
 SMALL = 32
 
 
+@kept
 class Labels(NamedTuple):
     """Labels that are not one-hot, and margins: of each group, shape (G,).
 
@@ -51,6 +54,15 @@ class Labels(NamedTuple):
     margins: Array
 
 
+#: Of a `Partition`, beside what it works out when asked.
+_ATTRIBUTES = (
+    *("samples", "counts", "sizes", "num_samples", "weights", "adjustment", "labels", "scales"),
+    *("is_scaled", "has_feature_weights"),
+)
+
+
+@kept
+@record
 class Partition:
     """Classes split into groups whose members are interchangeable: of equal count, mostly.
 
@@ -106,6 +118,18 @@ class Partition:
             total = float(self.counts @ self.sizes)
             self.weights = self.weights * self.samples * total / (self.num_samples * self.counts)
             self.num_samples = total
+
+    def _packed(self) -> dict[str, Any]:
+        """Return the attributes, with the group of every class in place of what tells it."""
+        known = {name: value for name, value in vars(self).items() if name in _ATTRIBUTES}
+        return known | {"class_groups": self.class_groups}
+
+    @classmethod
+    def _unpacked(cls, fields: Mapping[str, Any]) -> Partition:
+        made = cls.__new__(cls)
+        vars(made).update({name: fields[name] for name in _ATTRIBUTES})
+        made._class_groups = partial(np.asarray, fields["class_groups"])
+        return made
 
     @classmethod
     def coarsest(cls, problem: Problem) -> Partition:
@@ -249,6 +273,8 @@ def _labels(
     return factors, Labels(smoothing * mean / factors, weights / (total * mean), margins)
 
 
+@kept
+@record
 @dataclass(frozen=True, eq=False)
 class BlockMatrix:
     """A K x K matrix B in block form; column k belongs to the samples of class k.

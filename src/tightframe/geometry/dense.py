@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 from tightframe.checks import choice, detached, is_whole, require_dense, whole_number
 from tightframe.problem.counts import CountsLike, PerClass, counts_array
 from tightframe.problem.label_law import logit_scales
+from tightframe.saved import Saved
+from tightframe.shown import Block, Shown, frame, plot
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: The matrices of a Geometry that can be compared, in the order reports show them.
 PARTS = ("classifier", "means", "centered_means", "logits")
@@ -31,7 +36,7 @@ SELI_REASONS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Geometry:
+class Geometry(Shown, Saved):
     """The last layer's geometry up to rotation: two Gram matrices and the mean logits.
 
     Attributes
@@ -57,6 +62,29 @@ class Geometry:
         for part, shape in shapes.items():
             if shape != (k, k):
                 raise ValueError(f"{part}: got shape {shape}, need ({k}, {k}) as the others")
+
+    def __repr__(self) -> str:
+        return f"Geometry({self.name!r}, {self.num_classes} classes)"
+
+    def _blocks(self) -> Iterator[Block]:
+        from tightframe.views.geometries import geometry_table
+
+        yield geometry_table(self)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a class: its vectors' lengths, and which other ones are nearest to them.
+
+        See `tightframe.shown.frame`.
+        """
+        from tightframe.views.geometries import geometry_columns
+
+        return frame(geometry_columns(self))
+
+    def plot(self, ax: Any = None) -> tuple[Any, Any]:
+        """Draw the cosines between the class means, see `tightframe.shown.plot`."""
+        from tightframe.views.geometries import geometry_map
+
+        return plot(geometry_map(self), ax)
 
     @classmethod
     def from_vectors(

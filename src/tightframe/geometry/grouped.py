@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from tightframe.checks import require_dense
 from tightframe.geometry.blocks import Array, Partition
 from tightframe.geometry.dense import Geometry
+from tightframe.shown import record
 
 if TYPE_CHECKING:
     from tightframe.solution import Solution
 
 
+@record
 @dataclass(frozen=True, eq=False)
 class GroupedMatrix:
     """The K x K matrix ``T_ij = [i = j] diagonal[g_i] + blocks[g_i, g_j]``, g the classes' groups.
@@ -104,6 +106,7 @@ class GroupedMatrix:
         return dense
 
 
+@record
 @dataclass(frozen=True, eq=False)
 class GroupedGeometry:
     """A geometry whose matrices are `GroupedMatrix`: no K x K array is held.

@@ -8,7 +8,7 @@ it is taken for that one), **merged** (it shares one prediction with others) or 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +19,8 @@ from tightframe.checks import MAX_DENSE_CLASSES
 from tightframe.geometry.blocks import RANK_TOLERANCE, Array, BlockMatrix
 from tightframe.losses.base import Loss
 from tightframe.problem.problem import Problem, require_no_targets
+from tightframe.saved import Saved
+from tightframe.shown import Block, Shown, frame, plot, record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +47,7 @@ _SHARE_ROUNDING = 1e-4
 SAME_PREDICTION = 0.02
 
 
+@record
 class ClassState(NamedTuple):
     """State of one class.
 
@@ -85,7 +88,7 @@ class ClassState(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class States:
+class States(Shown, Saved):
     """States of classes, or of groups whose classes are alike: one entry each, in arrays.
 
     Attributes
@@ -195,10 +198,8 @@ class States:
 
         Names, where there are any, are the first column.
         """
-        import pandas as pd
-
         names = {} if self.names is None else {"name": self.names}
-        return pd.DataFrame(
+        return frame(
             {
                 **names,
                 "state": self.state,
@@ -209,6 +210,17 @@ class States:
                 "classes": self.sizes,
             }
         )
+
+    def plot(self, ax: Any = None) -> tuple[Any, Any]:
+        """Draw the decision margins, marked by state, see `tightframe.shown.plot`."""
+        from tightframe.views.solutions import margins_chart
+
+        return plot(margins_chart(self, repr(self)), ax)
+
+    def _blocks(self) -> Iterator[Block]:
+        from tightframe.views.solutions import states_table
+
+        yield states_table(self)
 
     def __repr__(self) -> str:
         found = ", ".join(f"{classes} {name}" for name, classes in self.counts.items())

@@ -15,11 +15,13 @@ from tightframe.checks import MAX_FEATURE, array_of, wide
 from tightframe.problem.class_names import NamesLike, given_names
 from tightframe.problem.counts import PerClass
 from tightframe.problem.problem import Problem
+from tightframe.shown import record
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 
+@record
 @dataclass(frozen=True, eq=False)
 class LastLayer:
     """Features, labels and classifier of a trained network; make one with `of`.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tightframe.checks import positive_float, whole_number
 from tightframe.figures.table import Column, Table
+from tightframe.shown import record
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -39,6 +40,7 @@ _VITS = {
 ARCHITECTURES = (*_RESNETS, *_VITS)
 
 
+@record
 @dataclass(frozen=True)
 class Savings:
     """What a network costs with its usual classifier and after the change.

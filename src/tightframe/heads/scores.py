@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tightframe.shown import record
+
 Array = NDArray[np.float64]
 
 #: Logits in one block.
 BLOCK = 2**20
 
 
+@record
 @dataclass(frozen=True, eq=False)
 class Scores:
     """Accuracy of a head on some samples, by class.

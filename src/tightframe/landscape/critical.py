@@ -10,6 +10,7 @@ from tightframe.geometry.blocks import Array
 from tightframe.landscape.curvature import NULL_TOLERANCE, Objective, smallest_eigenpair
 from tightframe.landscape.point import Point
 from tightframe.landscape.symmetry import hessian_across, unsettled
+from tightframe.shown import record
 from tightframe.theory.certificate import Certificate, certify
 from tightframe.theory.coverage import coverage
 
@@ -17,6 +18,7 @@ from tightframe.theory.coverage import coverage
 ROUNDING = 1e-14
 
 
+@record
 @dataclass(frozen=True, eq=False)
 class Direction:
     """A direction of negative curvature.
@@ -42,6 +44,7 @@ class Direction:
     kind: str
 
 
+@record
 @dataclass(frozen=True, eq=False)
 class CriticalPoint:
     """What `critical_point` found.

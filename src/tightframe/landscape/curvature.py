@@ -11,6 +11,7 @@ import numpy as np
 from tightframe.geometry.blocks import Array, Partition
 from tightframe.landscape.point import Coordinates
 from tightframe.problem.problem import Problem
+from tightframe.shown import record
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -146,6 +147,7 @@ def _moved(factors: Sequence[Array], moves: Sequence[Array]) -> tuple[list[Array
     return d_lefts, d_rights[::-1]
 
 
+@record
 class Eigenpair(NamedTuple):
     """The smallest eigenvalue of a symmetric operator, as computed.
 

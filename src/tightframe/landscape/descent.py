@@ -15,6 +15,7 @@ from tightframe.landscape.critical import ROUNDING, CriticalPoint, classify, fol
 from tightframe.landscape.curvature import DENSE_SIZE, Objective, Smooth, newton_step
 from tightframe.landscape.point import Point
 from tightframe.problem.problem import Problem
+from tightframe.shown import record
 from tightframe.solve import NotConvergedWarning
 from tightframe.theory.certificate import Certificate
 
@@ -53,6 +54,7 @@ class DescentOptions:
 DEFAULTS = DescentOptions()
 
 
+@record
 @dataclass(frozen=True, eq=False)
 class Descent:
     """A descent from a start to the certified minimum.

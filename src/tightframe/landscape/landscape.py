@@ -53,11 +53,13 @@ from tightframe.landscape.descent import (
 from tightframe.landscape.point import Point, check_problem, checked_widths
 from tightframe.landscape.symmetry import require_few_tangents
 from tightframe.problem.problem import Problem
+from tightframe.shown import record
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
 
+@record
 class Landscape:
     """F of one problem at one width, with all that can be asked of it.
 

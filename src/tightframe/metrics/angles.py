@@ -40,11 +40,13 @@ from tightframe.metrics.tiles import (
     pair_values,
     square_distances,
 )
+from tightframe.shown import record
 
 #: Kernels of `uniformity`.
 KERNELS = ("log", "distance", "riesz")
 
 
+@record
 class CosineStatistics(NamedTuple):
     """Cosines between pairs of different vectors; see `cosine_statistics`.
 
@@ -269,6 +271,7 @@ def _of_classes(values: Tensor, kept: Tensor, num_classes: int) -> NDArray[np.fl
     return out
 
 
+@record
 @dataclass(frozen=True, eq=False)
 class GroupAngles:
     """Norms and cosines of vectors by group of classes; see `group_angles`.
@@ -401,6 +404,7 @@ def _size(vectors: Any) -> int:
     return len(vectors.given if isinstance(vectors, Rows) else as_tensor("vectors", vectors))
 
 
+@record
 class KernelStatistics(NamedTuple):
     """A kernel over all pairs of directions; see `uniformity`.
 

@@ -11,11 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.geometry.blocks import Array
+from tightframe.shown import record
 
 Labels = NDArray[np.int64]
 
 #: A class is lost below this share of right answers.
 LOST_BELOW = 0.5
+
+#: A class that is not lost is weak below this training accuracy.
+WEAK_BELOW = 0.9
 
 #: Entries of a block of logits (16 MiB).
 BLOCK_ENTRIES = 2**21
@@ -27,6 +31,7 @@ _WAITING = 2**16
 ROUNDING = 8 * np.finfo(np.float64).eps
 
 
+@record
 class Answers:
     """Accuracies, wrong answers and margins of labelled samples by class, batch by batch.
 

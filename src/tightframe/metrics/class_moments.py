@@ -6,7 +6,7 @@ Deviations from the anchors wait in a block of rows, so that small batches share
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from tightframe.metrics.plain import plain_tensors
 from tightframe.metrics.readings import Readings
 from tightframe.metrics.samples import NONFINITE, accepted
 from tightframe.metrics.tall import BLOCK_ENTRIES, is_tall
+from tightframe.shown import Shown
 
 #: Rows of one product: more gain nothing, fewer leave the processor's peak.
 BLOCK_ROWS = 1024
@@ -40,7 +41,7 @@ _TENSORS = Moments._fields[:5]
 _TALLIES = Moments._fields[5:]
 
 
-class ClassMoments(Readings):
+class ClassMoments(Shown, Readings):
     """Counts, means and covariances of the features of every class, gathered in one pass.
 
     Parameters
@@ -141,6 +142,9 @@ class ClassMoments(Readings):
             f"ClassMoments(num_classes={self.num_classes}, dim={self.dim}, "
             f"scatter={self.scatter}, num_samples={self.num_samples})"
         )
+
+    def _blocks(self) -> Iterator[str]:
+        yield repr(self)
 
     @property
     def dim(self) -> int | None:

@@ -29,23 +29,20 @@ from tightframe.geometry.states import (
     states_of_means,
 )
 from tightframe.heads.last_layer import LastLayer
-from tightframe.lazy import needed
 from tightframe.losses.registry import LOSSES
-from tightframe.metrics.answers import BLOCK_ENTRIES, LOST_BELOW, Answers, answers_of
+from tightframe.metrics.answers import BLOCK_ENTRIES, LOST_BELOW, WEAK_BELOW, Answers, answers_of
+from tightframe.metrics.class_picture import MOST_ROWS, chart_of
 from tightframe.problem.class_names import shown_names
 from tightframe.problem.problem import Problem, require_no_targets
+from tightframe.saved import Saved, kept
+from tightframe.shown import Block, Shown, frame, plot, record
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import Console, ConsoleOptions
-    from rich.table import Table as RichTable
 
 #: States that accuracies give, worst first; the first and the last are also states of class means.
 WEAK = "weak"
 ACCURACY_STATES = (LOST, WEAK, DISTINCT)
-
-#: A class that is not lost (`LOST_BELOW`) is weak below this training accuracy.
-WEAK_BELOW = 0.9
 
 #: From class means alone a class counts as lost, or near it, up to this margin at its mean: 15
 #: false alarms and 47 missed, 37 of them in networks of 100 classes (10 classes: 13 and 10 of 174).
@@ -68,10 +65,9 @@ RECALL_BELOW_HALF = (
 #: Most classes that a row lists as having its prediction; before training it would be all of them.
 MOST_SHARED = 100
 
-#: Most rows of a printed table.
-MOST_ROWS = 20
 
-
+@kept
+@record
 @dataclass(frozen=True)
 class ClassRow:
     """What a network does with one class.
@@ -163,7 +159,7 @@ class ClassRow:
 
 
 @dataclass(frozen=True, eq=False)
-class ClassTable(Sequence[ClassRow]):
+class ClassTable(Shown, Saved, Sequence[ClassRow]):
     """One row a class, worst first; made by `class_table` and `CollapseReport.class_table`.
 
     Attributes
@@ -280,18 +276,10 @@ class ClassTable(Sequence[ClassRow]):
         return [row.to_dict() for row in self.rows]
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row a class as a pandas DataFrame, worst first.
-
-        Raises
-        ------
-        ImportError
-            If pandas is missing (``pip install 'tightframe[report]'``).
-        """
-        with needed("to_frame", "pandas"):
-            import pandas as pd
+        """Return one row a class, worst first, see `tightframe.shown.frame`."""
         names = {f.name: "with" if f.name == "shares_with" else f.name for f in fields(ClassRow)}
         columns = {name: [getattr(row, key) for row in self.rows] for key, name in names.items()}
-        return pd.DataFrame(columns, columns=list(names.values()))
+        return frame(columns)
 
     @property
     def remarks(self) -> list[str]:
@@ -377,17 +365,15 @@ class ClassTable(Sequence[ClassRow]):
         title = f"Classes, worst first: {', '.join(heads)}"
         return Table(title, columns, cells, " ".join(parts), missing="-")
 
-    def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[RichTable]:
-        """Show the worst classes in Rich."""
-        from tightframe.figures.formats import to_rich
+    def plot(self, ax: Any = None) -> tuple[Any, Any]:
+        """Draw the accuracies of the worst classes; their margins where there are no samples.
 
-        width, ascii_only = options.max_width, options.ascii_only
-        yield to_rich(self.to_table(), ascii_only=ascii_only, width=width)
+        See `tightframe.shown.plot`.
+        """
+        return plot(chart_of(self), ax)
 
-    def _repr_html_(self) -> str:
-        from tightframe.figures.formats import to_html
-
-        return to_html(self.to_table(), alone=True)
+    def _blocks(self) -> Iterator[Block]:
+        yield self.to_table()
 
     def __repr__(self) -> str:
         return f"ClassTable({self.headline.rstrip('.')})"

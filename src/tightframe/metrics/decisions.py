@@ -33,6 +33,7 @@ from tightframe.metrics.tall import (
     weighted_sum,
 )
 from tightframe.problem.problem import Problem
+from tightframe.shown import record
 from tightframe.theory.certificate import certify
 
 #: Most scores of a sample that are computed at a time.
@@ -71,6 +72,7 @@ def nc4(features: Any, moments: Readings, weight: Any, bias: Any = None) -> floa
     return decisions.update(features).nc4
 
 
+@record
 class Decisions:
     """Compare the classifier's decisions with the nearest class centre's, batch by batch.
 

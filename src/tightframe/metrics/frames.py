@@ -46,6 +46,7 @@ from tightframe.metrics.targets import (
     as_target,
     restrict,
 )
+from tightframe.shown import record
 from tightframe.solution import Solution
 
 #: Above this squared distance the formula by inner products is exact to 1e-14; below it cancels,
@@ -284,6 +285,7 @@ def _predicted_classifier(goal: Geometry | GroupedGeometry, moments: Snapshot) -
     return combine @ as_array(moments.resolved_means.given) + np.outer(ones, middle)
 
 
+@record
 class LayerMetrics(NamedTuple):
     """NC2 and NC3 at one cut through a deep linear head; see `layer_metrics`.
 

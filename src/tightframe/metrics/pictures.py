@@ -22,14 +22,13 @@ from tightframe.figures.model import (
 )
 from tightframe.figures.style import GROUP_COLORS
 from tightframe.figures.table import Column, Table
-from tightframe.lazy import needed
 from tightframe.metrics.readings import describe_missing
 from tightframe.metrics.targets import TARGET_PARTS
 from tightframe.problem.class_names import shown_names
+from tightframe.shown import frame
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
 
 #: A number of a report: metric, part, target, value.
@@ -73,10 +72,9 @@ _MOST_TICKS, _NAME_WIDTH = 10, 16
 
 def frame_of(report: Report) -> pd.DataFrame:
     """Return the rows of a report as a DataFrame: metric, part, target, value."""
-    with needed("to_frame", "pandas"):
-        import pandas as pd
-    frame = pd.DataFrame(report.rows, columns=["metric", "part", "target", "value"])
-    return frame.astype({"value": "float64"})
+    names = ("metric", "part", "target", "value")
+    columns = zip(*report.rows, strict=True) if report.rows else [()] * len(names)
+    return frame(dict(zip(names, columns, strict=True))).astype({"value": "float64"})
 
 
 def rows_of(report: Report, rows: Sequence[Row], note: str = "") -> Table:
@@ -95,11 +93,9 @@ def rows_of(report: Report, rows: Sequence[Row], note: str = "") -> Table:
     )
 
 
-def figure_of(report: Report) -> Figure:
-    """Draw distances to the targets, norms by class, and mean logits."""
-    with needed("plot", "matplotlib"):
-        from tightframe.figures.mpl import draw
-    return draw(sheet_of(report))
+def distances_chart(report: Report) -> Chart:
+    """Return the distances to the targets."""
+    return _distances(report.rows)
 
 
 def sheet_of(report: Report) -> Sheet:
@@ -114,7 +110,7 @@ def _headline(report: Report, rows: Sequence[Row]) -> str:
     return f"{report.num_samples} samples, {len(report.counts)} classes: " + ", ".join(shown)
 
 
-def _distances(rows: Sequence[Row]) -> Panel:
+def _distances(rows: Sequence[Row]) -> Chart:
     # By part and target; those of a deep head's layers have other parts.
     values = {
         (part, target): value

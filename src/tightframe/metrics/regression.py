@@ -31,6 +31,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tightframe.checks import positive_float, whole_number
 from tightframe.relatives.regression import layer_of, matrix_of, targets_of
+from tightframe.shown import record
 
 Array = NDArray[np.float64]
 
@@ -38,6 +39,7 @@ Array = NDArray[np.float64]
 _NOTHING_LEFT = 1e-12
 
 
+@record
 class NRC3Details(NamedTuple):
     """NRC3 and the constant that makes it smallest; see `nrc3`.
 

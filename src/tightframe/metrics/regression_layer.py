@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from tightframe.figures.model import Bars, Chart
 from tightframe.figures.table import Column, Table
-from tightframe.lazy import needed
 from tightframe.metrics.regression import nrc1, nrc2, nrc3_details
 from tightframe.relatives.regression import (
     RegressionCollapse,
@@ -21,6 +20,7 @@ from tightframe.relatives.regression import (
     regression_collapse,
     targets_of,
 )
+from tightframe.shown import Block, Shown, frame, plot
 from tightframe.theory.certificate import Certificate
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ _OF_LAYERS = ("nrc1", "nrc2", "nrc3", "r_squared")
 
 
 @dataclass(frozen=True, eq=False)
-class RegressionReport:
+class RegressionReport(Shown):
     """NRC1 to NRC3 of one layer of a regression network, and how they compare with the prediction.
 
     Make one with `measure`, or with `tightframe.metrics.regression_report` for a network.
@@ -221,37 +221,15 @@ class RegressionReport:
     def to_frame(self) -> pd.DataFrame:
         """Return one row a number: its name, its value and what it is.
 
-        Raises
-        ------
-        ImportError
-            If pandas is missing (``pip install 'tightframe[report]'``).
+        See `tightframe.shown.frame`.
         """
-        with needed("to_frame", "pandas"):
-            import pandas as pd
         names, rows = NAMES | _PREDICTED, self.numbers | self.compared
-        return pd.DataFrame(
+        return frame(
             {"metric": list(rows), "value": rows.values(), "meaning": [names[k] for k in rows]}
         )
 
     def plot(self, ax: Any = None) -> tuple[Any, Any]:
-        """Draw NRC1 to NRC3 as bars; each is 0 at collapse.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Drawn on a figure of its own by default.
-
-        Returns
-        -------
-        tuple of figure and axes
-
-        Raises
-        ------
-        ImportError
-            If Matplotlib is missing (``pip install 'tightframe[report]'``).
-        """
-        with needed("plot", "Matplotlib"):
-            from tightframe.figures.mpl import plot
+        """Draw NRC1 to NRC3 as bars; each is 0 at collapse, see `tightframe.shown.plot`."""
         shown = [name for name in ("nrc1", "nrc2", "nrc3") if name in self.numbers]
         places = [float(place) for place in range(len(shown))]
         chart = Chart(
@@ -264,6 +242,9 @@ class RegressionReport:
             legend="none",
         )
         return plot(chart, ax)
+
+    def _blocks(self) -> Iterator[Block]:
+        yield self.to_table()
 
     def __repr__(self) -> str:
         """Return the size and the three numbers on one line."""

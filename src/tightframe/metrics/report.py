@@ -50,11 +50,10 @@ from tightframe.metrics.targets import (
 )
 from tightframe.problem.class_names import NamesLike, given_names
 from tightframe.problem.problem import Problem, with_loss_terms
+from tightframe.shown import Block, Shown, draw, plot, record
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
-    from rich.console import Console, ConsoleOptions
     from rich.table import Table
 
     from tightframe.figures.table import Table as Rows
@@ -65,6 +64,7 @@ MAX_LISTED_GROUPS = 8
 _NO_PART = ""
 
 
+@record
 class MetricRow(NamedTuple):
     """One number of a report.
 
@@ -86,7 +86,7 @@ class MetricRow(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class CollapseReport:
+class CollapseReport(Shown):
     """What one pass over a network's features says about its collapse; see `measure`.
 
     The numbers are measured at once. Everything else (`rows`, `group_angles`, tables and pictures)
@@ -558,10 +558,7 @@ class CollapseReport:
     def to_frame(self) -> pd.DataFrame:
         """Return `rows` as a DataFrame with the columns metric, part, target and value.
 
-        Raises
-        ------
-        ImportError
-            If pandas is missing (``pip install 'tightframe[report]'``).
+        See `tightframe.shown.frame`.
         """
         from tightframe.metrics.pictures import frame_of
 
@@ -587,34 +584,40 @@ class CollapseReport:
         note = "Frames and angles of so many classes take a while: `rows` and `to_frame` have them."
         return rows_of(self, self._measured, note)
 
-    def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[Table]:
-        """Show the table in Rich, at once."""
-        from tightframe.figures.formats import to_rich
+    def __repr__(self) -> str:
+        shown = {metric.key.upper(): self.numbers[metric.key] for metric in LEADING}
+        known = [f"{name} {value:.3g}" for name, value in shown.items() if value is not None]
+        return (
+            f"CollapseReport({self.num_samples} samples, {len(self.counts)} classes, "
+            f"{', '.join(known)})"
+        )
 
-        width, ascii_only = options.max_width, options.ascii_only
-        yield to_rich(self._at_once(), ascii_only=ascii_only, width=width)
+    def _blocks(self) -> Iterator[Block]:
+        yield self._at_once()
 
-    def _repr_html_(self) -> str:
-        from tightframe.figures.formats import to_html
-
-        return to_html(self._at_once(), alone=True)
-
-    def plot(self) -> Figure:
+    def plot(self, ax: Any = None) -> tuple[Any, Any]:
         """Draw distances to the targets, norms by class, and mean logits.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            For the distances alone; by default all three are drawn on a figure of their own.
 
         Returns
         -------
-        matplotlib.figure.Figure
-            Not known to pyplot; ``figure.savefig(path)`` writes it.
+        tuple of figure and axes
+            Of all three a list of their axes. See `tightframe.shown.plot`.
 
         Raises
         ------
         ImportError
             If Matplotlib is missing (``pip install 'tightframe[report]'``).
         """
-        from tightframe.metrics.pictures import figure_of
+        from tightframe.metrics.pictures import distances_chart, sheet_of
 
-        return figure_of(self)
+        if ax is not None:
+            return plot(distances_chart(self), ax)
+        return draw(sheet_of(self))
 
     def norms(self) -> dict[str, NDArray[np.float64]]:
         """Return the lengths of classifier rows and centred class means, shape (K,) each.

@@ -25,6 +25,7 @@ from tightframe.metrics.samples import accepted
 from tightframe.metrics.snapshot import Snapshot
 from tightframe.metrics.tall import Matrix, Tall, dense, lengths, smaller_gram, triangle
 from tightframe.metrics.tiles import first_equal, pair_distances, pair_tiles, square_distances
+from tightframe.shown import record
 
 #: The Gram matrix is used while its smallest eigenvalue kept is above this share of the largest:
 #: the relative error is then about eps / 1e-6 = 2e-10 at most.
@@ -34,6 +35,7 @@ _SAFE_CONDITION = 1e-6
 _INVERSE_SIZE = 64
 
 
+@record
 class NC1Details(NamedTuple):
     """What `nc1` is made of.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from tightframe.problem.counts import Group, PerClass, parse_per_class, spread
 from tightframe.problem.problem import logit_scale_runs
 from tightframe.problem.targets import read_targets
+from tightframe.saved import kept
+from tightframe.shown import record
 
 Array = NDArray[np.float64]
 Whole = NDArray[np.intp]
@@ -26,6 +29,8 @@ WEIGHTS = 1e-9, 1e18
 WEIGHT_NAMES = ("samples", "contexts")
 
 
+@kept
+@record
 @dataclass(frozen=True, eq=False)
 class LabelLaw:
     """The labels that every context has, and their probabilities, context after context.
@@ -46,6 +51,12 @@ class LabelLaw:
     starts: Whole
     labels: Whole
     probabilities: Array
+
+    @classmethod
+    def _unpacked(cls, fields: Mapping[str, Any]) -> LabelLaw:
+        """Make it of a file's arrays, which need not fit."""
+        read_targets({("shares" if n == "probabilities" else n): v for n, v in fields.items()})
+        return cls(**fields)
 
     @classmethod
     def read(cls, targets: Any) -> LabelLaw:

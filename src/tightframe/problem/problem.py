@@ -15,12 +15,13 @@ training scripts that write it differently are converted by the ``Problem.from_*
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,6 +34,7 @@ from tightframe.checks import (
     shortened,
     whole_number,
 )
+from tightframe.lazy import loaded
 from tightframe.losses.base import Loss
 from tightframe.losses.registry import LOSSES as KNOWN_LOSSES
 from tightframe.problem import conventions
@@ -57,6 +59,11 @@ from tightframe.problem.counts import (
 )
 from tightframe.problem.targets import Targets, TargetsLike, label_sets, read_targets
 from tightframe.problem.tokens import NextTokens, next_tokens
+from tightframe.saved import Saved
+from tightframe.shown import Block, Shown, frame, plot
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LOSSES = tuple(KNOWN_LOSSES)
 BIASES = ("none", "free", "decayed")
@@ -88,6 +95,9 @@ SCALE_RANGE = (1e-3, 1e3)
 #: More linear layers than this are refused.
 MAX_DEPTH = 1000
 
+#: Counts, or names, that take more letters are not written out where a problem is shown.
+MOST_WRITTEN = 200
+
 #: Two sides of a collapse threshold this close, relatively, are equal but for rounding.
 THRESHOLD_ROUNDING = 1e-14
 
@@ -105,7 +115,7 @@ class Grouped(Protocol):
 
 
 @dataclass(frozen=True, init=False)
-class Problem:
+class Problem(Shown, Saved):
     """One regularised classification problem of the unconstrained feature model.
 
     Parameters
@@ -263,6 +273,7 @@ class Problem:
         for name, term in _TERMS.items():
             value = terms[name]
             runs = () if value is None else term.read(value, self.runs, own)
+            runs = joined(runs)
             # What changes nothing is not kept: equal problems compare as equal.
             set_field(self, term.field, () if term.is_neutral(runs, self.runs) else runs)
         set_field(self, "label_smoothing", _smoothing(label_smoothing))
@@ -799,12 +810,86 @@ class Problem:
         product = math.prod(mantissa for mantissa, _ in parts)
         return math.ldexp(math.ldexp(product, rest) ** (1 / number), exponent)
 
+    # -- what people see, and files ------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        """Return the call that makes it again; a summary with targets or very many counts.
+
+        Names that take more than `MOST_WRITTEN` letters are left out: equality is without them.
+        """
+        counts = self.compact_counts
+        arguments = {n: v for n, v in self._arguments().items() if v != _DEFAULTS.get(n)}
+        if self.targets is not None or len(counts) > MOST_WRITTEN:
+            most, least = max(self.runs)[0], min(self.runs)[0]
+            told = [f"{self.num_contexts} counts from {least} to {most}"]
+            shown = {n: v for n, v in arguments.items() if n not in ("counts", "class_names")}
+            told += [f"{name}={shortened(repr(value), 40)}" for name, value in shown.items()]
+            return f"<Problem: {', '.join(told)}>"
+        if len(repr(self.class_names)) > MOST_WRITTEN:
+            del arguments["class_names"]
+        told = [repr(counts), *(f"{n}={v!r}" for n, v in arguments.items() if n != "counts")]
+        return f"Problem({', '.join(told)})"
+
+    def _blocks(self) -> Iterator[Block]:
+        given = self._arguments() | {"counts": None, "class_names": None, "targets": None}
+        what = "classes" if self.targets is None else "contexts"
+        yield ", ".join(
+            [f"{self.num_contexts} {what}, {self.num_samples} samples"]
+            + ([] if self.targets is None else [f"{self.num_classes} labels"])
+            + [
+                f"{name} {value}"
+                for name, value in given.items()
+                if name not in _TERMS and value not in (None, 0.0, _DEFAULTS.get(name))
+            ]
+        )
+        yield loaded("tightframe.views.problems.problem_table")(self)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a group of classes (contexts) that are alike: its count and its terms.
+
+        See `tightframe.shown.frame`.
+        """
+        return frame(loaded("tightframe.views.problems.problem_rows")(self))
+
+    def plot(self, ax: Any = None) -> tuple[Any, Any]:
+        """Draw the samples of every class (context), see `tightframe.shown.plot`."""
+        return plot(loaded("tightframe.views.problems.problem_chart")(self), ax)
+
+    def _arguments(self) -> dict[str, Any]:
+        """Return the arguments of `Problem` as they would be written down."""
+        values: dict[str, Any] = {
+            "counts": self.compact_counts,
+            "loss": self.loss,
+            "weight_decay": self.weight_decay,
+            "feature_decay": self.feature_decay,
+            "bias": self.bias,
+            "bias_decay": self.bias_decay if self.bias == "decayed" else None,
+            "features": self.features,
+            "depth": self.depth,
+            "dim": self.dim,
+        }
+        for name, term in _TERMS.items():
+            if runs := getattr(self, term.field):
+                rules = (rule for rule in term.rules if term.read(rule, self.runs, ()) == runs)
+                values[name] = next(rules, None) or format_runs(runs)
+        return values | {
+            "label_smoothing": self.label_smoothing,
+            "smoothing_weights": self.smoothing_weights,
+            "targets": self.targets,
+            "class_names": self.class_names,
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Return the arguments of `Problem` as JSON-ready values.
 
         What a plain problem has not, and names, only where there are any: records and hashes of
         plain problems are older than those.
         """
+        values = self._packed()
+        return values if self.targets is None else values | {"targets": self.targets.to_dict()}
+
+    def _packed(self) -> dict[str, Any]:
+        """Return `to_dict` with the targets as they are: what files hold."""
         decays = self.weight_decay
         values: dict[str, Any] = {
             "counts": self.compact_counts,
@@ -825,7 +910,7 @@ class Problem:
         if self.smoothing_weights != "own":
             values["smoothing_weights"] = self.smoothing_weights
         if self.targets is not None:
-            values["targets"] = self.targets.to_dict()
+            values["targets"] = self.targets
         return (
             values if self.class_names is None else values | {"class_names": list(self.class_names)}
         )
@@ -1048,6 +1133,8 @@ class _Term:
         Whether only losses with a softmax may have it.
     any_constant : bool
         Whether any number that all classes share changes nothing.
+    rules : tuple of str
+        Words that stand for numbers which follow from the counts.
     """
 
     field: str
@@ -1055,6 +1142,7 @@ class _Term:
     read: Callable[[PerClass, tuple[Group, ...], Sequence[str]], Runs]
     of_softmax: bool = True
     any_constant: bool = False
+    rules: tuple[str, ...] = ()
 
     def is_neutral(self, runs: Runs, counts: tuple[Group, ...]) -> bool:
         """Whether runs are what classes have anyway."""
@@ -1065,11 +1153,22 @@ class _Term:
 
 #: In the order of `Problem`'s groups: a count, then these.
 _TERMS = {
-    "class_weights": _Term("weight_runs", 1.0, _class_weights, of_softmax=False),
-    "logit_adjustment": _Term("adjustment_runs", 0.0, _logit_adjustment, any_constant=True),
+    "class_weights": _Term(
+        "weight_runs", 1.0, _class_weights, of_softmax=False, rules=("balanced",)
+    ),
+    "logit_adjustment": _Term(
+        "adjustment_runs", 0.0, _logit_adjustment, any_constant=True, rules=("prior",)
+    ),
     "class_margins": _Term("margin_runs", 0.0, _class_margins),
     "logit_scale": _Term("scale_runs", 1.0, logit_scale_runs),
-    "feature_weights": _Term("feature_runs", 0.0, _feature_weights, of_softmax=False),
+    "feature_weights": _Term(
+        "feature_runs", 0.0, _feature_weights, of_softmax=False, rules=("contexts",)
+    ),
+}
+
+#: What arguments are where they are not given.
+_DEFAULTS = {
+    name: parameter.default for name, parameter in inspect.signature(Problem).parameters.items()
 }
 
 #: A count, and the terms that go with it.

@@ -28,8 +28,10 @@ from tightframe.problem.config_entries import (
 from tightframe.problem.config_files import read_config
 from tightframe.problem.loss_settings import loss_settings
 from tightframe.problem.optimizers import FLAGS, SHORT_FLAGS, decouples, names_of
+from tightframe.shown import record
 
 
+@record
 @dataclass(frozen=True)
 class TrainingSettings:
     """What a configuration says of the last layer's problem; None where it says nothing.

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tightframe.checks import array_of, is_whole, plain_number, wide
+from tightframe.saved import kept
+from tightframe.shown import Shown
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -31,8 +33,9 @@ SUM_TOLERANCE = 1e-5
 ROUNDING = 1e-14
 
 
+@kept
 @dataclass(frozen=True, eq=False)
-class Targets:
+class Targets(Shown):
     """Label distributions of m contexts over V labels, held by context; immutable.
 
     Attributes
@@ -93,6 +96,12 @@ class Targets:
             "labels": self.labels.tolist(),
             "shares": self.shares.tolist(),
         }
+
+    @classmethod
+    def _unpacked(cls, fields: Mapping[str, Any]) -> Targets:
+        """Make them of a file's arrays, which need not fit."""
+        read_targets(fields)
+        return cls(**fields)
 
 
 def read_targets(value: TargetsLike, num_contexts: int | None = None) -> Targets:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.checks import detached, is_unordered, shortened, whole_number
+from tightframe.shown import record
 
 if TYPE_CHECKING:
     from scipy.sparse import csc_array
@@ -28,6 +29,7 @@ _SEEN = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍", "\xa0": "⍽"}
 IDs = NDArray[np.int64]
 
 
+@record
 @dataclass(frozen=True, eq=False)
 class NextTokens:
     """How often every token followed every context.

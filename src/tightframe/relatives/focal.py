@@ -9,6 +9,7 @@ Counts that differ have no formula, and are refused. docs/theory.md section 11 h
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,10 @@ from numpy.typing import NDArray
 from tightframe.checks import is_several, positive_float, require_dense, whole_number
 from tightframe.figures.model import Chart, Curve, Mark
 from tightframe.geometry.dense import Geometry, simplex_etf
-from tightframe.lazy import needed
 from tightframe.problem.counts import MAX_SAMPLES
 from tightframe.problem.problem import Problem
+from tightframe.saved import Saved
+from tightframe.shown import Block, Shown, fields_table, frame, plot
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +46,7 @@ MAX_SEARCHED, MAX_STARTS, MAX_GAMMA = 200, 1000, 100.0
 
 
 @dataclass(frozen=True, eq=False)
-class FocalCollapse:
+class FocalCollapse(Shown, Saved):
     """The best point found for focal loss with equal counts; nothing certifies it.
 
     Attributes
@@ -133,17 +135,9 @@ class FocalCollapse:
         return sorted([*np.geomspace(low, high, _NUM_DECAYS).tolist(), *edges])
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the margin along the decay, as `plot` draws it.
-
-        Raises
-        ------
-        ImportError
-            If pandas is missing (``pip install 'tightframe[report]'``).
-        """
-        with needed("to_frame", "pandas"):
-            import pandas as pd
+        """Return the margin along the decay, as `plot` draws it, see `tightframe.shown.frame`."""
         margins = np.array([self.margin_at(decay) for decay in self._decays])
-        return pd.DataFrame(
+        return frame(
             {
                 "logit_decay": self._decays,
                 "margin": margins,
@@ -163,22 +157,8 @@ class FocalCollapse:
     def plot(self, ax: Any = None) -> tuple[Any, Any]:
         """Draw the margin along the decay, with the stability limit and the collapse.
 
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Drawn on a figure of its own by default.
-
-        Returns
-        -------
-        tuple of figure and axes
-
-        Raises
-        ------
-        ImportError
-            If Matplotlib is missing (``pip install 'tightframe[report]'``).
+        See `tightframe.shown.plot`.
         """
-        with needed("plot", "Matplotlib"):
-            from tightframe.figures.mpl import plot
         grid = self._decays
         margins = [self.margin_at(decay) for decay in grid]
         marks = [
@@ -196,6 +176,11 @@ class FocalCollapse:
             note="best found, not certified",
         )
         return plot(chart, ax)
+
+    def _blocks(self) -> Iterator[Block]:
+        yield repr(self)
+        yield fields_table(self)
+        yield self.note
 
     def __repr__(self) -> str:
         """Return the margin, the objective and what it is on one line."""

@@ -10,7 +10,7 @@ docs/theory.md section 11 has the derivation.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -22,9 +22,10 @@ from tightframe.checks import MAX_DENSE_CLASSES, MAX_FEATURE, array_of, positive
 from tightframe.figures.model import Chart, Curve, Mark
 from tightframe.figures.style import PALETTE
 from tightframe.geometry.dense import normalized_distance
-from tightframe.lazy import needed
 from tightframe.problem.problem import Problem
 from tightframe.rounding import FUNCTION, UNIT, gamma, svd_error
+from tightframe.saved import Saved
+from tightframe.shown import Block, Shown, frame, plot
 from tightframe.theory.certificate import Certificate, settled
 from tightframe.theory.closed_form.deep_linear import collapse_factor, least_nonzero_cost, shrunk
 
@@ -44,7 +45,7 @@ MAX_CURVES, NUM_DECAYS = len(PALETTE), 200
 
 
 @dataclass(frozen=True, eq=False)
-class RegressionCollapse:
+class RegressionCollapse(Shown, Saved):
     """The global minimum of the unconstrained feature model of a regression.
 
     ``r`` is the rank, ``q`` the number of targets. All features and hidden layers may be rotated:
@@ -258,14 +259,9 @@ class RegressionCollapse:
     def to_frame(self) -> pd.DataFrame:
         """Return one row a target direction: its variance, its threshold, and what is fitted.
 
-        Raises
-        ------
-        ImportError
-            If pandas is missing (``pip install 'tightframe[report]'``).
+        See `tightframe.shown.frame`.
         """
-        with needed("to_frame", "pandas"):
-            import pandas as pd
-        return pd.DataFrame(
+        return frame(
             {
                 "variance": self.variances,
                 "threshold": self.thresholds,
@@ -277,22 +273,8 @@ class RegressionCollapse:
     def plot(self, ax: Any = None) -> tuple[Any, Any]:
         """Draw which share of every target direction is fitted, along the decay.
 
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Drawn on a figure of its own by default.
-
-        Returns
-        -------
-        tuple of figure and axes
-
-        Raises
-        ------
-        ImportError
-            If Matplotlib is missing (``pip install 'tightframe[report]'``).
+        See `tightframe.shown.plot`.
         """
-        with needed("plot", "Matplotlib"):
-            from tightframe.figures.mpl import plot
         return plot(self._chart(), ax)
 
     def _chart(self) -> Chart:
@@ -314,6 +296,18 @@ class RegressionCollapse:
             note=f"{more} more directions have less variance" if more > 0 else "",
             nothing="the targets are constant",
         )
+
+    def _blocks(self) -> Iterator[Block]:
+        from tightframe.figures.table import Column, Table
+
+        yield repr(self)
+        names = ("variance", "threshold", "share")
+        columns: list[str | Column] = ["direction"]
+        columns += [Column(name, align="right", format=".5g") for name in names]
+        parts = [getattr(self, name).tolist() for name in ("variances", "thresholds", "shares")]
+        rows = [[i + 1, *row] for i, row in enumerate(zip(*parts, strict=True))][:MAX_CURVES]
+        more = len(self.shares) - len(rows)
+        yield Table("", columns, rows, f"{more} more directions." if more else "")
 
     def __repr__(self) -> str:
         """Return the size, the objective and its gap on one line."""

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.rounding import FUNCTION, gamma, svd_error
+from tightframe.saved import kept
 from tightframe.theory.certificate import Certificate, settled
 
 Array = NDArray[np.float64]
@@ -88,6 +89,7 @@ class UnitLoss(ABC):
         return value, self.slope(weights)
 
 
+@kept
 @dataclass(frozen=True, eq=False)
 class UnitGram:
     """Unit vectors and how well they are certified.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.figures.model import HeatMaps, Matrix
-from tightframe.lazy import needed
 from tightframe.problem.counts import CountsLike, counts_array
 from tightframe.relatives.unit_gram import UnitGram
+from tightframe.saved import Saved, kept
+from tightframe.shown import Block, Shown, frame, plot
 from tightframe.solve import NotConvergedWarning
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ MAX_CLASSES = 50
 _MERGED, _ACUTE = 1e-6, 1e-3
 
 
+@kept
 class Siblings(NamedTuple):
     """Classes of one count, and how near their vectors are.
 
@@ -51,7 +54,7 @@ class Siblings(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class UnitSolution(ABC):
+class UnitSolution(Shown, Saved, ABC):
     """What `NormalizedHead` and `SupervisedContrastive` have in common.
 
     Which classes come together is read off the classifier rows of a head and off the class means of
@@ -142,16 +145,11 @@ class UnitSolution(ABC):
     def to_frame(self) -> pd.DataFrame:
         """Return one row a class: its samples, the class whose vector is nearest, and the cosine.
 
-        Raises
-        ------
-        ImportError
-            If pandas is missing (``pip install 'tightframe[report]'``).
+        See `tightframe.shown.frame`.
         """
-        with needed("to_frame", "pandas"):
-            import pandas as pd
         cosines = next(iter(self._cosines.values())) - 3 * np.eye(len(self.counts))
         nearest = cosines.argmax(axis=1)
-        return pd.DataFrame(
+        return frame(
             {
                 "samples": self.counts,
                 "nearest": nearest,
@@ -161,24 +159,7 @@ class UnitSolution(ABC):
         )
 
     def plot(self, ax: Any = None) -> tuple[Any, Any]:
-        """Draw the cosines between the vectors of classes.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Drawn on a figure of its own by default.
-
-        Returns
-        -------
-        tuple of figure and axes
-
-        Raises
-        ------
-        ImportError
-            If Matplotlib is missing (``pip install 'tightframe[report]'``).
-        """
-        with needed("plot", "Matplotlib"):
-            from tightframe.figures.mpl import plot
+        """Draw the cosines between the vectors of classes, see `tightframe.shown.plot`."""
         what, cosines = next(iter(self._cosines.items()))
         return plot(
             HeatMaps(
@@ -191,6 +172,18 @@ class UnitSolution(ABC):
             ),
             ax,
         )
+
+    def _blocks(self) -> Iterator[Block]:
+        from tightframe.figures.table import Column, Table
+
+        yield repr(self)
+        what = next(iter(self._cosines))
+        columns: list[str | Column] = ["samples", "classes"]
+        columns.append(Column(f"cosine of {what}", align="right", format=".5g"))
+        rows = [[group.samples, group.classes, group.cosine] for group in self.siblings]
+        yield Table("", columns, rows, missing="-")
+        if self.note:
+            yield self.note
 
     def __repr__(self) -> str:
         """Return the size, the objective and its gap on one line."""

@@ -20,6 +20,7 @@ from tightframe.data.registry import known_input_shape
 from tightframe.reproduce.spec import SCALES, Task, find_figures
 from tightframe.reproduce.tasks import seeded, torch_device
 from tightframe.runs.config import DEVICES, RunConfig
+from tightframe.shown import record
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -49,6 +50,7 @@ _FLOAT = 4  # bytes
 _FEWEST = 2
 
 
+@record
 @dataclass(frozen=True)
 class Shape:
     """What a network is made of: arguments of `build_backbone` and `linear_head`."""
@@ -79,6 +81,7 @@ class Shape:
         return nn.Sequential(backbone, head)
 
 
+@record
 @dataclass(frozen=True)
 class NetworkCost:
     """What a network of a task takes.
@@ -121,6 +124,7 @@ class NetworkCost:
         return self.total / throughput / devices + self.steps * STEP_SECONDS
 
 
+@record
 @dataclass(frozen=True)
 class FigureCost:
     """What the networks of a figure take; all figures together have the name "all".
@@ -150,6 +154,7 @@ class FigureCost:
         return dict(vars(self))
 
 
+@record
 @dataclass(frozen=True)
 class Estimate:
     """What figures take on a machine.

@@ -54,6 +54,7 @@ from tightframe.runs.config import DEVICES
 from tightframe.runs.folder import config_hash, environment, open_folder, read_record, using_record
 from tightframe.runs.limit import TimeIsUp, is_over, seconds_of
 from tightframe.runs.store import write_parquet
+from tightframe.shown import record
 
 #: Version of the layout above, stored in ``reproduce.json``.
 FORMAT = 1
@@ -73,6 +74,7 @@ _SEED_LIMIT = 2**62
 _PACKAGES = ("tightframe", "numpy", "scipy", "torch", "lightning", "pandas", "scikit-learn")
 
 
+@record
 @dataclass(frozen=True, eq=False)
 class FigureRecord:
     """What a reproduction folder holds about one figure.
@@ -144,6 +146,7 @@ class FigureRecord:
         }
 
 
+@record
 @dataclass(frozen=True, eq=False)
 class Reproduction:
     """A reproduction folder read into memory.

@@ -23,6 +23,7 @@ from tightframe.metrics.registry import CENTERINGS
 from tightframe.metrics.snapshot import Snapshot
 from tightframe.problem.labels import require_several_classes
 from tightframe.runs.network_files import SavedNetwork
+from tightframe.shown import record
 
 #: Keys of the numbers, and what they are called.
 _NAMES = {
@@ -36,6 +37,7 @@ _NAMES = {
 }
 
 
+@record
 @dataclass(frozen=True, eq=False)
 class FeatureMeasurement:
     """What features and labels say by themselves.

@@ -22,6 +22,7 @@ from tightframe.problem.problem import Problem
 from tightframe.runs.network_files import SavedNetwork
 from tightframe.runs.tables import distances_by_target
 from tightframe.runs.verdicts import Verdict, group_verdicts
+from tightframe.shown import record
 from tightframe.solution import Solution
 from tightframe.solve import solve_certified
 from tightframe.theory.certificate import Certificate, certify, factored_objective
@@ -30,6 +31,7 @@ from tightframe.theory.certificate import Certificate, certify, factored_objecti
 REQUIRED = ("features", "labels", "weight")
 
 
+@record
 @dataclass(frozen=True, eq=False)
 class Measurement:
     """What saved features say, and how that compares with the theory.

@@ -43,6 +43,7 @@ from tightframe.geometry.dense import Geometry
 from tightframe.heads.last_layer import LastLayer
 from tightframe.problem.problem import Problem
 from tightframe.runs.folder import config_hash, read_record, using_record
+from tightframe.shown import record
 
 __all__ = [
     "FINAL_ARRAYS",
@@ -201,6 +202,7 @@ def setting_paths(folder: str | os.PathLike[str], name: str) -> SettingPaths:
 # -- reading ---------------------------------------------------------------------------------------
 
 
+@record
 @dataclass(frozen=True, eq=False)
 class SettingRecord:
     """What a run folder holds about one setting; absent files are None.
@@ -290,6 +292,7 @@ class SettingRecord:
         )
 
 
+@record
 @dataclass(frozen=True, eq=False)
 class RunRecord:
     """A run folder read into memory.

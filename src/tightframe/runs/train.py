@@ -22,6 +22,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils import data as torch_data
 
+from tightframe.progress import watched
 from tightframe.runs import store
 from tightframe.runs.batches import mix
 from tightframe.runs.class_task import ClassTask
@@ -59,7 +60,7 @@ def run(
     out: str | os.PathLike[str],
     *,
     resume: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     on_prediction: Prediction | None = None,
     until: float | None = None,
 ) -> list[dict[str, Any]]:
@@ -83,8 +84,8 @@ def run(
         A folder that is new or empty; or, with ``resume``, holds a run of the same configuration.
     resume : bool
         Skip what is finished in ``out``, continue what is not.
-    progress : callable, optional
-        See `Progress`.
+    progress : callable or bool, optional
+        See `Progress`. True, False and None as in `tightframe.solve`.
     on_prediction : callable, optional
         See `Prediction`.
     until : float, optional
@@ -115,7 +116,9 @@ def run(
     if config.device == "gpu" and not torch.accelerator.is_available():
         raise ValueError("device: got 'gpu', but PyTorch finds none; use 'cpu' or 'auto'")
     results = []
-    with _opened(config, out, resume=resume):
+    with contextlib.ExitStack() as work:
+        work.enter_context(_opened(config, out, resume=resume))
+        heard = _heard(progress, work) if _is_main(config) else None
         for name, solution in zip(config.setting_names, solutions, strict=True):
             paths = store.setting_paths(out, name)
             if (finished := store.read_result(paths)) is not None:
@@ -123,9 +126,23 @@ def run(
                 continue
             # The caller's random numbers and threads are none of our business.
             with torch.random.fork_rng(devices=[]), _threads(config.threads), _quiet():
-                result = _run_setting(task, name, solution, paths, progress, on_prediction, until)
+                result = _run_setting(task, name, solution, paths, heard, on_prediction, until)
             results.append(result)
     return results
+
+
+def _heard(progress: Progress | bool | None, work: contextlib.ExitStack) -> Progress | None:
+    """Return who is told how far the training is, if anybody is; a line goes with the work."""
+    if progress is not None and not isinstance(progress, bool):
+        return progress
+    tell = work.enter_context(watched(progress, "epochs"))
+    if tell is None:
+        return None
+
+    def say(name: str, epoch: int, epochs: int, row: Mapping[str, float]) -> None:
+        tell(epoch, epochs, name)
+
+    return say
 
 
 def _opened(

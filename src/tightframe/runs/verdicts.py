@@ -30,6 +30,7 @@ from tightframe.geometry.states import (
 )
 from tightframe.problem.class_names import listed
 from tightframe.problem.problem import Problem, loss_terms, terms_in
+from tightframe.shown import record
 from tightframe.solution import Solution
 from tightframe.training.margins import group_margins
 
@@ -57,6 +58,7 @@ CRITERIA = (
 MIXED = "mixed"
 
 
+@record
 @dataclass(frozen=True)
 class Verdict:
     """Measured against predicted state of one group of interchangeable classes.

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tightframe.saved import kept
+from tightframe.shown import record
 
+
+@kept
 class Round(NamedTuple):
     """Where a certificate was asked for.
 
@@ -25,6 +29,8 @@ class Round(NamedTuple):
     rank: int
 
 
+@kept
+@record
 @dataclass(frozen=True)
 class Stats:
     """Counts of a solve; zeros for a closed form, and for a point interpolated along a sweep.

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tightframe.checks import require_positive_fields
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition, svd
 from tightframe.problem.problem import Problem
+from tightframe.progress import Progress, told
 from tightframe.solvers.interpolation import lagrange
 from tightframe.solvers.newton import DEFAULTS as NEWTON
 from tightframe.solvers.newton import minimise_from, polish
@@ -114,8 +115,10 @@ class Sweep:
         tol: float,
         max_iterations: int,
         options: SweepOptions = DEFAULTS,
+        tell: Progress | None = None,
     ) -> None:
         self.problems = problems
+        self.tell = tell
         self.options = options
         self.partition = Partition.coarsest(problems[0])
         self.problem = problems[0]
@@ -176,6 +179,7 @@ class Sweep:
             batches = [missing[start : start + size] for start in range(0, len(missing), size)]
             accepted = [self._accept(batch, self._predict(batch, nodes)) for batch in batches]
             missing = sorted(set(missing) - set().union(*accepted))
+            told(self.tell, len(self.found), len(self.order))
             wanted = _middles(missing, nodes)
         return []
 
@@ -238,6 +242,7 @@ class Sweep:
         self.found[index] = Point(
             result.logits, result.factors.bias, result.certificate, result.method, result.stats
         )
+        told(self.tell, len(self.found), len(self.order))
 
     def _add_node(self, index: int, factors: Factors) -> None:
         left, right, within, bias = factors

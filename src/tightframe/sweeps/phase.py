@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.checks import choice, positive_float, whole_number
 from tightframe.data.imbalance import step_counts
+from tightframe.figures.model import evenly
+from tightframe.figures.table import Column, Table
 from tightframe.files import to_plain
 from tightframe.geometry.states import DISTINCT, MERGED
+from tightframe.lazy import loaded, needed
 from tightframe.problem.counts import MAX_SAMPLES, compact_counts
 from tightframe.problem.problem import Problem
+from tightframe.progress import ProgressLike, told, watched
+from tightframe.saved import Saved
+from tightframe.shown import Block, Shown, frame, plot
 from tightframe.sweeps.grid import Grid, run_grid
 from tightframe.theory.thresholds import overall_decay
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 FloatArray = NDArray[np.float64]
+
+#: Rows of the table, at most.
+MOST_ROWS = 12
 
 #: Weights of the features that belong to no counts in particular.
 FEATURE_WEIGHTS = ("samples", "contexts")
 
 
 @dataclass(frozen=True, eq=False)
-class PhaseDiagram:
+class PhaseDiagram(Shown, Saved):
     """Solutions over imbalance ratio (R values) and lambda (L values).
 
     What a row that failed would have told is NaN, ``-1`` (rank), False (collapsed) and
@@ -117,6 +129,58 @@ class PhaseDiagram:
             total_collapse=limits[2],
         )
 
+    def __repr__(self) -> str:
+        rows, columns = self.status.shape
+        merged = int(self.minority_collapsed.sum())
+        return (
+            f"PhaseDiagram({rows} ratios from {self.ratios.min():.4g} to {self.ratios.max():.4g} x "
+            f"{columns} decays from {self.logit_decays.min():.4g} to "
+            f"{self.logit_decays.max():.4g}, minority collapsed in {merged} of {rows * columns})"
+        )
+
+    def _blocks(self) -> Iterator[Block]:
+        collapsed = self.minority_collapsed.sum(axis=1).tolist()
+        limits = (self.minority_threshold, self.majority_threshold, self.total_collapse)
+        shown = evenly(len(self.ratios), MOST_ROWS)
+        heads = ("minority threshold", "majority threshold", "total collapse")
+        columns = [
+            Column("counts", align="left"),
+            Column("ratio", format=".4g"),
+            *(Column(head, align="right", format=".5g") for head in heads),
+            Column("minority collapsed", align="right"),
+        ]
+        rows = [
+            [
+                self.counts[i],
+                self.ratios[i],
+                *(limit[i] for limit in limits),
+                f"{collapsed[i]} of {len(self.logit_decays)}",
+            ]
+            for i in shown
+        ]
+        note = "" if len(shown) == len(self.ratios) else f"{len(shown)} of {len(self.ratios)} rows."
+        yield Table(repr(self), columns, rows, note, missing="-")
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a ratio and decay, see `tightframe.shown.frame`."""
+        rows, columns = self.status.shape
+        of_rows = ("counts", "ratios", "minority_threshold", "majority_threshold", "total_collapse")
+        found = {name: np.repeat(np.array(getattr(self, name)), columns) for name in of_rows}
+        found = {"ratio" if name == "ratios" else name: own for name, own in found.items()}
+        found["logit_decay"] = np.tile(self.logit_decays, rows)
+        ends = ("minority_margin", "majority_margin", "minority_collapsed", "majority_collapsed")
+        each = (*ends, "rank", "status")
+        return frame(found | {name: getattr(self, name).ravel() for name in each})
+
+    def plot(self, ax: Any = None) -> tuple[Any, Any]:
+        """Draw the minority's margin over both, with the exact thresholds.
+
+        See `tightframe.shown.plot`.
+        """
+        with needed("plot", "matplotlib"):
+            chart = loaded("tightframe.sweeps.plots.phase_chart")
+        return plot(chart(self), ax)
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything JSON-ready."""
         plain: dict[str, Any] = to_plain(vars(self))
@@ -202,6 +266,7 @@ def phase_diagram(
     max_iterations: int = 5000,
     jobs: int = 1,
     scheduler: str | None = None,
+    progress: ProgressLike = None,
 ) -> PhaseDiagram:
     """Solve STEP-imbalanced problems over (imbalance ratio, lambda).
 
@@ -228,6 +293,8 @@ def phase_diagram(
         As in `solve`.
     jobs, scheduler
         Processes, or a Dask cluster; see `tightframe.parallel.runner`.
+    progress : callable or bool, optional
+        As in `tightframe.solve`, of the rows; its answer does not end them.
 
     Returns
     -------
@@ -259,4 +326,10 @@ def phase_diagram(
     )
     sweep = {"weight_decay": decays, "feature_decay": decays}
     grid = Grid(problem, sweep, rows, real_ratios, tol, max_iterations)
-    return PhaseDiagram.from_rows(grid, run_grid(grid, jobs=jobs, scheduler=scheduler))
+    with watched(progress, "rows") as tell:
+
+        def row_done(done: int, total: int) -> None:
+            told(tell, done, total)
+
+        rows_done = run_grid(grid, jobs=jobs, scheduler=scheduler, progress=row_done)
+    return PhaseDiagram.from_rows(grid, rows_done)

@@ -250,6 +250,11 @@ def _thresholds(
 
 
 def phase_sheet(diagram: PhaseDiagram, problem: Problem | None = None) -> Sheet:
+    """Return a picture of `phase_chart`."""
+    return Sheet("", [Block([phase_chart(diagram, problem)], 1, 5.5)], 8.2)
+
+
+def phase_chart(diagram: PhaseDiagram, problem: Problem | None = None) -> Chart:
     """Return the minority's margin over (lambda, imbalance ratio) with the exact thresholds.
 
     ``problem``: any of the diagram, whose label smoothing the title names.
@@ -270,7 +275,7 @@ def phase_sheet(diagram: PhaseDiagram, problem: Problem | None = None) -> Sheet:
             x = limits[upward].tolist()
             curves.append(Curve(name, x, y.tolist(), "ink", style, seam=True))
     title = _phase_title(diagram)
-    chart = Chart(
+    return Chart(
         title if problem is None else with_smoothing(title, problem),
         _LAMBDA,
         "imbalance ratio R = majority / minority count",
@@ -287,7 +292,6 @@ def phase_sheet(diagram: PhaseDiagram, problem: Problem | None = None) -> Sheet:
         ),
         y_ticks=_ratio_ticks(y),
     )
-    return Sheet("", [Block([chart], 1, 5.5)], 8.2)
 
 
 def _ratio_ticks(ratios: NDArray[np.float64]) -> list[Tick]:

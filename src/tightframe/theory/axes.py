@@ -16,11 +16,15 @@ from tightframe.checks import MAX_DENSE_CLASSES
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition
 from tightframe.geometry.grouped import GroupedGeometry, GroupedMatrix
 from tightframe.problem.problem import Problem
+from tightframe.saved import kept
+from tightframe.shown import record
 
 #: Entries of an axis below this share of its length are none.
 VANISHING = 1e-7
 
 
+@kept
+@record
 class Axes(NamedTuple):
     """Balanced factors of X, and a bias: both factors carry the geometric mean of the decays.
 

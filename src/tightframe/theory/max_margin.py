@@ -19,6 +19,7 @@ import numpy as np
 
 from tightframe.geometry.blocks import RANK_TOLERANCE, Array
 from tightframe.rounding import FUNCTION, LONG_UNIT, gamma, long_gamma, svd_error
+from tightframe.saved import kept
 from tightframe.theory.supports import Supports
 
 #: A candidate counts as a minimiser from this gap on, relative to its norm.
@@ -28,6 +29,7 @@ CLOSED = 1e-9
 POSITIVE = 1e-10
 
 
+@kept
 @dataclass(frozen=True)
 class Cost:
     """Nuclear norm of a matrix and what rounding may have done to it."""
@@ -36,6 +38,7 @@ class Cost:
     rounding: float
 
 
+@kept
 @dataclass(frozen=True)
 class SignTest:
     """What the polar factor ``U V^T`` of the centred support matrix says of it.

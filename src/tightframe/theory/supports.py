@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 
 from tightframe.geometry.blocks import Array
 from tightframe.problem.label_law import LabelLaw, Whole, require_entries
+from tightframe.saved import kept
 
 
+@kept
 @dataclass(frozen=True, eq=False)
 class Supports:
     """Merged labels (R) and merged contexts (C).

@@ -22,10 +22,12 @@ from tightframe.geometry.dense import SELI_NAMES
 from tightframe.problem.counts import CountsLike
 from tightframe.problem.problem import Problem
 from tightframe.rounding import FUNCTION, gamma
+from tightframe.shown import record
 from tightframe.theory.certificate import Certificate, finite_array, penalty_with_error, settled
 from tightframe.theory.closed_form import relu
 
 
+@record
 @dataclass(frozen=True)
 class SvmCertificate(Certificate):
     """Certificate of a candidate of the UFM-SVM.

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tightframe.geometry.blocks import BlockMatrix, Partition
 from tightframe.geometry.states import DISTINCT, LOST, MERGED, STATES, VANISHED
 from tightframe.problem.problem import Problem, at_most
+from tightframe.saved import Saved, kept
+from tightframe.shown import Block, Shown, frame, plot, record
 from tightframe.theory.certificate import best_bias
 from tightframe.theory.closed_form import deep_linear
 from tightframe.theory.coverage import require_thresholds
 from tightframe.theory.orthant import orthant_reach
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 #: As many groups of equal classes as a descent in the orthant takes.
 MAX_FOLLOWED = 100
 
 
+@kept
+@record
 @dataclass(frozen=True)
 class GroupThreshold:
     """Where the classes of one group collapse.
@@ -95,7 +102,7 @@ class GroupThreshold:
 
 
 @dataclass(frozen=True)
-class Thresholds:
+class Thresholds(Shown, Saved):
     """Collapse thresholds of a problem.
 
     Attributes
@@ -120,6 +127,37 @@ class Thresholds:
         none: dict[str, Any] = dict.fromkeys(("collapsed", "total_samples", "distinct_counts"))
         groups = tuple(replace(group, **none) for group in self.groups)
         return replace(self, logit_decay=None, groups=groups)
+
+    def __repr__(self) -> str:
+        known = [group.logit_decay for group in self.groups if group.logit_decay is not None]
+        told = [f"{len(self.groups)} groups, which {self.kind}"]
+        if known:
+            ends = sorted({f"{place:.6g}" for place in (min(known), max(known))}, key=float)
+            told[0] += f" from logit_decay {' to '.join(ends)}"
+        told.append(f"total_collapse={self.total_collapse:.6g}")
+        if self.logit_decay is not None:
+            told.append(f"logit_decay={self.logit_decay:.6g}")
+        return f"Thresholds({', '.join(told)})"
+
+    def _blocks(self) -> Iterator[Block]:
+        from tightframe.views.thresholds import groups_table
+
+        yield groups_table(self)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a group of classes: from which decay on it is in which state.
+
+        See `tightframe.shown.frame`.
+        """
+        from tightframe.views.thresholds import thresholds_rows
+
+        return frame(thresholds_rows(self))
+
+    def plot(self, ax: Any = None) -> tuple[Any, Any]:
+        """Draw where classes collapse, over their samples, see `tightframe.shown.plot`."""
+        from tightframe.views.thresholds import thresholds_chart
+
+        return plot(thresholds_chart(self), ax)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything JSON-ready."""

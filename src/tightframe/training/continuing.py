@@ -26,9 +26,10 @@ from tightframe.files import to_plain
 from tightframe.heads.find import unwrapped
 from tightframe.heads.last_layer import loss_terms
 from tightframe.heads.modes import preserved_rng
-from tightframe.lazy import needed
 from tightframe.problem.counts import PerClass
 from tightframe.problem.labels import IGNORED
+from tightframe.progress import Progress, ProgressLike, told, watched
+from tightframe.shown import Block, Shown, frame, plot
 from tightframe.solve import NotConvergedWarning
 from tightframe.training.losses import ProblemLoss
 
@@ -47,11 +48,14 @@ SAME_LOSS = 1e-9
 _PAIRS = 20
 
 #: Optimisers, by parts of their names, whose decay is no term of the objective.
+#: Classes that have a row in a table, at most.
+MOST_ROWS = 12
+
 _DECOUPLED = ("adamw", "adamp", "lion", "lamb", "sgdw", "adafactor")
 
 
 @dataclass(frozen=True, eq=False)
-class Continuation:
+class Continuation(Shown):
     """A network after `continue_at`, and how it went.
 
     Attributes
@@ -93,6 +97,17 @@ class Continuation:
         """Steps taken."""
         return len(self.history) - 1
 
+    def _blocks(self) -> Iterator[Block]:
+        from tightframe.figures.table import Column, Table
+
+        yield repr(self)
+        columns = {"count": self.counts, "margin": self.margins, "accuracy": self.accuracy}
+        worst = np.sort(np.argsort(self.margins, kind="stable")[:MOST_ROWS]).tolist()
+        rows = [[str(k), *(values[k] for values in columns.values())] for k in worst]
+        note = f"The worst {MOST_ROWS} classes." if len(worst) < len(self.counts) else ""
+        heads = [Column(name, align="right", format=".4g") for name in columns]
+        yield Table("Classes", ["class", *heads], rows, note, missing="-")
+
     def __repr__(self) -> str:
         """Give the objective, and whether it converged."""
         how = "converged" if self.converged else f"still falling ({self.fall:.2g})"
@@ -108,28 +123,13 @@ class Continuation:
         return plain
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row a class, as a DataFrame.
-
-        Raises
-        ------
-        ImportError
-            If pandas is missing (``pip install 'tightframe[report]'``).
-        """
-        with needed("to_frame", "pandas"):
-            import pandas as pd
+        """Return one row a class, as a DataFrame, see `tightframe.shown.frame`."""
         columns = {"count": self.counts, "margin": self.margins, "accuracy": self.accuracy}
-        return pd.DataFrame({"class": np.arange(len(self.counts)), **columns})
+        return frame({"class": np.arange(len(self.counts)), **columns})
 
     def plot(self, ax: Any = None) -> tuple[Any, Any]:
-        """Draw the objective along the way; return figure and axes.
-
-        Raises
-        ------
-        ImportError
-            If Matplotlib is missing (``pip install 'tightframe[report]'``).
-        """
+        """Draw the objective along the way, see `tightframe.shown.plot`."""
         from tightframe.figures.model import Chart, Curve
-        from tightframe.figures.mpl import plot
 
         curve = Curve("objective", range(len(self.history)), self.history.tolist())
         return plot(Chart("Continued training", "step", "objective", [curve], legend="none"), ax)
@@ -150,6 +150,7 @@ def continue_at(
     labels: LabelsLike = None,
     iterations: int = 400,
     tol: float = 1e-3,
+    progress: ProgressLike = None,
 ) -> Continuation:
     """Go on from a network's weights at another weight decay, or with another loss.
 
@@ -184,6 +185,8 @@ def continue_at(
         Most steps.
     tol : float
         `Continuation.fall` at which it has converged.
+    progress : callable or bool, optional
+        As in `tightframe.solve`, of the steps; its answer does not end them.
 
     Returns
     -------
@@ -236,7 +239,8 @@ def continue_at(
         )
         loss = _Loss(ProblemLoss(problem).to(device), float(data.counts @ problem.class_weights))
         objective = _Objective(moving, data, loss, [decays[n] for n in _trained(moving)])
-        found = _descend(objective, steps)
+        with watched(progress, "steps") as tell:
+            found = _descend(objective, steps, tell)
         margins, accuracy = objective.outcome()
     converged = found.fall <= tolerance
     if not converged:
@@ -524,7 +528,7 @@ class _Descent(NamedTuple):
         return (before - self.objective) / before
 
 
-def _descend(objective: _Objective, iterations: int) -> _Descent:
+def _descend(objective: _Objective, iterations: int, tell: Progress | None) -> _Descent:
     """Minimise from the present weights; the model is left at the end."""
     from scipy.optimize import minimize
 
@@ -538,13 +542,17 @@ def _descend(objective: _Objective, iterations: int) -> _Descent:
             history.append(latest)
         return latest, gradient
 
+    def stepped(_: Array) -> None:
+        history.append(latest)
+        told(tell, len(history) - 1, iterations)
+
     minimize_it: Any = minimize  # its overloads know no gradient that comes with the value
     found = minimize_it(
         function,
         objective.start,
         jac=True,
         method="L-BFGS-B",
-        callback=lambda x: history.append(latest),
+        callback=stepped,
         options={
             "maxiter": iterations,
             "maxfun": 2 * iterations + 20,

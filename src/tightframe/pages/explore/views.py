@@ -7,9 +7,9 @@ from typing import Any
 
 from dash import html
 
+from tightframe.advice.blocks import remedies_table
 from tightframe.advice.prediction import describe
 from tightframe.advice.proposals import Proposal
-from tightframe.diagnosis.blocks import remedies_table
 from tightframe.figures import svg
 from tightframe.figures.model import evenly
 from tightframe.figures.style import Ink

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 
-#: Called with how many steps are done, how many there may be, and what goes on, in words; a true
-#: answer ends the search with what it has found.
-Progress = Callable[[int, int, str], object]
+from tightframe.progress import Progress
 
 #: Seconds between two calls of a progress callback while nothing new has happened.
 INTERVAL = 0.1

@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tightframe.saved import kept
+from tightframe.shown import record
+
 #: So many chains, and this share of all, have to end at one point for a search to be sure of it.
 #: Of 200 random problems, two chains that agreed were wrong in 11 to 17, three and more in 2: so a
 #: search that can only afford two, that of more than 24 classes, is never sure.
 ENOUGH, MAJORITY = 3, 0.5
 
 
+@kept
+@record
 @dataclass(frozen=True)
 class Candidate:
     """A critical point that a multi-start search compares.
@@ -33,6 +38,8 @@ class Candidate:
     found: int | None
 
 
+@kept
+@record
 @dataclass(frozen=True)
 class Search:
     """What a multi-start search did and found; none of it is a certificate.

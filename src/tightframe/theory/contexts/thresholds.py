@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.lazy import needed
 from tightframe.problem.problem import Problem, at_most
+from tightframe.saved import Saved, kept
+from tightframe.shown import Block, Shown, frame, plot, record
 from tightframe.theory.contexts.certificate import collapse_decay
 from tightframe.theory.contexts.form import ContextForm, form_of, merged
 from tightframe.theory.contexts.symmetry import exchangeable_groups
@@ -31,6 +33,8 @@ Members = tuple[int, ...]
 Whole = NDArray[np.intp]
 
 
+@kept
+@record
 @dataclass(frozen=True)
 class LabelThreshold:
     """Labels that may be exchanged, and from which decay on they share their logits.
@@ -63,7 +67,7 @@ class LabelThreshold:
 
 
 @dataclass(frozen=True, repr=False)
-class ContextThresholds:
+class ContextThresholds(Shown, Saved):
     """What merges from which decay on, of a problem with targets.
 
     Attributes
@@ -135,14 +139,8 @@ class ContextThresholds:
     def to_frame(self) -> pd.DataFrame:
         """Return one row a label: its name, from where it merges (0: always), and with whom.
 
-        Raises
-        ------
-        ImportError
-            If pandas is missing (``pip install 'tightframe[report]'``).
+        See `tightframe.shown.frame`.
         """
-        with needed("to_frame", "pandas"):
-            import pandas as pd
-
         size = self.problem.num_classes
         places, shares = np.full(size, np.nan), np.full(size, None, dtype=object)
         for own in self.sets:
@@ -152,13 +150,21 @@ class ContextThresholds:
             places[list(members)] = 0.0
             shares[list(members)] = [members] * len(members)
         names = [self.problem.name(v) for v in range(size)]
-        return pd.DataFrame({"label": names, "merges": places, "with": shares})
+        return frame({"label": names, "merges": places, "with": shares})
 
-    def _repr_html_(self) -> str:
-        from tightframe.figures.formats import to_html
+    def plot(self, ax: Any = None) -> tuple[Any, Any]:
+        """Draw how many labels share their logits with others along the decay.
+
+        See `tightframe.shown.plot`.
+        """
+        from tightframe.views.thresholds import merging_chart
+
+        return plot(merging_chart(self), ax)
+
+    def _blocks(self) -> Iterator[Block]:
         from tightframe.views.contexts import thresholds_table
 
-        return to_html(thresholds_table(self), alone=True)
+        yield thresholds_table(self)
 
     def __repr__(self) -> str:
         return (

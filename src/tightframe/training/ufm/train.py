@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,10 +18,12 @@ from numpy.typing import ArrayLike, NDArray
 from tightframe.checks import choice, is_several, positive_float, whole_number
 from tightframe.geometry.blocks import BlockMatrix
 from tightframe.geometry.dense import normalized_distance, seli
-from tightframe.lazy import needed
 from tightframe.metrics.plain import plain_tensors
 from tightframe.problem.counts import CountsLike
 from tightframe.problem.problem import Problem
+from tightframe.progress import Progress, ProgressLike, told, watched
+from tightframe.saved import Saved, kept
+from tightframe.shown import Block, Shown, frame, plot, record
 from tightframe.solution import Solution
 from tightframe.solve import solve
 from tightframe.theory.certificate import certify, finite_array
@@ -34,6 +37,7 @@ from tightframe.training.ufm.descent import (
     log_spaced,
     without_decays,
 )
+from tightframe.training.ufm.pictures import excess_chart, runs_table
 from tightframe.training.ufm.records import Recorder, State
 
 if TYPE_CHECKING:
@@ -60,8 +64,9 @@ BLURRED = 0.75
 EXCESS_SHARE = 1e-4
 
 
+@kept
 @dataclass(frozen=True, eq=False)
-class UFMRun:
+class UFMRun(Shown):
     """One trained run: where it ended and how far that is from the optimum.
 
     Attributes
@@ -107,6 +112,26 @@ class UFMRun:
     bias: Array
     logits: Array
 
+    def __repr__(self) -> str:
+        last = self.history[-1]
+        return (
+            f"<UFMRun: {self.problem.num_classes} classes, seed {self.seed}, {self.status} after "
+            f"{self.iterations} iterations, objective {last['objective']:.8g}, excess "
+            f"{self.excess:.2g}, distance {self.distance:.2g}>"
+        )
+
+    def _blocks(self) -> Iterator[Block]:
+        yield repr(self)[1:-1]
+        yield self.reason
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return `history` as a DataFrame, see `tightframe.shown.frame`."""
+        return frame(self.history)
+
+    def plot(self, ax: Any = None) -> tuple[Any, Any]:
+        """Draw the excess of the objective along the iterations, see `tightframe.shown.plot`."""
+        return plot(excess_chart([self]), ax)
+
     @property
     def excess(self) -> float:
         """Objective less the certified lower bound (or the best objective found); NaN if none."""
@@ -143,7 +168,7 @@ class UFMRun:
 
 
 @dataclass(frozen=True, eq=False)
-class UFMRuns:
+class UFMRuns(Shown, Saved):
     """All runs of `train_ufm`: problem by problem, and for each seed by seed.
 
     Attributes
@@ -205,19 +230,33 @@ class UFMRuns:
         layers = zip(*(run.weights for run in self.runs), strict=True)
         return [self._stacked("weights", list(layer)) for layer in layers]
 
-    def to_frame(self) -> pd.DataFrame:
-        """Return `history` as a DataFrame.
+    def __repr__(self) -> str:
+        ended = Counter(run.status for run in self.runs)
+        how = ", ".join(f"{number} {status}" for status, number in ended.items())
+        worst = max((run.excess for run in self.runs), default=math.nan)
+        return (
+            f"UFMRuns({len(self)} runs: {how}; excess at most {worst:.2g}, {self.seconds:.3g} s"
+            f"{', interrupted' if self.interrupted else ''})"
+        )
 
-        Raises
-        ------
-        ImportError
-            If pandas is missing (``pip install 'tightframe[report]'``).
+    def _blocks(self) -> Iterator[Block]:
+        yield repr(self)
+        yield runs_table(self.runs)
+
+    def plot(self, ax: Any = None) -> tuple[Any, Any]:
+        """Draw the excess of every run's objective along the iterations.
+
+        See `tightframe.shown.plot`.
         """
-        return _frame(self.history)
+        return plot(excess_chart(self.runs), ax)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return `history` as a DataFrame, see `tightframe.shown.frame`."""
+        return frame(self.history)
 
     def final_frame(self) -> pd.DataFrame:
-        """Return `final` as a DataFrame, one row a run; errors as `to_frame`."""
-        return _frame(self.final)
+        """Return `final` as a DataFrame, one row a run; see `tightframe.shown.frame`."""
+        return frame(self.final)
 
     def _stacked(self, name: str, arrays: list[Array]) -> Array:
         shapes = {array.shape for array in arrays}
@@ -245,6 +284,7 @@ def train_ufm(
     normalized: bool = False,
     tol: float = 1e-6,
     max_seconds: float | None = None,
+    progress: ProgressLike = None,
 ) -> UFMRuns:
     """Train the unconstrained features model of every problem from every seed.
 
@@ -311,6 +351,10 @@ def train_ufm(
         most this; looked at every 100 iterations. 0 lets all runs use up their iterations.
     max_seconds : float, optional
         Wall time of the training, shared evenly among batches. Runs cut off are ``"stopped"``.
+
+    progress : callable or bool, optional
+        As in `tightframe.solve`, of the iterations of all batches; a true answer ends the training
+        as Ctrl-C does.
 
     Returns
     -------
@@ -402,14 +446,16 @@ def train_ufm(
     runs: dict[int, UFMRun] = {}
     interrupted = False
     started = time.perf_counter()
-    for left, batch in zip(range(len(batches), 0, -1), batches, strict=True):
-        now = time.perf_counter()
-        share = (started + budget - now) / left
-        # After Ctrl-C the remaining batches report their starts.
-        training = _Training(batch, settings, -math.inf if interrupted else now + share)
-        interrupted |= training.run(interrupted)
-        for job, run in training.finished():
-            runs[job.run] = run
+    with watched(progress, "iterations") as tell:
+        for left, batch in zip(range(len(batches), 0, -1), batches, strict=True):
+            now = time.perf_counter()
+            share = (started + budget - now) / left
+            # After Ctrl-C the remaining batches report their starts.
+            training = _Training(batch, settings, -math.inf if interrupted else now + share)
+            place = (len(batches) - left, len(batches))
+            interrupted |= training.run(interrupted, tell, place)
+            for job, run in training.finished():
+                runs[job.run] = run
     done = tuple(runs[i] for i in range(len(jobs)))
     diverged = sum(run.status == "diverged" for run in done)
     if diverged:
@@ -421,6 +467,7 @@ def train_ufm(
     return UFMRuns(done, interrupted, time.perf_counter() - began)
 
 
+@record
 class SvmDirection(NamedTuple):
     """How close logits point to the solution of the UFM-SVM; see `svm_direction`.
 
@@ -737,9 +784,17 @@ class _Training:
         self._done: list[tuple[_Job, UFMRun]] = []
         self._iteration = 0
 
-    def run(self, interrupted: bool = False) -> bool:
-        """Train until every run has ended; return whether Ctrl-C was pressed meanwhile."""
-        s = self.settings
+    def run(
+        self,
+        interrupted: bool = False,
+        tell: Progress | None = None,
+        place: tuple[int, int] = (0, 1),
+    ) -> bool:
+        """Train until every run has ended; return whether Ctrl-C was pressed meanwhile.
+
+        ``place``: how many batches are before this one, and how many there are.
+        """
+        s, (before, batches) = self.settings, place
         recorded = log_spaced(s.iterations, s.records)
         looks = sorted({*recorded, *range(0, s.iterations, CHECK_EVERY)})
         at_record = set(recorded)
@@ -748,6 +803,9 @@ class _Training:
             for look in looks if not interrupted else [0]:
                 in_time = self._advance(look)
                 self._look(record=look in at_record and in_time)
+                done = before * s.iterations + look
+                if told(tell, done, batches * s.iterations, f"{len(self._going)} runs"):
+                    raise KeyboardInterrupt
                 if not in_time:
                     reason = "max_seconds reached"
                 if not in_time or not len(self._going):
@@ -877,9 +935,3 @@ def _peculiar(status: str, row: dict[str, Any], reference: Solution | None) -> s
     if row["excess"] < -EXCESS_SHARE * reference.objective:
         return "; below the best that the search found"
     return ""
-
-
-def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    with needed("UFMRuns as a DataFrame", "pandas"):
-        import pandas as pd
-    return pd.DataFrame(rows)

@@ -1,65 +1,28 @@
-"""Text and tables of an answer, in reading order: what a console and a page are made from."""
+"""Advice as text and tables in reading order, and as a picture."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tightframe.advice.advise import Advice
 from tightframe.advice.prediction import Outlook, describe
+from tightframe.figures.model import Bars, Chart, Mark
 from tightframe.figures.table import Column, Table
 from tightframe.geometry.states import STATES
+from tightframe.shown import Block
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderableType
-
-#: A sentence, or a table.
-Block = str | Table
+    from tightframe.advice.advise import Advice
 
 #: How many class groups have a row in advice.
 MAX_ROWS = 12
 
 
-class InBlocks:
-    """An answer that consoles and notebooks show as its blocks."""
-
-    def blocks(self) -> Iterator[Block]:
-        """Yield sentences and tables in reading order."""
-        raise NotImplementedError
-
-    def __rich_console__(
-        self, console: Console, options: ConsoleOptions
-    ) -> Iterator[RenderableType]:
-        """Show everything in Rich, with the marks that the console can show."""
-        from rich.text import Text
-
-        from tightframe.figures.formats import to_rich
-
-        for block in self.blocks():
-            if isinstance(block, str):
-                yield Text(block)
-            else:
-                yield to_rich(block, ascii_only=options.ascii_only, width=options.max_width)
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        from tightframe.figures.formats import to_html
-
-        def of(block: Block) -> str:
-            if not isinstance(block, str):
-                return to_html(block, alone=True)
-            # A text after an empty line is a heading.
-            tag = "h4" if block.startswith("\n") else "p"
-            return f"<{tag}>{escape(block.strip())}</{tag}>"
-
-        return "\n".join(map(of, self.blocks()))
-
-
-def advice_blocks(advice: Advice, *, is_all: bool = True) -> list[Block]:
+def advice_blocks(advice: Advice, *, is_all: bool = True, compared: bool = True) -> list[Block]:
     """Say how far the classes are from collapse, and what is proposed.
 
-    ``is_all``: whether there is nothing to change if the theory has nothing.
+    ``is_all``: whether there is nothing to change if the theory has nothing. ``compared``: whether
+    `Advice.remedies` are there, which are solved for that.
     """
     factors = [safety.factor for safety in advice.safety]
     title = f"As it is: lambda {advice.problem.logit_decay:.4g}"
@@ -88,7 +51,7 @@ def advice_blocks(advice: Advice, *, is_all: bool = True) -> list[Block]:
         for remedy in advice.plain_remedies
         if remedy.after is not None
     ]
-    if advice.remedies:
+    if compared and advice.remedies:
         blocks.append(remedies_table(advice))
     blocks += [
         f"{times} times the data, feature_decay of the {advice.feature_decay_of} as it is: "
@@ -154,3 +117,42 @@ def outlook_table(found: Outlook, title: str = "", safety: Sequence[float] = ())
     if len(found.groups) > MAX_ROWS:
         note = f"the {MAX_ROWS} smallest decision margins of {len(found.groups)} groups"
     return Table(title, columns, rows, note)
+
+
+def advice_rows(advice: Advice) -> list[dict[str, Any]]:
+    """Return one row a proposal or plain remedy, the problem as it is first."""
+    asked = [("as it is", "The problem as it is.", advice.now)]
+    made = (*advice.proposals, *advice.plain_remedies)
+    asked += [(found.kind, found.text, found.after) for found in made if found.after is not None]
+    return [
+        {
+            "kind": kind,
+            "text": text,
+            "decision_margin": after.decision_margin,
+            "angle": after.angle,
+            "distinct": after.distinct,
+            "objective": after.objective,
+            "gap": after.gap,
+        }
+        for kind, text, after in asked
+    ]
+
+
+def advice_chart(advice: Advice) -> Chart:
+    """Return the smallest decision margin now and after every proposal."""
+    rows = advice_rows(advice)
+    places = [float(i) for i in range(len(rows))]
+    wanted = advice.wanted.margin
+    names = [row["kind"].replace("_", " ") for row in rows]
+    margins = [row["decision_margin"] for row in rows]
+    return Chart(
+        "What each change would do",
+        "smallest decision margin",
+        "",
+        [],
+        bars=[Bars("", places, margins, "predicted", across=True)],
+        marks=[] if wanted is None else [Mark(wanted, "wanted", color="ink", style="dashed")],
+        y_ticks=list(zip(places, names, strict=True)),
+        downwards=True,
+        legend="none",
+    )

@@ -1,0 +1,109 @@
+"""What a solution shows: a table and a frame of its class groups, and a picture of its logits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tightframe.figures.model import Chart, Curve, HeatMaps, Mark, Matrix, Panel, block_borders
+from tightframe.figures.table import Column, Table
+from tightframe.problem.class_names import shown_names
+from tightframe.problem.problem import terms_in, with_loss_terms
+
+if TYPE_CHECKING:
+    from tightframe.geometry.states import States
+    from tightframe.solution import Solution
+
+#: Groups that have a row in a table; and classes whose logits are drawn, and named, at most.
+MOST_ROWS, MOST_CLASSES, MOST_NAMES = 12, 100, 20
+
+#: What a group is said to be, in a frame.
+_OF_GROUPS = ("count", "classes", "state", "decision_margin", "sibling_margin", "rival")
+
+
+def solution_rows(solution: Solution) -> list[dict[str, Any]]:
+    """Return one row a group of classes that are alike."""
+    return [
+        {name: group[name] for name in _OF_GROUPS} | terms_in(group)
+        for group in solution.to_dict()["groups"]
+    ]
+
+
+def solution_table(solution: Solution) -> Table:
+    """Return the groups of smallest decision margin as a table."""
+    rows = solution_rows(solution)
+    worst = sorted(range(len(rows)), key=lambda i: rows[i]["decision_margin"])[:MOST_ROWS]
+    cells = []
+    for i in sorted(worst):
+        row = rows[i]
+        called = with_loss_terms(f"{row['classes']} of {row['count']}", **terms_in(row))
+        cells.append([called, row["state"], row["decision_margin"], row["sibling_margin"]])
+    columns: list[str | Column] = [
+        "classes",
+        Column("state", states=True),
+        Column("decision margin", align="right", format=".5g"),
+        Column("sibling margin", align="right", format=".5g", spare=True),
+    ]
+    note = f"The worst {MOST_ROWS} of {len(rows)} groups." if len(rows) > MOST_ROWS else ""
+    return Table("", columns, cells, note, missing="-")
+
+
+def solution_panel(solution: Solution) -> Panel:
+    """Return the mean logits, bias included; of many classes their decision margins."""
+    problem = solution.problem
+    if problem.num_classes > MOST_CLASSES:
+        return margins_chart(solution.states, "Decision margins")
+    logits = solution.logits + solution.bias[:, None]
+    ticks = []
+    if problem.class_names is not None and problem.num_classes <= MOST_NAMES:
+        names = shown_names(problem.class_names, 16)
+        ticks = [(float(k), name) for k, name in enumerate(names)]
+    return HeatMaps(
+        "Mean logits",
+        [Matrix("Mean logits", logits)],
+        borders=block_borders(problem.counts),
+        ticks=ticks,
+        scale_label="logit",
+    )
+
+
+def margins_chart(states: States, title: str) -> Chart:
+    """Return the decision margin of every class or group, by its state."""
+    curves = []
+    for name in states.counts:
+        places = np.flatnonzero(states.state == name)
+        margins = states.decision_margin[places].tolist()
+        if len(places):
+            label = f"{name} ({states.counts[name]})"
+            where = places.astype(float).tolist()
+            curves.append(Curve(label, where, margins, name, "points"))
+    what = "class" if (states.sizes == 1).all() else "group of classes"
+    return Chart(
+        title,
+        what,
+        "decision margin",
+        curves,
+        marks=[Mark(0.0, "", axis="y", color="muted")],
+        whole=("x",),
+    )
+
+
+def states_table(states: States) -> Table:
+    """Return the entries of smallest decision margin as a table."""
+    worst = np.argsort(states.decision_margin, kind="stable")[:MOST_ROWS]
+    several = bool((states.sizes != 1).any())
+    cells = []
+    for k in np.sort(worst).tolist():
+        entry = states[k]
+        name = entry.name or (f"{states.sizes[k]} classes" if several else str(k))
+        cells.append([name, entry.state, entry.decision_margin, entry.sibling_margin, entry.rival])
+    columns: list[str | Column] = [
+        Column("class", align="left", names=True),
+        Column("state", states=True),
+        Column("decision margin", align="right", format=".5g"),
+        Column("sibling margin", align="right", format=".5g", spare=True),
+        Column("rival", spare=True),
+    ]
+    note = f"The worst {MOST_ROWS} of {len(states)}." if len(states) > MOST_ROWS else ""
+    return Table(repr(states), columns, cells, note, missing="-")
