@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tightframe.figures.model import Chart, Curve, HeatMaps, Matrix, Panel, Table, block_borders
+from tightframe.figures.model import Chart, Curve, Panel, Table
 from tightframe.reproduce.judging import below, largest
 from tightframe.reproduce.papers.hong_ling import shared
 from tightframe.reproduce.papers.hong_ling.block_structure import (
-    min_max,
+    cells,
     network_name,
     network_tasks,
+    standardised_maps,
 )
 from tightframe.reproduce.results import Results, Run
 from tightframe.reproduce.spec import Figure, Verdict
@@ -89,14 +90,8 @@ def _draw(results: Results) -> list[Panel]:
         title = f"Errors, {name}"
         panels.append(Chart(title, "epoch", "relative error", curves, log_y=True, note=note))
         table.append([name, run.measured("nc1"), *_ends(range(len(ERRORS)), run)])
-    for run in runs:
-        maps = [
-            Matrix(words, min_max(run.array(array)))
-            for words, array in (("Z of the network", "logits"), ("Z*", "predicted_logits"))
-        ]
-        title = f"Min-max standardised, {network_name(run)}"
-        borders = block_borders(run.problem.counts)
-        panels.append(HeatMaps(title, maps, borders=borders, limit=1.0))
+    for name, _, part in cells(results):
+        panels.append(standardised_maps(f"Min-max standardised Z* and Z, {name}", part))
     columns = ["network", "NC1", *_WORDS.values()]
     panels.append(Table("Errors at the end", columns, table))
     return panels
@@ -108,12 +103,12 @@ FIGURE = Figure(
     "Fig. 3-4",
     claim="Once features have collapsed, mean logits Z and bias b of a network converge to the "
     "minimiser (Z*, b*) of the convex problem, not only up to scale.",
-    caption="All four relative errors fall; each pair of maps is one map twice.",
+    caption="All four relative errors fall; every row of maps is one map several times.",
     tasks=network_tasks,
     judge=_judge,
     draw=_draw,
     note="The paper draws VGG13 and VGG11 on CIFAR10, from epochs 400 and 200 on; here it is every "
     "network of the block structure, from where NC1 stays below 0.01 on. Logits are W H̄ without "
-    "the bias. " + shared.SCALED,
+    "the bias. " + shared.NARROW,
     place=2,
 )

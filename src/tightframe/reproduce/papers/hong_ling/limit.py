@@ -23,7 +23,7 @@ from tightframe.reproduce.spec import Figure, Task, Verdict
 
 #: The paper's grid.
 _COUNTS = (500, 1000, 1500, 2000, 2500, 3000, 3500, 4000, 4500, 5000)
-_SMALL = (20, 40, 60, 80, 100, 140)
+_SMALL = (10, 20, 30, 40, 60, 80)
 
 #: N lambda.
 _SHARE = 0.1
