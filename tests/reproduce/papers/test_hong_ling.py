@@ -41,7 +41,7 @@ def test_networks_have_the_papers_decays(name, scale):
             # The paper's decays have the ratio 100, and lambda is what the label says.
             (found,) = config.problems
             assert found.weight_decay / found.feature_decay == pytest.approx(
-                1000 if name in of_blocks and scale == "paper" else 100
+                1000 if name in of_blocks and scale != "smoke" else 100
             )
             if name not in of_blocks:
                 assert found.logit_decay == pytest.approx(task.labels["lambda"])
