@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,19 +87,36 @@ def _training(scale: str, data: str, network: str) -> dict[str, Any]:
     }
 
 
+def short_name(run: Run) -> str:
+    """Return what a network is, where data and structure are known."""
+    return _NAMES[run.labels["network"]]
+
+
 def network_name(run: Run) -> str:
     """Return what a network is, and on what it was trained."""
     labels = run.labels
-    where = f"{_NAMES[labels['network']]} on {_NAMES[labels['data']]}"
-    return f"{where}, structure {labels['structure']}"
+    return f"{short_name(run)} on {_NAMES[labels['data']]}, structure {labels['structure']}"
 
 
-def cells(results: Results) -> Iterator[tuple[str, str, Results]]:
-    """Yield data sets and structures: the name of both, the structure, the networks."""
+class Cell(NamedTuple):
+    """The networks of one data set and structure."""
+
+    data: str
+    structure: str
+    networks: Results
+
+    @property
+    def name(self) -> str:
+        """Both in words."""
+        return f"{self.data}, structure {self.structure}"
+
+
+def cells(results: Results) -> Iterator[Cell]:
+    """Yield the networks by data set and structure."""
     for data in _DATA[results.scale]:
         for structure in _BLOCKS[results.scale]:
             part = results.select(what="network", data=data, structure=structure)
-            yield f"{_NAMES[data]}, structure {structure}", structure, part
+            yield Cell(_NAMES[data], structure, part)
 
 
 def standardised_maps(title: str, networks: Results, *beside: Run) -> HeatMaps:
@@ -107,8 +124,8 @@ def standardised_maps(title: str, networks: Results, *beside: Run) -> HeatMaps:
     runs = [*beside, *networks.done]
     maps = [Matrix("predicted", min_max(run.array("predicted_logits"))) for run in runs[:1]]
     for run in runs:
-        name = run.labels.get("network")
-        maps.append(Matrix(_NAMES[name] if name else "UFM", min_max(run.array("logits"))))
+        name = "UFM" if run.labels["what"] == "UFM" else short_name(run)
+        maps.append(Matrix(name, min_max(run.array("logits"))))
     borders = block_borders(runs[0].problem.counts) if runs else []
     counts = f", samples per class {runs[0].problem.compact_counts}" if runs else ""
     return HeatMaps(f"{title}{counts}", maps, borders=borders, limit=1.0)
@@ -196,21 +213,17 @@ def _judge(results: Results) -> list[Verdict]:
 
 def _draw(results: Results) -> list[Panel]:
     panels: list[Panel] = []
-    for name, _, part in cells(results):
+    for cell in cells(results):
         curves = [
-            Curve(
-                _NAMES[run.labels["network"]],
-                list(run.history["epoch"]),
-                list(run.history["nc1"]),
-                color,
-            )
-            for color, run in enumerate(part.done)
+            Curve(short_name(run), list(run.history["epoch"]), list(run.history["nc1"]), color)
+            for color, run in enumerate(cell.networks.done)
         ]
-        title = f"NC1 during training, {name}"
+        title = f"NC1 during training, {cell.name}"
         panels.append(Chart(title, "epoch", "NC1 = tr(Σ_W Σ_B⁺)/K", curves, log_y=True))
-    for name, structure, part in cells(results):
-        own = results.select(what="UFM", structure=structure).done[:1]
-        panels.append(standardised_maps(f"Min-max standardised mean logits, {name}", part, *own))
+    for cell in cells(results):
+        own = results.select(what="UFM", structure=cell.structure).done[:1]
+        title = f"Min-max standardised mean logits, {cell.name}"
+        panels.append(standardised_maps(title, cell.networks, *own))
     return panels
 
 
