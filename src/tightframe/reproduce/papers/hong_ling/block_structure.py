@@ -45,6 +45,13 @@ _DECAYS = {"smoke": 2e-3, "cpu": 6e-3, "paper": math.sqrt(2e-3 * 2e-6)}
 #: lambda_W over lambda_H in these figures.
 _RATIO = 1000
 
+#: How long networks are trained at scale cpu; VGGs need a while to begin.
+_LENGTHS = {
+    "resnet18": {"epochs": 400, "measure_every": 40},
+    "vgg11": {"epochs": 600, "measure_every": 60},
+    "vgg13": {"epochs": 600, "measure_every": 60},
+}
+
 
 # -- the networks ----------------------------------------------------------------------------------
 
@@ -72,8 +79,7 @@ def _training(scale: str, data: str, network: str) -> dict[str, Any]:
             "network_options": shared.NARROW_OPTIONS[network],
             "settings": [shared.split(_DECAYS[scale], _RATIO)],
             "lr": 1e-2,
-            "epochs": 400,
-            "measure_every": 40,
+            **_LENGTHS[network],
         }
     return {
         "data": data,
