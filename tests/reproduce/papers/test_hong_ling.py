@@ -257,6 +257,19 @@ def test_each_error_of_one_network_decides(column, expected):
     assert judged("errors") == [YES, YES]
 
 
+@pytest.mark.parametrize("value", [0.03, np.nan])
+def test_the_network_with_the_largest_error_is_named(value):
+    def change(task, rows, arrays, history):
+        own = ("vgg11", "digits", "2")
+        if tuple(task.labels[key] for key in ("network", "data", "structure")) == own:
+            history["bias_largest_error"] = value
+
+    logits, bias = FIGURES["errors"].judge(MINIMISERS["hong-ling"].ideal("errors", change=change))
+    assert "12 networks" in bias.sentence
+    assert "VGG11 on digits, structure 2" in bias.sentence
+    assert "VGG11 on digits, structure 2" not in logits.sentence
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_both_figures_share_twelve_networks(scale):
     tasks = [task for task in FIGURES["block-structure"].tasks(scale) if task.kind == "network"]
