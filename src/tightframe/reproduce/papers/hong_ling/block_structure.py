@@ -88,7 +88,6 @@ def _training(scale: str, data: str, network: str) -> dict[str, Any]:
         "settings": [[2e-3, 2e-6]],
         "epochs": 1000,
         "milestones": [333],
-        "warmup_epochs": 0,
         "backbone_weight_decay": 5e-4,
     }
 

@@ -49,7 +49,7 @@ def _tasks(scale: str) -> list[Task]:
         tasks.append(shared.theory([shared.problem(*_setting(n)) for n in counts], of="network"))
     more: dict[str, Any] = {}
     if scale == "paper":
-        more = {"warmup_epochs": 0, "backbone_weight_decay": 5e-4}
+        more = {"backbone_weight_decay": 5e-4}
     return [
         *tasks,
         *(shared.network(scale, *_setting(n), more) for n in shared.grid_points(scale, counts)),

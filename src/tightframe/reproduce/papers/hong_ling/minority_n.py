@@ -85,6 +85,6 @@ FIGURE = Figure(
     tasks=SWEEP.tasks,
     judge=SWEEP.judge,
     draw=SWEEP.draw,
-    note=shared.SCALED,
+    note=shared.SCALED + shared.WARMED,
     place=4,
 )

@@ -71,7 +71,7 @@ class Sweep(ABC):
                     )
                 elif scale != "smoke" or classes == MAJORITY_CLASSES[0]:
                     tasks += [
-                        shared.network(scale, *own, **label)
+                        shared.network(scale, *own, shared.WARMUP[scale], **label)
                         for own in shared.grid_points(scale, points)
                     ]
         return tasks
