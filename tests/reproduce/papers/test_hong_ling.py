@@ -47,6 +47,17 @@ def test_networks_have_the_papers_decays(name, scale):
                 assert found.logit_decay == pytest.approx(task.labels["lambda"])
 
 
+@pytest.mark.parametrize("scale", ["cpu", "paper"])
+def test_decays_are_a_tenth_in_the_first_sixth_of_the_sweeps_only(scale):
+    for name in FIGURES:
+        for task in FIGURES[name].tasks(scale):
+            if task.kind == "network":
+                config = RunConfig.from_dict(task.arguments["config"])
+                warm = name in ("minority-lambda", "minority-n", "oversampling")
+                assert config.warmup_epochs == (config.epochs // 6 if warm else 0)
+                assert config.warmup_decay_factor == 0.1
+
+
 @pytest.mark.parametrize("name", ["minority-lambda", "minority-n", "limit", "oversampling"])
 def test_networks_are_those_that_sentences_name(name):
     images = {"resnet18": "ResNet18", "mlp": "MLP"}
