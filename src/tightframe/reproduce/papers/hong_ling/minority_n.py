@@ -68,7 +68,7 @@ class CountSweep(Sweep):
     def described(self, scale: str, what: str, classes: int) -> str:
         """Return what is fixed."""
         minority, decay = self._fixed(scale, what)
-        return f"{classes} majority classes, n_B = {minority}, λ = {decay:.4g}"
+        return f"k_A = {classes}, n_B = {minority}, λ = {decay:.4g}"
 
 
 SWEEP = CountSweep()
