@@ -41,10 +41,34 @@ def test_networks_have_the_papers_decays(name, scale):
             # The paper's decays have the ratio 100, and lambda is what the label says.
             (found,) = config.problems
             assert found.weight_decay / found.feature_decay == pytest.approx(
-                1000 if name in of_blocks and scale == "paper" else 100
+                1000 if name in of_blocks and scale != "smoke" else 100
             )
             if name not in of_blocks:
                 assert found.logit_decay == pytest.approx(task.labels["lambda"])
+
+
+@pytest.mark.parametrize("scale", ["cpu", "paper"])
+def test_decays_are_a_tenth_in_the_first_sixth_of_the_sweeps_only(scale):
+    for name in FIGURES:
+        for task in FIGURES[name].tasks(scale):
+            if task.kind == "network":
+                config = RunConfig.from_dict(task.arguments["config"])
+                warm = name in ("minority-lambda", "minority-n", "oversampling")
+                assert config.warmup_epochs == (config.epochs // 6 if warm else 0)
+                assert config.warmup_decay_factor == 0.1
+
+
+@pytest.mark.parametrize("name", ["minority-lambda", "minority-n", "limit", "oversampling"])
+def test_networks_are_those_that_sentences_name(name):
+    images = {"resnet18": "ResNet18", "mlp": "MLP"}
+    places = {"digits": "digits", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR10"}
+    for scale in SCALES:
+        for task in FIGURES[name].tasks(scale):
+            if task.kind == "network":
+                config = RunConfig.from_dict(task.arguments["config"])
+                narrow = "narrow " if config.network_options.get("width", 64) < 64 else ""
+                told = f"{narrow}{images[config.network]} on {places[config.data]}"
+                assert told == shared.NETWORKS[scale]
 
 
 @trained
@@ -133,7 +157,7 @@ def test_the_threshold_in_the_majority_count_is_where_the_minimiser_merges(class
 
 def test_networks_stand_where_the_paper_stands_relative_to_the_threshold():
     for classes, decays in minority_lambda.LAMBDAS.items():
-        own = Problem(shared.step(classes, 100, 20), **ANY)
+        own = Problem(shared.step(classes, *shared.small("cpu")), **ANY)
         paper = Problem(shared.step(classes, 500, 100), **ANY)
         scaled = np.array(minority_lambda.SWEEP.grid("cpu", "network", classes))
         ratio = scaled / closed.ends(own).groups[1].logit_decay
@@ -164,7 +188,7 @@ def test_maps_are_those_of_the_ufm_and_of_networks(name):
 
     results = MINIMISERS["hong-ling"].ideal(name, change=marked)
     panels = [p for p in FIGURES[name].draw(results) if isinstance(p, HeatMaps)]
-    assert [panel.title.split(",")[0] for panel in panels] == ["UFM", "MLP on digits"] * 2
+    assert [panel.title.split(",")[0] for panel in panels] == ["UFM", shared.NETWORKS["cpu"]] * 2
     for panel, points in zip(panels, (30, 1, 30, 1), strict=True):  # three seeds a point; one run
         assert len(panel.maps) > 3
         assert {np.unique(one.values).item() for one in panel.maps} == {points}
@@ -244,11 +268,39 @@ def test_each_error_of_one_network_decides(column, expected):
     assert judged("errors") == [YES, YES]
 
 
-def test_the_paper_trains_twelve_networks():
-    tasks = FIGURES["block-structure"].tasks("paper")
-    kinds = {tuple(t.labels[key] for key in ("data", "network", "structure")) for t in tasks[4:]}
-    assert len(kinds) == len(tasks[4:]) == 12
-    assert {task.hash for task in FIGURES["errors"].tasks("paper")} == {t.hash for t in tasks[4:]}
+@pytest.mark.parametrize("value", [0.03, np.nan])
+def test_the_network_with_the_largest_error_is_named(value):
+    def change(task, rows, arrays, history):
+        own = ("vgg11", "digits", "2")
+        if tuple(task.labels[key] for key in ("network", "data", "structure")) == own:
+            history["bias_largest_error"] = value
+
+    logits, bias = FIGURES["errors"].judge(MINIMISERS["hong-ling"].ideal("errors", change=change))
+    assert "12 networks" in bias.sentence
+    assert "VGG11 on digits, structure 2" in bias.sentence
+    assert "VGG11 on digits, structure 2" not in logits.sentence
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_both_figures_share_twelve_networks(scale):
+    tasks = [task for task in FIGURES["block-structure"].tasks(scale) if task.kind == "network"]
+    kinds = {tuple(t.labels[key] for key in ("data", "network", "structure")) for t in tasks}
+    assert len(kinds) == len(tasks) == (2 if scale == "smoke" else 12)
+    assert [task.hash for task in FIGURES["errors"].tasks(scale)] == [t.hash for t in tasks]
+    assert len({task.hash for task in tasks}) == len(tasks)
+
+
+def test_networks_are_told_apart_in_every_panel():
+    for name in ("block-structure", "errors"):
+        panels = FIGURES[name].draw(MINIMISERS["hong-ling"].ideal(name))
+        assert len({panel.title for panel in panels}) == len(panels)
+        shown = {
+            panel.title: [one.title for one in panel.maps]
+            for panel in panels
+            if isinstance(panel, HeatMaps)
+        }
+        ufm = ["UFM"] if name == "block-structure" else []
+        assert list(shown.values()) == [["predicted", *ufm, "ResNet18", "VGG11", "VGG13"]] * 4
 
 
 def test_maps_run_from_zero_to_one():

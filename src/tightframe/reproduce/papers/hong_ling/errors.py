@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tightframe.figures.model import Chart, Curve, HeatMaps, Matrix, Panel, Table, block_borders
+from tightframe.figures.model import Chart, Curve, Panel, Table
 from tightframe.reproduce.judging import below, largest
 from tightframe.reproduce.papers.hong_ling import shared
 from tightframe.reproduce.papers.hong_ling.block_structure import (
-    min_max,
+    cells,
     network_name,
     network_tasks,
+    short_name,
+    standardised_maps,
 )
 from tightframe.reproduce.results import Results, Run
 from tightframe.reproduce.spec import Figure, Verdict
@@ -35,6 +36,9 @@ _WORDS = {
     "bias_largest_error": "b, largest entry",
 }
 
+#: Errors of a part, by its name.
+_PARTS = {"mean logits Z": ERRORS[:2], "bias b": ERRORS[2:]}
+
 
 def collapsed(history: pd.DataFrame) -> pd.DataFrame:
     """Return the rows from the first one on after which NC1 stays below `_NC1`."""
@@ -42,19 +46,24 @@ def collapsed(history: pd.DataFrame) -> pd.DataFrame:
     return history.iloc[above[-1] + 1 if len(above) else 0 :]
 
 
-def _ends(places: Sequence[int], run: Run) -> list[float]:
-    """Return the errors of some places at the end; NaN if the features never collapsed."""
+def _ends(keys: Sequence[str], run: Run) -> list[float]:
+    """Return errors at the end; NaN if the features never collapsed."""
     rows = collapsed(run.history)
-    names = [ERRORS[place] for place in places]
-    return [float(rows[name].iloc[-1]) if len(rows) else math.nan for name in names]
+    return [float(rows[key].iloc[-1]) if len(rows) else math.nan for key in keys]
+
+
+def _worst(networks: Results, keys: Sequence[str]) -> str:
+    """Return the name of the network with the largest error; NaN is the largest."""
+    errors = [np.max(_ends(keys, run)) for run in networks.done]
+    return network_name(networks.done[int(np.argmax(errors))]) if errors else "none"
 
 
 def _judge(results: Results) -> list[Verdict]:
     networks = results.select(what="network")
     smoke = results.scale == "smoke"
     verdicts = []
-    for part, places in (("mean logits Z", (0, 1)), ("bias b", (2, 3))):
-        worst = largest(networks, partial(_ends, places))
+    for part, keys in _PARTS.items():
+        worst = largest(networks, partial(_ends, keys))
         verdicts.append(
             below(
                 worst,
@@ -66,8 +75,9 @@ def _judge(results: Results) -> list[Verdict]:
                 f"{_LIMIT:g}; a network that never collapses fails",
                 claimed=f"the {part} of networks converge to the minimiser of the convex problem, "
                 "sizes included",
-                sentence=f"{shared.NETWORKS[results.scale]}: the largest relative error of the "
-                f"{part} at the end is {worst:.2g}" + (shared.SHORT if smoke else "."),
+                sentence=f"{len(networks.done)} networks: the largest relative error of the {part} "
+                f"at the end is {worst:.2g}, of {_worst(networks, keys)}"
+                + (shared.SHORT if smoke else "."),
             )
         )
     return verdicts
@@ -75,31 +85,34 @@ def _judge(results: Results) -> list[Verdict]:
 
 def _draw(results: Results) -> list[Panel]:
     panels: list[Panel] = []
-    table: list[list[Any]] = []
-    runs = results.select(what="network").done
-    for run in runs:
-        rows = collapsed(run.history)
-        name = network_name(run)
-        curves = [
-            Curve(words, list(rows["epoch"]), list(rows[key]), color)
-            for color, (key, words) in enumerate(_WORDS.items())
+    for cell in cells(results):
+        panels += [
+            _chart(f"Errors of the {what}, {cell.name}", cell.networks.done, keys)
+            for what, keys in _PARTS.items()
         ]
-        first = f"From epoch {int(rows['epoch'].iloc[0])} on." if len(rows) else "Never collapsed."
-        note = f"{first} Relative to the prediction's size."
-        title = f"Errors, {name}"
-        panels.append(Chart(title, "epoch", "relative error", curves, log_y=True, note=note))
-        table.append([name, run.measured("nc1"), *_ends(range(len(ERRORS)), run)])
-    for run in runs:
-        maps = [
-            Matrix(words, min_max(run.array(array)))
-            for words, array in (("Z of the network", "logits"), ("Z*", "predicted_logits"))
-        ]
-        title = f"Min-max standardised, {network_name(run)}"
-        borders = block_borders(run.problem.counts)
-        panels.append(HeatMaps(title, maps, borders=borders, limit=1.0))
-    columns = ["network", "NC1", *_WORDS.values()]
+    for cell in cells(results):
+        title = f"Min-max standardised Z* and Z, {cell.name}"
+        panels.append(standardised_maps(title, cell.networks))
+    table = [
+        [short_name(run), cell.data, cell.structure, run.measured("nc1"), *_ends(ERRORS, run)]
+        for cell in cells(results)
+        for run in cell.networks.done
+    ]
+    columns = ["network", "data", "structure", "NC1", *_WORDS.values()]
     panels.append(Table("Errors at the end", columns, table))
     return panels
+
+
+def _chart(title: str, runs: Sequence[Run], keys: Sequence[str]) -> Chart:
+    """Draw the errors of several networks; the norm is solid, the largest entry dashed."""
+    curves = []
+    for color, run in enumerate(runs):
+        rows = collapsed(run.history)
+        for key, style in zip(keys, ("solid", "dashed"), strict=True):
+            label = f"{short_name(run)}, {_WORDS[key].partition(', ')[2]}"
+            curves.append(Curve(label, list(rows["epoch"]), list(rows[key]), color, style))
+    note = f"From where NC1 stays below {_NC1:g} on, relative to the prediction's size."
+    return Chart(title, "epoch", "relative error", curves, log_y=True, note=note)
 
 
 FIGURE = Figure(
@@ -108,12 +121,15 @@ FIGURE = Figure(
     "Fig. 3-4",
     claim="Once features have collapsed, mean logits Z and bias b of a network converge to the "
     "minimiser (Z*, b*) of the convex problem, not only up to scale.",
-    caption="All four relative errors fall; each pair of maps is one map twice.",
+    caption="All four relative errors fall; every row of maps is one map several times.",
     tasks=network_tasks,
     judge=_judge,
     draw=_draw,
     note="The paper draws VGG13 and VGG11 on CIFAR10, from epochs 400 and 200 on; here it is every "
     "network of the block structure, from where NC1 stays below 0.01 on. Logits are W H̄ without "
-    "the bias. " + shared.SCALED,
+    "the bias. "
+    + shared.NARROW
+    + "VGGs had 400 epochs at first, as ResNet18 has; on Fashion-MNIST the errors of b then were "
+    "up to 0.17 (VGG13, structure 1) and still falling, so all VGGs have 600. ",
     place=2,
 )

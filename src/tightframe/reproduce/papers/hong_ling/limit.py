@@ -23,7 +23,7 @@ from tightframe.reproduce.spec import Figure, Task, Verdict
 
 #: The paper's grid.
 _COUNTS = (500, 1000, 1500, 2000, 2500, 3000, 3500, 4000, 4500, 5000)
-_SMALL = (20, 40, 60, 80, 100, 140)
+_SMALL = (10, 20, 30, 40, 60, 80)
 
 #: N lambda.
 _SHARE = 0.1
@@ -47,12 +47,18 @@ def _tasks(scale: str) -> list[Task]:
     counts = _COUNTS if scale == "paper" else _SMALL
     if scale != "paper":
         tasks.append(shared.theory([shared.problem(*_setting(n)) for n in counts], of="network"))
-    more: dict[str, Any] = {}
-    if scale == "paper":
-        more = {"warmup_epochs": 0, "backbone_weight_decay": 5e-4}
+    more: dict[str, dict[str, Any]] = {
+        "smoke": {},
+        # Small decays act slowly.
+        "cpu": {"lr": 5e-3, "epochs": 400, "measure_every": 400},
+        "paper": {"backbone_weight_decay": 5e-4},
+    }
     return [
         *tasks,
-        *(shared.network(scale, *_setting(n), more) for n in shared.grid_points(scale, counts)),
+        *(
+            shared.network(scale, *_setting(n), more[scale])
+            for n in shared.grid_points(scale, counts)
+        ),
     ]
 
 
@@ -131,6 +137,9 @@ FIGURE = Figure(
     draw=_draw,
     note="The figure `rate` tests how fast. The networks use small decays, N λ = 0.1, on the head "
     "only; at scale paper the optimiser's 5e-4 is that of the backbone alone, the paper's acts on "
-    "W and b, too. " + shared.SCALED,
+    "W and b, too. "
+    + shared.SCALED
+    + " Networks had 200 epochs at lr 0.01 first, which met the criterion, too, but ended up to "
+    "0.04 from the minimiser's cosines, more than these change over the grid.",
     place=5,
 )

@@ -78,6 +78,6 @@ FIGURE = Figure(
     tasks=SWEEP.tasks,
     judge=SWEEP.judge,
     draw=SWEEP.draw,
-    note=shared.SCALED,
+    note=shared.SCALED + shared.WARMED,
     place=3,
 )

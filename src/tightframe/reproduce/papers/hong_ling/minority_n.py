@@ -17,8 +17,9 @@ _MAJORITIES = {
 }
 _DECAY = 0.005
 
-#: Samples of each class of digits that can be trained on.
-_MOST = 140
+#: Samples of a minority class, and the most of a majority class that there are data for.
+_MINORITY = {"smoke": 10, "cpu": 5, "paper": 100}
+_MOST = {"smoke": 140, "cpu": 5000, "paper": 5000}
 
 
 def count_threshold(classes: int, minority: int, decay: float) -> float:
@@ -39,16 +40,14 @@ class CountSweep(Sweep):
 
     def _fixed(self, scale: str, what: str) -> tuple[int, float]:
         """Return the minority's count and lambda; lambda keeps the threshold's ratio of counts."""
-        if what == "UFM" or scale == "paper":
-            return 100, _DECAY
-        minority = 10
+        minority = 100 if what == "UFM" else _MINORITY[scale]
         return minority, round(_DECAY * math.sqrt(minority / 100) * 100 / minority, 8)
 
     def grid(self, scale: str, what: str, classes: int) -> list[int]:
         """Return the paper's ratios, as far as there are data."""
         minority, _ = self._fixed(scale, what)
         counts = [n * minority // 100 for n in _MAJORITIES[classes]]
-        return counts if minority == 100 else [n for n in counts if n <= _MOST]
+        return counts if what == "UFM" else [n for n in counts if n <= _MOST[scale]]
 
     def dense(self, scale: str, what: str, classes: int) -> Iterable[int]:
         """Return more counts in the same range."""
@@ -69,7 +68,7 @@ class CountSweep(Sweep):
     def described(self, scale: str, what: str, classes: int) -> str:
         """Return what is fixed."""
         minority, decay = self._fixed(scale, what)
-        return f"{classes} majority classes, n_B = {minority}, λ = {decay:.4g}"
+        return f"k_A = {classes}, n_B = {minority}, λ = {decay:.4g}"
 
 
 SWEEP = CountSweep()
@@ -86,6 +85,6 @@ FIGURE = Figure(
     tasks=SWEEP.tasks,
     judge=SWEEP.judge,
     draw=SWEEP.draw,
-    note=shared.SCALED,
+    note=shared.SCALED + shared.WARMED,
     place=4,
 )

@@ -23,7 +23,9 @@ def _tasks(scale: str) -> list[Task]:
     counts, decay = shared.step(5, majority, minority), round(decay, 8)
     tasks = [shared.theory(problems), shared.ufm(scale, problems)]
     for factor in (1, 5) if scale == "smoke" else _FACTORS:
-        more = {"oversample": [1] * 5 + [factor] * 5} if factor > 1 else {}
+        more = dict(shared.WARMUP[scale])
+        if factor > 1:
+            more["oversample"] = [1] * 5 + [factor] * 5
         tasks.append(shared.network(scale, counts, decay, more, factor=factor))
     return tasks
 
@@ -113,6 +115,6 @@ FIGURE = Figure(
     judge=_judge,
     draw=_draw,
     note="λ = 0.004 lies between the thresholds without (0.00333) and with twofold "
-    "repetition (0.00404). " + shared.SCALED,
+    "repetition (0.00404). " + shared.SCALED + shared.WARMED,
     place=7,
 )

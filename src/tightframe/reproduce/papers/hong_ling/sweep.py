@@ -71,8 +71,8 @@ class Sweep(ABC):
                     )
                 elif scale != "smoke" or classes == MAJORITY_CLASSES[0]:
                     tasks += [
-                        shared.network(scale, *own, **label)
-                        for own in shared.grid_points(scale, points)
+                        shared.network(scale, counts, decay, shared.WARMUP[scale], **label)
+                        for counts, decay in shared.grid_points(scale, points)
                     ]
         return tasks
 
