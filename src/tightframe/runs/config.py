@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -283,6 +284,7 @@ class RunConfig:
         problems = [setting for setting in settings if isinstance(setting, Problem)]
         if not problems:
             self._set("settings", tuple(pair(setting) for setting in settings))
+            self._require_decays()
             return
         if len(problems) < len(settings):
             raise ValueError("settings: got pairs and Problems, need one kind")
@@ -299,6 +301,17 @@ class RunConfig:
         self._set(
             "settings", tuple((problem.weight_decay, problem.feature_decay) for problem in problems)
         )
+
+    def _require_decays(self) -> None:
+        """Say how a network trains without decays, which no problem is without."""
+        for weight_decay, feature_decay in self._pairs:
+            for name, given in (("weight_decay", weight_decay), ("feature_decay", feature_decay)):
+                if any(isinstance(d, numbers.Real) and d == 0 for d in _as_tuple(given)):
+                    raise ValueError(
+                        f"{name}: got {given}, need a finite number above 0; to train without "
+                        "decays give small ones, which are what is predicted, and "
+                        "warmup_epochs=epochs, warmup_decay_factor=0"
+                    )
 
     def _take_data(self) -> None:
         self._set("data", check_name(self.data))
