@@ -200,11 +200,12 @@ def test_networks_that_end_in_the_theorems_minimiser_do_not_pass_beyond_it():
 
 
 @pytest.mark.parametrize("name", GEOMETRY)
-@pytest.mark.parametrize(("size", "outcome"), [(0.02, "reproduced"), (0.3, "not reproduced")])
+@pytest.mark.parametrize(("size", "outcome"), [(0.02, "reproduced"), (0.2, "not reproduced")])
 def test_networks_beyond_the_theorem_must_come_near_their_minimisers(name, size, outcome):
     @of("network")
     def off(rows, arrays):
-        arrays[f"{name}_0"] = arrays[f"{name}_0"] + size * np.diag(np.arange(10.0) - 4.5)
+        gram = arrays[f"{name}_0"]
+        arrays[f"{name}_0"] = gram + size * np.linalg.norm(gram) * np.diag([1.0] + [0.0] * 9)
 
     assert set(judged("relaxed", change=off)) == {outcome}
 
