@@ -33,13 +33,6 @@ FIGURES, ideal, judged = OWN.figures, OWN.ideal, OWN.judged
 YES, NO, OPEN = "reproduced", "not reproduced", "not at this scale"
 
 
-def ratio_of(task):
-    """The ratio of the decays that a small network trains with."""
-    if task.labels["data"] == "digits":
-        return 100
-    return 1000 if task.labels["network"] == "mlp" else 10_000
-
-
 # -- the settings ----------------------------------------------------------------------------------
 
 
@@ -55,7 +48,8 @@ def test_problems_have_the_papers_ridges(name, scale):
             if scale == "paper":
                 assert (config.decay_on, problem.weight_decay) == ("all", 5e-4)
             else:
-                assert problem.weight_decay / problem.feature_decay == pytest.approx(ratio_of(task))
+                decay_ratio = 100 if task.labels["data"] == "digits" else 1000
+                assert problem.weight_decay / problem.feature_decay == pytest.approx(decay_ratio)
             largest, smallest = problem.counts.max(), problem.counts.min()
             assert largest == task.labels["ratio"] * smallest
             assert (problem.counts == largest).sum() in (5, 10)
