@@ -6,13 +6,12 @@ Each function takes the numbers of another convention and returns those of ours;
 
 from __future__ import annotations
 
-import numbers
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.checks import plain_number, positive_float, whole_number
+from tightframe.checks import is_zero, positive_float, whole_number
 
 #: What there is in the place of decays of zero.
 _LIMIT = (
@@ -33,8 +32,7 @@ def positive_decay(name: str, value: Any) -> float:
     try:
         return positive_float(name, value)
     except ValueError as error:
-        number = plain_number(value)
-        if isinstance(number, bool) or not isinstance(number, numbers.Real) or number != 0:
+        if not is_zero(value):
             raise
         raise ValueError(f"{error}; {_WITHOUT.get(name, _LIMIT)}") from None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import numbers
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tightframe.checks import choice, positive_float, whole_number
+from tightframe.checks import choice, is_zero, positive_float, whole_number
 from tightframe.data.registry import check_name, known_class_names
 from tightframe.problem.class_names import NamesLike, class_names_of
 from tightframe.problem.counts import (
@@ -306,7 +305,7 @@ class RunConfig:
         """Say how a network trains without decays, which no problem is without."""
         for weight_decay, feature_decay in self._pairs:
             for name, given in (("weight_decay", weight_decay), ("feature_decay", feature_decay)):
-                if any(isinstance(d, numbers.Real) and d == 0 for d in _as_tuple(given)):
+                if any(is_zero(decay) for decay in _as_tuple(given)):
                     raise ValueError(
                         f"{name}: got {given}, need a finite number above 0; to train without "
                         "decays give small ones, which are what is predicted, and "
