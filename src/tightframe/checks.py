@@ -67,7 +67,7 @@ def positive_float(name: str, value: Any, *, or_zero: bool = False) -> float:
 def is_zero(value: Any) -> bool:
     """Tell whether a value is the number 0, not a truth value."""
     number = plain_number(value)
-    return isinstance(number, numbers.Real) and not isinstance(number, bool) and number == 0
+    return not isinstance(number, bool) and isinstance(number, numbers.Real) and number == 0
 
 
 def detached(value: Any) -> Any:
