@@ -155,9 +155,9 @@ FASHION: dict[str, tuple[float, dict[str, Any]]] = {
             "counts": "10x2,20x2,30x2,40x2,50x2",
             "network": "densenet_cifar",
             "network_options": {"width": 2},
-            "epochs": 110,
-            "batch_size": 50,
-            "measure_every": 11,
+            "epochs": 75,
+            "batch_size": 40,
+            "measure_every": 25,
         },
     ),
 }
