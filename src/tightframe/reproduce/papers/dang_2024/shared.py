@@ -290,5 +290,8 @@ SMALL = (
     "At scales smoke and cpu the networks are MLPs and narrow VGG11s on digits, and at cpu an MLP, "
     "ResNet18, VGG11 (width 8, the ResNet with the stem of ImageNet) and DenseNet (growth rate 2) "
     f"on Fashion-MNIST, with counts in the paper's proportions ({DIGITS}; {_FASHION}, of the "
-    "DenseNet half of that) and larger decays, so that a short training gets there. "
+    "DenseNet half of that) and larger decays, so that a short training gets there. The decays "
+    "have the ratio 100, those of the convolutional networks on Fashion-MNIST 10,000, chosen on a "
+    "trial of the ResNet: of 100, 500 steps left the class means 0.45 from the prediction, of "
+    "10,000 0.10. "
 )

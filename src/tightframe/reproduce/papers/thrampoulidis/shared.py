@@ -193,8 +193,9 @@ FASHION_NOTE = (
     "data, its mean row and what is outside the features' span, and shrink by the classifier's "
     "decay alone, which the ratio sets. Tested at R = 1: in the ratio 1,000 (the same ridge) 0.07 "
     "after 1,200 steps, in the ratio 100 from the same orthogonal start 0.17, and 0.12 after 2,400 "
-    "steps from the usual one. The ratio, the start and 2,000 steps were chosen after seeing such "
-    "trials of R = 1; the criteria are those that were set for the earlier runs."
+    "steps from the usual one. The ratio, the start and 2,000 steps (1,200 of VGG13, whose steps "
+    "take twice a ResNet's) were chosen after seeing such trials of R = 1; the criteria are those "
+    "that were set for the earlier runs."
 )
 UFM_NOTE = (
     "The paper's settings for the UFM are not known to us: K = 10, one sample of each minority "
