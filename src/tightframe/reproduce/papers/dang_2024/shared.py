@@ -121,15 +121,15 @@ CNN: dict[str, dict[str, Any]] = {
         "measure_every": 10,
     },
 }
+
 #: Networks of scale cpu on Fashion-MNIST: the ratio of the decays and the training. Normalised
 #: features are long by themselves, which a larger ratio suits.
 _FASHION = "20x2,40x2,60x2,80x2,100x2"
 FASHION: dict[str, tuple[float, dict[str, Any]]] = {
-    "MLP": (1e2, {"counts": _FASHION, **MLP["cpu"]}),
+    "MLP": (1e2, MLP["cpu"]),
     "ResNet18": (
         1e4,
         {
-            "counts": _FASHION,
             "network": "resnet18",
             "network_options": {"width": 8, "stem": "imagenet"},
             "epochs": 180,
@@ -140,7 +140,6 @@ FASHION: dict[str, tuple[float, dict[str, Any]]] = {
     "VGG11": (
         1e4,
         {
-            "counts": _FASHION,
             "network": "vgg11",
             "network_options": {"width": 8},
             "epochs": 180,
@@ -212,7 +211,7 @@ def network_tasks(scale: str) -> list[Task]:
 
 def _on_fashion(name: str) -> Task:
     ratio, options = FASHION[name]
-    config = {"data": "fashion_mnist", **options, **setting(options["counts"], ratio)}
+    config = {"data": "fashion_mnist", **setting(_FASHION, ratio), **options}
     return network(f"{name}, Fashion-MNIST", config)
 
 
