@@ -113,8 +113,8 @@ def _draw(results: Results) -> list[Panel]:
     panels: list[Panel] = []
     for network in dict.fromkeys(run.labels["network"] for run in runs):
         own = [run for run in runs if run.labels["network"] == network]
-        panels += [_distances(network, own), *_by_class(network, own)]
-    return [*panels, _table(runs)] if runs else []
+        panels += [_distances(network, own), *_by_class(network, own), _table(network, own)]
+    return panels
 
 
 def _distances(network: str, runs: list[Run]) -> Chart:
@@ -153,14 +153,13 @@ def _by_class(network: str, runs: list[Run]) -> list[Panel]:
     ]
 
 
-def _table(runs: tuple[Run, ...]) -> Table:
+def _table(network: str, runs: list[Run]) -> Table:
     rows = []
     for run in runs:
         grams = run.array("means"), _own(run).geometry.means
         off = ~np.eye(run.problem.num_classes, dtype=bool)
         rows.append(
             [
-                run.labels["network"],
                 run.labels["variant"],
                 *(float(v) for v in _away(run, _own(run))),
                 *(float(v) for v in _away(run, _theorem(run))),
@@ -168,12 +167,12 @@ def _table(runs: tuple[Run, ...]) -> Table:
                 run.measured("test_accuracy"),
             ]
         )
-    columns = ["network", "with", *(f"{symbol}, own" for symbol in ("W", "H", "Z"))]
+    columns = ["", *(f"{symbol}, own" for symbol in ("W", "H", "Z"))]
     columns += [f"{symbol}, theorem" for symbol in ("W", "H", "Z")]
     columns += ["cos h", "own cos h", "test accuracy"]
     note = "Distances of W, H and Z = W H to the minimiser of the network's own problem and to the "
     note += "theorem's; the mean cosine of two class means, which is 0 in the theorem."
-    return Table("At the end of training", columns, rows, note)
+    return Table(f"{network}: at the end of training", columns, rows, note)
 
 
 FIGURE = Figure(
