@@ -64,6 +64,12 @@ def positive_float(name: str, value: Any, *, or_zero: bool = False) -> float:
     return number
 
 
+def is_zero(value: Any) -> bool:
+    """Tell whether a value is the number 0, not a truth value."""
+    number = plain_number(value)
+    return not isinstance(number, bool) and isinstance(number, numbers.Real) and number == 0
+
+
 def detached(value: Any) -> Any:
     """Return a PyTorch tensor as NumPy takes it; others as they are.
 

@@ -78,7 +78,8 @@ def test_bad_counts_are_named(counts, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"weight_decay": 0}, "weight_decay: got 0"),
+        ({"weight_decay": 0}, r"weight_decay: got 0, .*tf\.path_limits .*normalized=True"),
+        ({"weight_decay": [1e-3, 0.0], "depth": 2}, r"weight_decay: got 0\.0, .*tf\.seli"),
         ({"weight_decay": -1e-3}, "weight_decay"),
         ({"weight_decay": math.nan}, "weight_decay: got nan"),
         ({"weight_decay": math.inf}, "weight_decay"),
@@ -97,7 +98,7 @@ def test_bad_counts_are_named(counts, message):
         ({"loss": ["mse"]}, "loss"),
         ({"bias": "yes"}, "bias: got 'yes'"),
         ({"bias": "decayed"}, "bias_decay: missing"),
-        ({"bias": "decayed", "bias_decay": 0}, "bias_decay: got 0"),
+        ({"bias": "decayed", "bias_decay": 0}, "bias_decay: got 0, .*; bias='free' does not decay"),
         ({"bias_decay": 0.1}, "bias_decay: got 0.1 with bias='none'"),
         ({"features": "relu"}, "features: got 'relu', allowed are real, nonnegative"),
         ({"weight_decay": 1e-200}, "weight_decay: got 1e-200, need a number from 1e-100"),

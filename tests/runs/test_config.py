@@ -253,6 +253,8 @@ def test_replace():
         ({"settings": (0.1, 0.2)}, "settings: got 0.1, need a pair"),
         ({"settings": [(0.1, 0.2, 0.3)]}, "need a pair"),
         ({"settings": [(-1, 0.2)]}, "weight_decay: got -1"),
+        ({"settings": [(0.1, 0)]}, "feature_decay: got 0, .*warmup_epochs=epochs, warmup_decay_f"),
+        ({"settings": [((1.0, 0.0), 1)], "depth": 2}, r"weight_decay: got \(1.0, 0.0\), .*warmup"),
         ({"settings": [(0.1, 0.2), (0.1, 0.2)]}, "settings: w0.1-h0.2 is given twice"),
         (
             {"settings": [Problem([2, 2], weight_decay=1, feature_decay=1), (0.1, 0.2)]},

@@ -368,6 +368,15 @@ VARIANTS = {
 }
 
 
+def test_decays_that_are_warmed_up_from_zero_to_the_end_change_no_weight(tmp_path):
+    """What the refusal of decays of zero points to."""
+    bare = {"epochs": 3, "warmup_epochs": 3, "warmup_decay_factor": 0.0}
+    config = CONFIG.replace(settings=((1e-6, 1e-6), (0.5, 0.5)), **bare)
+    run(config, tmp_path)
+    small, large = (setting.final["weight"] for setting in store.load_run(tmp_path).settings)
+    assert np.array_equal(small, large)
+
+
 @pytest.mark.parametrize("variant", list(VARIANTS))
 def test_resumed_with_each_option_ends_in_the_same_numbers(tmp_path, variant):
     config = CONFIG.replace(settings=CONFIG.settings[:1], epochs=4, **VARIANTS[variant])

@@ -11,7 +11,30 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.checks import positive_float, whole_number
+from tightframe.checks import is_zero, positive_float, whole_number
+
+#: What there is in the place of decays of zero.
+_LIMIT = (
+    "what small decays tend to is tf.path_limits and tf.seli, and "
+    "tightframe.training.train_ufm(..., normalized=True) descends without decays"
+)
+_WITHOUT = {"bias_decay": "bias='free' does not decay"}
+
+
+def positive_decay(name: str, value: Any) -> float:
+    """Return a decay as a float.
+
+    Raises
+    ------
+    ValueError
+        If it is no finite number above 0; of 0 the message says what there is instead.
+    """
+    try:
+        return positive_float(name, value)
+    except ValueError as error:
+        if not is_zero(value):
+            raise
+        raise ValueError(f"{error}; {_WITHOUT.get(name, _LIMIT)}") from None
 
 
 class Decays(NamedTuple):
@@ -32,9 +55,9 @@ class Decays(NamedTuple):
     def given(cls, weight_decay: Any, feature_decay: Any, bias_decay: Any = None) -> Decays:
         """Check what a caller gave."""
         return cls(
-            positive_float("weight_decay", weight_decay),
-            positive_float("feature_decay", feature_decay),
-            None if bias_decay is None else positive_float("bias_decay", bias_decay),
+            positive_decay("weight_decay", weight_decay),
+            positive_decay("feature_decay", feature_decay),
+            None if bias_decay is None else positive_decay("bias_decay", bias_decay),
         )
 
     def scaled(self, by: float, features_by: float | None = None) -> Decays:

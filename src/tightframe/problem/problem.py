@@ -988,7 +988,7 @@ def _require_own(rest: Mapping[str, Any], taken: Iterable[str], who: str) -> Non
 
 
 def _decay(name: str, value: Any) -> float:
-    number = positive_float(name, value)
+    number = conventions.positive_decay(name, value)
     low, high = DECAY_RANGE
     if not low <= number <= high:
         raise ValueError(f"{name}: got {value}, need a number from {low:g} to {high:g}")

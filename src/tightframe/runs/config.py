@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tightframe.checks import choice, positive_float, whole_number
+from tightframe.checks import choice, is_zero, positive_float, whole_number
 from tightframe.data.registry import check_name, known_class_names
 from tightframe.problem.class_names import NamesLike, class_names_of
 from tightframe.problem.counts import (
@@ -283,6 +283,7 @@ class RunConfig:
         problems = [setting for setting in settings if isinstance(setting, Problem)]
         if not problems:
             self._set("settings", tuple(pair(setting) for setting in settings))
+            self._require_decays()
             return
         if len(problems) < len(settings):
             raise ValueError("settings: got pairs and Problems, need one kind")
@@ -299,6 +300,17 @@ class RunConfig:
         self._set(
             "settings", tuple((problem.weight_decay, problem.feature_decay) for problem in problems)
         )
+
+    def _require_decays(self) -> None:
+        """Say how a network trains without decays, which no problem is without."""
+        for weight_decay, feature_decay in self._pairs:
+            for name, given in (("weight_decay", weight_decay), ("feature_decay", feature_decay)):
+                if any(is_zero(decay) for decay in _as_tuple(given)):
+                    raise ValueError(
+                        f"{name}: got {given}, need a finite number above 0; to train without "
+                        "decays give small ones, which are what is predicted, and "
+                        "warmup_epochs=epochs, warmup_decay_factor=0"
+                    )
 
     def _take_data(self) -> None:
         self._set("data", check_name(self.data))

@@ -1,6 +1,7 @@
 """Dang et al. 2024's figures: settings valid at every scale, verdicts that follow measurements."""
 
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -48,7 +49,10 @@ def test_settings_are_the_papers(name, scale):
             continue
         config = RunConfig.from_dict(task.arguments["config"])
         (problem,) = config.problems
-        assert (problem.features, problem.bias, problem.depth) == ("nonnegative", "none", 1)
+        variant = task.labels.get("variant", "")
+        features = "real" if "no last ReLU" in variant else "nonnegative"
+        bias = "free" if variant.startswith("bias") else "none"
+        assert (problem.features, problem.bias, problem.depth) == (features, bias, 1)
         assert problem.dim >= problem.num_classes
         if "lambda" in task.labels:
             assert problem.logit_decay == pytest.approx(task.labels["lambda"])
@@ -87,6 +91,11 @@ def test_figures_share_their_runs():
     hashes = {name: {t.hash for t in FIGURES[name].tasks("smoke")} for name in FIGURES}
     assert hashes["networks"] <= hashes["norms-angles"]
     assert len(hashes["norms-angles"] & hashes["ufm"]) == 1
+    for scale in SCALES:
+        known = {task.hash for task in FIGURES["networks"].tasks(scale)}
+        within = FIGURES["relaxed"].tasks(scale)[::4]
+        assert {task.labels["variant"] for task in within} == {"as in the theorem"}
+        assert {task.hash for task in within} <= known
 
 
 # -- verdicts --------------------------------------------------------------------------------------
@@ -168,7 +177,37 @@ def test_one_network_says_nothing_about_another():
             rows["nc1"] = 0.02
 
     found = judged("networks", change=one)
-    assert found == ["reproduced", "reproduced", "not reproduced"]
+    assert found == ["reproduced"] * 5 + ["not reproduced"]
+
+
+def test_networks_beyond_the_theorem_have_minimisers_of_their_own():
+    verdicts = FIGURES["relaxed"].judge(ideal("relaxed"))
+    assert outcomes(verdicts) == ["reproduced"] * 3
+    for verdict, off in zip(verdicts, [0.15, 0.31, 0.3], strict=True):
+        (theorem,) = re.findall(r"prediction is ([0-9.]+) off", verdict.sentence)
+        assert float(theorem) == pytest.approx(off, abs=0.006)
+
+
+def test_networks_that_end_in_the_theorems_minimiser_do_not_pass_beyond_it():
+    @of("network")
+    def as_in_the_theorem(rows, arrays):
+        problem = problem_of(rows["counts"].iloc[0], rows["lambda"].iloc[0])
+        geometry = tf.solve(problem).geometry
+        for name in ("classifier", "means", "logits"):
+            arrays[f"{name}_0"] = getattr(geometry, name)
+
+    assert judged("relaxed", change=as_in_the_theorem) == ["not reproduced"] * 3
+
+
+@pytest.mark.parametrize("name", GEOMETRY)
+@pytest.mark.parametrize(("size", "outcome"), [(0.02, "reproduced"), (0.2, "not reproduced")])
+def test_networks_beyond_the_theorem_must_come_near_their_minimisers(name, size, outcome):
+    @of("network")
+    def off(rows, arrays):
+        gram = arrays[f"{name}_0"]
+        arrays[f"{name}_0"] = gram + size * np.linalg.norm(gram) * np.diag([1.0] + [0.0] * 9)
+
+    assert set(judged("relaxed", change=off)) == {outcome}
 
 
 @pytest.mark.parametrize("name", GEOMETRY)

@@ -140,6 +140,6 @@ FIGURE = Figure(
     tasks=_tasks,
     judge=_judge,
     draw=_draw,
-    note=shared.NETWORK_NOTE,
+    note=shared.NETWORK_NOTE + shared.FASHION_NOTE,
     place=2,
 )
