@@ -416,6 +416,11 @@ def test_counter_examples_refute_the_claim(few_points):
     first, second, *_ = verdicts
     assert first.measured == pytest.approx(0.050272 - 0.045473, abs=2e-6)
     assert second.measured < 1e-8
+    # The cause, and the control: nothing is beaten where the later theorem leaves the ETF alone.
+    assert "2 of these 2 points have a rank below" in first.sentence
+    assert first.sentence.endswith("it is beaten at 0 of 4 settings.")
+    assert "3 of 3 runs of a rank below K - 1 end there and 0 of 3 others" in verdicts[3].sentence
+    assert verdicts[3].sentence.endswith("0 of 3 do.")
     panels = FIGURES["deep-ce"].draw(results)
     assert all(panel_to_dict(panel) for panel in panels)
     table = next(panel for panel in panels if isinstance(panel, Table))
