@@ -11,64 +11,95 @@ from tightframe.reproduce.results import Results
 from tightframe.reproduce.spec import Figure, Task, Verdict
 
 _CIFAR = "5000x10"
+_DIGITS = "100x10"
+_FASHION = "30x10"
+
 _WIDTHS = (512, 1024, 2048)
+
+#: Narrow networks on Fashion-MNIST, at scale cpu. Few samples in small batches, because nine linear
+#: layers need steps more than samples.
+_NARROW: dict[str, dict[str, Any]] = {
+    "ResNet18": {"network": "resnet18", "network_options": {"stem": "imagenet", "width": 8}},
+    "VGG16": {"network": "vgg16", "network_options": {"width": 8}},
+}
+_NARROW_TRAINING: dict[str, Any] = {
+    "data": "fashion_mnist",
+    "lr": 3e-3,
+    "batch_size": 50,
+    "epochs": 250,
+    "measure_every": 25,
+}
+
+
+def _setting(counts: str) -> list[float]:
+    """Return the decays of the paper's MLPs, moved to these counts."""
+    return shared.paper_setting(counts, 1e-4, 128, 50_000)
 
 
 def _tasks(scale: str) -> list[Task]:
-    counts = _CIFAR if scale == "paper" else "100x10"
-    setting = shared.paper_setting(counts, 1e-4, 128, 50_000)
+    counts = _CIFAR if scale == "paper" else _DIGITS
+    heads = [(depth, bias) for depth in shared.DEPTHS for bias in shared.BIAS_NAMES]
     tasks = [
         shared.theory(
-            [shared.network_problem(counts, setting, depth, bias)], layers=depth, bias=bias
+            [shared.network_problem(counts, _setting(counts), depth, bias)], layers=depth, bias=bias
         )
-        for depth in shared.DEPTHS
-        for bias in shared.BIAS_NAMES
+        for depth, bias in heads
     ]
-    # Twenty epochs are too few for more than three linear layers.
-    depths = shared.DEPTHS[:2] if scale == "smoke" else shared.DEPTHS
-    for depth in depths:
-        for bias in shared.BIAS_NAMES:
-            for name, own, more in _backbones(scale, setting):
-                labels = {"layers": depth, "bias": bias, "network": name}
-                given = {"depth": depth, "bias": bias, **shared.ORTHOGONAL, **more}
-                tasks.append(shared.network(scale, counts, own, given, **labels))
+    for depth, bias in heads:
+        # Twenty epochs are too few for more than three linear layers.
+        if scale == "smoke" and depth > 3:
+            continue
+        head = {"depth": depth, "bias": bias, **shared.ORTHOGONAL}
+        for name, counts, setting, options in _networks(scale):
+            labels = {"layers": depth, "bias": bias, "network": name}
+            tasks.append(shared.network(scale, counts, setting, {**head, **options}, **labels))
     return tasks
 
 
-def _backbones(
-    scale: str, setting: Sequence[float]
-) -> Iterator[tuple[str, Sequence[float], dict[str, Any]]]:
-    """Yield name, decays and options of the networks."""
-    if scale != "paper":
-        yield "MLP", setting, {}
+def _networks(scale: str) -> Iterator[tuple[str, str, Sequence[float], dict[str, Any]]]:
+    """Yield name, counts, decays and options of the networks of a scale."""
+    if scale == "paper":
+        yield from _originals()
         return
+    yield "MLP on digits", _DIGITS, _setting(_DIGITS), {}
+    if scale == "cpu":
+        for name, options in _NARROW.items():
+            given = {**_NARROW_TRAINING, **options}
+            yield f"{name} on Fashion-MNIST", _FASHION, _setting(_FASHION), given
+
+
+def _originals() -> Iterator[tuple[str, str, Sequence[float], dict[str, Any]]]:
+    setting = _setting(_CIFAR)
     for width in _WIDTHS:
         more = {"hidden": [width] * 6, "feature_dim": width}
-        yield f"MLP, width {width}", setting, {**more, "network_options": {"batch_norm": True}}
+        more["network_options"] = {"batch_norm": True}
+        yield f"MLP of width {width} on CIFAR10", _CIFAR, setting, more
     # These decay all parameters, of a mean over entries: 2 / K of our loss. SGD sees the factor.
     scaled = [1e-4 * 10 / 2, setting[1]]
     sgd = {"optimizer": "sgd", "momentum": 0.9, "lr": 1e-3 * 2 / 10, "decay_on": "all"}
-    for name in ("resnet18", "vgg16"):
-        yield name, scaled, {"network": name, "hidden": [256, 256], "feature_dim": 512, **sgd}
+    for name in _NARROW:
+        yield f"{name} on CIFAR10", _CIFAR, scaled, {"network": name.lower(), **sgd}
 
 
 def _judge(results: Results) -> list[Verdict]:
     verdicts = []
-    for bias, name in shared.BIAS_NAMES.items():
-        frame = "simplex ETF" if bias == "free" else "orthogonal frame"
-        part = results.select(what="network", bias=bias)
-        claim = f"networks with {name}: NC1 and the distances to the {frame} fall to near 0"
-        verdicts.append(
-            shared.judge_collapse(part, "network", claim, f"{shared.title_of(results)}, {name}")
-        )
-    part, name = results.select(what="network"), shared.title_of(results)
-    return [*verdicts, shared.judge_partial(part, "network", name)]
+    for network, part in shared.by_network(results).items():
+        for bias, name in shared.BIAS_NAMES.items():
+            frame = "simplex ETF" if bias == "free" else "orthogonal frame"
+            title = f"{network}, {name}"
+            claim = f"{title}: NC1 and the distances to the {frame} fall to near 0"
+            own = part.select(bias=bias)
+            verdicts.append(shared.judge_collapse(own, "network", claim, title))
+        verdicts.append(shared.judge_partial(part, "network", network))
+    return verdicts
 
 
 def _draw(results: Results) -> list[Panel]:
-    part = results.select(what="network")
-    table = shared.final_table(part, f"{shared.title_of(results)}, end of training")
-    return [*shared.collapse_charts(part, shared.title_of(results), "epoch"), table]
+    panels: list[Panel] = []
+    for name, part in shared.by_network(results).items():
+        panels += shared.collapse_charts(part, name, "epoch")
+    table = shared.final_table(results.select(what="network"), "Networks, end of training")
+    return [*panels, table]
 
 
 FIGURE = Figure(

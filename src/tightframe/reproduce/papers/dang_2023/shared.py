@@ -34,7 +34,6 @@ VANISHED = 0.02
 
 
 BIAS_NAMES = {"none": "no bias", "free": "last-layer bias"}
-_NETWORKS = {"smoke": "MLP on digits", "cpu": "MLP on digits", "paper": "networks on CIFAR10"}
 
 NC1 = "NC1 = tr(Σ_W Σ_B⁺)/K"
 _DISTANCE = "normalised Frobenius distance"
@@ -167,14 +166,12 @@ _TRAINING: dict[str, dict[str, Any]] = {
 def network(
     scale: str, counts: str, setting: Sequence[float], more: Mapping[str, Any], **labels: Any
 ) -> Task:
-    """Train a network."""
-    config = {
-        "counts": counts,
-        "settings": [list(setting)],
-        "loss": "mse",
-        **_TRAINING[scale],
-        **more,
-    }
+    """Train a network, an MLP if ``more`` has no other."""
+    training = _TRAINING[scale]
+    if "network" in more:  # which has widths of its own
+        training = {k: v for k, v in training.items() if k not in ("hidden", "feature_dim")}
+    given = {"counts": counts, "settings": [list(setting)], "loss": "mse"}
+    config = {**given, **training, **more}
     return Task("network", {"config": config, "arrays": True}, {"what": "network", **labels})
 
 
@@ -297,9 +294,11 @@ def _distances(run: Run) -> list[float]:
     return distances
 
 
-def title_of(results: Results) -> str:
-    """Return what the networks of a scale are."""
-    return _NETWORKS[results.scale]
+def by_network(results: Results) -> dict[str, Results]:
+    """Return the trained networks by their names, in the order of the tasks."""
+    part = results.select(what="network")
+    names = dict.fromkeys(run.labels["network"] for run in part.runs)
+    return {name: part.select(network=name) for name in names}
 
 
 def judge_collapse(part: Results, what: str, claimed: str, name: str) -> Verdict:
@@ -346,8 +345,8 @@ def judge_partial(part: Results, what: str, name: str) -> Verdict:
         decided(deep, holds),
         criterion="the Gram matrices of all partial products W_M … W_j and W_{j-1} … W_1 H̄ of "
         f"every run with M ≥ 2 end within {limit:g} of the predicted ones",
-        claimed="every partial product of the layers has the same frame, with powers of the same "
-        "singular values",
+        claimed=f"{name}: every partial product of the layers has the same frame, with powers of "
+        "the same singular values",
         predicted=0.0,
         measured=worst,
         tolerance=limit,
@@ -369,8 +368,6 @@ def _curves(part: Results, column: str, x: str) -> list[Curve]:
             continue
         biased = labels.get("bias", "none") == "free"
         label = f"M = {labels['layers']}"
-        if "network" in labels:
-            label += f", {labels['network']}"
         centred = biased and column == "means_to_predicted"
         curves.append(
             Curve(
@@ -385,10 +382,7 @@ def _curves(part: Results, column: str, x: str) -> list[Curve]:
 
 
 def collapse_charts(part: Results, name: str, x: str) -> list[Panel]:
-    """Draw the paper's four metrics over training."""
-    if part.scale == "paper" and len(part.tasks) > 8:
-        # Eight curves are as many as can be told apart.
-        part = part.select(network="MLP, width 2048")
+    """Draw the paper's four metrics over training, of one network."""
     log_x = x == "iteration"
     metrics = {
         "NC1": ("nc1", NC1),
