@@ -16,17 +16,27 @@ _FASHION = "30x10"
 
 _WIDTHS = (512, 1024, 2048)
 
-#: Narrow networks on Fashion-MNIST, at scale cpu. Few samples in small batches, because nine linear
-#: layers need steps more than samples.
-_NARROW: dict[str, dict[str, Any]] = {
-    "ResNet18": {"network": "resnet18", "network_options": {"stem": "imagenet", "width": 8}},
-    "VGG16": {"network": "vgg16", "network_options": {"width": 8}},
+#: Narrow networks on Fashion-MNIST, at scale cpu: their numbers of linear layers, and options. Few
+#: samples in small batches, because deep heads need steps more than samples; six and nine layers
+#: would need more than minutes.
+_NARROW: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
+    "ResNet18": (
+        (1, 3),
+        {
+            "network": "resnet18",
+            "network_options": {"stem": "imagenet", "width": 8},
+            "lr": 8e-3,
+            "epochs": 500,
+        },
+    ),
+    "VGG16": (
+        (1,),
+        {"network": "vgg16", "network_options": {"width": 8}, "lr": 8e-3, "epochs": 300},
+    ),
 }
 _NARROW_TRAINING: dict[str, Any] = {
     "data": "fashion_mnist",
-    "lr": 3e-3,
     "batch_size": 50,
-    "epochs": 250,
     "measure_every": 25,
 }
 
@@ -50,22 +60,23 @@ def _tasks(scale: str) -> list[Task]:
         if scale == "smoke" and depth > 3:
             continue
         head = {"depth": depth, "bias": bias, **shared.ORTHOGONAL}
-        for name, counts, setting, options in _networks(scale):
+        for name, counts, setting, options in _networks(scale, depth):
             labels = {"layers": depth, "bias": bias, "network": name}
             tasks.append(shared.network(scale, counts, setting, {**head, **options}, **labels))
     return tasks
 
 
-def _networks(scale: str) -> Iterator[tuple[str, str, Sequence[float], dict[str, Any]]]:
-    """Yield name, counts, decays and options of the networks of a scale."""
+def _networks(scale: str, depth: int) -> Iterator[tuple[str, str, Sequence[float], dict[str, Any]]]:
+    """Yield name, counts, decays and options of the networks with so many linear layers."""
     if scale == "paper":
         yield from _originals()
         return
     yield "MLP on digits", _DIGITS, _setting(_DIGITS), {}
     if scale == "cpu":
-        for name, options in _NARROW.items():
-            given = {**_NARROW_TRAINING, **options}
-            yield f"{name} on Fashion-MNIST", _FASHION, _setting(_FASHION), given
+        for name, (depths, options) in _NARROW.items():
+            if depth in depths:
+                given = {**_NARROW_TRAINING, **options}
+                yield f"{name} on Fashion-MNIST", _FASHION, _setting(_FASHION), given
 
 
 def _originals() -> Iterator[tuple[str, str, Sequence[float], dict[str, Any]]]:
@@ -90,7 +101,8 @@ def _judge(results: Results) -> list[Verdict]:
             claim = f"{title}: NC1 and the distances to the {frame} fall to near 0"
             own = part.select(bias=bias)
             verdicts.append(shared.judge_collapse(own, "network", claim, title))
-        verdicts.append(shared.judge_partial(part, "network", network))
+        if any(run.problem.depth > 1 for run in part.runs):
+            verdicts.append(shared.judge_partial(part, "network", network))
     return verdicts
 
 
@@ -112,7 +124,14 @@ FIGURE = Figure(
     tasks=_tasks,
     judge=_judge,
     draw=_draw,
-    note=shared.NETWORK_NOTE + " At scale paper charts show the MLP of width 2048; "
-    "ResNet18 and VGG16 decay all parameters, as the paper's do.",
+    note=shared.NETWORK_NOTE + " At cpu also ResNet18 (with the 7 x 7 stem: the other costs eight "
+    "times as much) and VGG16 on Fashion-MNIST, both of width 8, with 300 samples and the decays "
+    "of the paper's MLPs. Left out for time: ResNet18 with six and nine linear layers, VGG16 with "
+    "more than one. Trials of 1,500 steps came before: three layers of ResNet18 with a bias ended "
+    "at a distance of 0.10, partial products at 0.20, with a learning rate of 3e-3, and at 0.089 "
+    "and 0.15 with 8e-3, all still falling; so the rate is 8e-3 and the training twice as long. "
+    "Nine layers ended at 0.13. VGG16 with a bias ended at 0.30 after 900 steps at 2e-3. The "
+    "paper's way of decay (SGD, all parameters, 5e-3) left one layer of ResNet18 at 0.20, still "
+    "falling; scale paper has it.",
     place=2,
 )
