@@ -110,8 +110,8 @@ def _draw(results: Results) -> list[Panel]:
     panels: list[Panel] = []
     for name, part in shared.by_network(results).items():
         panels += shared.collapse_charts(part, name, "epoch")
-    table = shared.final_table(results.select(what="network"), "Networks, end of training")
-    return [*panels, table]
+        panels.append(shared.final_table(part, f"{name}, end of training"))
+    return panels
 
 
 FIGURE = Figure(

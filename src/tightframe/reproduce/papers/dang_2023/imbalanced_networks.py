@@ -94,10 +94,8 @@ def _draw(results: Results) -> list[Panel]:
         panels += shared.collapse_charts(part, name, "epoch")
         title = f"Squared lengths, the paper's formula and the {name}"
         panels.append(length_table(part.done, title))
-    return [
-        *panels,
-        shared.final_table(results.select(what="network"), "Networks, end of training"),
-    ]
+        panels.append(shared.final_table(part, f"{name}, end of training"))
+    return panels
 
 
 FIGURE = Figure(

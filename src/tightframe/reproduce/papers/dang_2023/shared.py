@@ -398,20 +398,18 @@ def collapse_charts(part: Results, name: str, x: str) -> list[Panel]:
 
 def final_table(part: Results, title: str) -> Table:
     """List where the runs ended, the worst of the seeds."""
-    keys, columns = ["M", "bias"], ["objective", "predicted_objective"]
-    if any("network" in run.labels for run in part.done):
-        keys.append("network")
+    columns = ["objective", "predicted_objective"]
     if any(run.task.kind == "network" for run in part.done):
         columns.append("test_accuracy")
-    found: dict[tuple[Any, ...], list[list[float]]] = {}
+    found: dict[tuple[int, str], list[list[float]]] = {}
     for run in part.done:
-        own = run.problem.depth, BIAS_NAMES[run.problem.bias], run.labels.get("network")
+        own = run.problem.depth, BIAS_NAMES[run.problem.bias]
         values = [*measures(run).values(), *(run.measured(name) for name in columns)]
-        found.setdefault(own[: len(keys)], []).append(values)
+        found.setdefault(own, []).append(values)
     names = ["NC1", "W distance", "H distance", "W H distance", "objective", "certified minimum"]
     return Table(
         title,
-        [*keys, *names, *(["test accuracy"] if "test_accuracy" in columns else [])],
+        ["M", "bias", *names, *(["test accuracy"] if "test_accuracy" in columns else [])],
         [[*key, *(float(v) for v in np.max(rows, axis=0))] for key, rows in found.items()],
         "Distances of W Wᵀ, H̄ᵀH̄ and W H̄ to the predicted geometry, each divided by its norm first "
         "(H̄ centred where there is a bias). The largest of the seeds.",
