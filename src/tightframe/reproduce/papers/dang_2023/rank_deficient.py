@@ -203,8 +203,7 @@ FIGURE = Figure(
     tasks=_tasks,
     judge=_judge,
     draw=_draw,
-    note="The theorem is about global minimisers, so the best start of the UFM counts; an earlier "
-    "rule asked every one of three starts, and failed with three layers. Networks: one and three "
-    "linear layers on four features of an MLP on digits.",
+    note=shared.STARTS_NOTE + " Networks: one and three linear layers on four features of an MLP "
+    "on digits.",
     place=6,
 )

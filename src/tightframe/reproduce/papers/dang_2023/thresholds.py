@@ -220,8 +220,7 @@ FIGURE = Figure(
     tasks=_tasks,
     judge=_judge,
     draw=_draw,
-    note="The paper's theorem is about global minimisers, and zero is a local one for every class "
-    "when M > 1, so the best start counts (as in dang-2024/collapse-threshold). An earlier rule "
-    "asked every one of three starts of one length, and failed with M > 1.",
+    note=shared.STARTS_NOTE + " For every class with M > 1 zero is such a minimum. "
+    "dang-2024/collapse-threshold has the same rule.",
     place=5,
 )
