@@ -15,8 +15,6 @@ from tightframe.reproduce.papers.zhu import shared
 from tightframe.reproduce.results import Results, Run
 from tightframe.reproduce.spec import Figure, Task, Verdict
 
-_PLACES = {"all": "all parameters", "features": "W, H and b"}
-
 #: W, H, b and all layers before the features: what remains of a difference is then not theirs.
 _BOTH = "W, H, b and the layers before"
 
@@ -58,13 +56,13 @@ def _judge(results: Results) -> list[Verdict]:
             f"Decay on {name}",
             f"the network collapses with decay on {name}",
         )
-        for place, name in _PLACES.items()
+        for place, name in shared.PLACES.items()
     ]
     return [*collapse, _judge_accuracies(results), _judge_margins(results)]
 
 
 def _judge_accuracies(results: Results) -> Verdict:
-    evidence = [run for place in _PLACES for run in results.select(place=place).runs]
+    evidence = [run for place in shared.PLACES for run in results.select(place=place).runs]
     apart, error, found = math.nan, 0.0, []
     for data, runs in sorted_by(evidence, lambda run: str(run.labels["data"])).items():
         accuracies = _accuracies(runs)
@@ -113,8 +111,8 @@ def _accuracies(runs: Sequence[Run]) -> np.ndarray[Any, np.dtype[np.float64]]:
     for own in sorted_by(runs, lambda run: int(run.labels["seed"])).values():
         if not any(run.failed for run in own):
             by_place = {run.labels["place"]: shared.accuracy_of(run) for run in own}
-            rows.append([by_place[place] for place in _PLACES])
-    return np.reshape(np.array(rows, dtype=np.float64), (-1, len(_PLACES)))
+            rows.append([by_place[place] for place in shared.PLACES])
+    return np.reshape(np.array(rows, dtype=np.float64), (-1, len(shared.PLACES)))
 
 
 def _judge_margins(results: Results) -> Verdict:
@@ -141,7 +139,7 @@ def _draw(results: Results) -> list[Panel]:
     networks = results.select(what="network").done
     first = [run for run in networks if run.labels["seed"] == 0]
     data = [name for name, _ in _networks(results.scale)]
-    names = {**_PLACES, _BOTH: _BOTH}
+    names = {**shared.PLACES, _BOTH: _BOTH}
 
     def style(labels: Mapping[str, Any]) -> tuple[str, int, str]:
         name = names[labels["place"]]
@@ -171,6 +169,10 @@ FIGURE = Figure(
     + shared.NARROW
     + "The features' decay 1e-4 of the paper's code is summed over a batch of "
     "64, which makes it 1e-4 · 64 / N in the objective; all scales keep the ratio of the paper's "
-    "decays, of all parameters to W and b to H.",
+    "decays, of all parameters to W and b to H. At scale cpu networks with decay on W, H and b "
+    "and, beside it, on the layers before are shown too; they decide nothing, but tell on which "
+    "decay the accuracy depends. The first seed was known when the criterion got its standard "
+    "errors: 0.786, 0.731, and 0.774 with the layers before. Of twenty times the paper's decay, "
+    "which was here before, MLPs had 0.712 and 0.797.",
     place=4,
 )

@@ -68,6 +68,7 @@ RESNET_SGD: dict[str, Any] = {
     "momentum": 0.9,
     "batch_size": 250,
     "epochs": 400,
+    "measure_every": 50,
 }
 
 _EPOCHS = {"smoke": 30, "cpu": 1200, "paper": 200}
@@ -75,6 +76,9 @@ DECAYS = {"smoke": 1e-2, "cpu": 1e-2, "paper": 5e-4}
 
 NAMES = {"digits": "digits", "fashion_mnist": "Fashion-MNIST", "mnist": "MNIST"}
 NAMES["cifar10"] = "CIFAR10"
+
+#: What decays.
+PLACES = {"all": "all parameters", "features": "W, H and b"}
 
 SMALL = (
     "At scales smoke and cpu: MLPs (linear, batch norm, ReLU; no batch norm before the features) "
@@ -88,9 +92,9 @@ SMALL = (
 NARROW = (
     "At scale cpu a ResNet18 with the paper's 7 x 7 stem, of width 8, learns 50 samples of each "
     "class of Fashion-MNIST with ten times the paper's decay (5e-3) and batches of 250. These "
-    "settings are the last of six for decay on all parameters, of one seed, which were judged by "
-    "how far they collapse: in batches of 64 and 128 the noise of SGD kept NC2 above 0.15 in 4,000 "
-    "steps. "
+    "settings are the last of six for decay on all parameters, tried on one seed and judged by "
+    "how far it collapses: in batches of 64 and 128 the noise of SGD kept NC2 above 0.15 for up to "
+    "3,200 steps. "
 )
 
 
@@ -135,7 +139,7 @@ def network_task(scale: str, data: str, config: Mapping[str, Any], **labels: Any
         **config,
     }
     epochs = merged["epochs"]
-    merged["measure_every"] = max(1, epochs // (6 if scale == "smoke" else 20))
+    merged.setdefault("measure_every", max(1, epochs // (6 if scale == "smoke" else 20)))
     if merged["optimizer"] == "lbfgs":
         merged["schedule"] = "constant"
     elif scale == "paper":
