@@ -180,7 +180,7 @@ FIGURE = Figure(
     "decays, of all parameters to W and b to H. At scale cpu a network with decay on W, H and b "
     "and, beside it, on the layers before is shown too; it decides nothing, but tells on which "
     "decay the accuracy depends. When the criterion got its standard errors one seed was known, at "
-    "a learning rate of 0.4: 0.786, 0.731, and 0.774 with the layers before. Of twenty times the paper's decay, "
-    "which was here before, MLPs had 0.712 and 0.797.",
+    "a learning rate of 0.4: 0.786, 0.731, and 0.774 with the layers before. With twenty times the "
+    "paper's decay, which was here before, MLPs had 0.712 and 0.797.",
     place=4,
 )
