@@ -103,6 +103,17 @@ def test_parts_are_joined_as_if_they_were_one(parts, data):
     assert len(joined.failed) == sum(lacking)
 
 
+@pytest.mark.parametrize("holds", [True, False, None])
+def test_runs_that_scatter_too_much_decide_nothing(holds):
+    done = runs(1.0, 2.0)
+    unclear = decided(done, holds, unclear=True)
+    found = verdict(unclear, **FACTS, **MORE)
+    assert (found.outcome, found.sentence) == (UNDECIDED, "A finding.")
+    for other, outcome in ((True, UNDECIDED), (None, UNDECIDED), (False, NO)):
+        assert (unclear & decided(done, other)).outcome == outcome
+        assert (decided(done, other) & unclear).outcome == outcome
+
+
 def test_the_sentence_says_what_failed_and_why():
     done, lost = runs(1.0, 2.0), runs(None)
     found = verdict(decided((*done, *lost), True), **FACTS, **MORE)

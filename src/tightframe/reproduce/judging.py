@@ -43,17 +43,25 @@ class Decision:
         Whether no outcome of the failed runs could make it hold.
     runs : tuple of Run
         The evidence, failed ones too.
+    unclear : bool
+        Whether runs that ended leave it open by their scatter, not by the scale.
     """
 
     holds: bool | None
     refuted: bool
     runs: tuple[Run, ...]
+    unclear: bool = False
 
     def __and__(self, other: Decision) -> Decision:
         parts = (self.holds, other.holds)
         holds = False if False in parts else None if None in parts else True
         runs = dict.fromkeys((*self.runs, *other.runs))
-        return Decision(holds, self.refuted or other.refuted, tuple(runs))
+        return Decision(
+            holds,
+            self.refuted or other.refuted,
+            tuple(runs),
+            unclear=self.unclear or other.unclear,
+        )
 
     @property
     def failed(self) -> tuple[Run, ...]:
@@ -66,14 +74,14 @@ class Decision:
         if self.failed and not self.refuted:
             return UNDECIDED
         if self.holds is None:
-            return NOT_AT_THIS_SCALE
+            return UNDECIDED if self.unclear else NOT_AT_THIS_SCALE
         return REPRODUCED if self.holds else NOT_REPRODUCED
 
     def explained(self, sentence: str) -> str:
-        """Return a finding with what it lacks, if that leaves it undecided."""
-        if self.outcome != UNDECIDED:
-            return sentence
+        """Return a finding with the runs that it lacks, if that leaves it undecided."""
         failed = self.failed
+        if not failed or self.outcome != UNDECIDED:
+            return sentence
         why = list(dict.fromkeys(f"{run.task.name}: {run.reason}" for run in failed))
         text = f"{len(failed)} of {len(self.runs)} runs failed ({'; '.join(why[:_REASONS])}"
         text += f"; and {len(why) - _REASONS} more)." if len(why) > _REASONS else ")."
@@ -82,7 +90,13 @@ class Decision:
         return f"{sentence} Undecided: {text}" if known else f"Undecided: {text}"
 
 
-def decided(evidence: Evidence, holds: bool | None, *, refuted: bool | None = None) -> Decision:
+def decided(
+    evidence: Evidence,
+    holds: bool | None,
+    *,
+    refuted: bool | None = None,
+    unclear: bool = False,
+) -> Decision:
     """Decide a part of a criterion by its evidence.
 
     Parameters
@@ -95,13 +109,16 @@ def decided(evidence: Evidence, holds: bool | None, *, refuted: bool | None = No
         Whether they refute it whatever failed runs would have given. Default: whether it does not
         hold, which is right for what every run has to fulfil, but not for means and for the best
         of several runs.
+    unclear : bool
+        Whether the runs that ended scatter too much to say, which is undecided; ``holds`` then
+        counts for nothing.
     """
     runs = runs_of(evidence)
-    holds = None if holds is None else bool(holds)
+    holds = None if holds is None or unclear else bool(holds)
     failed = sum(run.failed for run in runs)
     if refuted is None or not failed:
         refuted = holds is False
-    return Decision(holds, refuted and not (failed and failed == len(runs)), runs)
+    return Decision(holds, refuted and not (failed and failed == len(runs)), runs, unclear)
 
 
 def verdict(

@@ -35,7 +35,8 @@ KINDS = ("solve", "path", "ufm", "network")
 
 REPRODUCED, NOT_REPRODUCED, NOT_AT_THIS_SCALE = "reproduced", "not reproduced", "not at this scale"
 
-#: Runs that the criterion rests on have failed, and the others do not refute it.
+#: Runs that the criterion rests on have failed, and the others do not refute it; or their seeds
+#: differ too much to say.
 UNDECIDED = "undecided"
 
 OUTCOMES = (REPRODUCED, NOT_REPRODUCED, NOT_AT_THIS_SCALE, UNDECIDED)

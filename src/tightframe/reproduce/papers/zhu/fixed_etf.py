@@ -173,10 +173,15 @@ def _judge_accuracy(part: Results, network: str) -> Verdict:
     if unclear and not smoke:
         values += ", which these seeds do not decide"
     return verdict(
-        decided(part, None if smoke or unclear else loss < shared.SIMILAR, refuted=False),
+        decided(
+            part,
+            None if smoke else loss < shared.SIMILAR,
+            refuted=False,
+            unclear=unclear and not smoke,
+        ),
         criterion="fixed and narrow classifiers lose less than "
-        f"{shared.SIMILAR:g} of test accuracy against the usual one (means over seeds); not "
-        "decided if the largest loss is within two standard errors over the seeds of that",
+        f"{shared.SIMILAR:g} of test accuracy against the usual one (means over seeds); undecided "
+        "if the largest loss is within two standard errors over the seeds of that",
         claimed=f"{network}: no loss of generalisation",
         predicted=0.0,
         measured=loss,
