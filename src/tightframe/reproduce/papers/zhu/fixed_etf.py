@@ -36,13 +36,14 @@ def _fixed_networks(scale: str) -> dict[str, dict[str, Any]]:
         return {"MLP": {"data": "digits"}}
     if scale == "cpu":
         resnet = {
-            "data": "digits",
+            "data": "fashion_mnist",
             "network": "resnet18",
-            "network_options": {"width": 8, "last_relu": True},
+            "network_options": {"width": 8, "stem": "imagenet", "last_relu": True},
             "feature_dim": 64,
-            "epochs": 120,
+            "epochs": 100,
+            "measure_every": 10,
         }
-        return {"MLP": {"data": "fashion_mnist"}, "ResNet18": resnet}
+        return {"ResNet18": resnet, "MLP": {"data": "fashion_mnist"}}
     options = {"stem": "cifar", "last_relu": True}
     return {
         name: {
@@ -55,9 +56,14 @@ def _fixed_networks(scale: str) -> dict[str, dict[str, Any]]:
     }
 
 
+#: Seeds at scale cpu. Trials of the ResNet18 lost .003 to .005 with one seed; four seeds whose
+#: losses differ by .006 have a standard error of .003, so that a mean loss of .004 is decided.
+_SEEDS = {"ResNet18": 4, "MLP": 3}
+
+
 def _fixed_seeds(scale: str, network: str) -> range:
     """Return seeds: on Fashion-MNIST those of one network differ by more than `SIMILAR`."""
-    return range(3) if scale == "cpu" and network == "MLP" else range(1)
+    return range(_SEEDS[network] if scale == "cpu" else 1)
 
 
 def _tasks(scale: str) -> list[Task]:

@@ -88,7 +88,7 @@ def network_task(scale: str, data: str, config: Mapping[str, Any], **labels: Any
         **config,
     }
     epochs = merged["epochs"]
-    merged["measure_every"] = max(1, epochs // (6 if scale == "smoke" else 20))
+    merged.setdefault("measure_every", max(1, epochs // (6 if scale == "smoke" else 20)))
     if merged["optimizer"] == "lbfgs":
         merged["schedule"] = "constant"
     elif scale == "paper":
