@@ -231,16 +231,23 @@ FLIPS = [
     ("decay", 2, changing("network", "test_accuracy", 0.93, place="features", data="digits")),
     ("decay", 3, changing("network", "group0_margin", 3.0, place="features", data="digits")),
     ("fixed-etf", 2, changing("theory", "objective", 0.0)),
-    ("fixed-etf", 3, changing("network", "nc1", 0.2, variant="fixed, d = K", network="MLP")),
+    ("fixed-etf", 5, changing("network", "nc1", 0.2, variant="fixed, d = K", network="MLP")),
     (
         "fixed-etf",
-        6,
+        4,
         changing("network", "test_accuracy", 0.9, variant="fixed, d = K", network="ResNet18"),
     ),
     (
         "fixed-etf",
-        4,
-        changing("network", "test_accuracy", math.nan, variant="fixed, d = K", seed=1),
+        6,
+        changing(
+            "network",
+            "test_accuracy",
+            math.nan,
+            variant="fixed, d = K",
+            network="MLP",
+            seed=1,
+        ),
     ),
 ]
 
@@ -289,7 +296,7 @@ def test_accuracies_are_compared_by_the_errors_of_their_seeds(losses, outcome):
         if labels.get("variant") == "fixed, d = K" and labels["network"] == "MLP":
             rows["test_accuracy"] -= losses[labels["seed"]]
 
-    verdict = FIGURES["fixed-etf"].judge(ideal("fixed-etf", change=change))[4]
+    verdict = FIGURES["fixed-etf"].judge(ideal("fixed-etf", change=change))[6]
     assert verdict.outcome == outcome
     assert verdict.measured == pytest.approx(np.mean(losses))
 
