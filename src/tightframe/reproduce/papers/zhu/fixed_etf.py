@@ -89,12 +89,13 @@ def _tasks(scale: str) -> list[Task]:
     tasks = [Task("solve", {"problems": problems}, {"what": "theory"})]
     for network, config in _fixed_networks(scale).items():
         data = config["data"]
-        for head, width, variant in _VARIANTS:
-            more = {**shared.sgd(scale, 128), **config, "head": head}
-            if width == "narrow":
-                more["feature_dim"] = shared.CLASSES
-            for seed in _fixed_seeds(scale, network):
-                own = {**more, "seed": seed} if seed else more
+        for seed in _fixed_seeds(scale, network):
+            for head, width, variant in _VARIANTS:
+                own = {**shared.sgd(scale, 128), **config, "head": head}
+                if width == "narrow":
+                    own["feature_dim"] = shared.CLASSES
+                if seed:
+                    own["seed"] = seed
                 labels = {"network": network, "variant": variant, "seed": seed}
                 tasks.append(shared.network_task(scale, data, own, **labels))
     return tasks
