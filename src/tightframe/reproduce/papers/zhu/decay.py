@@ -3,44 +3,49 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tightframe.figures.model import Panel
-from tightframe.reproduce.judging import below, decided, largest, sorted_by, verdict
+from tightframe.problem.counts import counts_array
+from tightframe.reproduce.judging import decided, largest, sorted_by, verdict
 from tightframe.reproduce.papers.zhu import shared
 from tightframe.reproduce.results import Results, Run
 from tightframe.reproduce.spec import Figure, Task, Verdict
 
-_PLACES = {"all": "all parameters", "features": "W, H and b"}
+#: W, H, b and all layers before the features: what remains of a difference is then not theirs.
+_BOTH = "W, H, b, backbone"
 
-#: A fifth of the decay on all parameters, drawn where the full one is larger than the paper's.
-_WEAKER = "all, a fifth"
+#: One of small networks says nothing about accuracies that differ by a hundredth.
+_SEEDS = {"smoke": range(1), "cpu": range(3), "paper": range(1)}
 
-#: Decays of classifier (and bias) and features; the paper's 1e-4 is per sample of a batch of 64.
-_HEAD_DECAYS = {"smoke": (1e-2, 1e-4), "cpu": (1e-2, 1e-4), "paper": (5e-4, 1e-4 * 64 / 50_000)}
+
+def _networks(scale: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return data sets and configurations; at scale cpu the narrow ResNet18 alone."""
+    found = [
+        (data, {**(shared.RESNET_SGD if config else shared.sgd(scale, 64)), **config})
+        for _, data, config in shared.networks(scale)
+    ]
+    return found[-1:] if scale == "cpu" else found
 
 
 def _tasks(scale: str) -> list[Task]:
     tasks = []
-    weight_decay, feature_decay = _HEAD_DECAYS[scale]
-    for data in shared.DATA[scale]:
-        common = shared.sgd(scale, 64)
-        tasks.append(shared.network_task(scale, data, common, place="all"))
-        if scale == "cpu":
-            weaker = [[shared.DECAYS[scale] / 5, shared.FEATURE_DECAY]]
-            tasks.append(
-                shared.network_task(scale, data, {**common, "settings": weaker}, place=_WEAKER)
-            )
-        on_head = {
-            "decay_on": "features",
-            "settings": [[weight_decay, feature_decay]],
-            "bias": "decayed",
-            "bias_decay": weight_decay,
-        }
-        tasks.append(shared.network_task(scale, data, {**common, **on_head}, place="features"))
+    for data, config in _networks(scale):
+        everywhere = shared.network_task(scale, data, config).arguments["config"]
+        decay = everywhere["settings"][0][0]
+        samples = int(counts_array(everywhere["counts"]).sum())
+        on_features = shared.on_features(decay, samples)
+        for seed in _SEEDS[scale]:
+            decays: dict[str, dict[str, Any]] = {"all": {}, "features": on_features}
+            if scale == "cpu" and not seed:
+                decays[_BOTH] = {**on_features, "backbone_weight_decay": decay}
+            for place, own in decays.items():
+                # The first seed is the default, so that equal tasks of other figures run once.
+                own = {**config, **own, **({"seed": seed} if seed else {})}
+                tasks.append(shared.network_task(scale, data, own, place=place, seed=seed))
     return tasks
 
 
@@ -51,33 +56,66 @@ def _judge(results: Results) -> list[Verdict]:
             f"Decay on {name}",
             f"the network collapses with decay on {name}",
         )
-        for place, name in _PLACES.items()
+        for place, name in shared.PLACES.items()
     ]
     return [*collapse, _judge_accuracies(results), _judge_margins(results)]
 
 
 def _judge_accuracies(results: Results) -> Verdict:
-    runs = [run for place in _PLACES for run in results.select(place=place).runs]
-    pairs = {
-        data: [shared.accuracy_of(run) for run in own]
-        for data, own in sorted_by(runs, lambda run: str(run.labels["data"])).items()
-        if not any(run.failed for run in own)
-    }
-    apart = [abs(everywhere - head) for everywhere, head in pairs.values()]
-    most = float(np.max(apart)) if apart else math.nan
-    found = "; ".join(f"{shared.NAMES[data]} {a:.3f} and {b:.3f}" for data, (a, b) in pairs.items())
+    evidence = [run for place in shared.PLACES for run in results.select(place=place).runs]
+    apart, error, found = math.nan, 0.0, []
+    for data, runs in sorted_by(evidence, lambda run: str(run.labels["data"])).items():
+        accuracies = _accuracies(runs)
+        if not len(accuracies):
+            continue
+        everywhere, head = accuracies.mean(axis=0)
+        own_error = shared.standard_error(accuracies[:, 0] - accuracies[:, 1])
+        text = f"{shared.NAMES[data]} {everywhere:.3f} and {head:.3f}"
+        if len(accuracies) > 1:
+            text += f", means of {len(accuracies)} seeds that differ by "
+            text += f"{everywhere - head:+.3f} ± {own_error:.3f}"
+        found.append(text)
+        if not abs(everywhere - head) <= apart:
+            apart, error = abs(float(everywhere - head)), own_error
     smoke = results.scale == "smoke"
-    return below(
-        most,
-        shared.SIMILAR,
-        runs,
-        decidable=not smoke,
-        predicted=None,
-        criterion=f"the two test accuracies differ by less than {shared.SIMILAR:g}",
+    unclear = not smoke and abs(apart - shared.SIMILAR) < 2 * error
+    sentence = f"Test accuracy with decay on all parameters and on W, H, b: {'; '.join(found)}"
+    if unclear:
+        sentence += ", which does not decide"
+    return verdict(
+        decided(
+            evidence, None if smoke else apart < shared.SIMILAR, refuted=False, unclear=unclear
+        ),
+        criterion=f"the two test accuracies differ by less than {shared.SIMILAR:g} (means over "
+        "seeds); undecided if the difference is within two standard errors over the seeds of that",
         claimed="both decays generalise similarly",
-        sentence=f"Test accuracy with decay on all parameters and on W, H, b: {found}"
-        + (shared.SHORT if smoke else "." + _price_of_decay(results)),
+        predicted=0.0,
+        measured=apart,
+        tolerance=shared.SIMILAR,
+        sentence=sentence + (shared.SHORT if smoke else "." + _cause(results)),
     )
+
+
+def _cause(results: Results) -> str:
+    """Say what is left of the difference where the layers before decay as well."""
+    text = ""
+    for run in results.select(place=_BOTH).done:
+        seed = run.labels["seed"]
+        same = [results.select(place=place, seed=seed).done for place in shared.PLACES]
+        beside = " and ".join(f"{shared.accuracy_of(other):.3f}" for own in same for other in own)
+        text += f" With decay on W, H, b and on the layers before seed {seed} has "
+        text += f"{shared.accuracy_of(run):.3f}, beside {beside}."
+    return text
+
+
+def _accuracies(runs: Sequence[Run]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return test accuracies, a row a seed both of whose networks ended, a column a place."""
+    rows = []
+    for own in sorted_by(runs, lambda run: int(run.labels["seed"])).values():
+        if not any(run.failed for run in own):
+            by_place = {run.labels["place"]: shared.accuracy_of(run) for run in own}
+            rows.append([by_place[place] for place in shared.PLACES])
+    return np.reshape(np.array(rows, dtype=np.float64), (-1, len(shared.PLACES)))
 
 
 def _judge_margins(results: Results) -> Verdict:
@@ -100,36 +138,23 @@ def _judge_margins(results: Results) -> Verdict:
     )
 
 
-def _price_of_decay(results: Results) -> str:
-    """Say what a fifth of the decay on all parameters gives, where that was trained."""
-    runs = results.select(what="network", place=_WEAKER).done
-    if not runs:
-        return ""
-    found = "; ".join(
-        f"{shared.NAMES[run.labels['data']]} {shared.accuracy_of(run):.3f} "
-        f"(largest metric {shared.worst_of(run):.2g})"
-        for run in runs
-    )
-    return f" With a fifth of the decay on all parameters: {found}."
-
-
 def _draw(results: Results) -> list[Panel]:
     networks = results.select(what="network").done
-    data = list(shared.DATA[results.scale])
-    places = {**_PLACES, _WEAKER: _WEAKER}
+    first = [run for run in networks if run.labels["seed"] == 0]
+    data = [name for name, _ in _networks(results.scale)]
+    names = {**shared.PLACES, _BOTH: _BOTH}
 
     def style(labels: Mapping[str, Any]) -> tuple[str, int, str]:
-        place = labels["place"]
-        line = "dashed" if data.index(labels["data"]) else "solid"
-        return places[place], list(places).index(place), line
+        name = names[labels["place"]]
+        return name, list(names.values()).index(name), shared.LINES[data.index(labels["data"])]
 
     columns = ("nc1", "classifier_to_etf", "self_duality", "bias_alignment", "test_accuracy")
     heads = {"data": "data", "place": "decay on"}
-    table = shared.metrics_table(networks, heads, "End of training", {**shared.NAMES, **places})
-    return [
-        *shared.history_charts(networks, columns, style, [shared.NAMES[name] for name in data]),
-        table,
-    ]
+    table = shared.metrics_table(
+        networks, heads, "End of training, means over seeds", {**shared.NAMES, **names}
+    )
+    groups = [shared.NAMES[name] for name in data]
+    return [*shared.history_charts(first, columns, style, groups), table]
 
 
 FIGURE = Figure(
@@ -143,9 +168,14 @@ FIGURE = Figure(
     tasks=_tasks,
     judge=_judge,
     draw=_draw,
-    note=shared.SMALL + "At scale cpu a fifth of the decay on all parameters is shown as well; it "
-    "decides nothing, but says what the large decay costs. "
-    "The features' decay 1e-4 of the paper's code is summed over a batch of "
-    "64, which makes it 1e-4 · 64 / N in the objective.",
+    note=shared.SMALL
+    + shared.NARROW
+    + "The features' decay 1e-4 of the paper's code is summed over a batch of "
+    "64, which makes it 1e-4 · 64 / N in the objective; all scales keep the ratio of the paper's "
+    "decays, of all parameters to W and b to H. At scale cpu a network with decay on W, H and b "
+    "and, beside it, on the layers before is shown too; it decides nothing, but tells on which "
+    "decay the accuracy depends. When the criterion got its standard errors one seed was known, at "
+    "a learning rate of 0.4: 0.786, 0.731, and 0.774 with the layers before. With twenty times the "
+    "paper's decay, which was here before, MLPs had 0.712 and 0.797.",
     place=4,
 )
