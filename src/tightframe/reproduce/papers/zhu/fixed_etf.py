@@ -30,19 +30,41 @@ _QUOTED = {"resnet18": 20.70, "resnet50": 4.45}
 _CASES = (("resnet18", 10), ("resnet50", 10), ("resnet18", 100), ("resnet50", 1000))
 
 
+#: What trials beside the record showed about networks that do not collapse.
+_CAUSE = (
+    "Why trained classifiers of d = K do not collapse: scales of batch norms are decayed, as the "
+    "paper decays all parameters, but by 1e-2 instead of 5e-4. Found in trials beside this record "
+    "(the same networks and steps in a plain loop). MLP, seeds 0 to 2: none of three collapses "
+    "(NC2 0.40 to 0.43; the smallest of the classifier's nine singular values is 0.001 to 0.11, "
+    "the others 1.1 to 1.8); the scales of 112 to 116 of the 128 units of the first layer go to "
+    "zero, and class means lose the ninth direction in the second layer already (seeds 0 and 2; "
+    "four classes lie as two nearly opposite pairs instead of as a tetrahedron). Without decay of "
+    "the batch norms' scales and shifts, nothing else changed, no unit dies and three of three "
+    "collapse (NC2 0.04 to 0.08). The last ReLU is not the cause: without it two of two still end "
+    "with rank 8 and 7 (400 epochs). What is lost does not come back: 300 more epochs without that "
+    "decay, or with a twentieth of all decay, end at NC2 0.43 to 0.59 (two seeds). A fifth of the "
+    "decay with twice the learning rate keeps nine directions (the smallest singular value is "
+    "0.9), but NC2 only comes to 0.31 in as many steps, so the paper's decay does not fit here. "
+    "ResNet18, one seed, 240 epochs instead of the 100 here: with d = K the ninth singular value "
+    "ends at 0.15 and NC2 at 0.42; without that decay at 0.57 (the largest is 0.71) and 0.14, "
+    "still falling. At d = 64 the 100 epochs are too few: with 240 NC2 ends at 0.08, all decayed. "
+)
+
+
 def _fixed_networks(scale: str) -> dict[str, dict[str, Any]]:
     """Return configurations by the network's name, at its own width."""
     if scale == "smoke":
         return {"MLP": {"data": "digits"}}
     if scale == "cpu":
         resnet = {
-            "data": "digits",
+            "data": "fashion_mnist",
             "network": "resnet18",
-            "network_options": {"width": 8, "last_relu": True},
+            "network_options": {"width": 8, "stem": "imagenet", "last_relu": True},
             "feature_dim": 64,
-            "epochs": 120,
+            "epochs": 100,
+            "measure_every": 10,
         }
-        return {"MLP": {"data": "fashion_mnist"}, "ResNet18": resnet}
+        return {"ResNet18": resnet, "MLP": {"data": "fashion_mnist"}}
     options = {"stem": "cifar", "last_relu": True}
     return {
         name: {
@@ -55,9 +77,15 @@ def _fixed_networks(scale: str) -> dict[str, dict[str, Any]]:
     }
 
 
+#: Seeds at scale cpu. Trials of the ResNet18 lost .003 to .005 with one seed; four seeds whose
+#: losses differ by .006 have a standard error of .003, so that a mean loss of .004 is decided. The
+#: MLP's are as many as the time allows.
+_SEEDS = {"ResNet18": 4, "MLP": 2}
+
+
 def _fixed_seeds(scale: str, network: str) -> range:
     """Return seeds: on Fashion-MNIST those of one network differ by more than `SIMILAR`."""
-    return range(3) if scale == "cpu" and network == "MLP" else range(1)
+    return range(_SEEDS[network] if scale == "cpu" else 1)
 
 
 def _tasks(scale: str) -> list[Task]:
@@ -65,12 +93,13 @@ def _tasks(scale: str) -> list[Task]:
     tasks = [Task("solve", {"problems": problems}, {"what": "theory"})]
     for network, config in _fixed_networks(scale).items():
         data = config["data"]
-        for head, width, variant in _VARIANTS:
-            more = {**shared.sgd(scale, 128), **config, "head": head}
-            if width == "narrow":
-                more["feature_dim"] = shared.CLASSES
-            for seed in _fixed_seeds(scale, network):
-                own = {**more, "seed": seed} if seed else more
+        for seed in _fixed_seeds(scale, network):
+            for head, width, variant in _VARIANTS:
+                own = {**shared.sgd(scale, 128), **config, "head": head}
+                if width == "narrow":
+                    own["feature_dim"] = shared.CLASSES
+                if seed:
+                    own["seed"] = seed
                 labels = {"network": network, "variant": variant, "seed": seed}
                 tasks.append(shared.network_task(scale, data, own, **labels))
     return tasks
@@ -157,31 +186,39 @@ def _judge_accuracy(part: Results, network: str) -> Verdict:
         ],
         (-1, len(_VARIANTS)),
     )
-    loss, error, values = math.nan, 0.0, "no seed has all variants"
-    seeds = len(accuracies)
+    loss, values = math.nan, "no seed has all variants"
+    refuted = False
+    open_: list[str] = []
+    seeds, smoke = len(accuracies), part.scale == "smoke"
     if seeds:
         losses = accuracies[:, :1] - accuracies[:, 1:]
-        worst = int(losses.mean(axis=0).argmax())
-        loss = float(losses[:, worst].mean())
-        error = float(losses[:, worst].std(ddof=1)) / math.sqrt(seeds) if seeds > 1 else 0.0
-        means = zip(_VARIANTS, accuracies.mean(axis=0), strict=True)
-        values = ", ".join(f"{variant} {mean:.4f}" for (_, _, variant), mean in means)
-    smoke = part.scale == "smoke"
-    unclear = seeds > 1 and abs(loss - shared.SIMILAR) < 2 * error
-    if seeds > 1:
-        values += f" (means of {seeds} seeds; the largest loss is {loss:.3f} ± {error:.3f})"
-    if unclear and not smoke:
-        values += ", which these seeds do not decide"
+        means = losses.mean(axis=0)
+        loss = float(means.max())
+        errors = [shared.standard_error(own) for own in losses.T]
+        names = [variant for _, _, variant in _VARIANTS]
+        told = zip(names, accuracies.mean(axis=0), strict=True)
+        values = ", ".join(f"{variant} {mean:.4f}" for variant, mean in told)
+        for name, mean, error in zip(names[1:], means, errors, strict=True):
+            if abs(mean - shared.SIMILAR) < 2 * error:
+                open_.append(f"{name} loses {mean:.3f} ± {error:.3f}")
+            else:
+                refuted |= bool(mean >= shared.SIMILAR)
+        if seeds > 1:
+            values += f" (means of {seeds} seeds; the largest loss is {loss:.3f} ± "
+            values += f"{errors[int(means.argmax())]:.3f})"
+        if open_ and not smoke and not refuted:
+            values += f"; these seeds do not decide whether less than {shared.SIMILAR:g} is lost: "
+            values += ", ".join(open_)
     return verdict(
         decided(
             part,
             None if smoke else loss < shared.SIMILAR,
             refuted=False,
-            unclear=unclear and not smoke,
+            unclear=bool(open_) and not smoke and not refuted,
         ),
         criterion="fixed and narrow classifiers lose less than "
         f"{shared.SIMILAR:g} of test accuracy against the usual one (means over seeds); undecided "
-        "if the largest loss is within two standard errors over the seeds of that",
+        "if a loss is within two standard errors over the seeds of that and none is above",
         claimed=f"{network}: no loss of generalisation",
         predicted=0.0,
         measured=loss,
@@ -257,8 +294,8 @@ FIGURE = Figure(
     "quoted from memory. For ImageNet's 1000 classes d = K would add parameters to "
     "ResNet50. "
     + shared.SMALL
-    + "At scale cpu there is a ResNet18 of width 8 on digits as well, of one seed; 0.01 of "
-    "its test set is four images. Charts show the first seed. Features end in a ReLU, so "
-    "at d = K one that dies leaves no room for ten orthogonal class means.",
+    + "At scale cpu there is a ResNet18 of width 8 with the 7 x 7 stem on Fashion-MNIST as well, "
+    "100 epochs; until it was recorded with four seeds and 10,000 test images, it was on digits, "
+    "one seed, where 0.01 of the test set were four images. Charts show the first seed. " + _CAUSE,
     place=5,
 )
