@@ -26,7 +26,7 @@ from tightframe.runs.folder import config_hash
 if TYPE_CHECKING:
     from tightframe.reproduce.results import Results
 
-#: How much is spent: seconds a figure; at most ten minutes a figure on two cores; the original
+#: How much is spent: seconds a figure; at most twenty minutes a figure on two cores; the original
 #: settings, for a GPU.
 SCALES = ("smoke", "cpu", "paper")
 

@@ -121,7 +121,8 @@ FIGURE = Figure(
     "Fig. 3-4",
     claim="Once features have collapsed, mean logits Z and bias b of a network converge to the "
     "minimiser (Z*, b*) of the convex problem, not only up to scale.",
-    caption="All four relative errors fall; every row of maps is one map several times.",
+    caption="All four relative errors fall, then level off at some hundredths or below; every row "
+    "of maps is one map several times.",
     tasks=network_tasks,
     judge=_judge,
     draw=_draw,
