@@ -57,11 +57,11 @@ def _draw(results: Results) -> list[Panel]:
         title, x_label = f"{name} of the networks", "share of the training"
         panels.append(Chart(title, x_label, name, curves, log_y=True))
     ends = [
-        [run.labels["network"], *shared.metrics(run).values(), run.measured("test_accuracy")]
-        for run in runs
+        [*name, *shared.metrics(run).values(), run.measured("test_accuracy")]
+        for run, name in zip(runs, names, strict=True)
     ]
     title = "The five metrics at the end of training"
-    panels.append(Table(title, ["network", *shared.METRICS, "test accuracy"], ends))
+    panels.append(Table(title, ["network", "data", *shared.METRICS, "accuracy"], ends))
     title = f"Mean logits, {runs[0].labels['network']}, n = {runs[0].problem.compact_counts}"
     return [*panels, shared.logit_maps(title, runs[0], "network")]
 
