@@ -86,7 +86,9 @@ def _draw(results: Results) -> list[Panel]:
     heads = {"network": "network", "data": "data", "optimizer": "optimiser", "place": "decay on"}
     names = {**shared.NAMES, **shared.PLACES}
     table = shared.metrics_table(networks, heads, "End of training", names)
-    lines = [f"{network}, {shared.NAMES[data]}" for network, data in groups]
+    lines = list(dict.fromkeys(network for network, _ in groups))
+    if len(lines) < len(groups):
+        lines = [shared.NAMES[data] for _, data in groups]
     return [*shared.history_charts(everywhere, columns, style, lines, scaled=True), table]
 
 
