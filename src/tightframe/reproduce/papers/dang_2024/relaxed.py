@@ -164,12 +164,11 @@ def _table(network: str, runs: list[Run]) -> Table:
                 *(float(v) for v in _away(run, _own(run))),
                 *(float(v) for v in _away(run, _theorem(run))),
                 *(float(np.nanmean(cosines(gram)[off])) for gram in grams),
-                run.measured("test_accuracy"),
             ]
         )
     columns = ["", *(f"{symbol}, own" for symbol in ("W", "H", "Z"))]
     columns += [f"{symbol}, theorem" for symbol in ("W", "H", "Z")]
-    columns += ["cos h", "own cos h", "test accuracy"]
+    columns += ["cos h", "own cos h"]
     note = "Distances of W, H and Z = W H to the minimiser of the network's own problem and to the "
     note += "theorem's; the mean cosine of two class means, which is 0 in the theorem."
     return Table(f"{network}: at the end of training", columns, rows, note)
