@@ -226,7 +226,8 @@ def test_a_failed_row_is_exit_code_3_with_its_reason(command, tmp_path, monkeypa
     ("arguments", "message"),
     [
         (["--lambda", "1e-3"], "--counts: missing; give --counts, or --ratios and --classes"),
-        (COUNTS, "--weight-decay: missing; give both decays, or --lambda"),
+        (COUNTS, "--weight-decay, --feature-decay: missing; give both decays, or --lambda"),
+        ([], "--counts, --weight-decay, --feature-decay: missing"),
         ([*COUNTS, "--weight-decay", "1"], "--feature-decay: missing"),
         (
             [*COUNTS, "--lambda", "1", "--feature-decay", "1"],
@@ -268,7 +269,7 @@ def test_folders_of_something_else_are_refused(fails, command, tmp_path):
     code, _, err = command("path", "--out", tmp_path / "new", "--resume")
     assert code == 2
     assert "nothing to resume" in err
-    assert "--weight-decay: missing" in err
+    assert "--counts, --weight-decay, --feature-decay: missing" in err
     code, _, err = command(*PATH, "--out", tmp_path / "new", "--resume")
     assert code == 0
     assert "nothing to resume" in err

@@ -54,7 +54,7 @@ def test_a_gap_above_the_tolerance_has_its_exit_code(command):
     [
         (["--counts", "100x9,10", *FOCAL], "--counts: got '100x9,10', need classes of one count"),
         (["--counts", "100x9", *FOCAL, "--bias", "free"], "--bias: got a value with --loss focal"),
-        (["--counts", "100x9", *FOCAL[:4]], "--weight-decay: missing; --loss focal needs it"),
+        (["--counts", "100x9", *FOCAL[:4]], "--weight-decay, --feature-decay: missing; --loss foc"),
         ([*CONTRAST[:4]], "--temperature: missing; --loss contrastive needs it"),
         ([*CONTRAST, "--gamma", "2"], "--gamma: got a value with --loss contrastive"),
         ([*CONTRAST, "--out", "x.npz"], "--out: got a value with --loss contrastive"),
@@ -66,7 +66,7 @@ def test_a_gap_above_the_tolerance_has_its_exit_code(command):
             "--scale: got 2.0, which belongs to --lo",
         ),
         (["--counts", "5,3", "--loss", "dice"], "--loss: got 'dice', allowed are cross_entropy, m"),
-        (["--counts", "5,3", "--weight-decay", "1"], "--feature-decay: missing; --loss cross_entr"),
+        (["--counts", "5,3", "--weight-decay", "1"], "--feature-decay: missing; give both decays"),
     ],
 )
 def test_options_without_meaning_are_refused_by_name(fails, options, message):

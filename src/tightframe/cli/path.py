@@ -229,8 +229,9 @@ def _sweeps(
     feature_decay: str | None,
     bias_decay: str | None,
     logit_decay: str | None,
+    also: Sequence[str] = (),
 ) -> dict[str, list[Any]]:
-    """Read the values of every decay."""
+    """Read the values of every decay; ``also``: what is missing besides."""
     from tightframe.sweeps.grid import parse_values
 
     texts = {"weight_decay": weight_decay, "feature_decay": feature_decay}
@@ -241,7 +242,7 @@ def _sweeps(
         values = parse_values("lambda", logit_decay)
         decays = {"weight_decay": values, "feature_decay": values}
     else:
-        require_decays(texts)
+        require_decays(texts, also=also)
         decays = {name: parse_values(name, str(text)) for name, text in texts.items()}
     if bias_decay is not None:
         decays["bias_decay"] = parse_values("bias_decay", bias_decay)
@@ -266,7 +267,8 @@ def _grid(
     from tightframe.sweeps.grid import Grid, parse_values
     from tightframe.sweeps.phase import FEATURE_WEIGHTS, step_rows
 
-    decays = _sweeps(weight_decay, feature_decay, bias_decay, logit_decay)
+    also = ("counts",) if ratios is None and not counts else ()
+    decays = _sweeps(weight_decay, feature_decay, bias_decay, logit_decay, also)
     real_ratios = None
     if ratios is not None:
         if counts:
