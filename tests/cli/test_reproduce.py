@@ -72,7 +72,7 @@ def test_failed_runs_give_exit_code_three_and_are_named(command, tmp_path, monke
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "names: need a paper, PAPER/FIGURE or all; --list shows"),
+        ([], "PAPER[/FIGURE]|all: need a paper, PAPER/FIGURE or all; --list"),
         (["toy/none", "--out", "x"], "figures of toy are rank, again"),
         (["toy"], "--out: name a folder"),
         (["toy", "--out", "x", "--scale", "big"], "--scale: got 'big', allowed are smoke, cpu"),
