@@ -1,5 +1,5 @@
-# Every target sets itself up: a virtual environment in .venv, with the versions of constraints.txt,
-# whose files pip checks by their hashes.
+# Every target sets itself up: a virtual environment in .venv, with the versions of constraints.txt
+# (what the demo needs) and constraints-dev.txt (the rest), whose files pip checks by their hashes.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,20 +20,24 @@ help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 # The stamp is written last, so an interrupted install is done again.
-$(VENV)/.all: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) --require-hashes --no-deps -r constraints.txt
-	$(PIP) --no-build-isolation $(TORCH) -e '.[all]'
-	$(COMPILE)
-	touch $@
+$(VENV)/.demo: pyproject.toml constraints.txt
+	@echo 'Installing what the demo needs into $(VENV): three steps, a minute or so'
+	@$(PYTHON) -m venv $(VENV)
+	@echo '1. NumPy, SciPy, Lightning, Matplotlib, Plotly and what they need'
+	@$(PIP) --require-hashes --no-deps -r constraints.txt
+	@echo '2. PyTorch and tightframe'
+	@$(PIP) --no-build-isolation $(TORCH) -e '.[lightning,report]'
+	@echo '3. Compiling, so that everything starts faster'
+	@$(COMPILE)
+	@touch $@
 
-$(VENV)/.dev: $(VENV)/.all constraints-dev.txt
+$(VENV)/.dev: $(VENV)/.demo constraints-dev.txt
 	$(PIP) --require-hashes --no-deps -r constraints-dev.txt
 	$(PIP) --no-build-isolation $(TORCH) -e '.[dev]'
 	$(COMPILE)
 	touch $@
 
-demo: $(VENV)/.all ## Train on digits in two settings and write demo-run/report.html
+demo: $(VENV)/.demo ## Train on digits in two settings and write demo-run/report.html
 	$(BIN)/tightframe run --out $(RUN_DIR) --resume
 
 test: $(VENV)/.dev lint ## Lint, type-check and test (under 10 minutes)

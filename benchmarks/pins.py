@@ -3,7 +3,7 @@
     .venv/bin/python -m pip install uv
     .venv/bin/python -m benchmarks.pins
 
-The first file is what ``.[all]`` needs, the second what ``.[dev]`` needs besides. The hashes are
+The first file is what `make demo` installs, the second what ``.[dev]`` needs besides. The hashes are
 those of every file of a version, so that other platforms find theirs. PyTorch is in neither: which
 of its builds is right, for a CPU or for a GPU, depends on the machine, and with hashes pip takes
 PyPI's (see the Makefile, which has its version).
@@ -24,18 +24,18 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parent.parent
 #: Not pinned here, see above.
 APART = {"torch"}
-RUNTIME, DEV = "constraints.txt", "constraints-dev.txt"
+DEMO, DEV = "constraints.txt", "constraints-dev.txt"
 HEAD = """\
 # {what}; made by 'python -m benchmarks.pins'.
 # The Makefile has the version of torch.
 """
 
 
-def closure(extra: str) -> set[str]:
-    """Return the names of all that an extra of this project needs, here."""
+def closure(extras: str) -> set[str]:
+    """Return the names of all that extras of this project need, here."""
     project = _pyproject()["project"]
     found: set[str] = set()
-    waiting = [Requirement(text) for text in [*project["dependencies"], f"tightframe[{extra}]"]]
+    waiting = [Requirement(text) for text in [*project["dependencies"], f"tightframe[{extras}]"]]
     seen = set()
     while waiting:
         needed = waiting.pop()
@@ -86,9 +86,9 @@ def main() -> None:
     # The newest of what builds the package, which is then built without downloading anything.
     build = _pyproject()["build-system"]["requires"]
     names = {canonicalize_name(Requirement(text).name) for text in build}
-    runtime, dev = closure("all") - names, closure("dev") - names
-    write(RUNTIME, "What .[all] needs", runtime, build)
-    write(DEV, "What .[dev] needs besides constraints.txt", dev - runtime)
+    demo, dev = closure("lightning,report") - names, closure("dev") - names
+    write(DEMO, "What .[lightning,report] needs", demo, build)
+    write(DEV, "What .[dev] needs besides constraints.txt", dev - demo)
 
 
 if __name__ == "__main__":
