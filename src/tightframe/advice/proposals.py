@@ -216,7 +216,7 @@ class Search:
         low = top
         while not self.met(at(self.problem, low)):
             if low <= LEAST_DECAY * top:
-                text = f"Smaller decays do not: even as they vanish there is not {self.wanted}."
+                text = f"Smaller decays do not: {self.wanted} is out of reach even as they vanish."
                 if any(
                     group.state == VANISHED for group in self.look(at(self.problem, low)).groups
                 ):
@@ -243,8 +243,9 @@ class Search:
         )
         if level is None:
             text = (
-                "Oversampling does not: even with all classes repeated up to the largest count "
-                f"there is not {self.wanted}. Copies add to N, which all classes pay for."
+                "Oversampling does not: with all classes repeated up to the largest count "
+                f"{self.wanted} is still out of reach. Copies make N larger, so that every sample "
+                "weighs less."
             )
             return Proposal("oversampling", text, {})
         factors = self._trimmed(self._up_to(level))
