@@ -21,6 +21,7 @@ from tightframe.metrics.classes import ClassTable, class_table
 from tightframe.metrics.registry import CENTERINGS, LEADING, METRICS
 from tightframe.problem.class_names import listed
 from tightframe.problem.problem import Problem, terms_in, with_loss_terms
+from tightframe.runs.class_records import class_accuracies
 from tightframe.runs.store import RunRecord, SettingRecord
 from tightframe.theory.thresholds import Thresholds
 from tightframe.theory.thresholds import thresholds as closed_forms
@@ -134,11 +135,11 @@ def class_table_of(setting: SettingRecord) -> ClassTable | None:
     layer = setting.last_layer()
     if layer is None:
         return None
-    test = _class_shares(setting, "test")
+    test = class_accuracies(setting, "test")
     return class_table(
-        replace(layer, held_out=None),  # the history has the recalls of every record
+        replace(layer, held_out=None),  # the record has the recalls of every measurement
         history=class_history(setting),
-        recalls=None if test is None or np.isnan(test[-1]).all() else test[-1],
+        recalls=None if test is None or np.isnan(test[1][-1]).all() else test[1][-1],
         problem=setting.problem,
     )
 
@@ -148,22 +149,8 @@ def class_history(setting: SettingRecord) -> list[tuple[int, Array]] | None:
 
     None where the record has none.
     """
-    shares = _class_shares(setting, "train")
-    if shares is None or setting.history is None:
-        return None
-    return list(zip(setting.history["epoch"].astype(int).tolist(), shares, strict=True))
-
-
-def _class_shares(setting: SettingRecord, part: str) -> Array | None:
-    """Return the accuracies of all classes, a row a measurement, where the history has them."""
-    history, problem = setting.history, setting.problem
-    if history is None or problem is None or not len(history):
-        return None
-    columns = [f"class{k}_{part}_accuracy" for k in range(problem.num_classes)]
-    if not set(columns) <= set(history.columns):
-        return None
-    shares: Array = history[columns].to_numpy(dtype=np.float64)
-    return shares
+    found = class_accuracies(setting, "train")
+    return None if found is None else list(zip(*found, strict=True))
 
 
 def leading_table(report: CollapseReport, named_by: str = "label") -> Table:
