@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -126,19 +126,11 @@ def ending_of(setting: SettingRecord) -> Ending | None:
     return Ending(setting, problem, found.sent[-1].states, accuracy)
 
 
-def summary(ending: Ending) -> list[tuple[str, str]]:
-    """Return states with their numbers of classes, and what test accuracy says, as texts.
-
-    Those of states have the state beside them, the others nothing.
-    """
-    counts = ending.states.counts
-    states = [(state, f"{counts[state]} {state}") for state in STATES[::-1] if state in counts]
-    text = accuracy_text(ending)
-    return [*states, ("", f"Test accuracy {text}.")] if text else states
-
-
 def accuracy_text(ending: Ending) -> str:
-    """Return ``"100.0 % of the common, 77.0 % of the rare classes"``, empty without test samples."""
+    """Return ``"100.0 % of the common, 77.0 % of the rare classes"``, or the mean and the worst.
+
+    Empty without test samples.
+    """
     rare = rare_classes(ending.problem)
     whole = np.ones(len(ending.states), dtype=bool)
     if rare is not None:
@@ -165,35 +157,42 @@ def _judged(endings: Sequence[Ending]) -> Iterator[str]:
     """Yield whether the networks ended where the theory said; those that did not come first."""
     n = len(endings)
     agrees = [_agrees(ending) for ending in endings]
-    wrong = [ending for ending, right in zip(endings, agrees, strict=True) if right is False]
     right = agrees.count(True)
-    if wrong:
-        many = "the network" if n == 1 else f"{_number(len(wrong))} of {_number(n)} networks"
-        where = "; ".join(
-            f"at {_label(ending, endings)} {_difference(ending)}" for ending in wrong[:_MOST_PARTS]
+    wrong = [ending for ending, right in zip(endings, agrees, strict=True) if right is False]
+    if n == 1:
+        yield {
+            True: "the network ended where the theory said.",
+            False: "the network did not end where the theory said.",
+            None: "whether the network ended where the theory said is open, see the verdicts.",
+        }[agrees[0]]
+        return
+    if wrong and len(wrong) == n:
+        yield f"none of {_number(n)} networks ended where the theory said."
+    elif wrong:
+        where = shortened_list([_label(ending, endings) for ending in wrong], _MOST_NAMED)
+        yield (
+            f"{_number(len(wrong))} of {_number(n)} networks did not end where the theory said: "
+            f"at {where}."
         )
-        yield f"{many} did not end where the theory said: {where}."
-    elif right == n:
-        many = "the network" if n == 1 else "both networks" if n == 2 else f"all {_number(n)}"
-        yield f"{many} {'networks ' if n > 2 else ''}ended where the theory said."
-    if right and right < n:
+    if right == n:
+        yield f"{'both' if n == 2 else f'all {_number(n)}'} networks ended where the theory said."
+    elif right:
         yield f"{_number(right)} of {_number(n)} networks ended where the theory said."
-    open_ = agrees.count(None)
+    open_ = n - right - len(wrong)
     if open_:
-        many = "the network" if n == 1 else f"{_number(open_)} of {_number(n)} networks"
-        yield f"whether {many} ended where the theory said is open, see the verdicts."
+        yield f"of {_number(open_)} of {_number(n)} networks it is open, see the verdicts."
 
 
 def _unjudged(run: RunRecord, endings: Sequence[Ending]) -> Iterator[str]:
     """Yield what keeps a verdict from saying all: no certificate, trainings that have not ended."""
     missing = [ending for ending in endings if not certified(ending.setting)]
     if missing:
-        labels = ", ".join(_label(ending, endings) for ending in missing[:_MOST_PARTS])
+        labels = shortened_list([_label(ending, endings) for ending in missing], _MOST_NAMED)
         yield f"the prediction at {labels} is not certified as optimal."
     rest = len(run.settings) - len(endings)
     if rest:
-        total = _number(len(run.settings))
-        yield f"{_number(rest)} of {total} networks {_are(rest)} not trained to the end."
+        total, verb = _number(len(run.settings)), "is" if rest == 1 else "are"
+        yield f"{_number(rest)} of {total} networks {verb} not trained to the end."
 
 
 def _agrees(ending: Ending) -> bool | None:
@@ -204,31 +203,32 @@ def _agrees(ending: Ending) -> bool | None:
     return True if found and None not in found else None
 
 
-def _difference(ending: Ending) -> str:
-    """Return in what way groups are not as predicted."""
-    parts = []
-    for verdict in verdicts(ending.setting):
-        if verdict.get("agrees") is not False:
-            continue
-        own = np.zeros(len(ending.states), dtype=bool)
-        own[_members(ending.problem, verdict)] = True
-        subject = who(ending.problem, own) if own.any() else "a group of classes"
-        was, now = str(verdict.get("predicted")), str(verdict.get("measured"))
-        if was != now:
-            now = "in different states" if now == "mixed" else now
-            parts.append(f"{subject}, predicted {was}, {_are(int(own.sum()))} {now}")
-        else:
-            what = shortened_list([str(name) for name in verdict.get("differs") or ["numbers"]])
-            parts.append(f"{subject} {_are(int(own.sum()))} {was} as predicted, but not in {what}")
-    return " and ".join(parts)
+def _unlike(ending: Ending) -> str:
+    """Return in what way groups are not as predicted: their states, or else other numbers."""
+    wrong = [v for v in verdicts(ending.setting) if v.get("agrees") is False]
+    others = [v for v in wrong if v.get("measured") != v.get("predicted")]
+    if others:
+        groups = [_group(ending.problem, verdict) for verdict in others]
+        if len(groups) == 1 and np.array_equal(groups[0], ending.fallen):
+            return f" (predicted {others[0].get('predicted')})"
+        parts = [
+            f"{who(ending.problem, own)} {verdict.get('predicted')}"
+            for own, verdict in zip(groups, others, strict=True)
+        ]
+        return f" (predicted: {', '.join(parts)})"
+    if not wrong:
+        return ""
+    names = [str(name) for verdict in wrong for name in verdict.get("differs") or ()]
+    plain = dict.fromkeys("margins" if "margin" in name else name for name in names)
+    return f" as predicted, but with other {shortened_list(list(plain) or ['numbers'])}"
 
 
-def _members(problem: Problem, verdict: Any) -> list[int]:
+def _group(problem: Problem, verdict: Mapping[str, Any]) -> Mask:
+    """Return the classes of a verdict; records of earlier versions have their count alone."""
     members = verdict.get("members")
-    if members is not None:
-        return list(members)
-    # Records of earlier versions have the count alone.
-    return np.flatnonzero(problem.counts == verdict.get("count")).tolist()
+    if members is None:
+        return np.asarray(problem.counts == verdict.get("count"))
+    return np.isin(np.arange(problem.num_classes), members)
 
 
 # -- what became of the classes --------------------------------------------------------------------
@@ -237,8 +237,8 @@ def _members(problem: Problem, verdict: Any) -> list[int]:
 def _states(endings: Sequence[Ending]) -> Iterator[str]:
     """Yield what became of the classes, from the smallest decay up."""
     ordered = sorted(endings, key=lambda ending: ending.problem.mean_decay)
-    runs = [list(own) for _, own in groupby(ordered, key=lambda ending: ending.states_text)]
-    for i, own in enumerate(runs):
+    runs = [(text, list(own)) for text, own in groupby(ordered, key=_told)]
+    for i, (text, own) in enumerate(runs):
         if len(runs) > _MOST_PARTS and 1 < i < len(runs) - 1:
             if i == 2:
                 yield f"then in {_number(len(runs) - 3)} further ways"
@@ -246,8 +246,13 @@ def _states(endings: Sequence[Ending]) -> Iterator[str]:
         where = _label(own[0], endings)
         if len(own) > 1:
             where += f" to {_label(own[-1], endings).removeprefix('λ = ')}"
-        text = f"at {where} {own[0].states_text}"
-        yield text + _fall(own[-1], runs[i - 1][-1] if i else None)
+        comma = "," if text[0].isdigit() else ""
+        before = runs[i - 1][1][-1] if i else None
+        yield f"at {where}{comma} {text}{_fall(own[-1], before)}"
+
+
+def _told(ending: Ending) -> str:
+    return ending.states_text + _unlike(ending)
 
 
 def _fall(ending: Ending, before: Ending | None) -> str:
@@ -268,24 +273,24 @@ def _fall(ending: Ending, before: Ending | None) -> str:
 
 def _accuracies(endings: Sequence[Ending]) -> Iterator[str]:
     """Yield test accuracies where no state speaks of them: of classes that stay apart."""
-    apart = [ending for ending in endings if not ending.fallen.any()]
-    if len(apart) == len(endings) <= 2:
-        for ending in apart:
+    if len(endings) <= 2 and not any(ending.fallen.any() for ending in endings):
+        for ending in endings:
             if text := accuracy_text(ending):
-                where = "" if len(apart) == 1 else f" at {_label(ending, endings)}"
+                where = "" if len(endings) == 1 else f" at {_label(ending, endings)}"
                 yield f"test accuracy{where}: {text}."
+    parts = []
     for ending in endings:
         if ending.accuracy is None:
             continue
         with np.errstate(invalid="ignore"):
             own = ~ending.fallen & (ending.accuracy < LOST_BELOW)
         if own.any():
-            single = own.sum() == 1
-            yield (
-                f"{who(ending.problem, own)}, though apart at {'its mean' if single else 'the means'}, "
-                f"{'has' if single else 'have'} only {percent(ending.accuracy_of(own))} of the test "
-                f"samples right at {_label(ending, endings)}."
-            )
+            parts.append(f"of {who(ending.problem, own)} at {_label(ending, endings)}")
+    if parts:
+        yield (
+            "though apart at the means, fewer than half of the test samples are right "
+            f"{shortened_list(parts, _MOST_NAMED)}."
+        )
 
 
 # -- words -----------------------------------------------------------------------------------------
@@ -328,10 +333,6 @@ def _label(ending: Ending, endings: Sequence[Ending]) -> str:
     label = decay_label(ending.problem)
     same = sum(decay_label(other.problem) == label for other in endings)
     return label if same == 1 else setting_title(ending.setting)
-
-
-def _are(number: int) -> str:
-    return "is" if number == 1 else "are"
 
 
 def _number(number: int) -> str:

@@ -127,6 +127,49 @@ def metric_table(setting: SettingRecord, digits: int = 5) -> Table:
     return Table(setting_title(setting), ["metric", *numbers], rows)
 
 
+def page_tables(setting: SettingRecord) -> list[Table]:
+    """Return `metric_rows` as tables without gaps: what is predicted, distances, all the rest."""
+    rows = {row.key: row for row in metric_rows(setting)}
+    targets: dict[str, float | None] = {"objective": (setting.prediction or {}).get("lower_bound")}
+    for i, group in enumerate(predicted_groups(setting)):
+        targets[f"group{i}_margin"] = _number(group.get("margin"))
+    targets |= predicted_metrics(setting)
+    known = {key: value for key, value in targets.items() if value is not None}
+    distances = [row for row in rows.values() if row.key.endswith("_to_predicted")]
+    apart = {row.key for row in distances} | known.keys()
+    measured = [row for row in rows.values() if row.start is not None or row.end is not None]
+    rest = [row for row in measured if row.key not in apart]
+    gone = [row.label for row in rows.values() if row not in measured]
+    tables = [
+        (
+            "What is predicted",
+            ("start", "end", "predicted"),
+            [[r.label, r.start, r.end, known[r.key]] for r in measured if r.key in known],
+        ),
+        (
+            "Distances to known geometries",
+            ("to predicted, start", "to predicted, end", "to the ETF, end"),
+            [
+                [r.label.removesuffix(", distance to predicted"), r.start, r.end, r.to_etf]
+                for r in distances
+                if r in measured
+            ],
+        ),
+        ("Accuracies and collapse", ("start", "end"), [[r.label, r.start, r.end] for r in rest]),
+    ]
+    return [
+        replace(
+            Table(title, [title, *(Column(name, align="right") for name in names)], cells),
+            missing="no value",
+            note=f"Without a value: {', '.join(gone)}."
+            if gone and names == ("start", "end")
+            else "",
+        )
+        for title, names, cells in tables
+        if cells
+    ]
+
+
 def class_table_of(setting: SettingRecord) -> ClassTable | None:
     """Return what a setting's network does with every class, with its test recall and since when.
 
