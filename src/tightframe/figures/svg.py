@@ -48,7 +48,14 @@ _RIGHT, _BELOW = 26.0, 52.0
 _NARROW_LETTERS = 1.75
 
 
-def draw(panel: Wheel | MergeTree, name: str = "", *, key: bool = True, bare: bool = False) -> str:
+def draw(
+    panel: Wheel | MergeTree,
+    name: str = "",
+    *,
+    key: bool = True,
+    bare: bool = False,
+    drawn: bool = True,
+) -> str:
     """Return a picture as HTML; a page needs `head` once besides.
 
     Parameters
@@ -62,17 +69,20 @@ def draw(panel: Wheel | MergeTree, name: str = "", *, key: bool = True, bare: bo
         Whether it is said below what the marks mean.
     bare : bool
         Whether the page has title, key and what moves a wheel at another place.
+    drawn : bool
+        False leaves out the marks of a wheel, for a page that copies those of another one of the
+        same classes when its script is read.
     """
     if panel.empty:
         return f'<figure class="tf">{escape(in_words(panel))}</figure>'
     own = f' id="{escape(name)}"' if name else ""
     if isinstance(panel, Wheel):
-        kind, drawn, data = "wheel", _wheel(panel), _wheel_data(panel)
+        kind, marks, data = "wheel", _wheel(panel) if drawn else "", _wheel_data(panel)
         moves = len(panel.moments) > 1 and not bare
         controls = _PLAYER.format(len(panel.moments) - 1) if moves else ""
         ring = panel.ring_label if any(m.rings is not None for m in panel.moments) else ""
     else:
-        kind, drawn, data, ring = "tree", _tree(panel), _tree_data(panel), ""
+        kind, marks, data, ring = "tree", _tree(panel), _tree_data(panel), ""
         controls = _slider(panel)
     below = state_key(panel.shown_states, ring) if key and not bare else ""
     titled = panel.title and not bare
@@ -80,7 +90,7 @@ def draw(panel: Wheel | MergeTree, name: str = "", *, key: bool = True, bare: bo
     note = f'<div class="tf-note">{escape(panel.note)}</div>' if panel.note else ""
     stored = json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
     return (
-        f'<figure class="tf tf-{kind}"{own}>{title}{drawn}{controls}<figcaption>{below}{note}'
+        f'<figure class="tf tf-{kind}"{own}>{title}{marks}{controls}<figcaption>{below}{note}'
         f'</figcaption><div class="tf-tip" role="status" hidden=""></div>'
         f'<script type="application/json">{stored}</script></figure>'
     )

@@ -11,6 +11,14 @@
   const still = matchMedia("(prefers-reduced-motion: reduce)");
   const last = data.epochs.length - 1;
   let now = last, setting = data.chosen, written = "", all = false, playing = 0, pick = -1;
+  // Wheels that wait to be chosen have the same homes: of those that are seen there is a copy.
+  const pattern = wheels.find(wheel => wheel.querySelector("svg"));
+  for (const [i, wheel] of wheels.entries()) {
+    if (wheel.querySelector("svg")) continue;
+    const copy = pattern.querySelector("svg").cloneNode(true);
+    copy.setAttribute("aria-label", data.settings[i].label);
+    wheel.prepend(copy);
+  }
   tightframe.connect(hero);
 
   function fixed(value, digits) {
@@ -157,4 +165,5 @@
     seek(position);
   });
   mark();
+  seek(last);
 })();

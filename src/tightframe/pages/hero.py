@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
-from numpy.typing import NDArray
 
 from tightframe.figures import svg
 from tightframe.figures.diagrams import Wheel
@@ -26,11 +25,12 @@ from tightframe.runs.tables import group_name, problem_groups, setting_title, ve
 from tightframe.runs.wheels import setting_wheel
 from tightframe.views.wheel import class_homes, decay_label
 
-#: Classes times epochs on a page: of more, epochs are left out.
-_MOST_MOMENTS = 5000
+#: Classes times epochs on a page: of more, epochs are left out; of more than the other, what is
+#: said of a mark that is pointed at is said at the end only.
+_MOST_MOMENTS, _MOST_TIPS = 3000, 1500
 
 #: Wheels that are seen at once, rows that are seen at once and at all, groups that are named.
-_WHEELS, _ROWS, _MOST_ROWS, _GROUPS = 2, 10, 300, 4
+_WHEELS, _ROWS, _MOST_ROWS, _GROUPS = 2, 10, 100, 4
 
 #: Stands where there is nothing.
 _NONE = "\u2013"
@@ -137,6 +137,9 @@ def _shown(setting: SettingRecord, settings: int) -> _Shown | None:
     wheel = None if found is None else setting_wheel(setting, found)
     if found is None or wheel is None:
         return None
+    if settings * len(wheel.names) * len(wheel.moments) > _MOST_TIPS:
+        *early, end = wheel.moments
+        wheel = replace(wheel, moments=[*(replace(m, tips=(), takers=()) for m in early), end])
     sent = sent_by_network(problem, predicted["logits"], predicted["bias"], homes)
     return _Shown(setting, problem, found, wheel, sent.states.decision_margin)
 
@@ -181,7 +184,7 @@ def _wheel_view(one: _Shown, i: int, shown: bool) -> dict[str, Any]:
         "name": f"wheel{i}",
         "label": one.label,
         "decays": _decays(one),
-        "picture": Markup(svg.draw(one.wheel, f"wheel{i}", bare=True)),
+        "picture": Markup(svg.draw(one.wheel, f"wheel{i}", bare=True, drawn=shown)),
         "states": states,
         "accuracy": "" if ending is None else accuracy_text(ending),
         "finished": one.setting.finished,
@@ -306,9 +309,9 @@ def _excess(setting: SettingRecord, epochs: Sequence[int]) -> tuple[Array, Array
     history = setting.history
     if history is None or "excess" not in history:
         return np.empty(0), np.empty(0)
-    values: NDArray[np.float64] = history["excess"].to_numpy(dtype=np.float64)
+    values: Array = history["excess"].to_numpy(dtype=np.float64)
     there = np.isfinite(values) & (values > 0)  # on a log scale
-    at = np.interp(history["epoch"], epochs, np.arange(len(epochs)))
+    at: Array = np.interp(history["epoch"].to_numpy(), epochs, np.arange(float(len(epochs))))
     return at[there], values[there]
 
 

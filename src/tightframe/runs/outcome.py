@@ -167,7 +167,8 @@ def _judged(endings: Sequence[Ending]) -> Iterator[str]:
         }[agrees[0]]
         return
     if wrong and len(wrong) == n:
-        yield f"none of {_number(n)} networks ended where the theory said."
+        none = "neither of two" if n == 2 else f"not one of {_number(n)}"
+        yield f"{none} networks ended where the theory said."
     elif wrong:
         where = shortened_list([_label(ending, endings) for ending in wrong], _MOST_NAMED)
         yield (
@@ -188,7 +189,7 @@ def _unjudged(run: RunRecord, endings: Sequence[Ending]) -> Iterator[str]:
     missing = [ending for ending in endings if not certified(ending.setting)]
     if missing:
         labels = shortened_list([_label(ending, endings) for ending in missing], _MOST_NAMED)
-        yield f"the prediction at {labels} is not certified as optimal."
+        yield f"the prediction at {labels} is not certified."
     rest = len(run.settings) - len(endings)
     if rest:
         total, verb = _number(len(run.settings)), "is" if rest == 1 else "are"
