@@ -96,7 +96,7 @@ def test_a_changed_run_is_shown_or_named(run_folder, tmp_path, name):
     assert refused
 
 
-@pytest.mark.parametrize("name", ["history.parquet", "final.npz", "prediction.npz"])
+@pytest.mark.parametrize("name", ["history.parquet", "classes.npz", "final.npz", "prediction.npz"])
 def test_a_table_of_something_else_is_shown_or_named(run_folder, tmp_path, name, unrendered):
     folder = tmp_path / "run"
     shutil.copytree(run_folder, folder)

@@ -52,6 +52,9 @@ def assert_same_numbers(folder, other):
         )
         for name, array in theirs.final.items():
             assert np.array_equal(ours.final[name], array), name
+        assert ours.classes.keys() == theirs.classes.keys()
+        for name, array in theirs.classes.items():
+            assert np.array_equal(ours.classes[name], array), name
 
 
 def test_record_on_disk(finished):
@@ -516,6 +519,7 @@ def test_max_seconds_ends_with_an_epoch_and_says_so(tmp_path):
     # Killed before its result was there: no epoch more, the time is up already.
     (again,) = run(config, tmp_path, resume=True)
     assert (again["epochs"], again["last"]) == (1, result["last"])
+    assert store.load_run(tmp_path).settings[0].classes["epochs"].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("missing", ["/nowhere", "~nobody-here/x"])

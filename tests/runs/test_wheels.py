@@ -102,7 +102,12 @@ def test_a_setting_of_a_run():
     solution = tf.solve(problem)
     arrays = {"logits": solution.logits, "bias": solution.bias}
     setting = SimpleNamespace(
-        problem=problem, prediction_arrays=arrays, final=arrays, on_text=False
+        problem=problem,
+        prediction_arrays=arrays,
+        final=arrays,
+        classes=None,
+        history=None,
+        on_text=False,
     )
     wheel = setting_wheel(setting)
     (moment,) = wheel.moments

@@ -515,6 +515,7 @@ def print_run(console: Console, folder: Path) -> None:
     """Print what a finished run found in every setting."""
     from tightframe.runs.answer import answer
     from tightframe.runs.folder import using_record
+    from tightframe.runs.outcome import outcome
     from tightframe.runs.store import load_run
     from tightframe.runs.tables import headline, metric_table, setting_title
     from tightframe.runs.verdicts import CRITERIA
@@ -525,6 +526,7 @@ def print_run(console: Console, folder: Path) -> None:
             _print_text_run(console, run)
             return
         settings = run.settings
+        console.print(outcome(run), highlight=False)
         for setting in settings:
             print_table(replace(metric_table(setting, digits=4), missing=""), console)
             console.print(headline(setting), highlight=False)

@@ -162,7 +162,10 @@ CONFIG = (
     Option("epochs", WHOLE, "Passes over the samples.", unset="1200, of text 2000"),
     Option("batch_size", WHOLE, "Samples of a step.", unset="all"),
     Option(
-        "measure_every", WHOLE, "Epochs from one measurement to the next.", unset="30, of text 50"
+        "measure_every",
+        WHOLE,
+        "Epochs from one measurement to the next.",
+        unset="41 measurements, most of them early; of text 50",
     ),
     Option("max_seconds", NUMBER, "Of a setting; then it ends.", unset="none"),
     Option("seed", WHOLE, "Of the weights, the samples and their order.", unset="0"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from html import escape
@@ -48,7 +48,14 @@ _RIGHT, _BELOW = 26.0, 52.0
 _NARROW_LETTERS = 1.75
 
 
-def draw(panel: Wheel | MergeTree, name: str = "", *, key: bool = True) -> str:
+def draw(
+    panel: Wheel | MergeTree,
+    name: str = "",
+    *,
+    key: bool = True,
+    bare: bool = False,
+    drawn: bool = True,
+) -> str:
     """Return a picture as HTML; a page needs `head` once besides.
 
     Parameters
@@ -60,23 +67,30 @@ def draw(panel: Wheel | MergeTree, name: str = "", *, key: bool = True) -> str:
         ``tf-together``.
     key : bool
         Whether it is said below what the marks mean.
+    bare : bool
+        Whether the page has title, key and what moves a wheel at another place.
+    drawn : bool
+        False leaves out the marks of a wheel, for a page that copies those of another one of the
+        same classes when its script is read.
     """
     if panel.empty:
         return f'<figure class="tf">{escape(in_words(panel))}</figure>'
     own = f' id="{escape(name)}"' if name else ""
     if isinstance(panel, Wheel):
-        kind, drawn, data = "wheel", _wheel(panel), _wheel_data(panel)
-        controls = _PLAYER.format(len(panel.moments) - 1) if len(panel.moments) > 1 else ""
+        kind, marks, data = "wheel", _wheel(panel) if drawn else "", _wheel_data(panel)
+        moves = len(panel.moments) > 1 and not bare
+        controls = _PLAYER.format(len(panel.moments) - 1) if moves else ""
         ring = panel.ring_label if any(m.rings is not None for m in panel.moments) else ""
     else:
-        kind, drawn, data, ring = "tree", _tree(panel), _tree_data(panel), ""
+        kind, marks, data, ring = "tree", _tree(panel), _tree_data(panel), ""
         controls = _slider(panel)
-    below = _key(panel.shown_states, ring) if key else ""
-    title = f'<div class="tf-title">{escape(panel.title)}</div>' if panel.title else ""
+    below = state_key(panel.shown_states, ring) if key and not bare else ""
+    titled = panel.title and not bare
+    title = f'<div class="tf-title">{escape(panel.title)}</div>' if titled else ""
     note = f'<div class="tf-note">{escape(panel.note)}</div>' if panel.note else ""
     stored = json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
     return (
-        f'<figure class="tf tf-{kind}"{own}>{title}{drawn}{controls}<figcaption>{below}{note}'
+        f'<figure class="tf tf-{kind}"{own}>{title}{marks}{controls}<figcaption>{below}{note}'
         f'</figcaption><div class="tf-tip" role="status" hidden=""></div>'
         f'<script type="application/json">{stored}</script></figure>'
     )
@@ -128,18 +142,24 @@ _PLAYER = (
 )
 
 
-def _key(states: Sequence[str], ring: str) -> str:
-    entries = [
-        f'<span><svg class="tf-sign {state}" viewBox="-1.6 -1.6 3.2 3.2" aria-hidden="true">'
-        f'<use href="#tf-{state}"/></svg>{state}</span>'
-        for state in states
-    ]
+def state_key(states: Sequence[str], ring: str = "", meanings: Mapping[str, str] = {}) -> str:
+    """Return what marks mean: states, with more words where there are some, and rings."""
+    more = {state: f": {escape(meanings[state])}" for state in states if state in meanings}
+    entries = [f"<span>{sign(state)}{state}{more.get(state, '')}</span>" for state in states]
     if ring:
         entries.append(
             '<span><svg class="tf-sign" viewBox="-8 -8 16 16" aria-hidden="true">'
             f'<circle class="tf-ring" r="6.5"/></svg>{escape(ring)}</span>'
         )
     return f'<div class="tf-key">{"".join(entries)}</div>'
+
+
+def sign(state: str) -> str:
+    """Return the mark of a state as large as letters, for inside of ``.tf``."""
+    return (
+        f'<svg class="tf-sign {state}" viewBox="-1.6 -1.6 3.2 3.2" aria-hidden="true">'
+        f'<use href="#tf-{state}"/></svg>'
+    )
 
 
 # -- wheel -----------------------------------------------------------------------------------------

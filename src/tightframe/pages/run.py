@@ -14,6 +14,8 @@ from markupsafe import Markup
 from tightframe.figures.formats import to_html
 from tightframe.figures.model import Panel
 from tightframe.figures.plotly import Options
+from tightframe.figures.table import Table
+from tightframe.pages.hero import hero_view
 from tightframe.pages.page import flatten, render_page, write_page
 from tightframe.pages.run_views import (
     CHART,
@@ -42,8 +44,8 @@ from tightframe.runs.tables import (
     class_table_of,
     group_table,
     headline,
-    metric_table,
     overview,
+    page_tables,
     setting_thresholds,
     setting_title,
     verdicts,
@@ -94,7 +96,8 @@ def render(run: RunRecord) -> str:
         "report.html",
         plots,
         title=f"Neural collapse on {run.config.get('data', 'data')}, "
-        f"counts {run.config.get('counts', 'n/a')}",
+        f"counts {run.config.get('counts', 'unknown')}",
+        hero=hero_view(run),
         overview=overview(run),
         settings=settings,
         configuration=flatten(run.config),
@@ -134,11 +137,11 @@ def _setting_view(
         "prediction": _prediction_facts(setting),
         "predicted": setting.prediction is not None,
         "note": (setting.prediction or {}).get("note"),
-        "groups": Markup(to_html(replace(group_table(setting), title="Class groups"))),
-        "verdicts": [verdict_view(verdict) for verdict in verdicts(setting)],
-        "metrics": Markup(
-            to_html(replace(metric_table(setting), title="Metrics at start and end"))
+        "groups": Markup(
+            to_html(_without_gaps(replace(group_table(setting), title="Class groups")))
         ),
+        "verdicts": [verdict_view(verdict) for verdict in verdicts(setting)],
+        "metrics": [Markup(to_html(table)) for table in page_tables(setting)],
         "loss": section(loss_charts(setting)),
         "distances": section(distance_charts(setting)),
         "margins": section(margin_charts(setting)),
@@ -148,6 +151,20 @@ def _setting_view(
         "sampled": problem is not None and problem.num_classes > per_map,
         "seconds": (setting.result or {}).get("seconds"),
     }
+
+
+def _without_gaps(table: Table) -> Table:
+    """Return the groups without columns of gaps alone; other gaps are said in words."""
+    heads = table.heads
+    kept = [i for i in range(len(heads)) if any(row[i] is not None for row in table.rows)]
+    limits = [i for i in kept if heads[i].name.endswith("from λ")]
+    rows = []
+    for row in table.rows:
+        # Of a group whose changes are known, all are.
+        known = any(row[i] is not None for i in limits)
+        gap = {i: "never" for i in limits if known and row[i] is None}
+        rows.append([gap.get(i, row[i]) for i in kept])
+    return replace(table, columns=[heads[i] for i in kept], rows=rows, missing="not known")
 
 
 def _prediction_facts(setting: SettingRecord) -> list[tuple[str, Any]]:
@@ -173,16 +190,16 @@ def _prediction_facts(setting: SettingRecord) -> list[tuple[str, Any]]:
     limits = setting_thresholds(setting)
     if limits is not None:
         facts.append(("everything collapses from λ", limits.total_collapse))
-    return [
-        *facts,
+    facts += [
         ("rank of the logits", prediction.get("rank")),
         ("objective", prediction.get("objective")),
         ("certified lower bound", prediction.get("lower_bound")),
         ("certified gap", prediction.get("gap")),
-        ("status", str(prediction.get("status", "n/a")).replace("_", " ")),
+        ("status", str(prediction.get("status", "unknown")).replace("_", " ")),
         ("method", prediction.get("method")),
         ("seconds to solve", prediction.get("seconds")),
     ]
+    return [(name, value) for name, value in facts if value is not None]
 
 
 def _loss_facts(problem: Problem) -> list[tuple[str, Any]]:

@@ -9,8 +9,8 @@ from tightframe.figures.model import HeatMaps, Panel, single_maps
 from tightframe.figures.plotly import Options, draw
 from tightframe.figures.words import in_words
 
-#: All numbers of the plots together; with Plotly's 4.8 MB the file stays under 6 MB.
-MAX_POINTS = 24_000
+#: All numbers of the plots together; with Plotly's 4.8 MB and wheels the file stays under 6 MB.
+MAX_POINTS = 20_000
 
 _LINES = 24  # of a setting, about
 

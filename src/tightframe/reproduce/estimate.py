@@ -21,6 +21,7 @@ from tightframe.reproduce.spec import SCALES, Task, find_figures
 from tightframe.reproduce.tasks import seeded, torch_device
 from tightframe.runs.config import DEVICES, RunConfig
 from tightframe.shown import record
+from tightframe.training.options import measured_epochs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -302,7 +303,7 @@ def network_cost(task: Task, devices: int = 1, data_root: str | None = None) -> 
     parameters, multiply_adds, kept = _passed(shape)
     share = batch if config.optimizer == "lbfgs" else -(-batch // devices)
     steps = -(-samples // batch) * config.epochs
-    measurements = 1 + -(-config.epochs // config.measure_every)
+    measurements = len(measured_epochs(config.epochs, config.measure_every))
     return NetworkCost(
         parameters=parameters,
         multiply_adds=multiply_adds,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from tightframe.geometry.dense import partial_products, simplex_etf
 from tightframe.heads.fixed import FixedETF
 from tightframe.problem.problem import Problem
 from tightframe.runs.batches import chunks, loader
+from tightframe.runs.class_records import class_arrays, keeper
 from tightframe.runs.config import RunConfig
 from tightframe.runs.task import Arrays
 from tightframe.runs.verdicts import Verdict, described, group_verdicts, state_of
@@ -27,6 +28,7 @@ from tightframe.training.margins import group_margins
 from tightframe.training.measuring import Row
 from tightframe.training.module import CollapseModule
 from tightframe.training.networks import linear_head
+from tightframe.training.options import measured_epochs
 
 _BATCH = {True: 4096, False: 256}  # samples a forward pass when measuring: the MLP, images
 
@@ -62,8 +64,9 @@ class ClassTask:
             chunks(data.test_inputs, data.test_labels, size),
             predicted_bias=solution.bias,
             lower_bound=solution.lower_bound,
-            every=self.config.measure_every,
+            every=measured_epochs(self.config.epochs, self.config.measure_every),
             on_measure=on_measure,
+            keep=keeper(solution.problem),
         )
 
     def loader(self) -> torch_data.DataLoader[tuple[Tensor, ...]]:
@@ -75,6 +78,10 @@ class ClassTask:
     def prediction(self, solution: Solution) -> tuple[dict[str, Any], Arrays]:
         """Return what ``prediction.json`` and ``prediction.npz`` hold."""
         return _prediction(solution)
+
+    def class_arrays(self, kept: Sequence[Arrays], final: Measured) -> Arrays | None:
+        """Return what ``classes.npz`` holds; None where a checkpoint of old has kept nothing."""
+        return class_arrays(kept, final) if kept else None
 
     def final_arrays(self, final: Measured) -> Arrays:
         """Return what ``final.npz`` holds."""

@@ -111,8 +111,9 @@ class RunConfig:
         Passes over the training set.
     batch_size : int, optional
         Samples a step, at most; batches differ by one sample at most. None: all of them.
-    measure_every : int
-        Epochs between measurements, and between checkpoints.
+    measure_every : int, optional
+        Epochs between measurements, and between checkpoints. None: 41 measurements, most of them
+        early, after the epochs 0, 2, ..., 18 and then ever farther apart, by the same factor.
     seed : int
         Of the split, the subset, the initial weights and the order of the samples.
     device : {"cpu", "gpu", "auto"}
@@ -209,7 +210,7 @@ class RunConfig:
     backbone_weight_decay: float = 0.0
     epochs: int = 1200
     batch_size: int | None = None
-    measure_every: int = 30
+    measure_every: int | None = None
     seed: int = 0
     device: str = "cpu"
     threads: int = 1
@@ -248,7 +249,8 @@ class RunConfig:
         self._set("counts", compact_counts(self.counts))
         self._take_oversample()
         for name in ("epochs", "measure_every", "threads"):
-            self._set(name, whole_number(name, getattr(self, name), 1))
+            if getattr(self, name) is not None or name != "measure_every":
+                self._set(name, whole_number(name, getattr(self, name), 1))
         self._set("seed", seed_number(self.seed))
         self._take_network()
         self._take_optimizer()

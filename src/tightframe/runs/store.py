@@ -6,6 +6,7 @@ Layout of a run folder::
     settings/<name>/prediction.json    problem, certified objective, lower bound, groups
     settings/<name>/prediction.npz     logits, bias, classifier (Gram), means (Gram)
     settings/<name>/history.parquet    one row a measurement (`tightframe.training.callbacks`)
+    settings/<name>/classes.npz        every class at every measurement, see `CLASS_ARRAYS`
     settings/<name>/final.npz          features, labels, weight, bias, ..., see `FINAL_ARRAYS`
     settings/<name>/result.json        summary and verdicts; written last
     settings/<name>/checkpoints/last.ckpt
@@ -46,6 +47,7 @@ from tightframe.runs.folder import config_hash, read_record, using_record
 from tightframe.shown import record
 
 __all__ = [
+    "CLASS_ARRAYS",
     "FINAL_ARRAYS",
     "FORMAT",
     "PREDICTION_ARRAYS",
@@ -83,6 +85,29 @@ FINAL_ARRAYS = {
     "partial_means": "(M, K, K) float64, Gram matrices of W_{j-1} ... W_1 times the class means",
     "held_out_features": "(N_test, d) float32, of the test samples; missing in older records",
     "held_out_labels": "(N_test,) int64",
+}
+
+#: Arrays of ``classes.npz`` and what they are. Up to 128 classes have logits and a confusion, of
+#: more there is what a wheel shows; missing in older records.
+CLASS_ARRAYS = {
+    "epochs": "(E,) int64, after which was measured",
+    "train_accuracy": "(E, K) float16, share of every class's samples that are answered right",
+    "test_accuracy": "(E, K) float16, the same of test samples; NaN without any",
+    "logits": "(E, K, K) float16, mean logits without bias, column k for the samples of class k",
+    "bias": "(E, K) float32, zero without a bias",
+    "test_confusion": "(K, K) int32 at the last epoch, test samples of class k in column k, a row "
+    "for every answer",
+    "places": "(E, K, 2) float16, where the wheel has each class, in radii of its rim",
+    "cross": "(E, 2) float16, where it has no decision",
+    "margin": "(E, K) float16, own minus largest other logit at the class mean",
+    "own": "(E, K) float16, share of the own class in the prediction there",
+    "taker": "(E, K) int32, the other class with the largest share",
+    "taken": "(E, K) float16, that share",
+    "state": "(E, K) int8, 0 vanished, 1 lost, 2 merged, 3 distinct",
+    "prediction": "(E, K) int32, classes with one number share one prediction",
+    "taken_for": "(K,) int32 at the last epoch, most frequent wrong answer on test samples, -1: "
+    "none is wrong",
+    "taken_for_share": "(K,) float16, how many of its test samples get it",
 }
 
 #: Arrays of ``prediction.npz`` and what they are.
@@ -161,6 +186,11 @@ class SettingPaths:
         return self.folder / "history.parquet"
 
     @property
+    def classes(self) -> Path:
+        """What every class did at every measurement, npz."""
+        return self.folder / "classes.npz"
+
+    @property
     def final(self) -> Path:
         """The final state's arrays, npz."""
         return self.folder / "final.npz"
@@ -225,6 +255,8 @@ class SettingRecord:
         ``final.npz``, see `FINAL_ARRAYS`.
     result : dict or None
         ``result.json``: name, problem, predicted, first, last, verdicts, seconds, finished.
+    classes : dict of ndarray or None
+        ``classes.npz``, see `CLASS_ARRAYS`; as complete as the history.
     """
 
     name: str
@@ -234,6 +266,7 @@ class SettingRecord:
     history: pd.DataFrame | None
     final: dict[str, NDArray[Any]] | None
     result: dict[str, Any] | None
+    classes: dict[str, NDArray[Any]] | None = None
 
     @property
     def finished(self) -> bool:
@@ -385,6 +418,7 @@ def _load_setting(folder: str | os.PathLike[str], name: str) -> SettingRecord:
         history=read_table(paths.history) if paths.history.exists() else None,
         final=read_npz(paths.final) if paths.final.exists() else None,
         result=read_result(paths),
+        classes=read_npz(paths.classes) if paths.classes.exists() else None,
     )
 
 

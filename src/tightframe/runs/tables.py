@@ -21,6 +21,7 @@ from tightframe.metrics.classes import ClassTable, class_table
 from tightframe.metrics.registry import CENTERINGS, LEADING, METRICS
 from tightframe.problem.class_names import listed
 from tightframe.problem.problem import Problem, terms_in, with_loss_terms
+from tightframe.runs.class_records import class_accuracies
 from tightframe.runs.store import RunRecord, SettingRecord
 from tightframe.theory.thresholds import Thresholds
 from tightframe.theory.thresholds import thresholds as closed_forms
@@ -126,6 +127,49 @@ def metric_table(setting: SettingRecord, digits: int = 5) -> Table:
     return Table(setting_title(setting), ["metric", *numbers], rows)
 
 
+def page_tables(setting: SettingRecord) -> list[Table]:
+    """Return `metric_rows` as tables without gaps: what is predicted, distances, all the rest."""
+    rows = {row.key: row for row in metric_rows(setting)}
+    targets: dict[str, float | None] = {"objective": (setting.prediction or {}).get("lower_bound")}
+    for i, group in enumerate(predicted_groups(setting)):
+        targets[f"group{i}_margin"] = _number(group.get("margin"))
+    targets |= predicted_metrics(setting)
+    known = {key: value for key, value in targets.items() if value is not None}
+    distances = [row for row in rows.values() if row.key.endswith("_to_predicted")]
+    apart = {row.key for row in distances} | known.keys()
+    measured = [row for row in rows.values() if row.start is not None or row.end is not None]
+    rest = [row for row in measured if row.key not in apart]
+    gone = [row.label for row in rows.values() if row not in measured]
+    tables = [
+        (
+            "What is predicted",
+            ("start", "end", "predicted"),
+            [[r.label, r.start, r.end, known[r.key]] for r in measured if r.key in known],
+        ),
+        (
+            "Distances to known geometries",
+            ("to predicted, start", "to predicted, end", "to the ETF, end"),
+            [
+                [r.label.removesuffix(", distance to predicted"), r.start, r.end, r.to_etf]
+                for r in distances
+                if r in measured
+            ],
+        ),
+        ("Accuracies and collapse", ("start", "end"), [[r.label, r.start, r.end] for r in rest]),
+    ]
+    return [
+        replace(
+            Table(title, [title, *(Column(name, align="right") for name in names)], cells),
+            missing="no value",
+            note=f"Without a value: {', '.join(gone)}."
+            if gone and names == ("start", "end")
+            else "",
+        )
+        for title, names, cells in tables
+        if cells
+    ]
+
+
 def class_table_of(setting: SettingRecord) -> ClassTable | None:
     """Return what a setting's network does with every class, with its test recall and since when.
 
@@ -134,11 +178,11 @@ def class_table_of(setting: SettingRecord) -> ClassTable | None:
     layer = setting.last_layer()
     if layer is None:
         return None
-    test = _class_shares(setting, "test")
+    test = class_accuracies(setting, "test")
     return class_table(
-        replace(layer, held_out=None),  # the history has the recalls of every record
+        replace(layer, held_out=None),  # the record has the recalls of every measurement
         history=class_history(setting),
-        recalls=None if test is None or np.isnan(test[-1]).all() else test[-1],
+        recalls=None if test is None or np.isnan(test[1][-1]).all() else test[1][-1],
         problem=setting.problem,
     )
 
@@ -148,22 +192,8 @@ def class_history(setting: SettingRecord) -> list[tuple[int, Array]] | None:
 
     None where the record has none.
     """
-    shares = _class_shares(setting, "train")
-    if shares is None or setting.history is None:
-        return None
-    return list(zip(setting.history["epoch"].astype(int).tolist(), shares, strict=True))
-
-
-def _class_shares(setting: SettingRecord, part: str) -> Array | None:
-    """Return the accuracies of all classes, a row a measurement, where the history has them."""
-    history, problem = setting.history, setting.problem
-    if history is None or problem is None or not len(history):
-        return None
-    columns = [f"class{k}_{part}_accuracy" for k in range(problem.num_classes)]
-    if not set(columns) <= set(history.columns):
-        return None
-    shares: Array = history[columns].to_numpy(dtype=np.float64)
-    return shares
+    found = class_accuracies(setting, "train")
+    return None if found is None else list(zip(*found, strict=True))
 
 
 def leading_table(report: CollapseReport, named_by: str = "label") -> Table:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import data as torch_data
 
 from tightframe.problem.problem import Problem
-from tightframe.training.measuring import MeasuringCallback, Row
+from tightframe.training.measuring import Arrays, MeasuringCallback, Row
 from tightframe.training.module import CollapseModule
 
-Arrays = dict[str, NDArray[Any]]
+__all__ = ["Arrays", "Task"]
 
 
 class Task(Protocol):
@@ -43,6 +42,9 @@ class Task(Protocol):
 
     def prediction(self, solution: Any) -> tuple[dict[str, Any], Arrays]:
         """Return what ``prediction.json`` and ``prediction.npz`` hold."""
+
+    def class_arrays(self, kept: Sequence[Arrays], final: Any) -> Arrays | None:
+        """Return what ``classes.npz`` holds, of what the callback has kept; None: no such file."""
 
     def final_arrays(self, final: Any) -> Arrays:
         """Return what ``final.npz`` holds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -120,6 +120,9 @@ class TextTask:
         }
         own = {"problem": problem, "row": predicted_row(solution), "limit": limit_facts(solution)}
         return solution.to_dict() | self._about | own, arrays
+
+    def class_arrays(self, kept: Sequence[Arrays], final: MeasuredContexts) -> None:
+        """Return None: contexts have laws of next tokens, and no class."""
 
     def final_arrays(self, final: MeasuredContexts) -> Arrays:
         """Return what ``final.npz`` holds."""

@@ -36,7 +36,7 @@ from tightframe.solution import Solution
 from tightframe.solve import solve_certified
 from tightframe.training.measuring import MeasuringCallback, Row
 from tightframe.training.module import CollapseModule
-from tightframe.training.options import package_model
+from tightframe.training.options import MEASUREMENTS, package_model
 
 __all__ = ["Prediction", "Progress", "RunConfig", "run"]
 
@@ -196,6 +196,9 @@ def _run_setting(
 
     def keep(rows: list[Row]) -> None:
         store.write_parquet(paths.history, pd.DataFrame(rows))
+        classes = task.class_arrays(callback.kept, callback.final)
+        if classes is not None:
+            store.write_npz(paths.classes, **classes)
 
     module = task.module(solution)
     callback = task.callback(solution, keep if is_main else None)
@@ -209,7 +212,7 @@ def _run_setting(
     trainer.save_checkpoint(paths.checkpoint)
 
     # A run killed between its last checkpoint and its result comes back with no epoch to train.
-    final = callback.final or callback.measure(module)
+    final = callback.final = callback.final or callback.measure(module)
     if not is_main:
         trainer.strategy.barrier()  # until the first process has written
         return store.read_result(paths) or {}
@@ -267,7 +270,8 @@ def _trainer(
     checkpoint = ModelCheckpoint(
         dirpath=paths.checkpoint.parent,
         filename=paths.checkpoint.stem,
-        every_n_epochs=config.measure_every,
+        # Where they get rare, measurements are farther apart than one would like to lose.
+        every_n_epochs=config.measure_every or max(config.epochs // (MEASUREMENTS - 1), 1),
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )

@@ -11,20 +11,19 @@ from numpy.typing import ArrayLike, NDArray
 from tightframe.changes import StateChanges, state_changes
 from tightframe.checks import array_of, choice, positive_float
 from tightframe.figures.diagrams import Wheel
-from tightframe.geometry.states import STATES, States, measured_states
+from tightframe.geometry.states import STATES, States
 from tightframe.lazy import needed
 from tightframe.metrics.report import CollapseReport
 from tightframe.problem.problem import Problem, require_no_targets
+from tightframe.runs.class_records import ClassEpochs, class_epochs, sent_by_network
 from tightframe.runs.store import SettingRecord
 from tightframe.solution import Solution
 from tightframe.views.merge_tree import merge_tree as tree_of
 from tightframe.views.wheel import (
     Homes,
-    Sent,
     View,
     class_homes,
     decay_label,
-    sent_by_logits,
     sent_by_solution,
     solution_wheel,
 )
@@ -203,26 +202,32 @@ def network_view(
     ValueError
         As `measured_states`.
     """
-    return View(label, _sent(problem, logits, bias, homes), rings, value)
+    return View(label, sent_by_network(problem, logits, bias, homes), rings, value)
 
 
-def _sent(problem: Problem, logits: ArrayLike, bias: ArrayLike | None, homes: Homes) -> Sent:
-    states = measured_states(problem, logits, bias)
-    z = np.asarray(logits, dtype=np.float64)
-    b = np.zeros(len(z)) if bias is None else np.asarray(bias, dtype=np.float64)
-    return sent_by_logits(problem, z, b, states, homes)
+def setting_wheel(setting: SettingRecord, found: ClassEpochs | None = None) -> Wheel | None:
+    """Return where a run's network sends its classes over the epochs, its prediction as rings.
 
+    None on text, and before there is a network.
 
-def setting_wheel(setting: SettingRecord) -> Wheel | None:
-    """Return where a run's network sends its classes at the end, with its prediction as rings.
-
-    None on text, and before the network is there.
+    Parameters
+    ----------
+    setting : SettingRecord
+    found : ClassEpochs, optional
+        Its `class_epochs`, by default all of them.
     """
-    problem, predicted, final = setting.problem, setting.prediction_arrays, setting.final
-    if problem is None or predicted is None or final is None or setting.on_text:
+    problem, predicted = setting.problem, setting.prediction_arrays
+    if problem is None or predicted is None or setting.on_text:
         return None
     homes = class_homes(problem)
-    rings = _sent(problem, predicted["logits"], predicted["bias"], homes).places
-    label = decay_label(problem)
-    view = network_view(problem, final["logits"], final["bias"], homes, rings, label)
-    return wheel_of(problem, [view], homes, title=f"Measured, {label}")
+    found = class_epochs(setting, homes) if found is None else found
+    if found is None:
+        return None
+    rings = sent_by_network(problem, predicted["logits"], predicted["bias"], homes).places
+    last = len(found.epochs) - 1
+    # They stand still: the last moment has them for all.
+    views = [
+        View(f"epoch {epoch}", sent, rings if i == last else None, epoch)
+        for i, (epoch, sent) in enumerate(zip(found.epochs, found.sent, strict=True))
+    ]
+    return wheel_of(problem, views, homes, title=f"Measured, {decay_label(problem)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from tightframe.metrics.registry import LEADING
 from tightframe.problem.problem import Problem
 from tightframe.theory.certificate import finite_array
 from tightframe.training.margins import group_margins
-from tightframe.training.measuring import MeasuringCallback, Row
+from tightframe.training.measuring import Arrays, MeasuringCallback, Row
 from tightframe.training.module import CollapseModule
 from tightframe.training.networks import head_bias, head_layers, head_weight
 
@@ -89,6 +89,8 @@ class Measured:
         The measured one.
     held_out : tuple of (Tensor, Tensor) or None
         Features and labels of the test samples, if there are any.
+    test_answers : Tensor or None, shape (N_test,), int64
+        Classes that the test samples are taken for.
     """
 
     row: Row
@@ -99,6 +101,7 @@ class Measured:
     bias: Tensor | None
     geometry: Geometry
     held_out: tuple[Tensor, Tensor] | None = None
+    test_answers: Tensor | None = None
 
 
 class CollapseCallback(MeasuringCallback[Measured]):
@@ -143,10 +146,13 @@ class CollapseCallback(MeasuringCallback[Measured]):
         ``solution.bias``; without it the errors of the bias are NaN.
     lower_bound : float, optional
         Certified lower bound of the objective; without it the excess is NaN.
-    every : int
-        Epochs between measurements.
+    every : int or collection of int
+        Epochs between measurements, or the epochs after which to measure.
     on_measure : callable, optional
         Called with the history after every measurement.
+    keep : callable, optional
+        Called with every `Measured`; the arrays that it returns are kept in `kept`, with their
+        ``epoch``, and in checkpoints.
 
     Raises
     ------
@@ -163,11 +169,12 @@ class CollapseCallback(MeasuringCallback[Measured]):
         *,
         predicted_bias: ArrayLike | None = None,
         lower_bound: float | None = None,
-        every: int = 1,
+        every: int | Collection[int] = 1,
         on_measure: Callable[[list[Row]], None] | None = None,
+        keep: Callable[[Measured], Arrays] | None = None,
     ) -> None:
         columns = history_columns(len(problem.groups), problem.num_classes)
-        super().__init__(columns, every, on_measure)
+        super().__init__(columns, every, on_measure, keep)
         if predicted.num_classes != problem.num_classes:
             raise ValueError(
                 f"predicted: got a geometry of {predicted.num_classes} classes, "
@@ -201,12 +208,12 @@ class CollapseCallback(MeasuringCallback[Measured]):
         with evaluating(module):
             features, labels, logits = _forward(module, self._train)
             test_accuracy, shares = math.nan, {"train": _class_accuracies(logits, labels)}
-            held_out = None
+            held_out = test_answers = None
             if self._test is not None:
                 test_features, test_labels, test_logits = _forward(module, self._test)
                 test_accuracy = _accuracy(test_logits, test_labels)
                 shares["test"] = _class_accuracies(test_logits, test_labels)
-                held_out = test_features, test_labels
+                held_out, test_answers = (test_features, test_labels), test_logits.argmax(dim=1)
             weight = head_weight(module.head).detach().cpu()
             layers = tuple(layer.weight.detach().cpu() for layer in head_layers(module.head))
             bias = head_bias(module.head)
@@ -245,7 +252,15 @@ class CollapseCallback(MeasuringCallback[Measured]):
                 row[f"class{k}_{part}_accuracy"] = shares[part][k] if part in shares else math.nan
         layers = tuple(layer.clone() for layer in layers)
         return Measured(
-            row, features, labels, weight.clone(), layers, bias, report.geometry, held_out
+            row,
+            features,
+            labels,
+            weight.clone(),
+            layers,
+            bias,
+            report.geometry,
+            held_out,
+            test_answers,
         )
 
     def _errors(self, logits: Array, bias: Array | None) -> Row:

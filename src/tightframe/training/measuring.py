@@ -5,15 +5,21 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Generic, Protocol, TypeVar
 
 import lightning
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from tightframe.training.module import CollapseModule
 
 #: One measurement: column name to number (NaN where a quantity is undefined).
 Row = dict[str, float]
+
+#: Arrays that are kept of one measurement besides its row.
+Arrays = dict[str, NDArray[Any]]
 
 
 class HasRow(Protocol):
@@ -37,10 +43,13 @@ class MeasuringCallback(lightning.Callback, ABC, Generic[MeasuredT]):
     ----------
     columns : list of str
         Of a row, in order: epoch, step and seconds among them.
-    every : int
-        Epochs between measurements.
+    every : int or collection of int
+        Epochs between measurements, or the epochs after which to measure.
     on_measure : callable, optional
         Called with the history after every measurement.
+    keep : callable, optional
+        Returns arrays of a measurement that are kept besides its row: in `kept`, with their
+        ``epoch``, and in checkpoints.
 
     Raises
     ------
@@ -51,17 +60,20 @@ class MeasuringCallback(lightning.Callback, ABC, Generic[MeasuredT]):
     def __init__(
         self,
         columns: list[str],
-        every: int,
+        every: int | Collection[int],
         on_measure: Callable[[list[Row]], None] | None,
+        keep: Callable[[MeasuredT], Arrays] | None = None,
     ) -> None:
         super().__init__()
-        if every < 1:
+        if isinstance(every, int) and every < 1:
             raise ValueError(f"every: got {every}, need at least 1")
         self.history: list[Row] = []
+        self.kept: list[Arrays] = []
         self.final: MeasuredT | None = None
         self._columns = columns
-        self._every = every
+        self._every = every if isinstance(every, int) else frozenset(every)
         self._on_measure = on_measure
+        self._keep = keep
         self._seconds = 0.0
         self._clock = time.perf_counter()
 
@@ -84,7 +96,9 @@ class MeasuringCallback(lightning.Callback, ABC, Generic[MeasuredT]):
     ) -> None:
         """Measure, if it is time to."""
         epoch = trainer.current_epoch + 1
-        if epoch % self._every == 0 or epoch == trainer.max_epochs:
+        every = self._every
+        due = epoch % every == 0 if isinstance(every, int) else epoch in every
+        if due or epoch == trainer.max_epochs:
             self._record(trainer, pl_module, epoch)
 
     def on_train_end(
@@ -95,12 +109,22 @@ class MeasuringCallback(lightning.Callback, ABC, Generic[MeasuredT]):
             self._record(trainer, pl_module, trainer.current_epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the history and the training time."""
-        return {"history": [dict(row) for row in self.history], "seconds": self._seconds}
+        """Return the history, what is kept besides, and the training time."""
+        state: dict[str, Any] = {"history": [dict(row) for row in self.history]}
+        if self.kept:  # as tensors: checkpoints are read without pickle
+            state["kept"] = [
+                {name: torch.from_numpy(array) for name, array in arrays.items()}
+                for arrays in self.kept
+            ]
+        return state | {"seconds": self._seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the history of a checkpoint."""
         self.history = [dict(row) for row in state_dict["history"]]
+        self.kept = [
+            {name: tensor.numpy() for name, tensor in arrays.items()}
+            for arrays in state_dict.get("kept", [])
+        ]
         self._seconds = float(state_dict["seconds"])
 
     def _record(
@@ -113,6 +137,8 @@ class MeasuringCallback(lightning.Callback, ABC, Generic[MeasuredT]):
         row = {"epoch": epoch, "step": trainer.global_step, "seconds": self._seconds}
         row |= self.final.row
         self.history.append({name: row[name] for name in self._columns})
+        if self._keep is not None:
+            self.kept.append({"epoch": np.array(epoch)} | self._keep(self.final))
         scalars = {name: value for name, value in row.items() if math.isfinite(value)}
         for logger in trainer.loggers:
             logger.log_metrics(scalars, step=trainer.global_step)

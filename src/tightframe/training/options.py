@@ -1,4 +1,4 @@
-"""What networks, optimisers and schedules there are, by name; checking them loads no torch."""
+"""Networks, optimisers and schedules, by name, and when a run is measured; loads no torch."""
 
 from __future__ import annotations
 
@@ -227,3 +227,32 @@ def check_milestones(schedule: str, milestones: Sequence[int]) -> tuple[int, ...
             else f"milestones: got {list(epochs)}, but the schedule is {schedule!r}"
         )
     return epochs
+
+
+# -- when it is measured --------------------------------------------------------------------------
+
+#: Unless told otherwise a run is measured so often, first after these epochs: what happens to
+#: classes happens in the first tenth.
+MEASUREMENTS, EARLY = 41, range(0, 20, 2)
+
+
+def measured_epochs(epochs: int, every: int | None = None) -> list[int]:
+    """Return the epochs after which a run is measured, 0 and the last among them.
+
+    Parameters
+    ----------
+    epochs : int
+        Of the run.
+    every : int, optional
+        Epochs between measurements. By default those of `EARLY`, then each farther from the one
+        before by the same factor, at most `MEASUREMENTS` in all.
+    """
+    if every is not None:
+        return [*range(0, epochs, every), epochs]
+    if epochs <= EARLY[-1]:
+        return [*range(0, epochs, EARLY.step), epochs]
+    steps = MEASUREMENTS - len(EARLY)
+    factor = epochs / EARLY[-1]
+    return sorted(
+        {*EARLY, *(round(EARLY[-1] * factor ** (i / steps)) for i in range(1, steps + 1))}
+    )
