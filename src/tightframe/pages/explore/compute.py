@@ -215,11 +215,12 @@ def path(problem: Problem) -> Path:
     if found is None:
         decays = line.points.decays
         found = solve_path(line.problem, weight_decay=decays, feature_decay=decays, tol=PICTURE_TOL)
-        _keep(_PATHS, line, found)
+        keep(_PATHS, line, found)
     return found
 
 
-def _keep(memory: dict[Any, Any], key: Any, value: Any) -> None:
+def keep(memory: dict[Any, Any], key: Any, value: Any) -> None:
+    """Keep what was found, and forget the oldest of what is too much."""
     memory[key] = value
     for oldest in list(memory)[:-_KEPT]:
         memory.pop(oldest, None)
@@ -333,7 +334,7 @@ def phase_diagram(args: Phases) -> PhaseDiagram:
             tol=PICTURE_TOL,
             **dict(args.options),
         )
-        _keep(_DIAGRAMS, args, found)
+        keep(_DIAGRAMS, args, found)
     return found
 
 

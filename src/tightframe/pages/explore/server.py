@@ -19,8 +19,10 @@ from tightframe.figures import svg
 from tightframe.figures.style import DARK, LIGHT, Ink, state_variables
 from tightframe.pages.explore.http import HOST, Server, listen
 from tightframe.pages.explore.page import connect, layout
+from tightframe.pages.explore.presets import SAMPLE_FILE, sample_file
 from tightframe.pages.explore.requests import CALLBACK, require_callback
 from tightframe.pages.explore.state import State
+from tightframe.pages.explore.stream import lines, one_line, read_request
 from tightframe.pages.explore.upload import MAX_UPLOAD, Measured, Shelf
 from tightframe.solve import NotConvergedWarning
 
@@ -88,14 +90,26 @@ def make_app(opened: Measured | None = None) -> Dash:
         request.max_content_length = MAX_UPLOAD
         name = request.args.get("name", "file")
         try:
-            key, measured = shelf.add(request.stream, name)
+            key, counts = shelf.add(request.stream, name)
         except ImportError as error:
             return jsonify(message=f"{error.name}: not installed; pip install 'tightframe[torch]'")
         except MemoryError:
             return jsonify(message=f"{name}: out of memory")
         except ValueError as error:
-            return jsonify(message=" ".join(str(error).split()))
-        return jsonify(key=key, counts=measured.counts)
+            return jsonify(message=one_line(error))
+        return jsonify(key=key, counts=counts)
+
+    def scene() -> Response:
+        if not request.is_json:
+            abort(415)
+        try:
+            state, file = read_request(request.get_json())
+        except ValueError as error:
+            return jsonify(message=one_line(error))
+        return Response(lines(state, shelf.get(file)), mimetype="application/x-ndjson")
+
+    def sample() -> Response:
+        return Response(sample_file(), mimetype="application/octet-stream")
 
     def pictures() -> Response:
         return Response(svg.script(), mimetype="text/javascript")
@@ -105,7 +119,9 @@ def make_app(opened: Measured | None = None) -> Dash:
     server.register_error_handler(DependencyException, lambda _: NotFound())
     server.after_request(seal)
     server.add_url_rule("/upload", view_func=upload, methods=["POST"])
+    server.add_url_rule("/scene", view_func=scene, methods=["POST"])
     server.add_url_rule(_PICTURES, view_func=pictures)
+    server.add_url_rule(SAMPLE_FILE, view_func=sample)
     return app
 
 

@@ -12,13 +12,17 @@ from tightframe.problem.problem import LOSS_ARGUMENTS, LOSSES, Problem, require_
 
 #: What the page can show, and what its tabs are called.
 VIEWS = {
-    "geometry": "Geometry",
+    "classes": "Classes",
+    "advice": "What to change",
+    "measured": "My network",
     "margins": "Margins",
-    "path": "Path",
+    "geometry": "Matrices",
     "phase": "Phase diagram",
-    "advice": "Advice",
-    "measured": "Measured",
+    "code": "Code",
 }
+
+#: Views of earlier links, and where what they showed is now.
+_EARLIER = {"path": "margins"}
 
 #: More text than this in one control is refused.
 MAX_TEXT = 4000
@@ -58,7 +62,7 @@ class State:
     class_margins: str = ""
     logit_scale: str = ""
     feature_weights: str = ""
-    view: str = "geometry"
+    view: str = "classes"
     margin: str = ""
     feature_decay_of: str = "sample"
 
@@ -78,6 +82,8 @@ class State:
                 raise ValueError(f"link: got {name[:60]!r}, allowed are {', '.join(names)}")
             if len(text) > MAX_TEXT:
                 raise ValueError(f"{name}: got {len(text)} characters, allowed are {MAX_TEXT}")
+        if "view" in given:
+            given["view"] = _EARLIER.get(given["view"], given["view"])
         state = cls(**given)
         if state.view not in VIEWS:
             raise ValueError(f"view: got {state.view[:60]!r}, allowed are {', '.join(VIEWS)}")

@@ -10,7 +10,6 @@ from dash import html
 from tightframe.advice.blocks import remedies_table
 from tightframe.advice.prediction import describe
 from tightframe.advice.proposals import Proposal
-from tightframe.figures import svg
 from tightframe.figures.model import evenly
 from tightframe.figures.style import Ink
 from tightframe.figures.table import Column, Table
@@ -26,12 +25,9 @@ from tightframe.pages.explore.upload import Measured
 from tightframe.path import Path
 from tightframe.problem.class_names import listed
 from tightframe.problem.problem import Problem, with_loss_terms
-from tightframe.runs.wheels import network_view
 from tightframe.solution import Solution
 from tightframe.theory.certificate import certify
 from tightframe.theory.coverage import coverage
-from tightframe.views.wheel import View, class_homes, decay_label, sent_by_solution
-from tightframe.views.wheel import wheel as wheel_of
 
 #: Of the geometry view: the matrices and what they are called.
 PARTS = {
@@ -39,13 +35,6 @@ PARTS = {
     "classifier": "classifier Gram matrix",
     "means": "Gram matrix of the class means",
 }
-
-#: How a wheel is read.
-WHEEL_NOTE = (
-    "A mark lies at the mean of all homes on the rim, weighted with what is predicted at its class "
-    "mean. On the rim: certain. At the cross: no decision. In one place: told apart no more. "
-    "States are those of all probabilities: a plane can't hold every distance between them."
-)
 
 #: Of more groups, evenly chosen ones are in the table.
 MAX_ROWS = 30
@@ -93,19 +82,6 @@ def geometry(
         if found is not None:
             overlay.append(figures.heat_map(matrices[1], *shared, f"Measured {name}", ink, limit))
     return maps, overlay or None
-
-
-def wheel(solution: Solution, measured: Measured | None) -> str:
-    """Return where every class is sent, as HTML: a file's network with the prediction as rings."""
-    problem = _named(solution.problem, measured)
-    homes = class_homes(problem)
-    sent, label = sent_by_solution(solution, homes), decay_label(problem)
-    view = View(label, sent)
-    if measured is not None:
-        logits = measured.report.geometry.logits
-        view = network_view(problem, logits, measured.bias, homes, sent.places, label)
-    title = f"Where every class is sent, {label}"
-    return svg.draw(replace(wheel_of(problem, [view], homes), title=title, note=WHEEL_NOTE))
 
 
 def margins(solution: Solution, measured: Measured | None, ink: Ink) -> tuple[Picture, Any]:
