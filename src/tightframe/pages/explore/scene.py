@@ -112,14 +112,14 @@ def _along(problem: Problem, found: Followed, measured: Measured | None) -> Scen
     low, high = decays[0], decays[-1]
     inside = here if low <= here <= high else None
     tree = merge_tree(changes, low=low, high=high, now=inside, title="")
-    notes = [tree.note]
     if not found.exact:
         step = (found.decays[1:] / found.decays[:-1]).max() - 1
-        notes.append(f"Where states change is known to {100 * step:.0f} % until all is solved.")
+        known = f"Joins are good to {100 * step:.0f} % until all is solved;"
+        tree = replace(tree, note=tree.note.replace("Joins are exact;", known))
     groups_of = _row_groups(problem)
     return {
         "wheel": _wheel(problem, views, homes),
-        "tree": svg.draw(replace(tree, note=" ".join(notes)), "tree", key=False),
+        "tree": svg.draw(tree, "tree", key=False),
         "low": low,
         "high": high,
         "decays": decays,

@@ -15,6 +15,9 @@ from tightframe.problem.problem import Problem
 #: More classes than this are counted, not named, unless they follow each other.
 MOST_NAMED = 6
 
+#: More classes that take others are not named.
+_MOST_TAKERS = 3
+
 #: Letters of a name in a sentence.
 _NAME = 24
 
@@ -142,7 +145,7 @@ def _lost(problem: Problem, own: Sequence[Members], members: Sequence[Members]) 
     text = (
         f"{_capital(who(problem, classes))} {'is lost: its' if one else 'are lost: their'} samples"
     )
-    if not len(takers):
+    if not 0 < len(takers) <= _MOST_TAKERS:
         return f"{text} are taken for other classes."
     text += f" are taken for {who(problem, takers)}"
     left = [m.classes for m in members if m.state == "distinct"]
@@ -159,8 +162,10 @@ def _merged(problem: Problem, own: Sequence[Members], members: Sequence[Members]
         for number in dict.fromkeys(m.prediction for m in own)
     ]
     if len(sets) == 1:
-        named = _capital(who(problem, sets[0]))
-        return f"{named} have merged: the network gives them one and the same prediction."
+        named = f"{_capital(who(problem, sets[0]))} have merged"
+        if {m.state for m in members} <= {"merged", "distinct"}:
+            named += ": the network gives them one and the same prediction"
+        return f"{named}."
     if len(sets) <= 3:
         first, *rest = [who(problem, classes) for classes in sets]
         return f"{_capital(first)} have merged, and so have {' and '.join(rest)}."
