@@ -36,6 +36,7 @@ from tightframe.problem.problem import Problem, with_smoothing
 from tightframe.runs.tables import group_name
 from tightframe.sweeps.grid import Grid
 from tightframe.sweeps.phase import PhaseDiagram
+from tightframe.sweeps.phase_picture import Columns, picture, ratio_ticks, up_to_threshold
 from tightframe.views.paths import state_marks
 
 #: More paths than this are not drawn in one picture; evenly chosen ones are, and the title says so.
@@ -255,52 +256,82 @@ def phase_sheet(diagram: PhaseDiagram, problem: Problem | None = None) -> Sheet:
 
 
 def phase_chart(diagram: PhaseDiagram, problem: Problem | None = None) -> Chart:
-    """Return the minority's margin over (lambda, imbalance ratio) with the exact thresholds.
+    """Return the minority's margin over (imbalance ratio, lambda) with the exact thresholds.
 
     ``problem``: any of the diagram, whose label smoothing the title names.
     """
     along = np.argsort(diagram.logit_decays, kind="stable")
-    upward = np.argsort(diagram.ratios, kind="stable")
-    y = diagram.ratios[upward]
-    cells = np.ix_(upward, along)
-    collapsed = diagram.minority_collapsed[cells]
+    across = np.argsort(diagram.ratios, kind="stable")
+    cells = np.ix_(across, along)
+    states, title = diagram.minority_state[cells], _phase_title(diagram)
+    title = title if problem is None else with_smoothing(title, problem)
+    limits = [
+        own[across]
+        for own in (diagram.minority_threshold, diagram.majority_threshold, diagram.total_collapse)
+    ]
+    decays, ratios = diagram.logit_decays[along], diagram.ratios[across]
+    kind, margins = "sibling margin", diagram.minority_margin
+    if diagram.minority_decision_margin is not None:
+        kind, margins = "margin to the nearest class", diagram.minority_decision_margin
+    label = f"{kind} of the minority classes (logits)"
+    collapsed = states[decays >= limits[0][:, None]]
+    plain = set(states[decays < limits[0][:, None]].tolist()) <= {"distinct"}
+    found = set(collapsed.tolist())
+    if min(cells[0].size, cells[1].size) > 1 and plain and found <= {"merged", "vanished"}:
+        columns = [
+            up_to_threshold(decays, own, limit)
+            for own, limit in zip(margins[cells], limits[0].tolist(), strict=True)
+        ]
+        nodes, values = (np.array(part) for part in zip(*columns, strict=True))
+        shown = Columns(
+            ratios,
+            nodes,
+            values,
+            limits[0],
+            _vanishing(decays, states),
+            limits[2],
+            float(decays[0]),
+            float(decays[-1]),
+        )
+        return picture(shown, title, label, after="vanished" if found == {"vanished"} else "merged")
     curves = []
-    for name, limits, style in (
-        ("minority threshold, closed form", diagram.minority_threshold, "solid"),
-        ("majority threshold, closed form", diagram.majority_threshold, "dashed"),
-        ("all class means are zero", diagram.total_collapse, "dotted"),
+    for name, values, style in (
+        ("minority threshold, closed form", limits[0], "solid"),
+        ("majority threshold, closed form", limits[1], "dashed"),
+        ("all class means are zero", limits[2], "dotted"),
     ):
-        drawn = limits is diagram.total_collapse and np.allclose(limits, diagram.majority_threshold)
-        if np.isfinite(limits).any() and not drawn:
-            x = limits[upward].tolist()
-            curves.append(Curve(name, x, y.tolist(), "ink", style, seam=True))
-    title = _phase_title(diagram)
+        if np.isfinite(values).any() and not (
+            values is limits[2] and np.allclose(values, limits[1])
+        ):
+            curves.append(Curve(name, ratios.tolist(), values.tolist(), "ink", style, seam=True))
+    gone = ~np.isin(states, ["distinct", ""])
     return Chart(
-        title if problem is None else with_smoothing(title, problem),
-        _LAMBDA,
+        title,
         "imbalance ratio R = majority / minority count",
+        _LAMBDA,
         curves,
         log_x=True,
         log_y=True,
         cells=Cells(
-            diagram.logit_decays[along].tolist(),
-            y.tolist(),
-            np.where(collapsed, np.nan, diagram.minority_margin[cells]),
-            "sibling margin of the minority classes (logits)",
-            np.where(collapsed, diagram.minority_state[cells], ""),
+            ratios.tolist(),
+            decays.tolist(),
+            np.where(gone, np.nan, margins[cells]).T,
+            label,
+            np.where(gone, states, "").T,
             "failed",
         ),
-        y_ticks=_ratio_ticks(y),
+        x_ticks=ratio_ticks(ratios),
     )
 
 
-def _ratio_ticks(ratios: NDArray[np.float64]) -> list[Tick]:
-    """Return labels at 1, 2 and 5 of every decade; at the ratios themselves where few are there."""
-    round_numbers = np.outer(10.0 ** np.arange(17), [1, 2, 5]).ravel()
-    places = round_numbers[(round_numbers >= ratios[0]) & (round_numbers <= ratios[-1])]
-    if len(places) < 3:
-        places = ratios[evenly(len(ratios), 8)]
-    return [(float(place), f"{place:.3g}") for place in places]
+def _vanishing(decays: NDArray[np.float64], states: NDArray[np.str_]) -> NDArray[np.float64]:
+    """Return between which decays of the grid the minority vanishes, half-way; else NaN."""
+    found = np.full(len(states), np.nan)
+    for i, own in enumerate(states == "vanished"):
+        if own.any():
+            first = int(np.argmax(own))
+            found[i] = decays[0] if first == 0 else np.sqrt(decays[first - 1] * decays[first])
+    return found
 
 
 def _phase_title(diagram: PhaseDiagram) -> str:

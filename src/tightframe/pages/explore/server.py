@@ -90,14 +90,14 @@ def make_app(opened: Measured | None = None) -> Dash:
         request.max_content_length = MAX_UPLOAD
         name = request.args.get("name", "file")
         try:
-            key, counts = shelf.add(request.stream, name)
+            key, found = shelf.add(request.stream, name)
         except ImportError as error:
             return jsonify(message=f"{error.name}: not installed; pip install 'tightframe[torch]'")
         except MemoryError:
             return jsonify(message=f"{name}: out of memory")
         except ValueError as error:
             return jsonify(message=one_line(error))
-        return jsonify(key=key, counts=counts)
+        return jsonify(key=key, counts=found if isinstance(found, str) else found.counts)
 
     def scene() -> Response:
         if not request.is_json:

@@ -66,6 +66,9 @@ class State:
     margin: str = ""
     feature_decay_of: str = "sample"
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "view", _EARLIER.get(self.view, self.view))
+
     @classmethod
     def from_query(cls, query: str) -> State:
         """Read a link's query; controls that it does not name keep their default.
@@ -82,8 +85,6 @@ class State:
                 raise ValueError(f"link: got {name[:60]!r}, allowed are {', '.join(names)}")
             if len(text) > MAX_TEXT:
                 raise ValueError(f"{name}: got {len(text)} characters, allowed are {MAX_TEXT}")
-        if "view" in given:
-            given["view"] = _EARLIER.get(given["view"], given["view"])
         state = cls(**given)
         if state.view not in VIEWS:
             raise ValueError(f"view: got {state.view[:60]!r}, allowed are {', '.join(VIEWS)}")

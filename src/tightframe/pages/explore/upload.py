@@ -151,7 +151,8 @@ def _has_labels_alone(path: Path) -> bool:
         arrays = read_named(path, MAX_UNPACKED)
     except ValueError:
         return False  # which measuring it says
-    return bool(arrays) and all(array.ndim < 2 for array in arrays.values())
+    flat = all(array.ndim < 2 for array in arrays.values())
+    return flat and bool(arrays) and not {"features", "weight"} & arrays.keys()
 
 
 def _label_counts(path: Path, name: str) -> str:
@@ -170,8 +171,8 @@ class Shelf:
         self._files: OrderedDict[str, Measured] = OrderedDict()
         self._lock = threading.Lock()  # one file at a time: the limits are for one
 
-    def add(self, stream: IO[bytes], name: str) -> tuple[str | None, str | None]:
-        """Measure an uploaded file and return its key and its counts; of mere labels no key.
+    def add(self, stream: IO[bytes], name: str) -> tuple[str, Measured] | tuple[None, str]:
+        """Measure an uploaded file and return it with its key; of labels alone their counts.
 
         Raises
         ------
@@ -191,7 +192,7 @@ class Shelf:
             if _has_labels_alone(path):
                 return None, _label_counts(path, name)
             measured = measure_file(path, name)
-            return self.keep(measured), measured.counts
+            return self.keep(measured), measured
 
     def keep(self, measured: Measured) -> str:
         """Put a file there and return its key."""

@@ -26,6 +26,7 @@ from tightframe.path import Path
 from tightframe.problem.class_names import listed
 from tightframe.problem.problem import Problem, with_loss_terms
 from tightframe.solution import Solution
+from tightframe.sweeps.phase_picture import Columns
 from tightframe.theory.certificate import certify
 from tightframe.theory.coverage import coverage
 
@@ -152,15 +153,15 @@ def path_at_once(problem: Problem, measured: Measured | None, ink: Ink) -> tuple
 def _path(problem: Problem, line: Path | None, measured: Measured | None, ink: Ink) -> Picture:
     limits = compute.thresholds(problem)
     assert limits is not None  # or there would be no path
-    found = None if measured is None else measured.margins(problem).sibling
+    found = None if measured is None else measured.margins(problem).nearest
     decays = compute.sweep(problem).decays
     return figures.path(line, decays, _named(problem, measured), limits, found, ink)
 
 
 def phase(problem: Problem, ink: Ink) -> Picture:
     """Return the phase diagram around a problem."""
-    diagram = compute.phase_diagram(compute.phases(problem))
-    return figures.phase(diagram, problem, compute.place_in(problem), ink)
+    args = compute.phases(problem)
+    return _phase(problem, args, compute.phase_diagram(args), ink)
 
 
 def phase_at_once(problem: Problem, ink: Ink) -> tuple[Picture, bool]:
@@ -173,8 +174,19 @@ def phase_at_once(problem: Problem, ink: Ink) -> tuple[Picture, bool]:
     """
     args = compute.phases(problem)
     solved = compute.is_diagram_solved(args)
-    diagram = compute.phase_diagram(args) if solved else compute.phase_outline(args, problem)
-    return figures.phase(diagram, problem, compute.place_in(problem), ink), solved
+    found = compute.phase_diagram(args) if solved else compute.phase_outline(args)
+    return _phase(problem, args, found, ink), solved
+
+
+def _phase(problem: Problem, args: compute.Phases, found: Columns, ink: Ink) -> Picture:
+    place = compute.place_in(problem)
+    state = DISTINCT if place is None else predicted_states(compute.solve(problem))[-1]
+    after = "merged"
+    if args.limits[0].kind == "vanish":
+        after = "vanished"
+    elif (found.ends < args.collapses).any():
+        after = "lost"
+    return figures.phase(found, problem, after, place, state, ink)
 
 
 # -- advice ----------------------------------------------------------------------------------------
