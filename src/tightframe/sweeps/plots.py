@@ -151,20 +151,24 @@ def _row_stack(row: Mapping[str, Any]) -> Stack:
     names = None if across.ticks is None else [across.ticks[i] for i in order]
     groups = max(len(point["groups"]) for point in points)
     shades = _shades(points, groups)
-    curves = [_group_curve(x, points, g, shades) for g in range(groups)]
+    margin = _margin(points)
+    curves = [
+        _group_curve(x, points, g, shades, margin, to_zero=across.is_lambda) for g in range(groups)
+    ]
     if shades is None:  # of many groups they would hide the curves
         own = [point["groups"] for point in points]
-        curves += state_marks(x, own, range(groups), "margin")
+        curves += state_marks(x, own, range(groups), margin)
     stopped = [place for place, p in zip(x, points, strict=True) if p["status"] == "not_converged"]
     if stopped:
         zeros = [0.0] * len(stopped)
         curves.append(Curve("not converged", stopped, zeros, "ink", "points", marker="star"))
     axis: dict[str, Any] = _across(x, names)
     sizes = [group["classes"] for point in points for group in point["groups"]]
+    kind = margin_kind(sizes) if margin == "margin" else "margin to the nearest class"
     margins = Chart(
         "Samples per class vary" if names else _row_title(row),
         "",
-        margin_label(points[0]["problem"]["loss"], margin_kind(sizes)),
+        margin_label(points[0]["problem"]["loss"], kind),
         curves,
         _thresholds(points, x, shades) if across.is_lambda else [],
         shades=shades,
@@ -203,16 +207,42 @@ def _shades(points: Sequence[Mapping[str, Any]], groups: int) -> Shades | None:
     return Shades("samples per class", min(counts), max(max(counts), min(counts) + 1))
 
 
+def _margin(points: Sequence[Mapping[str, Any]]) -> str:
+    """Return the key of what is drawn: the decision margin, which records of 0.1 have not."""
+    has = all("decision_margin" in group for point in points for group in point["groups"])
+    return "decision_margin" if has else "margin"
+
+
 def _group_curve(
-    x: Sequence[float], points: Sequence[Mapping[str, Any]], g: int, shades: Shades | None
+    x: Sequence[float],
+    points: Sequence[Mapping[str, Any]],
+    g: int,
+    shades: Shades | None,
+    margin: str,
+    *,
+    to_zero: bool,
 ) -> Curve:
+    """Return the margins of a group; along lambda to zero at its threshold, not at the next point.
+
+    There they are zero exactly, wherever the points are.
+    """
     groups = [point["groups"][g] if g < len(point["groups"]) else None for point in points]
+    places = list(x)
+    margins = [None if group is None else group[margin] for group in groups]
+    for i in range(len(places) - 1 if to_zero else 0, 0, -1):
+        before, after = groups[i - 1], groups[i]
+        place = None if after is None else after["threshold"]
+        if before is None or place is None or not places[i - 1] < place < places[i]:
+            continue
+        if before.get("state") == "distinct" and after is not None and after["collapsed"]:
+            places.insert(i, place)
+            margins.insert(i, 0.0)
     names = {group_name(group) for group in groups if group is not None}
     counts = [group["count"] for group in points[0]["groups"]]  # may vary along the path
     return Curve(
         names.pop() if len(names) == 1 else f"group {g + 1}",
-        x,
-        [None if group is None else group["margin"] for group in groups],
+        places,
+        margins,
         "ink",
         "line+points" if shades else GROUP_DASHES[g % len(GROUP_DASHES)],
         size=0.5,
@@ -275,9 +305,10 @@ def phase_chart(diagram: PhaseDiagram, problem: Problem | None = None) -> Chart:
         kind, margins = "margin to the nearest class", diagram.minority_decision_margin
     label = f"{kind} of the minority classes (logits)"
     collapsed = states[decays >= limits[0][:, None]]
-    plain = set(states[decays < limits[0][:, None]].tolist()) <= {"distinct"}
+    below = set(states[decays < limits[0][:, None]].tolist())
     found = set(collapsed.tolist())
-    if min(cells[0].size, cells[1].size) > 1 and plain and found <= {"merged", "vanished"}:
+    known = np.isfinite(limits[0]).all() and min(states.shape) > 1
+    if known and below <= {"distinct"} and found <= {"merged", "vanished"}:
         columns = [
             up_to_threshold(decays, own, limit)
             for own, limit in zip(margins[cells], limits[0].tolist(), strict=True)

@@ -153,7 +153,7 @@ def test_a_path_goes_through_the_solution_and_the_code_gives_it(state):
     assert all(f"from {place:.4g}" in result["path-graph-text"] for place in limits)
 
 
-@pytest.mark.parametrize("counts", ["100x5,10x5", "60x3,20x3,8x4"])
+@pytest.mark.parametrize("counts", ["100x5,10x5", "50x3,20x2"])
 def test_a_curve_is_zero_on_its_threshold_and_not_below(counts):
     state = State(counts=counts, view="margins")
     found = shown(state, LIGHT, None)["path-graph"]
@@ -161,9 +161,10 @@ def test_a_curve_is_zero_on_its_threshold_and_not_below(counts):
     limits = tf.thresholds(state.problem())
     for group, line in zip(limits.groups, lines, strict=True):
         place = group.merges or group.vanishes
-        assert line[x >= place * (1 - 1e-9)] == pytest.approx(0, abs=1e-12)
-        assert (line[x < place * (1 - 1e-9)] > 0).all()
-        assert x[x < place * (1 - 1e-9)].max() == pytest.approx(place, rel=2e-5)
+        below = x < place * (1 - 2e-6)  # places have six digits
+        assert line[~below] == pytest.approx(0, abs=1e-12)
+        assert (line[below] > 0).all()
+        assert x[below].max() == pytest.approx(place, rel=2e-5)
 
 
 def test_the_path_says_what_is_not_followed():

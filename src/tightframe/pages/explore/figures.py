@@ -364,8 +364,7 @@ def phase(
         text += f" The controls are at R = {place[0]:.4g}, λ = {place[1]:.4g}"
         text += "." if seen else ", outside."
         look: dict[str, Any] = {"marker": STATES[state].marker, "size": 1.6}
-        if seen:
-            more.append(Curve("the controls", [place[0]], [place[1]], state, "points", **look))
+        more.append(Curve("the controls", [place[0]], [place[1]], state, "points", **look))
     panel = picture(
         columns,
         with_smoothing("Phase diagram", problem),
