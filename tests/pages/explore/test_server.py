@@ -124,7 +124,6 @@ def test_other_pages_get_no_first_screen(client):
     assert first_screen(client, body, Origin="http://evil.example").status_code == 403
     # A form of another page, for which browsers ask nobody first.
     assert first_screen(client, body, **{"Content-Type": "text/plain"}).status_code == 415
-    assert get(client, "/scene").status_code == 405
 
 
 def test_the_sample_is_a_file_like_others(client):

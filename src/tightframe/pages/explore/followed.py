@@ -207,7 +207,9 @@ def _rough(line: Problem, here: float) -> Followed:
     found = _solutions(line, look)
     whole = [d for d, s in zip(look.tolist(), found, strict=True) if _all_distinct(s)]
     low, high = _ends([min([*known, max(whole, default=look[0])]), top], here)
-    decays = np.unique([*np.geomspace(low, high, _points(line)), *known])
+    # At the problem's own decay what is said is true at once.
+    own = [here] if low < here < high else []
+    decays = np.unique([*np.geomspace(low, high, _points(line)), *known, *own])
     solutions = _solutions(line, decays)
     changes = StateChanges(
         line, tuple(_changes(line, decays, solutions)), low, solutions[0].group_states

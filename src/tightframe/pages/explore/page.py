@@ -19,7 +19,7 @@ from tightframe.figures.style import DARK, LIGHT, STATES, Ink
 from tightframe.pages.explore import compute, views
 from tightframe.pages.explore.code import python_code
 from tightframe.pages.explore.figures import Picture
-from tightframe.pages.explore.presets import PRESETS, SAMPLE_FILE
+from tightframe.pages.explore.presets import PRESETS, SAMPLE, SAMPLE_FILE
 from tightframe.pages.explore.state import VIEWS, State
 from tightframe.pages.explore.stream import one_line
 from tightframe.pages.explore.tables import attributes
@@ -107,7 +107,12 @@ def _own() -> list[Any]:
             ]
         ),
         html.Div(
-            id="drop", **attributes(data_limit=str(MAX_UPLOAD), data_sample=SAMPLE_FILE)
+            id="drop",
+            **attributes(
+                data_limit=str(MAX_UPLOAD),
+                data_sample=SAMPLE_FILE,
+                data_sample_state=json.dumps(asdict(SAMPLE)),
+            ),
         ),  # the file field: Dash has none that the keyboard reaches
         html.P(id="upload-message", role="alert", className="message"),
         html.P(
@@ -176,7 +181,8 @@ def _key() -> list[Any]:
     for state, meaning in _MEANINGS.items():
         sign = html.Span(f"{STATES[state].sign}\ufe0e", **attributes(aria_hidden="true"))
         color = {"color": f"var(--tf-{state})"}
-        entries.append(html.Span([html.Span(sign, style=color), f" {state}{meaning}"]))
+        words = html.Span([state, html.Span(meaning, className="meaning")])
+        entries.append(html.Span([html.Span(sign, style=color), words]))
     return entries
 
 
@@ -479,7 +485,7 @@ def shown(state: State, ink: Ink, measured: Measured | None) -> dict[str, Any]:
     elif measured is not None and (measured.report.counts != problem.counts).any():
         note = f"{measured.name} has other counts: {measured.counts}."
     elif measured is not None:
-        note = f"{measured.name} is laid over the prediction."
+        note = f"{measured.name} is laid over the prediction, which the dashed rings are."
     if state.view == "measured" and measured is not None and over is None:
         view = {"measured-report": views.measured_tables(measured, None)}
     return link | {"message": "", "note": note, "code": code} | view

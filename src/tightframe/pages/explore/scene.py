@@ -90,6 +90,7 @@ def _at_once(problem: Problem, solution: Solution, measured: Measured | None) ->
         "own": [_short(_row_values(problem, sent.own))],
         "taker": [[_taken_for(problem, states, i) for i in range(len(states))]],
         "now": here,
+        "measured": measured is not None,
         "note": "",
         "final": False,
     }
@@ -135,6 +136,7 @@ def _along(problem: Problem, found: Followed, measured: Measured | None) -> Scen
             for own in found.takers
         ],
         "now": here,
+        "measured": measured is not None,
         "note": "",
         "final": found.exact,
     }

@@ -24,6 +24,7 @@ from tightframe.pages.explore.requests import CALLBACK, require_callback
 from tightframe.pages.explore.state import State
 from tightframe.pages.explore.stream import lines, one_line, read_request
 from tightframe.pages.explore.upload import MAX_UPLOAD, Measured, Shelf
+from tightframe.problem.problem import Problem
 from tightframe.solve import NotConvergedWarning
 
 #: Most bytes of any request but a file.
@@ -35,8 +36,20 @@ _PICTURES = "/pictures.js"
 _VIEWPORT = '<meta name="viewport" content="width=device-width, initial-scale=1">'
 
 _COLORS = {
-    "light": {"page": "#f4f6f8", "good": "#0a6b4c", "bad": "#a33b00", "accent": "#0072b2"},
-    "dark": {"page": "#0d1117", "good": "#4fd1a1", "bad": "#ff9a63", "accent": "#56b4e9"},
+    "light": {
+        "page": "#f4f6f8",
+        "good": "#0a6b4c",
+        "bad": "#a33b00",
+        "accent": "#0072b2",
+        "shadow": "#0004",
+    },
+    "dark": {
+        "page": "#0d1117",
+        "good": "#4fd1a1",
+        "bad": "#ff9a63",
+        "accent": "#56b4e9",
+        "shadow": "#fff3",
+    },
 }
 
 
@@ -125,7 +138,12 @@ def make_app(opened: Measured | None = None) -> Dash:
     return app
 
 
-def serve(port: int = 8050, open_browser: bool = True, opened: Measured | None = None) -> NoReturn:
+def serve(
+    port: int = 8050,
+    open_browser: bool = True,
+    opened: Measured | None = None,
+    problem: Problem | None = None,
+) -> NoReturn:
     """Show the page until Ctrl-C.
 
     Parameters
@@ -136,6 +154,8 @@ def serve(port: int = 8050, open_browser: bool = True, opened: Measured | None =
         Whether to open it in the browser.
     opened : Measured, optional
         A file that is laid over from the start.
+    problem : Problem, optional
+        The one that it was trained for; by default its counts, at the page's decays.
 
     Raises
     ------
@@ -152,7 +172,9 @@ def serve(port: int = 8050, open_browser: bool = True, opened: Measured | None =
         url = f"http://{HOST}:{server.port}/"
         if opened is not None:
             state = State(view="measured", bias="free" if opened.has_bias else "none")
-            if opened.counts is not None:
+            if problem is not None:
+                state = State.from_problem(problem.replace(class_names=None), view="measured")
+            elif opened.counts is not None:
                 state = replace(state, counts=opened.counts)
             url += f"?{state.query()}"
         print(f"tightframe explore: {url} (Ctrl-C ends it)", flush=True)

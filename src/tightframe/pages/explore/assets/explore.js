@@ -123,7 +123,9 @@ window.dash_clientside.explore = (() => {
                                  {type: "button", id: "sample", textContent: "Try a sample features file"});
     sample.addEventListener("click", async () => {
       const name = place.dataset.sample.slice(1);
-      send(new File([await (await fetch(place.dataset.sample)).blob()], name));
+      await send(new File([await (await fetch(place.dataset.sample)).blob()], name));
+      const state = JSON.parse(place.dataset.sampleState);
+      for (const id of ["weight_decay", "feature_decay"]) set(id, {value: state[id]});
     });
     place.append(label, sample);
     field.addEventListener("change", () => field.files.length && send(field.files[0]));
@@ -153,6 +155,7 @@ window.dash_clientside.explore = (() => {
       if (answer.message) return say(answer.message);
       set("file", {data: answer.key});
       if (answer.key) set("view", {value: "measured"});
+      document.getElementById("own").open = false;
       if (answer.counts) set("counts", {value: answer.counts});  // none where a class is absent
     } catch (error) {
       say(`${file.name}: could not be sent (${error.message})`);

@@ -144,6 +144,7 @@ window.tightframeScene = (() => {
         part.innerHTML = `<b>${number}</b> ${state} `;
         return part;
       }));
+      if (scene.measured) at("state-counts").prepend("predicted:");
     }
     const tree = at("tree"), wheel = at("wheel");
     if (tree && tree.decay !== to) tree.seek(to);
