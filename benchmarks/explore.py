@@ -1,12 +1,14 @@
 """Time the page of `tightframe explore`: from an input event to the picture on the screen.
 
-Run from the repository: ``python -m benchmarks.explore``. Needs Chromium. Prints medians in
-milliseconds; typed text waits for its debounce first, which is part of the time. A phase diagram,
-and a path of many groups, show their thresholds first: that is the picture, the margins follow.
+Run from the repository: ``python -m benchmarks.explore``, ``python -m benchmarks.explore moves``
+for the slider of lambda alone. Needs Chromium. Prints medians in milliseconds; typed text waits for
+its debounce first, which is part of the time. A phase diagram, and a path of many groups, show
+their thresholds first: that is the picture, the margins follow.
 """
 
 import re
 import statistics
+import sys
 import tempfile
 import threading
 
@@ -23,11 +25,13 @@ PROBLEMS = {
 }
 GRAPHS = {
     "geometry": ["logits", "classifier", "means"],
-    "margins": ["margins-graph"],
-    "path": ["path-graph"],
+    "margins": ["path-graph", "margins-graph"],
     "phase": ["phase-graph"],
 }
 REPEATS = 7
+
+#: Moves of lambda's slider, over all of its axis.
+MOVES = 50
 
 # Small enough that no class of any of the problems collapses.
 DECAYS = "weight_decay=0.001&feature_decay=0.00001"
@@ -56,6 +60,18 @@ CLOCK = """
 })
 """
 
+# Moves the slider as a hand does; by the end of a move its layout is done as well.
+MOVE = """
+(value) => {
+  const slider = document.querySelector("#tree .tf-decay");
+  slider.value = value;
+  const start = performance.now();
+  slider.dispatchEvent(new Event("input", {bubbles: true}));
+  document.getElementById("class-table").getBoundingClientRect();
+  return performance.now() - start;
+}
+"""
+
 
 def main():
     """Print a line a problem, view and kind of control."""
@@ -65,6 +81,8 @@ def main():
         browser = Browser(folder)
         browser.size(1280, 900)
         for name, counts in PROBLEMS.items():
+            move(browser, f"http://127.0.0.1:{server.port}/?{DECAYS}&counts={counts}", name)
+        for name, counts in PROBLEMS.items() if sys.argv[1:] != ["moves"] else ():
             for view, graphs in GRAPHS.items():
                 browser.open(
                     f"http://127.0.0.1:{server.port}/?{DECAYS}&view={view}&counts={counts}"
@@ -93,6 +111,21 @@ def main():
                     print(f"{name}, {view}, {kind}: {median:.0f} ms (to {max(times):.0f})")
         browser.close()
     server.shutdown()
+
+
+def move(browser, url, name):
+    """Print what a move of lambda takes, and how many requests all of them make."""
+    browser.open(url)
+    browser.until("document.querySelector('#tree .tf-decay') !== null", 60)
+    browser.run("new Promise(done => setTimeout(done, 1500))")
+    browser.requests.clear()
+    times = [browser.run(f"({MOVE})({1000 * i / (MOVES - 1):.0f})") for i in range(MOVES)]
+    requests = [url for url in browser.requests if not url.startswith("data:")]
+    median = statistics.median(times)
+    print(
+        f"{name}, {MOVES} moves of λ: {median:.1f} ms (to {max(times):.0f}), "
+        f"{len(requests)} requests"
+    )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from tightframe.figures.style import STATES
 from tightframe.report import save_grid_plots
 from tightframe.sweeps.grid import Grid, run_grid
 from tightframe.sweeps.phase import PhaseDiagram, step_rows
-from tightframe.sweeps.plots import MAX_PATHS, path_sheet, phase_sheet
+from tightframe.sweeps.plots import MAX_PATHS, path_sheet, phase_chart, phase_sheet
 
 DECAYS = np.geomspace(1e-3, 3e-2, 7).tolist()
 
@@ -77,9 +77,12 @@ def test_lines_are_the_rows_numbers() -> None:
     for g in range(2):
         curve = top.lines[g]
         assert curve.get_label() == f"5 classes of {[500, 100][g]}"
-        np.testing.assert_allclose(curve.get_xdata(), DECAYS)
-        margins = [point["groups"][g]["margin"] for point in row["points"]]
-        np.testing.assert_array_equal(curve.get_ydata(), margins)
+        limit = row["points"][0]["groups"][g]["threshold"]
+        # Zero on the threshold, and everywhere else the rows' numbers.
+        i = int(np.searchsorted(DECAYS, limit))
+        np.testing.assert_allclose(curve.get_xdata(), np.insert(DECAYS, i, limit))
+        margins = [point["groups"][g]["decision_margin"] for point in row["points"]]
+        np.testing.assert_array_equal(curve.get_ydata(), np.insert(margins, i, 0.0))
     (merging,) = limits
     (gone,) = [line for line in top.lines if line.get_linestyle() == ":"]
     assert merging.get_xdata()[0] == pytest.approx(np.sqrt(100) / 3000)
@@ -90,7 +93,7 @@ def test_lines_are_the_rows_numbers() -> None:
     for state in ("distinct", "vanished"):
         (marks,) = [line for line in top.lines if line.get_label() == state]
         assert to_hex(marks.get_color()) == STATES[state].light
-        there = [(x, own["margin"]) for x, own in groups if own["state"] == state]
+        there = [(x, own["decision_margin"]) for x, own in groups if own["state"] == state]
         np.testing.assert_allclose(np.transpose(marks.get_data()), there)
     rank = bottom.lines[-1]
     np.testing.assert_array_equal(rank.get_ydata(), [point["rank"] for point in row["points"]])
@@ -147,35 +150,65 @@ def test_rows_that_failed_or_stopped_or_are_left_out_are_seen_as_such() -> None:
     assert {"Samples per class: 5x3", "Samples per class: 19x3"} <= set(titles)
 
 
-def test_the_heat_map_has_the_cells_and_the_threshold() -> None:
+def test_the_phase_diagram_s_colours_end_on_the_threshold() -> None:
+    """Nodes up to the closed form, none beyond; where states change beyond it, areas do."""
     grid, rows = phases([1, 2, 5, 30])
     diagram = PhaseDiagram.from_rows(grid, rows)
     axis = phase_figure(diagram).axes[0]
     assert (axis.get_xscale(), axis.get_yscale()) == ("log", "log")
+    expected = np.sqrt(12) / (36 * (1 + diagram.ratios))
+    chart = phase_chart(diagram)
+    assert chart.mesh is not None
+    decays, margins = np.array(chart.mesh.y), np.array(chart.mesh.values)
+    low, high = diagram.logit_decays[[0, -1]]
+    np.testing.assert_allclose(decays[:, -1], np.clip(expected, None, high))
+    assert (decays >= low * (1 - 1e-12)).all()
+    assert diagram.minority_decision_margin is not None
+    for own, column, drawn_margins in zip(
+        diagram.minority_decision_margin, decays, margins, strict=True
+    ):
+        inside = diagram.logit_decays < column[-1]
+        shown = np.interp(np.log(diagram.logit_decays[inside]), np.log(column), drawn_margins)
+        np.testing.assert_allclose(shown, own[inside], atol=0.05 * own.max())
+    # Merged and vanished are told apart, and lie where the rows say so.
+    merged, vanished, whole = chart.areas
+    assert (merged.state, vanished.state, whole.whole) == ("merged", "vanished", True)
+    for area, state in ((merged, "merged"), (vanished, "vanished")):
+        inside = (diagram.logit_decays > np.array(area.low)[:, None]) & (
+            diagram.logit_decays < np.array(area.high)[:, None]
+        )
+        assert inside.any()
+        assert set(diagram.minority_state[inside].tolist()) == {state}
+    ends, total = axis.lines[:2]
+    np.testing.assert_allclose(ends.get_ydata(), expected)
+    np.testing.assert_allclose(total.get_ydata(), expected * np.sqrt(diagram.ratios))
+    np.testing.assert_array_equal(ends.get_xdata(), diagram.ratios)
+    hatches = {patch.get_hatch() for patch in axis.collections if patch.get_hatch()}
+    assert hatches == {STATES["merged"].hatch, STATES["vanished"].hatch}
+
+
+def test_cells_that_no_mesh_shows_have_values_or_states() -> None:
+    grid, rows = phases([30], DECAYS)
+    diagram = PhaseDiagram.from_rows(grid, rows)
+    axis = phase_figure(diagram).axes[0]
     cells, *areas = (mesh.get_array() for mesh in axis.collections)
-    np.testing.assert_array_equal(np.ma.getmaskarray(cells), diagram.minority_collapsed)
+    np.testing.assert_array_equal(np.ma.getmaskarray(cells), diagram.minority_collapsed.T)
     # Merged and vanished are told apart.
     for state, area in zip(("merged", "vanished"), areas, strict=True):
-        own = diagram.minority_state == state
+        own = (diagram.minority_state == state).T
         assert own.any()
         np.testing.assert_array_equal(~np.ma.getmaskarray(area), own)
     np.testing.assert_array_equal(
-        cells.compressed(), diagram.minority_margin[~diagram.minority_collapsed]
+        cells.compressed(), diagram.minority_decision_margin[~diagram.minority_collapsed]
     )
-    minority, majority = axis.lines
-    expected = np.sqrt(12) / (36 * (1 + diagram.ratios))
-    np.testing.assert_allclose(minority.get_xdata(), expected)
-    np.testing.assert_allclose(majority.get_xdata(), expected * np.sqrt(diagram.ratios))
-    np.testing.assert_array_equal(minority.get_ydata(), diagram.ratios)
 
 
 def test_the_order_of_the_values_does_not_matter() -> None:
     sorted_axis = phase_figure(PhaseDiagram.from_rows(*phases([1, 2, 30]))).axes[0]
     mixed_axis = phase_figure(PhaseDiagram.from_rows(*phases([30, 1, 2], DECAYS[::-1]))).axes[0]
     for one, other in zip(sorted_axis.collections, mixed_axis.collections, strict=True):
-        np.testing.assert_array_equal(
-            np.ma.getmaskarray(one.get_array()), np.ma.getmaskarray(other.get_array())
-        )
+        for drawn_once, drawn_again in zip(one.get_paths(), other.get_paths(), strict=True):
+            np.testing.assert_allclose(drawn_once.vertices, drawn_again.vertices, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("ratios", "decays"), [([4], [1e-3]), ([2, 3], [1e-3, 1]), ([9], [9, 8])])

@@ -49,13 +49,16 @@ def explore(
         with waiting("loading PyTorch"):
             from tightframe.pages.explore.server import serve
             from tightframe.pages.explore.upload import measure_file
+            from tightframe.runs.store import trained_setting
     except ImportError as error:
         raise ValueError(
             f"{error.name}: not installed; pip install 'tightframe[explore]'"
         ) from None
 
-    opened = None
+    opened = problem = None
     if file is not None:
         with about(file, ARRAYS):
             opened = measure_file(file, str(file), limit=None, **reading)
-    serve(port, open_, opened)
+            if file.is_dir():  # a run knows its decays
+                problem = trained_setting(file, reading["setting"]).problem
+    serve(port, open_, opened, problem)

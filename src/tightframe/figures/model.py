@@ -282,6 +282,96 @@ class Cells:
 
 
 @dataclass(frozen=True)
+class Mesh:
+    """Colours behind the curves of a `Chart`, between columns that end at heights of their own.
+
+    Where `Cells` would cross a line, the nodes of a mesh lie on it. Contours are at whole numbers.
+
+    Parameters
+    ----------
+    x : sequence of float, length n
+        Of the columns, ascending; at least two.
+    y : array_like, shape (n, m)
+        Heights of the nodes of every column, none below the one before; at least two.
+    values : array_like, shape (n, m)
+        Finite.
+    label : str
+        Of the colour scale.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ or a value is not finite.
+    """
+
+    x: Sequence[float]
+    y: Any
+    values: Any
+    label: str
+
+    def __post_init__(self) -> None:
+        for name in ("y", "values"):
+            grid = np.asarray(getattr(self, name), dtype=np.float64)
+            if grid.ndim != 2 or len(grid) != len(self.x) or min(grid.shape) < 2:
+                raise ValueError(f"{name}: got shape {grid.shape}, need ({len(self.x)}, 2 or more)")
+            if not np.isfinite(grid).all():
+                raise ValueError(f"{name}: need finite numbers")
+            object.__setattr__(self, name, grid.tolist())
+        if np.shape(self.y) != np.shape(self.values):
+            raise ValueError(f"values: got shape {np.shape(self.values)}, need {np.shape(self.y)}")
+        object.__setattr__(self, "x", [float(value) for value in self.x])
+
+    @property
+    def top(self) -> float:
+        """The largest value, where the colour scale ends; it begins at zero or below."""
+        return float(max(*(value for own in self.values for value in own), 0.0)) or 1.0
+
+    @property
+    def bottom(self) -> float:
+        """Where the colour scale begins."""
+        return float(min(*(value for own in self.values for value in own), 0.0))
+
+    @property
+    def levels(self) -> list[float]:
+        """Where contours are."""
+        step = max(1, math.ceil((self.top - self.bottom) / 8))
+        first = math.ceil(self.bottom / step) * step
+        return [float(v) for v in range(first, math.ceil(self.top), step) if self.bottom < v]
+
+
+@dataclass(frozen=True)
+class Area:
+    """What a state fills between two curves of a `Chart`.
+
+    Parameters
+    ----------
+    label : str
+        In the legend.
+    state : str
+        Of `figures.style.STATES`: gives ground, hatch and colour.
+    x, low, high : sequence of float
+        Equally many.
+    whole : bool
+        Whether nothing else is left there: a darker ground without a hatch.
+    """
+
+    label: str
+    state: str
+    x: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+    whole: bool = False
+
+    def __post_init__(self) -> None:
+        choice("state", self.state, tuple(STATES))
+        for name in ("x", "low", "high"):
+            values = [float(value) for value in getattr(self, name)]
+            if len(values) != len(self.x):
+                raise ValueError(f"{name}: got {len(values)} values for {len(self.x)} of x")
+            object.__setattr__(self, name, values)
+
+
+@dataclass(frozen=True)
 class Note:
     """A few words at a place of a `Chart`.
 
@@ -316,6 +406,8 @@ class Chart:
         A sentence under the chart.
     bars : sequence of Bars
     cells : Cells, optional
+    mesh : Mesh, optional
+    areas : sequence of Area
     notes : sequence of Note
     shades : Shades, optional
         Of the curves that have a shade.
@@ -360,6 +452,8 @@ class Chart:
     legend: str = "below"
     hollow_label: str = ""
     nothing: str = _NOTHING
+    mesh: Mesh | None = None
+    areas: Sequence[Area] = ()
 
     def __post_init__(self) -> None:
         choice("legend", self.legend, LEGENDS)
@@ -370,7 +464,8 @@ class Chart:
     def empty(self) -> bool:
         """Whether there is nothing to draw."""
         drawn = any(points(self, curve)[0] for curve in self.curves)
-        return not (drawn or self.bars or self.cells is not None)
+        grounds = self.cells is not None or self.mesh is not None
+        return not (drawn or self.bars or grounds or self.areas)
 
     def span(self, axis: str) -> tuple[float, float]:
         """Return the smallest and the largest number that is drawn on an axis, as it is shown.
@@ -389,6 +484,10 @@ class Chart:
             values += reach if bars.across == (axis == "x") else list(bars.places)
         if self.cells is not None:
             values += getattr(self.cells, axis)
+        if self.mesh is not None:
+            values += self.mesh.x if axis == "x" else [v for own in self.mesh.y for v in own]
+        for area in self.areas:
+            values += area.x if axis == "x" else [*area.low, *area.high]
         low, high = self.x_range if axis == "x" else self.y_range
         ends = [min(values, default=1.0), max(values, default=1.0)]
         return (ends[0] if low is None else low, ends[1] if high is None else high)

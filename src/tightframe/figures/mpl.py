@@ -27,12 +27,14 @@ from tightframe.figures import style
 from tightframe.figures.diagrams import MergeTree, Wheel
 from tightframe.figures.fonts import fit_fonts, told_before
 from tightframe.figures.model import (
+    Area,
     Block,
     Cells,
     Chart,
     Curve,
     HeatMaps,
     Mark,
+    Mesh,
     Panel,
     Sheet,
     Stack,
@@ -234,6 +236,10 @@ def _draw_chart(axis: Axes, chart: Chart, ink: Ink, width: float = 5.0) -> None:
     handles: list[Any] = []
     if chart.cells is not None:
         handles += _draw_cells(axis, chart, chart.cells, ink)
+    if chart.mesh is not None:
+        _draw_mesh(axis, chart.mesh, ink)
+    for area in chart.areas:
+        handles.append(_draw_area(axis, area, ink))
     for bars in chart.bars:
         draw_bars = axis.barh if bars.across else axis.bar
         values = [math.nan if value is None else value for value in bars.values]
@@ -380,6 +386,33 @@ def _draw_cells(axis: Axes, chart: Chart, cells: Cells, ink: Ink) -> list[Patch]
     axis.grid(False)
     _scale(axis, mesh, cells.label, ink)
     return entries
+
+
+def _draw_mesh(axis: Axes, mesh: Mesh, ink: Ink) -> None:
+    """Draw shades between the nodes, with contours and their scale."""
+    y, values = np.array(mesh.y), np.array(mesh.values)
+    x = np.broadcast_to(np.array(mesh.x)[:, None], y.shape)
+    colors = LinearSegmentedColormap.from_list("margins", list(style.margin_colors(ink)))
+    norm = Normalize(mesh.bottom, mesh.top)
+    # Thousands of triangles with shades of their own: as an image in vector formats.
+    shades = axis.pcolormesh(
+        x, y, values, shading="gouraud", cmap=colors, norm=norm, rasterized=True
+    )
+    if mesh.levels:
+        lines = axis.contour(x, y, values, levels=mesh.levels, colors=ink.paper, linewidths=0.8)
+        axis.clabel(lines, fontsize=style.SMALL, fmt="%g")
+    axis.grid(False)
+    _scale(axis, shades, mesh.label, ink)
+
+
+def _draw_area(axis: Axes, area: Area, ink: Ink) -> Patch:
+    """Draw a state's area and return its entry in the legend."""
+    look: dict[str, Any] = {"facecolor": style.whole_area(ink), "linewidth": 0.0}
+    if not area.whole:
+        hatch, color = style.STATES[area.state].hatch, color_of(area.state, ink)
+        look |= {"facecolor": style.area_of(area.state, ink), "hatch": hatch, "edgecolor": color}
+    axis.fill_between(area.x, area.low, area.high, label=plain(area.label), **look)
+    return Patch(label=plain(area.label), **look)
 
 
 def _edges(middles: Sequence[float], log: bool) -> list[float]:

@@ -14,11 +14,13 @@ import numpy as np
 from tightframe.figures import style
 from tightframe.figures.diagrams import MergeTree, Wheel
 from tightframe.figures.model import (
+    Area,
     Cells,
     Chart,
     Curve,
     HeatMaps,
     Mark,
+    Mesh,
     Panel,
     Stack,
     Table,
@@ -148,6 +150,7 @@ def blank() -> dict[str, Any]:
     """Return a figure with nothing in it, on any ground."""
     hidden, clear = {"visible": False}, "rgba(0,0,0,0)"
     layout = {"xaxis": hidden, "yaxis": hidden, "paper_bgcolor": clear, "plot_bgcolor": clear}
+    layout["modebar"] = {"bgcolor": clear}
     return {"data": [], "layout": layout}
 
 
@@ -167,10 +170,10 @@ def _stack(charts: Sequence[Chart], heights: Sequence[float], options: Options) 
     last = charts[-1]
     layout: dict[str, Any] = {
         "xaxis": _axis(last, "x") | ({"anchor": f"y{len(charts)}"} if charts[1:] else {}),
-        "margin": {"l": 8, "r": 10 if last.cells else 40, "t": 10, "b": 8},
+        "margin": {"l": 8, "r": 10 if last.cells or last.mesh else 40, "t": 10, "b": 8},
         # Beside the picture: the legend may be as wide as it.
         "modebar": {"orientation": "v"},
-        "hovermode": "closest" if any(c.cells or c.bars for c in charts) else "x unified",
+        "hovermode": "closest" if any(c.cells or c.mesh or c.bars for c in charts) else "x unified",
         "shapes": [],
         "annotations": [],
         "showlegend": False,
@@ -222,6 +225,9 @@ def _axis(chart: Chart, name: str) -> dict[str, Any]:
         "automargin": True,
         "tickfont": {"size": 11},
     }
+    if ticks is not None and (chart.log_x if horizontal else chart.log_y):
+        ends = None if low is None or high is None else [math.log10(low), math.log10(high)]
+        return axis | _named(ticks) | {"showgrid": False, "type": "log", "range": ends}
     if ticks is not None:
         axis |= _named(ticks) | {"showgrid": False}
     elif chart.log_x if horizontal else chart.log_y:
@@ -259,6 +265,8 @@ def _named(ticks: Sequence[Tick]) -> dict[str, Any]:
 
 def _traces(chart: Chart, number: int, options: Options) -> list[dict[str, Any]]:
     traces = [] if chart.cells is None else _cells(chart, chart.cells, options)
+    traces += [] if chart.mesh is None else _mesh(chart, chart.mesh, options)
+    traces += [_area(area, options) for area in chart.areas]
     for bars in chart.bars:
         a, b = ("y", "x") if bars.across else ("x", "y")
         traces.append(
@@ -316,7 +324,7 @@ def _curve(chart: Chart, curve: Curve, group: str, options: Options) -> dict[str
 
 
 def _hover(chart: Chart, curve: Curve) -> str:
-    if chart.cells is None:
+    if chart.cells is None and chart.mesh is None:
         return "%{y:.5g}"
     return f"{_pointed(chart)}<extra>{_plain(curve.label)}</extra>"
 
@@ -445,6 +453,97 @@ def _signs(
     }
 
 
+#: Columns and rows of the grid on which Plotly has a mesh.
+_MESH = (72, 120)
+
+
+def _mesh(chart: Chart, mesh: Mesh, options: Options) -> list[dict[str, Any]]:
+    """Return a mesh as a fine heat map with contours; areas lie over what crosses its upper end."""
+    forward = np.log if chart.log_x else np.asarray
+    upward = np.log if chart.log_y else np.asarray
+    columns, heights, values = forward(mesh.x), upward(mesh.y), np.array(mesh.values)
+    x = np.linspace(columns[0], columns[-1], _MESH[0])
+    y = np.linspace(heights.min(), heights.max(), _MESH[1])
+    reach = np.linspace(0, 1, heights.shape[1])
+
+    def across(grid: Any) -> Any:
+        return np.array([np.interp(x, columns, own) for own in np.transpose(grid)])
+
+    z = np.full((len(y), len(x)), np.nan)
+    step = (y[1] - y[0]) * 1.5
+    for i, (own, shown) in enumerate(zip(across(heights).T, across(values).T, strict=True)):
+        place = np.interp(y, own, reach)
+        z[:, i] = np.where(y <= own[-1] + step, np.interp(place, reach, shown), np.nan)
+    back = np.exp if chart.log_x else np.asarray, np.exp if chart.log_y else np.asarray
+    grid: dict[str, Any] = {
+        "x": _rounded(back[0](x).tolist(), options),
+        "y": _rounded(back[1](y).tolist(), options),
+        "z": [_rounded([None if math.isnan(v) else v for v in row], options) for row in z.tolist()],
+    }
+    scale = {"zmin": mesh.bottom, "zmax": mesh.top, "showlegend": False}
+    levels = mesh.levels
+    return [
+        {
+            "type": "heatmap",
+            **grid,
+            **scale,
+            "colorscale": _colorscale(style.margin_colors(options.colors)),
+            "colorbar": {
+                "title": {"text": mesh.label, "side": "right"},
+                "thickness": 9,
+                "outlinewidth": 0,
+            },
+            "hovertemplate": f"{_pointed(chart)}: %{{z:.4g}}<extra></extra>",
+        },
+        {
+            "type": "contour",
+            **grid,
+            **scale,
+            "autocontour": False,
+            "contours": {
+                "coloring": "none",
+                "start": levels[0] if levels else 0.0,
+                "end": levels[-1] if levels else -1.0,
+                "size": levels[1] - levels[0] if levels[1:] else 1.0,
+                "showlabels": True,
+                "labelfont": {"size": 10, "color": options.colors.paper},
+            },
+            "line": {"width": 1, "color": options.colors.paper},
+            "showscale": False,
+            "hoverinfo": "skip",
+        },
+    ]
+
+
+#: A state's hatch in Matplotlib's letters to Plotly's.
+_HATCHES = {"//": "/", "\\\\": "\\", "xx": "x"}
+
+
+def _area(area: Area, options: Options) -> dict[str, Any]:
+    look = style.STATES[area.state]
+    color = color_of(area.state, options.colors)
+    fill = (
+        style.whole_area(options.colors)
+        if area.whole
+        else style.area_of(area.state, options.colors)
+    )
+    trace: dict[str, Any] = {
+        "type": "scatter",
+        "name": _plain(area.label),
+        "x": _rounded([*area.x, *reversed(area.x)], options),
+        "y": _rounded([*area.low, *reversed(area.high)], options),
+        "mode": "lines",
+        "line": {"width": 0, "color": color},
+        "fill": "toself",
+        "fillcolor": fill,
+        "hoverinfo": "skip",
+    }
+    if not area.whole and look.hatch in _HATCHES:
+        shape = {"shape": _HATCHES[look.hatch], "fgcolor": color, "bgcolor": fill, "size": 7}
+        trace["fillpattern"] = shape | {"solidity": 0.12, "fillmode": "replace"}
+    return trace
+
+
 def _shades(chart: Chart) -> dict[str, Any]:
     """Return a trace without points that has the scale of a chart's shades."""
     shades = chart.shades
@@ -531,7 +630,7 @@ def _maps(panel: HeatMaps, options: Options) -> dict[str, Any]:
             "zmin": -panel.scale,
             "zmax": panel.scale,
             "visible": place == 0,
-            "colorscale": _colorscale(style.DIVERGING),
+            "colorscale": _colorscale(style.diverging(options.colors)),
             "colorbar": {"thickness": 9, "outlinewidth": 0, "len": 0.9, "xpad": 4},
             "hovertemplate": "row %{y}, column %{x}: %{z:.4g}<extra></extra>",
         }

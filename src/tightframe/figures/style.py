@@ -178,6 +178,36 @@ def area_of(state: str, ink: Ink = LIGHT) -> str:
     return "#" + "".join(f"{part:02x}" for part in mixed)
 
 
+#: Colours of margins of distinct classes, from none up, on a light and on a dark ground: lightness
+#: is the margin, as the state's colour is.
+_MARGINS = (
+    ("#e8f2fa", "#9cc9e8", "#4a9fd3", "#0072b2", "#00507d", "#00304d"),
+    ("#1b2733", "#1f4663", "#2b6f9f", "#56b4e9", "#9bd3f3", "#dff1fc"),
+)
+
+
+def margin_colors(ink: Ink = LIGHT) -> tuple[str, ...]:
+    """Return the colours of margins of distinct classes, from none up."""
+    return _MARGINS[ink is DARK]
+
+
+def diverging(ink: Ink = LIGHT) -> tuple[str, ...]:
+    """Return the colours from negative over zero, the ground's colour, to positive."""
+    if ink is not DARK:
+        return DIVERGING
+    # The same hues towards the ends, turned around: pale is far from zero on a dark page.
+    blue, red = (
+        ("#9fd0f0", "#56a6dc", "#2f73ab", "#22456a"),
+        ("#fbb9a0", "#ee7f63", "#b5483f", "#672f35"),
+    )
+    return (*blue, DARK.paper, *reversed(red))
+
+
+def whole_area(ink: Ink = LIGHT) -> str:
+    """Return the ground of where every class has vanished."""
+    return "#2b323b" if ink is DARK else "#c9cdd2"
+
+
 def shade_of(fraction: float) -> str:
     """Return the colour of a curve at a fraction of a scale of shades."""
     place = min(max(fraction, 0.0), 1.0) * SHADE_END * (len(SEQUENTIAL) - 1)

@@ -66,6 +66,8 @@ class PhaseDiagram(Shown, Saved):
     minority_threshold, majority_threshold, total_collapse : ndarray, shape (R,)
         From which lambda on the group collapses, and all class means are zero, by
         `tightframe.thresholds`; NaN where no threshold is known.
+    minority_decision_margin : ndarray, shape (R, L), or None
+        Of the minority, to the nearest of all classes; None in records of earlier versions.
     """
 
     counts: tuple[str, ...]
@@ -81,6 +83,7 @@ class PhaseDiagram(Shown, Saved):
     minority_threshold: FloatArray
     majority_threshold: FloatArray
     total_collapse: FloatArray
+    minority_decision_margin: FloatArray | None = None
 
     @classmethod
     def from_rows(cls, grid: Grid, rows: Iterable[Mapping[str, Any]]) -> PhaseDiagram:
@@ -94,7 +97,7 @@ class PhaseDiagram(Shown, Saved):
         if grid.ratios is None:
             raise ValueError("grid: has no ratios; a phase diagram has an imbalance ratio a row")
         shape = (len(grid.rows), grid.num_points)
-        margins = np.full((2, *shape), math.nan)
+        margins, nearest = np.full((2, *shape), math.nan), np.full(shape, math.nan)
         collapsed = np.zeros((2, *shape), dtype=bool)
         states = np.full(shape, "", dtype="<U8")
         rank = np.full(shape, -1)
@@ -107,6 +110,7 @@ class PhaseDiagram(Shown, Saved):
                 margins[:, i, j] = [group["margin"] for group in ends]
                 collapsed[:, i, j] = [group["collapsed"] for group in ends]
                 states[i, j] = _state_of(ends[0])
+                nearest[i, j] = ends[0].get("decision_margin", math.nan)
                 rank[i, j], status[i, j] = point["rank"], point["status"]
                 limits[:, i] = _numbers(*(g["threshold"] for g in ends), point["total_collapse"])
         decays = [
@@ -127,6 +131,7 @@ class PhaseDiagram(Shown, Saved):
             minority_threshold=limits[0],
             majority_threshold=limits[1],
             total_collapse=limits[2],
+            minority_decision_margin=None if np.isnan(nearest).all() else nearest,
         )
 
     def __repr__(self) -> str:

@@ -36,6 +36,7 @@ from tightframe.problem.problem import Problem, with_smoothing
 from tightframe.runs.tables import group_name
 from tightframe.sweeps.grid import Grid
 from tightframe.sweeps.phase import PhaseDiagram
+from tightframe.sweeps.phase_picture import Columns, picture, ratio_ticks, up_to_threshold
 from tightframe.views.paths import state_marks
 
 #: More paths than this are not drawn in one picture; evenly chosen ones are, and the title says so.
@@ -150,20 +151,24 @@ def _row_stack(row: Mapping[str, Any]) -> Stack:
     names = None if across.ticks is None else [across.ticks[i] for i in order]
     groups = max(len(point["groups"]) for point in points)
     shades = _shades(points, groups)
-    curves = [_group_curve(x, points, g, shades) for g in range(groups)]
+    margin = _margin(points)
+    curves = [
+        _group_curve(x, points, g, shades, margin, to_zero=across.is_lambda) for g in range(groups)
+    ]
     if shades is None:  # of many groups they would hide the curves
         own = [point["groups"] for point in points]
-        curves += state_marks(x, own, range(groups), "margin")
+        curves += state_marks(x, own, range(groups), margin)
     stopped = [place for place, p in zip(x, points, strict=True) if p["status"] == "not_converged"]
     if stopped:
         zeros = [0.0] * len(stopped)
         curves.append(Curve("not converged", stopped, zeros, "ink", "points", marker="star"))
     axis: dict[str, Any] = _across(x, names)
     sizes = [group["classes"] for point in points for group in point["groups"]]
+    kind = margin_kind(sizes) if margin == "margin" else "margin to the nearest class"
     margins = Chart(
         "Samples per class vary" if names else _row_title(row),
         "",
-        margin_label(points[0]["problem"]["loss"], margin_kind(sizes)),
+        margin_label(points[0]["problem"]["loss"], kind),
         curves,
         _thresholds(points, x, shades) if across.is_lambda else [],
         shades=shades,
@@ -202,16 +207,42 @@ def _shades(points: Sequence[Mapping[str, Any]], groups: int) -> Shades | None:
     return Shades("samples per class", min(counts), max(max(counts), min(counts) + 1))
 
 
+def _margin(points: Sequence[Mapping[str, Any]]) -> str:
+    """Return the key of what is drawn: the decision margin, which records of 0.1 have not."""
+    has = all("decision_margin" in group for point in points for group in point["groups"])
+    return "decision_margin" if has else "margin"
+
+
 def _group_curve(
-    x: Sequence[float], points: Sequence[Mapping[str, Any]], g: int, shades: Shades | None
+    x: Sequence[float],
+    points: Sequence[Mapping[str, Any]],
+    g: int,
+    shades: Shades | None,
+    margin: str,
+    *,
+    to_zero: bool,
 ) -> Curve:
+    """Return the margins of a group; along lambda to zero at its threshold, not at the next point.
+
+    There they are zero exactly, wherever the points are.
+    """
     groups = [point["groups"][g] if g < len(point["groups"]) else None for point in points]
+    places = list(x)
+    margins = [None if group is None else group[margin] for group in groups]
+    for i in range(len(places) - 1 if to_zero else 0, 0, -1):
+        before, after = groups[i - 1], groups[i]
+        place = None if after is None else after["threshold"]
+        if before is None or place is None or not places[i - 1] < place < places[i]:
+            continue
+        if before.get("state") == "distinct" and after is not None and after["collapsed"]:
+            places.insert(i, place)
+            margins.insert(i, 0.0)
     names = {group_name(group) for group in groups if group is not None}
     counts = [group["count"] for group in points[0]["groups"]]  # may vary along the path
     return Curve(
         names.pop() if len(names) == 1 else f"group {g + 1}",
-        x,
-        [None if group is None else group["margin"] for group in groups],
+        places,
+        margins,
         "ink",
         "line+points" if shades else GROUP_DASHES[g % len(GROUP_DASHES)],
         size=0.5,
@@ -255,52 +286,83 @@ def phase_sheet(diagram: PhaseDiagram, problem: Problem | None = None) -> Sheet:
 
 
 def phase_chart(diagram: PhaseDiagram, problem: Problem | None = None) -> Chart:
-    """Return the minority's margin over (lambda, imbalance ratio) with the exact thresholds.
+    """Return the minority's margin over (imbalance ratio, lambda) with the exact thresholds.
 
     ``problem``: any of the diagram, whose label smoothing the title names.
     """
     along = np.argsort(diagram.logit_decays, kind="stable")
-    upward = np.argsort(diagram.ratios, kind="stable")
-    y = diagram.ratios[upward]
-    cells = np.ix_(upward, along)
-    collapsed = diagram.minority_collapsed[cells]
+    across = np.argsort(diagram.ratios, kind="stable")
+    cells = np.ix_(across, along)
+    states, title = diagram.minority_state[cells], _phase_title(diagram)
+    title = title if problem is None else with_smoothing(title, problem)
+    limits = [
+        own[across]
+        for own in (diagram.minority_threshold, diagram.majority_threshold, diagram.total_collapse)
+    ]
+    decays, ratios = diagram.logit_decays[along], diagram.ratios[across]
+    kind, margins = "sibling margin", diagram.minority_margin
+    if diagram.minority_decision_margin is not None:
+        kind, margins = "margin to the nearest class", diagram.minority_decision_margin
+    label = f"{kind} of the minority classes (logits)"
+    collapsed = states[decays >= limits[0][:, None]]
+    below = set(states[decays < limits[0][:, None]].tolist())
+    found = set(collapsed.tolist())
+    known = np.isfinite(limits[0]).all() and min(states.shape) > 1
+    if known and below <= {"distinct"} and found <= {"merged", "vanished"}:
+        columns = [
+            up_to_threshold(decays, own, limit)
+            for own, limit in zip(margins[cells], limits[0].tolist(), strict=True)
+        ]
+        nodes, values = (np.array(part) for part in zip(*columns, strict=True))
+        shown = Columns(
+            ratios,
+            nodes,
+            values,
+            limits[0],
+            _vanishing(decays, states),
+            limits[2],
+            float(decays[0]),
+            float(decays[-1]),
+        )
+        return picture(shown, title, label, after="vanished" if found == {"vanished"} else "merged")
     curves = []
-    for name, limits, style in (
-        ("minority threshold, closed form", diagram.minority_threshold, "solid"),
-        ("majority threshold, closed form", diagram.majority_threshold, "dashed"),
-        ("all class means are zero", diagram.total_collapse, "dotted"),
+    for name, values, style in (
+        ("minority threshold, closed form", limits[0], "solid"),
+        ("majority threshold, closed form", limits[1], "dashed"),
+        ("all class means are zero", limits[2], "dotted"),
     ):
-        drawn = limits is diagram.total_collapse and np.allclose(limits, diagram.majority_threshold)
-        if np.isfinite(limits).any() and not drawn:
-            x = limits[upward].tolist()
-            curves.append(Curve(name, x, y.tolist(), "ink", style, seam=True))
-    title = _phase_title(diagram)
+        if np.isfinite(values).any() and not (
+            values is limits[2] and np.allclose(values, limits[1])
+        ):
+            curves.append(Curve(name, ratios.tolist(), values.tolist(), "ink", style, seam=True))
+    gone = ~np.isin(states, ["distinct", ""])
     return Chart(
-        title if problem is None else with_smoothing(title, problem),
-        _LAMBDA,
+        title,
         "imbalance ratio R = majority / minority count",
+        _LAMBDA,
         curves,
         log_x=True,
         log_y=True,
         cells=Cells(
-            diagram.logit_decays[along].tolist(),
-            y.tolist(),
-            np.where(collapsed, np.nan, diagram.minority_margin[cells]),
-            "sibling margin of the minority classes (logits)",
-            np.where(collapsed, diagram.minority_state[cells], ""),
+            ratios.tolist(),
+            decays.tolist(),
+            np.where(gone, np.nan, margins[cells]).T,
+            label,
+            np.where(gone, states, "").T,
             "failed",
         ),
-        y_ticks=_ratio_ticks(y),
+        x_ticks=ratio_ticks(ratios),
     )
 
 
-def _ratio_ticks(ratios: NDArray[np.float64]) -> list[Tick]:
-    """Return labels at 1, 2 and 5 of every decade; at the ratios themselves where few are there."""
-    round_numbers = np.outer(10.0 ** np.arange(17), [1, 2, 5]).ravel()
-    places = round_numbers[(round_numbers >= ratios[0]) & (round_numbers <= ratios[-1])]
-    if len(places) < 3:
-        places = ratios[evenly(len(ratios), 8)]
-    return [(float(place), f"{place:.3g}") for place in places]
+def _vanishing(decays: NDArray[np.float64], states: NDArray[np.str_]) -> NDArray[np.float64]:
+    """Return between which decays of the grid the minority vanishes, half-way; else NaN."""
+    found = np.full(len(states), np.nan)
+    for i, own in enumerate(states == "vanished"):
+        if own.any():
+            first = int(np.argmax(own))
+            found[i] = decays[0] if first == 0 else np.sqrt(decays[first - 1] * decays[first])
+    return found
 
 
 def _phase_title(diagram: PhaseDiagram) -> str:

@@ -22,6 +22,8 @@ from tightframe.pages.explore.page import shown, solved_later
 from tightframe.pages.explore.state import VIEWS, State
 from tightframe.pages.explore.tables import to_dash
 from tightframe.pages.explore.upload import measure_file
+from tightframe.sweeps.phase_picture import picture
+from tightframe.theory.thresholds import thresholds as closed_form
 
 STATES = [
     State(),
@@ -34,7 +36,7 @@ STATES = [
 ]
 
 #: The views without a figure.
-TABLES_ONLY = ("advice", "measured")
+TABLES_ONLY = ("classes", "advice", "measured", "code")
 
 
 def unpacked(array):
@@ -50,7 +52,7 @@ def run(code):
 
 @pytest.mark.parametrize("state", STATES)
 def test_heat_maps_show_the_solution_and_the_code_gives_it(state):
-    result = shown(state, LIGHT, None)
+    result = shown(replace(state, view="geometry"), LIGHT, None)
     assert result["message"] == ""
     names = run(result["code"])
     order = np.argsort(names["problem"].class_groups, kind="stable")
@@ -63,14 +65,14 @@ def test_heat_maps_show_the_solution_and_the_code_gives_it(state):
 
 
 def test_classes_are_sorted_by_group():
-    state = State(counts="10,20,10,20")
+    state = State(counts="10,20,10,20", view="geometry")
     drawn = unpacked(shown(state, LIGHT, None)["logits"]["data"][0]["z"])
     solution = tf.solve(state.problem())
     np.testing.assert_allclose(drawn[0, 1], solution.logits[0, 2], rtol=1e-5)
 
 
 def test_of_many_classes_some_of_every_group_are_drawn():
-    state = State(counts="500x1500,100x1500,7")
+    state = State(counts="500x1500,100x1500,7", view="geometry")
     result = shown(state, LIGHT, None)
     classes = compute.shown_classes(state.problem())
     assert len(classes) <= compute.MAX_SHOWN
@@ -81,42 +83,6 @@ def test_of_many_classes_some_of_every_group_are_drawn():
     assert drawn[0, -1] == pytest.approx(blocks[0, 2], rel=1e-5)
     assert f"{len(classes)} of 3001 classes" in result["logits-text"]
     run(result["code"])
-
-
-@pytest.mark.parametrize("state", STATES[:6])
-def test_every_class_has_a_mark_where_it_is_sent(state):
-    found = shown(state, LIGHT, None)["wheel"]
-    stored = json.loads(re.search(r"<script type=.application/json.>(.*?)</script>", found)[1])
-    solution = tf.solve(state.problem())
-    (moment,) = stored["moments"]
-    names = stored["states"]
-    assert [names[i] for i in moment["states"]] == solution.states.state.tolist()
-    problem = solution.problem
-    shares = problem.loss_object.predictions(solution.logits + solution.bias[:, None])
-    homes = np.array(stored["homes"])
-    np.testing.assert_allclose(moment["places"], shares.T @ homes, atol=0.2)  # tenths of a pixel
-
-
-def test_states_are_drawn_apart():
-    """In three dimensions ten distinct classes lay at the origin, like ten that have vanished."""
-    pictures = {
-        decay: re.findall(
-            r'<use class="(\w+)" href="#tf-\1" data-i="\d+" transform="translate\((.*?)\)',
-            shown(State(counts="100x5,10x5", weight_decay=decay, feature_decay=decay), LIGHT, None)[
-                "wheel"
-            ],
-        )
-        for decay in ("0.0001", "0.008", "0.012", "0.03")
-    }
-    states = {decay: {state for state, _ in marks} for decay, marks in pictures.items()}
-    places = {decay: len({place for _, place in marks}) for decay, marks in pictures.items()}
-    assert list(states.values()) == [
-        {"distinct"},
-        {"distinct", "merged"},
-        {"distinct", "vanished"},
-        {"vanished"},
-    ]
-    assert list(places.values()) == [10, 6, 6, 1]
 
 
 def test_vanished_classes_have_rank_zero():
@@ -144,23 +110,37 @@ def test_a_class_alone_with_its_count_has_no_sibling_margin():
     assert siblings == [f"{solution.group_margins[0]:.5g}", "-"]
 
 
+def lines_of(figure, groups):
+    """Return margins along lambda, one row a group, of curves that are one a group and state."""
+    curves = [trace for trace in figure["data"] if trace["mode"] == "lines"]
+    curves = [trace for trace in curves if trace["name"] != "rank"]
+    starts = [i for i, trace in enumerate(curves) if trace["name"]]
+    assert len(starts) == groups
+    x = sorted({place for trace in curves for place in trace["x"]})
+    rows = np.full((groups, len(x)), np.nan)
+    for g, (first, last) in enumerate(zip(starts, [*starts[1:], len(curves)], strict=True)):
+        for trace in curves[first:last]:
+            y = np.array(trace["y"], dtype=float)
+            rows[g, np.searchsorted(x, trace["x"])] = np.where(
+                np.isnan(y), rows[g, np.searchsorted(x, trace["x"])], y
+            )
+    return np.array(x), rows
+
+
 @pytest.mark.parametrize("state", STATES[:6])
 def test_a_path_goes_through_the_solution_and_the_code_gives_it(state):
-    low, high, _ = compute.sweep(state.problem())
+    low, high, *_ = compute.sweep(state.problem())
     inside = repr((low * high) ** 0.5)
-    state = replace(state, view="path", weight_decay=inside, feature_decay=inside)
+    state = replace(state, view="margins", weight_decay=inside, feature_decay=inside)
     result = shown(state, LIGHT, None)
     assert result["message"] == ""
-    lines = [trace for trace in result["path-graph"]["data"] if trace["name"] != "rank"]
-    for trace, margin in zip(lines, tf.solve(state.problem()).group_margins, strict=True):
-        at = np.interp(float(inside), trace["x"], trace["y"])
-        assert at == pytest.approx(margin, abs=0.02 * max(trace["y"]))
+    solution = tf.solve(state.problem())
+    x, lines = lines_of(result["path-graph"], len(solution.group_margins))
+    for y, margin in zip(lines, solution.group_states.decision_margin, strict=True):
+        assert np.interp(float(inside), x, y) == pytest.approx(margin, abs=0.02 * y.max())
     names = run(result["code"])
-    np.testing.assert_allclose(
-        np.transpose(names["margins"]),
-        [trace["y"] for trace in lines],
-        atol=1e-4 * np.max(names["margins"]),
-    )
+    along = np.transpose(names["along"])
+    np.testing.assert_allclose(lines, along, atol=1e-4 * np.max(along))
     limits = [
         place
         for group in names["limits"].groups
@@ -169,8 +149,22 @@ def test_a_path_goes_through_the_solution_and_the_code_gives_it(state):
     ]
     drawn = [s["x0"] for s in result["path-graph"]["layout"]["shapes"] if s["line"].get("dash")]
     assert limits
-    assert drawn == pytest.approx(limits, rel=1e-8)
+    assert drawn == pytest.approx(sorted(set(limits)), rel=1e-8)
     assert all(f"from {place:.4g}" in result["path-graph-text"] for place in limits)
+
+
+@pytest.mark.parametrize("counts", ["100x5,10x5", "50x3,20x2"])
+def test_a_curve_is_zero_on_its_threshold_and_not_below(counts):
+    state = State(counts=counts, view="margins")
+    found = shown(state, LIGHT, None)["path-graph"]
+    x, lines = lines_of(found, len(state.problem().groups))
+    limits = tf.thresholds(state.problem())
+    for group, line in zip(limits.groups, lines, strict=True):
+        place = group.merges or group.vanishes
+        below = x < place * (1 - 2e-6)  # places have six digits
+        assert line[~below] == pytest.approx(0, abs=1e-12)
+        assert (line[below] > 0).all()
+        assert x[below].max() == pytest.approx(place, rel=2e-5)
 
 
 def test_the_path_says_what_is_not_followed():
@@ -187,25 +181,83 @@ def test_the_phase_diagram_is_the_library_s(smoothing):
     compute._DIAGRAMS.clear()
     result = shown(state, LIGHT, None)
     assert result["later"]["state"] == vars(state)
-    diagram = run(result["code"])["diagram"]
-    outline = result["phase-graph"]["data"]
-    thresholds = (diagram.minority_threshold, diagram.majority_threshold, diagram.total_collapse)
-    for line, limits in zip(outline[1:4], thresholds, strict=True):
-        np.testing.assert_allclose(line["x"], diagram.ratios, rtol=1e-5)
-        np.testing.assert_allclose(line["y"], limits, rtol=1e-5)
-    assert {z for row in outline[0]["z"] for z in row} == {None}
-    assert "Sibling margins follow" in result["phase-graph-text"]
+    args = compute.phases(state.problem())
+    names = run(result["code"])
+    outline = {trace["name"]: trace for trace in result["phase-graph"]["data"]}
+    line = outline["minority merges"]
+    np.testing.assert_allclose(line["x"], args.ratios, rtol=1e-5)
+    np.testing.assert_allclose(line["y"], names["collapses"], rtol=1e-5)
+    total = [closed_form(row).total_collapse for row in args.rows]
+    area = outline["all vanished"]
+    np.testing.assert_allclose(area["y"][: len(total)], total, rtol=1e-5)
+    assert not any(trace["type"] == "heatmap" for trace in outline.values())
+    assert "Margins follow" in result["phase-graph-text"]
     picture = views.phase(state.problem(), LIGHT)
     again = shown(state, LIGHT, None)
     assert (again["phase-graph"], again["phase-graph-text"]) == picture
     assert "later" not in again
-    drawn = np.array(picture.figure["data"][0]["z"], dtype=float)
-    assert np.isnan(drawn.T[diagram.minority_collapsed]).all()
-    kept = ~diagram.minority_collapsed
-    np.testing.assert_allclose(
-        drawn.T[kept], diagram.minority_margin[kept], atol=1e-3 * diagram.minority_margin.max()
-    )
-    assert picture.figure["data"][-1]["x"] == [4.0]
+    diagram = compute.phase_diagram(args)
+    np.testing.assert_allclose(diagram.margins, names["rows"], atol=1e-3 * np.max(names["rows"]))
+    # Colours are those of the nearest nodes, wherever they are.
+    heat = picture.figure["data"][0]
+    z = np.array(heat["z"], dtype=float)
+    for i in (0, -1):
+        decays, margins = np.log(diagram.decays[i]), diagram.margins[i]
+        inside = (np.array(heat["y"]) < diagram.decays[i, -1]) & np.isfinite(z[:, i])
+        expected = np.interp(np.log(heat["y"]), decays, margins)[inside]
+        np.testing.assert_allclose(z[inside, i], expected, atol=0.02 * margins.max())
+    (place,) = [trace for trace in picture.figure["data"] if trace.get("name") == "the controls"]
+    assert place["x"] == [4.0]
+
+
+@pytest.mark.parametrize(
+    ("counts", "more"),
+    [
+        ("40x2,10x4", {}),
+        ("60x3,20x2", {"features": "nonnegative"}),
+        ("100x5,10x5", {"loss": "mse"}),
+    ],
+)
+def test_no_row_of_the_phase_diagram_crosses_a_threshold(counts, more):
+    """Neither colours nor areas: each ends where the closed form says that a state does."""
+    problem = State(counts=counts, **more).problem()
+    args = compute.phases(problem)
+    diagram = compute.phase_diagram(args)
+    limits = [closed_form(row) for row in args.rows]
+    ends = np.array([limit.groups[-1].logit_decay for limit in limits])
+    assert (diagram.decays < ends[:, None]).all()
+    np.testing.assert_allclose(diagram.decays[:, -1], ends, rtol=2e-5)
+    assert (diagram.margins > 0).all()
+    after = "vanished" if limits[0].kind == "vanish" else "merged"
+    chart = picture(diagram, "", "", after=after)
+    merged = [area for area in chart.areas if area.state == "merged"]
+    gone = next(area for area in chart.areas if area.whole)
+    for area in merged:
+        np.testing.assert_allclose(area.low, ends)
+    np.testing.assert_allclose(gone.low, [limit.total_collapse for limit in limits])
+    for low, high in zip(chart.areas, chart.areas[1:], strict=False):
+        np.testing.assert_array_equal(low.high, high.low)
+
+
+def test_a_lost_minority_ends_the_colours_where_its_margin_does():
+    args = compute.phases(State(counts="100x5,10x5", bias="free").problem())
+    diagram = compute.phase_diagram(args)
+    i = len(args.rows) // 2
+    expected = tf.thresholds(args.rows[i]).groups[-1].lost
+    assert diagram.ends[i] == pytest.approx(expected, rel=compute.PHASE_ACCURACY)
+    assert diagram.decays[i, -1] < diagram.ends[i] < args.collapses[i]
+    assert (diagram.margins >= 0).all()
+    text = views.phase(State(counts="100x5,10x5", bias="free").problem(), LIGHT).text
+    assert "The minority is lost from" in text
+
+
+def test_where_the_minority_vanishes_in_the_phase_diagram():
+    """The same decay as where states are followed, to what a picture shows."""
+    args = compute.phases(State(counts="100x5,10x5").problem())
+    diagram = compute.phase_diagram(args)
+    i = len(args.rows) // 2
+    expected = tf.thresholds(args.rows[i]).groups[-1].vanishes
+    assert diagram.vanishes[i] == pytest.approx(expected, rel=compute.PHASE_ACCURACY)
 
 
 @pytest.mark.parametrize(
@@ -225,11 +277,14 @@ def test_groups_of_one_count_have_lines_of_their_own(terms):
     for group in limits.groups:
         assert {place for place in (group.merges, group.vanishes) if place} <= places
     line = run(result["code"])["path"]
-    drawn = np.array([trace["y"] for trace in result["path-graph"]["data"][:2]])
-    expected = np.array([point.group_margins for point in line.solutions]).T
+    x, drawn = lines_of(result["path-graph"], 2)
+    drawn = [np.interp(line.logit_decay, x, own) for own in drawn]  # places have six digits there
+    expected = np.array([point.group_states.decision_margin for point in line.solutions]).T
     np.testing.assert_allclose(drawn, expected, atol=1e-3 * expected.max())
-    names = [trace["name"] for trace in result["path-graph"]["data"][:2]]
-    assert names[0] != names[1]
+    entries = [
+        t["name"] for t in result["path-graph"]["data"] if t.get("name") and t["mode"] == "lines"
+    ]
+    assert entries[0] != entries[1]
 
 
 def test_the_path_of_many_groups_comes_in_two_steps():
@@ -237,14 +292,14 @@ def test_the_path_of_many_groups_comes_in_two_steps():
     compute._PATHS.clear()
     result = shown(state, LIGHT, None)
     assert result["later"]["state"] == vars(state)
-    assert "Sibling margins follow" in result["path-graph-text"]
+    assert "Margins follow" in result["path-graph-text"]
     limits = [group.logit_decay for group in tf.thresholds(state.problem()).groups]
     places = [shape["x0"] for shape in result["path-graph"]["layout"]["shapes"]]
     assert {limit for limit in limits if limit is not None} <= set(places)
     found = solved_later(state, LIGHT, None)
     line = run(result["code"])["path"]
-    drawn = np.array([trace["y"] for trace in found["path-graph"]["data"][:14]])
-    expected = np.array([point.group_margins for point in line.solutions]).T
+    _, drawn = lines_of(found["path-graph"], 14)
+    expected = np.array([point.group_states.decision_margin for point in line.solutions]).T
     np.testing.assert_allclose(drawn, expected, atol=1e-3 * expected.max())
     again = shown(state, LIGHT, None)
     assert again["path-graph"] == found["path-graph"]
@@ -256,7 +311,6 @@ def test_the_path_of_many_groups_comes_in_two_steps():
     [
         ({"view": "phase", "depth": "2", "loss": "mse"}, "depth: got 2, a phase diagram needs 1"),
         ({"view": "phase", "class_weights": "balanced"}, "class_weights: a phase diagram"),
-        ({"view": "path", "dim": "4"}, "path: needs certified solves"),
         ({"counts": "5x1000000"}, "counts: got 1000000 classes, this page takes up to 100000"),
         ({"counts": ",".join(map(str, range(1, 120)))}, "counts: got 119 groups"),
         ({"counts": "5x30", "depth": "2"}, "counts: got 30 classes; nothing certifies"),
@@ -269,6 +323,24 @@ def test_what_cannot_be_shown_is_said(changes, message):
     assert re.search(message, result["message"])
     assert result["code"].startswith("# ")
     assert "query" in result
+
+
+def test_without_a_path_the_margins_are_there_all_the_same():
+    result = shown(State(view="margins", dim="4", counts="50x3,20x3"), LIGHT, None)
+    assert result["message"] == ""
+    assert result["path-graph-text"].startswith("path: needs certified solves")
+    assert len(result["margins-graph"]["data"]) == 2
+    run(result["code"])
+
+
+def test_the_code_of_all_views_is_one_script():
+    state = State(counts="40x2,10x2")
+    code = shown(replace(state, view="code"), LIGHT, None)["code"]
+    for view in VIEWS:
+        own = python_code(replace(state, view=view), tf.solve(state.problem()), None)
+        assert set(own.splitlines()) <= set(code.splitlines())
+    assert code.count("import tightframe as tf") == 1
+    compile(code, "shown", "exec")
 
 
 @pytest.mark.parametrize("ink", [LIGHT, DARK])
@@ -355,8 +427,7 @@ def test_names_of_classes_are_where_the_classes_are(tmp_path):
     assert whole[1:] == ["<b>bag</b> (3)", "$5 to $10 (2)"]
     assert whole[0].startswith("2 of 6 (T-shirt/top, a name that ")
     found = {
-        view: shown(replace(state, view=view), LIGHT, measured)
-        for view in ("geometry", "margins", "path")
+        view: shown(replace(state, view=view), LIGHT, measured) for view in ("geometry", "margins")
     }
     ticks = found["geometry"]["logits"]["layout"]["yaxis"]["ticktext"]
     assert (len(ticks), ticks[0]) == (4, "T-shirt/top")
@@ -364,7 +435,7 @@ def test_names_of_classes_are_where_the_classes_are(tmp_path):
     below = found["margins"]["margins-graph"]["layout"]["xaxis"]["ticktext"]
     assert html.unescape(below[2]) == "$5 to $10<br>(2)"
     assert "<b>bag</b>" in plain(found["margins"]["margins-table"])
-    legend = [trace["name"] for trace in found["path"]["path-graph"]["data"]]
+    legend = [trace["name"] for trace in found["margins"]["path-graph"]["data"]]
     assert {"$5 to $10 (2)", "$5 to $10 (2), measured"} <= set(legend)
     for result in found.values():
         assert "<b>" not in json.dumps([v for v in result.values() if isinstance(v, dict)])

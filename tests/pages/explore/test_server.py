@@ -78,6 +78,68 @@ def test_upload(client, tmp_path):
     assert "x.npz: not an .npz file" in refused["message"]
 
 
+# -- the first screen ------------------------------------------------------------------------------
+
+
+def first_screen(client, body, **headers):
+    return post(client, "/scene", json.dumps(body), **({"Content-Type": JSON} | headers))
+
+
+def test_the_first_screen_comes_line_by_line(client):
+    query = State(counts="40x2,10x2").query()
+    answer = first_screen(client, {"query": query, "file": None})
+    assert answer.mimetype == "application/x-ndjson"
+    scenes = [json.loads(line) for line in answer.text.splitlines()]
+    scenes = [scene for scene in scenes if "total" not in scene]
+    assert [scene["final"] for scene in scenes] == [False, False, True]
+    assert "no-referrer" in answer.headers["Referrer-Policy"]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ([], "need an object with query and file"),
+        ({"query": "", "file": None, "more": 1}, "need an object with query and file"),
+        ({"query": 1, "file": None}, "query, file: need text"),
+        ({"query": "", "file": []}, "query, file: need text"),
+        ({"query": "colour=red", "file": None}, "link: got 'colour', allowed are counts"),
+        ({"query": "counts=5;5", "file": None}, "counts: cannot read '5;5'"),
+        ({"query": "weight_decay=-1", "file": "unknown"}, "weight_decay: got -1.0, need a finite"),
+        ({"query": "counts=5x1000000", "file": None}, "counts: got 1000000 classes, this page"),
+        ({"query": "counts=%ed%a0%80", "file": None}, "counts: cannot read"),
+        ({"query": "counts=\ud800", "file": None}, "counts: cannot read"),
+    ],
+)
+def test_what_the_first_screen_cannot_show_is_one_line(client, capfd, body, message):
+    answer = first_screen(client, body)
+    assert answer.status_code == 200
+    (line,) = answer.text.splitlines()
+    assert json.loads(line)["message"].startswith(message)
+    assert "\n" not in json.loads(line)["message"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_other_pages_get_no_first_screen(client):
+    body = {"query": "", "file": None}
+    assert first_screen(client, body, Origin="http://evil.example").status_code == 403
+    # A form of another page, for which browsers ask nobody first.
+    assert first_screen(client, body, **{"Content-Type": "text/plain"}).status_code == 415
+
+
+def test_the_sample_is_a_file_like_others(client):
+    sample = get(client, "/sample.npz").data
+    answer = post(client, "/upload?name=sample.npz", sample).json
+    assert answer["counts"] == "40x5,8x5"
+    body = {"query": State(counts=answer["counts"]).query(), "file": answer["key"]}
+    first = json.loads(first_screen(client, body).text.splitlines()[0])
+    assert '"rings":[[' in first["wheel"]
+
+
+def test_labels_alone_are_counted(client):
+    answer = post(client, "/upload?name=l.txt", b"0\n0\n1\n").json
+    assert answer == {"key": None, "counts": "2,1"}
+
+
 # -- callbacks -------------------------------------------------------------------------------------
 
 CALLBACK = "/_dash-update-component"

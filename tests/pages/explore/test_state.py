@@ -14,12 +14,16 @@ def test_a_link_brings_the_state_back():
         bias="free",
         depth="2",
         class_weights="",
-        view="path",
+        view="phase",
         margin="0.3",
     )
     assert State.from_query("?" + state.query()) == state
     assert State().query() == ""
     assert State.from_query("") == State()
+
+
+def test_an_earlier_link_shows_what_it_showed():
+    assert State.from_query("?view=path").view == State(view="path").view == "margins"
 
 
 def test_the_default_is_the_problem_of_the_readme():
@@ -64,7 +68,7 @@ def test_bad_text_is_named(changes, message):
     ("query", "message"),
     [
         ("?colour=red", "link: got 'colour', allowed are counts"),
-        ("?view=secret", "view: got 'secret', allowed are geometry"),
+        ("?view=secret", "view: got 'secret', allowed are classes"),
         ("?counts=" + "1" * 5000, "counts: got 5000 characters"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -15,13 +15,14 @@ from tightframe.advice.advise import advise as make_advice
 from tightframe.changes import class_thresholds
 from tightframe.geometry.dense import Geometry
 from tightframe.geometry.grouped import GroupedGeometry
+from tightframe.geometry.states import VANISHED, States
 from tightframe.path import Path
 from tightframe.path import path as solve_path
 from tightframe.problem.problem import LOSS_ARGUMENTS, Problem, require_no_targets
 from tightframe.solution import Solution
 from tightframe.solve import solve as solve_problem
-from tightframe.sweeps.phase import PhaseDiagram
-from tightframe.sweeps.phase import phase_diagram as draw_up_phase_diagram
+from tightframe.sweeps.phase import step_rows
+from tightframe.sweeps.phase_picture import Columns, nodes
 from tightframe.theory.coverage import coverage, has_compact_form
 from tightframe.theory.thresholds import Thresholds
 from tightframe.theory.thresholds import thresholds as find_thresholds
@@ -41,7 +42,10 @@ MAX_DENSE = 400
 #: Of the pictures of paths and phases: certified relative gap, and points of the grids.
 PICTURE_TOL = 1e-4
 PATH_POINTS, PATH_POINTS_MANY = 41, 17
-PHASE_RATIOS, PHASE_DECAYS = 12, 20
+PHASE_RATIOS, PHASE_DECAYS, PHASE_ACCURACY = 12, 16, 0.004
+
+#: Just below a threshold, as its part: there a margin is not zero yet.
+JUST_BELOW = 1 - 1e-5
 
 #: The path of more groups is drawn in two steps: thresholds, then margins.
 MAX_AT_ONCE = 12
@@ -149,16 +153,27 @@ def restrict(whole: Geometry, classes: NDArray[np.intp]) -> Geometry:
 
 
 class Sweep(NamedTuple):
-    """Values of lambda along which a path is drawn: a geometric grid."""
+    """Values of lambda along which a path is drawn.
+
+    Attributes
+    ----------
+    low, high : float
+    points : int
+        Of a geometric grid between them, to which all thresholds come and what is just below.
+    known : tuple of float
+        Thresholds.
+    """
 
     low: float
     high: float
     points: int
+    known: tuple[float, ...]
 
     @property
     def decays(self) -> NDArray[np.float64]:
         """The values: of all layers' decays and the features'."""
-        return np.geomspace(self.low, self.high, self.points)
+        places = [place * share for place in self.known for share in (JUST_BELOW, 1)]
+        return np.union1d(np.geomspace(self.low, self.high, self.points), places)
 
 
 def sweep(problem: Problem) -> Sweep:
@@ -176,15 +191,11 @@ def sweep(problem: Problem) -> Sweep:
             "bias lack them"
         )
     top = limits.total_collapse
-    known = [
-        decay
-        for group in limits.groups
-        for decay in (group.logit_decay, group.merges, group.lost)
-        if decay is not None
-    ]
-    low = max(0.2 * min([*known, top]), 1e-3 * top)
+    known = {place for group in limits.groups for place in group.places.values()} | {top}
+    low = max(0.2 * min(known), 1e-3 * top)
     points = PATH_POINTS if len(problem.groups) <= 4 else PATH_POINTS_MANY
-    return Sweep(float(f"{low:.4g}"), float(f"{1.5 * top:.4g}"), points)
+    inside = tuple(sorted(place for place in known if place > low))
+    return Sweep(float(f"{low:.4g}"), float(f"{1.5 * top:.4g}"), points, inside)
 
 
 class _Line(NamedTuple):
@@ -215,11 +226,12 @@ def path(problem: Problem) -> Path:
     if found is None:
         decays = line.points.decays
         found = solve_path(line.problem, weight_decay=decays, feature_decay=decays, tol=PICTURE_TOL)
-        _keep(_PATHS, line, found)
+        keep(_PATHS, line, found)
     return found
 
 
-def _keep(memory: dict[Any, Any], key: Any, value: Any) -> None:
+def keep(memory: dict[Any, Any], key: Any, value: Any) -> None:
+    """Keep what was found, and forget the oldest of what is too much."""
     memory[key] = value
     for oldest in list(memory)[:-_KEPT]:
         memory.pop(oldest, None)
@@ -229,20 +241,46 @@ def _keep(memory: dict[Any, Any], key: Any, value: Any) -> None:
 
 
 class Phases(NamedTuple):
-    """Arguments of the phase diagram around a problem; its decays do not matter."""
+    """The phase diagram around a problem; its decays do not matter.
 
-    num_classes: int
+    Attributes
+    ----------
+    rows : tuple of Problem
+        STEP-imbalanced, of growing ratio, as many classes and the same minority.
+    ratios : tuple of float
+    limits : tuple of Thresholds
+        Of the rows.
+    low, high : float
+        Ends of lambda.
+    """
+
+    rows: tuple[Problem, ...]
+    ratios: tuple[float, ...]
+    limits: tuple[Thresholds, ...]
     low: float
     high: float
-    ratios: tuple[float, ...]
-    minority: int
-    fraction: float
-    options: tuple[tuple[str, Any], ...]
 
     @property
-    def logit_decays(self) -> NDArray[np.float64]:
-        """Values of lambda."""
-        return np.geomspace(self.low, self.high, PHASE_DECAYS)
+    def collapses(self) -> NDArray[np.float64]:
+        """From which lambda on the minority of every row collapses."""
+        return np.array([limits.groups[-1].logit_decay for limits in self.limits], dtype=float)
+
+    @property
+    def total(self) -> NDArray[np.float64]:
+        """From which lambda on everything is zero."""
+        return np.array([limits.total_collapse for limits in self.limits])
+
+    @property
+    def decays(self) -> NDArray[np.float64]:
+        """Nodes of every row, up to just below the threshold."""
+        return np.array(
+            [nodes(self.low, limit * JUST_BELOW, PHASE_DECAYS) for limit in self.collapses.tolist()]
+        )
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What it depends on."""
+        return self.rows, self.low
 
 
 def phases(problem: Problem) -> Phases:
@@ -270,97 +308,101 @@ def phases(problem: Problem) -> Phases:
     # Ratios that whole counts can have.
     reach = max(20.0, 2.0 * float(counts.max()) / small)
     larges = np.unique(np.round(small * np.geomspace(1, reach, PHASE_RATIOS)))
-    ratios = tuple(float(f"{large / small:.6g}") for large in larges)
-    options = {name: getattr(problem, name) for name in _DEFAULTS}
-    given: tuple[tuple[str, Any], ...] = tuple(
-        (k, v) for k, v in options.items() if v != _DEFAULTS[k]
+    texts, ratios = step_rows(
+        problem.num_classes,
+        [float(f"{large / small:.6g}") for large in larges],
+        minority=small,
+        fraction=fraction,
     )
-    if problem.bias == "decayed":
-        given += (("bias_decay", problem.bias_decay),)
-    args = Phases(problem.num_classes, 1.0, 1.0, ratios, small, fraction, given)
-    low, high = _decay_range(problem, args)
-    return args._replace(low=float(f"{low:.4g}"), high=float(f"{high:.4g}"))
-
-
-#: What rows of a phase diagram have in common, if it is something else.
-_DEFAULTS = {
-    "loss": "cross_entropy",
-    "bias": "none",
-    "features": "real",
-    "label_smoothing": 0.0,
-}
-
-
-def _decay_range(problem: Problem, args: Phases) -> tuple[float, float]:
-    """Return lambdas from below the smallest to above the largest threshold of all ratios."""
-    rows, _ = _step_rows(args)
-    found = []
-    for limits in _limits_of(problem, (rows[0], rows[-1])):
-        found += [group.logit_decay for group in limits.groups] + [limits.total_collapse]
-    known = [value for value in found if value is not None]
-    return 0.5 * min(known), 1.5 * max(known)
-
-
-def _step_rows(args: Phases) -> tuple[list[str], list[float]]:
-    from tightframe.sweeps.phase import step_rows
-
-    return step_rows(args.num_classes, args.ratios, minority=args.minority, fraction=args.fraction)
-
-
-def _limits_of(problem: Problem, rows: Sequence[str]) -> list[Thresholds]:
-    return [find_thresholds(problem.replace(counts=row, dim=None)) for row in rows]
+    plain = problem.replace(weight_decay=1.0, feature_decay=1.0, dim=None, class_names=None)
+    rows = tuple(plain.replace(counts=text) for text in texts)
+    limits = tuple(find_thresholds(row) for row in rows)
+    ends = [limit.groups[-1].logit_decay for limit in limits]
+    if None in ends:
+        raise ValueError("counts: a phase diagram needs a minority of at least two classes")
+    low = 0.5 * min(end for end in ends if end is not None)
+    high = 1.5 * max(limit.total_collapse for limit in limits)
+    return Phases(rows, tuple(ratios), limits, float(f"{low:.4g}"), float(f"{high:.4g}"))
 
 
 #: Those that were solved lately, oldest first.
-_DIAGRAMS: dict[Phases, PhaseDiagram] = {}
+_DIAGRAMS: dict[Any, Columns] = {}
 
 
 def is_diagram_solved(args: Phases) -> bool:
     """Tell whether the phase diagram with some arguments is in memory."""
-    return args in _DIAGRAMS
+    return args.key in _DIAGRAMS
 
 
-def phase_diagram(args: Phases) -> PhaseDiagram:
-    """Return the phase diagram with some arguments, from memory if it is there."""
-    found = _DIAGRAMS.get(args)
+def phase_diagram(args: Phases) -> Columns:
+    """Return the phase diagram with some arguments, from memory if it is there.
+
+    The margins are decision margins: to the nearest of all classes.
+    """
+    found = _DIAGRAMS.get(args.key)
     if found is None:
-        found = draw_up_phase_diagram(
-            args.num_classes,
-            args.logit_decays.tolist(),
-            args.ratios,
-            minority=args.minority,
-            fraction=args.fraction,
-            tol=PICTURE_TOL,
-            **dict(args.options),
+        places: list[Any] = []
+        margins: list[Any] = []
+        vanishes: list[float] = []
+        ends = args.collapses
+        for row, limits, decays in zip(args.rows, args.limits, args.decays, strict=True):
+            own = _minority_margins(row, decays)
+            if (own < 0).any():  # lost before it merges: there its colours end
+                i = int(np.argmax(own < 0))
+                end = _change(row, decays[max(i - 1, 0)], decays[i], _is_lost)
+                decays = nodes(args.low, end * JUST_BELOW, PHASE_DECAYS)
+                own = np.maximum(_minority_margins(row, decays), 0.0)
+                ends[len(margins)] = end
+            places.append(decays)
+            margins.append(own)
+            start, top = float(ends[len(vanishes)]), limits.total_collapse
+            known = limits.kind == "vanish" or start >= top
+            vanishes.append(start if known else _change(row, start, top, _has_vanished))
+        found = replace(
+            phase_outline(args),
+            decays=np.array(places),
+            margins=np.array(margins),
+            ends=ends,
+            vanishes=np.array(vanishes),
         )
-        _keep(_DIAGRAMS, args, found)
+        keep(_DIAGRAMS, args.key, found)
     return found
 
 
-def phase_outline(args: Phases, problem: Problem) -> PhaseDiagram:
-    """Return a phase diagram's thresholds, which need no solve; the rest is NaN and False."""
-    rows, ratios = _step_rows(args)
-    ends = [
-        [limits.groups[-1].logit_decay, limits.groups[0].logit_decay, limits.total_collapse]
-        for limits in _limits_of(problem, rows)
-    ]
-    shape = (len(rows), PHASE_DECAYS)
-    minority, majority, total = np.array(ends, dtype=np.float64).T  # None: NaN
-    unknown, no = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
-    return PhaseDiagram(
-        counts=tuple(rows),
-        ratios=np.array(ratios),
-        logit_decays=args.logit_decays,
-        minority_margin=unknown,
-        majority_margin=unknown,
-        minority_collapsed=no,
-        majority_collapsed=no,
-        minority_state=np.full(shape, ""),
-        rank=np.full(shape, -1),
-        status=np.full(shape, "failed"),
-        minority_threshold=minority,
-        majority_threshold=majority,
-        total_collapse=total,
+def _minority_margins(row: Problem, decays: NDArray[np.float64]) -> NDArray[np.float64]:
+    line = solve_path(row, weight_decay=decays, feature_decay=decays, tol=PICTURE_TOL)
+    return np.array([s.group_states.decision_margin[-1] for s in line.solutions])
+
+
+def _change(row: Problem, low: float, high: float, has: Callable[[States], bool]) -> float:
+    """Return from which lambda between two on the states are such, to what a picture shows."""
+    while high / low > 1 + PHASE_ACCURACY:
+        middle = (low * high) ** 0.5
+        solution = solve_problem(row.replace(weight_decay=middle, feature_decay=middle))
+        low, high = (low, middle) if has(solution.group_states) else (middle, high)
+    return float(high)
+
+
+def _has_vanished(states: States) -> bool:
+    return bool(states.state[-1] == VANISHED)
+
+
+def _is_lost(states: States) -> bool:
+    return bool(states.decision_margin[-1] < 0)
+
+
+def phase_outline(args: Phases) -> Columns:
+    """Return a phase diagram's thresholds, which need no solve; the rest is NaN."""
+    unknown = np.full(len(args.rows), np.nan)
+    return Columns(
+        np.array(args.ratios),
+        args.decays,
+        np.full(args.decays.shape, np.nan),
+        args.collapses,
+        unknown,
+        args.total,
+        args.low,
+        args.high,
     )
 
 

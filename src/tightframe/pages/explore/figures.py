@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from tightframe.figures.model import (
     Bars,
-    Cells,
     Chart,
     Curve,
     HeatMaps,
@@ -23,12 +22,20 @@ from tightframe.figures.model import (
     block_borders,
 )
 from tightframe.figures.plotly import Options, draw
-from tightframe.figures.style import GROUP_COLORS, GROUP_DASHES, Ink, margin_kind, margin_label
+from tightframe.figures.style import (
+    GROUP_DASHES,
+    GROUP_WIDTHS,
+    STATES,
+    Ink,
+    margin_kind,
+    margin_label,
+)
+from tightframe.geometry.states import DISTINCT, VANISHED
 from tightframe.pages.explore.margins import Margins
 from tightframe.path import Path
 from tightframe.problem.class_names import MAX_NAME, listed, shown_names
 from tightframe.problem.problem import Problem, with_loss_terms, with_smoothing
-from tightframe.sweeps.phase import PhaseDiagram
+from tightframe.sweeps.phase_picture import VERBS, Columns, picture
 from tightframe.theory.thresholds import Thresholds, overall_decay
 
 _LAMBDA = "λ = √(weight decay · feature decay)"
@@ -194,7 +201,7 @@ def path(
     measured: NDArray[np.float64] | None,
     ink: Ink,
 ) -> Picture:
-    """Draw margins and rank along lambda, with the thresholds and where the problem is.
+    """Draw margins to the nearest class and rank along lambda, with the thresholds.
 
     Parameters
     ----------
@@ -206,31 +213,27 @@ def path(
         Where the page is.
     limits : Thresholds
     measured : ndarray, shape (G,), optional
-        Margins of a network, drawn at the problem's lambda.
+        Decision margins of a network, drawn at the problem's lambda.
     ink : Ink
     """
-    if line is None:
-        values = np.full((len(decays), len(problem.groups)), np.nan)
-        ranks, rank_text = [None] * len(decays), "Sibling margins follow."
-    else:
-        values = np.array([point.group_margins for point in line.solutions])
+    x, here = decays.tolist(), overall_decay(problem)
+    names, entries = group_names(problem), group_names(problem, _NAME_IN_LEGEND)
+    values = np.full((len(decays), len(names)), np.nan)
+    ranks: list[int | None] = [None] * len(decays)
+    states = np.full(values.shape, DISTINCT)
+    rank_text = "Margins follow."
+    if line is not None:
+        values = np.array([point.group_states.decision_margin for point in line.solutions])
+        states = np.array([point.group_states.state for point in line.solutions])
         ranks = line.rank.tolist()
         rank_text = f"Rank {line.rank.max()} to {line.rank.min()}."
-    here = overall_decay(problem)
-    names, entries = group_names(problem), group_names(problem, _NAME_IN_LEGEND)
-    x = decays.tolist()
-    curves, marks = [], []
-    for g, (name, column, limit) in enumerate(zip(entries, values.T, limits.groups, strict=True)):
-        color = g % len(GROUP_COLORS)
-        dash = GROUP_DASHES[g // len(GROUP_COLORS) % len(GROUP_DASHES)]
-        curves.append(Curve(name, x, column.tolist(), color, dash))
-        marks += [Mark(place, "", "x", color, "dotted") for place in limit.places.values()]
-        if measured is not None:
-            own = [float(measured[g])]
-            look: dict[str, Any] = {"size": 1.4}
+    curves = [*_curves_of_states(x, values, states, entries)]
+    if measured is not None:
+        look: dict[str, Any] = {"size": 1.4}
+        for g, (name, own) in enumerate(zip(entries, measured.tolist(), strict=True)):
             label = f"{name}, measured" if len(names) <= _MAX_LEGEND else "" if g else "measured"
-            curves.append(Curve(label, [here], own, color, "points", **look))
-    sizes = [group.classes for group in problem.groups]
+            curves.append(Curve(label, [here], [own], "measured", "points", **look))
+    marks = _threshold_marks(entries, limits)
     inside = bool(decays[0] <= here <= decays[-1])
     if inside:
         marks.append(Mark(here, "", "x", "ink", "solid"))
@@ -240,7 +243,7 @@ def path(
         with_smoothing("Path", problem),
         [
             Chart(
-                "", "", margin_label(problem.loss, margin_kind(sizes)), curves, marks,
+                "", "", margin_label(problem.loss, "margin to the nearest class"), curves, marks,
                 y_range=(None if negative else 0, None),
                 legend="inside" if len(names) <= 12 else "none", **axis,
             ),
@@ -254,10 +257,54 @@ def path(
     )  # fmt: skip
     text = (
         f"Full line: λ = {here:.4g} of the controls{'' if inside else ' is outside'}. "
-        f"Dotted: {_changes_text(names, limits)} Everything is zero from "
+        f"Dashed: {_changes_text(names, limits)} Everything is zero from "
         f"{limits.total_collapse:.4g}. {rank_text}"
     )
     return _picture(panel, text, ink)
+
+
+def _curves_of_states(
+    x: Sequence[float],
+    values: NDArray[np.float64],
+    states: NDArray[np.str_],
+    names: Sequence[str],
+) -> Iterator[Curve]:
+    """Yield a curve a group and state: to where the next state begins, there it touches that one.
+
+    Groups have dashes and widths, states have colours.
+    """
+    for g, name in enumerate(names):
+        look: dict[str, Any] = {
+            "style": GROUP_DASHES[g // len(GROUP_WIDTHS) % len(GROUP_DASHES)],
+            "width": GROUP_WIDTHS[g % len(GROUP_WIDTHS)],
+        }
+        for i, state in enumerate(dict.fromkeys(states[:, g].tolist())):
+            own = states[:, g] == state
+            reached = own | np.r_[False, own[:-1]]
+            y = np.where(reached, values[:, g], np.nan).tolist()
+            if state == VANISHED:
+                look["style"] = "dotted"
+            yield Curve("" if i else name, x, y, state, **look)
+
+
+def _threshold_marks(names: Sequence[str], limits: Thresholds) -> list[Mark]:
+    """Return a line for every threshold, each with what happens there if they are few."""
+    places: dict[tuple[float, str], list[str]] = {}
+    for name, group in zip(names, limits.groups, strict=True):
+        for state, place in group.places.items():
+            after = state or ("merged" if limits.kind == "merge" else "vanished")
+            places.setdefault((place, after), []).append(name)
+    few = len(places) <= _MAX_LEGEND
+    return [
+        Mark(
+            place,
+            f"{' and '.join(own)} {state} {place:.3g}" if few and len(own) <= 2 else "",
+            "x",
+            state,
+            "dashed",
+        )
+        for (place, state), own in sorted(places.items())
+    ]
 
 
 def _changes_text(names: Sequence[str], limits: Thresholds) -> str:
@@ -279,67 +326,51 @@ def _changes_text(names: Sequence[str], limits: Thresholds) -> str:
 
 
 def phase(
-    diagram: PhaseDiagram, problem: Problem, place: tuple[float, float] | None, ink: Ink
+    columns: Columns,
+    problem: Problem,
+    after: str,
+    place: tuple[float, float] | None,
+    state: str,
+    ink: Ink,
 ) -> Picture:
     """Draw the minority's margin over imbalance ratio and lambda, with the thresholds.
 
     Parameters
     ----------
-    diagram : PhaseDiagram
-        Without a solved point: only the thresholds are drawn.
+    columns : Columns
+        Without margins: only the thresholds are drawn.
     problem : Problem
         Where the page is.
+    after : {"merged", "lost", "vanished"}
+        What becomes of the minority where it ends to be distinct.
     place : pair of float, optional
         Its ratio and lambda, if it is in the diagram.
+    state : str
+        Of its minority there.
     ink : Ink
     """
-    solved = bool((diagram.status != "failed").any())
-    ratios = diagram.ratios.tolist()
-    curves = [
-        Curve(label, ratios, values.tolist(), color, style)
-        for label, values, color, style in (
-            ("minority collapses", diagram.minority_threshold, "merged", "solid"),
-            ("majority collapses", diagram.majority_threshold, "merged", "dashed"),
-            ("everything is zero", diagram.total_collapse, "vanished", "dotted"),
-        )
-        if np.isfinite(values).any()
-    ]
-    low, high = float(diagram.logit_decays[0]), float(diagram.logit_decays[-1])
+    solved = bool(np.isfinite(columns.margins).all())
     text = (
         f"{problem.num_classes} classes; R is the largest count over the smallest. "
-        + (
-            "Colour: sibling margin of the minority, or its state where it has none"
-            if solved
-            else "Sibling margins follow"
-        )
-        + ". The minority collapses from λ = "
-        f"{diagram.minority_threshold[0]:.4g} at R = "
-        f"{diagram.ratios[0]:.3g}, from {diagram.minority_threshold[-1]:.4g} at R = "
-        f"{diagram.ratios[-1]:.3g}."
+        + ("Colour: margin of the minority to the nearest class" if solved else "Margins follow")
+        + f". The minority {VERBS[after]} from λ = "
+        f"{columns.ends[0]:.4g} at R = "
+        f"{columns.ratios[0]:.3g}, from {columns.ends[-1]:.4g} at R = "
+        f"{columns.ratios[-1]:.3g}."
     )
+    more = []
     if place is not None:
-        seen = low <= place[1] <= high
+        seen = columns.low <= place[1] <= columns.high
         text += f" The controls are at R = {place[0]:.4g}, λ = {place[1]:.4g}"
         text += "." if seen else ", outside."
-        at = ([place[0]], [place[1]])
-        curves.append(Curve("the controls", *at, "ink", "points", marker="star", size=1.5))
-    panel = Chart(
+        look: dict[str, Any] = {"marker": STATES[state].marker, "size": 1.6}
+        more.append(Curve("the controls", [place[0]], [place[1]], state, "points", **look))
+    panel = picture(
+        columns,
         with_smoothing("Phase diagram", problem),
-        "imbalance ratio R",
-        _LAMBDA,
-        curves,
-        log_x=True,
-        log_y=True,
-        cells=Cells(
-            ratios,
-            diagram.logit_decays.tolist(),
-            np.where(diagram.minority_collapsed, np.nan, diagram.minority_margin).T,
-            f"minority's {margin_label(problem.loss, 'sibling margin')}",
-            np.where(diagram.minority_collapsed, diagram.minority_state, "").T,
-        ),
-        x_range=_with_room(diagram.ratios),
-        y_range=_with_room(diagram.logit_decays),
-        legend="inside",
+        f"minority's {margin_label(problem.loss, 'margin')}",
+        more,
+        after=after,
     )
     return _picture(panel, text, ink)
 

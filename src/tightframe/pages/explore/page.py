@@ -1,7 +1,12 @@
-"""The page: its layout and what happens when a control changes."""
+"""The page: its layout and what happens when a control changes.
+
+The first screen comes whole, by `stream`, and ``assets/scene.js`` moves it; Dash has the controls
+and the tabs.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from typing import Any
@@ -10,11 +15,13 @@ from dash import ClientsideFunction, Dash, Input, Output, dcc, html, no_update
 from dash import State as Held
 
 from tightframe.figures.plotly import blank
-from tightframe.figures.style import DARK, LIGHT, Ink
+from tightframe.figures.style import DARK, LIGHT, STATES, Ink
 from tightframe.pages.explore import compute, views
 from tightframe.pages.explore.code import python_code
 from tightframe.pages.explore.figures import Picture
+from tightframe.pages.explore.presets import PRESETS, SAMPLE, SAMPLE_FILE
 from tightframe.pages.explore.state import VIEWS, State
+from tightframe.pages.explore.stream import one_line
 from tightframe.pages.explore.tables import attributes
 from tightframe.pages.explore.upload import MAX_UPLOAD, Measured, Shelf
 from tightframe.problem.problem import BIASES, FEATURES, LOSSES
@@ -41,15 +48,17 @@ def layout(file: str | None = None) -> Any:
     return html.Div(
         [
             dcc.Location(id="url", refresh=False),
-            *(dcc.Store(id=name) for name in ("theme", "query", "later", "wheel-html")),
+            *(dcc.Store(id=name) for name in ("theme", "query", "later")),
             dcc.Store(id="file", data=file),
             html.Header(
-                [
-                    html.H1("tightframe explore"),
-                    html.P("What the last layer converges to, before it is trained."),
-                ]
+                [html.H1("tightframe explore"), html.P("What will become of my classes?")],
+                className="top",
             ),
-            html.Div([_controls(), html.Main(_views(), id="main")], className="columns"),
+            _presets(),
+            # Always there, so that a screen reader speaks what changes in them.
+            html.P(id="link-message", role="alert", className="message"),
+            html.P(id="message", role="alert", className="message"),
+            html.Main([_screen(), *_views()], id="main"),
         ],
         id="page",
     )
@@ -58,10 +67,137 @@ def layout(file: str | None = None) -> Any:
 # -- layout ----------------------------------------------------------------------------------------
 
 
+def _presets() -> Any:
+    links = [
+        html.A(
+            preset.name,
+            href=f"/?{preset.state.query()}",
+            title=preset.about,
+            className="preset",
+            **attributes(data_state=json.dumps(asdict(preset.state))),
+        )
+        for preset in PRESETS
+    ]
+    return html.Nav(
+        [
+            *links,
+            html.Details(
+                [
+                    html.Summary("+ your labels or run…", className="preset own"),
+                    html.Div(_own(), className="card"),
+                ],
+                id="own",
+            ),
+        ],
+        className="presets",
+        **attributes(aria_label="Problems to begin with"),
+    )
+
+
+def _own() -> list[Any]:
+    return [
+        html.P(
+            [
+                html.B("Labels"),
+                " (.txt with one a line, .csv, .npy, .npz) give the counts. ",
+                html.B("Features"),
+                " (.npz or .safetensors with features (N, D), labels (N,), weight (K, D) and "
+                "perhaps bias (K,)) are laid over as well: up to 256 MiB, 512 MiB unpacked. "
+                "Nothing leaves this computer.",
+            ]
+        ),
+        html.Div(
+            id="drop",
+            **attributes(
+                data_limit=str(MAX_UPLOAD),
+                data_sample=SAMPLE_FILE,
+                data_sample_state=json.dumps(asdict(SAMPLE)),
+            ),
+        ),  # the file field: Dash has none that the keyboard reaches
+        html.P(id="upload-message", role="alert", className="message"),
+        html.P(
+            ["Your run: end this and start ", html.Code("tightframe explore RUN-FOLDER"), "."],
+            className="note",
+        ),
+    ]
+
+
+def _screen() -> Any:
+    """Return the first screen, which the script fills."""
+    return html.Div(
+        [
+            html.P(id="sentence", role="status", className="sentence"),
+            html.Div(_key(), className="tf-key key"),
+            html.P(id="note", role="status", className="note"),
+            html.Div(
+                [
+                    html.Div(
+                        [
+                            html.Div(
+                                [
+                                    html.Span(["λ ", html.Strong(id="decay")]),
+                                    html.Span(id="next", className="note"),
+                                ]
+                            ),
+                            html.Button("▶ Raise λ", id="play", type="button", hidden=True),
+                        ],
+                        className="bar card",
+                    ),
+                    html.Div(
+                        [
+                            html.Div(id="wheel-place"),
+                            html.P(id="state-counts", className="state-counts"),
+                            html.P(_WHEEL_NOTE, className="note"),
+                        ],
+                        className="wheel-card card",
+                    ),
+                    html.Div(
+                        [
+                            html.Div(id="tree-place"),
+                            html.P(id="progress", role="status", className="note"),
+                            _controls(),
+                        ],
+                        className="tree-card card",
+                    ),
+                ],
+                className="screen",
+            ),
+        ],
+        id="scene",
+        className="tf-together",
+        **attributes(data_controls=json.dumps(CONTROLS)),
+    )
+
+
+_WHEEL_NOTE = (
+    "Rim: its home, certain. Cross: no decision. In one place: told apart no more (colours say so "
+    "for sure: a plane can't hold every distance)."
+)
+
+
+def _key() -> list[Any]:
+    """Return what the marks of states mean."""
+    entries = []
+    for state, meaning in _MEANINGS.items():
+        sign = html.Span(f"{STATES[state].sign}\ufe0e", **attributes(aria_hidden="true"))
+        color = {"color": f"var(--tf-{state})"}
+        words = html.Span([state, html.Span(meaning, className="meaning")])
+        entries.append(html.Span([html.Span(sign, style=color), words]))
+    return entries
+
+
+_MEANINGS = {
+    "distinct": "",
+    "merged": ": one prediction for several classes",
+    "lost": ": taken for another class",
+    "vanished": ": no decision",
+}
+
+
 def _controls() -> Any:
     return html.Details(
         [
-            html.Summary("The problem"),
+            html.Summary("Counts, decays, loss and the rest"),
             html.Form(
                 [
                     _text("counts", "Samples per class", "500x5,100x5"),
@@ -89,8 +225,7 @@ def _controls() -> Any:
                 id="controls",
             ),
         ],
-        open=True,
-        className="card controls",
+        className="controls",
     )
 
 
@@ -138,43 +273,48 @@ def _views() -> list[Any]:
             [html.Legend("Show", className="unseen"), dcc.RadioItems(tabs, id="view", inline=True)],
             className="tabs",
         ),
-        # Always there, so that a screen reader speaks what changes in them.
-        html.P(id="link-message", role="alert", className="message"),
-        html.P(id="message", role="alert", className="message"),
-        html.P(id="headline", role="status", className="headline"),
-        html.P(id="note", role="status", className="note"),
         html.Div(
             [
-                _section("geometry", _geometry()),
-                _section("margins", [_figure("margins-graph"), html.Div(id="margins-table")]),
-                _section("path", [_figure("path-graph")]),
-                _section("phase", [_figure("phase-graph")]),
+                _section("classes", _classes()),
                 _section("advice", _advice()),
                 _section("measured", _measured()),
+                _section(
+                    "margins",
+                    [
+                        _figure("path-graph"),
+                        _figure("margins-graph"),
+                        html.Div(id="margins-table"),
+                    ],
+                ),
+                _section("geometry", _geometry()),
+                _section("phase", [_figure("phase-graph")]),
+                _section("code", _code()),
             ],
             id="views",
         ),
-        html.Details(
-            [
-                html.Summary("Show me the code"),
-                html.Button("Copy the code", id="copy", type="button"),
-                html.Pre(html.Code(id="code"), tabIndex=0, className="scroll"),
-            ],
-            open=True,
-            className="card",
+        html.P(id="headline", role="status", className="headline note"),
+        html.P(["Link to this state: ", html.A(id="link", href="/")], className="link note"),
+    ]
+
+
+def _classes() -> list[Any]:
+    return [
+        html.Div(
+            id="class-table",  # filled by the script
+            className="scroll",
+            tabIndex=0,
+            role="region",
+            **attributes(aria_label="Classes, worst first"),
         ),
-        html.Details(
-            [
-                html.Summary("Link to this state"),
-                html.P(html.A(id="link", href="/"), className="link"),
-                html.P(
-                    "Works on every computer that runs tightframe explore on this port; a measured "
-                    "file stays here.",
-                    className="note",
-                ),
-            ],
-            className="card",
-        ),
+        html.Button("Show all", id="all-classes", type="button", hidden=True),
+    ]
+
+
+def _code() -> list[Any]:
+    return [
+        html.P("All that this page shows, in Python.", className="note"),
+        html.Button("Copy the code", id="copy", type="button"),
+        html.Pre(html.Code(id="code"), tabIndex=0, className="scroll"),
     ]
 
 
@@ -213,7 +353,6 @@ def _geometry() -> list[Any]:
             className="grid",
             hidden=True,
         ),
-        html.Div(id="wheel"),  # filled by the script
     ]
 
 
@@ -236,13 +375,11 @@ def _advice() -> list[Any]:
 def _measured() -> list[Any]:
     return [
         html.P(
-            "An .npz or .safetensors file with features (N, D), labels (N,), weight (K, D) and "
-            "perhaps bias (K,): up to 256 MiB, 512 MiB unpacked. It does not leave this computer."
+            "A trained network's features and last layer, over the prediction: “+ your labels or "
+            "run…” above takes a file. What it does, class by class:",
+            id="measured-hint",
+            className="note",
         ),
-        html.Div(
-            id="drop", **attributes(data_limit=str(MAX_UPLOAD))
-        ),  # the file field: Dash has none that the keyboard reaches
-        html.P(id="upload-message", role="alert", className="message"),
         html.Div(id="measured-report"),
     ]
 
@@ -263,7 +400,7 @@ def connect(app: Dash, shelf: Shelf) -> None:
         try:
             return "", list(asdict(State.from_query(search or "")).values())
         except ValueError as error:
-            return _line(error), list(asdict(State()).values())
+            return one_line(error), list(asdict(State()).values())
 
     @app.callback(
         output=outputs,
@@ -286,7 +423,7 @@ def connect(app: Dash, shelf: Shelf) -> None:
             return result | solved_later(state, _ink(request["theme"]), shelf.get(file))
         except (ValueError, MemoryError) as error:
             graph = "phase-graph" if state.view == "phase" else "path-graph"
-            return result | {f"{graph}-text": _line(error)}
+            return result | {f"{graph}-text": one_line(error)}
 
     @app.callback(
         output=Output("advice", "children"),
@@ -299,7 +436,7 @@ def connect(app: Dash, shelf: Shelf) -> None:
         try:
             return views.advice(_state(texts), shelf.get(file))
         except (ValueError, MemoryError) as error:
-            return [html.P(_line(error), className="message")]
+            return [html.P(one_line(error), className="message")]
 
     _connect_browser(app)
 
@@ -316,7 +453,6 @@ def _places() -> dict[str, tuple[str, str]]:
         "margins-table": ("margins-table", "children"),
         "measured-report": ("measured-report", "children"),
         "later": ("later", "data"),
-        "wheel": ("wheel-html", "data"),
     }
     graphs = ["margins-graph", "path-graph", "phase-graph"]
     for graph in [*graphs, *views.PARTS, *(f"measured-{part}" for part in views.PARTS)]:
@@ -339,7 +475,7 @@ def shown(state: State, ink: Ink, measured: Measured | None) -> dict[str, Any]:
         code = python_code(state, solution, over.name if over else None)
         view = _VIEWS[state.view](state, solution, over, ink)
     except (ValueError, MemoryError) as error:
-        return link | {"message": _line(error), "code": f"# {_line(error)}\n"}
+        return link | {"message": one_line(error), "code": f"# {one_line(error)}\n"}
     note = ""
     if measured is not None and over is None:
         note = (
@@ -349,7 +485,7 @@ def shown(state: State, ink: Ink, measured: Measured | None) -> dict[str, Any]:
     elif measured is not None and (measured.report.counts != problem.counts).any():
         note = f"{measured.name} has other counts: {measured.counts}."
     elif measured is not None:
-        note = f"{measured.name} is laid over the prediction."
+        note = f"{measured.name} is laid over the prediction, which the dashed rings are."
     if state.view == "measured" and measured is not None and over is None:
         view = {"measured-report": views.measured_tables(measured, None)}
     return link | {"message": "", "note": note, "code": code} | view
@@ -362,7 +498,7 @@ def _geometry_view(
     state: State, solution: Solution, measured: Measured | None, ink: Ink
 ) -> dict[str, Any]:
     maps, overlay = views.geometry(solution, measured, ink)
-    found: dict[str, Any] = {"overlay": overlay is None, "wheel": views.wheel(solution, measured)}
+    found: dict[str, Any] = {"overlay": overlay is None}
     for part, picture in zip(views.PARTS, maps, strict=True):
         found |= _picture(part, picture)
     for part, picture in zip(views.PARTS, overlay or (), strict=overlay is not None):
@@ -370,18 +506,22 @@ def _geometry_view(
     return found
 
 
+def _classes_view(
+    state: State, solution: Solution, measured: Measured | None, ink: Ink
+) -> dict[str, Any]:
+    return {}  # by the script
+
+
 def _margins_view(
     state: State, solution: Solution, measured: Measured | None, ink: Ink
 ) -> dict[str, Any]:
     picture, table = views.margins(solution, measured, ink)
-    return _picture("margins-graph", picture) | {"margins-table": table}
-
-
-def _path_view(
-    state: State, solution: Solution, measured: Measured | None, ink: Ink
-) -> dict[str, Any]:
-    picture, solved = views.path_at_once(solution.problem, measured, ink)
-    return _picture("path-graph", picture) | ({} if solved else _later(state, ink))
+    found = _picture("margins-graph", picture) | {"margins-table": table}
+    try:
+        line, solved = views.path_at_once(solution.problem, measured, ink)
+    except ValueError as error:  # nothing certifies it: the margins here are there all the same
+        return found | {"path-graph": blank(), "path-graph-text": one_line(error)}
+    return found | _picture("path-graph", line) | ({} if solved else _later(state, ink))
 
 
 def _phase_view(
@@ -423,12 +563,13 @@ def _measured_view(
 
 
 _VIEWS: dict[str, Callable[[State, Solution, Measured | None, Ink], dict[str, Any]]] = {
-    "geometry": _geometry_view,
-    "margins": _margins_view,
-    "path": _path_view,
-    "phase": _phase_view,
+    "classes": _classes_view,
     "advice": _advice_view,
     "measured": _measured_view,
+    "margins": _margins_view,
+    "geometry": _geometry_view,
+    "phase": _phase_view,
+    "code": _classes_view,
 }
 
 
@@ -442,11 +583,6 @@ def _state(texts: list[Any]) -> State:
 
 def _ink(theme: str | None) -> Ink:
     return DARK if theme == "dark" else LIGHT
-
-
-def _line(error: Exception) -> str:
-    text = "out of memory" if isinstance(error, MemoryError) else str(error)
-    return " ".join(text.split())
 
 
 # -- what the browser does by itself ---------------------------------------------------------------
@@ -477,7 +613,12 @@ def _connect_browser(app: Dash) -> None:
     in_browser(
         "point", Output("views", "title"), Input("message", "children"), Held("view", "value")
     )
-    in_browser("turn", Output("wheel", "title"), Input("wheel-html", "data"))
+    in_browser(
+        "follow",
+        Output("scene", "title"),
+        *(Input(name, "value") for name in CONTROLS),
+        Input("file", "data"),
+    )
     in_browser(
         "copy", Output("copy", "children"), Input("copy", "n_clicks"), Held("code", "children")
     )

@@ -19,9 +19,12 @@ from tightframe.figures import svg
 from tightframe.figures.style import DARK, LIGHT, Ink, state_variables
 from tightframe.pages.explore.http import HOST, Server, listen
 from tightframe.pages.explore.page import connect, layout
+from tightframe.pages.explore.presets import SAMPLE_FILE, sample_file
 from tightframe.pages.explore.requests import CALLBACK, require_callback
 from tightframe.pages.explore.state import State
+from tightframe.pages.explore.stream import lines, one_line, read_request
 from tightframe.pages.explore.upload import MAX_UPLOAD, Measured, Shelf
+from tightframe.problem.problem import Problem
 from tightframe.solve import NotConvergedWarning
 
 #: Most bytes of any request but a file.
@@ -33,8 +36,20 @@ _PICTURES = "/pictures.js"
 _VIEWPORT = '<meta name="viewport" content="width=device-width, initial-scale=1">'
 
 _COLORS = {
-    "light": {"page": "#f4f6f8", "good": "#0a6b4c", "bad": "#a33b00", "accent": "#0072b2"},
-    "dark": {"page": "#0d1117", "good": "#4fd1a1", "bad": "#ff9a63", "accent": "#56b4e9"},
+    "light": {
+        "page": "#f4f6f8",
+        "good": "#0a6b4c",
+        "bad": "#a33b00",
+        "accent": "#0072b2",
+        "shadow": "#0004",
+    },
+    "dark": {
+        "page": "#0d1117",
+        "good": "#4fd1a1",
+        "bad": "#ff9a63",
+        "accent": "#56b4e9",
+        "shadow": "#fff3",
+    },
 }
 
 
@@ -88,14 +103,26 @@ def make_app(opened: Measured | None = None) -> Dash:
         request.max_content_length = MAX_UPLOAD
         name = request.args.get("name", "file")
         try:
-            key, measured = shelf.add(request.stream, name)
+            key, found = shelf.add(request.stream, name)
         except ImportError as error:
             return jsonify(message=f"{error.name}: not installed; pip install 'tightframe[torch]'")
         except MemoryError:
             return jsonify(message=f"{name}: out of memory")
         except ValueError as error:
-            return jsonify(message=" ".join(str(error).split()))
-        return jsonify(key=key, counts=measured.counts)
+            return jsonify(message=one_line(error))
+        return jsonify(key=key, counts=found if isinstance(found, str) else found.counts)
+
+    def scene() -> Response:
+        if not request.is_json:
+            abort(415)
+        try:
+            state, file = read_request(request.get_json())
+        except ValueError as error:
+            return jsonify(message=one_line(error))
+        return Response(lines(state, shelf.get(file)), mimetype="application/x-ndjson")
+
+    def sample() -> Response:
+        return Response(sample_file(), mimetype="application/octet-stream")
 
     def pictures() -> Response:
         return Response(svg.script(), mimetype="text/javascript")
@@ -105,11 +132,18 @@ def make_app(opened: Measured | None = None) -> Dash:
     server.register_error_handler(DependencyException, lambda _: NotFound())
     server.after_request(seal)
     server.add_url_rule("/upload", view_func=upload, methods=["POST"])
+    server.add_url_rule("/scene", view_func=scene, methods=["POST"])
     server.add_url_rule(_PICTURES, view_func=pictures)
+    server.add_url_rule(SAMPLE_FILE, view_func=sample)
     return app
 
 
-def serve(port: int = 8050, open_browser: bool = True, opened: Measured | None = None) -> NoReturn:
+def serve(
+    port: int = 8050,
+    open_browser: bool = True,
+    opened: Measured | None = None,
+    problem: Problem | None = None,
+) -> NoReturn:
     """Show the page until Ctrl-C.
 
     Parameters
@@ -120,6 +154,8 @@ def serve(port: int = 8050, open_browser: bool = True, opened: Measured | None =
         Whether to open it in the browser.
     opened : Measured, optional
         A file that is laid over from the start.
+    problem : Problem, optional
+        The one that it was trained for; by default its counts, at the page's decays.
 
     Raises
     ------
@@ -136,7 +172,9 @@ def serve(port: int = 8050, open_browser: bool = True, opened: Measured | None =
         url = f"http://{HOST}:{server.port}/"
         if opened is not None:
             state = State(view="measured", bias="free" if opened.has_bias else "none")
-            if opened.counts is not None:
+            if problem is not None:
+                state = State.from_problem(problem.replace(class_names=None), view="measured")
+            elif opened.counts is not None:
                 state = replace(state, counts=opened.counts)
             url += f"?{state.query()}"
         print(f"tightframe explore: {url} (Ctrl-C ends it)", flush=True)

@@ -12,13 +12,17 @@ from tightframe.problem.problem import LOSS_ARGUMENTS, LOSSES, Problem, require_
 
 #: What the page can show, and what its tabs are called.
 VIEWS = {
-    "geometry": "Geometry",
+    "classes": "Classes",
+    "advice": "What to change",
+    "measured": "My network",
     "margins": "Margins",
-    "path": "Path",
+    "geometry": "Matrices",
     "phase": "Phase diagram",
-    "advice": "Advice",
-    "measured": "Measured",
+    "code": "Code",
 }
+
+#: Views of earlier links, and where what they showed is now.
+_EARLIER = {"path": "margins"}
 
 #: More text than this in one control is refused.
 MAX_TEXT = 4000
@@ -58,9 +62,12 @@ class State:
     class_margins: str = ""
     logit_scale: str = ""
     feature_weights: str = ""
-    view: str = "geometry"
+    view: str = "classes"
     margin: str = ""
     feature_decay_of: str = "sample"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "view", _EARLIER.get(self.view, self.view))
 
     @classmethod
     def from_query(cls, query: str) -> State:

@@ -13,8 +13,10 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tightframe.array_files import read_named
 from tightframe.pages.explore.margins import Margins, of_logits
 from tightframe.problem.counts import compact_counts
+from tightframe.problem.labels import class_counts
 from tightframe.problem.problem import Problem
 
 if TYPE_CHECKING:
@@ -30,6 +32,10 @@ MAX_UNPACKED = 512 * 2**20
 MAX_WIDTH = 2048
 MAX_CLASSES = 1000
 MAX_NUMBERS = 2**26
+
+#: Most bytes of a file of labels, and those that hold nothing else.
+MAX_LABELS = 32 * 2**20
+_LABELS = (".txt", ".csv", ".tsv", ".npy")
 
 #: Files that are kept; the oldest is forgotten first.
 KEPT = 4
@@ -135,6 +141,29 @@ def _require_small(network: SavedNetwork) -> None:
         )
 
 
+def _has_labels_alone(path: Path) -> bool:
+    """Tell whether a file can only be one of labels: nothing in it is a matrix."""
+    if path.suffix in _LABELS:
+        return True
+    if path.suffix not in (".npz", ".safetensors") or path.stat().st_size > MAX_LABELS:
+        return False
+    try:
+        arrays = read_named(path, MAX_UNPACKED)
+    except ValueError:
+        return False  # which measuring it says
+    flat = all(array.ndim < 2 for array in arrays.values())
+    return flat and bool(arrays) and not {"features", "weight"} & arrays.keys()
+
+
+def _label_counts(path: Path, name: str) -> str:
+    if path.stat().st_size > MAX_LABELS:
+        raise ValueError(f"{name}: larger than {MAX_LABELS // 2**20} MiB, what labels may take")
+    try:
+        return compact_counts(class_counts(path).counts)
+    except ValueError as error:
+        raise ValueError(str(error).replace(str(path), name)) from None
+
+
 class Shelf:
     """The files measured lately, by a name that cannot be guessed."""
 
@@ -142,8 +171,8 @@ class Shelf:
         self._files: OrderedDict[str, Measured] = OrderedDict()
         self._lock = threading.Lock()  # one file at a time: the limits are for one
 
-    def add(self, stream: IO[bytes], name: str) -> tuple[str, Measured]:
-        """Measure an uploaded file and return its key.
+    def add(self, stream: IO[bytes], name: str) -> tuple[str, Measured] | tuple[None, str]:
+        """Measure an uploaded file and return it with its key; of labels alone their counts.
 
         Raises
         ------
@@ -160,6 +189,8 @@ class Shelf:
                     if size > MAX_UPLOAD:
                         raise ValueError(f"{name}: larger than {MAX_UPLOAD // 2**20} MiB")
                     file.write(block)
+            if _has_labels_alone(path):
+                return None, _label_counts(path, name)
             measured = measure_file(path, name)
             return self.keep(measured), measured
 

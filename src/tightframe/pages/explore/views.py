@@ -10,7 +10,6 @@ from dash import html
 from tightframe.advice.blocks import remedies_table
 from tightframe.advice.prediction import describe
 from tightframe.advice.proposals import Proposal
-from tightframe.figures import svg
 from tightframe.figures.model import evenly
 from tightframe.figures.style import Ink
 from tightframe.figures.table import Column, Table
@@ -26,12 +25,10 @@ from tightframe.pages.explore.upload import Measured
 from tightframe.path import Path
 from tightframe.problem.class_names import listed
 from tightframe.problem.problem import Problem, with_loss_terms
-from tightframe.runs.wheels import network_view
 from tightframe.solution import Solution
+from tightframe.sweeps.phase_picture import Columns
 from tightframe.theory.certificate import certify
 from tightframe.theory.coverage import coverage
-from tightframe.views.wheel import View, class_homes, decay_label, sent_by_solution
-from tightframe.views.wheel import wheel as wheel_of
 
 #: Of the geometry view: the matrices and what they are called.
 PARTS = {
@@ -39,13 +36,6 @@ PARTS = {
     "classifier": "classifier Gram matrix",
     "means": "Gram matrix of the class means",
 }
-
-#: How a wheel is read.
-WHEEL_NOTE = (
-    "A mark lies at the mean of all homes on the rim, weighted with what is predicted at its class "
-    "mean. On the rim: certain. At the cross: no decision. In one place: told apart no more. "
-    "States are those of all probabilities: a plane can't hold every distance between them."
-)
 
 #: Of more groups, evenly chosen ones are in the table.
 MAX_ROWS = 30
@@ -93,19 +83,6 @@ def geometry(
         if found is not None:
             overlay.append(figures.heat_map(matrices[1], *shared, f"Measured {name}", ink, limit))
     return maps, overlay or None
-
-
-def wheel(solution: Solution, measured: Measured | None) -> str:
-    """Return where every class is sent, as HTML: a file's network with the prediction as rings."""
-    problem = _named(solution.problem, measured)
-    homes = class_homes(problem)
-    sent, label = sent_by_solution(solution, homes), decay_label(problem)
-    view = View(label, sent)
-    if measured is not None:
-        logits = measured.report.geometry.logits
-        view = network_view(problem, logits, measured.bias, homes, sent.places, label)
-    title = f"Where every class is sent, {label}"
-    return svg.draw(replace(wheel_of(problem, [view], homes), title=title, note=WHEEL_NOTE))
 
 
 def margins(solution: Solution, measured: Measured | None, ink: Ink) -> tuple[Picture, Any]:
@@ -176,15 +153,15 @@ def path_at_once(problem: Problem, measured: Measured | None, ink: Ink) -> tuple
 def _path(problem: Problem, line: Path | None, measured: Measured | None, ink: Ink) -> Picture:
     limits = compute.thresholds(problem)
     assert limits is not None  # or there would be no path
-    found = None if measured is None else measured.margins(problem).sibling
+    found = None if measured is None else measured.margins(problem).nearest
     decays = compute.sweep(problem).decays
     return figures.path(line, decays, _named(problem, measured), limits, found, ink)
 
 
 def phase(problem: Problem, ink: Ink) -> Picture:
     """Return the phase diagram around a problem."""
-    diagram = compute.phase_diagram(compute.phases(problem))
-    return figures.phase(diagram, problem, compute.place_in(problem), ink)
+    args = compute.phases(problem)
+    return _phase(problem, args, compute.phase_diagram(args), ink)
 
 
 def phase_at_once(problem: Problem, ink: Ink) -> tuple[Picture, bool]:
@@ -197,8 +174,19 @@ def phase_at_once(problem: Problem, ink: Ink) -> tuple[Picture, bool]:
     """
     args = compute.phases(problem)
     solved = compute.is_diagram_solved(args)
-    diagram = compute.phase_diagram(args) if solved else compute.phase_outline(args, problem)
-    return figures.phase(diagram, problem, compute.place_in(problem), ink), solved
+    found = compute.phase_diagram(args) if solved else compute.phase_outline(args)
+    return _phase(problem, args, found, ink), solved
+
+
+def _phase(problem: Problem, args: compute.Phases, found: Columns, ink: Ink) -> Picture:
+    place = compute.place_in(problem)
+    state = DISTINCT if place is None else predicted_states(compute.solve(problem))[-1]
+    after = "merged"
+    if args.limits[0].kind == "vanish":
+        after = "vanished"
+    elif (found.ends < args.collapses).any():
+        after = "lost"
+    return figures.phase(found, problem, after, place, state, ink)
 
 
 # -- advice ----------------------------------------------------------------------------------------

@@ -14,8 +14,6 @@ window.dash_clientside.explore = (() => {
     for (const form of document.querySelectorAll("form")) {
       form.addEventListener("submit", event => event.preventDefault());
     }
-    // On a phone the pictures come first; the problem is a touch away.
-    if (innerWidth < 700) document.querySelector(".controls").open = false;
     return theme();
   }
 
@@ -84,11 +82,9 @@ window.dash_clientside.explore = (() => {
     return "";
   }
 
-  function turn(html) {
-    const place = document.getElementById("wheel");
-    place.innerHTML = html || "";
-    window.tightframe.connect(place);
-    return "";
+  function follow(...given) {
+    window.tightframeScene.follow(...given);
+    return keep();
   }
 
   async function copy(clicks, code) {
@@ -119,11 +115,19 @@ window.dash_clientside.explore = (() => {
     const place = document.getElementById("drop");
     if (!place || place.firstChild) return;
     const label = document.createElement("label");
-    label.textContent = "Drop a features file here, or choose one: ";
-    const field = Object.assign(document.createElement("input"),
-                                {type: "file", id: "features-file", accept: ".npz,.safetensors"});
+    label.textContent = "Drop a file anywhere on this page, or choose one: ";
+    const field = Object.assign(document.createElement("input"), {type: "file", id: "features-file",
+      accept: ".npz,.safetensors,.npy,.txt,.csv,.tsv"});
     label.append(field);
-    place.append(label);
+    const sample = Object.assign(document.createElement("button"),
+                                 {type: "button", id: "sample", textContent: "Try a sample features file"});
+    sample.addEventListener("click", async () => {
+      const name = place.dataset.sample.slice(1);
+      await send(new File([await (await fetch(place.dataset.sample)).blob()], name));
+      const state = JSON.parse(place.dataset.sampleState);
+      for (const id of ["weight_decay", "feature_decay"]) set(id, {value: state[id]});
+    });
+    place.append(label, sample);
     field.addEventListener("change", () => field.files.length && send(field.files[0]));
     // Anywhere on the page: a file that misses the field would replace the page.
     addEventListener("dragover", event => {
@@ -150,6 +154,8 @@ window.dash_clientside.explore = (() => {
       const answer = await reply.json();
       if (answer.message) return say(answer.message);
       set("file", {data: answer.key});
+      if (answer.key) set("view", {value: "measured"});
+      document.getElementById("own").open = false;
       if (answer.counts) set("counts", {value: answer.counts});  // none where a class is absent
     } catch (error) {
       say(`${file.name}: could not be sent (${error.message})`);
@@ -158,5 +164,5 @@ window.dash_clientside.explore = (() => {
     }
   }
 
-  return {start, slide, choose, need, remember, point, turn, copy, outdate};
+  return {start, slide, choose, need, remember, point, follow, copy, outdate};
 })();
