@@ -56,9 +56,8 @@ html_logo = html_favicon = "_static/logo.svg"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 # Pages without others below them need no navigation of their own.
-html_sidebars = dict.fromkeys(
-    ["theory", "limits", "glossary", "compare", "speed", "cite", "changelog"], []
-)
+ALONE = "changelog cite compare glossary limits speed theory".split()
+html_sidebars = {page: [] for page in ALONE}
 html_search_scorer = str(DOCS / "engine" / "scorer.js")
 html_show_sourcelink = False
 html_show_sphinx = False

@@ -36,13 +36,18 @@ def pictures(
     figure = getattr(value, "figure", value)
     if not isinstance(figure, Figure):
         return ""
-    variables["example_globals"]["___"] = None  # the next cell may end in nothing
+    variables["example_globals"]["___"] = (
+        None  # the next cell may end in nothing
+    )
     path = Path(next(variables["image_path_iterator"]))
     light = save_figure(figure, path.with_suffix(".svg"))
     drawn = light.read_text(encoding="utf-8")
     dark = light.with_suffix(".dark.svg")
     dark.write_text(on_dark(drawn), encoding="utf-8")
-    titles = [figure.get_suptitle(), *(axis.get_title() for axis in figure.axes)]
+    titles = [
+        figure.get_suptitle(),
+        *(axis.get_title() for axis in figure.axes),
+    ]
     return PICTURES.format(
         light=light.relative_to(settings["src_dir"]).as_posix(),
         dark=dark.relative_to(settings["src_dir"]).as_posix(),
@@ -54,6 +59,28 @@ def on_dark(svg: str) -> str:
     """Return a picture with the colours of a dark page."""
     pattern = "|".join(map(re.escape, ON_DARK))
     return re.sub(pattern, lambda match: ON_DARK[match[0]], svg)
+
+
+#: From a plan to its proof.
+ORDER = (
+    "predict_a_head",
+    "advise_before_training",
+    "measure_a_saved_network",
+    "diagnose_a_network",
+    "train_two_settings",
+    "reproduce_a_figure",
+)
+
+
+class InOrder:
+    """The key by which the gallery sorts its files; one that is not in `ORDER` is an error."""
+
+    def __init__(self, folder: str) -> None:
+        """Take what Sphinx-Gallery gives."""
+
+    def __call__(self, name: str) -> int:
+        """Return a file's place."""
+        return ORDER.index(Path(name).stem)
 
 
 #: Of Sphinx-Gallery: every script of a folder is run, and kept as notebook.
@@ -71,6 +98,6 @@ SETTINGS: dict[str, Any] = {
     "show_memory": False,
     "remove_config_comments": True,
     "abort_on_example_error": True,
-    "within_subsection_order": "FileNameSortKey",
+    "within_subsection_order": "engine.notebooks.InOrder",
     "copyfile_regex": "",
 }

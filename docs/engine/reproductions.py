@@ -39,12 +39,13 @@ def gallery_pages(text: str) -> dict[str, str]:
         "| paper | figures | " + " | ".join(VERDICTS.values()) + " |",
         "|---" * (2 + len(VERDICTS)) + "|",
     ]
-    pages = {}
+    pages, listed = {}, []
     for paper in papers:
         title = paper.partition("\n")[0]
         figures = re.findall(r"^`([\w-]+)/[\w-]+`", paper, flags=re.MULTILINE)
         name = figures[0]
         pages[name] = "# " + re.sub(r"^### ", "## ", paper, flags=re.MULTILINE)
+        listed.append(f"{short_title(title)} <{name}>")
         found = [
             len(
                 re.findall(rf"^- {re.escape(mark)} ", paper, flags=re.MULTILINE)
@@ -53,9 +54,14 @@ def gallery_pages(text: str) -> dict[str, str]:
         ]
         cells = [f"[{title}]({name}.md)", len(figures), *found]
         rows.append("| " + " | ".join(map(str, cells)) + " |")
-    contents = "```{toctree}\n:hidden:\n:glob:\n\n*\n```\n"
-    return {
-        "index": f"{overview}\n## Papers\n\n"
-        + "\n".join(rows)
-        + f"\n\n{contents}"
-    } | pages
+    contents = ["```{toctree}", ":hidden:", "", *listed, "```"]
+    text = "\n".join([overview, "## Papers", "", *rows, "", *contents])
+    return {"index": text} | pages
+
+
+def short_title(title: str) -> str:
+    """Return ``"Zhu et al. 2021"``, or both names of two, of a citation."""
+    first, *more = re.findall(r"(?:\w\. )+([\w-]+)(?=,| and)", title)
+    year = re.findall(r"\b(20\d\d)\b", title)[0]
+    names = f"{first} & {more[0]}" if len(more) == 1 else f"{first} et al."
+    return f"{names} {year}"

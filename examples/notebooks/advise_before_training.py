@@ -2,8 +2,8 @@
 Advise before a training
 ========================
 
-A training is planned: its counts and decays are known, its network is not. Which classes would be lost at the minimum, and what keeps
-them apart?
+A training is planned: its counts and decays are known, its network is not.
+Which classes would be lost at the minimum, and what keeps them apart?
 """
 
 # %%
@@ -25,17 +25,28 @@ advice.plot()
 # A proposal, followed
 # --------------------
 #
-# Every proposal was solved and certified before it was printed, and those that do not help say why. Here class weights, as heavy as
-# they are safe:
+# Every proposal was solved and certified before it was printed, and those that
+# do not help say why. Here class weights, as heavy as they are safe:
 
-(weights,) = (proposal for proposal in advice.proposals if proposal.kind == "class_weights")
+(weights,) = (
+    proposal
+    for proposal in advice.proposals
+    if proposal.kind == "class_weights"
+)
 balanced = problem.replace(class_weights="balanced")
-planned = {"as it is": problem, "as proposed": weights.problem, "balanced weights": balanced}
+planned = {
+    "as it is": problem,
+    "as proposed": weights.problem,
+    "balanced weights": balanced,
+}
 for name, one in planned.items():
     solution = tf.solve(one)
-    print(f"{name}: sibling margins {solution.group_margins.round(2)}, {solution.status}")
+    print(
+        f"{name}: sibling margins {solution.group_margins.round(2)}, {solution.status}"
+    )
 
 # %%
-# Balanced weights are too heavy at these decays: now the five large classes merge. Their lines join first:
+# Balanced weights are too heavy at these decays: now the five large classes
+# merge. Their lines join first:
 
 tf.report.merge_tree(balanced)

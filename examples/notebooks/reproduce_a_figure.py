@@ -2,16 +2,16 @@
 Reproduce a figure of a paper
 =============================
 
-Every figure of five papers is a specification: what runs, what is claimed, and which number decides. At scale ``smoke`` one takes
-seconds.
+Every figure of five papers is a specification: what runs, what is claimed, and
+which number decides. At scale ``smoke`` one takes seconds.
 """
 
 # %%
 # What is claimed
 # ---------------
 #
-# General orthogonal frames in deep linear models under imbalance (Dang et al. 2023): before anything runs, every claim has its
-# criterion.
+# General orthogonal frames in deep linear models under imbalance (Dang et al.
+# 2023): before anything runs, every claim has its criterion.
 
 import tempfile
 from pathlib import Path

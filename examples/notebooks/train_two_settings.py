@@ -2,8 +2,8 @@
 Train two settings and report
 =============================
 
-One data set, two decays: below the threshold all ten classes stay apart, above it five of them merge. The prediction comes first, then
-the networks.
+One data set, two decays: below the threshold all ten classes stay apart, above
+it five of them merge. The prediction comes first, then the networks.
 """
 
 # %%
@@ -22,20 +22,27 @@ from tightframe.runs.train import run
 
 COUNTS = "100x5,10x5"
 DECAYS = [(0.02, 2e-4), (0.08, 8e-4)]
-problems = [tf.Problem(COUNTS, weight_decay=w, feature_decay=h) for w, h in DECAYS]
+problems = [
+    tf.Problem(COUNTS, weight_decay=w, feature_decay=h) for w, h in DECAYS
+]
 lambdas = [(w * h) ** 0.5 for w, h in DECAYS]
-tf.report.merge_tree(problems[0], {"A": (lambdas[0], None), "B": (lambdas[1], None)})
+tf.report.merge_tree(
+    problems[0], {"A": (lambdas[0], None), "B": (lambdas[1], None)}
+)
 
 # %%
 # Train
 # -----
 #
-# The objective is exactly that of the problems: cross-entropy and both decays. A run is a folder, which goes on after a kill.
+# The objective is exactly that of the problems: cross-entropy and both decays.
+# A run is a folder, which goes on after a kill.
 
 folder = Path(tempfile.mkdtemp()) / "two-settings"
 config = RunConfig(counts=COUNTS, settings=DECAYS, epochs=200, measure_every=50)
 for result in run(config, folder, progress=False):
-    states = {verdict["count"]: verdict["measured"] for verdict in result["verdicts"]}
+    states = {
+        verdict["count"]: verdict["measured"] for verdict in result["verdicts"]
+    }
     print(result["status"], "after", result["epochs"], "epochs:", states)
 
 # %%
@@ -63,7 +70,8 @@ tf.report.wheel(tf.solve(pairs[1][0]), measured(pairs[1][1]))
 # Report
 # ------
 #
-# ``write_report`` makes one page of it that needs no server and no network connection; ``tightframe report FOLDER`` does the same.
+# ``write_report`` makes one page of it that needs no server and no network
+# connection; ``tightframe report FOLDER`` does the same.
 
 page = tf.report.write_report(folder)
 print(page.name, f"{page.stat().st_size / 1e6:.1f} MB")
