@@ -56,7 +56,15 @@ html_logo = html_favicon = "_static/logo.svg"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 # Pages without others below them need no navigation of their own.
-ALONE = "changelog cite compare glossary limits speed theory".split()
+ALONE = [
+    "changelog",
+    "cite",
+    "compare",
+    "glossary",
+    "limits",
+    "speed",
+    "theory",
+]
 html_sidebars = {page: [] for page in ALONE}
 html_search_scorer = str(DOCS / "engine" / "scorer.js")
 html_show_sourcelink = False

@@ -52,7 +52,7 @@ def gallery_pages(text: str) -> dict[str, str]:
             )
             for mark in VERDICTS
         ]
-        cells = [f"[{title}]({name}.md)", len(figures), *found]
+        cells = [f"[{short_title(title)}]({name}.md)", len(figures), *found]
         rows.append("| " + " | ".join(map(str, cells)) + " |")
     contents = ["```{toctree}", ":hidden:", "", *listed, "```"]
     text = "\n".join([overview, "## Papers", "", *rows, "", *contents])
