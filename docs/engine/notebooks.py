@@ -96,6 +96,7 @@ SETTINGS: dict[str, Any] = {
     "download_all_examples": False,
     "show_signature": False,
     "show_memory": False,
+    "write_computation_times": False,
     "remove_config_comments": True,
     "abort_on_example_error": True,
     "within_subsection_order": "engine.notebooks.InOrder",
