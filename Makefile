@@ -49,10 +49,8 @@ coverage: $(VENV)/.dev ## The same tests, half as slow again, with the lines tha
 test-slow: $(VENV)/.dev ## The longer checks as well
 	$(BIN)/python -m pytest
 
-# Material announces its successor in red; nothing is wrong.
-docs: export NO_MKDOCS_2_WARNING := 1
-docs: $(VENV)/.dev ## The documentation, into site/; needs no network once installed
-	$(BIN)/python -m mkdocs build --strict
+docs: $(VENV)/.dev ## The documentation with its notebooks run, into site/; needs no network once installed
+	$(BIN)/python -m sphinx -W --keep-going -q -E -d build/doctrees docs site
 
 docs-serve: docs ## The same at http://127.0.0.1:8000
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory site 8000
@@ -81,4 +79,4 @@ bench-practice: $(VENV)/.dev ## Judge ordinary networks (40 minutes on 2 cores; 
 	$(BIN)/python -m benchmarks.practice
 
 clean: ## Remove the environment, what the demo wrote, and the site
-	rm -rf $(VENV) $(RUN_DIR) site
+	rm -rf $(VENV) $(RUN_DIR) site docs/notebooks build/doctrees

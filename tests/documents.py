@@ -6,6 +6,8 @@ after one shows what it prints; ``...`` stands for anything. Comments before a b
 - ``<!-- not run: REASON -->``: a block that no test runs;
 - ``<!-- numbers within 20 % -->``: output whose numbers depend on the machine.
 
+Blocks of a language in braces are directives of Sphinx, no code.
+
 ``python -m tests.documents docs/faq.md`` writes what the page's blocks print now into it.
 """
 
@@ -23,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 
 _FENCE = re.compile(
-    r"(?P<mark><!--[^>]*-->\n+)?^(?P<indent> *)```(?P<language>\w*)[^\n]*\n"
+    r"(?P<mark><!--[^>]*-->\n+)?^(?P<indent> *)```(?P<language>\{\w+\}|\w*)[^\n]*\n"
     r"(?P<body>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
@@ -58,12 +60,20 @@ def blocks(text):
         body = re.sub(rf"^{match['indent']}", "", match["body"], flags=re.MULTILINE)
         line = text.count("\n", 0, match.start("language")) + 1
         block = Block(match["language"], body, line, match["mark"] or "")
+        if block.language.startswith("{"):
+            continue
         if block.language == "text" and found and not text[end : match.start()].strip():
             found[-1].output = block
         else:
             found.append(block)
         end = match.end()
     return found
+
+
+def directives(text, name):
+    """Return a directive's blocks of a page; their first lines are its arguments."""
+    fence = re.compile(rf"^```\{{{name}\}} (.*?)^```$", re.MULTILINE | re.DOTALL)
+    return fence.findall(text)
 
 
 def run(block, namespace, command, name):

@@ -2,16 +2,18 @@
 
 import doctest
 import importlib.util
-import os
+import json
 import re
 import subprocess
 import sys
 from html.parser import HTMLParser
-from urllib.parse import unquote, urlsplit
+from inspect import ismodule
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 
-from tests.documents import DOCS, ROOT, agrees, blocks, pages, run
+import tightframe
+from tests.documents import DOCS, ROOT, agrees, blocks, directives, pages, run
 
 PAGES = [page.relative_to(DOCS).as_posix() for page in pages()]
 
@@ -76,35 +78,53 @@ def test_comparison_within_a_tolerance():
     assert not agrees(block.output, "NC2 0.50, K 3\n")
 
 
-@pytest.mark.parametrize(
-    ("page", "module"),
-    [
-        ("tightframe", "tightframe"),
-        ("metrics", "tightframe.metrics"),
-        ("training", "tightframe.training"),
-        ("data", "tightframe.data"),
-        ("report", "tightframe.report"),
-    ],
+#: What people import from; `tightframe` hands these on.
+MODULES = (
+    "tightframe",
+    *(f"tightframe.{name}" for name in tightframe.__all__ if ismodule(getattr(tightframe, name))),
 )
-def test_the_reference_has_every_public_name(page, module):
-    text = (DOCS / "api" / f"{page}.md").read_text(encoding="utf-8")
-    named = set()
-    for where, name in re.findall(r"^::: (\S+)\.(\w+)$", text, re.MULTILINE):
-        named.add(getattr(importlib.import_module(where), name))
+
+
+def referenced():
+    """Return what the reference documents: pairs of a module and a name."""
+    return [
+        (block.partition("\n")[0], name)
+        for page in (DOCS / "api").rglob("*.md")
+        for block in directives(page.read_text(encoding="utf-8"), "reference")
+        for name in re.findall(r"^\w+$", block.partition("\n")[2], re.MULTILINE)
+    ]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_reference_has_every_public_name(module):
+    values = {id(getattr(importlib.import_module(where), name)) for where, name in referenced()}
     public = importlib.import_module(module)
     missing = [
         name
         for name in public.__all__
-        if (value := getattr(public, name)).__class__.__name__ != "module" and value not in named
+        if not ismodule(value := getattr(public, name)) and id(value) not in values
     ]
     assert missing == []
 
 
+def test_the_reference_has_every_name_once_and_under_its_public_address():
+    names = referenced()
+    assert len(set(names)) == len(names)
+    public = {
+        id(getattr(importlib.import_module(module), name))
+        for module in MODULES
+        for name in importlib.import_module(module).__all__
+    }
+    for module, name in names:
+        value = getattr(importlib.import_module(module), name)
+        assert module in MODULES or id(value) not in public, f"{module}.{name}"
+
+
 def documented():
-    """Return the modules of the reference whose docstrings have examples."""
-    texts = [page.read_text(encoding="utf-8") for page in (DOCS / "api").iterdir()]
-    names = set(re.findall(r"^::: (\S+)\.\w+$", "\n".join(texts), re.MULTILINE))
-    source = {name: ROOT / "src" / f"{name.replace('.', '/')}.py" for name in sorted(names)}
+    """Return the modules whose public names have examples in their docstrings."""
+    values = [getattr(importlib.import_module(where), name) for where, name in referenced()]
+    names = sorted({value.__module__ for value in values if hasattr(value, "__module__")})
+    source = {name: ROOT / "src" / f"{name.replace('.', '/')}.py" for name in names}
     return [name for name, path in source.items() if ">>>" in path.read_text(encoding="utf-8")]
 
 
@@ -171,13 +191,13 @@ class Links(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """Build the site in strict mode; return its folder and what every page of it holds."""
-    pytest.importorskip("mkdocs")
+    """Build the site, warnings as errors; return its folder and what every page of it holds."""
+    pytest.importorskip("sphinx")
     folder = tmp_path_factory.mktemp("site")
+    options = ["-W", "--keep-going", "-q", "-E", "-d", str(tmp_path_factory.mktemp("doctrees"))]
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        [sys.executable, "-m", "sphinx", *options, str(DOCS), str(folder)],
         cwd=ROOT,
-        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -185,8 +205,9 @@ def site(tmp_path_factory):
     assert done.returncode == 0, done.stdout + done.stderr
     found = {}
     for page in folder.rglob("*.html"):
-        found[page] = Links()
-        found[page].feed(page.read_text(encoding="utf-8"))
+        if "_static" not in page.parts:
+            found[page] = Links()
+            found[page].feed(page.read_text(encoding="utf-8"))
     return folder, found
 
 
@@ -194,21 +215,18 @@ def site(tmp_path_factory):
 def test_site_links_to_nowhere_else(site):
     folder, found = site
     assert len(found) > len(PAGES)
-    broken = []
+    broken, anchors = [], []
     for page, links in found.items():
-        if page.name == "404.html":
-            continue  # its links begin at the server's root
         for link in [*links.links, *links.fetched]:
             url = urlsplit(link)
             if url.scheme in ("http", "https", "data", "mailto"):
                 continue
             target = (page.parent / unquote(url.path)).resolve() if url.path else page
-            if target.is_dir():
-                target /= "index.html"
             if not target.is_file():
                 broken.append(f"{page.relative_to(folder)}: {link}")
-            elif url.fragment and target in found and url.fragment not in found[target].anchors:
-                broken.append(f"{page.relative_to(folder)}: {link} (no such anchor)")
+            elif url.fragment and target in found:
+                anchors.append((page, link, unquote(url.fragment) in found[target].anchors))
+    broken += [f"{page.relative_to(folder)}: {link}" for page, link, there in anchors if not there]
     assert broken == []
 
 
@@ -230,11 +248,30 @@ def test_gallery_has_all_verdicts_and_pictures(site):
     text = (ROOT / "reproductions" / "README.md").read_text(encoding="utf-8")
     gallery = {page: links for page, links in found.items() if page.parent.name == "gallery"}
     shown = "".join(page.read_text(encoding="utf-8") for page in gallery)
-    pictures = [link for links in gallery.values() for link in links.fetched if "figures/" in link]
+    pictures = {link for links in gallery.values() for link in links.fetched if "_images/" in link}
     assert len(pictures) == text.count("![")
     for outcome in ("reproduced", "not reproduced", "not at this scale"):
         assert shown.count(f"<strong>{outcome}</strong>") == text.count(f"**{outcome}**")
     assert len(gallery) == 1 + len(re.findall(r"^## ", text, re.MULTILINE))
+
+
+NOTEBOOKS = sorted(path.stem for path in (ROOT / "examples" / "notebooks").glob("*.py"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebooks_were_run_and_can_be_downloaded(site, name):
+    folder, found = site
+    page = folder / "notebooks" / f"{name}.html"
+    text, links = page.read_text(encoding="utf-8"), found[page]
+    # Every cell that ends in a picture shows it on light and on dark pages.
+    for ground in ("light", "dark"):
+        assert len(re.findall(rf'<img[^>]*class="only-{ground}"', text)) >= 1, ground
+    (notebook,) = [link for link in links.links if link.endswith(".ipynb")]
+    cells = json.loads((page.parent / unquote(notebook)).resolve().read_text("utf-8"))["cells"]
+    source = (ROOT / "examples" / "notebooks" / f"{name}.py").read_text(encoding="utf-8")
+    assert {cell["cell_type"] for cell in cells} == {"code", "markdown"}
+    assert len(cells) > source.count("# %%")
 
 
 @pytest.mark.slow
@@ -242,5 +279,38 @@ def test_formulas_are_mathml(site):
     folder, _ = site
     theory = (folder / "theory.html").read_text(encoding="utf-8")
     assert theory.count("<math") > 200
-    assert "arithmatex" not in theory
     assert "$" not in re.sub(r"<script.*?</script>|<code.*?</code>", "", theory, flags=re.DOTALL)
+
+
+#: What people ask in public, and the page that a search for it has to lead to first.
+ASKED = {
+    "label smoothing with weights": "questions/label-smoothing-with-weights",
+    "LDAM margins": "questions/ldam-margins",
+    "weights or resampling": "questions/weights-or-resampling",
+    "logit adjustment dominant class": "questions/logit-adjustment-dominant-class",
+    "weight decay head 1,000,000 rows": "questions/head-with-a-million-rows",
+    "which layer": "questions/which-layer",
+    "which split": "questions/which-split",
+}
+
+
+#: The first result that Sphinx's search shows.
+FIRST = "document.querySelector('ul.search li a')?.getAttribute('href')"
+
+
+@pytest.mark.slow
+def test_searches_find_the_pages_from_the_disk(site, tmp_path):
+    pytest.importorskip("websocket")
+    from tests.pages.explore import browser
+
+    if browser.CHROMIUM is None:
+        pytest.skip("needs Chromium")
+    folder, _ = site
+    tab = browser.Browser(tmp_path)
+    try:
+        for asked, page in ASKED.items():
+            tab.open(f"{(folder / 'search.html').as_uri()}?q={quote(asked)}")
+            browser.wait(lambda: tab.run(FIRST), 30, "search results")
+            assert tab.run(FIRST).partition(".html")[0] == page, asked
+    finally:
+        tab.close()

@@ -36,6 +36,10 @@ def test_all_are_here():
     assert scripts == {*IN_PROCESS, "lm_head"}
     listed = re.findall(r"`(\w+)\.py`", (EXAMPLES / "README.md").read_text(encoding="utf-8"))
     assert set(listed) == scripts
+    page = (EXAMPLES.parent / "docs" / "guide" / "examples.md").read_text(encoding="utf-8")
+    assert (
+        set(re.findall(r"^```\{literalinclude\} ../../examples/(\w+)\.py$", page, re.M)) == scripts
+    )
 
 
 def test_plain_pytorch(capsys, monkeypatch):

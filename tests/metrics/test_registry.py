@@ -13,9 +13,11 @@ from tightframe.capture.layers import report_scalars
 from tightframe.metrics import ClassMoments, CollapseMetric, CollapseReport
 from tightframe.metrics.registry import (
     BY_KEY,
+    KINDS,
     LEADING,
     METRICS,
     NEEDS,
+    TO_TARGET,
     documented,
     of_fan,
 )
@@ -51,6 +53,7 @@ def test_descriptors_are_complete():
         assert metric.formula
         assert metric.says
         assert set(metric.needs) <= set(NEEDS)
+        assert metric.kind in KINDS
         assert "\\" not in convert(metric.latex)  # where the site has an unknown command left
         assert bool(metric.parts) == (metric.fan not in ("once", "pairs"))
     assert [metric.place for metric in LEADING] == list(range(1, len(LEADING) + 1))
@@ -65,6 +68,23 @@ def test_a_report_has_every_metric_and_no_other(report):
         assert metric.key in report.to_dict()
     with pytest.raises(AttributeError, match="nc9"):
         _ = report.nc9
+
+
+def test_numbers_are_of_the_kind_that_their_rows_say(data, report):
+    x, y, w, b = data
+    # Means far from one another and from the classifier: cosines of either sign, distances near 2.
+    odd = CollapseReport.measure(ClassMoments(4).update(-x, y), w, -b, features=-x, labels=y)
+    deep = CollapseReport.measure(ClassMoments(4).update(x, y), weights=[w[:, :3].T @ w, w[:, :3]])
+    rows = [*report.rows, *odd.rows, *deep.rows]
+    for row in rows:
+        low, high = KINDS[row.kind]
+        assert low - 1e-12 <= row.value <= high + 1e-12, row
+    assert any(row.value < 0 for row in rows if row.kind == "cosine")
+    assert {row.metric for row in rows if row.kind == "distance"} > TO_TARGET
+    # What has the part and the target of a distance, and is none, says so.
+    assert {row.kind for row in rows if row.target and row.metric not in TO_TARGET} == {
+        *("difference of cosines", "cosine", "norm", "distance")
+    }
 
 
 def test_targets_parts_are_those_of_the_metrics():

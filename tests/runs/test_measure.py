@@ -101,6 +101,25 @@ def test_the_head_picks_the_seli_geometry(has_bias):
     assert distance_table(found.report, found.targets).note == note
 
 
+@pytest.mark.filterwarnings("ignore:class 3 is without samples")
+def test_distances_are_those_to_frames_where_a_class_is_without_samples():
+    """Deviations of cosines and cosines of groups have a part and a target, too."""
+    arrays = network()
+    x, y = arrays["features"], arrays["labels"]
+    w = np.random.default_rng(1).normal(size=(4, 4))
+    found = measure({"features": x, "labels": y, "weight": w}).to_dict()["distances"]
+    means, rows = two_pass.class_means(x, y, 3), w[:3]  # all rows of the classifier are there
+    measured = {"classifier": w @ w.T, "means": means @ means.T, "logits": rows @ means.T}
+    frames = (tf.simplex_etf(4), tf.orthogonal_frame(4))
+    assert list(found) == [frame.name for frame in frames]
+    for frame in frames:
+        for part, matrix in measured.items():
+            goal = getattr(frame, part)[: len(matrix), : len(matrix)]
+            units = [each / np.linalg.norm(each) for each in (matrix, goal)]
+            want = np.linalg.norm(units[0] - units[1])
+            assert found[frame.name][part] == pytest.approx(want, rel=1e-10), part
+
+
 def test_verdicts_name_the_seli_geometry_of_the_head():
     """A network far from the prediction, at the limit of its kind of head."""
     counts = [200, 200, 10, 10]

@@ -23,6 +23,7 @@ from tightframe.figures.model import (
 from tightframe.figures.style import GROUP_COLORS
 from tightframe.figures.table import Column, Table
 from tightframe.metrics.readings import describe_missing
+from tightframe.metrics.registry import TO_TARGET
 from tightframe.metrics.targets import TARGET_PARTS
 from tightframe.problem.class_names import shown_names
 from tightframe.shown import frame
@@ -80,13 +81,13 @@ def frame_of(report: Report) -> pd.DataFrame:
 def rows_of(report: Report, rows: Sequence[Row], note: str = "") -> Table:
     """Return rows of a report as a table, in sections of one target or one part."""
     about = [
-        target if metric in ("nc2", "nc3") else tuple(part.split()[:2])
+        target if metric in TO_TARGET else tuple(part.split()[:2])
         for metric, part, target, _ in rows
     ]
     notes = [describe_missing(report.missing, report.min_count)] if report.missing else []
     return Table(
         f"Neural collapse: {report.num_samples} samples, {len(report.counts)} classes",
-        ["metric", "part", "target", Column("value", align="right", format=".6g")],
+        ["metric", "part", "target or group", Column("value", align="right", format=".6g")],
         [list(row) for row in rows],
         note=" ".join(filter(None, [*notes, *report.notes, note])),
         sections=[i for i in range(1, len(about)) if about[i] != about[i - 1]],
@@ -115,7 +116,7 @@ def _distances(rows: Sequence[Row]) -> Chart:
     values = {
         (part, target): value
         for metric, part, target, value in rows
-        if metric in ("nc2", "nc3") and part in TARGET_PARTS and math.isfinite(value)
+        if metric in TO_TARGET and part in TARGET_PARTS and math.isfinite(value)
     }
     targets = list(dict.fromkeys(target for _, target in values))
     high = 0.8 / max(len(targets), 1)

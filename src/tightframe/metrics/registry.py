@@ -7,6 +7,7 @@ Loads no torch: the functions are loaded when they are first called.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -22,6 +23,20 @@ NEEDS = {
     "ood": "`ood=`",
     "problem": "`problem=`",
     "groups": "groups of classes",
+}
+
+#: What a number is, and between which values it lies. A distance is that of two matrices or vectors
+#: of length one.
+KINDS = {
+    "distance": (0.0, 2.0),
+    "cosine": (-1.0, 1.0),
+    "difference of cosines": (0.0, 2.0),
+    "share": (0.0, 1.0),
+    "count": (0.0, math.inf),
+    "ratio": (0.0, math.inf),
+    "norm": (0.0, math.inf),
+    "difference of objectives": (0.0, math.inf),
+    "logarithm": (-math.inf, math.inf),
 }
 
 #: What is said of numbers, by the mean that classes are centred on, so that they are not taken for
@@ -56,6 +71,8 @@ class Descriptor:
         What it measures, in a few words.
     collapsed : str
         Its value at full collapse; empty where collapse does not determine it.
+    kind : str
+        One of `KINDS`: what may be compared with what.
     measure : callable
         Its value: of a `Source` where it is measured once; of a `Source`, a part and a target; of
         `Directed` vectors; of the cosines between classifier rows and class means; of
@@ -85,6 +102,7 @@ class Descriptor:
     latex: str
     says: str
     collapsed: str
+    kind: str
     measure: Callable[..., Any]
     fan: Literal["once", "target", "vectors", "pairs", "groups", "group_pairs"] = "once"
     parts: tuple[str, ...] = ()
@@ -122,6 +140,7 @@ METRICS = (
         r"\operatorname{tr}(\Sigma_W \Sigma_B^+) / K",
         "spread within classes against spread between them",
         "0",
+        "ratio",
         lambda s: s.nc1,
         needs=("scatter",),
         limits="infinite where all class means are equal; spread outside their span is not seen",
@@ -135,6 +154,7 @@ METRICS = (
         r"\operatorname{rank} \Sigma_B",
         "directions between class means that NC1 counts",
         "K - 1 if balanced",
+        "count",
         lambda s: s.details.rank,
         needs=("scatter",),
         scale="linear",
@@ -146,6 +166,7 @@ METRICS = (
         r"\operatorname{tr} \Sigma_W / \operatorname{tr} \Sigma_B",
         "the traces of both spreads, without inverse",
         "0",
+        "ratio",
         lambda s: _nc1_quotient(s.own, center=s.center),
         limits="infinite where all class means are equal",
         streaming=True,
@@ -158,6 +179,7 @@ METRICS = (
         r"\langle (v_i + v_j) / (2 \lVert\mu_i - \mu_j\rVert^2) \rangle_{i \ne j}",
         "spread within two classes against their distance, over pairs",
         "0",
+        "ratio",
         lambda s: _cdnv(s.own),
         limits="infinite where two class means are equal",
         streaming=True,
@@ -170,6 +192,7 @@ METRICS = (
         r"\lVert G/\lVert G\rVert - G^*/\lVert G^*\rVert \rVert_F",
         "Gram matrix of classifier or means against a target",
         "0",
+        "distance",
         lambda s, part, target: s.vectors.distance(part, target),
         fan="target",
         parts=("classifier", "means", "centered_means"),
@@ -184,6 +207,7 @@ METRICS = (
         r"\lVert Z/\lVert Z\rVert - Z^*/\lVert Z^*\rVert \rVert_F",
         "mean logits against a target",
         "0",
+        "distance",
         lambda s, part, target: s.vectors.distance(part, target),
         fan="target",
         parts=("logits", "centered_logits"),
@@ -197,6 +221,7 @@ METRICS = (
         r"\lVert W/\lVert W\rVert - M/\lVert M\rVert \rVert_F",
         "classifier against centred means, the classical NC3",
         "0 if balanced",
+        "distance",
         lambda s: _self_duality(s.own, s.kept_weight, weighting=s.center),
         needs=("classifier",),
         streaming=True,
@@ -209,6 +234,7 @@ METRICS = (
         r"\lVert b + W \mu \rVert_2",
         "whether the bias only undoes the global mean",
         "0 if balanced",
+        "norm",
         lambda s: float((s.bias + s.weight @ s.own.global_mean(s.center)).norm()),
         needs=("classifier",),
         streaming=True,
@@ -222,6 +248,7 @@ METRICS = (
         r" \ne \operatorname{argmin}_k \lVert h - \mu_k \rVert)",
         "share of samples where classifier and nearest centre disagree",
         "0",
+        "share",
         lambda s: s.decisions.nc4,
         needs=("features",),
         limits="a tie counts as disagreement",
@@ -235,6 +262,7 @@ METRICS = (
         r"P(\operatorname{argmax}_k (W h + b)_k = y)",
         "share of samples that the classifier gets right",
         "1",
+        "share",
         lambda s: s.decisions.accuracy,
         needs=("features", "labels"),
         scale="linear",
@@ -246,6 +274,7 @@ METRICS = (
         r"\#\{k : P(\operatorname{argmax}_j (W h + b)_j = k \mid y = k) < 1/2\}",
         "classes most of whose samples the classifier gets wrong",
         "0",
+        "count",
         lambda s: s.decisions.answers.num_lost,
         needs=("classifier", "features", "labels"),
         limits="`classes()` names them",
@@ -258,6 +287,7 @@ METRICS = (
         r"P(\operatorname{argmin}_k \lVert h - \mu_k \rVert = y)",
         "share of samples whose nearest centre is their own",
         "1",
+        "share",
         lambda s: s.decisions.nearest_center_accuracy,
         needs=("features", "labels"),
         scale="linear",
@@ -269,6 +299,7 @@ METRICS = (
         r"\langle \lvert \cos(\mu_k - \mu, \mu_{OOD} - \mu) \rvert \rangle_k",
         "how far out-of-distribution samples are from orthogonal to the class means",
         "0",
+        "cosine",
         lambda s: _nc5(s.own, s.ood),
         needs=("ood",),
     ),
@@ -279,6 +310,7 @@ METRICS = (
         r"F(W \bar H) - \underline F",
         "distance of the objective from its minimum",
         "0",
+        "difference of objectives",
         lambda s: _certificate_gap(
             s.problem, s.moments, s.weight, s.given_bias, lower_bound=s.lower_bound
         ),
@@ -292,6 +324,7 @@ METRICS = (
         r"\operatorname{std} \lVert x_k \rVert / \operatorname{mean} \lVert x_k \rVert",
         "spread of the norms of classifier rows or centred means",
         "0 if balanced",
+        "ratio",
         lambda v: _equinorm(v.vectors),
         fan="vectors",
         parts=VECTOR_PARTS,
@@ -304,6 +337,7 @@ METRICS = (
         r"\operatorname{std}_{i \ne j} \cos(x_i, x_j)",
         "spread of the cosines between classifier rows, or centred means",
         "0 if balanced",
+        "difference of cosines",
         lambda v: v.cosines.std,
         fan="vectors",
         parts=VECTOR_PARTS,
@@ -316,6 +350,7 @@ METRICS = (
         r"\langle \cos(x_i, x_j) \rangle_{i \ne j}",
         "mean of those cosines",
         "-1/(K - 1) if balanced",
+        "cosine",
         lambda v: v.cosines.mean,
         fan="vectors",
         parts=VECTOR_PARTS,
@@ -328,6 +363,7 @@ METRICS = (
         r"\langle \lvert \cos(x_i, x_j) + 1/(K - 1) \rvert \rangle_{i \ne j}",
         "how far those cosines are from a simplex ETF's",
         "0 if balanced",
+        "difference of cosines",
         lambda v: v.cosines.etf_deviation,
         fan="vectors",
         parts=VECTOR_PARTS,
@@ -340,6 +376,7 @@ METRICS = (
         r"\max_{i \ne j} \lvert \cos(x_i, x_j) \rvert",
         "the largest of those cosines, without sign",
         "1/(K - 1) if balanced",
+        "cosine",
         lambda v: v.cosines.coherence,
         fan="vectors",
         parts=VECTOR_PARTS,
@@ -352,6 +389,7 @@ METRICS = (
         r"\langle \log \lVert u_i - u_j \rVert^{-1} \rangle_{i \ne j}",
         "how evenly the directions fill the sphere: the smaller, the more",
         "",
+        "logarithm",
         lambda v: v.uniformity.mean,
         fan="vectors",
         parts=VECTOR_PARTS,
@@ -364,6 +402,7 @@ METRICS = (
         r"\operatorname{cov} \log \lVert u_i - u_j \rVert^{-1}",
         "variation of that kernel over pairs",
         "0 if balanced",
+        "ratio",
         lambda v: v.uniformity.cov,
         fan="vectors",
         parts=VECTOR_PARTS,
@@ -375,6 +414,7 @@ METRICS = (
         r"\langle \cos(w_k, \mu_k - \mu) \rangle_k",
         "cosine of a classifier row and its class's centred mean",
         "1 if balanced",
+        "cosine",
         lambda cosines: cosines.mean(),
         fan="pairs",
         needs=("classifier",),
@@ -387,6 +427,7 @@ METRICS = (
         r"\min_k \cos(w_k, \mu_k - \mu)",
         "the least of those cosines",
         "1 if balanced",
+        "cosine",
         lambda cosines: cosines.min(),
         fan="pairs",
         needs=("classifier",),
@@ -400,6 +441,7 @@ METRICS = (
         r" \; m_k = \mu_k - \mu",
         "distance of the directions of a classifier row and its class's centred mean",
         "0 if balanced",
+        "distance",
         lambda cosines: ((2 - 2 * cosines).clip(0) ** 0.5).mean(),
         fan="pairs",
         needs=("classifier",),
@@ -411,6 +453,7 @@ METRICS = (
         r"\langle \lVert x_k \rVert \rangle_{k \in g}",
         "norms in groups of equal count",
         "",
+        "norm",
         lambda angles, i: angles.norms[i],
         fan="groups",
         parts=VECTOR_PARTS,
@@ -425,6 +468,7 @@ METRICS = (
             rf"\operatorname{{{what}}}_{{i \in g, j \in h}} \cos(x_i, x_j)",
             "cosines within and between groups of equal count",
             "",
+            "cosine",
             lambda angles, i, j, what=what: getattr(angles, what)[i, j],
             fan="group_pairs",
             parts=VECTOR_PARTS,
@@ -446,6 +490,10 @@ LEADING = tuple(sorted((m for m in METRICS if m.place), key=lambda m: m.place))
 def of_fan(*fans: str) -> tuple[Descriptor, ...]:
     """Return the metrics that are measured for these."""
     return tuple(metric for metric in METRICS if metric.fan in fans)
+
+
+#: Distances to a target, which a row names: NC2 and NC3.
+TO_TARGET = frozenset(metric.key for metric in of_fan("target"))
 
 
 def about_classifier(key: str, part: str) -> bool:

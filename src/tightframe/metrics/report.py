@@ -37,7 +37,14 @@ from tightframe.metrics.inputs import (
 from tightframe.metrics.moments import WEIGHTINGS
 from tightframe.metrics.plain import plain_tensors
 from tightframe.metrics.readings import Readings, describe_missing
-from tightframe.metrics.registry import CENTERINGS, LEADING, VECTOR_PARTS, Descriptor, of_fan
+from tightframe.metrics.registry import (
+    BY_KEY,
+    CENTERINGS,
+    LEADING,
+    VECTOR_PARTS,
+    Descriptor,
+    of_fan,
+)
 from tightframe.metrics.snapshot import Snapshot
 from tightframe.metrics.source import Source, Vectors
 from tightframe.metrics.tall import Matrix, Tall, dense, lengths
@@ -75,7 +82,8 @@ class MetricRow(NamedTuple):
     part : str
         What was measured, for example ``"classifier"``; empty for the network as a whole.
     target : str
-        What it was compared with, for example ``"simplex ETF"``; empty if nothing.
+        What it was compared with, for example ``"simplex ETF"``, or the groups of classes that it
+        is about, ``"group 100"``; empty if neither. Only ``nc2`` and ``nc3`` are distances to it.
     value : float
     """
 
@@ -83,6 +91,14 @@ class MetricRow(NamedTuple):
     part: str
     target: str
     value: float
+
+    @property
+    def kind(self) -> str:
+        """What the number is: ``"distance"`` (0 to 2), ``"cosine"`` (-1 to 1), ``"share"``, ...
+
+        One of `tightframe.metrics.registry.KINDS`, which has the range of each.
+        """
+        return BY_KEY[self.metric].kind
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from tightframe.geometry.blocks import Array
 from tightframe.geometry.dense import PARTS, Geometry
 from tightframe.geometry.states import LOST, MERGED, VANISHED
 from tightframe.metrics.classes import ClassTable, class_table
-from tightframe.metrics.registry import CENTERINGS, LEADING, METRICS
+from tightframe.metrics.registry import CENTERINGS, LEADING, METRICS, TO_TARGET
 from tightframe.problem.class_names import listed
 from tightframe.problem.problem import Problem, terms_in, with_loss_terms
 from tightframe.runs.class_records import class_accuracies
@@ -227,7 +227,7 @@ def distances_by_target(
     found = {target.name: report.distances(target) for target in targets}
     if not found:
         for row in report.rows:
-            if row.part in PARTS and row.target:
+            if row.metric in TO_TARGET and row.part in PARTS:
                 found.setdefault(row.target, {})[row.part] = row.value
     return found
 

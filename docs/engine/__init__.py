@@ -1,0 +1,1 @@
+"""What these pages need beside Sphinx and its extensions, one module a need."""
