@@ -64,6 +64,12 @@ class _HuggingFaceTensorBoard(_TensorBoard):
     def __init__(self, callback: Any) -> None:
         super().__init__(callback.tb_writer)
 
+    def image(self, name: str, pixels: Pixels, step: int) -> None:
+        super().image(_rewritten(name), pixels, step)
+
+    def embedding(self, name: str, found: Embedding, step: int) -> None:
+        super().embedding(_rewritten(name), found, step)
+
 
 class _LightningWandb(Sink):
     def image(self, name: str, pixels: Pixels, step: int) -> None:
@@ -86,7 +92,7 @@ class _HuggingFaceWandb(Sink):
         self._log(name, self.logger.Table(columns=columns, data=rows), step)
 
     def _log(self, name: str, value: Any, step: int) -> None:
-        self.logger.log({name: value, "train/global_step": step})
+        self.logger.log({_rewritten(name): value, "train/global_step": step})
 
 
 class _LightningMlflow(Sink):
@@ -100,6 +106,14 @@ class _HuggingFaceMlflow(Sink):
 
     def image(self, name: str, pixels: Pixels, step: int) -> None:
         self.logger.log_image(pixels, key=name, step=step)
+
+
+def _rewritten(name: str) -> str:
+    """Return a name as transformers' callbacks rewrite those of numbers, to stand beside them."""
+    for split in ("eval", "test"):
+        if name.startswith(f"{split}_"):
+            return f"{split}/{name.removeprefix(f'{split}_')}"
+    return f"train/{name}"
 
 
 #: By the class of a Lightning logger, or of one of transformers' callbacks.
