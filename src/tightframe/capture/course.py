@@ -57,7 +57,7 @@ class Course:
         network: str,
         history: Iterable[Mapping[str, Any]],
         *,
-        on_training_set: bool,
+        on_training_set: bool | None,
         problem: Problem | None,
     ) -> TrainingRecord:
         """Return everything as a record.
@@ -87,7 +87,7 @@ class Course:
             bias,
             *self.sample.arrays(),
             problem,
-            report.notes,
+            report.remarks,
         )
 
     # -- in checkpoints ------------------------------------------------------------------------

@@ -260,7 +260,7 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
         return self._courses.get(self._last, Course()).record(
             self._network,
             self._rows_of(self._last),
-            on_training_set=self.split == "train",
+            on_training_set=None if self.split == "loader" else self.split == "train",
             problem=self._options["problem"],
         )
 

@@ -388,7 +388,7 @@ class CollapseMonitor(lightning.Callback):
         return self._course.record(
             self._network,
             self.history,
-            on_training_set=self.split == "train",
+            on_training_set=None if self.split == "loader" else self.split == "train",
             problem=self._options["problem"],
         )
 

@@ -53,8 +53,8 @@ class TrainingRecord(Shown, Saved):
         Class of the module that was trained.
     measured_on : str
         Which data, and when last, in words.
-    on_training_set : bool
-        Whether those were the training set, as far as is known.
+    on_training_set : bool or None
+        Whether those were the training set; None where a loader was given, which may be it.
     history : tuple of dict
         One row a measurement: epoch, step and the numbers.
     classes : ClassTable
@@ -79,7 +79,7 @@ class TrainingRecord(Shown, Saved):
 
     network: str
     measured_on: str
-    on_training_set: bool
+    on_training_set: bool | None
     history: tuple[dict[str, Any], ...]
     classes: ClassTable
     moments: tuple[MeanLogits, ...]
