@@ -20,9 +20,9 @@ def recorded_problem(record: TrainingRecord) -> Problem | None:
     given = record.problem
     if not record.counts.all():
         return None
-    fits = given is not None and given.targets is None
-    if fits and np.array_equal(given.counts, record.counts):
-        return given
+    if given is not None and given.targets is None:
+        if np.array_equal(given.counts, record.counts):
+            return given
     return assumed_problem(record.counts, record.bias is not None, record.classes.names)
 
 
