@@ -20,9 +20,9 @@ def recorded_problem(record: TrainingRecord) -> Problem | None:
     given = record.problem
     if not record.counts.all():
         return None
-    if given is not None and given.targets is None:
-        if np.array_equal(given.counts, record.counts):
-            return given
+    plain = given if given is not None and given.targets is None else None
+    if plain is not None and np.array_equal(plain.counts, record.counts):
+        return plain
     return assumed_problem(record.counts, record.bias is not None, record.classes.names)
 
 
