@@ -14,7 +14,7 @@ TORCH := torch==2.13.0
 RUN_DIR ?= demo-run
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-slow docs docs-serve lint format bench-solver bench-metrics bench-advice bench-practice clean
+.PHONY: help demo test coverage test-slow package docs docs-serve lint format bench-solver bench-metrics bench-advice bench-practice clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -49,6 +49,12 @@ coverage: $(VENV)/.dev ## The same tests, half as slow again, with the lines tha
 test-slow: $(VENV)/.dev ## The longer checks as well
 	$(BIN)/python -m pytest
 
+package: $(VENV)/.dev ## Wheel and source distribution into dist/, checked, the wheel alone too
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	DIST=dist $(BIN)/python -m pytest tests/test_package.py
+
 docs: $(VENV)/.dev ## The documentation with its notebooks run, into site/; needs no network once installed
 	$(BIN)/python -m sphinx -W --keep-going -q -E -d build/doctrees docs site
 
@@ -78,5 +84,5 @@ bench-advice: $(VENV)/.dev ## Train as advised and not (half an hour; needs Fash
 bench-practice: $(VENV)/.dev ## Judge ordinary networks (40 minutes on 2 cores; needs Fashion-MNIST)
 	$(BIN)/python -m benchmarks.practice
 
-clean: ## Remove the environment, what the demo wrote, and the site
-	rm -rf $(VENV) $(RUN_DIR) site docs/notebooks build/doctrees
+clean: ## Remove the environment, what the demo wrote, the site and the distributions
+	rm -rf $(VENV) $(RUN_DIR) site docs/notebooks build dist

@@ -3,10 +3,10 @@
     .venv/bin/python -m pip install uv
     .venv/bin/python -m benchmarks.pins
 
-The first file is what `make demo` installs, the second what ``.[dev]`` needs besides. The hashes are
-those of every file of a version, so that other platforms find theirs. PyTorch is in neither: which
-of its builds is right, for a CPU or for a GPU, depends on the machine, and with hashes pip takes
-PyPI's (see the Makefile, which has its version).
+The first file is what `make demo` installs, the second what ``.[dev]`` needs besides. The hashes
+are those of every file of a version, so that other platforms find theirs. PyTorch is in neither:
+which of its builds is right, for a CPU or for a GPU, depends on the machine, and with hashes pip
+takes PyPI's (see the Makefile, which has its version).
 """
 
 import importlib.metadata

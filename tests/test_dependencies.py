@@ -8,9 +8,7 @@ import pytest
 from benchmarks import pins
 
 PINNED = {
-    name: version
-    for file in (pins.DEMO, pins.DEV)
-    for name, version in pins.pinned(file).items()
+    name: version for file in (pins.DEMO, pins.DEV) for name, version in pins.pinned(file).items()
 }
 
 #: Permissive licences, as SPDX names them.

@@ -1,6 +1,7 @@
 """Tasks run here, in processes and on a cluster with the same outcomes, whatever dies."""
 
 import contextlib
+import io
 import os
 import signal
 import socket
@@ -251,6 +252,32 @@ def test_a_cluster_without_workers_is_refused(monkeypatch):
         runner(scheduler=empty.scheduler_address),
     ):
         pytest.fail("the block was entered")
+
+
+def test_where_the_dashboard_is_is_said_once(cluster, caplog, monkeypatch):
+    from rich.console import Console
+
+    from tightframe.cli.console import rows_display
+
+    def shown():
+        console = Console(file=io.StringIO(), force_terminal=True, width=80)
+        with rows_display(console), runner(scheduler=cluster.scheduler_address) as run:
+            assert list(run(square, [{"x": 3}])) == [Outcome(0, 9)]
+        assert module.LOG.handlers == []
+        return console.file.getvalue()
+
+    said = f"Dask dashboard: http://127.0.0.1:{cluster.scheduler.services['dashboard'].port}/status"
+    caplog.set_level("INFO", logger="tightframe")
+    assert shown().count(said) == 1
+    assert [text for name, _, text in caplog.record_tuples if name == module.LOG.name] == [said]
+    caplog.clear()
+    monkeypatch.setattr(cluster.scheduler, "services", {})
+    assert shown() == ""
+    assert module.LOG.name not in {name for name, *_ in caplog.record_tuples}
+    piped = Console(file=io.StringIO(), force_terminal=False)
+    with rows_display(piped):
+        module.LOG.info(said)
+    assert piped.file.getvalue() == ""
 
 
 def test_workers_with_another_version_are_refused(cluster, monkeypatch):

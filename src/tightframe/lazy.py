@@ -7,6 +7,26 @@ import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+#: Extra that brings a package which may be missing, by the name that is imported.
+EXTRAS = {
+    "torch": "torch",
+    "torchmetrics": "torch",
+    "safetensors": "torch",
+    "lightning": "lightning",
+    "sklearn": "lightning",
+    "transformers": "hf",
+    "matplotlib": "report",
+    "plotly": "report",
+    "pandas": "report",
+    "pyarrow": "report",
+    "jinja2": "report",
+    "markupsafe": "report",
+    "joblib": "distributed",
+    "dask": "distributed",
+    "distributed": "distributed",
+    "dash": "explore",
+}
+
 
 def handed_on(package: str, homes: Mapping[str, Iterable[str]]) -> Callable[[str], Any]:
     """Return a module's ``__getattr__`` that imports names from their homes on first use.
@@ -23,10 +43,11 @@ def handed_on(package: str, homes: Mapping[str, Iterable[str]]) -> Callable[[str
     modules = {module.rpartition(".")[2]: module for module, names in homes.items() if not names}
 
     def load(name: str) -> Any:
-        if name in home_of:
-            return getattr(importlib.import_module(home_of[name]), name)
-        if name in modules:
-            return importlib.import_module(modules[name])
+        with _explained(f"{package}.{name}"):
+            if name in home_of:
+                return getattr(importlib.import_module(home_of[name]), name)
+            if name in modules:
+                return importlib.import_module(modules[name])
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     return load
@@ -39,8 +60,20 @@ def loaded(name: str) -> Any:
 
 
 @contextlib.contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Say how to get a package of any extra if an import inside fails for want of it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        raise ModuleNotFoundError(_how_to_get(what, package), name=package) from None
+
+
+@contextlib.contextmanager
 def needed(what: str, package: str) -> Iterator[None]:
-    """Say how to get a package of the extra ``report`` if an import inside fails.
+    """Say how to get a package of `EXTRAS` if an import inside fails.
 
     Raises
     ------
@@ -50,5 +83,8 @@ def needed(what: str, package: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        message = f"{what} needs {package}: pip install 'tightframe[report]'"
-        raise ImportError(message) from error
+        raise ImportError(_how_to_get(what, package)) from error
+
+
+def _how_to_get(what: str, package: str) -> str:
+    return f"{what} needs {package}: pip install 'tightframe[{EXTRAS[package]}]'"

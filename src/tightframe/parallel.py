@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 5.0
 WORKER_SECONDS = 15.0
 
+#: Is told where a cluster's dashboard is, at the level INFO.
+LOG = logging.getLogger(__name__)
+
 Task = Mapping[str, Any]
 
 
@@ -72,7 +75,8 @@ def runner(jobs: int = 1, scheduler: str | None = None) -> Iterator[Run]:
         Processes on this machine; 1 runs in this process, -1 on all cores. Needs joblib, unless 1.
     scheduler : str, optional
         Address of a Dask scheduler, ``tcp://host:port``; its workers run the tasks then. They need
-        the same version of tightframe. Needs distributed.
+        the same version of tightframe. Needs distributed. Where its dashboard is, if it has one, is
+        logged to ``tightframe.parallel`` at the level INFO.
 
     Yields
     ------
@@ -247,6 +251,8 @@ def _connected(address: str) -> Iterator[Client]:
             ) from None
         with client:
             _check_versions(client, address)
+            if link := _dashboard(client):
+                LOG.info("Dask dashboard: %s", link)
             yield client
 
 
@@ -296,6 +302,15 @@ def _check_versions(client: Client, address: str) -> None:
             raise ValueError(
                 f"scheduler: {place} of {address} needs tightframe {__version__}; there: {found}"
             )
+
+
+def _dashboard(client: Client) -> str | None:
+    """Return where a cluster's dashboard is; None if it has none."""
+    try:
+        link: str | None = client.dashboard_link
+    except KeyError:  # what distributed makes of a scheduler without one
+        return None
+    return link or None
 
 
 @contextlib.contextmanager

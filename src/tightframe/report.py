@@ -1,4 +1,6 @@
-"""Plots, tables and self-contained HTML pages of runs and reproductions; wheels and merge trees.
+"""Plots, tables and self-contained HTML pages of runs, reproductions and other people's trainings.
+
+Wheels and merge trees are drawn here too.
 
 `tightframe.runs.tables` needs neither Matplotlib nor Plotly, because the command line prints its
 tables; so the functions here are imported when they are first asked for.
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from tightframe.pages.reproduction import write_reproduction
     from tightframe.pages.run import write_report
     from tightframe.pages.tables import write_tables
+    from tightframe.pages.training import write_training
     from tightframe.reproduce.plots import save_reproduction_plots
     from tightframe.runs.plots import save_plots
     from tightframe.runs.wheels import merge_tree, wheel
@@ -28,6 +31,7 @@ __all__ = [
     "write_report",
     "write_reproduction",
     "write_tables",
+    "write_training",
 ]
 
 __getattr__ = handed_on(
@@ -36,6 +40,7 @@ __getattr__ = handed_on(
         "tightframe.pages.tables": ("write_tables",),
         "tightframe.pages.reproduction": ("write_reproduction",),
         "tightframe.pages.run": ("write_report",),
+        "tightframe.pages.training": ("write_training",),
         "tightframe.reproduce.plots": ("save_reproduction_plots",),
         "tightframe.runs.plots": ("save_plots",),
         "tightframe.runs.wheels": ("merge_tree", "wheel"),

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import tightframe as tf
 from tests.strategies import convex_problems
+from tightframe.advice.calibrate import fitted
 
 STEP = tf.Problem("30x2,8x3", weight_decay=2e-2, feature_decay=3e-3)
 
@@ -55,6 +56,19 @@ def test_a_minimiser_with_relu_features_has_its_own_decays(bias):
     assert tf.calibrate(real, w, h, y, b).feature_error > 0.1
     with pytest.raises(ValueError, match="features: got -1, need none below 0"):
         tf.calibrate(problem, w, h - (h == h.max()) * (1 + h), y, b)
+
+
+def test_some_samples_of_every_class_stand_for_all():
+    solution = tf.solve(STEP)
+    w, h, y, b = samples(STEP, solution)
+    some = np.r_[0:7, 30:37, 60, 68:75, 76]
+    found = fitted(STEP, w, h[some], y[some], b, whole=False)
+    assert found.weight_decay == pytest.approx(2e-2, rel=1e-3)
+    assert found.feature_decay == pytest.approx(3e-3, rel=1e-3)
+    with pytest.raises(ValueError, match="labels: their counts are not the problem's"):
+        fitted(STEP, w, h[some], y[some], b)
+    with pytest.raises(ValueError, match="labels: no sample of class 4"):
+        fitted(STEP, w, h[some[:-1]], y[some[:-1]], b, whole=False)
 
 
 def test_other_lengths_are_other_decays():

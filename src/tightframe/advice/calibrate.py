@@ -205,6 +205,7 @@ def fitted(
     bias: ArrayLike | None = None,
     *,
     known: bool = False,
+    whole: bool = True,
 ) -> Calibration:
     """Return `calibrate`, which warns too.
 
@@ -214,6 +215,9 @@ def fitted(
         As there.
     known : bool
         Whether the problem is a record of the training: then no other loss is looked for.
+    whole : bool
+        Whether the samples are all of the training; otherwise some of every class, which stand for
+        the others.
     """
     if not isinstance(problem, Problem):
         raise ValueError(f"problem: got {type(problem).__name__}, need a tightframe.Problem")
@@ -222,7 +226,7 @@ def fitted(
     k = problem.num_classes
     if k > MAX_DENSE_CLASSES:
         raise ValueError(f"problem: got {k} classes, need at most {MAX_DENSE_CLASSES}")
-    trained = _checked(problem, weight, features, labels, bias)
+    trained = _checked(problem, weight, features, labels, bias, whole)
     fit = fit_decays(problem, trained)
     if fit is None:
         raise ValueError(
@@ -246,7 +250,12 @@ def fitted(
 
 
 def _checked(
-    problem: Problem, weight: ArrayLike, features: ArrayLike, labels: ArrayLike, bias: Any
+    problem: Problem,
+    weight: ArrayLike,
+    features: ArrayLike,
+    labels: ArrayLike,
+    bias: Any,
+    whole: bool,
 ) -> Trained:
     k = problem.num_classes
     w, h, y = (np.asarray(detached(value)) for value in (weight, features, labels))
@@ -270,6 +279,9 @@ def _checked(
         raise ValueError(f"labels: from {y.min()} to {y.max()}, need 0 to {k - 1}")
     if problem.bias == "none" and b.any():
         raise ValueError("bias: got a non-zero bias for a problem with bias='none'")
-    if not np.array_equal(np.bincount(y, minlength=k), problem.counts):
+    counts = np.bincount(y, minlength=k)
+    if not whole and not counts.all():
+        raise ValueError(f"labels: no sample of class {int(np.argmin(counts))}")
+    if whole and not np.array_equal(counts, problem.counts):
         raise ValueError(f"labels: their counts are not the problem's, {problem.compact_counts}")
     return Trained(w.astype(np.float64), h, y, b.astype(np.float64))

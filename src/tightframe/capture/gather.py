@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from tightframe.capture.passes import Reading
+from tightframe.capture.sample import Sample
 from tightframe.data.batches import Reduction, sample_rows
 from tightframe.metrics.answers import Answers
 from tightframe.metrics.class_moments import ClassMoments
@@ -55,6 +56,8 @@ class LayerMoments:
         As for `ClassMoments`.
     ignore_index : int or None
         Samples with this label are left out.
+    sample : Sample, optional
+        Keeps some rows of the last of the layers; what it had is dropped.
 
     Attributes
     ----------
@@ -76,6 +79,7 @@ class LayerMoments:
         reduce: Reduction | Mapping[str, Reduction] = "auto",
         scatter: bool = True,
         ignore_index: int | None = -100,
+        sample: Sample | None = None,
     ) -> None:
         if not names:
             raise ValueError("layers: got no names, need at least one layer or a head")
@@ -84,6 +88,9 @@ class LayerMoments:
         self._ignore_index = ignore_index
         self.ignored = 0
         self.shifted: bool | None = None
+        self._sample = sample
+        if sample is not None:
+            sample.clear(num_classes)
         if isinstance(reduce, Mapping):
             unknown = [name for name in reduce if name not in self.moments]
             if unknown:
@@ -166,6 +173,8 @@ class LayerMoments:
                 )
         for name, (x, y) in rows.items():
             self.moments[name].update(x, y)
+        if self._sample is not None:
+            self._sample.add(x, y)  # of the last
         return rows
 
     def require_samples(self, argument: str) -> None:

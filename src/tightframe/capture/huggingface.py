@@ -10,15 +10,20 @@ from typing import Any
 
 from torch import nn
 
+from tightframe.capture.course import Course
 from tightframe.capture.gather import NonFiniteFeatures
 from tightframe.capture.layers import collapse_report, layer_scalars
+from tightframe.capture.pictures import Pictures, known_of
+from tightframe.capture.record import TrainingRecord
 from tightframe.capture.splits import SPLIT_NAMES, announce, split_scalars
 from tightframe.checks import choice, whole_number
 from tightframe.data.batches import LabelsLike, Reduction
+from tightframe.heads.find import unwrapped
 from tightframe.metrics import CollapseReport
 from tightframe.metrics.moments import WEIGHTINGS
 from tightframe.metrics.targets import Target
 from tightframe.problem.class_names import NamesLike, given_names
+from tightframe.problem.problem import Problem
 
 try:
     from transformers import TrainerCallback
@@ -45,6 +50,11 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
     has such a name. ``collapse/on_training_set`` is 1 or 0, and every report says what it was
     measured on.
 
+    What ``report_to`` names of TensorBoard, W&B and MLflow is also given the wheel, where every
+    class is sent, of the 1st, 2nd, 3rd, 4th, 6th, 8th, 11th, 16th, ... and the last measurement;
+    TensorBoard and W&B the class means, classifier and up to 2,000 features with the names of their
+    classes, at the Trainer's last step.
+
     The features are the input of the classifier's last linear layer. Where that gives one logit
     vector a token (``score`` of GPT-2, Llama and others), the token is the one whose logits the
     model gives. A causal language model's token is of the class of the next one.
@@ -66,7 +76,10 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
         As in `tightframe.capture.layers.collapse_report`.
     targets : target or iterable of targets, optional
         What NC2 and NC3 are compared with, as for `CollapseReport.measure`: ``"etf"``, or a
-        `Solution` for the imbalanced prediction.
+        `Solution` for the imbalanced prediction, which wheels then have as rings.
+    problem : Problem, optional
+        What the model is trained as, for the certificate gap, the wheel and `record`: by default
+        a wheel takes cross-entropy for the loss.
     every : int
         Evaluations (of each set), or epochs, between measurements.
     reduce : str, callable, or mapping of layer names to them
@@ -79,6 +92,8 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
         As in `tightframe.capture.layers.collapse_report`.
     prefix : str
         Of the logged names.
+    pictures : bool
+        Whether loggers that take pictures are given some.
 
     Attributes
     ----------
@@ -130,6 +145,8 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
         min_count: int = 1,
         center: str = "class",
         prefix: str = "collapse/",
+        problem: Problem | None = None,
+        pictures: bool = True,
     ) -> None:
         if isinstance(loader, str) and loader not in _LOADERS:
             raise ValueError(
@@ -154,7 +171,12 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
             "ignore_index": ignore_index,
             "min_count": min_count,
             "center": choice("center", center, WEIGHTINGS),
+            "problem": problem,
         }
+        # By the evaluation set, which is measured apart from others.
+        self._courses: dict[str, Course] = {}
+        self._pictures: dict[str, Pictures] | None = {} if pictures else None
+        self._network, self._last = "", ""
         self.split: str | None = None
         self._calls: dict[str, int] = {}
         self._due_ones = 0
@@ -195,6 +217,8 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
         if metrics is not None:
             metrics.update(logged)
         self._log(logged, state)
+        if scalars:
+            self._show(prefix, f"{prefix}_{self._prefix}", state, control)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure the training data or the loader that was given."""
@@ -202,7 +226,10 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
         if chosen == "evaluation" or not self._due(chosen):
             return
         loader: Any = kwargs["train_dataloader"] if chosen == "train" else self._loader
-        self._log(self._measure(kwargs["model"], loader, state, chosen), state)
+        scalars = self._measure(kwargs["model"], loader, state, chosen)
+        self._log(scalars, state)
+        if scalars:
+            self._show("eval", self._prefix, state, control)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Warn if nothing was measured."""
@@ -218,6 +245,23 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
             why = f"every={self._every}, and there were {times} {what}"
         warnings.warn(
             f"CollapseTrainerCallback: measured nothing: {why}", RuntimeWarning, stacklevel=2
+        )
+
+    def record(self) -> TrainingRecord:
+        """Return what was measured so far, for `tightframe.report.write_training` and to be saved.
+
+        Of several evaluation sets it is that which was measured last.
+
+        Raises
+        ------
+        ValueError
+            If nothing was measured.
+        """
+        return self._courses.get(self._last, Course()).record(
+            self._network,
+            self._rows_of(self._last),
+            on_training_set=None if self.split == "loader" else self.split == "train",
+            problem=self._options["problem"],
         )
 
     # -- inside --------------------------------------------------------------------------------
@@ -239,6 +283,7 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
     def _measure(
         self, model: nn.Module, loader: Iterable[Any], state: Any, split: str, prefix: str = "eval"
     ) -> dict[str, float]:
+        course = self._courses.setdefault(prefix, Course())
         try:
             reports = collapse_report(
                 model,
@@ -247,6 +292,7 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
                 self._head,
                 check=not self._checked,
                 synchronize=True,
+                sample=course.sample,
                 **self._options,
             )
         except NonFiniteFeatures as error:
@@ -261,8 +307,30 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
         if prefix != "eval":
             row["set"] = prefix
         self.history.append(row | scalars)
+        self._network, self._last = type(unwrapped(model)).__name__, prefix
+        head, number = list(self.reports.values())[-1], len(self._rows_of(prefix))
+        course.add(head, number, row["epoch"], state.global_step)
         logged = scalars | split_scalars(split)
         return {self._prefix + name: x for name, x in logged.items() if math.isfinite(x)}
+
+    def _rows_of(self, prefix: str) -> list[dict[str, Any]]:
+        return [row for row in self.history if row.get("set", "eval") == prefix]
+
+    def _show(self, prefix: str, logged_as: str, state: Any, control: Any) -> None:
+        """Send pictures of what was just measured; the Trainer's loggers close before its end."""
+        if self._pictures is None or self._trainer is None or not state.is_world_process_zero:
+            return
+        if prefix not in self._pictures:
+            known = known_of(self._options["problem"], self._options["targets"])
+            self._pictures[prefix] = Pictures(logged_as, known)
+        pictures, course = self._pictures[prefix], self._courses[prefix]
+        loggers, report = self._trainer.callback_handler.callbacks, course.report
+        assert report is not None
+        title = report.measured_on[0].upper() + report.measured_on[1:]
+        number = len(self._rows_of(prefix))
+        pictures.measured(loggers, report, number, title, state.global_step)
+        if state.global_step >= state.max_steps or control.should_training_stop:
+            pictures.ended(loggers, course.sample)
 
     def _log(self, scalars: dict[str, float], state: Any) -> None:
         if not scalars:

@@ -19,6 +19,7 @@ from tightframe.capture.gather import LayerMoments, Mismatch, in_group, share_er
 from tightframe.capture.head import HeadInUse
 from tightframe.capture.hooks import Recorder, uncompiled
 from tightframe.capture.names import names_for
+from tightframe.capture.sample import Sample
 from tightframe.capture.splits import warn_of_augmentation, warn_of_sampler
 from tightframe.capture.tokens import read_sequences, takes_labels
 from tightframe.checks import choice, whole_number
@@ -69,6 +70,7 @@ def collapse_report(
     center: str = "class",
     check: bool = True,
     synchronize: bool = False,
+    sample: Sample | None = None,
 ) -> dict[str, CollapseReport]:
     """Measure the collapse of a network's last layer and of any other named layers.
 
@@ -143,6 +145,8 @@ def collapse_report(
         The loader has this process's share of the samples; merge what all processes of a
         ``torch.distributed`` group gathered. All must call it, and all get the same reports. What a
         distributed sampler repeats, to make the shares equally long, counts once.
+    sample : Sample, optional
+        Is given some of the head's features; of several processes each keeps its own.
 
     Returns
     -------
@@ -180,7 +184,9 @@ def collapse_report(
         k = use.head.num_classes
         k = k if num_classes is None else whole_number("num_classes", num_classes, 2)
         names = [*layers, use.head.name]
-        return LayerMoments(k, names, reduce=reduce, scatter=scatter, ignore_index=ignore_index)
+        return LayerMoments(
+            k, names, reduce=reduce, scatter=scatter, ignore_index=ignore_index, sample=sample
+        )
 
     gathered: LayerMoments | None = None
     class_names = given_names(class_names)

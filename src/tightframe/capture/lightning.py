@@ -10,11 +10,14 @@ from typing import Any
 
 import lightning
 
+from tightframe.capture.course import Course
 from tightframe.capture.distributed import own_samples
 from tightframe.capture.gather import NonFiniteFeatures, share_error
 from tightframe.capture.head import HeadInUse
 from tightframe.capture.layers import Forward, collapse_report, layer_scalars
 from tightframe.capture.names import names_for
+from tightframe.capture.pictures import Pictures, known_of
+from tightframe.capture.record import TrainingRecord
 from tightframe.capture.splits import SPLIT_NAMES, announce, split_scalars
 from tightframe.capture.watch import Watch
 from tightframe.checks import choice, whole_number
@@ -23,6 +26,7 @@ from tightframe.metrics import CollapseReport
 from tightframe.metrics.moments import WEIGHTINGS
 from tightframe.metrics.targets import Target
 from tightframe.problem.class_names import NamesLike, given_names
+from tightframe.problem.problem import Problem
 
 _LOADERS = ("validation", "train")
 
@@ -42,6 +46,11 @@ class CollapseMonitor(lightning.Callback):
     them, for example as ``"collapse/nc1"``. What is NaN or infinite is in `history` only.
     ``"collapse/on_training_set"`` is 1 or 0, and every report says what it was measured on.
 
+    Loggers of TensorBoard, W&B and MLflow are also given the wheel, where every class is sent, of
+    the 1st, 2nd, 3rd, 4th, 6th, 8th, 11th, 16th, ... and the last measurement; TensorBoard's and
+    W&B's the class means, classifier and up to 2,000 features with the names of their classes, at
+    the end of ``fit``. Other loggers get numbers only.
+
     Parameters
     ----------
     head : str, optional
@@ -57,7 +66,10 @@ class CollapseMonitor(lightning.Callback):
         As in `tightframe.capture.layers.collapse_report`.
     targets : target or iterable of targets, optional
         What NC2 and NC3 are compared with, as for `CollapseReport.measure`: ``"etf"``, or a
-        `Solution` for the imbalanced prediction.
+        `Solution` for the imbalanced prediction, which wheels then have as rings.
+    problem : Problem, optional
+        What the module is trained as, for the certificate gap, the wheel and `record`: by default
+        a wheel takes cross-entropy for the loss.
     every : int
         Training epochs between measurements.
     labels, reduce, scatter, ignore_index, min_count, center
@@ -72,6 +84,8 @@ class CollapseMonitor(lightning.Callback):
         Which of several validation loaders is watched.
     prefix : str
         Of the logged names; of several monitors each needs its own.
+    pictures : bool
+        Whether loggers that take pictures are given some.
 
     Attributes
     ----------
@@ -127,6 +141,8 @@ class CollapseMonitor(lightning.Callback):
         center: str = "class",
         dataloader_idx: int = 0,
         prefix: str = "collapse/",
+        problem: Problem | None = None,
+        pictures: bool = True,
     ) -> None:
         super().__init__()
         if isinstance(loader, str) and loader not in _LOADERS:
@@ -153,7 +169,11 @@ class CollapseMonitor(lightning.Callback):
             "ignore_index": ignore_index,
             "min_count": min_count,
             "center": choice("center", center, WEIGHTINGS),
+            "problem": problem,
         }
+        self._course = Course()
+        self._pictures = Pictures(prefix, known_of(problem, targets)) if pictures else None
+        self._network = ""
         self._watch: Watch | None = None
         self._left: int | None = None  # samples to come that are no repeats
         self._names: Sequence[str] | None = None  # as far as they are known before a batch
@@ -193,7 +213,8 @@ class CollapseMonitor(lightning.Callback):
         """Begin to watch, if it is time to."""
         if self._chosen == "validation" and not trainer.sanity_checking and self._due(trainer):
             self._due_ones += 1
-            watch = Watch(pl_module, self._head, self._layers, **self._options)
+            sample = self._course.sample
+            watch = Watch(pl_module, self._head, self._layers, sample=sample, **self._options)
             self._watch = watch.__enter__()
             loader = self._validation_loader(trainer)
             self._left = own_samples(loader)
@@ -280,6 +301,7 @@ class CollapseMonitor(lightning.Callback):
                     forward=self._forward,
                     check=not self._measured,
                     synchronize=True,
+                    sample=self._course.sample,
                     **self._options,
                 )
         except NonFiniteFeatures as error:
@@ -302,7 +324,9 @@ class CollapseMonitor(lightning.Callback):
         self._record(trainer, pl_module, reports)
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Warn if nothing was measured."""
+        """Send the last pictures; warn if nothing was measured."""
+        if self._pictures is not None and trainer.is_global_zero:
+            self._pictures.ended(trainer.loggers, self._course.sample)
         if self._due_ones:
             return
         epochs, every = trainer.current_epoch, self._every
@@ -341,12 +365,32 @@ class CollapseMonitor(lightning.Callback):
         return key
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the history."""
-        return {"history": [dict(row) for row in self.history]}
+        """Return the history, and what else `record` has of earlier measurements."""
+        return {
+            "history": [dict(row) for row in self.history],
+            "course": self._course.state_dict(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the history of a checkpoint."""
         self.history = [dict(row) for row in state_dict["history"]]
+        if "course" in state_dict:  # not of earlier releases
+            self._course.load_state_dict(state_dict["course"])
+
+    def record(self) -> TrainingRecord:
+        """Return what was measured so far, for `tightframe.report.write_training` and to be saved.
+
+        Raises
+        ------
+        ValueError
+            If nothing was measured.
+        """
+        return self._course.record(
+            self._network,
+            self.history,
+            on_training_set=None if self.split == "loader" else self.split == "train",
+            problem=self._options["problem"],
+        )
 
     # -- inside ------------------------------------------------------------------------------------
 
@@ -386,5 +430,11 @@ class CollapseMonitor(lightning.Callback):
         self.history.append(row | scalars)
         logged = scalars | split_scalars(self.split)
         finite = {self._prefix + name: x for name, x in logged.items() if math.isfinite(x)}
+        number, head = len(self.history), list(self.reports.values())[-1]
+        self._network = type(module).__name__
+        self._course.add(head, number, trainer.current_epoch, trainer.global_step)
         # The numbers are merged already and equal; sync_dist keeps Lightning from doubting it.
         module.log_dict(finite, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
+        if self._pictures is not None and trainer.is_global_zero:
+            title = where[0].upper() + where[1:]
+            self._pictures.measured(trainer.loggers, head, number, title, trainer.global_step)

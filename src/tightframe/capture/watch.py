@@ -14,6 +14,7 @@ from tightframe.capture.head import HeadInUse
 from tightframe.capture.hooks import random_in_training, uncompiled
 from tightframe.capture.layers import layer_scalars
 from tightframe.capture.names import names_for
+from tightframe.capture.sample import Sample
 from tightframe.capture.tokens import read_sequences
 from tightframe.checks import choice, whole_number
 from tightframe.data.batches import Batch, Reduction, as_tensor
@@ -58,6 +59,8 @@ class Watch:
         `tightframe.capture.layers.collapse_report`.
     nc4 : bool
         Keep the features for NC4, on the CPU in their own dtype: N x D numbers a layer.
+    sample : Sample, optional
+        Is given some of the head's features.
 
     Attributes
     ----------
@@ -120,6 +123,7 @@ class Watch:
         ignore_index: int | None = -100,
         min_count: int = 1,
         center: str = "class",
+        sample: Sample | None = None,
     ) -> None:
         self._model, self._argument, self._nc4 = model, labels, bool(nc4)
         self._use = HeadInUse(model, layers, head, weight, bias, features)
@@ -134,6 +138,7 @@ class Watch:
             "reduce": reduce,
             "scatter": scatter,
             "ignore_index": ignore_index,
+            "sample": sample,
         }
         self._goals: dict[str, Any] = {
             "targets": targets,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import signal
 import sys
@@ -302,6 +303,28 @@ def print_thresholds(
 
 
 @contextlib.contextmanager
+def _cluster_told(console: Console) -> Iterator[None]:
+    """Print where the dashboard of a Dask cluster is, above the bar; on a terminal only."""
+    if not console.is_terminal:
+        yield
+        return
+    from tightframe.parallel import LOG
+
+    class Printed(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            console.print(record.getMessage(), highlight=False, soft_wrap=True)
+
+    handler, level = Printed(), LOG.level
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        LOG.removeHandler(handler)
+        LOG.setLevel(level)
+
+
+@contextlib.contextmanager
 def rows_display(console: Console) -> Iterator[Callable[[int, int], None]]:
     """Show how many rows are done; on a terminal only, and not before the first can be solved."""
     bar = _bar(console, "rows", MofNCompleteColumn(), TimeRemainingColumn())
@@ -312,7 +335,8 @@ def rows_display(console: Console) -> Iterator[Callable[[int, int], None]]:
         bar.update(task, completed=done, total=total)
 
     try:
-        yield progress
+        with _cluster_told(bar.console):
+            yield progress
     finally:
         bar.stop()
 
@@ -571,7 +595,8 @@ def tasks_display(console: Console) -> Iterator[Callable[[int, int, str], None]]
         bar.update(task, completed=done, total=total, description=name)
 
     try:
-        yield progress
+        with _cluster_told(bar.console):
+            yield progress
     finally:
         bar.stop()
 

@@ -94,7 +94,7 @@ class Diagnosis(Shown):
             if row.warning
         ]
         if not self.theory.describes:
-            found.append(_undescribed(self.theory))
+            found.append(undescribed(self.theory))
         found += _unidentified(self.theory)
         if self.theory.advice is not None:
             found += self.theory.advice.warnings
@@ -142,7 +142,7 @@ class Diagnosis(Shown):
         if self.larger_decay is not None:
             yield "\nWhat another weight decay would do"
             yield from self.larger_decay.blocks()
-        yield from _theory_blocks(self.theory, self.classes)
+        yield from theory_blocks(self.theory, self.classes)
 
     _blocks = blocks
 
@@ -451,7 +451,8 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _theory_blocks(theory: TheoryAnswer, classes: ClassTable) -> Iterator[Block]:
+def theory_blocks(theory: TheoryAnswer, classes: ClassTable) -> Iterator[Block]:
+    """Yield what the theory says of a network, in reading order."""
     yield "\nTheory: the unconstrained feature model with decays fitted to this network"
     predicted, measured = theory.predicted, theory.measured
     if predicted is not None and measured is not None:
@@ -469,7 +470,7 @@ def _theory_blocks(theory: TheoryAnswer, classes: ClassTable) -> Iterator[Block]
         note = f"{more} more classes are nearer" if more else ""
         yield Table("Margins at the class means", columns, rows, note)
     if not theory.describes:
-        yield _undescribed(theory)
+        yield undescribed(theory)
         yield from _unidentified(theory)
         return
     assert theory.calibration is not None  # it describes the network
@@ -494,7 +495,8 @@ def _unidentified(theory: TheoryAnswer) -> list[str]:
     return found if matters and theory.reason not in fitted.warnings else []
 
 
-def _undescribed(theory: TheoryAnswer) -> str:
+def undescribed(theory: TheoryAnswer) -> str:
+    """Say that the theory does not describe a network, and why."""
     return (
         "The unconstrained feature model does not describe this network: "
         f"{theory.reason}. No thresholds and no safety factors."

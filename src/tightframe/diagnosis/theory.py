@@ -96,6 +96,7 @@ def ask_theory(
     accuracies: Array,
     *,
     recorded: bool = False,
+    margins: Array | None = None,
     **wanted: Any,
 ) -> TheoryAnswer:
     """Compare the fitted model with a network, and advise by it only where they agree.
@@ -110,6 +111,9 @@ def ask_theory(
         Training accuracy of every class.
     recorded : bool
         Whether the problem is a record of the training: then no other loss is looked for.
+    margins : ndarray, shape (K,), optional
+        Own minus largest other logit at the means of all samples, where the layer has only some of
+        every class.
     **wanted
         Of `tightframe.advise`.
     """
@@ -120,11 +124,12 @@ def ask_theory(
     try:
         bias = None if layer.bias is None or not layer.bias.any() else layer.bias
         arrays = layer.weight, layer.features, layer.labels, bias
-        fit = fitted(problem, *arrays, known=recorded)
+        fit = fitted(problem, *arrays, known=recorded, whole=margins is None)
         states = fit.solution.states
     except ValueError as error:
         return TheoryAnswer(False, str(error).partition(": ")[2] or str(error))
-    predicted, measured = states.decision_margin, mean_margins(layer)
+    predicted = states.decision_margin
+    measured = mean_margins(layer) if margins is None else margins
     lost = accuracies < 0.5
     wrong = tuple(np.flatnonzero(lost & (states.state == DISTINCT)).tolist())
     errors = np.abs(predicted - measured)

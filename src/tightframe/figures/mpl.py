@@ -21,6 +21,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
+from numpy.typing import NDArray
 
 from tightframe.checks import choice
 from tightframe.figures import style
@@ -155,6 +156,15 @@ def new_figure(width: float, height: float, *, ink: Ink = LIGHT) -> Figure:
     figure = Picture(figsize=(width, height), layout=engine, facecolor=ink.paper)
     FigureCanvasAgg(figure)
     return figure
+
+
+def pixels(figure: Figure, dpi: int = 120) -> NDArray[np.uint8]:
+    """Return a figure as an image, shape (height, width, 3)."""
+    figure.set_dpi(dpi)
+    canvas: Any = FigureCanvasAgg(figure)
+    with told_before():
+        canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def save_figure(figure: Figure, path: Path, dpi: int = _DPI) -> Path:

@@ -642,6 +642,10 @@ class CollapseReport(Shown):
         """
         return self._later.norms()
 
+    def vectors(self) -> tuple[Array, Array, Array | None]:
+        """Return class means, zero without samples, classifier and bias: (K, D), (K, D), (K,)."""
+        return self._later.head()
+
 
 @dataclass(frozen=True, eq=False)
 class _Later:

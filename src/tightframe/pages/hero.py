@@ -16,9 +16,10 @@ from tightframe.figures import svg
 from tightframe.figures.diagrams import Wheel
 from tightframe.figures.style import STATES
 from tightframe.geometry.blocks import Array
+from tightframe.metrics.wheels import sent_by_network
 from tightframe.problem.class_names import shown_names
 from tightframe.problem.problem import Problem
-from tightframe.runs.class_records import ClassEpochs, class_epochs, sent_by_network
+from tightframe.runs.class_records import ClassEpochs, class_epochs
 from tightframe.runs.outcome import accuracy_text, ending_of, outcome
 from tightframe.runs.store import RunRecord, SettingRecord
 from tightframe.runs.tables import group_name, problem_groups, setting_title, verdicts

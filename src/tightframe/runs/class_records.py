@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from tightframe.geometry.blocks import Array
-from tightframe.geometry.states import STATES, States, measured_states
+from tightframe.geometry.states import STATES, States
+from tightframe.metrics.wheels import sent_by_network
 from tightframe.problem.problem import Problem
 from tightframe.runs.store import SettingRecord
 from tightframe.runs.task import Arrays
 from tightframe.training.callbacks import Measured
-from tightframe.views.wheel import Homes, Sent, class_homes, sent_by_logits
+from tightframe.views.wheel import Homes, Sent, class_homes
 
 Indices = NDArray[np.intp]
 
@@ -127,22 +128,6 @@ def most_taken(confusion: NDArray[Any]) -> tuple[Indices, Array]:
     np.fill_diagonal(wrong, 0)
     who, times = wrong.argmax(axis=0), wrong.max(axis=0)
     return np.where(times > 0, who, -1), times / np.maximum(totals, 1)
-
-
-def sent_by_network(
-    problem: Problem, logits: ArrayLike, bias: ArrayLike | None, homes: Homes
-) -> Sent:
-    """Return where a network sends its classes.
-
-    Raises
-    ------
-    ValueError
-        As `measured_states`.
-    """
-    states = measured_states(problem, logits, bias)
-    z = np.asarray(logits, dtype=np.float64)
-    b = np.zeros(len(z)) if bias is None else np.asarray(bias, dtype=np.float64)
-    return sent_by_logits(problem, z, b, states, homes)
 
 
 # -- read ------------------------------------------------------------------------------------------

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from tightframe.changes import StateChanges, state_changes
 from tightframe.checks import array_of, choice, positive_float
@@ -14,13 +13,13 @@ from tightframe.figures.diagrams import Wheel
 from tightframe.geometry.states import STATES, States
 from tightframe.lazy import needed
 from tightframe.metrics.report import CollapseReport
+from tightframe.metrics.wheels import network_view, sent_by_network
 from tightframe.problem.problem import Problem, require_no_targets
-from tightframe.runs.class_records import ClassEpochs, class_epochs, sent_by_network
+from tightframe.runs.class_records import ClassEpochs, class_epochs
 from tightframe.runs.store import SettingRecord
 from tightframe.solution import Solution
 from tightframe.views.merge_tree import merge_tree as tree_of
 from tightframe.views.wheel import (
-    Homes,
     View,
     class_homes,
     decay_label,
@@ -28,8 +27,6 @@ from tightframe.views.wheel import (
     solution_wheel,
 )
 from tightframe.views.wheel import wheel as wheel_of
-
-Array = NDArray[np.float64]
 
 
 def wheel(
@@ -171,38 +168,6 @@ def _networks(
             choice("networks", state, STATES)
         found.append((positive_float("networks", decay), str(letter), own))
     return found
-
-
-def network_view(
-    problem: Problem,
-    logits: ArrayLike,
-    bias: ArrayLike | None,
-    homes: Homes,
-    rings: Array | None = None,
-    label: str = "",
-    value: float | None = None,
-) -> View:
-    """Return what a wheel shows of a network.
-
-    Parameters
-    ----------
-    problem : Problem
-    logits : array_like, shape (K, K)
-        Mean logits without bias, column k of class k.
-    bias : array_like, shape (K,), or None
-    homes : Homes
-    rings : ndarray, shape (K, 2), optional
-        Where the prediction sends the classes.
-    label : str
-    value : float, optional
-        Decay or epoch.
-
-    Raises
-    ------
-    ValueError
-        As `measured_states`.
-    """
-    return View(label, sent_by_network(problem, logits, bias, homes), rings, value)
 
 
 def setting_wheel(setting: SettingRecord, found: ClassEpochs | None = None) -> Wheel | None:

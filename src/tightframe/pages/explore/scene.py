@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tightframe.figures import svg
 from tightframe.geometry.states import LOST, States
+from tightframe.metrics.wheels import network_view
 from tightframe.pages.explore import compute
 from tightframe.pages.explore.followed import Followed, Tell, follow
 from tightframe.pages.explore.margins import is_grouped
@@ -19,7 +20,6 @@ from tightframe.pages.explore.state import State
 from tightframe.pages.explore.upload import Measured
 from tightframe.problem.class_names import shown_names
 from tightframe.problem.problem import Problem
-from tightframe.runs.wheels import network_view
 from tightframe.solution import Solution
 from tightframe.theory.thresholds import overall_decay
 from tightframe.views.merge_tree import merge_tree
