@@ -77,8 +77,8 @@ def _fixed_networks(scale: str) -> dict[str, dict[str, Any]]:
     }
 
 
-#: Seeds at scale cpu. Four seeds of the ResNet18 left it open: d = K lost .007 with a standard error
-#: of .004; with 26 that error is .0015, and .003 below the limit is decided.
+#: Seeds at scale cpu. Four seeds of the ResNet18 left it open: d = K lost .007 with a standard
+#: error of .004; with 26 that error is .0015, and .003 below the limit is decided.
 _SEEDS = {"ResNet18": 26, "MLP": 3}
 
 
