@@ -78,7 +78,8 @@ def _fixed_networks(scale: str) -> dict[str, dict[str, Any]]:
 
 
 #: Seeds at scale cpu. The first four of the ResNet18 and three of the MLP left it open: they lost
-#: .007 and .006 with standard errors of .004. So many make the errors .0015 and .002, if that scatter holds, in 20 minutes.
+#: .007 and .006 with standard errors of .004. If that scatter holds, so many make the errors .0015
+#: and .002, and take 20 minutes on two cores.
 _SEEDS = {"ResNet18": 26, "MLP": 14}
 
 
