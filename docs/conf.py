@@ -34,6 +34,9 @@ nitpicky = True
 myst_enable_extensions = ["alert", "attrs_inline", "dollarmath"]
 myst_heading_anchors = 4  # as GitHub has them
 copybutton_exclude = ".linenos, .gp, .go"
+copybutton_selector = (
+    "div:not(.highlight-text):not(.highlight-none) > div.highlight pre"
+)
 sphinx_gallery_conf = notebooks.SETTINGS
 
 # -- reference -------------------------------------------------------------
