@@ -1,10 +1,12 @@
 """Settings of Sphinx; what is this project's own is in `engine`."""
 
+import os
 import sys
 from pathlib import Path
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS))
+os.environ["COLUMNS"] = "80"  # of what the command prints in notebooks
 
 from engine import notebooks  # noqa: E402
 
