@@ -1,10 +1,12 @@
 """Settings of Sphinx; what is this project's own is in `engine`."""
 
+import os
 import sys
 from pathlib import Path
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS))
+os.environ["COLUMNS"] = "80"  # of what the command prints in notebooks
 
 from engine import notebooks  # noqa: E402
 
@@ -34,6 +36,9 @@ nitpicky = True
 myst_enable_extensions = ["alert", "attrs_inline", "dollarmath"]
 myst_heading_anchors = 4  # as GitHub has them
 copybutton_exclude = ".linenos, .gp, .go"
+copybutton_selector = (
+    "div:not(.highlight-text):not(.highlight-none) > div.highlight pre"
+)
 sphinx_gallery_conf = notebooks.SETTINGS
 
 # -- reference -------------------------------------------------------------

@@ -73,11 +73,8 @@ print(
     f"NC1 {report.nc1:.3f}, NC4 {report.nc4:.2f}, accuracy {report.accuracy:.2f}"
 )
 for target in (tf.simplex_etf(10), solution.geometry):
-    distances = report.distances(target)
-    print(
-        target.name,
-        {part: round(distance, 2) for part, distance in distances.items()},
-    )
+    for part, distance in report.distances(target).items():
+        print(f"{part} to {target.name}: {distance:.2f}")
 
 # %%
 # Distances to all three targets, norms by class, and the mean logits:
@@ -100,9 +97,19 @@ tf.report.wheel(solution, report)
 report.class_table()
 
 # %%
+# From the shell
+# --------------
+#
 # The same arrays in a file are what the command reads: ``tightframe measure
-# network.npz --weight-decay 1e-2 --feature-decay 1e-4``.
+# network.npz --weight-decay 1e-2 --feature-decay 1e-4``. Safetensors and .mat
+# files will do, too.
 
-print(
-    "bytes to save:", sum(np.asarray(array).nbytes for array in arrays.values())
-)
+import tempfile
+from pathlib import Path
+
+from tightframe.cli import run_command
+
+path = Path(tempfile.mkdtemp()) / "network.npz"
+np.savez(path, **arrays)
+decays = ["--weight-decay", "1e-2", "--feature-decay", "1e-4"]
+exit_code = run_command(["measure", str(path), *decays])

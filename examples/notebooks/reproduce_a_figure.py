@@ -14,6 +14,7 @@ which number decides. At scale ``smoke`` one takes seconds.
 # 2023): before anything runs, every claim has its criterion.
 
 import tempfile
+import textwrap
 from pathlib import Path
 
 from tightframe.reproduce.folder import reproduce
@@ -22,7 +23,7 @@ from tightframe.reproduce.spec import find_figures
 NAME = "dang-2023/imbalanced-ufm"
 ((paper, figure),) = find_figures(NAME)
 print(figure.title)
-print(figure.claim)
+print(textwrap.fill(figure.claim, 80))
 
 # %%
 # Run and judge
@@ -31,8 +32,11 @@ print(figure.claim)
 folder = Path(tempfile.mkdtemp()) / "reproduction"
 (record,) = reproduce(NAME, folder)
 for verdict in record.verdicts:
-    print(f"{verdict.outcome}: {verdict.sentence}")
-    print(f"    criterion: {verdict.criterion}")
+    for text in (
+        f"{verdict.outcome}: {verdict.sentence}",
+        f"    criterion: {verdict.criterion}",
+    ):
+        print(textwrap.fill(text, 80, subsequent_indent="    "))
 
 # %%
 # Its picture

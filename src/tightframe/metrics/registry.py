@@ -1,7 +1,7 @@
 """Every metric as one descriptor: to add one, write its function, list it here, render its docs.
 
 What a report holds, the keys of `CollapseMetric`, the columns of training histories, labels, the
-rows of tables and the table in ``docs/guide/metrics.md`` (`documented`) follow from the list.
+rows of tables and the table in ``docs/api/metrics.md`` (`documented`) follow from the list.
 Loads no torch: the functions are loaded when they are first called.
 """
 
