@@ -45,12 +45,6 @@ coverage: $(VENV)/.dev ## The same tests, half as slow again, with the lines tha
 test-slow: $(VENV)/.dev ## The longer checks as well
 	$(BIN)/python -m pytest
 
-package: $(VENV)/.dev ## Wheel and source distribution into dist/, checked, the wheel alone too
-	rm -rf dist
-	$(BIN)/python -m build --no-isolation --outdir dist .
-	$(BIN)/python -m twine check --strict dist/*
-	DIST=dist $(BIN)/python -m pytest tests/test_package.py
-
 # Material announces its successor in red; nothing is wrong.
 docs: export NO_MKDOCS_2_WARNING := 1
 docs: $(VENV)/.dev ## The documentation, into site/; needs no network once installed
@@ -64,6 +58,12 @@ lint: $(VENV)/.dev ## ruff, mypy and import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+package: $(VENV)/.dev ## Wheel and source distribution into dist/, checked; the wheel tried alone
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	DIST=dist $(BIN)/python -m pytest tests/test_package.py
 
 format: $(VENV)/.dev ## Rewrite the code in ruff's format
 	$(BIN)/ruff format .
@@ -82,5 +82,5 @@ bench-advice: $(VENV)/.dev ## Train as advised and not (half an hour; needs Fash
 bench-practice: $(VENV)/.dev ## Judge ordinary networks (40 minutes on 2 cores; needs Fashion-MNIST)
 	$(BIN)/python -m benchmarks.practice
 
-clean: ## Remove the environment, what the demo wrote, the site and the distributions
-	rm -rf $(VENV) $(RUN_DIR) site dist
+clean: ## Remove the environment, what the demo wrote, and the site
+	rm -rf $(VENV) $(RUN_DIR) site

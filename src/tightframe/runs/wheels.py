@@ -5,21 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from tightframe.changes import StateChanges, state_changes
 from tightframe.checks import array_of, choice, positive_float
 from tightframe.figures.diagrams import Wheel
-from tightframe.geometry.states import STATES, States
+from tightframe.geometry.states import STATES, States, measured_states
 from tightframe.lazy import needed
 from tightframe.metrics.report import CollapseReport
-from tightframe.metrics.wheels import network_view, sent_by_network
 from tightframe.problem.problem import Problem, require_no_targets
 from tightframe.runs.store import SettingRecord
 from tightframe.solution import Solution
 from tightframe.views.merge_tree import merge_tree as tree_of
-from tightframe.views.wheel import class_homes, decay_label, sent_by_solution, solution_wheel
+from tightframe.views.wheel import (
+    Homes,
+    Sent,
+    View,
+    class_homes,
+    decay_label,
+    sent_by_logits,
+    sent_by_solution,
+    solution_wheel,
+)
 from tightframe.views.wheel import wheel as wheel_of
+
+Array = NDArray[np.float64]
 
 
 def wheel(
@@ -163,6 +174,45 @@ def _networks(
     return found
 
 
+def network_view(
+    problem: Problem,
+    logits: ArrayLike,
+    bias: ArrayLike | None,
+    homes: Homes,
+    rings: Array | None = None,
+    label: str = "",
+    value: float | None = None,
+) -> View:
+    """Return what a wheel shows of a network.
+
+    Parameters
+    ----------
+    problem : Problem
+    logits : array_like, shape (K, K)
+        Mean logits without bias, column k of class k.
+    bias : array_like, shape (K,), or None
+    homes : Homes
+    rings : ndarray, shape (K, 2), optional
+        Where the prediction sends the classes.
+    label : str
+    value : float, optional
+        Decay or epoch.
+
+    Raises
+    ------
+    ValueError
+        As `measured_states`.
+    """
+    return View(label, _sent(problem, logits, bias, homes), rings, value)
+
+
+def _sent(problem: Problem, logits: ArrayLike, bias: ArrayLike | None, homes: Homes) -> Sent:
+    states = measured_states(problem, logits, bias)
+    z = np.asarray(logits, dtype=np.float64)
+    b = np.zeros(len(z)) if bias is None else np.asarray(bias, dtype=np.float64)
+    return sent_by_logits(problem, z, b, states, homes)
+
+
 def setting_wheel(setting: SettingRecord) -> Wheel | None:
     """Return where a run's network sends its classes at the end, with its prediction as rings.
 
@@ -172,7 +222,7 @@ def setting_wheel(setting: SettingRecord) -> Wheel | None:
     if problem is None or predicted is None or final is None or setting.on_text:
         return None
     homes = class_homes(problem)
-    rings = sent_by_network(problem, predicted["logits"], predicted["bias"], homes).places
+    rings = _sent(problem, predicted["logits"], predicted["bias"], homes).places
     label = decay_label(problem)
     view = network_view(problem, final["logits"], final["bias"], homes, rings, label)
     return wheel_of(problem, [view], homes, title=f"Measured, {label}")

@@ -16,7 +16,6 @@ from tightframe.figures.style import Ink
 from tightframe.figures.table import Column, Table
 from tightframe.geometry.dense import orthogonal_frame, seli_of_head, simplex_etf
 from tightframe.geometry.states import DISTINCT, STATES
-from tightframe.metrics.wheels import network_view
 from tightframe.pages.explore import compute, figures
 from tightframe.pages.explore.figures import Picture, group_names
 from tightframe.pages.explore.margins import predicted as predicted_margins
@@ -27,6 +26,7 @@ from tightframe.pages.explore.upload import Measured
 from tightframe.path import Path
 from tightframe.problem.class_names import listed
 from tightframe.problem.problem import Problem, with_loss_terms
+from tightframe.runs.wheels import network_view
 from tightframe.solution import Solution
 from tightframe.theory.certificate import certify
 from tightframe.theory.coverage import coverage
