@@ -63,7 +63,7 @@ def main() -> None:
             eval_strategy="epoch",
             save_strategy="no",
             logging_strategy="no",
-            report_to=[],  # or ["tensorboard", "wandb", "mlflow"]: all of them get the numbers
+            report_to=[],  # or ["tensorboard", "wandb", "mlflow"]: numbers and wheels
             disable_tqdm=True,
             use_cpu=True,
             seed=0,

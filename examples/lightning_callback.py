@@ -1,4 +1,4 @@
-"""Collapse of any LightningModule, logged by whatever loggers the Trainer has."""
+"""Collapse of any LightningModule, logged by whatever loggers the Trainer has, and as a page."""
 
 import logging
 import tempfile
@@ -8,9 +8,11 @@ from pathlib import Path
 import lightning
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+import tightframe as tf
 from tightframe.training import CollapseMonitor
 
 
@@ -42,7 +44,7 @@ class Classifier(lightning.LightningModule):
 
 
 def main() -> None:
-    """Train with the monitor attached and read back what the loggers wrote."""
+    """Train with the monitor attached, read back what the loggers wrote, and write a page."""
     lightning.seed_everything(0, verbose=False)
     labels = torch.arange(400) % 4
     inputs = torch.randn(400, 10) + 3 * torch.eye(10)[labels]
@@ -52,7 +54,7 @@ def main() -> None:
             accelerator="cpu",
             max_epochs=6,
             logger=[CSVLogger(folder), TensorBoardLogger(folder)],
-            callbacks=[CollapseMonitor()],  # the one line
+            callbacks=[CollapseMonitor(class_names=["cat", "dog", "fox", "owl"])],  # the one line
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -70,6 +72,12 @@ def main() -> None:
         print(
             f"metrics.csv has {sum('collapse/' in c for c in written.split(','))} columns of ours"
         )
+        # TensorBoard has a wheel of most of these epochs besides, and the projector the features.
+        events = EventAccumulator(trainer.loggers[1].log_dir).Reload()
+        steps = [image.step for image in events.Images("collapse/wheel")]
+        print(f"TensorBoard has wheels, the last after step {steps[-1]}")
+        page = tf.report.write_training(monitor, Path(folder) / "training.html")
+        print(f"page: {page.name}, {page.stat().st_size / 1e6:.0f} MB")
 
 
 if __name__ == "__main__":

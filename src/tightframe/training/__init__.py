@@ -13,6 +13,7 @@ from tightframe.lazy import handed_on
 if TYPE_CHECKING:
     from tightframe.capture.huggingface import CollapseTrainerCallback
     from tightframe.capture.lightning import CollapseMonitor
+    from tightframe.capture.record import TrainingRecord
     from tightframe.training.backbones import (
         VGG,
         AdaptedModel,
@@ -44,6 +45,7 @@ __all__ = [
     "ProblemLoss",
     "ResNet",
     "TokenMLP",
+    "TrainingRecord",
     "UFMLoss",
     "UFMRun",
     "UFMRuns",
@@ -65,6 +67,7 @@ __getattr__ = handed_on(
     {
         "tightframe.capture.huggingface": ("CollapseTrainerCallback",),
         "tightframe.capture.lightning": ("CollapseMonitor",),
+        "tightframe.capture.record": ("TrainingRecord",),
         "tightframe.training.backbones": (
             "VGG",
             "AdaptedModel",
