@@ -37,7 +37,8 @@ Written by `python -m benchmarks.gallery` from the records in this folder: for e
 verdict, what was found, and the criterion that decided. `tightframe reproduce PAPER/FIGURE` makes
 each again; `tightframe report reproductions/FOLDER` makes the interactive page of a record.
 `verdicts.json` beside each picture has what was predicted and measured, with all tasks and their
-settings; `results.parquet` has their rows.
+settings; `results.parquet` has their rows. Minutes are those of all tasks of a figure added up, on
+a machine that mostly had other work meanwhile: alone a task takes down to an eighth.
 """
 
 
@@ -134,7 +135,7 @@ def _figure(home: Path, figure: FigureRecord) -> str:
     seconds = sum(task["seconds"] or 0.0 for task in figure.tasks)
     text = [
         f"### {about['title']}\n",
-        f"`{figure.name}` ({about['source']}; {seconds / 60:.1f} minutes on one core). "
+        f"`{figure.name}` ({about['source']}; {seconds / 60:.1f} minutes). "
         f"{about['claim']}\n",
     ]
     text += [
