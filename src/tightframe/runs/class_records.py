@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,9 +13,11 @@ from tightframe.geometry.blocks import Array
 from tightframe.geometry.states import STATES, States, measured_states
 from tightframe.problem.problem import Problem
 from tightframe.runs.store import SettingRecord
-from tightframe.runs.task import Arrays
-from tightframe.training.callbacks import Measured
 from tightframe.views.wheel import Homes, Sent, class_homes, sent_by_logits
+
+if TYPE_CHECKING:  # tables are read without PyTorch
+    from tightframe.runs.task import Arrays
+    from tightframe.training.callbacks import Measured
 
 Indices = NDArray[np.intp]
 
