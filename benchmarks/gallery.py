@@ -135,8 +135,7 @@ def _figure(home: Path, figure: FigureRecord) -> str:
     seconds = sum(task["seconds"] or 0.0 for task in figure.tasks)
     text = [
         f"### {about['title']}\n",
-        f"`{figure.name}` ({about['source']}; {seconds / 60:.1f} minutes). "
-        f"{about['claim']}\n",
+        f"`{figure.name}` ({about['source']}; {seconds / 60:.1f} minutes). {about['claim']}\n",
     ]
     text += [
         f"- {_SIGNS.get(v.outcome, '?')} **{v.outcome}**: {v.sentence} *Criterion:* {v.criterion}."

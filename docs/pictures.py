@@ -13,10 +13,13 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.typing import NDArray
 
 import tightframe as tf
 from tightframe.advice.prediction import outlook
+from tightframe.figures.diagrams import Callout, Wheel
 from tightframe.figures.model import (
     Block,
     Chart,
@@ -30,7 +33,8 @@ from tightframe.figures.model import (
 )
 from tightframe.figures.mpl import draw, save_figure
 from tightframe.figures.style import DARK, LIGHT
-from tightframe.runs.store import load_run
+from tightframe.runs.outcome import ending_of, percent, rare_classes
+from tightframe.runs.store import SettingRecord, load_run
 from tightframe.runs.wheels import setting_wheel
 from tightframe.views.merge_tree import merge_tree
 
@@ -479,10 +483,34 @@ def hero() -> Sheet:
         title="Predicted before training: which classes stay apart",
     )
     named = [
-        replace(wheel, title=f"{letter}: {wheel.title.lower()}")
-        for letter, wheel in zip("AB", wheels, strict=True)
+        replace(with_rare(wheel, setting), title=f"{letter}: {wheel.title}")
+        for letter, wheel, setting in zip("AB", wheels, settings, strict=True)
     ]
     return Sheet("", [Block([tree, *named], 3, 5.0, widths=(2.1, 1, 1))], 13.5)
+
+
+def with_rare(wheel: Wheel, setting: SettingRecord) -> Wheel:
+    """Return a wheel that says below how many of the rare are right."""
+    ending = ending_of(setting)
+    rare = rare_classes(setting.problem)
+    (state,) = set(ending.states.state[rare].tolist())
+    number = percent(ending.accuracy_of(rare))
+    said = "test accuracy of the rare classes"
+    end = wheel.moments[-1]
+    callouts = [*end.callouts, Callout(0, -1.72, number, state)]
+    return replace(
+        wheel,
+        moments=[replace(end, callouts=callouts)],
+        captions=[*wheel.captions, (0, -1.48, said), (0, -1.8, " ")],
+    )
+
+
+def with_large_numbers(figure: Figure) -> Figure:
+    """Return a figure whose shares are what is seen first."""
+    for text in figure.findobj(Text):
+        if re.fullmatch(r"[\d.]+ %", text.get_text()):
+            text.set_fontsize(19)
+    return figure
 
 
 # -- all -------------------------------------------------------------------
@@ -522,4 +550,4 @@ if __name__ == "__main__":
         sheet = hero() if name == "hero" else PICTURES[name]()
         for page, ink in {"light": LIGHT, "dark": DARK}.items():
             path = folder / f"{name}.{page}.svg"
-            print(save_figure(draw(sheet, ink), path))
+            print(save_figure(with_large_numbers(draw(sheet, ink)), path))

@@ -477,6 +477,7 @@ def test_run_reports_and_resumes(command, fails, tmp_path, unrendered):
     assert code == 0
     for words in ("Predicted class groups", "to ETF", "The 5 classes with 10 samples each"):
         assert words in text
+    printed = " ".join(text.split())
     assert (out / "report.html").stat().st_size > 10_000
     assert (out / "plots" / "summary.png").is_file()
     assert "already holds a run" in fails("run", "--out", out, *TINY)
@@ -486,6 +487,7 @@ def test_run_reports_and_resumes(command, fails, tmp_path, unrendered):
     code, text, _ = command("run", "--out", out, "--resume", "--json")
     assert code == 0
     assert [result["finished"] for result in json.loads(text)["results"]] == [True, True]
+    assert json.loads(text)["outcome"] in printed
     assert (out / "report.html").read_bytes() == before
 
     assert "--setting: " in fails("measure", out)  # it has two

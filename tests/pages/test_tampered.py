@@ -96,7 +96,7 @@ def test_a_changed_run_is_shown_or_named(run_folder, tmp_path, name):
     assert refused
 
 
-@pytest.mark.parametrize("name", ["history.parquet", "classes.npz", "final.npz", "prediction.npz"])
+@pytest.mark.parametrize("name", ["history.parquet", "final.npz", "prediction.npz"])
 def test_a_table_of_something_else_is_shown_or_named(run_folder, tmp_path, name, unrendered):
     folder = tmp_path / "run"
     shutil.copytree(run_folder, folder)
@@ -111,6 +111,17 @@ def test_a_table_of_something_else_is_shown_or_named(run_folder, tmp_path, name,
     ):
         message = refusal(act, folder)
         assert not message or (str(folder) in message and "\n" not in message)
+
+
+def test_classes_of_something_else_are_named(run_folder, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder)
+    file = setting_paths(folder, FINISHED).classes
+    for arrays in ({"logits": np.array(["a"])}, {"epochs": np.arange(3.0)}, {"weight": [[{}]]}):
+        np.savez(file, **arrays)
+        message = refusal(write_report, folder)
+        assert message.startswith(f"{file}: not a")
+        assert "\n" not in message
 
 
 @pytest.mark.filterwarnings("ignore")

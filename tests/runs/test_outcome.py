@@ -117,7 +117,7 @@ def test_lost_classes_and_vanished_ones():
         verdict["measured"] = "distinct"
     lost.result["verdicts"][3] |= {"measured": "lost"}
     assert outcome(run(lost)) == (
-        "The network did not end where the theory said. At λ = 0.001 the two rarest are lost, "
+        "The network did not end where the theory said. At λ = 0.001 classes 3 and 4 are lost, "
         "taken for class 1 (predicted: class 3 distinct), with 25.0 % of their test samples right."
     )
     gone = setting(problem(0.05))

@@ -207,7 +207,8 @@ def run(
     """
     with waiting("loading PyTorch", silent=json):
         from tightframe.runs.folder import using_record
-        from tightframe.runs.store import read_run_file, run_file
+        from tightframe.runs.outcome import outcome
+        from tightframe.runs.store import load_run, read_run_file, run_file
         from tightframe.runs.text_config import configuration
         from tightframe.runs.train import run as train
         from tightframe.runs.writer import keeping_folders
@@ -242,7 +243,10 @@ def run(
             print(f"tightframe: {hint}", file=sys.stderr)
         raise
     if json:
-        print(format_json({"results": results, "report": page}))
+        with using_record(out, "run"):
+            record = load_run(out)
+            said = {} if record.on_text else {"outcome": outcome(record)}
+        print(format_json({"results": results, **said, "report": page}))
     else:
         print_run(console, out)
         console.print(f"report: {page}", highlight=False, soft_wrap=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tightframe.checks import MAX_DENSE_CLASSES
 from tightframe.figures.diagrams import Wheel
 from tightframe.geometry.states import measured_states
-from tightframe.metrics.report import CollapseReport
 from tightframe.problem.problem import Problem
 from tightframe.solution import Solution
 from tightframe.views.wheel import (
@@ -20,6 +21,9 @@ from tightframe.views.wheel import (
     sent_by_solution,
     wheel,
 )
+
+if TYPE_CHECKING:  # runs are read without PyTorch
+    from tightframe.metrics.report import CollapseReport
 
 Array = NDArray[np.float64]
 

@@ -82,6 +82,8 @@ def render(reproduction: Reproduction) -> str:
     return render_page(
         "reproduction.html",
         plots,
+        outcome=_outcome(reproduction),
+        rows=_rows(figures),
         overview=_overview(reproduction),
         scale=reproduction.config["scale"],
         papers=list(papers.values()),
@@ -98,6 +100,27 @@ def _outcome_counts(reproduction: Reproduction) -> list[tuple[str, str, int]]:
     """Return the badge, name and number of every outcome."""
     found = Counter(v.outcome for record in reproduction.figures for v in record.verdicts)
     return [(_badge(outcome)[0], outcome, found[outcome]) for outcome in OUTCOMES]
+
+
+def _outcome(reproduction: Reproduction) -> str:
+    """Return how many claims hold, and how many do not."""
+    found = Counter(v.outcome for record in reproduction.figures for v in record.verdicts)
+    total = found.total()
+    if not total:
+        return "Neural collapse: no claim is judged yet"
+    rest = [f"{found[name]} {name}" for name in OUTCOMES if name != REPRODUCED and found[name]]
+    claims = "claim" if total == 1 else "claims"
+    text = f"Neural collapse: {found[REPRODUCED]} of {total} {claims} reproduced"
+    return f"{text}; {', '.join(rest)}" if rest else text
+
+
+def _rows(
+    figures: Sequence[Mapping[str, Any]],
+) -> list[tuple[Mapping[str, Any], Mapping[str, Any] | None]]:
+    """Return figures with their verdicts, what is not reproduced first; None: there is none yet."""
+    order = {NOT_REPRODUCED: 0, UNDECIDED: 1, REPRODUCED: 4}
+    rows = [(figure, verdict) for figure in figures for verdict in figure["verdicts"] or [None]]
+    return sorted(rows, key=lambda row: 3 if row[1] is None else order.get(row[1]["outcome"], 2))
 
 
 def _overview(reproduction: Reproduction) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,11 @@ from tightframe.geometry.states import STATES, States
 from tightframe.metrics.wheels import sent_by_network
 from tightframe.problem.problem import Problem
 from tightframe.runs.store import SettingRecord
-from tightframe.runs.task import Arrays
-from tightframe.training.callbacks import Measured
 from tightframe.views.wheel import Homes, Sent, class_homes
+
+if TYPE_CHECKING:  # tables are read without PyTorch
+    from tightframe.runs.task import Arrays
+    from tightframe.training.callbacks import Measured
 
 Indices = NDArray[np.intp]
 
