@@ -13,6 +13,7 @@ from tightframe.figures.diagrams import (
     Wheel,
 )
 from tightframe.figures.model import (
+    Area,
     Bars,
     Cells,
     Chart,
@@ -20,6 +21,7 @@ from tightframe.figures.model import (
     HeatMaps,
     Mark,
     Matrix,
+    Mesh,
     Note,
     Shades,
     Stack,
@@ -81,6 +83,29 @@ CELLS = Chart(
     ),
 )
 
+#: Columns up to y = 10 / x, and what lies above.
+MESH = Chart(
+    "Mesh",
+    "ratio",
+    "λ = decay",
+    [Curve("merges", [1.0, 2.0, 4.0], [10.0, 5.0, 2.5], "merged")],
+    log_x=True,
+    log_y=True,
+    x_ticks=[(1.0, "1"), (4.0, "4")],
+    x_range=(1.0, 4.0),
+    y_range=(1.0, 20.0),
+    mesh=Mesh(
+        [1.0, 2.0, 4.0],
+        [[1.0, 3.0, 10.0], [1.0, 2.0, 5.0], [1.0, 2.0, 2.5]],
+        [[3.0, 1.5, 0.0], [2.0, 1.0, 0.0], [1.0, 0.25, 0.0]],
+        "margin",
+    ),
+    areas=[
+        Area("merged", "merged", [1.0, 2.0, 4.0], [10.0, 5.0, 2.5], [15.0, 15.0, 15.0]),
+        Area("all gone", "vanished", [1.0, 2.0, 4.0], [15.0] * 3, [20.0] * 3, whole=True),
+    ],
+)
+
 SHADES = Chart(
     "Shades",
     "x",
@@ -110,7 +135,7 @@ MAPS = HeatMaps(
 
 TABLE = Table("Table", ["name", "number"], [["a", 1.25], ["b", None]])
 
-PANELS = [CURVES, BARS, CELLS, SHADES, STACK, MAPS, TABLE]
+PANELS = [CURVES, BARS, CELLS, MESH, SHADES, STACK, MAPS, TABLE]
 
 #: Three classes on a rim of four homes' width: the third has merged with nobody, it vanished.
 WHEEL = Wheel(

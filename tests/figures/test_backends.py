@@ -16,6 +16,7 @@ from tests.figures.panels import (
     CURVES,
     DIAGRAMS,
     MAPS,
+    MESH,
     PANELS,
     SHADES,
     STACK,
@@ -156,6 +157,41 @@ def test_cells():
     assert signs["marker"]["symbol"] == "diamond"
     assert seam["line"]["width"] > line["line"]["width"]
     assert cells["hovertemplate"].startswith("λ %{x:.4g}, ratio %{y:.4g}")
+
+
+def test_a_mesh_ends_where_its_columns_do():
+    axis, scale = sheet(MESH).axes
+    mesh = axis.collections[0]
+    x, y = (np.array(mesh.get_coordinates())[..., i] for i in (0, 1))
+    np.testing.assert_array_equal(y, MESH.mesh.y)
+    np.testing.assert_array_equal(x[:, 0], MESH.mesh.x)
+    np.testing.assert_array_equal(mesh.get_array(), MESH.mesh.values)
+    assert scale.get_ylabel() == "margin"
+    assert legend(axis) == ["merged", "all gone", "merges"]
+    areas = [part for part in axis.collections if part.get_label() in ("merged", "all gone")]
+    assert [area.get_hatch() for area in areas] == [STATES["merged"].hatch, None]
+    heat, contours, merged, gone, line = plotly.draw(MESH)["data"]
+    z, heights = np.array(heat["z"], dtype=float), np.array(heat["y"])
+    step = heights[1] / heights[0]
+    for i, top in ((0, 10.0), (-1, 2.5)):
+        shown = heights[np.isfinite(z[:, i])]
+        # One cell more, below the area: there is no gap.
+        assert top / step < shown.max() < top * step**2
+        assert z[0, i] == MESH.mesh.values[i][0]
+    assert (contours["contours"]["start"], contours["contours"]["end"]) == (1.0, 2.0)
+    assert merged["fillpattern"]["shape"] == "/"
+    assert merged["y"][:3] == line["y"] == [10.0, 5.0, 2.5]
+    assert "fillpattern" not in gone
+    layout = plotly.draw(MESH)["layout"]["xaxis"]
+    assert (layout["type"], layout["ticktext"]) == ("log", ["1", "4"])
+    assert layout["range"] == pytest.approx([0.0, np.log10(4)])
+
+
+def test_in_dark_heat_maps_zero_is_the_ground():
+    for ink, middle in ((LIGHT, "#f7f7f7"), (DARK, DARK.paper)):
+        figure = plotly.draw(MAPS, plotly.Options(ink=ink))
+        scale = figure["data"][0]["colorscale"]
+        assert [color for place, color in scale if place == 0.5] == [middle]
 
 
 def test_shades_give_many_curves_a_scale():

@@ -11,6 +11,7 @@ from tests.figures.panels import CELLS, CURVES, DIAGRAMS, MAPS, PANELS, STACK, T
 from tightframe.figures import style
 from tightframe.figures.diagrams import Lane, MergeTree, Moment, Network, Wheel
 from tightframe.figures.model import (
+    Area,
     Bars,
     Block,
     Cells,
@@ -19,6 +20,7 @@ from tightframe.figures.model import (
     HeatMaps,
     Mark,
     Matrix,
+    Mesh,
     Note,
     Sheet,
     Stack,
@@ -35,6 +37,11 @@ def test_every_panel_survives_storage(panel):
     again = panel_from_dict(json.loads(json.dumps(panel_to_dict(panel), allow_nan=False)))
     assert panel_to_dict(again) == panel_to_dict(panel)
     assert type(again) is type(panel)
+    for name in ("cells", "mesh", "areas", "curves"):
+        assert type(getattr(again, name, None)) is type(getattr(panel, name, None))
+    assert [type(area) for area in getattr(again, "areas", ())] == [
+        type(area) for area in getattr(panel, "areas", ())
+    ]
     assert in_words(again) == in_words(panel)
 
 
@@ -157,6 +164,17 @@ def test_labels_of_a_log_axis_are_written_out_where_they_fit():
         (lambda: Cells([1.0], [1.0], [1.0], ""), r"values: got shape \(1,\), need \(1, 1\)"),
         (lambda: Cells([1.0], [1.0], [[1.0]], "", ["lost"]), r"states: got shape \(1,\)"),
         (lambda: Cells([1.0], [1.0], [[1.0]], "", [["gone"]]), "states: got 'gone', allowed are"),
+        (lambda: Mesh([1.0], [[1.0, 2.0]], [[1.0, 2.0]], ""), r"y: got shape \(1, 2\), need"),
+        (
+            lambda: Mesh([1.0, 2.0], [[1.0, 2.0]] * 2, [[1.0, np.nan]] * 2, ""),
+            "values: need finite numbers",
+        ),
+        (
+            lambda: Mesh([1.0, 2.0], [[1.0, 2.0]] * 2, [[1.0, 2.0, 3.0]] * 2, ""),
+            r"values: got shape \(2, 3\), need \(2, 2\)",
+        ),
+        (lambda: Area("", "weird", [], [], []), "state: got 'weird', allowed are distinct"),
+        (lambda: Area("", "merged", [1.0], [1.0], []), "high: got 0 values for 1 of x"),
         (lambda: Note(1.0, 1.0, "", "red"), "color: got 'red'"),
         (lambda: Chart("", "", "", [], legend="left"), "legend: got 'left', allowed are below"),
         (lambda: Chart("", "", "", [], whole=["z"]), "whole: got 'z', allowed are x, y"),

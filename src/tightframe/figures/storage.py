@@ -20,6 +20,7 @@ from tightframe.figures.diagrams import (
     Wheel,
 )
 from tightframe.figures.model import (
+    Area,
     Bars,
     Cells,
     Chart,
@@ -27,6 +28,7 @@ from tightframe.figures.model import (
     HeatMaps,
     Mark,
     Matrix,
+    Mesh,
     Note,
     Panel,
     Shades,
@@ -47,6 +49,7 @@ _PARTS: dict[str, Any] = {
     "curves": Curve,
     "marks": Mark,
     "bars": Bars,
+    "areas": Area,
     "notes": Note,
     "maps": Matrix,
     "moments": Moment,
@@ -56,7 +59,7 @@ _PARTS: dict[str, Any] = {
     "changes": Change,
     "networks": Network,
 }
-_PART: dict[str, Any] = {"cells": Cells, "shades": Shades}
+_PART: dict[str, Any] = {"cells": Cells, "shades": Shades, "mesh": Mesh}
 
 
 def panel_to_dict(panel: Panel) -> dict[str, Any]:

@@ -57,6 +57,7 @@ def page(tab, url):
         tab.open(url + "?" + ((state or State()).query() if query is None else query))
         tab.until("document.readyState === 'complete' && !!document.getElementById('headline')")
         tab.until(f"{text('headline')} !== '' || {text('message')} !== ''")
+        tab.run("document.querySelector('.controls').open = true")
         return tab
 
     yield opened
@@ -88,7 +89,7 @@ def run(code):
 
 
 def test_a_link_a_change_and_the_code(page, url):
-    state = State(counts="30x2,20x2", weight_decay="0.004")
+    state = State(counts="30x2,20x2", weight_decay="0.004", view="geometry")
     tab = page(state)
     before = matrix(tab, "logits")
     np.testing.assert_allclose(before, tf.solve(state.problem()).logits, atol=1e-6)
@@ -104,7 +105,7 @@ def test_a_link_a_change_and_the_code(page, url):
         np.testing.assert_allclose(matrix(tab, name), shown, atol=1e-6 * scale)
     assert tab.run("document.getElementById('link').textContent") == url + "?" + changed.query()
     tab.until("document.querySelectorAll('#wheel .tf-marks use').length === 5")
-    assert tab.run("typeof document.querySelector('#wheel figure').seek") == "function"
+    assert tab.run("typeof document.getElementById('wheel').seek") == "function"
 
 
 def test_a_slider_moves_number_and_picture(page):
@@ -130,16 +131,17 @@ def test_every_view_has_a_link(page, view):
     visible = "[...document.querySelectorAll('.view')].filter(v => v.offsetParent).length"
     assert tab.run(visible) == 1
     graph = f"{view}-graph"
-    if view in ("margins", "path", "phase"):
+    if view in ("margins", "phase"):
         tab.until(f"{plot(graph)}?.data?.length > 1")
         tab.until(f"{text(graph + '-text')}.length > 20")
         run(tab.run(text("code")))
     if view == "phase":  # first the thresholds, then the margins
-        tab.until(f"{text(graph + '-text')}.includes('Colour: sibling margin')")
+        tab.until(f"{text(graph + '-text')}.includes('Colour: margin')")
         tab.until(f"{plot(graph)}.data[0].z.flat().some(z => z > 0)")
-    if view == "path":
+    if view == "margins":
+        tab.until(f"{plot('path-graph')}?.data?.length > 1")
         limits = tf.thresholds(State().problem()).groups
-        places = tab.run(f"{plot(graph)}.layout.shapes.map(s => s.x0)")
+        places = tab.run(f"{plot('path-graph')}.layout.shapes.map(s => s.x0)")
         assert {group.logit_decay for group in limits} <= set(places)
 
 
@@ -157,7 +159,8 @@ def test_advice_comes_at_the_press_of_a_key_and_goes_with_the_problem(page):
 
 
 def test_the_keyboard_reaches_everything(page):
-    tab = page(State())
+    tab = page(State(view="code"))
+    tab.until(f"{text('code')} !== ''")
     tab.run("document.getElementById('counts').focus()")
     reached = []
     for _ in range(23):
@@ -169,6 +172,7 @@ def test_the_keyboard_reaches_everything(page):
     expected += ["logit_scale", "feature_weights"]
     assert reached[: len(expected) + 1] == [*expected, "view"]
     assert "copy" in reached
+    tab = page(State())
     tab.run("document.querySelector('#view input:checked').focus()")
     for view in list(VIEWS)[1:3]:
         tab.key("ArrowRight")
@@ -217,8 +221,8 @@ def test_what_was_never_drawn_is_not_shown(page):
 
 
 def test_a_view_that_cannot_be_drawn_leaves_the_headline(page):
-    tab = page(State(counts="50x2,20x2", depth="2", view="path"))
-    tab.until(f"{text('message')}.startsWith('path: needs certified solves')")
+    tab = page(State(counts="50x2,20x2", depth="2", view="phase"))
+    tab.until(f"{text('message')}.startsWith('depth: got 2, a phase diagram needs 1')")
     assert "4 classes, 140 samples" in tab.run(text("headline"))
 
 
@@ -250,7 +254,7 @@ def test_files_are_laid_over_or_refused(page, tmp_path):
 
 
 def test_dark_is_dark_and_follows_a_change(page):
-    tab = page(State(view="path"))
+    tab = page(State(view="margins"))
     tab.until(f"{plot('path-graph')}?.layout?.paper_bgcolor === '#ffffff'")
     tab.theme("dark")
     tab.until(f"{plot('path-graph')}?.layout?.paper_bgcolor === '#161b22'")
@@ -270,6 +274,125 @@ def test_a_phone_needs_no_sideways_scrolling(page, view):
         "[...document.querySelectorAll('input, button, figure')].some(part => "
         "part.offsetParent && part.getBoundingClientRect().right > 361)"
     )
+
+
+# -- the first screen ------------------------------------------------------------------------------
+
+STEP = State(counts="100x5,10x5", weight_decay="0.009", feature_decay="0.001")
+
+HAS_MOVED = "/weight_decay=/.test(location.search) && !/=0.009(&|$)/.test(location.search)"
+
+SLIDER = "document.querySelector('#tree .tf-decay')"
+
+
+def whole(tab):
+    """Wait until the first screen is exact."""
+    tab.until(f"{SLIDER} !== null && {text('tree')}.includes('Joins are exact')")
+
+
+def rows(tab):
+    return tab.run(
+        "[...document.querySelectorAll('#class-table tbody tr')]"
+        ".map(r => [...r.children].map(c => c.textContent))"
+    )
+
+
+def test_moving_lambda_asks_nobody(page):
+    tab = page(STEP)
+    whole(tab)
+    changes = tf.state_changes(STEP.problem())
+    assert (
+        "All 10 classes stay apart. Raise λ 1.92-fold, to 0.00575, and classes 5, 6, 7, 8, 9"
+        in (tab.run(text("sentence")))
+    )
+    tab.run("new Promise(done => setTimeout(done, 800))")
+    tab.requests.clear()
+    seen = []
+    for value in range(0, 1001, 20):
+        tab.run(f"{SLIDER}.value = {value}; {SLIDER}.dispatchEvent(new Event('input'))")
+        seen.append(tab.run(f"[{text('sentence')}, {text('state-counts')}, {text('decay')}]"))
+    assert [url for url in tab.requests if not url.startswith("data:")] == []
+    counts = list(dict.fromkeys(" ".join(part.split()) for _, part, _ in seen))
+    assert counts == ["10 distinct", "5 distinct 5 merged", "5 distinct 5 vanished", "10 vanished"]
+    assert len({sentence.split(" Raise")[0] for sentence, *_ in seen}) == 4
+    decays = [float(decay) for *_, decay in seen]
+    assert decays == sorted(decays)
+    # At a threshold the states are those from there on; the table has the worst first.
+    tab.run(f"window.tightframeScene.move({changes[0].logit_decay!r})")
+    assert [row[2].split()[-1] for row in rows(tab)] == ["merged"] * 5 + ["distinct"] * 5
+    assert [row[0] for row in rows(tab)[:5]] == ["5", "6", "7", "8", "9"]
+    assert rows(tab)[0][3:6] == ["0.00", rows(tab)[1][4], ""]
+    assert [float(text.rstrip("\u00d7")) for text in rows(tab)[0][6:]] == [0.00575, 1.0]
+
+
+def test_the_controls_follow_and_keep_their_ratio(page):
+    tab = page(STEP)
+    whole(tab)
+    tab.run(f"{SLIDER}.focus()")
+    for _ in range(6):
+        tab.key("ArrowRight")
+    tab.until(HAS_MOVED)
+    moved = State.from_query(tab.run("location.search")).problem()
+    assert moved.logit_decay > STEP.problem().logit_decay * 1.01
+    assert moved.weight_decay / moved.feature_decay == pytest.approx(9, rel=2e-3)
+    shown = float(tab.run(text("decay")))
+    assert shown == pytest.approx(moved.logit_decay, rel=5e-3)
+    assert tab.run(f"document.activeElement === {SLIDER}")
+
+
+def test_a_preset_is_a_touch_away(page):
+    tab = page(STEP)
+    tab.run(
+        "[...document.querySelectorAll('a.preset')].find(p => p.textContent === 'Balanced').click()"
+    )
+    tab.until("document.getElementById('counts').value === '100x10'")
+    tab.until(f"{text('sentence')}.includes('and everything vanishes')")
+    current = "document.querySelector('a.preset[aria-current]').textContent"
+    assert tab.run(current) == "Balanced"
+    tab.type("counts", "100x9")
+    tab.until("document.querySelector('a.preset[aria-current]') === null")
+
+
+def test_without_motion_lambda_goes_from_change_to_change(page):
+    tab = page(STEP)
+    tab.call(
+        "Emulation.setEmulatedMedia",
+        features=[{"name": "prefers-reduced-motion", "value": "reduce"}],
+    )
+    whole(tab)
+    for words in ("have merged", "have vanished", "Everything has vanished"):
+        tab.run("document.getElementById('play').click()")
+        assert words in tab.run(text("sentence"))
+    tab.theme("light")
+
+
+def test_play_goes_up_and_stops(page):
+    tab = page(STEP)
+    whole(tab)
+    before = float(tab.run(text("decay")))
+    tab.run("document.getElementById('play').click()")
+    tab.until(f"Number({text('decay')}) > {1.05 * before}")
+    tab.run("document.getElementById('play').click()")
+    stopped = tab.run(text("decay"))
+    assert tab.run(text("play")) == "▶ Raise λ"
+    tab.until(HAS_MOVED)
+    assert tab.run(text("decay")) == stopped
+
+
+def test_the_sample_lies_in_its_rings(page):
+    tab = page(STEP)
+    tab.run("document.getElementById('sample').click()")
+    tab.until("document.querySelectorAll('#wheel .tf-ring').length === 10")
+    tab.until("location.search.includes('40x5') && location.search.includes('view=measured')")
+    tab.until("Number(document.getElementById('feature_decay').value) === 0.004")
+    whole(tab)
+    far = tab.run(
+        "[...document.querySelectorAll('#wheel .tf-rings [data-i]')].map(ring => {"
+        "const at = i => i.transform.baseVal[0].matrix;"
+        "const mark = document.querySelector(`#wheel .tf-marks [data-i='${ring.dataset.i}']`);"
+        "return Math.hypot(at(ring).e - at(mark).e, at(ring).f - at(mark).f)})"
+    )
+    assert max(far) < 12  # pixels of 150
 
 
 # -- wheels and merge trees on any page ------------------------------------------------------------

@@ -39,6 +39,11 @@ STATES = [
 TABLES_ONLY = ("classes", "advice", "measured", "code")
 
 
+@pytest.fixture
+def few_ratios(monkeypatch):
+    monkeypatch.setattr(compute, "PHASE_RATIOS", 4)
+
+
 def unpacked(array):
     values = np.frombuffer(base64.b64decode(array["bdata"]), array["dtype"])
     return values.reshape([int(part) for part in array["shape"].split(",")])
@@ -176,7 +181,7 @@ def test_the_path_says_what_is_not_followed():
 
 
 @pytest.mark.parametrize("smoothing", ["", "0.1"])
-def test_the_phase_diagram_is_the_library_s(smoothing):
+def test_the_phase_diagram_is_the_library_s(smoothing, few_ratios):
     state = State(counts="40x2,10x4", view="phase", label_smoothing=smoothing)
     compute._DIAGRAMS.clear()
     result = shown(state, LIGHT, None)
@@ -218,7 +223,7 @@ def test_the_phase_diagram_is_the_library_s(smoothing):
         ("100x5,10x5", {"loss": "mse"}),
     ],
 )
-def test_no_row_of_the_phase_diagram_crosses_a_threshold(counts, more):
+def test_no_row_of_the_phase_diagram_crosses_a_threshold(counts, more, few_ratios):
     """Neither colours nor areas: each ends where the closed form says that a state does."""
     problem = State(counts=counts, **more).problem()
     args = compute.phases(problem)
@@ -239,7 +244,7 @@ def test_no_row_of_the_phase_diagram_crosses_a_threshold(counts, more):
         np.testing.assert_array_equal(low.high, high.low)
 
 
-def test_a_lost_minority_ends_the_colours_where_its_margin_does():
+def test_a_lost_minority_ends_the_colours_where_its_margin_does(few_ratios):
     args = compute.phases(State(counts="100x5,10x5", bias="free").problem())
     diagram = compute.phase_diagram(args)
     i = len(args.rows) // 2
@@ -251,7 +256,7 @@ def test_a_lost_minority_ends_the_colours_where_its_margin_does():
     assert "The minority is lost from" in text
 
 
-def test_where_the_minority_vanishes_in_the_phase_diagram():
+def test_where_the_minority_vanishes_in_the_phase_diagram(few_ratios):
     """The same decay as where states are followed, to what a picture shows."""
     args = compute.phases(State(counts="100x5,10x5").problem())
     diagram = compute.phase_diagram(args)

@@ -12,7 +12,7 @@ pytest.importorskip("dash")
 
 import tightframe as tf
 from tests.pages.explore import files
-from tightframe.pages.explore import followed
+from tightframe.pages.explore import compute, followed
 from tightframe.pages.explore.presets import PRESETS, SAMPLE, sample_file
 from tightframe.pages.explore.scene import scenes
 from tightframe.pages.explore.state import State
@@ -139,9 +139,10 @@ def test_who_is_taken_for_whom():
         assert [last["taker"][i][k] for k in change.classes] == [str(change.rival)]
 
 
-def test_of_many_groups_the_grid_comes_before_the_rest():
-    state = State(counts=",".join(str(20 * k) for k in range(1, 17)))
+def test_the_grid_comes_before_the_rest():
+    state = State(counts="500,300,150,60")
     followed._KEPT.clear()
+    compute._CHANGES.clear()
     told = []
     found = list(scenes(state, None, lambda done, total: told.append((done, total))))
     assert [(bool(one["tree"]), one["final"]) for one in found] == [
@@ -193,6 +194,7 @@ def test_lines_end_with_what_is_wrong():
 
 def test_a_reader_who_leaves_ends_the_work():
     followed._KEPT.clear()
+    compute._CHANGES.clear()
     before = threading.active_count()
     found = lines(State(counts=",".join(str(20 * k) for k in range(1, 30))), None)
     next(found)

@@ -298,6 +298,21 @@ def test_a_file_may_be_there_from_the_start(tmp_path):
     assert "bee" in shown  # without samples, but a rival
 
 
+def test_a_run_opens_at_its_own_decays(run_folder, solutions, monkeypatch):
+    from tightframe.pages.explore import server
+    from tightframe.runs.store import load_run
+
+    served = []
+    monkeypatch.setattr(server, "serve", lambda *given: served.append(given))
+    name = next(record.name for record in load_run(run_folder).settings if record.finished)
+    given = ["explore", str(run_folder), "--setting", name, "--no-open", "--port", "0"]
+    assert cli.run_command(given) == 0
+    ((port, opens, opened, problem),) = served
+    assert (port, opens) == (0, False)
+    assert opened.counts == State.from_problem(problem.replace(class_names=None)).counts
+    assert problem == solutions[name].problem
+
+
 def test_a_port_in_use_is_refused_in_one_line(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -12,19 +14,26 @@ from numpy.typing import NDArray
 
 from tightframe.advice.advise import Advice
 from tightframe.advice.advise import advise as make_advice
-from tightframe.changes import class_thresholds
+from tightframe.changes import (
+    FEW_GROUPS,
+    StateChanges,
+    class_thresholds,
+    known_thresholds,
+    state_changes,
+)
 from tightframe.geometry.dense import Geometry
 from tightframe.geometry.grouped import GroupedGeometry
-from tightframe.geometry.states import VANISHED, States
+from tightframe.geometry.states import DISTINCT, LOST, MERGED, VANISHED, States
 from tightframe.path import Path
 from tightframe.path import path as solve_path
 from tightframe.problem.problem import LOSS_ARGUMENTS, Problem, require_no_targets
 from tightframe.solution import Solution
+from tightframe.solve import NotConvergedWarning
 from tightframe.solve import solve as solve_problem
 from tightframe.sweeps.phase import step_rows
 from tightframe.sweeps.phase_picture import Columns, nodes
 from tightframe.theory.coverage import coverage, has_compact_form
-from tightframe.theory.thresholds import Thresholds
+from tightframe.theory.thresholds import GroupThreshold, Thresholds
 from tightframe.theory.thresholds import thresholds as find_thresholds
 
 #: More groups, or classes, than this are not drawn; more classes than the last are not searched
@@ -89,7 +98,7 @@ def thresholds(problem: Problem) -> Thresholds | None:
         limits = find_thresholds(problem)
         if len(problem.groups) > MAX_AT_ONCE:
             return limits
-        followed = _followed(problem.replace(weight_decay=1.0, feature_decay=1.0, dim=None)).groups
+        followed = _followed(problem.replace(weight_decay=1.0, feature_decay=1.0, dim=None))
     except ValueError:
         return None
     groups = tuple(
@@ -100,9 +109,54 @@ def thresholds(problem: Problem) -> Thresholds | None:
 
 
 @lru_cache(_KEPT)
-def _followed(problem: Problem) -> Thresholds:
+def _followed(problem: Problem) -> tuple[GroupThreshold, ...]:
     """Return the thresholds of every state, which do not depend on the problem's decays."""
-    return class_thresholds(problem)
+    if problem.margin_runs:  # for which there are roots to more digits
+        return class_thresholds(problem).groups
+    found = changes(problem.replace(class_names=None))
+    groups = []
+    for i, group in enumerate(known_thresholds(problem).groups):
+        merges, lost, vanishes = (found.from_decay(i, s) for s in (MERGED, LOST, VANISHED))
+        places = tuple((c.logit_decay, c.after) for c in found.of_group(i) if c.before != c.after)
+        if (first := str(found.first.state[i])) != DISTINCT:
+            places = ((0.0, first), *places)
+        groups.append(replace(group, merges=merges, lost=lost, vanishes=vanishes, changes=places))
+    return tuple(groups)
+
+
+#: What was followed lately, oldest first, and who follows what just now.
+_CHANGES: dict[Problem, StateChanges] = {}
+_FOLLOWING: dict[Problem, threading.Lock] = {}
+
+
+def changes(line: Problem, tell: Callable[[int, int, str], object] | None = None) -> StateChanges:
+    """Return where states change, of few groups with all takers; from memory if it is there.
+
+    The first screen and the margins ask for the same at one time: whoever is second waits.
+
+    Parameters
+    ----------
+    line : Problem
+        Without names, its decays 1.
+    tell : callable, optional
+        As of `tightframe.state_changes`.
+
+    Raises
+    ------
+    ValueError
+        As `tightframe.state_changes`.
+    """
+    with _FOLLOWING.setdefault(line, threading.Lock()):
+        found = _CHANGES.get(line)
+        if found is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotConvergedWarning)
+                warnings.simplefilter("ignore", RuntimeWarning)
+                takers = len(line.groups) <= FEW_GROUPS
+                found = state_changes(line, takers=takers, progress=tell or False)
+            keep(_CHANGES, line, found)
+    _FOLLOWING.pop(line, None)
+    return found
 
 
 # -- geometry --------------------------------------------------------------------------------------

@@ -11,9 +11,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.changes import FEW_GROUPS, StateChange, StateChanges, state_changes
+from tightframe.changes import FEW_GROUPS, StateChange, StateChanges
 from tightframe.geometry.states import DISTINCT, LOST
 from tightframe.pages.explore.compute import MAX_AT_ONCE, PICTURE_TOL, keep
+from tightframe.pages.explore.compute import changes as changes_of
 from tightframe.pages.explore.sentences import Members, Next
 from tightframe.path import path
 from tightframe.problem.problem import Problem
@@ -181,12 +182,7 @@ def _on(found: Followed, decay: float) -> bool:
 
 def _exact(line: Problem, here: float, tell: Tell) -> Followed:
     few = len(line.groups) <= FEW_GROUPS
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotConvergedWarning)
-        warnings.simplefilter("ignore", RuntimeWarning)
-        changes = state_changes(
-            line, takers=few, progress=lambda done, total, name: tell(done, total)
-        )
+    changes = changes_of(line, lambda done, total, name: tell(done, total))
     changing = sorted({c.logit_decay for c in changes if c.before != c.after})
     taken = [c.logit_decay for c in changes if c.before == c.after] if few else []
     low, high = _ends(changing or [closed_thresholds(line).total_collapse], here)

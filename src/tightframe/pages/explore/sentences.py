@@ -127,7 +127,11 @@ def _warning(problem: Problem, upcoming: Next) -> str:
     happens = (
         "everything vanishes" if upcoming.is_last else f"{who(problem, upcoming.classes)} {verb}"
     )
-    return f"Raise λ {FOLD}-fold, to {upcoming.decay:.3g}, and {happens}."
+    # Written out as the page's script does it.
+    decay = np.format_float_positional(float(f"{upcoming.decay:.3g}"), trim="-")
+    if upcoming.decay < 1e-6:
+        decay = f"{upcoming.decay:.3g}"
+    return f"Raise λ {FOLD}-fold, to {decay}, and {happens}."
 
 
 def _vanished(problem: Problem, own: Sequence[Members], members: Sequence[Members]) -> str:

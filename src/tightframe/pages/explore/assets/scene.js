@@ -9,7 +9,7 @@ window.tightframeScene = (() => {
   const FEW_ROWS = 20, FOLDED = 10, PLAY_SECONDS = 9, SILENCE = 350;
 
   let scene = null, key = null, decay = null, asked = null, values = {}, span = null;
-  let rows = [], order = "", whole = false, playing = 0, held = false, waiting = 0, written = null;
+  let rows = [], order = "", whole = false, playing = 0, held = false, waiting = 0, written = null, moved = false;
 
   const short = (value, digits = 3) => String(Number(value.toPrecision(digits)));
   const index = (list, value, start) => {
@@ -47,11 +47,11 @@ window.tightframeScene = (() => {
     if (problem !== key) whole = false;
     key = problem;
     stop();
-    decay = wanted;
     ask(new URLSearchParams(values).toString(), file || null);
   }
 
   async function ask(query, file) {
+    moved = false;
     asked?.abort();
     const own = asked = new AbortController();
     const late = setTimeout(() => at("progress").textContent = "solving…", 300);
@@ -110,7 +110,12 @@ window.tightframeScene = (() => {
     }
     at("wheel").addEventListener("pointerover", tell);
     makeTable();
-    move(found.tree ? Math.min(Math.max(decay, found.low), found.high) : found.decays[0]);
+    // Where the slider was moved to while the rest was solved, or where the controls are.
+    const to = moved ? decay : lambda();
+    if (found.tree && (to < found.low || to > found.high)) {
+      say(`λ = ${short(to)} of the controls lies ${to < found.low ? "left" : "right"} of the axis: here is its end.`);
+    }
+    move(found.tree ? Math.min(Math.max(to, found.low), found.high) : found.decays[0]);
   }
 
   // What is pointed at, as the table has it.
@@ -163,6 +168,7 @@ window.tightframeScene = (() => {
   function play() {
     if (playing) return stop();
     if (!scene?.tree) return;
+    moved = true;
     const first = decay >= scene.high * .999 ? scene.low : decay;
     if (still.matches) {  // from change to change, without motion
       const later = scene.spans.find(one => one.from > first * 1.000001);
@@ -185,6 +191,7 @@ window.tightframeScene = (() => {
     clearTimeout(waiting);
     waiting = setTimeout(() => {
       if (held || playing || !scene) return;
+      moved = false;
       const times = decay / lambda();
       if (!(times > 0) || Math.abs(Math.log(times)) < 1e-6) return;
       // A little beyond a threshold, where rounding cannot put it below.
@@ -201,6 +208,7 @@ window.tightframeScene = (() => {
 
   document.addEventListener("tf-decay", event => {
     if (!scene || !at("scene").contains(event.target)) return;
+    moved = true;
     move(event.detail.decay);
     settle();
   });
