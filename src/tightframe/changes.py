@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tightframe.checks import choice
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition
 from tightframe.geometry.states import (
     DISTINCT,
@@ -256,11 +257,30 @@ class StateChanges(Shown, Saved):
         found = frame({name: [row[name] for row in rows] for name in columns})
         return found.astype({"rival": "Int64"})
 
-    def plot(self, ax: Any = None) -> tuple[Any, Any]:
-        """Draw how many classes are in which state along the decay, see `tightframe.shown.plot`."""
+    def plot(self, ax: Any = None, *, what: str = "tree") -> tuple[Any, Any]:
+        """Draw which class joins, is taken for another, or vanishes along the decay.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+        what : {"tree", "numbers"}
+            The tree of `tightframe.report.merge_tree`, or how many classes are in which state.
+
+        Returns
+        -------
+        fig, ax
+            See `tightframe.shown.plot`.
+
+        Raises
+        ------
+        ValueError
+            If ``what`` is something else.
+        """
+        from tightframe.views.merge_tree import merge_tree
         from tightframe.views.thresholds import changes_chart
 
-        return plot(changes_chart(self), ax)
+        choice("what", what, ("tree", "numbers"))
+        return plot(lambda: (merge_tree if what == "tree" else changes_chart)(self), ax)
 
     def _blocks(self) -> Iterator[Block]:
         from tightframe.views.thresholds import changes_table
