@@ -23,7 +23,7 @@ from tightframe.figures.model import (
     block_borders,
 )
 from tightframe.figures.plotly import Options, draw
-from tightframe.figures.style import GROUP_COLORS, GROUP_DASHES, Ink, margin_kind, margin_label
+from tightframe.figures.style import GROUP_DASHES, GROUP_WIDTHS, Ink, margin_kind, margin_label
 from tightframe.pages.explore.margins import Margins
 from tightframe.path import Path
 from tightframe.problem.class_names import MAX_NAME, listed, shown_names
@@ -221,15 +221,15 @@ def path(
     x = decays.tolist()
     curves, marks = [], []
     for g, (name, column, limit) in enumerate(zip(entries, values.T, limits.groups, strict=True)):
-        color = g % len(GROUP_COLORS)
-        dash = GROUP_DASHES[g // len(GROUP_COLORS) % len(GROUP_DASHES)]
-        curves.append(Curve(name, x, column.tolist(), color, dash))
-        marks += [Mark(place, "", "x", color, "dotted") for place in limit.places.values()]
+        dash = GROUP_DASHES[g % len(GROUP_DASHES)]
+        width = GROUP_WIDTHS[g // len(GROUP_DASHES) % len(GROUP_WIDTHS)]
+        curves.append(Curve(name, x, column.tolist(), "ink", dash, width=width))
+        marks += [Mark(place, "", "x", "muted", "dotted") for place in limit.places.values()]
         if measured is not None:
             own = [float(measured[g])]
             look: dict[str, Any] = {"size": 1.4}
             label = f"{name}, measured" if len(names) <= _MAX_LEGEND else "" if g else "measured"
-            curves.append(Curve(label, [here], own, color, "points", **look))
+            curves.append(Curve(label, [here], own, "ink", "points", **look))
     sizes = [group.classes for group in problem.groups]
     inside = bool(decays[0] <= here <= decays[-1])
     if inside:
