@@ -3,6 +3,7 @@
 import functools
 import html.parser
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -270,6 +271,62 @@ def test_plot_draws_on_a_figure_of_its_own_or_on_given_axes(name):
     own = Figure().subplots()
     assert made(name).plot(own) == (own.figure, own)
     assert own.has_data() or own.texts or own.images or own.tables
+
+
+@pytest.mark.parametrize("name", [name for name in RESULTS if name not in NO_FRAME])
+def test_plot_refuses_what_are_no_axes(name):
+    several = Figure().subplots(1, 2)
+    with pytest.raises(ValueError, match=r"^ax: got ndarray, need one pair of Matplotlib's axes"):
+        made(name).plot(several)
+
+
+def drawn(axes):
+    """Return how many marks, lines, images and texts there are."""
+    parts = (axes.collections, axes.lines, axes.images, axes.patches, axes.texts)
+    return tuple(map(len, parts))
+
+
+@pytest.mark.parametrize(
+    ("name", "choices"),
+    [
+        ("Solution", ("wheel", "logits", "margins")),
+        ("Solution of many classes", ("wheel", "margins")),
+        ("ContextSolution", ("logits",)),
+        ("StateChanges", ("tree", "numbers")),
+    ],
+)
+def test_what_a_plot_shows_can_be_chosen(name, choices):
+    found = made(name)
+    seen = [drawn(found.plot(what=what)[1]) for what in choices]
+    assert len(set(seen)) == len(choices)
+    assert drawn(found.plot()[1]) == seen[0]
+    with pytest.raises(ValueError, match=f"^what: got 'pie', allowed are .*{choices[-1]}"):
+        found.plot(what="pie")
+
+
+def test_a_map_of_very_many_logits_is_refused():
+    with pytest.raises(ValueError, match="what: got 'logits' of 151 classes, need at most 100"):
+        made("Solution of many classes").plot(what="logits")
+
+
+def test_refusals_come_before_the_work(monkeypatch):
+    def never(*_):
+        raise AssertionError("states were followed in vain")
+
+    monkeypatch.setattr("tightframe.runs.wheels.state_changes", never)
+    with pytest.raises(ValueError, match=r"^ax: got int, need"):
+        tf.report.merge_tree(problem(), ax=3)
+    with pytest.raises(ValueError, match=r"^networks: got list"):
+        tf.report.merge_tree(problem(), [])
+    monkeypatch.setitem(sys.modules, "tightframe.figures.mpl", None)
+    calls = {
+        "merge_tree": lambda: tf.report.merge_tree(problem()),
+        "wheel": lambda: tf.report.wheel(made("Solution")),
+        "plot": lambda: made("Solution").plot(),
+    }
+    for name, call in calls.items():
+        with pytest.raises(ImportError, match=f"^{name} needs matplotlib: pip install"):
+            call()
 
 
 @pytest.mark.parametrize("name", [name for name in RESULTS if name not in NO_FRAME])

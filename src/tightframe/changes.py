@@ -6,7 +6,7 @@ import bisect
 import itertools
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tightframe.checks import choice
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition
 from tightframe.geometry.states import (
     DISTINCT,
@@ -26,11 +27,13 @@ from tightframe.geometry.states import (
     group_gaps,
 )
 from tightframe.problem.problem import Problem, at_most, require_no_targets
-from tightframe.progress import ProgressLike, told, watched
+from tightframe.progress import Progress, ProgressLike, told, watched
 from tightframe.saved import Saved, kept
 from tightframe.shown import Block, Shown, frame, plot
 from tightframe.solve import NotConvergedWarning, solve, uses_solver
+from tightframe.solvers import stretches
 from tightframe.solvers.continuation import turned
+from tightframe.solvers.crossings import Crossing, codes, crossings
 from tightframe.solvers.interpolation import lagrange
 from tightframe.solvers.newton import (
     FactoredProblem,
@@ -41,6 +44,7 @@ from tightframe.solvers.newton import (
     slope,
 )
 from tightframe.solvers.starts import Factors
+from tightframe.solvers.stretches import Stretch
 from tightframe.solvers.unranked import unranked
 from tightframe.theory import thresholds as closed
 from tightframe.theory.closed_form import deep_linear
@@ -57,7 +61,7 @@ ACCURACY = 2e-10
 #: The same where every point is a descent in the orthant.
 ORTHANT_ACCURACY = 1e-6
 
-#: Of so many groups all changes are found in a few seconds.
+#: Of so many groups all changes are found within a second or two, and all places by solves.
 FEW_GROUPS = 30
 
 #: Points of the first scan, a factor of ten of decays.
@@ -104,6 +108,13 @@ SURE = 2e-7
 
 #: Where slopes at the ends of an interval differ more than that, the steeper one tells the root.
 STEEPER = 2
+
+#: Between known decays that are as near, relatively, there is no room for a stretch.
+CLOSE_EDGES = 1e-6
+
+#: Where a crossing lies is asked of solves until it moves by less, in logarithms: the next step
+#: would be within rounding. Two are enough, or something is wrong.
+LAST_STEP, PLACING_STEPS = 1e-6, 4
 
 #: Of so many cuts of an interval one halves it, in case that the others do not get on.
 HALVED = 4
@@ -246,11 +257,30 @@ class StateChanges(Shown, Saved):
         found = frame({name: [row[name] for row in rows] for name in columns})
         return found.astype({"rival": "Int64"})
 
-    def plot(self, ax: Any = None) -> tuple[Any, Any]:
-        """Draw how many classes are in which state along the decay, see `tightframe.shown.plot`."""
+    def plot(self, ax: Any = None, *, what: str = "tree") -> tuple[Any, Any]:
+        """Draw which class joins, is taken for another, or vanishes along the decay.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+        what : {"tree", "numbers"}
+            The tree of `tightframe.report.merge_tree`, or how many classes are in which state.
+
+        Returns
+        -------
+        fig, ax
+            See `tightframe.shown.plot`.
+
+        Raises
+        ------
+        ValueError
+            If ``what`` is something else.
+        """
+        from tightframe.views.merge_tree import merge_tree
         from tightframe.views.thresholds import changes_chart
 
-        return plot(changes_chart(self), ax)
+        choice("what", what, ("tree", "numbers"))
+        return plot(lambda: (merge_tree if what == "tree" else changes_chart)(self), ax)
 
     def _blocks(self) -> Iterator[Block]:
         from tightframe.views.thresholds import changes_table
@@ -271,13 +301,14 @@ def state_changes(
     Merging and, with closed forms, vanishing happen at decays that are known exactly
     (docs/theory.md section 6). Where another class's logit overtakes the own one, the decay is a
     root of the decision margin, and where all logits between groups vanish, of the gradient's
-    excess over the decay: both are found between neighbouring points of a scan, to 1e-9 relative
-    (checked with gradients in extended precision, up to CIFAR-100-LT's 85 groups). Where rounding
-    hides the logits' differences fewer digits hold, and a warning says how many: one or two at
-    1e-16, counts of 4e11 and 258. States may change back; wherever they differ between neighbouring
-    points of the scan (`POINTS_A_DECADE`, and every known threshold), all that is between is found.
-    Missed are changes that undo each other between two neighbouring points, and what lies below
-    ``lowest``.
+    excess over the decay: both are found to 1e-9 relative (checked with gradients in extended
+    precision, up to CIFAR-100-LT's 85 groups); where of more than 30 groups a taker changes, to
+    1e-5. Between changes of the logits' rank these are polynomials in the decay's logarithm, from
+    a dozen solves each, whose crossings are all found. Where that fails, as with rounding in the
+    way, points of a scan are compared (`POINTS_A_DECADE`, and every known threshold). Where
+    rounding hides the logits' differences fewer digits hold, and a warning says how many: one or
+    two at 1e-16, counts of 4e11 and 258. States may change back. Missed are changes that undo each
+    other between two neighbouring points, and what lies below ``lowest``.
 
     Parameters
     ----------
@@ -287,7 +318,7 @@ def state_changes(
         decays is swept: their ratio changes nothing.
     takers : bool
         Whether a lost class whose taker changes counts as changing. There are about as many such
-        changes as pairs of lost groups; without them a hundred groups take about a minute.
+        changes as pairs of lost groups.
     progress : callable or bool, optional
         As in `tightframe.solve`, of the decays of the scan; its answer does not end it.
 
@@ -320,18 +351,12 @@ def state_changes(
     line = _Line(problem.replace(dim=None), takers)
     limits = _with_margins(limits, problem, line)
     known = _known_decays(line, limits)
-    top = max(known)
     lowest = LOWEST * min(known)
     while not (line.at(lowest).states.state == DISTINCT).all() and lowest > LEAST * min(known):
         lowest /= 4
-    points = 2 + round(POINTS_A_DECADE * math.log10(top / lowest))
-    edges = [decay * (1 + side * line.accuracy) for decay in known for side in (-1, 1)]
-    grid = sorted({*np.geomspace(lowest, top, points)[:-1].tolist(), *edges})
-    found: list[tuple[float, _Point, _Point]] = []
+    edges = sorted(decay * (1 + side * line.accuracy) for decay in known for side in (-1, 1))
     with watched(progress, "decays") as tell:
-        for done, (low, high) in enumerate(itertools.pairwise(grid)):
-            told(tell, done, len(grid) - 1)
-            found += line.changes(low, high)
+        found = line.follow([lowest, *edges], tell)
     if line.worst_gap > POOR_GAP:
         warnings.warn(
             f"state_changes: a solve stopped at a relative gap of {line.worst_gap:.1e}",
@@ -345,16 +370,14 @@ def state_changes(
             NotConvergedWarning,
             stacklevel=2,
         )
-    error = max((line.error(below, above) for _, below, above in found), default=0.0)
-    if error > POOR_PLACE:
+    if line.worst_error > POOR_PLACE:
         warnings.warn(
             f"state_changes: rounding hides the logits' differences; decays at which classes are "
-            f"lost or taken for others are good to {error:.0e} only",
+            f"lost or taken for others are good to {line.worst_error:.0e} only",
             RuntimeWarning,
             stacklevel=2,
         )
-    first = line.at(grid[0])
-    return StateChanges(problem, _records(problem, found), grid[0], first.states)
+    return StateChanges(problem, _records(problem, found), lowest, line.at(lowest).states)
 
 
 def known_thresholds(problem: Problem) -> closed.Thresholds:
@@ -487,6 +510,16 @@ def class_thresholds(problem: Problem, progress: ProgressLike = False) -> closed
     return replace(limits, groups=tuple(groups))
 
 
+class _Event(NamedTuple):
+    """What happens to one group; ``rival`` is the group that it is lost to, -1 if it is not."""
+
+    decay: float
+    group: int
+    before: str
+    after: str
+    rival: int
+
+
 class _Point(NamedTuple):
     """A minimiser; ``code`` tells states (and takers) apart, one number a group.
 
@@ -539,7 +572,7 @@ class _Line:
         self.known: list[float] = []  # their decays, sorted
         self.slopes: dict[float, tuple[Factors, Array]] = {}
         self.unsettled: dict[float, float] = {}  # by decay, what the gradient did not fall below
-        self.worst_gap, self.unproven = 0.0, math.inf
+        self.worst_gap, self.unproven, self.worst_error = 0.0, math.inf, 0.0
 
     def at(self, decay: float) -> _Point:
         """Return the minimiser at one decay."""
@@ -648,6 +681,113 @@ class _Line:
         return Factors(
             *(np.tensordot(weights, np.array(part), axes=1) for part in zip(*parts, strict=True))
         )
+
+    def follow(self, edges: list[float], tell: Progress | None) -> list[_Event]:
+        """Return all that happens between the first and the last of some decays.
+
+        Between two of them groups neither merge nor part, but for classes with a margin.
+        """
+        total = round(POINTS_A_DECADE * math.log10(edges[-1] / edges[0])) + 1
+
+        def reached(decay: float) -> None:
+            told(tell, math.floor(POINTS_A_DECADE * math.log10(decay / edges[0])), total)
+
+        found: list[_Event] = []
+        width = stretches.WIDEST
+        for low, high in itertools.pairwise(edges):
+            traced = self._traced(low, high, width, reached) if self._is_smooth(low, high) else None
+            if traced is None:
+                found += self._scanned(low, high, reached)
+            else:
+                events, width = traced
+                found += events
+        return found
+
+    def _is_smooth(self, low: float, high: float) -> bool:
+        return self.numeric and high > low * (1 + CLOSE_EDGES)
+
+    def _scanned(self, low: float, high: float, reached: Callable[[float], None]) -> list[_Event]:
+        """Return all that happens between two decays, of which points of a grid show some."""
+        points = 2 + math.floor(POINTS_A_DECADE * math.log10(high / low))
+        found: list[_Event] = []
+        for one, other in itertools.pairwise(
+            [*np.geomspace(low, high, points)[:-1].tolist(), high]
+        ):
+            reached(one)
+            found += self._events(one, other)
+        return found
+
+    def _events(self, low: float, high: float) -> list[_Event]:
+        found = []
+        for decay, below, above in self.changes(low, high):
+            self.worst_error = max(self.worst_error, self.error(below, above))
+            for group in np.flatnonzero(below.code != above.code).tolist():
+                before, after = str(below.states.state[group]), str(above.states.state[group])
+                rival = int(above.states.rival[group]) if after == LOST else -1
+                found.append(_Event(decay, group, before, after, rival))
+        return found
+
+    def _traced(
+        self, low: float, high: float, width: float, reached: Callable[[float], None]
+    ) -> tuple[list[_Event], float] | None:
+        """Return all that happens between two decays as smooth stretches tell, and the last width.
+
+        None where they do not: rounding is in the way.
+        """
+        first = self.at(low).factors
+        assert first is not None
+        ends = math.log(low), math.log(high)
+        parts = []
+        for stretch in stretches.trace(self.problem, self.partition, first, *ends, width):
+            reached(math.exp(stretch.low))
+            parts.append(stretch)
+        if not parts or parts[-1].high < ends[1]:
+            return None
+        # Where stretches end states may change too, all at once.
+        unclear: list[tuple[float, float]] = []
+        for one, other in itertools.pairwise([*parts, None]):
+            assert one is not None
+            after = self.at(high).code if other is None else self._code(other, other.low)
+            if not np.array_equal(self._code(one, one.high), after):
+                last = one.times[one.times < one.high].max()
+                unclear.append(
+                    (float(last), ends[1] if other is None else float(other.times.min()))
+                )
+        found = [event for span in unclear for event in self._events(*map(math.exp, span))]
+        for stretch in parts:
+            for crossing in crossings(stretch, takers=self.takers):
+                if any(start <= crossing.time <= end for start, end in unclear):
+                    continue
+                event = self._placed(stretch, crossing)
+                if event is None:
+                    return None
+                found.append(event)
+        return sorted(found), parts[-1].high - parts[-1].low
+
+    def _code(self, stretch: Stretch, time: float) -> NDArray[np.intp]:
+        (code,) = codes(stretch, np.array([time]), takers=self.takers)
+        return np.asarray(code)
+
+    def _placed(self, stretch: Stretch, crossing: Crossing) -> _Event | None:
+        """Return what a crossing says, at the decay that solves near it say; None if they fail."""
+        _, group, before, after, rivals = crossing
+        rival = rivals[1] if after == LOST else -1
+        time = crossing.time
+        if not crossing.is_of_takers or self.partition.num_groups <= FEW_GROUPS:
+            rise = crossing.slope(stretch.column(group))
+            for _ in range(PLACING_STEPS):
+                start = stretch.factors(time, stretch.rank)
+                factors = settle(start, self._problem(math.exp(time)), self.partition, GAP, STEPS)
+                if factors is None:
+                    return None
+                gaps = _gaps(_blocks(self.partition, factors), factors.bias)[:, group]
+                step = crossing.difference(gaps) / rise
+                time -= step
+                if abs(step) < LAST_STEP:
+                    break
+            else:
+                return None
+        return _Event(math.exp(time), group, before, after, rival)
 
     def changes(self, low: float, high: float, cuts: int = 1) -> list[tuple[float, _Point, _Point]]:
         """Return all decays between two at which a code changes, with points below and above."""
@@ -853,23 +993,18 @@ def _blocks(partition: Partition, factors: Factors) -> BlockMatrix:
     return BlockMatrix(partition, factors.within, mean)
 
 
-def _records(
-    problem: Problem, found: list[tuple[float, _Point, _Point]]
-) -> tuple[StateChange, ...]:
+def _records(problem: Problem, found: list[_Event]) -> tuple[StateChange, ...]:
     """Join groups that change alike at one decay."""
     firsts: dict[int, int] = {}  # label of the first class of every group
     label = 0
     for group, classes in problem.runs_of(np.arange(len(problem.groups))):
         firsts.setdefault(int(group), label)
         label += classes
+    alike: dict[tuple[float, str, str, int], list[int]] = {}
+    for decay, group, before, after, rival in found:
+        alike.setdefault((decay, before, after, rival), []).append(group)
     records = []
-    for decay, below, above in found:
-        alike: dict[tuple[str, str, int], list[int]] = {}
-        for group in np.flatnonzero(below.code != above.code).tolist():
-            after = str(above.states.state[group])
-            rival = int(above.states.rival[group]) if after == LOST else -1
-            alike.setdefault((str(below.states.state[group]), after, rival), []).append(group)
-        for (before, after, rival), groups in alike.items():
-            taker = None if rival < 0 else firsts[rival]
-            records.append(StateChange(tuple(groups), decay, before, after, taker, problem))
+    for (decay, before, after, rival), groups in alike.items():
+        taker = None if rival < 0 else firsts[rival]
+        records.append(StateChange(tuple(groups), decay, before, after, taker, problem))
     return tuple(records)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tightframe.checks import array_of, shortened
+from tightframe.checks import array_of, choice, shortened
 from tightframe.geometry.blocks import Array
 from tightframe.lazy import needed
 from tightframe.problem.problem import Problem
@@ -238,16 +238,17 @@ class ContextSolution(Solution):
         with needed("to_frame", "pandas"):
             return contexts_frame(self, context_names)
 
-    def plot(self, ax: Any = None) -> tuple[Any, Any]:
+    def plot(self, ax: Any = None, *, what: str = "logits") -> tuple[Any, Any]:
         """Draw the logits, bias included, as a map of labels and contexts.
 
         Of many those of most samples are drawn; contexts of one predicted label stand side by side.
 
-        See `tightframe.shown.plot`.
+        See `tightframe.shown.plot`; ``what`` has one choice.
         """
         from tightframe.views.contexts import solution_map
 
-        return plot(solution_map(self), ax)
+        choice("what", what, ("logits",))
+        return plot(lambda: solution_map(self), ax)
 
     def _blocks(self) -> Iterator[Block]:
         from tightframe.views.contexts import contexts_table

@@ -88,17 +88,28 @@ class Saved:
             return found
 
 
+def filed(kind: _Kind) -> _Kind:
+    """Give a named tuple, or another class that can't inherit it, the methods of `Saved`."""
+    methods: dict[str, Any] = {"save": Saved.save, "load": vars(Saved)["load"]}
+    for name, method in methods.items():
+        setattr(kind, name, method)
+    return kept(kind)
+
+
 class _Writer:
     """Values as JSON, whose arrays are gathered by their place; each array once."""
 
     def __init__(self, arrays: dict[str, NDArray[Any]]) -> None:
         self._arrays = arrays
         self._names: dict[int, str] = {}
+        self._alive: list[NDArray[Any]] = []
 
     def plain(self, value: Any, place: str) -> Any:
         """Return a value as JSON holds it."""
         if isinstance(value, np.ndarray):
             return {"array": self._name(value, place)}
+        if _is_tensor(value):
+            return {"tensor": self._name(_array_of(value), place)}
         value = plain_number(value)
         if _KINDS.get(name := type(value).__name__) is type(value):
             inside = {k: self.plain(v, _joined(place, k)) for k, v in _parts(value).items()}
@@ -116,10 +127,22 @@ class _Writer:
 
     def _name(self, array: NDArray[Any], place: str) -> str:
         """Return what an array is called in the file; one that is there has its name already."""
+        self._alive.append(array)  # no other may get its id
         if id(array) not in self._names:
             self._names[id(array)] = place
             self._arrays[place] = array
         return self._names[id(array)]
+
+
+def _is_tensor(value: Any) -> bool:
+    # Without loading PyTorch, which most results do without.
+    return type(value).__module__.split(".")[0] == "torch" and hasattr(value, "detach")
+
+
+def _array_of(tensor: Any) -> NDArray[Any]:
+    """Return the numbers of a tensor, which are on the CPU when it is read again."""
+    array: NDArray[Any] = tensor.detach().cpu().numpy()
+    return array
 
 
 def _joined(place: str, name: Any) -> str:
@@ -152,6 +175,10 @@ def _made(stored: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
     ((what, value),) = stored.items()
     if what == "array":
         return arrays[value]
+    if what == "tensor":
+        import torch
+
+        return torch.from_numpy(arrays[value])
     if what == "float":
         return float(value)
     if what == "tuple":

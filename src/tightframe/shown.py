@@ -6,7 +6,7 @@ Results of any layer are shown by what is here, so that it loads tables and pict
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -76,15 +76,19 @@ def one_line(thing: Any) -> str:
     return f"{name}({', '.join(parts)})"
 
 
-def plot(panel: Panel, ax: Any = None) -> tuple[Any, Any]:
+def plot(
+    panel: Panel | Callable[[], Panel], ax: Any = None, *, name: str = "plot"
+) -> tuple[Any, Any]:
     """Draw a panel: what every ``plot`` of a result does.
 
     Parameters
     ----------
-    panel : Panel
-        With one pair of axes.
+    panel : Panel or callable
+        With one pair of axes; or what makes it, which is not called in vain.
     ax : matplotlib.axes.Axes, optional
         Drawn on a figure of its own by default, which pyplot does not know.
+    name : str
+        What was called, for messages.
 
     Returns
     -------
@@ -93,12 +97,18 @@ def plot(panel: Panel, ax: Any = None) -> tuple[Any, Any]:
 
     Raises
     ------
+    ValueError
+        If ``ax`` is something else.
     ImportError
         If Matplotlib is missing (``pip install 'tightframe[report]'``).
     """
-    with needed("plot", "matplotlib"):
-        draw = loaded("tightframe.figures.mpl.plot")
-    drawn: tuple[Any, Any] = draw(panel, ax)
+    with needed(name, "matplotlib"):
+        draw, axes = (loaded(f"tightframe.figures.mpl.{each}") for each in ("plot", "Axes"))
+    if ax is not None and not isinstance(ax, axes):
+        raise ValueError(
+            f"ax: got {type(ax).__name__}, need one pair of Matplotlib's axes, or None"
+        )
+    drawn: tuple[Any, Any] = draw(panel() if callable(panel) else panel, ax)
     return drawn
 
 

@@ -269,14 +269,29 @@ class Solution(Shown, Saved):
 
         return frame(solution_rows(self))
 
-    def plot(self, ax: Any = None) -> tuple[Any, Any]:
-        """Draw the mean logits, bias included; of very many classes their decision margins.
+    def plot(self, ax: Any = None, *, what: str = "wheel") -> tuple[Any, Any]:
+        """Draw where every class is sent.
 
-        See `tightframe.shown.plot`.
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+        what : {"wheel", "logits", "margins"}
+            The wheel of `tightframe.report.wheel`; the mean logits, bias included, of at most 100
+            classes; or the decision margins.
+
+        Returns
+        -------
+        fig, ax
+            See `tightframe.shown.plot`.
+
+        Raises
+        ------
+        ValueError
+            If ``what`` is something else, or there are too many classes for their logits.
         """
-        from tightframe.views.solutions import solution_panel
+        from tightframe.views.solutions import solution_panels
 
-        return plot(solution_panel(self), ax)
+        return plot(solution_panels(self, what), ax)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the summary that the command prints, JSON-ready."""

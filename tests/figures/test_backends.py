@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from tests.figures.panels import (
     BARS,
@@ -26,8 +27,9 @@ from tests.figures.panels import (
     X,
 )
 from tightframe.figures import mpl, plotly
-from tightframe.figures.model import Block, Chart, Curve, Mark, Sheet
-from tightframe.figures.style import DARK, LIGHT, STATES, shade_of
+from tightframe.figures.model import Block, Chart, Curve, HeatMaps, Mark, Matrix, Sheet
+from tightframe.figures.style import DARK, LIGHT, SEQUENTIAL, STATES, shade_of
+from tightframe.figures.words import in_words
 
 
 def sheet(panel, ink=LIGHT):
@@ -386,3 +388,30 @@ def test_a_tree_ends_its_curves_at_changes():
     assert legend(axis) == ["distinct", "lost", "vanished"]
     lines = [line.get_xdata()[0] for line in axis.lines if line.get_gid() == "change"]
     assert lines == [0.01, 0.05]
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+def test_long_titles_are_in_the_picture(columns):
+    title = "Measured cosines between classifier rows, at most 0.123 from predicted, " * 2
+    chart = Chart(title.strip(), "x", "y", [Curve("a", [0.0, 1.0], [0.0, 1.0], 0)])
+    figure = mpl.draw(Sheet(title, [Block([chart] * columns, columns, 3.0)], 4.5 * columns))
+    figure.canvas.draw()
+    for part in (figure.texts[0] if figure.texts else figure._suptitle, *figure.axes):
+        text = part if isinstance(part, Text) else part._left_title
+        assert text.get_text().replace("\n", " ") == title.strip()
+        box = text.get_window_extent()
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.width
+
+
+def test_shares_have_all_colours():
+    shares = HeatMaps("", [Matrix("", [[0.0, 1.0]])], limit=1.0, signed=False)
+    assert shares.limits == (0.0, 1.0)
+    _, axes = mpl.plot(shares)
+    (image,) = axes.images
+    assert image.get_clim() == (0.0, 1.0)
+    colors = [to_hex(color) for color in image.to_rgba([0.0, 1.0])]
+    assert colors == [SEQUENTIAL[0], SEQUENTIAL[-1]]
+    (trace,) = plotly.draw(shares)["data"]
+    assert (trace["zmin"], trace["zmax"]) == (0.0, 1.0)
+    assert "from 0 to 1" in in_words(shares)

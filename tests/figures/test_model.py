@@ -137,6 +137,24 @@ def contrast(one, other):
     return max(lights) / min(lights)
 
 
+def lab(color):
+    """CIELAB coordinates of a colour, of CIE 15:2004 for sRGB and D65."""
+    parts = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    x, y, z = np.cbrt(to_xyz @ linear / [0.9505, 1.0, 1.089])
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def test_no_numbered_curve_looks_like_a_state_or_another():
+    palette = [lab(color) for color in style.PALETTE]
+    for ground in (style.LIGHT, style.DARK):
+        taken = [lab(style.color_of(state, ground)) for state in ("distinct", *style.STATES)]
+        assert min(np.linalg.norm(one - two) for one in palette for two in taken) > 25
+    pairs = [(a, b) for i, a in enumerate(palette) for b in palette[:i]]
+    assert min(np.linalg.norm(a - b) for a, b in pairs) > 18
+
+
 def test_shades_run_through_their_colours():
     assert style.shade_of(0) == style.SEQUENTIAL[0]
     assert style.shade_of(1 / 7.2) == style.SEQUENTIAL[1]  # 0.8 of the way to the ninth

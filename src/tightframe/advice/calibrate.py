@@ -115,7 +115,7 @@ class Calibration(Shown, Saved):
         return frame(self._rows())
 
     def plot(self, ax: Any = None) -> tuple[Any, Any]:
-        """Draw the logits of the fitted problem's minimiser, as `Solution.plot`."""
+        """Draw where the fitted problem's minimiser sends the classes, as `Solution.plot`."""
         return self.solution.plot(ax)
 
     def to_dict(self) -> dict[str, Any]:

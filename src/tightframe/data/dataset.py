@@ -14,6 +14,7 @@ from tightframe.checks import whole_number
 from tightframe.data.rows import as_rows
 from tightframe.figures.model import evenly
 from tightframe.problem.class_names import given_names
+from tightframe.saved import Saved
 from tightframe.shown import Block, Shown, frame, plot
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ MOST_ROWS = 12
 
 
 @dataclass(frozen=True, eq=False)
-class Dataset(Shown):
+class Dataset(Shown, Saved):
     """A classification data set in memory, split into training and test samples.
 
     Attributes

@@ -30,6 +30,7 @@ from tightframe.problem.labels import require_several_classes
 from tightframe.problem.problem import Problem
 from tightframe.problem.scripts import told_loss
 from tightframe.problem.settings import Configuration
+from tightframe.saved import Saved
 from tightframe.shown import Block, Shown
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ CAVEAT = (
 
 
 @dataclass(frozen=True, eq=False)
-class Diagnosis(Shown):
+class Diagnosis(Shown, Saved):
     """What `diagnose` found.
 
     Attributes

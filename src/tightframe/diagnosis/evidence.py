@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+from tightframe.saved import kept
 from tightframe.shown import record
 
 #: What helps a network depends on whether it has lost classes; and if not, on whether a sampler
@@ -24,6 +25,7 @@ SOME_LOST, NONE_LOST, DRAWN_ALIKE = "some lost", "none lost", "none lost, drawn 
 SMALL_SHARE = 5
 
 
+@kept
 @record
 @dataclass(frozen=True)
 class Evidence:

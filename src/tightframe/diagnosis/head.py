@@ -20,6 +20,7 @@ from tightframe.diagnosis.training import Training
 from tightframe.heads.fitted import MAX_EVALUATIONS, FittedHead, fit_head, minimise
 from tightframe.heads.last_layer import LastLayer
 from tightframe.heads.scores import Scores
+from tightframe.saved import kept
 from tightframe.shown import record
 from tightframe.solve import NotConvergedWarning
 
@@ -67,6 +68,7 @@ CAPTION_LOST = (
 )
 
 
+@kept
 @record
 @dataclass(frozen=True, eq=False)
 class HeadRow:
@@ -104,6 +106,7 @@ class HeadRow:
         }
 
 
+@kept
 @record
 @dataclass(frozen=True, eq=False)
 class HeadAnswer:

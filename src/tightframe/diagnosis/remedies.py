@@ -13,6 +13,7 @@ from typing import Any
 from tightframe.diagnosis.evidence import DRAWN_ALIKE, NONE_LOST, SOME_LOST, Evidence, evidence
 from tightframe.diagnosis.head import ADJUSTED, BALANCED, LOWER, NEARLY, POST_HOC, HeadAnswer
 from tightframe.diagnosis.training import Training
+from tightframe.saved import kept
 from tightframe.shown import record
 
 #: In the order in which they are advised.
@@ -64,6 +65,7 @@ _OF_THE_PRIOR = (
 )
 
 
+@kept
 @record
 @dataclass(frozen=True)
 class Remedy:
@@ -96,6 +98,7 @@ class Remedy:
         }
 
 
+@kept
 @record
 @dataclass(frozen=True)
 class Remedies:

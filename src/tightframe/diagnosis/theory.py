@@ -23,6 +23,7 @@ from tightframe.heads.last_layer import LastLayer
 from tightframe.heads.scores import own_margins
 from tightframe.problem.class_names import listed
 from tightframe.problem.problem import Problem
+from tightframe.saved import kept
 from tightframe.shown import record
 
 Array = NDArray[np.float64]
@@ -35,6 +36,7 @@ AGREEMENT = 0.5
 UNBALANCED = 0.3
 
 
+@kept
 @record
 @dataclass(frozen=True, eq=False)
 class TheoryAnswer:

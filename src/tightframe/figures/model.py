@@ -18,7 +18,16 @@ from numpy.typing import ArrayLike
 from tightframe.checks import choice
 from tightframe.figures.diagrams import MergeTree as MergeTree
 from tightframe.figures.diagrams import Wheel as Wheel
-from tightframe.figures.style import MARKERS, PALETTE, ROLES, STATES
+from tightframe.figures.style import (
+    LIGHT,
+    MARKERS,
+    PALETTE,
+    ROLES,
+    SEQUENTIAL,
+    STATES,
+    Ink,
+    diverging,
+)
 from tightframe.figures.table import Table as Table
 
 #: How a `Curve` is drawn; steps change half-way between two points.
@@ -547,7 +556,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class HeatMaps:
-    """Matrices on one diverging scale around zero; more than four get a slider on the page.
+    """Matrices on one scale of colours; more than four get a slider on the page.
 
     Parameters
     ----------
@@ -557,7 +566,7 @@ class HeatMaps:
     borders : sequence of float
         Lines between groups of classes: 5 lies between the fifth and the sixth class.
     limit : float, optional
-        The scale runs from minus to plus this; default: the largest entry.
+        The scale runs from minus to plus this, around zero; default: the largest entry.
     note : str
     ticks : sequence of (place, name)
         Of rows and columns alike: 0 is the middle of the first; without: none are named.
@@ -571,6 +580,8 @@ class HeatMaps:
         Of the colour scale.
     nothing : str
         Stands in place of a matrix that is not there.
+    signed : bool
+        Whether there may be entries below zero. Otherwise, as with shares, the scale begins there.
     """
 
     title: str
@@ -586,6 +597,7 @@ class HeatMaps:
     names: Sequence[str] = ()
     scale_label: str = ""
     nothing: str = _NOTHING
+    signed: bool = True
 
     @property
     def empty(self) -> bool:
@@ -606,6 +618,15 @@ class HeatMaps:
         there = [matrix.values for matrix in self.maps if matrix.values is not None]
         entries = [abs(v) for values in there for row in values for v in row if v is not None]
         return max(entries, default=0.0) or 1.0
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Both ends of the colour scale."""
+        return (-self.scale if self.signed else 0.0), self.scale
+
+    def colors(self, ink: Ink = LIGHT) -> tuple[str, ...]:
+        """Return the colours of the scale on a page, from its low end to its high one."""
+        return diverging(ink) if self.signed else SEQUENTIAL
 
 
 #: What a picture is made of.

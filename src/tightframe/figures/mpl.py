@@ -44,7 +44,14 @@ from tightframe.figures.model import (
     drawn,
     has_points,
 )
-from tightframe.figures.mpl_axes import MARKERS, empty_axis, label_axis, plain, style_axis
+from tightframe.figures.mpl_axes import (
+    MARKERS,
+    empty_axis,
+    label_axis,
+    plain,
+    style_axis,
+    wrapped,
+)
 from tightframe.figures.mpl_diagrams import draw_tree, draw_wheel
 from tightframe.figures.notebook import Drawn, Picture
 from tightframe.figures.style import LIGHT, Ink, color_of, log_ticks
@@ -81,7 +88,8 @@ def draw(sheet: Sheet, ink: Ink = LIGHT) -> Figure:
     """Return a picture as a Matplotlib figure."""
     figure = new_figure(sheet.width, sheet.height, ink=ink)
     if sheet.title:
-        figure.suptitle(plain(sheet.title), fontsize=style.SHEET_TITLE, color=ink.text)
+        title = wrapped(plain(sheet.title), sheet.width, style.SHEET_TITLE)
+        figure.suptitle(title, fontsize=style.SHEET_TITLE, color=ink.text)
     blocks = sheet.blocks
     if len(blocks) == 1 and not blocks[0].title:
         _draw_block(figure, blocks[0], sheet.width, ink)
@@ -93,7 +101,8 @@ def draw(sheet: Sheet, ink: Ink = LIGHT) -> Figure:
         part.set_facecolor(ink.paper)
         if block.title:
             part.suptitle(
-                plain(block.title), fontsize=style.TITLE + 0.5, color=ink.text, weight="bold",
+                wrapped(plain(block.title), sheet.width, style.TITLE + 1), color=ink.text,
+                fontsize=style.TITLE + 0.5, weight="bold",
                 x=0.01, ha="left",
             )  # fmt: skip
         _draw_block(part, block, sheet.width, ink)
@@ -545,8 +554,8 @@ def _draw_map(
         empty_axis(axis, panel.nothing, ink)
         return
     values = [[math.nan if v is None else v for v in row] for row in matrix.values]
-    norm = Normalize(-panel.scale, panel.scale)
-    axis.imshow(values, cmap=_DIVERGING, norm=norm, interpolation="nearest")
+    cmap = _DIVERGING if panel.signed else _SEQUENTIAL
+    axis.imshow(values, cmap=cmap, norm=Normalize(*panel.limits), interpolation="nearest")
     places, names = [x for x, _ in panel.ticks], [plain(text) for _, text in panel.ticks]
     few = len(names) <= 4 and max(map(len, names), default=0) > 2
     # Without names there may be more rows than columns, and ticks beyond these would widen the map.
@@ -566,7 +575,8 @@ def _are_short(names: Sequence[str]) -> bool:
 
 
 def _colorbar(axes: list[Axes], panel: HeatMaps, ink: Ink) -> None:
-    mapped = ScalarMappable(Normalize(-panel.scale, panel.scale), _DIVERGING)
+    cmap = _DIVERGING if panel.signed else _SEQUENTIAL
+    mapped = ScalarMappable(Normalize(*panel.limits), cmap)
     _scale(axes, mapped, panel.scale_label, ink)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import matplotlib as mpl
 from matplotlib.axes import Axes
 
@@ -11,6 +13,9 @@ from tightframe.problem.class_names import END_ISOLATE, ISOLATE
 
 #: Whether Matplotlib draws texts in the order in which they are read.
 _SHAPES = mpl.__version_info__[:2] >= (3, 11)
+
+#: Mean width of a letter, over the size of the font; and a line has at least so many.
+_LETTER, _FEWEST = 0.55, 16
 
 #: Shapes of points.
 MARKERS = {
@@ -29,7 +34,9 @@ def label_axis(
     axis: Axes, title: str, x_label: str = "", y_label: str = "", ink: Ink = LIGHT
 ) -> None:
     """Set the title, and those axis labels that are given."""
-    axis.set_title(plain(title), fontsize=style.TITLE, color=ink.text, loc="left")
+    inches = axis.bbox.width / axis.figure.dpi
+    text = wrapped(plain(title), inches, style.TITLE)
+    axis.set_title(text, fontsize=style.TITLE, color=ink.text, loc="left")
     if x_label:
         axis.set_xlabel(plain(x_label), fontsize=style.LABEL, color=ink.muted)
     if y_label:
@@ -43,6 +50,12 @@ def plain(text: str) -> str:
     """
     text = text.replace("$", r"\$")
     return text if _SHAPES else text.replace(ISOLATE, "").replace(END_ISOLATE, "")
+
+
+def wrapped(text: str, inches: float, size: float) -> str:
+    """Return a text in lines that fit a width, of letters of a size in points."""
+    letters = int(inches * 72 / (_LETTER * size))
+    return textwrap.fill(text, max(letters, _FEWEST), break_long_words=False)
 
 
 def style_axis(axis: Axes, ink: Ink = LIGHT) -> None:

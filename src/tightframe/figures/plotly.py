@@ -627,10 +627,10 @@ def _maps(panel: HeatMaps, options: Options) -> dict[str, Any]:
         trace: dict[str, Any] = {
             "type": "heatmap",
             "z": _matrix(matrix.values, options),
-            "zmin": -panel.scale,
-            "zmax": panel.scale,
+            "zmin": panel.limits[0],
+            "zmax": panel.limits[1],
             "visible": place == 0,
-            "colorscale": _colorscale(style.diverging(options.colors)),
+            "colorscale": _colorscale(panel.colors(options.colors)),
             "colorbar": {"thickness": 9, "outlinewidth": 0, "len": 0.9, "xpad": 4},
             "hovertemplate": "row %{y}, column %{x}: %{z:.4g}<extra></extra>",
         }

@@ -16,12 +16,19 @@ COLORS = {
     "bound": "#009e73",
 }
 
-#: Of class groups, largest first, in pictures of predictions alone; same palette, same contrast.
-GROUP_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
-
-#: Of numbered curves: those of the class groups, then more with a contrast of at least 3 to white
-#: and to the dark page.
-PALETTE = (*GROUP_COLORS, "#7a68c8", "#a06a00", "#c4493f", "#7d848e")
+#: Of numbered curves: none looks like a state of classes, and class groups have none of them. Their
+#: contrast is at least 3 to white and to the dark page; with each colour blindness (Machado et al.
+#: 2009) any two are 18 apart or more (CIE76), the first four 30.
+PALETTE = (
+    "#754ed1",
+    "#36a61e",
+    "#d470bf",
+    "#cb1f5c",
+    "#736b28",
+    "#7d8aed",
+    "#b5249e",
+    "#f35b98",
+)
 
 #: ColorBrewer's RdBu from blue (negative) over white (zero) to red (positive).
 DIVERGING = (
@@ -59,7 +66,7 @@ SHADE_END = 0.8
 #: Shapes of points.
 MARKERS = ("circle", "square", "diamond", "up", "right", "cross", "star", "half")
 
-#: Dashes of class groups, in turn, where there are more than colours.
+#: Dashes of class groups, in turn: their colour is the ink.
 GROUP_DASHES = ("solid", "dashed", "dotted", "dashdot")
 
 #: Widths of their lines, relative to the usual one: of the largest counts first.

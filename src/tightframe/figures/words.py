@@ -51,7 +51,7 @@ def _maps_in_words(panel: HeatMaps) -> str:
         names = f"{there[0].title} to {there[-1].title}"
         return f"{panel.title}: {len(there)} heat maps, {names}."
     rows, columns = len(there[0].values), len(there[0].values[0])
-    low, high = format_number(-panel.scale, 3), format_number(panel.scale, 3)
+    low, high = (format_number(end, 3) for end in panel.limits)
     return f"{there[0].title}: a {rows} by {columns} heat map from {low} to {high}."
 
 

@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 from tightframe.checks import require_dense
 from tightframe.geometry.blocks import Array, Partition
 from tightframe.geometry.dense import Geometry
+from tightframe.saved import filed, kept
 from tightframe.shown import record
 
 if TYPE_CHECKING:
     from tightframe.solution import Solution
 
 
+@kept
 @record
 @dataclass(frozen=True, eq=False)
 class GroupedMatrix:
@@ -106,6 +108,7 @@ class GroupedMatrix:
         return dense
 
 
+@filed
 @record
 @dataclass(frozen=True, eq=False)
 class GroupedGeometry:

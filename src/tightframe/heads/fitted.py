@@ -18,6 +18,7 @@ from tightframe.heads.scores import Scores
 from tightframe.heads.terms import LossTerms
 from tightframe.problem.class_names import MAX_LABEL
 from tightframe.problem.counts import PerClass
+from tightframe.saved import Saved
 from tightframe.shown import Shown
 from tightframe.solution import Status
 from tightframe.solve import NotConvergedWarning
@@ -32,7 +33,7 @@ MAX_EVALUATIONS = 3000
 
 
 @dataclass(frozen=True, eq=False)
-class FittedHead(Shown):
+class FittedHead(Shown, Saved):
     """A minimiser of the head's convex problem, and how well that is certified.
 
     Attributes

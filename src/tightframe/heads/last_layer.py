@@ -15,12 +15,14 @@ from tightframe.checks import MAX_FEATURE, array_of, wide
 from tightframe.problem.class_names import NamesLike, given_names
 from tightframe.problem.counts import PerClass
 from tightframe.problem.problem import Problem
+from tightframe.saved import filed
 from tightframe.shown import record
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 
+@filed
 @record
 @dataclass(frozen=True, eq=False)
 class LastLayer:

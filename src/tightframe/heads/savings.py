@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tightframe.checks import positive_float, whole_number
 from tightframe.figures.table import Column, Table
+from tightframe.saved import filed
 from tightframe.shown import record
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ _VITS = {
 ARCHITECTURES = (*_RESNETS, *_VITS)
 
 
+@filed
 @record
 @dataclass(frozen=True)
 class Savings:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tightframe.saved import kept
 from tightframe.shown import record
 
 Array = NDArray[np.float64]
@@ -19,6 +20,7 @@ Array = NDArray[np.float64]
 BLOCK = 2**20
 
 
+@kept
 @record
 @dataclass(frozen=True, eq=False)
 class Scores:

@@ -10,6 +10,7 @@ from tightframe.geometry.blocks import Array
 from tightframe.landscape.curvature import NULL_TOLERANCE, Objective, smallest_eigenpair
 from tightframe.landscape.point import Point
 from tightframe.landscape.symmetry import hessian_across, unsettled
+from tightframe.saved import filed
 from tightframe.shown import record
 from tightframe.theory.certificate import Certificate, certify
 from tightframe.theory.coverage import coverage
@@ -44,6 +45,7 @@ class Direction:
     kind: str
 
 
+@filed
 @record
 @dataclass(frozen=True, eq=False)
 class CriticalPoint:

@@ -15,6 +15,7 @@ from tightframe.landscape.critical import ROUNDING, CriticalPoint, classify, fol
 from tightframe.landscape.curvature import DENSE_SIZE, Objective, Smooth, newton_step
 from tightframe.landscape.point import Point
 from tightframe.problem.problem import Problem
+from tightframe.saved import filed
 from tightframe.shown import record
 from tightframe.solve import NotConvergedWarning
 from tightframe.theory.certificate import Certificate
@@ -54,6 +55,7 @@ class DescentOptions:
 DEFAULTS = DescentOptions()
 
 
+@filed
 @record
 @dataclass(frozen=True, eq=False)
 class Descent:

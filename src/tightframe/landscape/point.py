@@ -13,10 +13,12 @@ from numpy.typing import ArrayLike
 from tightframe.checks import detached, is_whole, plain_number
 from tightframe.geometry.blocks import Array
 from tightframe.problem.problem import Problem, require_no_targets
+from tightframe.saved import filed
 from tightframe.shown import record
 from tightframe.theory.coverage import require_unscaled
 
 
+@filed
 @record
 class Point(NamedTuple):
     """A point of the landscape, or a displacement; ``f(problem, *point)`` passes it on.

@@ -6,11 +6,13 @@ Needs NumPy only.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.geometry.blocks import Array
+from tightframe.saved import kept
 from tightframe.shown import record
 
 Labels = NDArray[np.int64]
@@ -31,6 +33,7 @@ _WAITING = 2**16
 ROUNDING = 8 * np.finfo(np.float64).eps
 
 
+@kept
 @record
 class Answers:
     """Accuracies, wrong answers and margins of labelled samples by class, batch by batch.
@@ -53,6 +56,22 @@ class Answers:
         self._pairs = np.zeros((2, 0), dtype=np.int64)
         self._waiting: list[Labels] = []
         self._num_waiting = 0
+
+    def _packed(self) -> dict[str, Any]:
+        none = [np.zeros(0)]
+        return {
+            "num_classes": self.num_classes,
+            "labels": self._all_labels(),
+            "margins": np.concatenate(self._margins or none),
+            "pairs": self._add_waiting(),
+        }
+
+    @classmethod
+    def _unpacked(cls, fields: dict[str, Any]) -> Answers:
+        found = cls(fields["num_classes"])
+        found._labels, found._margins = [fields["labels"]], [fields["margins"]]
+        found._pairs = fields["pairs"]
+        return found
 
     def add(
         self, labels: Labels, rivals: Labels, margins: Array, slack: Array | float = 0.0

@@ -27,6 +27,7 @@ from tightframe.metrics.tall import (
     row_blocks,
     select,
 )
+from tightframe.saved import kept
 
 #: How classes are averaged: all alike, or by their share of the samples.
 WEIGHTINGS = ("class", "sample")
@@ -34,6 +35,7 @@ WEIGHTINGS = ("class", "sample")
 EPS = torch.finfo(torch.float64).eps
 
 
+@kept
 class Moments(NamedTuple):
     """What is known of the samples: K classes of width D.
 

@@ -20,7 +20,7 @@ from tightframe.figures.model import (
     Sheet,
     Tick,
 )
-from tightframe.figures.style import GROUP_COLORS
+from tightframe.figures.style import PALETTE
 from tightframe.figures.table import Column, Table
 from tightframe.metrics.readings import describe_missing
 from tightframe.metrics.registry import TO_TARGET
@@ -124,8 +124,8 @@ def _distances(rows: Sequence[Row]) -> Chart:
     for i, target in enumerate(targets):
         own = [(k, part) for k, part in enumerate(TARGET_PARTS) if (part, target) in values]
         places = [k + (i + 0.5) * high - 0.4 for k, _ in own]
-        repeated = i >= len(GROUP_COLORS)
-        color = i % len(GROUP_COLORS)
+        repeated = i >= len(PALETTE)
+        color = i % len(PALETTE)
         bars.append(
             Bars(
                 target,
@@ -154,7 +154,7 @@ def _norms(report: Report) -> Panel:
     curves = []
     for color, (part, values) in enumerate(report.norms().items()):
         mean = float(np.nanmean(values))
-        if mean > 0 and color < len(GROUP_COLORS):
+        if mean > 0 and color < len(PALETTE):
             places = [float(k) for k in range(len(values))]
             style = "line+points" if len(values) <= _MOST_POINTS else "solid"
             name = part.replace("_", " ")

@@ -20,6 +20,7 @@ from tightframe.relatives.regression import (
     regression_collapse,
     targets_of,
 )
+from tightframe.saved import Saved
 from tightframe.shown import Block, Shown, frame, plot
 from tightframe.theory.certificate import Certificate
 
@@ -55,7 +56,7 @@ _OF_LAYERS = ("nrc1", "nrc2", "nrc3", "r_squared")
 
 
 @dataclass(frozen=True, eq=False)
-class RegressionReport(Shown):
+class RegressionReport(Shown, Saved):
     """NRC1 to NRC3 of one layer of a regression network, and how they compare with the prediction.
 
     Make one with `measure`, or with `tightframe.metrics.regression_report` for a network.

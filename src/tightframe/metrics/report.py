@@ -57,6 +57,7 @@ from tightframe.metrics.targets import (
 )
 from tightframe.problem.class_names import NamesLike, given_names
 from tightframe.problem.problem import Problem, with_loss_terms
+from tightframe.saved import Saved, kept
 from tightframe.shown import Block, Shown, draw, plot, record
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class MetricRow(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class CollapseReport(Shown):
+class CollapseReport(Shown, Saved):
     """What one pass over a network's features says about its collapse; see `measure`.
 
     The numbers are measured at once. Everything else (`rows`, `group_angles`, tables and pictures)
@@ -623,11 +624,6 @@ class CollapseReport(Shown):
         -------
         tuple of figure and axes
             Of all three a list of their axes. See `tightframe.shown.plot`.
-
-        Raises
-        ------
-        ImportError
-            If Matplotlib is missing (``pip install 'tightframe[report]'``).
         """
         from tightframe.metrics.pictures import distances_chart, sheet_of
 
@@ -647,6 +643,7 @@ class CollapseReport(Shown):
         return self._later.head()
 
 
+@kept
 @dataclass(frozen=True, eq=False)
 class _Later:
     """What a report computes when it is first asked for."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from tightframe.metrics.tall import Matrix, Tall, largest_entry, lengths, smaller_gram
+from tightframe.metrics.tall import Matrix, Tall, dense, largest_entry, lengths, smaller_gram
+from tightframe.saved import kept
 
 #: Entries up to here, and down to its reciprocal, have fourth powers that can be summed.
 _SAFE_ENTRY = 1e50
 
 
+@kept
 class Rows:
     """Rows (K, D), whose lengths and Gram matrix are computed once.
 
@@ -49,6 +52,9 @@ class Rows:
                 self.scaled = given.map(lambda rows, _: rows / over)
             else:
                 self.scaled = given / over
+
+    def _packed(self) -> dict[str, Any]:
+        return {"given": dense(self.given), "errors": self._errors, "largest": self.largest}
 
     @property
     def errors(self) -> Tensor:

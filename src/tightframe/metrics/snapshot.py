@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,8 +14,10 @@ from tightframe.metrics.moments import Moments, blur, is_large, read_present
 from tightframe.metrics.readings import Readings
 from tightframe.metrics.rows import Rows
 from tightframe.metrics.tall import BLOCK_ENTRIES, Matrix, Tall
+from tightframe.saved import kept
 
 
+@kept
 class Snapshot(Readings):
     """Moments as they are now, which remember the K x D matrices derived from them.
 
@@ -45,6 +48,15 @@ class Snapshot(Readings):
         if moments.num_classes * (moments.dim or 0) <= BLOCK_ENTRIES:
             moments._snapshot = out
         return out
+
+    def _packed(self) -> dict[str, Any]:
+        return {"moments": self._moments, "scatter": self._scatter, "least": self.least}
+
+    @classmethod
+    def _unpacked(cls, fields: dict[str, Any]) -> Snapshot:
+        found = cls(fields["moments"], fields["scatter"])
+        found.least = fields["least"]
+        return found
 
     def present(self) -> Snapshot:
         """Return the snapshot of a copy of the classes that have samples, unless it is `large`."""

@@ -27,10 +27,11 @@ from tightframe.metrics.readings import Readings
 from tightframe.metrics.registry import Descriptor
 from tightframe.metrics.rows import Rows
 from tightframe.metrics.snapshot import Snapshot
-from tightframe.metrics.tall import Matrix, row_blocks, select
+from tightframe.metrics.tall import Matrix, dense, row_blocks, select
 from tightframe.metrics.targets import restrict
 from tightframe.metrics.variability import NC1Details, nc1, nc1_details
 from tightframe.problem.problem import Problem
+from tightframe.saved import kept
 
 Goal = Geometry | GroupedGeometry | str
 
@@ -52,6 +53,7 @@ class Directed:
         return uniformity(self.vectors)
 
 
+@kept
 @dataclass(frozen=True, eq=False)
 class Vectors:
     """Class means and classifier, all that frames and angles are measured of.
@@ -72,6 +74,15 @@ class Vectors:
     centered: Rows
     weight: Matrix | None
     missing: bool
+
+    def _packed(self) -> dict[str, Any]:
+        return {
+            "kept": self.kept,
+            "means": dense(self.means),
+            "centered": self.centered,
+            "weight": None if self.weight is None else dense(self.weight),
+            "missing": self.missing,
+        }
 
     def distance(self, part: str, target: Goal) -> float:
         """Return the distance of a part to a target's, the classifier's for all classes."""

@@ -21,6 +21,7 @@ from tightframe.geometry.dense import (
     simplex_etf,
 )
 from tightframe.geometry.grouped import GroupedGeometry, GroupedMatrix
+from tightframe.saved import kept
 from tightframe.solution import Solution
 from tightframe.theory.factors import balanced_geometry
 from tightframe.theory.svm import seli_blocks
@@ -55,6 +56,7 @@ def frame(name: str, num_classes: int) -> GroupedGeometry:
     return GroupedGeometry(label, matrix, matrix, matrix)
 
 
+@kept
 class HeadKind(NamedTuple):
     """What picks the SELI geometry of a measured head.
 

@@ -11,12 +11,12 @@ from tightframe.changes import StateChanges, state_changes
 from tightframe.checks import array_of, choice, positive_float
 from tightframe.figures.diagrams import Wheel
 from tightframe.geometry.states import STATES, States
-from tightframe.lazy import needed
 from tightframe.metrics.report import CollapseReport
 from tightframe.metrics.wheels import network_view, sent_by_network
 from tightframe.problem.problem import Problem, require_no_targets
 from tightframe.runs.class_records import ClassEpochs, class_epochs
 from tightframe.runs.store import SettingRecord
+from tightframe.shown import plot
 from tightframe.solution import Solution
 from tightframe.views.merge_tree import merge_tree as tree_of
 from tightframe.views.wheel import (
@@ -52,18 +52,16 @@ def wheel(
         A network: mean logits without bias, shape (K, K), column k of class k, and its bias, shape
         (K,), or None.
     ax : matplotlib.axes.Axes, optional
-        By default a figure of its own.
 
     Returns
     -------
     fig, ax
+        See `tightframe.shown.plot`, as for ``ax`` and what is raised without Matplotlib.
 
     Raises
     ------
     ValueError
         If it is no Solution of one class a context, or logits and bias don't fit it.
-    ImportError
-        If Matplotlib is missing (``pip install 'tightframe[report]'``).
 
     Examples
     --------
@@ -71,18 +69,20 @@ def wheel(
     >>> problem = tf.Problem("100x5,10x5", weight_decay=0.08, feature_decay=0.0008)
     >>> fig, ax = tf.report.wheel(tf.solve(problem))
     """
-    with needed("wheel", "matplotlib"):
-        from tightframe.figures.mpl import plot
     if not isinstance(solution, Solution):
         raise ValueError(f"solution: got {type(solution).__name__}, need a tightframe.Solution")
     require_no_targets(solution.problem, "a wheel")
     if measured is None:
-        return plot(solution_wheel(solution), ax)
+        return plot(lambda: solution_wheel(solution), ax, name="wheel")
     logits, bias = _measured(measured)
-    homes = class_homes(solution.problem)
-    rings, label = sent_by_solution(solution, homes).places, decay_label(solution.problem)
-    view = network_view(solution.problem, logits, bias, homes, rings, label)
-    return plot(wheel_of(solution.problem, [view], homes, title=f"Measured, {label}"), ax)
+
+    def panel() -> Wheel:
+        homes = class_homes(solution.problem)
+        rings, label = sent_by_solution(solution, homes).places, decay_label(solution.problem)
+        view = network_view(solution.problem, logits, bias, homes, rings, label)
+        return wheel_of(solution.problem, [view], homes, title=f"Measured, {label}")
+
+    return plot(panel, ax, name="wheel")
 
 
 def _measured(
@@ -122,18 +122,16 @@ def merge_tree(
         A letter to the decay of a trained network and its measured states, one a class (None: only
         its line is drawn).
     ax : matplotlib.axes.Axes, optional
-        By default a figure of its own.
 
     Returns
     -------
     fig, ax
+        See `tightframe.shown.plot`, as for ``ax`` and what is raised without Matplotlib.
 
     Raises
     ------
     ValueError
         As `tightframe.state_changes`, or if states are not one a class.
-    ImportError
-        If Matplotlib is missing (``pip install 'tightframe[report]'``).
 
     Examples
     --------
@@ -141,11 +139,16 @@ def merge_tree(
     >>> problem = tf.Problem("100x5,10x5", weight_decay=0.08, feature_decay=0.0008)
     >>> fig, ax = tf.report.merge_tree(problem)
     """
-    with needed("merge_tree", "matplotlib"):
-        from tightframe.figures.mpl import plot
-    changes = problem if isinstance(problem, StateChanges) else state_changes(problem)
-    shown = _networks(networks or {}, changes.problem.num_classes)
-    return plot(tree_of(changes, networks=shown), ax)
+    if not isinstance(problem, (Problem, StateChanges)):
+        raise ValueError(
+            f"problem: got {type(problem).__name__}, need a tightframe.Problem or StateChanges"
+        )
+    known = problem if isinstance(problem, StateChanges) else None
+    asked = problem.problem if isinstance(problem, StateChanges) else problem
+    shown = _networks({} if networks is None else networks, asked.num_classes)
+    return plot(
+        lambda: tree_of(known or state_changes(asked), networks=shown), ax, name="merge_tree"
+    )
 
 
 def _networks(

@@ -26,7 +26,6 @@ from tightframe.figures.model import (
 )
 from tightframe.figures.mpl import check_formats, draw, save_figures
 from tightframe.figures.style import (
-    GROUP_COLORS,
     GROUP_DASHES,
     GROUP_WIDTHS,
     margin_kind,
@@ -200,8 +199,8 @@ def _across(x: Sequence[float], names: Sequence[str] | None) -> dict[str, Any]:
 
 
 def _shades(points: Sequence[Mapping[str, Any]], groups: int) -> Shades | None:
-    """Return a scale over the sample counts where there are more groups than colours."""
-    if groups <= len(GROUP_COLORS):
+    """Return a scale over the sample counts where there are more groups than dashes."""
+    if groups <= len(GROUP_DASHES):
         return None
     counts = [group["count"] for group in points[0]["groups"]]
     return Shades("samples per class", min(counts), max(max(counts), min(counts) + 1))

@@ -33,6 +33,7 @@ from tightframe.geometry.eigen import eigenpairs_above
 from tightframe.losses.base import Datafit
 from tightframe.problem.problem import Problem
 from tightframe.rounding import FUNCTION, gamma, svd_error
+from tightframe.saved import filed
 from tightframe.shown import record
 from tightframe.theory.contexts.certificate import certify_logits
 from tightframe.theory.contexts.form import form_of
@@ -67,6 +68,7 @@ class BoundError(RuntimeError):
     """A lower bound above an objective, by more than rounding explains: an error of tightframe."""
 
 
+@filed
 @record
 @dataclass(frozen=True)
 class Certificate:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tightframe.checks import choice
 from tightframe.figures.model import Chart, Curve, HeatMaps, Mark, Matrix, Panel, block_borders
 from tightframe.figures.table import Column, Table
 from tightframe.problem.class_names import shown_names
 from tightframe.problem.problem import terms_in, with_loss_terms
+from tightframe.views.wheel import solution_wheel
 
 if TYPE_CHECKING:
     from tightframe.geometry.states import States
@@ -49,11 +52,25 @@ def solution_table(solution: Solution) -> Table:
     return Table("", columns, cells, note, missing="-")
 
 
-def solution_panel(solution: Solution) -> Panel:
-    """Return the mean logits, bias included; of many classes their decision margins."""
+def solution_panels(solution: Solution, what: str) -> Callable[[], Panel]:
+    """Return what makes a solution's picture: the wheel, its logits, or its margins."""
+    choice("what", what, ("wheel", "logits", "margins"))
+    classes = solution.problem.num_classes
+    if what == "logits" and classes > MOST_CLASSES:
+        raise ValueError(
+            f"what: got 'logits' of {classes} classes, need at most {MOST_CLASSES}; of more there "
+            "are 'wheel' and 'margins'"
+        )
+    if what == "wheel":
+        return lambda: solution_wheel(solution)
+    if what == "logits":
+        return lambda: logits_map(solution)
+    return lambda: margins_chart(solution.states, "Decision margins")
+
+
+def logits_map(solution: Solution) -> HeatMaps:
+    """Return the mean logits, bias included."""
     problem = solution.problem
-    if problem.num_classes > MOST_CLASSES:
-        return margins_chart(solution.states, "Decision margins")
     logits = solution.logits + solution.bias[:, None]
     ticks = []
     if problem.class_names is not None and problem.num_classes <= MOST_NAMES:

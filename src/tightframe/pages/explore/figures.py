@@ -232,7 +232,7 @@ def path(
         look: dict[str, Any] = {"size": 1.4}
         for g, (name, own) in enumerate(zip(entries, measured.tolist(), strict=True)):
             label = f"{name}, measured" if len(names) <= _MAX_LEGEND else "" if g else "measured"
-            curves.append(Curve(label, [here], [own], "measured", "points", **look))
+            curves.append(Curve(label, [here], [own], "ink", "points", **look))
     marks = _threshold_marks(entries, limits)
     inside = bool(decays[0] <= here <= decays[-1])
     if inside:

@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightframe.geometry.blocks import Array
+from tightframe.saved import filed
 from tightframe.shown import record
 
 #: Newton steps allowed; more only loosens the bound.
 MAX_STEPS = 100
 
 
+@filed
 @record
 class Embedding(NamedTuple):
     """Where contexts lie that were not trained.

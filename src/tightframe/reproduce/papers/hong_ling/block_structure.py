@@ -133,7 +133,7 @@ def standardised_maps(title: str, networks: Results, *beside: Run) -> HeatMaps:
         maps.append(Matrix(name, min_max(run.array("logits"))))
     borders = block_borders(runs[0].problem.counts) if runs else []
     counts = f", samples per class {runs[0].problem.compact_counts}" if runs else ""
-    return HeatMaps(f"{title}{counts}", maps, borders=borders, limit=1.0)
+    return HeatMaps(f"{title}{counts}", maps, borders=borders, limit=1.0, signed=False)
 
 
 def _tasks(scale: str) -> list[Task]:
