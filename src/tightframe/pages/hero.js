@@ -51,7 +51,7 @@
         const share = own.shares ? own.shares[i][k] : null;
         bar.style.width = `${100 * (share || 0)}%`;
         cell[4].className = `n share ${state}`;
-        cell[4].lastElementChild.textContent = share === null ? "–" : `${(100 * share).toFixed(0)} %`;
+        cell[4].lastElementChild.textContent = share === null ? "–" : `${Math.floor(100 * share + .5)} %`;
       }
       const taken = row.querySelector("[data-taken]");
       if (taken) {

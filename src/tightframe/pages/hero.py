@@ -231,6 +231,8 @@ def _table(one: _Shown, rows: Sequence[int], part: str) -> list[dict[str, Any]]:
                 "margin": _fixed(margins[k]),
                 "predicted": _fixed(one.predicted[k]),
                 "share": share,
+                # Halves up, as in the script.
+                "percent": _NONE if share is None else f"{math.floor(100 * share + 0.5)} %",
                 "taken": _taken(one, k),
                 "hidden": len(rows) > 2 * _ROWS and place >= _ROWS,
             }

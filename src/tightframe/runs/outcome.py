@@ -286,10 +286,10 @@ def _accuracies(endings: Sequence[Ending]) -> Iterator[str]:
         with np.errstate(invalid="ignore"):
             own = ~ending.fallen & (ending.accuracy < LOST_BELOW)
         if own.any():
-            parts.append(f"of {who(ending.problem, own)} at {_label(ending, endings)}")
+            parts.append(f"{who(ending.problem, own)} at {_label(ending, endings)}")
     if parts:
         yield (
-            "though apart at the means, fewer than half of the test samples are right "
+            "though apart at the means, fewer than half of the test samples are right of "
             f"{shortened_list(parts, _MOST_NAMED)}."
         )
 
