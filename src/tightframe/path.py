@@ -126,7 +126,20 @@ class Path(Shown, Saved):
         """
         from tightframe.views.paths import path_chart
 
-        return plot(path_chart(self), ax)
+        return plot(path_chart(self, self._limits()), ax)
+
+    def _limits(self) -> list[float | None]:
+        """Return from which lambda on each group collapses, if decays alone are swept."""
+        problem = self.solutions[0].problem
+        if problem.targets is not None or not self.sweep.keys() <= {
+            "weight_decay",
+            "feature_decay",
+        }:
+            return []
+        try:
+            return [group.logit_decay for group in thresholds(problem).groups]
+        except ValueError:  # none are known
+            return []
 
     def __repr__(self) -> str:
         swept, objective = ", ".join(self.sweep), self.objective

@@ -107,6 +107,19 @@ def test_lines_are_the_rows_numbers() -> None:
     ]
 
 
+def test_a_path_of_ones_own_is_zero_on_its_thresholds() -> None:
+    decays = np.geomspace(1e-3, 5e-2, 9)
+    problem = tf.Problem("100x5,10x5", weight_decay=1, feature_decay=1)
+    _, axis = tf.path(problem, weight_decay=decays, feature_decay=decays).plot()
+    for line, group in zip(axis.lines, tf.thresholds(problem).groups, strict=False):
+        x, y = (np.asarray(part) for part in line.get_data())
+        limit = group.merges or group.vanishes
+        assert y[x >= limit * (1 - 1e-12)] == pytest.approx(0, abs=1e-9)
+        assert (y[x < limit * (1 - 1e-12)] > 0).all()
+        assert np.isin(decays, x).all()
+        assert np.isclose(x, limit, rtol=1e-9).any()
+
+
 def test_what_is_drawn_when_lambda_is_not_swept() -> None:
     grid = Grid(
         tf.Problem("9,4", weight_decay=3e-3, feature_decay=3e-3),

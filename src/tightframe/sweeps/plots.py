@@ -36,7 +36,7 @@ from tightframe.runs.tables import group_name
 from tightframe.sweeps.grid import Grid
 from tightframe.sweeps.phase import PhaseDiagram
 from tightframe.sweeps.phase_picture import Columns, picture, ratio_ticks, up_to_threshold
-from tightframe.views.paths import state_marks
+from tightframe.views.paths import state_marks, zero_at
 
 #: More paths than this are not drawn in one picture; evenly chosen ones are, and the title says so.
 MAX_PATHS = 6
@@ -221,21 +221,12 @@ def _group_curve(
     *,
     to_zero: bool,
 ) -> Curve:
-    """Return the margins of a group; along lambda to zero at its threshold, not at the next point.
-
-    There they are zero exactly, wherever the points are.
-    """
     groups = [point["groups"][g] if g < len(point["groups"]) else None for point in points]
-    places = list(x)
-    margins = [None if group is None else group[margin] for group in groups]
-    for i in range(len(places) - 1 if to_zero else 0, 0, -1):
-        before, after = groups[i - 1], groups[i]
-        place = None if after is None else after["threshold"]
-        if before is None or place is None or not places[i - 1] < place < places[i]:
-            continue
-        if before.get("state") == "distinct" and after is not None and after["collapsed"]:
-            places.insert(i, place)
-            margins.insert(i, 0.0)
+    places, margins = list(x), [None if group is None else group[margin] for group in groups]
+    if to_zero:
+        states = [None if group is None else group.get("state") for group in groups]
+        limit = next((group["threshold"] for group in groups if group is not None), None)
+        places, margins = zero_at(limit, places, margins, states)
     names = {group_name(group) for group in groups if group is not None}
     counts = [group["count"] for group in points[0]["groups"]]  # may vary along the path
     return Curve(

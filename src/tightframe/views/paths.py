@@ -97,8 +97,11 @@ def _decay_of(solution: Solution) -> float:
     return problem.logit_decay if problem.depth == 1 else problem.mean_decay
 
 
-def path_chart(path: Path) -> Chart:
-    """Return decision margins along the path; with targets the rank, the width that data need."""
+def path_chart(path: Path, limits: Sequence[float | None] = ()) -> Chart:
+    """Return decision margins along the path; with targets the rank, the width that data need.
+
+    ``limits``: from which lambda on the classes of every group collapse, where that is known.
+    """
     axis, x = _across(path)
     order = np.argsort(x, kind="stable").tolist()
     points = [path.solutions[i] for i in order]
@@ -107,17 +110,16 @@ def path_chart(path: Path) -> Chart:
         return _rank_chart(points, along, axis)
     groups = [point.to_dict()["groups"] for point in points]
     names = _group_names(groups)
-    curves = [
-        Curve(
-            names[g],
-            along,
-            [own[g]["decision_margin"] if g < len(own) else None for own in groups],
-            "ink",
-            GROUP_DASHES[number % len(GROUP_DASHES)],
-            width=GROUP_WIDTHS[number % len(GROUP_WIDTHS)],
+    curves = []
+    for number, g in enumerate(evenly(len(names), MOST_CURVES)):
+        margins = [own[g]["decision_margin"] if g < len(own) else None for own in groups]
+        states = [own[g]["state"] if g < len(own) else None for own in groups]
+        limit = limits[g] if g < len(limits) else None
+        look = GROUP_DASHES[number % len(GROUP_DASHES)]
+        width = GROUP_WIDTHS[number % len(GROUP_WIDTHS)]
+        curves.append(
+            Curve(names[g], *zero_at(limit, along, margins, states), "ink", look, width=width)
         )
-        for number, g in enumerate(evenly(len(names), MOST_CURVES))
-    ]
     more = len(names) - len(curves)
     curves += state_marks(along, groups, evenly(len(names), MOST_CURVES), "decision_margin")
     return Chart(
@@ -128,6 +130,33 @@ def path_chart(path: Path) -> Chart:
         note=f"{more} more class groups are not drawn." if more else "",
         **axis,
     )
+
+
+def zero_at(
+    limit: float | None,
+    along: Sequence[float],
+    margins: Sequence[float | None],
+    states: Sequence[str | None],
+) -> tuple[list[float], list[float | None]]:
+    """Return a curve that is zero where its classes collapse, not from the next point on.
+
+    Parameters
+    ----------
+    limit : float, optional
+        From which lambda on they have merged or vanished.
+    along : sequence of float
+        Where the points are, ascending.
+    margins, states : sequence
+        Of the points.
+    """
+    x, y = list(along), list(margins)
+    if limit is None:
+        return x, y
+    for i in range(1, len(x)):
+        reached = states[i - 1] == "distinct" and states[i] in ("merged", "vanished")
+        if reached and x[i - 1] < limit < x[i]:
+            return [*x[:i], limit, *x[i:]], [*y[:i], 0.0, *y[i:]]
+    return x, y
 
 
 def state_marks(

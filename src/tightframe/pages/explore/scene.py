@@ -63,8 +63,12 @@ def scenes(state: State, measured: Measured | None, tell: Tell) -> Iterator[Scen
     solution = compute.solve(problem)
     yield _at_once(shown, solution, over)
     try:
+        last: Scene = {}
         for found in follow(problem, tell):
-            yield _along(shown, found, over)
+            last = _along(shown, found, over)
+            yield last
+        if not last["final"]:
+            yield last | {"final": True, "note": "Exact places of the changes are not known here."}
     except ValueError as error:
         yield _at_once(shown, solution, over) | {"note": f"No slider: {error}.", "final": True}
 
