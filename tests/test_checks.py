@@ -1,5 +1,6 @@
 """Numbers as arrays, tensors and half floats, wherever a number or one a class is asked for."""
 
+import re
 import warnings
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 import tightframe as tf
+from tightframe.checks import number_of
 from tightframe.data import step_counts
 from tightframe.problem.labels import label_counts
 
@@ -148,3 +150,18 @@ def test_masked_numbers_are_none():
         tf.certify(PLAIN, np.ma.array(np.eye(2), mask=np.eye(2)))
     kept = tf.Problem(np.ma.array([50, 20], mask=[0, 0]), **DECAYS)
     assert kept == PLAIN
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(0, "0 classes"), (1, "1 class"), (2, "2 classes"), (151, "151 classes")]
+)
+def test_numbers_agree_with_their_nouns(number, words):
+    assert number_of(number, "class", "classes") == words
+    assert number_of(np.int64(number), "class", "classes") == words
+
+
+def test_a_group_of_one_is_told_as_one():
+    found = tf.advise(tf.Problem("100x5,1", weight_decay=0.05, feature_decay=0.05))
+    text = "\n".join(str(block) for block in found._blocks() if isinstance(block, str))
+    assert not re.search(r"\b1 (classes|samples|groups)\b|\b1 class .{0,20}\bare\b", text)
+    assert repr(tf.path(found.problem, weight_decay=[0.05])).startswith("Path(1 point, ")

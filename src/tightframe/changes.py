@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.checks import choice
+from tightframe.checks import choice, number_of
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition
 from tightframe.geometry.states import (
     DISTINCT,
@@ -170,7 +170,8 @@ class StateChange(Shown):
     def __repr__(self) -> str:
         taken = "" if self.rival is None else f", rival={self.rival}"
         return (
-            f"StateChange({self.num_classes} classes, logit_decay={self.logit_decay:.6g}, "
+            f"StateChange({number_of(self.num_classes, 'class', 'classes')}, "
+            f"logit_decay={self.logit_decay:.6g}, "
             f"{self.before!r} -> {self.after!r}{taken})"
         )
 
@@ -694,6 +695,7 @@ class _Line:
 
         found: list[_Event] = []
         width = stretches.WIDEST
+        reached(edges[0])
         for low, high in itertools.pairwise(edges):
             traced = self._traced(low, high, width, reached) if self._is_smooth(low, high) else None
             if traced is None:
@@ -739,7 +741,7 @@ class _Line:
         ends = math.log(low), math.log(high)
         parts = []
         for stretch in stretches.trace(self.problem, self.partition, first, *ends, width):
-            reached(math.exp(stretch.low))
+            reached(math.exp(stretch.high))
             parts.append(stretch)
         if not parts or parts[-1].high < ends[1]:
             return None

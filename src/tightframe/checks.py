@@ -152,6 +152,23 @@ def first_few(names: Sequence[str], most: int) -> str:
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
+def number_of(number: int, one: str, several: str | None = None) -> str:
+    """Return how many there are of something, in words.
+
+    Parameters
+    ----------
+    number : int
+    one, several : str
+        What it is, in the singular and the plural; by default that ends in an s.
+
+    Examples
+    --------
+    >>> number_of(1, "class", "classes"), number_of(3, "sample")
+    ('1 class', '3 samples')
+    """
+    return f"{number} {one if number == 1 else several or one + 's'}"
+
+
 def require_positive_fields(options: Any) -> None:
     """Refuse a dataclass of options with a field that is no positive number of its type.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tightframe.checks import is_several, is_unordered, positive_float, whole_number
+from tightframe.checks import is_several, is_unordered, number_of, positive_float, whole_number
 from tightframe.geometry.blocks import Array, BlockMatrix, Partition, singular_values
 from tightframe.lazy import needed
 from tightframe.problem.counts import CountsLike, compact_counts
@@ -144,7 +144,8 @@ class Path(Shown, Saved):
     def __repr__(self) -> str:
         swept, objective = ", ".join(self.sweep), self.objective
         return (
-            f"Path({len(self.solutions)} points, {swept}; objective {objective[0]:.6g} to "
+            f"Path({number_of(len(self.solutions), 'point')}, {swept}; objective "
+            f"{objective[0]:.6g} to "
             f"{objective[-1]:.6g}, rank {self.rank[0]} to {self.rank[-1]})"
         )
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from tightframe.checks import shortened
+from tightframe.checks import number_of, shortened
 from tightframe.lazy import loaded, needed
 
 if TYPE_CHECKING:
@@ -180,5 +180,4 @@ def _several(values: Any) -> str:
     plain = all(isinstance(each, (str, bool, int, float)) or each is None for each in inside)
     if plain and len(values) <= MOST_ENTRIES and len(text := repr(values)) <= MOST_OF_ENTRY:
         return text
-    number = len(values)
-    return f"<{number} entr{'y' if number == 1 else 'ies'}>"
+    return f"<{number_of(len(values), 'entry', 'entries')}>"

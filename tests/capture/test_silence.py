@@ -128,7 +128,7 @@ def test_a_training_set_that_cannot_be_run_gives_way_to_the_validation_set():
 
 def test_batches_that_skip_the_head_are_counted():
     monitor = CollapseMonitor(loader="validation")
-    with pytest.warns(RuntimeWarning, match="of 1 batches with labels nothing passed through 'fc'"):
+    with pytest.warns(RuntimeWarning, match="of 1 batch with labels nothing passed through 'fc'"):
         fit(monitor, model=Module(skip=[1]))
     assert monitor.reports["fc"].num_samples == 60
 
@@ -142,7 +142,7 @@ def test_batches_that_skip_the_head_are_counted():
             {"check_val_every_n_epoch": 3, "epochs": 3, "every": 2},
             r"every=2, and of 3 epochs none .*check_val_every_n_epoch=3",
         ),
-        ({"every": 5, "loader": "train"}, "every=5, and there were 1 epochs"),
+        ({"every": 5, "loader": "train"}, "every=5, and there was 1 epoch"),
     ],
 )
 def test_a_training_without_a_measurement_ends_with_a_warning(options, message):

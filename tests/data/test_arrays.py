@@ -117,5 +117,5 @@ def test_bad_files_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"inputs\.npy: not an \.npy file of numbers"):
         load(tmp_path)
     np.savez(tmp_path / "x.npz", inputs=np.zeros((3, 2)), labels=np.array([0, 1, 1]))
-    with pytest.raises(ValueError, match=r"class 0 of .* has 1 samples, need at least 2"):
+    with pytest.raises(ValueError, match=r"class 0 of .* has 1 sample, need at least 2"):
         load(tmp_path / "x.npz")

@@ -441,7 +441,7 @@ class TestLeftOut:
     def test_dropping_warns_once_and_is_not_the_default(self):
         bad = torch.tensor([[1.0], [np.nan]])
         moments = ClassMoments(2, nonfinite="drop")
-        with pytest.warns(RuntimeWarning, match="features: dropped 1 rows with NaN"):
+        with pytest.warns(RuntimeWarning, match="features: dropped 1 row with NaN"):
             moments.update(bad, [0, 1])
         moments.update(bad, [0, 1]).update(bad.half(), [0, 1])  # warnings are errors here
         assert (moments.num_dropped, moments.counts.tolist()) == (3, [3, 0])

@@ -280,7 +280,7 @@ class TestDistanceNorms:
     def test_zero_rows_have_none(self):
         moments = gather(np.eye(3), np.arange(3), 3)
         w = np.diag([1.0, 0.0, 1.0])
-        with pytest.warns(RuntimeWarning, match="distance_norms: 1 classes have a zero class"):
+        with pytest.warns(RuntimeWarning, match="distance_norms: 1 class has a zero class"):
             found = distance_norms(moments, w)
         assert np.isnan(found).tolist() == [False, True, False]
         assert not np.isnan(distance_norms(moments, w, normalized=False)).any()

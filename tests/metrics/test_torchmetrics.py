@@ -156,7 +156,7 @@ class TestValues:
         x, y = samples()
         x[3, 0], y[5] = np.nan, -100
         metric = CollapseMetric(4, scatter=False, ignore_index=-100, nonfinite="drop")
-        with pytest.warns(RuntimeWarning, match="dropped 1 rows"):
+        with pytest.warns(RuntimeWarning, match="dropped 1 row"):
             metric.update(x, y)
         metric.update(x, y)  # no second warning
         assert (metric.moments.num_dropped, metric.moments.num_ignored) == (2, 2)

@@ -199,7 +199,7 @@ def test_what_it_says_of_itself():
         ({"targets": [[1.0, np.nan], [1, 2]]}, "targets: row 0 has an entry that is not finite"),
         ({"targets": [["a"], ["b"]]}, "targets: got <U1, need real numbers"),
         ({"targets": [1 + 1j, 2]}, "targets: got complex128, need real numbers"),
-        ({"targets": [[1.0, 2.0]]}, "targets: got 1 samples, need at least 2"),
+        ({"targets": [[1.0, 2.0]]}, "targets: got 1 sample, need at least 2"),
         ({"targets": np.ones((2, 2, 2))}, r"targets: got shape \(2, 2, 2\), need two axes"),
         ({"targets": np.ones((2, 5000))}, "targets: got 5000 columns, need at most 4096"),
         ({"targets": [1e200, 0]}, r"targets: largest entry is 1e\+200"),
@@ -342,8 +342,8 @@ def test_nrc_where_nothing_can_be_said():
         (lambda: tf.metrics.nrc1(np.ones((4, 3)), 0), "num_targets: got 0"),
         (lambda: tf.metrics.nrc1(np.full((4, 3), np.inf), 1), "features: row 0"),
         (lambda: tf.metrics.nrc2(np.ones((4, 3)), np.ones((1, 2))), r"weight: got shape \(1, 2\)"),
-        (lambda: tf.metrics.nrc3(np.ones((1, 2)), np.ones((4, 2))), "weight: got 1 rows for 2 tar"),
-        (lambda: tf.metrics.nrc3(np.ones((2, 2)), np.ones((1, 2))), "targets: got 1 samples"),
+        (lambda: tf.metrics.nrc3(np.ones((1, 2)), np.ones((4, 2))), "weight: got 1 row for 2 tar"),
+        (lambda: tf.metrics.nrc3(np.ones((2, 2)), np.ones((1, 2))), "targets: got 1 sample"),
     ],
 )
 def test_bad_arrays_of_metrics_are_named(call, message):

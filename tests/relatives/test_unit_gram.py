@@ -246,7 +246,7 @@ def test_a_gap_above_the_tolerance_is_said():
         (lambda: tf.normalized_head([5, 5], scale=1, margin=3), "margin: got 3, need at most 2"),
         (lambda: tf.normalized_head([5, 5], scale=1, tol=0), "tol: got 0"),
         (lambda: tf.normalized_head([5, 5], scale=1, seed=-1), "seed: got -1"),
-        (lambda: tf.supervised_contrastive([5, 1], temperature=1), "counts: class 1 has 1 samples"),
+        (lambda: tf.supervised_contrastive([5, 1], temperature=1), "counts: class 1 has 1 sample"),
         (lambda: tf.supervised_contrastive([5, 5], temperature=1e-9), "temperature: got 1e-09"),
         (lambda: tf.supervised_contrastive([5, 5], temperature=1e3), "temperature: got 1000, need"),
         (lambda: tf.supervised_contrastive([5], temperature=1), "counts: got 1 class"),

@@ -34,7 +34,7 @@ def spoilt(name, value):
         ({"features": np.ones((3, 2))}, "labels: missing; need features, labels, weight"),
         (spoilt("weight", lambda w: w[:, :3]), r"weight: got shape \(3, 3\) with features \(15, 4"),
         (spoilt("features", lambda h: h[:, 0]), r"weight: got shape \(3, 4\) with features \(15,"),
-        (spoilt("weight", lambda w: w[:1]), "weight: got 1 rows, need at least 2"),
+        (spoilt("weight", lambda w: w[:1]), "weight: got 1 row, need at least 2"),
         (spoilt("labels", lambda y: y[:-1]), "labels: got"),
         (spoilt("labels", lambda y: y + 1), "labels: got 3"),
         (spoilt("labels", lambda y: y - 1), "labels: got -1"),

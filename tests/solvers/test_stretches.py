@@ -25,7 +25,7 @@ def solved(problem, decay):
 def traced(problem, low, high):
     first = solved(problem, low)
     start = Factors.balanced(first.blocks, first.group_bias)
-    return trace(problem, Partition.coarsest(problem), start, math.log(low), math.log(high))
+    return list(trace(problem, Partition.coarsest(problem), start, math.log(low), math.log(high)))
 
 
 @pytest.mark.parametrize("bias", ["none", "free"])

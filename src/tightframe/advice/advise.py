@@ -18,7 +18,7 @@ from tightframe.advice.prediction import GroupOutlook, Outlook, describe
 from tightframe.advice.proposals import FEATURE_DECAY_OF, Proposal, Search, Wanted, as_decays
 from tightframe.advice.remedies import Remedy, earlier, remedies
 from tightframe.advice.safety import Follower, Safety
-from tightframe.checks import choice, positive_float
+from tightframe.checks import choice, number_of, positive_float
 from tightframe.geometry.states import DISTINCT, MERGED, VANISHED
 from tightframe.losses.registry import LOSSES
 from tightframe.problem.class_names import listed
@@ -115,7 +115,7 @@ class Advice(Shown, Saved):
             rival = groups[group.rival]
             if len(rival.names) == 1:
                 return f"{verb}: taken for {listed(rival.names)}"
-            return f"{verb}: taken for a class of {rival.count} samples"
+            return f"{verb}: taken for a class of {number_of(rival.count, 'sample')}"
 
         return [
             f"{describe(group)} {fate(group)} (safety factor {safety.factor:.3g})"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tightframe.checks import number_of
 from tightframe.geometry.blocks import Array, BlockMatrix
 from tightframe.geometry.grouped import GroupedGeometry, GroupedMatrix
 from tightframe.geometry.states import DISTINCT
@@ -216,7 +217,7 @@ def _angles(rows: GroupedMatrix) -> Array:
 
 def describe(group: GroupOutlook) -> str:
     """Name a group in a sentence: ``"5 classes of 100 samples"``, with the classes' names."""
-    name = "1 class" if group.classes == 1 else f"{group.classes} classes"
-    text = f"{name} of {group.count} samples"
+    name = number_of(group.classes, "class", "classes")
+    text = f"{name} of {number_of(group.count, 'sample')}"
     text = with_loss_terms(text, **terms_in(asdict(group)))
     return f"{text} ({listed(group.names)})" if group.names else text

@@ -11,6 +11,7 @@ import numpy as np
 
 from tightframe.advice.prediction import GroupOutlook, Outlook, outlook
 from tightframe.changes import FEW_GROUPS, known_thresholds
+from tightframe.checks import number_of
 from tightframe.geometry.blocks import Array, Partition
 from tightframe.problem.problem import Problem, with_loss_terms
 from tightframe.shown import record
@@ -264,11 +265,11 @@ def earlier(problem: Problem, groups: tuple[GroupOutlook, ...]) -> list[str]:
             )
             continue
         said += [
-            f"{name} {numbers[i]:.4g}: {groups[i].classes} classes of {groups[i].count} samples "
-            f"{verb} at {factors[i]:.3g} of the decay"
+            f"{name} {numbers[i]:.4g}: {groups[i].classes} classes of "
+            f"{number_of(groups[i].count, 'sample')} {verb} at {factors[i]:.3g} of the decay"
             for i in found
         ]
     for i in np.flatnonzero(many & (problem.group_margins < 0)).tolist():
-        who = f"{groups[i].classes} classes of {groups[i].count} samples"
+        who = f"{groups[i].classes} classes of {number_of(groups[i].count, 'sample')}"
         said.append(f"class_margins {problem.group_margins[i]:g}: {who} merge at a smaller decay")
     return said

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tightframe.capture.passes import Reading
 from tightframe.capture.sample import Sample
+from tightframe.checks import number_of
 from tightframe.data.batches import Reduction, sample_rows
 from tightframe.metrics.answers import Answers
 from tightframe.metrics.class_moments import ClassMoments
@@ -306,7 +307,8 @@ class Mismatch:
                 continue
             if len(layer) != len(x):
                 raise ValueError(
-                    f"reduce: {name!r} gives {len(layer)} rows where the head decides on {len(x)}; "
+                    f"reduce: {name!r} gives {number_of(len(layer), 'row')} where the head "
+                    f"decides on {len(x)}; "
                     "NC4 needs as many, or nc4=False"
                 )
             if decided is None:

@@ -20,7 +20,7 @@ from tightframe.capture.pictures import Pictures, known_of
 from tightframe.capture.record import TrainingRecord
 from tightframe.capture.splits import SPLIT_NAMES, announce, split_scalars
 from tightframe.capture.watch import Watch
-from tightframe.checks import choice, whole_number
+from tightframe.checks import choice, number_of, whole_number
 from tightframe.data.batches import LabelsLike, Reduction, split_batch
 from tightframe.metrics import CollapseReport
 from tightframe.metrics.moments import WEIGHTINGS
@@ -334,11 +334,13 @@ class CollapseMonitor(lightning.Callback):
             why = "there is no validation loader, or limit_val_batches is 0"
         elif self._chosen == "validation":
             why = (
-                f"every={every}, and of {epochs} epochs none with that number had a validation "
+                f"every={every}, and of {number_of(epochs, 'epoch')} none with that number "
+                f"had a validation "
                 f"loop (check_val_every_n_epoch={trainer.check_val_every_n_epoch})"
             )
         else:
-            why = f"every={every}, and there were {epochs} epochs"
+            were = "was" if epochs == 1 else "were"
+            why = f"every={every}, and there {were} {number_of(epochs, 'epoch')}"
         warnings.warn(f"CollapseMonitor: measured nothing: {why}", RuntimeWarning, stacklevel=2)
 
     # -- leaving nothing behind --------------------------------------------------------------------

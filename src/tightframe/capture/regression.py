@@ -14,6 +14,7 @@ from tightframe.capture.head import HeadInUse
 from tightframe.capture.layers import Forward, check_repeatable, running
 from tightframe.capture.passes import Reading
 from tightframe.capture.splits import warn_of_augmentation, warn_of_sampler
+from tightframe.checks import number_of
 from tightframe.data.batches import LabelsLike, Reduction
 from tightframe.metrics.regression_layer import RegressionReport
 
@@ -121,7 +122,8 @@ def regression_report(
             for name, (part, kept) in rows.rows(passed.features, places, parts.mask).items():
                 if len(kept) != len(y):
                     raise ValueError(
-                        f"reduce: {name!r} gives {len(kept)} rows for {len(y)} samples"
+                        f"reduce: {name!r} gives {number_of(len(kept), 'row')} for "
+                        f"{number_of(len(y), 'sample')}"
                     )
                 found.setdefault(name, []).append(_kept(part))
             wanted.append(_kept(y))

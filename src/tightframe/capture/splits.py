@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DistributedSampler, SequentialSampler
 
+from tightframe.checks import number_of
 from tightframe.heads.modes import preserved_rng
 
 #: What reports and logs call the data.
@@ -85,7 +86,8 @@ def warn_of_sampler(loader: Any) -> None:
         return
     if left:
         warnings.warn(
-            f"loader: its last batch is not full, and drop_last leaves its {left} samples out",
+            f"loader: its last batch is not full, and drop_last leaves its "
+            f"{number_of(left, 'sample')} out",
             RuntimeWarning,
             stacklevel=4,
         )

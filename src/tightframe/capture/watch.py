@@ -16,7 +16,7 @@ from tightframe.capture.layers import layer_scalars
 from tightframe.capture.names import names_for
 from tightframe.capture.sample import Sample
 from tightframe.capture.tokens import read_sequences
-from tightframe.checks import choice, whole_number
+from tightframe.checks import choice, number_of, whole_number
 from tightframe.data.batches import Batch, Reduction, as_tensor
 from tightframe.metrics.class_moments import ClassMoments
 from tightframe.metrics.moments import WEIGHTINGS
@@ -275,7 +275,8 @@ class Watch:
         self._pair()
         if self.skipped:
             warnings.warn(
-                f"watch: of {self.skipped} batches with labels nothing passed through "
+                f"watch: of {number_of(self.skipped, 'batch', 'batches')} with labels "
+                f"nothing passed through "
                 f"{self._use.name!r}; they are not measured",
                 RuntimeWarning,
                 stacklevel=3,

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import typer
 
+from tightframe.checks import number_of
 from tightframe.cli.console import plain_console, print_table
 from tightframe.cli.exit_codes import NOT_CONVERGED
 from tightframe.cli.options import LAMBDA, NUMBER, Option
@@ -120,7 +121,8 @@ def _print_focal(found: FocalCollapse) -> None:
         ["zero is better than any ETF from lambda", found.collapse],
         ["margin just below", found.jump],
     ]
-    title = f"Focal loss, {found.num_classes} classes of {found.samples_per_class} samples"
+    title = f"Focal loss, {found.num_classes} classes of "
+    title += number_of(found.samples_per_class, "sample")
     table = Table(title, ["", Column("value", align="right", format=".6g")], rows)
     print_table(table, plain_console())
     plain_console().print(found.note, highlight=False)

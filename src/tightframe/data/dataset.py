@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tightframe.checks import whole_number
+from tightframe.checks import number_of, whole_number
 from tightframe.data.rows import as_rows
 from tightframe.figures.model import evenly
 from tightframe.problem.class_names import given_names
@@ -222,7 +222,8 @@ def pool_dataset(
     if train_per_class is None:
         if available[k] < 2:
             raise ValueError(
-                f"data: class {k} of {name} has {available[k]} samples, need at least 2: one for "
+                f"data: class {k} of {name} has {number_of(available[k], 'sample')}, need at "
+                "least 2: one for "
                 "training, one for testing"
             )
         wanted = np.maximum(available * 4 // 5, 1)
@@ -230,7 +231,8 @@ def pool_dataset(
         each = whole_number("train_per_class", train_per_class, 1)
         if each >= available[k]:
             raise ValueError(
-                f"train_per_class: got {each}; class {k} of {name} has {available[k]} samples, "
+                f"train_per_class: got {each}; class {k} of {name} has "
+                f"{number_of(available[k], 'sample')}, "
                 "and at least one must stay for testing"
             )
         wanted = np.full(num_classes, each)

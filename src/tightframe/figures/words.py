@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from tightframe.checks import number_of
 from tightframe.figures.diagrams import MergeTree, Wheel
 from tightframe.figures.model import Chart, HeatMaps, Panel, Stack, points
 from tightframe.figures.table import format_number
@@ -21,7 +22,7 @@ def in_words(panel: Panel) -> str:
         return _wheel_in_words(panel)
     if isinstance(panel, MergeTree):
         return _tree_in_words(panel)
-    return f"{panel.title}: a table of {len(panel.rows)} rows."
+    return f"{panel.title}: a table of {number_of(len(panel.rows), 'row')}."
 
 
 def _chart_in_words(chart: Chart) -> str:

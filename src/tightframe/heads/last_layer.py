@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.checks import MAX_FEATURE, array_of, wide
+from tightframe.checks import MAX_FEATURE, array_of, number_of, wide
 from tightframe.problem.class_names import NamesLike, given_names
 from tightframe.problem.counts import PerClass
 from tightframe.problem.problem import Problem
@@ -68,10 +68,14 @@ class LastLayer:
         """
         w = finite_array("weight", weight, 2)
         if len(w) < 2:
-            raise ValueError(f"weight: got {len(w)} rows, need at least 2, one for each class")
+            raise ValueError(
+                f"weight: got {number_of(len(w), 'row')}, need at least 2, one for each class"
+            )
         b = None if bias is None else finite_array("bias", bias, 1)
         if b is not None and len(b) != len(w):
-            raise ValueError(f"bias: got {len(b)} entries, weight has {len(w)} rows")
+            raise ValueError(
+                f"bias: got {number_of(len(b), 'entry', 'entries')}, weight has {len(w)} rows"
+            )
         x, y = _samples("", features, labels, w)
         held = None if held_out is None else _held_out(held_out, w)
         names = given_names(class_names, len(w), f"weight has {len(w)} rows")

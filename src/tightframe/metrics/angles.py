@@ -15,7 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from tightframe.checks import choice, require_dense
+from tightframe.checks import choice, number_of, require_dense
 from tightframe.data.batches import as_tensor
 from tightframe.metrics.inputs import (
     Array,
@@ -260,7 +260,8 @@ def _directions(pairs: tuple[Tensor, Tensor], what: str) -> tuple[list[Tensor], 
     lengths = [torch.linalg.vector_norm(rows, dim=1) for rows in pairs]
     zero = (lengths[0] == 0) | (lengths[1] == 0)
     if bool(zero.any()):
-        warn(f"{what}: {int(zero.sum())} classes have a zero classifier row or class mean", 5)
+        who = number_of(int(zero.sum()), "class has", "classes have")
+        warn(f"{what}: {who} a zero classifier row or class mean", 5)
     return [rows / length[:, None] for rows, length in zip(pairs, lengths, strict=True)], zero
 
 

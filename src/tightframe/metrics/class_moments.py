@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tightframe.checks import choice, is_whole, whole_number
+from tightframe.checks import choice, is_whole, number_of, whole_number
 from tightframe.metrics.moments import (
     Moments,
     add_,
@@ -200,7 +200,8 @@ class ClassMoments(Shown, Readings):
         )
         if dropped and not self.num_dropped:
             warnings.warn(
-                f"features: dropped {dropped} rows with NaN, infinite or too large entries; "
+                f"features: dropped {number_of(dropped, 'row')} with NaN, infinite or too "
+                f"large entries; "
                 "num_dropped counts those to come",
                 RuntimeWarning,
                 stacklevel=3,

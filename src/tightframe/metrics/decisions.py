@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tightframe.checks import number_of
 from tightframe.data.batches import as_tensor
 from tightframe.metrics.answers import Answers
 from tightframe.metrics.inputs import (
@@ -396,7 +397,7 @@ def _ood_mean(moments: Readings, ood: Any) -> Tensor:
             raise ValueError("ood: got no samples, NC5 needs at least one")
         mean: Tensor = Snapshot.of(ood).present().global_mean("sample")
         if len(mean) != moments.dim:
-            raise ValueError(f"ood: got {len(mean)} columns, need {moments.dim}")
+            raise ValueError(f"ood: got {number_of(len(mean), 'column')}, need {moments.dim}")
     else:
         x = as_tensor("ood", ood)
         x = x[None] if x.ndim == 1 else x

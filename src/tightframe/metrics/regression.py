@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tightframe.checks import positive_float, whole_number
+from tightframe.checks import number_of, positive_float, whole_number
 from tightframe.relatives.regression import layer_of, matrix_of, targets_of
 from tightframe.shown import record
 
@@ -201,7 +201,10 @@ def _fit(weight: Any, targets: Any, gamma: Any) -> NRC3Details:
     w, y = layer_of("weight", weight), targets_of(targets)
     q = y.shape[1]
     if len(w) != q:
-        raise ValueError(f"weight: got {len(w)} rows for {q} targets, need one a target")
+        raise ValueError(
+            f"weight: got {number_of(len(w), 'row')} for {number_of(q, 'target')}, need one a "
+            "target"
+        )
     given = None if gamma is None else math.sqrt(positive_float("gamma", gamma, or_zero=True))
     centred = y - y.mean(axis=0)
     if not _varies(centred, y):

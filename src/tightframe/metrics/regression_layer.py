@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tightframe.checks import number_of
 from tightframe.figures.model import Bars, Chart
 from tightframe.figures.table import Column, Table
 from tightframe.metrics.regression import nrc1, nrc2, nrc3_details
@@ -139,7 +140,7 @@ class RegressionReport(Shown, Saved):
             raise ValueError(f"{missing}: missing; give both decays or neither")
         h, y = matrix_of("features", features), targets_of(targets)
         if len(y) != len(h):
-            raise ValueError(f"targets: got {len(y)} rows, features has {len(h)}")
+            raise ValueError(f"targets: got {number_of(len(y), 'row')}, features has {len(h)}")
         n, q, d = *y.shape, h.shape[1]
         if weight is None:
             for name, value in (("bias", bias), ("weight_decay", weight_decay)):
@@ -214,7 +215,9 @@ class RegressionReport(Shown, Saved):
             "what it is",
         ]
         title = (
-            f"{self.num_samples} samples, {self.num_targets} real targets, {self.width} features"
+            f"{number_of(self.num_samples, 'sample')}, "
+            f"{number_of(self.num_targets, 'real target')}, "
+            f"{number_of(self.width, 'feature')}"
         )
         note = "" if self.prediction else "Give both decays to have the geometry predicted."
         return Table(title, columns, rows, missing="-", note=note)
@@ -252,8 +255,9 @@ class RegressionReport(Shown, Saved):
         words = {"nrc1": "NRC1", "nrc2": "NRC2", "nrc3": "NRC3", "r_squared": "R squared"}
         shown = [f"{words[k]} {self.numbers[k]:.3g}" for k in words if k in self.numbers]
         return (
-            f"RegressionReport({self.num_samples} samples, {self.num_targets} targets, "
-            f"{self.width} features, {', '.join(shown)})"
+            f"RegressionReport({number_of(self.num_samples, 'sample')}, "
+            f"{number_of(self.num_targets, 'target')}, "
+            f"{number_of(self.width, 'feature')}, {', '.join(shown)})"
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch import Tensor
 
-from tightframe.checks import MAX_FEATURE
+from tightframe.checks import MAX_FEATURE, number_of
 from tightframe.data.batches import as_tensor
 
 #: What may happen to rows with NaN, infinite or too large entries.
@@ -83,7 +83,7 @@ def feature_rows(features: Any, dim: int | None) -> Tensor:
     if x.is_complex() or x.dtype == torch.bool:
         raise ValueError(f"features: got type {x.dtype}, need real numbers")
     if dim is not None and x.shape[1] != dim:
-        raise ValueError(f"features: got {x.shape[1]} columns, need {dim} as before")
+        raise ValueError(f"features: got {number_of(x.shape[1], 'column')}, need {dim} as before")
     if x.is_floating_point():
         return x.float() if x.element_size() == 1 else x  # the 8-bit types have no arithmetic
     wide = x.dtype in (torch.uint16, torch.uint32, torch.uint64)  # nor have these

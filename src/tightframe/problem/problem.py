@@ -30,6 +30,7 @@ from tightframe.checks import (
     choice,
     is_several,
     is_unordered,
+    number_of,
     positive_float,
     shortened,
     whole_number,
@@ -832,9 +833,9 @@ class Problem(Shown, Saved):
 
     def _blocks(self) -> Iterator[Block]:
         given = self._arguments() | {"counts": None, "class_names": None, "targets": None}
-        what = "classes" if self.targets is None else "contexts"
+        what = ("class", "classes") if self.targets is None else ("context", "contexts")
         yield ", ".join(
-            [f"{self.num_contexts} {what}, {self.num_samples} samples"]
+            [f"{number_of(self.num_contexts, *what)}, {number_of(self.num_samples, 'sample')}"]
             + ([] if self.targets is None else [f"{self.num_classes} labels"])
             + [
                 f"{name} {value}"

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tightframe.checks import positive_float, whole_number
+from tightframe.checks import number_of, positive_float, whole_number
 from tightframe.problem.counts import CountsLike
 from tightframe.relatives.unit_gram import UnitLoss, candidate, minimise, require_directions
 from tightframe.relatives.unit_solution import UnitSolution, few_counts, status_of
@@ -139,7 +139,9 @@ def supervised_contrastive(
     n = few_counts(counts)
     if n.min() < 2:
         k = int(np.argmin(n))
-        raise ValueError(f"counts: class {k} has {n[k]} samples, need 2: one has no positives")
+        raise ValueError(
+            f"counts: class {k} has {number_of(n[k], 'sample')}, need 2: one has no positives"
+        )
     t = positive_float("temperature", temperature)
     if not MIN_TEMPERATURE <= t <= MAX_TEMPERATURE:
         raise ValueError(f"temperature: got {t:g}, need {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}")

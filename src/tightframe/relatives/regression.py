@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tightframe.checks import MAX_DENSE_CLASSES, MAX_FEATURE, array_of, positive_float
+from tightframe.checks import MAX_DENSE_CLASSES, MAX_FEATURE, array_of, number_of, positive_float
 from tightframe.figures.model import Chart, Curve, Mark
 from tightframe.figures.style import PALETTE
 from tightframe.geometry.dense import normalized_distance
@@ -139,7 +139,9 @@ class RegressionCollapse(Shown, Saved):
         """
         w = layer_of("weight", weight)
         if len(w) != len(self.bias):
-            raise ValueError(f"weight: got {len(w)} rows, need {len(self.bias)}, one a target")
+            raise ValueError(
+                f"weight: got {number_of(len(w), 'row')}, need {len(self.bias)}, one a target"
+            )
         return normalized_distance(w @ w.T, self.gram)
 
     def shares_at(self, mean_decay: float) -> Array:
@@ -187,7 +189,9 @@ class RegressionCollapse(Shown, Saved):
         y, h = targets_of(targets), matrix_of("features", features)
         layers = layers_of(weights)
         if len(layers) != len(self.weights):
-            raise ValueError(f"weights: got {len(layers)} layers, need {len(self.weights)}")
+            raise ValueError(
+                f"weights: got {number_of(len(layers), 'layer')}, need {len(self.weights)}"
+            )
         if y.shape != (len(self.features), len(self.bias)):
             raise ValueError(
                 f"targets: got shape {y.shape}, need {(len(self.features), len(self.bias))}"
@@ -312,7 +316,8 @@ class RegressionCollapse(Shown, Saved):
     def __repr__(self) -> str:
         """Return the size, the objective and its gap on one line."""
         return (
-            f"RegressionCollapse({len(self.features)} samples, {len(self.bias)} targets, "
+            f"RegressionCollapse({number_of(len(self.features), 'sample')}, "
+            f"{number_of(len(self.bias), 'target')}, "
             f"rank {self.rank}, objective {self.objective:.6g}, gap {self.gap:.1e})"
         )
 
@@ -440,7 +445,7 @@ def targets_of(value: ArrayLike) -> Array:
     """Return targets as (N, q), or raise a ValueError."""
     array = matrix_of("targets", value)
     if len(array) < 2:
-        raise ValueError(f"targets: got {len(array)} samples, need at least 2")
+        raise ValueError(f"targets: got {number_of(len(array), 'sample')}, need at least 2")
     if array.shape[1] > MAX_DENSE_CLASSES:
         raise ValueError(
             f"targets: got {array.shape[1]} columns, need at most {MAX_DENSE_CLASSES}; "

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tightframe.checks import number_of
 from tightframe.figures.model import HeatMaps, Matrix
 from tightframe.problem.counts import CountsLike, counts_array
 from tightframe.relatives.unit_gram import UnitGram
@@ -109,10 +110,11 @@ class UnitSolution(Shown, Saved, ABC):
         said = []
         for group in self.merged:
             least, most = self.counts[list(group)].min(), self.counts[list(group)].max()
-            samples = f"{least}" if least == most else f"{least} to {most}"
-            said.append(f"{len(group)} classes of {samples} samples share one direction")
+            samples = number_of(most, "sample")
+            samples = samples if least == most else f"{least} to {samples}"
+            said.append(f"{len(group)} classes of {samples} share one direction")
         said += [
-            f"classes of {group.samples} samples come together (cosine of {what} "
+            f"classes of {number_of(group.samples, 'sample')} come together (cosine of {what} "
             f"{group.cosine:.3f}, {etf:.3f} in a simplex ETF)"
             for group in self.siblings
             if _ACUTE < group.cosine <= 1 - _MERGED

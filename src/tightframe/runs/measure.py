@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.checks import MAX_DENSE_CLASSES
+from tightframe.checks import MAX_DENSE_CLASSES, number_of
 from tightframe.geometry.dense import Geometry, orthogonal_frame, seli_of_head, simplex_etf
 from tightframe.heads.last_layer import LastLayer
 from tightframe.metrics import Answers, ClassMoments, ClassTable, CollapseReport
@@ -122,7 +122,9 @@ def measure(
             "need (K, D) with features (N, D)"
         )
     if len(weight) < 2:
-        raise ValueError(f"weight: got {len(weight)} rows, need at least 2, one for each class")
+        raise ValueError(
+            f"weight: got {number_of(len(weight), 'row')}, need at least 2, one for each class"
+        )
     bias = None if arrays.get("bias") is None else np.asarray(arrays["bias"])
     moments = ClassMoments(len(weight)).update(features, labels)
     names = arrays.get("class_names")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tightframe.changes import FEW_GROUPS, class_thresholds
+from tightframe.checks import number_of
 from tightframe.figures.style import margin_kind
 from tightframe.figures.table import Column, Table, format_number
 from tightframe.geometry.blocks import Array
@@ -208,7 +209,7 @@ def leading_table(report: CollapseReport, named_by: str = "label") -> Table:
     rows = [[getattr(metric, named_by), report.numbers[metric.key]] for metric in LEADING]
     numbers = Column("value", align="right", format=".6g")
     return Table(
-        f"{report.num_samples} samples",
+        number_of(report.num_samples, "sample"),
         ["metric", numbers],
         rows,
         CENTERINGS[report.center],

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tightframe.checks import number_of
 from tightframe.geometry.blocks import Array
 from tightframe.geometry.dense import (
     normalized_distance,
@@ -136,8 +137,7 @@ class Verdict:
     @property
     def samples(self) -> str:
         """What each class of the group has: ``"100 samples"``, ``"100 samples, weight 5"``."""
-        samples = f"{self.count} sample" if self.count == 1 else f"{self.count} samples"
-        return ", ".join([samples, *loss_terms(**terms_in(asdict(self)))])
+        return ", ".join([number_of(self.count, "sample"), *loss_terms(**terms_in(asdict(self)))])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes as a dict; names where there are any."""

@@ -8,7 +8,7 @@ a polynomial, and that gives all crossings.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -216,8 +216,8 @@ def trace(
     low: float,
     high: float,
     width: float = WIDEST,
-) -> list[Stretch]:
-    """Return the stretches between two logarithms of the decay, as far as they are found.
+) -> Iterator[Stretch]:
+    """Yield the stretches between two logarithms of the decay, as far as they are found.
 
     Parameters
     ----------
@@ -238,21 +238,19 @@ class _Tracer:
     def __init__(self, problem: Problem, partition: Partition, high: float) -> None:
         self.problem, self.partition, self.high = problem, partition, high
 
-    def run(self, first: Factors, low: float, width: float) -> list[Stretch]:
-        found: list[Stretch] = []
+    def run(self, first: Factors, low: float, width: float) -> Iterator[Stretch]:
         node, begin = self._node(low, first), low
         while node is not None:
             stretch = Stretch(self.partition, begin, node)
             stretch.slope = self._slope(node)
-            found.append(stretch)
             follower = self._follow(stretch, width)
+            yield stretch
             if stretch.high >= self.high or follower is None:
                 break
             width = stretch.high - stretch.low
             # What lies between stretches that do not meet is for the caller.
             meets = follower.rank in (stretch.rank, stretch.rank - 1)
             node, begin = follower, stretch.high if meets else follower.time
-        return found
 
     def _node(self, time: float, start: Factors) -> _Node | None:
         decay = math.exp(time)

@@ -20,7 +20,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tightframe.checks import detached
+from tightframe.checks import detached, number_of
 from tightframe.geometry.blocks import (
     RANK_TOLERANCE,
     SMALL,
@@ -561,7 +561,9 @@ def factored_objective(
     layers = [np.asarray(weight, dtype=np.float64) for weight in weights]
     h, y = np.asarray(features), np.asarray(labels)
     if len(layers) != problem.depth:
-        raise ValueError(f"weights: got {len(layers)} layers for depth {problem.depth}")
+        raise ValueError(
+            f"weights: got {number_of(len(layers), 'layer')} for depth {problem.depth}"
+        )
     if len(h) != problem.num_samples or y.shape != (len(h),):
         raise ValueError(
             f"features, labels: got {h.shape} and {y.shape}, need {problem.num_samples} samples"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tightframe.checks import number_of
 from tightframe.geometry.blocks import BlockMatrix, Partition
 from tightframe.geometry.states import DISTINCT, LOST, MERGED, STATES, VANISHED
 from tightframe.problem.problem import Problem, at_most
@@ -130,7 +131,7 @@ class Thresholds(Shown, Saved):
 
     def __repr__(self) -> str:
         known = [group.logit_decay for group in self.groups if group.logit_decay is not None]
-        told = [f"{len(self.groups)} groups, which {self.kind}"]
+        told = [f"{number_of(len(self.groups), 'group')}, which {self.kind}"]
         if known:
             ends = sorted({f"{place:.6g}" for place in (min(known), max(known))}, key=float)
             told[0] += f" from logit_decay {' to '.join(ends)}"

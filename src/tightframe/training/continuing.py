@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from tightframe.checks import positive_float, whole_number
+from tightframe.checks import number_of, positive_float, whole_number
 from tightframe.data.batches import Batch, LabelsLike, split_batch, to_device
 from tightframe.files import to_plain
 from tightframe.heads.find import unwrapped
@@ -112,7 +112,8 @@ class Continuation(Shown):
         """Give the objective, and whether it converged."""
         how = "converged" if self.converged else f"still falling ({self.fall:.2g})"
         return (
-            f"Continuation(objective {self.objective:.6g} after {self.iterations} steps, {how}, "
+            f"Continuation(objective {self.objective:.6g} after "
+            f"{number_of(self.iterations, 'step')}, {how}, "
             f"smallest margin {np.nanmin(self.margins):.3g})"
         )
 

@@ -9,6 +9,7 @@ import lightning
 import torch
 from torch import Tensor, nn
 
+from tightframe.checks import number_of
 from tightframe.problem.problem import Problem
 from tightframe.training.losses import UFMLoss
 from tightframe.training.networks import head_layers
@@ -206,7 +207,9 @@ def check_head(head: nn.Module, problem: Problem) -> None:
     """
     layers = head_layers(head)
     if len(layers) != problem.depth:
-        raise ValueError(f"head: got {len(layers)} layers, the problem has depth {problem.depth}")
+        raise ValueError(
+            f"head: got {number_of(len(layers), 'layer')}, the problem has depth {problem.depth}"
+        )
     if layers[-1].out_features != problem.num_classes:
         raise ValueError(
             f"head: got {layers[-1].out_features} outputs, the problem has "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tightframe.checks import choice
+from tightframe.checks import choice, number_of
 from tightframe.figures.model import Chart, Curve, HeatMaps, Mark, Matrix, Panel, block_borders
 from tightframe.figures.table import Column, Table
 from tightframe.problem.class_names import shown_names
@@ -113,7 +113,7 @@ def states_table(states: States) -> Table:
     cells = []
     for k in np.sort(worst).tolist():
         entry = states[k]
-        name = entry.name or (f"{states.sizes[k]} classes" if several else str(k))
+        name = entry.name or (number_of(states.sizes[k], "class", "classes") if several else str(k))
         cells.append([name, entry.state, entry.decision_margin, entry.sibling_margin, entry.rival])
     columns: list[str | Column] = [
         Column("class", align="left", names=True),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tightframe.checks import number_of
 from tightframe.figures.diagrams import (
     CAPTION_AT,
     RIM,
@@ -354,7 +355,7 @@ def _tip(problem: Problem, sent: Sent, i: int) -> str:
     states = sent.states
     name = shown_names([problem.name(i)])[0]
     head = name if problem.class_names is not None else f"class {name}"
-    lines = [f"{head}: {problem.counts[i]} samples", str(states.state[i])]
+    lines = [f"{head}: {number_of(problem.counts[i], 'sample')}", str(states.state[i])]
     rival = int(states.rival[i])
     if states.state[i] == "lost" and rival >= 0:
         lines[1] += f", taken for {shown_names([problem.name(rival)])[0]}"
@@ -370,7 +371,9 @@ def _bin_tip(problem: Problem, states: NDArray[np.str_], classes: Indices) -> st
     samples = f"{low}" if low == high else f"{low} to {high}"
     found = [f"{int((states == name).sum())} {name}" for name in _WORST_FIRST if name in states]
     who = f"{len(classes)} classes" if len(classes) > 1 else f"class {problem.name(classes[0])}"
-    return "\n".join([f"{who} of {samples} samples", ", ".join(found)])
+    return "\n".join(
+        [f"{who} of {samples} sample{'' if samples == '1' else 's'}", ", ".join(found)]
+    )
 
 
 def _takers(sent: Sent, i: int) -> list[tuple[int, float]]:

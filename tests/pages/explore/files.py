@@ -80,7 +80,7 @@ def hostile(folder):
     files["missing.npz"] = "labels: missing"
     np.savez(folder / "wide.npz", features=np.zeros((2, 5000)), labels=[0, 1], weight=np.eye(2))
     np.savez(folder / "one.npz", features=np.eye(2), labels=[0, 0], weight=np.ones((1, 2)))
-    files["one.npz"] = "weight: got 1 rows, need at least 2"
+    files["one.npz"] = "weight: got 1 row, need at least 2"
     files["wide.npz"] = "features: got 5000 columns, this page measures up to 2048"
     np.savez(folder / "text.npz", features=np.array(["a"]), labels=[0], weight=np.array(["b"]))
     files["text.npz"] = "weight: got shape"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tightframe.checks import number_of
 from tightframe.problem.problem import Problem, at_most
 from tightframe.saved import Saved, kept
 from tightframe.shown import Block, Shown, frame, plot, record
@@ -168,9 +169,11 @@ class ContextThresholds(Shown, Saved):
 
     def __repr__(self) -> str:
         return (
-            f"ContextThresholds(total_collapse {self.total_collapse:.6g}, {len(self.sets)} sets of "
+            f"ContextThresholds(total_collapse {self.total_collapse:.6g}, "
+            f"{number_of(len(self.sets), 'set')} of "
             f"exchangeable labels, {len(self.equal_labels)} of equal labels, "
-            f"{len(self.equal_contexts)} of equal contexts, {len(self.alone)} labels alone)"
+            f"{len(self.equal_contexts)} of equal contexts, "
+            f"{number_of(len(self.alone), 'label')} alone)"
         )
 
 

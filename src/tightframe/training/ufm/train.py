@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from tightframe.checks import choice, is_several, positive_float, whole_number
+from tightframe.checks import choice, is_several, number_of, positive_float, whole_number
 from tightframe.geometry.blocks import BlockMatrix
 from tightframe.geometry.dense import normalized_distance, seli
 from tightframe.metrics.plain import plain_tensors
@@ -116,7 +116,7 @@ class UFMRun(Shown):
         last = self.history[-1]
         return (
             f"<UFMRun: {self.problem.num_classes} classes, seed {self.seed}, {self.status} after "
-            f"{self.iterations} iterations, objective {last['objective']:.8g}, excess "
+            f"{number_of(self.iterations, 'iteration')}, objective {last['objective']:.8g}, excess "
             f"{self.excess:.2g}, distance {self.distance:.2g}>"
         )
 
@@ -235,7 +235,8 @@ class UFMRuns(Shown, Saved):
         how = ", ".join(f"{number} {status}" for status, number in ended.items())
         worst = max((run.excess for run in self.runs), default=math.nan)
         return (
-            f"UFMRuns({len(self)} runs: {how}; excess at most {worst:.2g}, {self.seconds:.3g} s"
+            f"UFMRuns({number_of(len(self), 'run')}: {how}; excess at most {worst:.2g}, "
+            f"{self.seconds:.3g} s"
             f"{', interrupted' if self.interrupted else ''})"
         )
 
@@ -804,7 +805,7 @@ class _Training:
                 in_time = self._advance(look)
                 self._look(record=look in at_record and in_time)
                 done = before * s.iterations + look
-                if told(tell, done, batches * s.iterations, f"{len(self._going)} runs"):
+                if told(tell, done, batches * s.iterations, number_of(len(self._going), "run")):
                     raise KeyboardInterrupt
                 if not in_time:
                     reason = "max_seconds reached"
