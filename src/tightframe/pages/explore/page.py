@@ -42,6 +42,12 @@ _HEIGHTS = {"small": 240, "flat": 420}
 #: Two buttons only: more would cover the legend on a phone. None on the small heat maps.
 _BUTTONS = {"flat": ["toImage", "resetScale2d"]}
 
+#: Before any sentence about classes: whose they are.
+_ABOUT = (
+    "Predicted by the unconstrained features model, which describes none of 162 ordinary networks "
+    "that were measured: for yours, see My network."
+)
+
 
 def layout(file: str | None = None) -> Any:
     """Return the page; the controls get their values from the link, and a file may be there."""
@@ -51,7 +57,7 @@ def layout(file: str | None = None) -> Any:
             *(dcc.Store(id=name) for name in ("theme", "query", "later")),
             dcc.Store(id="file", data=file),
             html.Header(
-                [html.H1("tightframe explore"), html.P("What will become of my classes?")],
+                [html.H1("tightframe explore"), html.P(_ABOUT)],
                 className="top",
             ),
             _presets(),
