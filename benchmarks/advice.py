@@ -54,7 +54,7 @@ from benchmarks.solver import environment
 from tightframe.advice.prediction import outlook
 from tightframe.data import load
 from tightframe.figures.mpl import label_axis, new_figure, save_figure, style_axis
-from tightframe.figures.style import LIGHT, PALETTE
+from tightframe.figures.style import LIGHT
 from tightframe.files import replacing, to_plain, write_json
 from tightframe.geometry.states import STATES
 from tightframe.runs.config import RunConfig
@@ -652,7 +652,7 @@ def picture(record: Mapping[str, Any]) -> Figure:
                     fmt="o",
                     markersize=5,
                     capsize=3,
-                    color=PALETTE[1],
+                    color=LIGHT.text,
                     label=None if i else "mean and 95 % interval (dots: seeds)",
                 )
                 if f"predicted_{name}" in line:
@@ -661,7 +661,7 @@ def picture(record: Mapping[str, Any]) -> Figure:
                         i,
                         "|",
                         markersize=14,
-                        color=PALETTE[0],
+                        color=LIGHT.text,
                         label=None if i else "predicted",
                     )
             label_axis(axis, f"{data}: {title}", unit)

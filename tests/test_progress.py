@@ -12,7 +12,8 @@ import tightframe as tf
 from tests.problems import make
 from tightframe import progress
 from tightframe.cli import console
-from tightframe.progress import watched
+from tightframe.lazy import handed_on
+from tightframe.progress import loading, watched
 from tightframe.training import continue_at, train_ufm
 
 
@@ -191,3 +192,20 @@ def test_the_command_waits_aloud_on_a_terminal_only(watch, is_terminal, silent):
         ready()  # before anything else is written
         assert not terminal.left.strip()
     assert ("loading PyTorch" in terminal.getvalue()) == said
+
+
+def test_a_slow_import_is_told_by_hand(watch, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "ps1", "In : ", raising=False)
+    (tmp_path / "slowly.py").write_text("import time\ntime.sleep(0.05)\nname = 3\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("tightframe.progress.PATIENCE", 0.01)
+    terminal = watch()
+    found = handed_on("package", {"slowly": ("name",)}, around=loading)
+    assert found("name") == 3
+    assert "loading slowly, 0 s" in terminal.getvalue()
+    assert not terminal.left.strip()
+    monkeypatch.delattr(sys, "ps1")  # a script is told nothing
+    sys.modules.pop("slowly")
+    before = terminal.getvalue()
+    assert found("name") == 3
+    assert terminal.getvalue() == before

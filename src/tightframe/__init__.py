@@ -23,6 +23,7 @@ from tightframe.lazy import handed_on
 from tightframe.path import Path, RankChange, path, rank_changes
 from tightframe.path_limits import PathLimits, path_limits
 from tightframe.problem.problem import Problem
+from tightframe.progress import loading
 from tightframe.solution import Solution
 from tightframe.solve import NotConvergedWarning, solve
 from tightframe.theory.certificate import Certificate, certify
@@ -116,6 +117,7 @@ __getattr__ = handed_on(
         "tightframe.sweeps.phase": ("PhaseDiagram", "phase_diagram"),
         "tightframe.training": (),
     },
+    around=loading,
 )
 
 

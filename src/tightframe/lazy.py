@@ -28,7 +28,11 @@ EXTRAS = {
 }
 
 
-def handed_on(package: str, homes: Mapping[str, Iterable[str]]) -> Callable[[str], Any]:
+def handed_on(
+    package: str,
+    homes: Mapping[str, Iterable[str]],
+    around: Callable[[str], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
+) -> Callable[[str], Any]:
     """Return a module's ``__getattr__`` that imports names from their homes on first use.
 
     Parameters
@@ -38,16 +42,18 @@ def handed_on(package: str, homes: Mapping[str, Iterable[str]]) -> Callable[[str
     homes : mapping
         Full module names, and the names that each has; none where it is the module itself that is
         handed on, by the last part of its name.
+    around : callable
+        Takes a module's name and gives what it is imported in: whoever waits may want to know.
     """
     home_of = {name: module for module, names in homes.items() for name in names}
     modules = {module.rpartition(".")[2]: module for module, names in homes.items() if not names}
 
     def load(name: str) -> Any:
-        with _explained(f"{package}.{name}"):
-            if name in home_of:
-                return getattr(importlib.import_module(home_of[name]), name)
-            if name in modules:
-                return importlib.import_module(modules[name])
+        home = home_of.get(name) or modules.get(name)
+        if home is not None:
+            with around(home), _explained(f"{package}.{name}"):
+                module = importlib.import_module(home)
+                return module if name in modules else getattr(module, name)
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     return load

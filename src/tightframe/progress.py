@@ -95,6 +95,14 @@ class _Line:
             self._length, wait = len(text), INTERVAL
 
 
+@contextlib.contextmanager
+def loading(module: str) -> Iterator[None]:
+    """Say what is imported where that takes a while, as PyTorch does, and somebody watches."""
+    with watched(None, f"loading {module}") as tell:
+        told(tell, 0, 0)
+        yield
+
+
 def told(progress: Progress | None, done: int, total: int, name: str = "") -> Any:
     """Tell how far work is, if anybody is told; return the answer."""
     return None if progress is None else progress(done, total, name)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tightframe.lazy import handed_on
+from tightframe.progress import loading
 
 if TYPE_CHECKING:
     from tightframe.pages.reproduction import write_reproduction
@@ -46,4 +47,5 @@ __getattr__ = handed_on(
         "tightframe.runs.wheels": ("merge_tree", "wheel"),
         "tightframe.sweeps.plots": ("save_grid_plots",),
     },
+    around=loading,
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tightframe.lazy import handed_on
+from tightframe.progress import loading
 
 if TYPE_CHECKING:
     from tightframe.heads.fitted import FittedHead, fit_head
@@ -57,4 +58,5 @@ __getattr__ = handed_on(
         "tightframe.heads.narrow": ("narrow_last_block", "project_features"),
         "tightframe.heads.savings": ("Savings", "parameter_savings", "savings_table"),
     },
+    around=loading,
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tightframe.lazy import handed_on
+from tightframe.progress import loading
 
 if TYPE_CHECKING:
     from tightframe.capture.gather import least_squares_classifier
@@ -205,6 +206,7 @@ __getattr__ = handed_on(
             "nc1_quotient",
         ),
     },
+    around=loading,
 )
 
 

@@ -21,12 +21,12 @@ from tightframe.solvers.newton import settle, slope
 from tightframe.solvers.starts import Factors
 
 #: Relative gap that the solves at nodes go for, and the Newton steps allowed.
-NODE_GAP = 1e-14
+NODE_GAP = 1e-15
 STEPS = 200
 
 #: Nodes are added until the next one is met to this, in logits; or where no states change, to this
 #: share of what keeps them apart.
-TOLERANCE = 1e-5
+TOLERANCE = 2e-6
 CLEARLY = 0.02
 
 #: A stretch is cut where it is wider, in logarithms, and given up where it takes more nodes.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tightframe.lazy import handed_on
+from tightframe.progress import loading
 
 if TYPE_CHECKING:
     from tightframe.capture.huggingface import CollapseTrainerCallback
@@ -91,4 +92,5 @@ __getattr__ = handed_on(
         ),
         "tightframe.training.ufm.train": ("UFMRun", "UFMRuns", "svm_direction", "train_ufm"),
     },
+    around=loading,
 )

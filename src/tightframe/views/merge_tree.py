@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -118,6 +119,7 @@ class _Heights:
     def __init__(self, problem: Problem, classes: Indices, parts: list[list[Part]]) -> None:
         self.groups = problem.class_groups[classes]
         self.parts, self.cables = parts, len(classes) <= FEW
+        self._ends = [[part.high for part in of_group] for of_group in parts]
         steps = np.ones(len(classes) - 1)
         if class_homes(problem).arcs:
             steps = steps + GROUP_GAP * len(classes) * (np.diff(self.groups) != 0)
@@ -182,7 +184,8 @@ class _Heights:
         return self._slots[lane, part.low]
 
     def _part(self, group: int, decay: float) -> Part:
-        return next((p for p in self.parts[group] if decay < p.high), self.parts[group][-1])
+        place = bisect.bisect_right(self._ends[group], decay)
+        return self.parts[group][min(place, len(self.parts[group]) - 1)]
 
 
 # -- the picture -----------------------------------------------------------------------------------
@@ -287,7 +290,11 @@ def _lane(
         if runs and runs[-1].x[-1] < part.low:  # it had vanished
             y = heights.at(lane, part.low)
         x, heads = [part.low], [y]
-        for stop in [stop for stop in stops if part.low < stop <= part.high]:
+        if runs and (runs[-1].state, runs[-1].x[-1]) == (part.state, part.low):
+            before = runs.pop()  # only the taker changes: one line
+            x, heads = [*before.x], [*before.y]
+        first, last = (bisect.bisect_right(stops, end) for end in (part.low, part.high))
+        for stop in stops[first:last]:
             after = heights.at(lane, stop)
             if after == y or heights.has_vanished(lane, stop):
                 continue
