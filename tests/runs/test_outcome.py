@@ -103,6 +103,15 @@ def test_one_rare_class_is_one():
     assert accuracy_text(ending_of(one)) == "100.0 % of the common, 80.0 % of the rare class"
 
 
+def test_groups_of_which_the_same_was_predicted_are_told_together():
+    one = setting(problem(), False, logits=np.zeros((10, 10)), predicted="distinct", measured="x")
+    assert "vanish (predicted distinct)." in outcome(run(one))
+    logits = tf.solve(problem()).logits.copy()
+    logits[:, [0, 7]] = 0
+    one = setting(problem(), False, logits=logits, predicted="distinct", measured="x")
+    assert "classes 0 and 7 vanish (predicted: all ten classes distinct)." in outcome(run(one))
+
+
 def test_other_numbers_than_predicted_are_named():
     differs = ["decision margin", "sibling margin", "size"]
     off = setting(problem(), False, predicted="distinct", measured="distinct", differs=differs)

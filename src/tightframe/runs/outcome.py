@@ -231,13 +231,13 @@ def _unlike(ending: Ending) -> str:
     wrong = [v for v in verdicts(ending.setting) if v.get("agrees") is False]
     others = [v for v in wrong if v.get("measured") != v.get("predicted")]
     if others:
-        groups = [_group(ending.problem, verdict) for verdict in others]
-        if len(groups) == 1 and np.array_equal(groups[0], ending.fallen):
-            return f" (predicted {others[0].get('predicted')})"
-        parts = [
-            f"{who(ending.problem, own)} {verdict.get('predicted')}"
-            for own, verdict in zip(groups, others, strict=True)
-        ]
+        predicted: dict[str, Mask] = {}
+        for verdict in others:
+            state, own = str(verdict.get("predicted")), _group(ending.problem, verdict)
+            predicted[state] = own | predicted.get(state, np.zeros_like(own))
+        if len(predicted) == 1 and np.array_equal(next(iter(predicted.values())), ending.fallen):
+            return f" (predicted {next(iter(predicted))})"
+        parts = [f"{who(ending.problem, own)} {state}" for state, own in predicted.items()]
         return f" (predicted: {', '.join(parts)})"
     if not wrong:
         return ""
