@@ -102,7 +102,15 @@ def test_class_weights_and_logit_adjustment(configured, tmp_path):
         (["--network-option", "depth=3"], "--network-option: 'depth' is not an option of mlp"),
         (["--network-option", "width"], "'--network-option': got 'width', need NAME=VALUE"),
         (["--hidden", "16,x"], "'--hidden': got 'x', need a whole number"),
-        (["--weight-decay", "0.1"], "--feature-decay: given 0 times, weight_decay 1 times"),
+        (["--weight-decay", "0.1"], "--feature-decay: given 0 times, --weight-decay once"),
+        (
+            [*["--weight-decay", "0.1"] * 3, "--feature-decay", "0.1"],
+            "--feature-decay: given once, --weight-decay 3 times",
+        ),
+        (
+            ["--weight-decay", "0.1,0.2", "--feature-decay", "0.1"],
+            "give one, or for a setting each: --weight-decay 0.1 --weight-decay 0.2",
+        ),
         (["--counts", "141x10"], "--counts: class 0 wants 141 training samples, digits has 140"),
         (["--feature-dim", "3", "--features", "nonnegative"], "and dim 3 have no closed form"),
     ],

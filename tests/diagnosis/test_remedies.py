@@ -111,6 +111,12 @@ def test_a_harmful_head_is_not_advised():
     assert answer.state == NONE_LOST
     assert POST_HOC not in names(answer)
     assert "harmful" in next(r for r in answer.against if r.name == POST_HOC).note
+    # Held-out samples may gain by it: the note says which samples the word is of.
+    rare = (np.full((9, 1), 0.01), np.ones(9, dtype=int))
+    told = found(LastLayer.of(x, labels, [[1.0], [-1.0]], held_out=rare))
+    note = next(r for r in told.against if r.name == POST_HOC).note
+    assert "held-out balanced accuracy 0.000 -> 1.000" in note
+    assert "harmful on training samples, balanced accuracy 1.000 -> " in note
 
 
 @pytest.mark.parametrize("weight_decay", [5e-4, 5e-3])

@@ -80,6 +80,38 @@ def test_what_is_not_as_predicted_comes_first():
     assert outcome(run(wrong, setting(problem(), False))).startswith("Neither of two networks")
 
 
+def test_a_training_that_stopped_short_is_told_before_the_classes():
+    def at(decay, share, agrees=False):
+        one = setting(problem(decay), agrees, predicted="distinct", measured="distinct")
+        one.prediction["lower_bound"] = 0.5
+        one.result["last"] = {"excess": 0.5 * share}
+        return one
+
+    said = outcome(run(at(0.002, 0.67)))
+    assert said.startswith(
+        "The network did not end where the theory said. Training stopped short, 67 % above the "
+        "certified minimum: more epochs may end elsewhere. At"
+    )
+    said = outcome(run(at(0.002, 0.67), at(0.003, 0.2)))
+    assert "short, 67 % (λ = 0.002) and 20 % (λ = 0.003) above" in said
+    for quiet in (at(0.002, 0.67, agrees=True), at(0.002, 0.001)):
+        assert "short" not in outcome(run(quiet))
+
+
+def test_one_rare_class_is_one():
+    one = setting(problem(counts="100,10"), accuracy=[1.0, 0.8])
+    assert accuracy_text(ending_of(one)) == "100.0 % of the common, 80.0 % of the rare class"
+
+
+def test_groups_of_which_the_same_was_predicted_are_told_together():
+    one = setting(problem(), False, logits=np.zeros((10, 10)), predicted="distinct", measured="x")
+    assert "vanish (predicted distinct)." in outcome(run(one))
+    logits = tf.solve(problem()).logits.copy()
+    logits[:, [0, 7]] = 0
+    one = setting(problem(), False, logits=logits, predicted="distinct", measured="x")
+    assert "classes 0 and 7 vanish (predicted: all ten classes distinct)." in outcome(run(one))
+
+
 def test_other_numbers_than_predicted_are_named():
     differs = ["decision margin", "sibling margin", "size"]
     off = setting(problem(), False, predicted="distinct", measured="distinct", differs=differs)
@@ -118,7 +150,7 @@ def test_lost_classes_and_vanished_ones():
     lost.result["verdicts"][3] |= {"measured": "lost"}
     assert outcome(run(lost)) == (
         "The network did not end where the theory said. At λ = 0.001 classes 3 and 4 are lost, "
-        "taken for class 1 (predicted: class 3 distinct), with 25.0 % of their test samples right."
+        "taken for class 1 (predicted: class 3 distinct), their test accuracy 25.0 %."
     )
     gone = setting(problem(0.05))
     assert "at λ = 0.05 all ten classes vanish." in outcome(run(gone)).lower()
@@ -145,6 +177,7 @@ def test_networks_of_one_kind_are_told_together():
         ("500,300,100,50,20,10", [2, 3, 4, 5], "the four rarest"),
         ("500,300,100,50,20,10", [0, 3, 4, 5], "four of six classes"),
         ("9x30", range(14), "14 of 30 classes"),
+        ("50x5,20x6,9x3", range(5, 11), "the six of 20 samples"),
     ],
 )
 def test_classes_have_a_name_together(counts, classes, expected):

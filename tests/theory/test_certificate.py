@@ -101,7 +101,11 @@ def test_a_free_bias_that_is_off_still_gives_a_valid_bound(loss):
         (np.zeros((2, 3)), None, r"logits: got shape \(2, 3\), need \(3, 3\)"),
         (np.full((3, 3), np.nan), None, "logits: entries must be finite"),
         ("abc", None, "logits: need numbers"),
-        (np.zeros((3, 3)), np.ones(3), "bias: got a non-zero bias for a problem with bias='none'"),
+        (
+            np.zeros((3, 3)),
+            np.ones(3),
+            "bias: got a non-zero bias for a problem with bias='none', need 'free' or 'decayed'",
+        ),
         (np.zeros((3, 3)), np.ones(2), r"bias: got shape \(2,\), need \(3,\)"),
     ],
 )

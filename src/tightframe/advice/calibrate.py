@@ -278,7 +278,9 @@ def _checked(
     if len(y) and (y.min() < 0 or y.max() >= k):
         raise ValueError(f"labels: from {y.min()} to {y.max()}, need 0 to {k - 1}")
     if problem.bias == "none" and b.any():
-        raise ValueError("bias: got a non-zero bias for a problem with bias='none'")
+        raise ValueError(
+            "bias: got a non-zero bias for a problem with bias='none', need 'free' or 'decayed'"
+        )
     counts = np.bincount(y, minlength=k)
     if not whole and not counts.all():
         raise ValueError(f"labels: no sample of class {int(np.argmin(counts))}")

@@ -560,7 +560,9 @@ def print_run(console: Console, folder: Path) -> None:
     with using_record(folder, "run"):
         for setting in settings:
             if sentences := answer(setting):
-                console.print(f"\nThe classes at {setting_title(setting)}", highlight=False)
+                console.print(
+                    f"\nThe classes, by their samples, at {setting_title(setting)}", highlight=False
+                )
             for sentence in sentences:
                 console.print(f"- {sentence}", highlight=False)
 

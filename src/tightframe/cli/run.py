@@ -205,6 +205,10 @@ def run(
         tightframe run --out digits
         tightframe run --data fashion_mnist --counts 100x5,20x5 --lambda 2e-3 --out fashion
     """
+    values = {name: value for name, value in asked.items() if value is not None}
+    if weight_decay or feature_decay:
+        one_layer = not resume and values.get("depth", 1) == 1
+        values["settings"] = _settings(weight_decay or [], feature_decay or [], one_layer)
     with waiting("loading PyTorch", silent=json):
         from tightframe.runs.folder import using_record
         from tightframe.runs.outcome import outcome
@@ -213,9 +217,6 @@ def run(
         from tightframe.runs.train import run as train
         from tightframe.runs.writer import keeping_folders
 
-    values = {name: value for name, value in asked.items() if value is not None}
-    if weight_decay or feature_decay:
-        values["settings"] = _settings(weight_decay or [], feature_decay or [])
     if network_option:
         values["network_options"] = dict(network_option)
     for name, value in {"tokens": token_kind, "context": context_length}.items():
@@ -256,10 +257,23 @@ def run(
         raise typer.Exit(NOT_CONVERGED)
 
 
-def _settings(weight_decay: list[Any], feature_decay: list[float]) -> list[tuple[Any, float]]:
+def _settings(
+    weight_decay: list[Any], feature_decay: list[float], one_layer: bool
+) -> list[tuple[Any, float]]:
+    for decay in weight_decay:
+        if one_layer and isinstance(decay, tuple):
+            repeated = " ".join(f"--weight-decay {number:g}" for number in decay)
+            raise ValueError(
+                f"weight_decay: got {len(decay)} numbers for depth 1; give one, or for a setting "
+                f"each: {repeated}"
+            )
     if len(weight_decay) != len(feature_decay):
         raise ValueError(
-            f"feature_decay: given {len(feature_decay)} times, weight_decay "
-            f"{len(weight_decay)} times; a setting needs both"
+            f"feature_decay: given {_times(feature_decay)}, --weight-decay {_times(weight_decay)}; "
+            "a setting needs both"
         )
     return list(zip(weight_decay, feature_decay, strict=True))
+
+
+def _times(given: list[Any]) -> str:
+    return "once" if len(given) == 1 else f"{len(given)} times"

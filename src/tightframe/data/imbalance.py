@@ -16,10 +16,14 @@ from tightframe.problem.counts import (
     MAX_SAMPLES,
     CountsLike,
     by_label,
+    compact_counts,
     counts_array,
     num_classes,
     parse_counts,
 )
+
+#: Counts that are longer than this, as text, are not told in an error.
+_COPIED = 200
 
 
 def step_counts(
@@ -138,7 +142,7 @@ def subset(dataset: Dataset, counts: CountsLike, seed: int = 0) -> Dataset:
         k = int(np.argmax(short))
         raise ValueError(
             f"counts: class {k} wants {wanted[k]} training samples, "
-            f"{dataset.name} has {available[k]} of it"
+            f"{dataset.name} has {available[k]} of it{_all_counts(dataset)}"
         )
     chosen = pick(dataset.train_labels, wanted, seed)
     if len(chosen) == len(dataset.train_labels):
@@ -229,8 +233,17 @@ def _per_class(name: str, numbers: CountsLike, dataset: Dataset) -> NDArray[np.i
     runs = parse_counts(by_label(name, numbers, dataset.class_names), name)
     classes = num_classes(runs)
     if classes != dataset.num_classes:
-        raise ValueError(f"{name}: got {classes} classes, {dataset.name} has {dataset.num_classes}")
+        there = _all_counts(dataset) if name == "counts" else ""
+        raise ValueError(
+            f"{name}: got {classes} classes, {dataset.name} has {dataset.num_classes}{there}"
+        )
     return counts_array(runs)
+
+
+def _all_counts(dataset: Dataset) -> str:
+    """Return the counts to give for all samples, where they are short enough to be copied."""
+    counts = compact_counts(dataset.train_counts.tolist())
+    return f" (all training samples: {counts})" if len(counts) <= _COPIED else ""
 
 
 def _take(dataset: Dataset, chosen: NDArray[np.intp]) -> Dataset:

@@ -251,4 +251,10 @@ def _seen(name: str, head: HeadAnswer) -> str:
     text = f"here: {where} balanced accuracy {before.balanced:.3f} -> {after.balanced:.3f}"
     if row.large is not None and now.large is not None:
         text += f", recall of the large classes {row.large - now.large:+.3f}"
-    return text + (", harmful" if row.harmful else "")
+    if not row.harmful:
+        return text
+    if row.held_out is None:
+        return f"{text}, harmful"
+    # Held-out samples may say otherwise: which ones say so belongs to the word.
+    fall = f"{now.training.balanced:.3f} -> {row.training.balanced:.3f}"
+    return f"{text}; harmful on training samples, balanced accuracy {fall}"

@@ -152,7 +152,9 @@ class Coordinates:
         if b.shape != (k,):
             raise ValueError(f"bias: got shape {b.shape}, need ({k},)")
         if not self.has_bias and b.any():
-            raise ValueError("bias: got a non-zero bias for a problem with bias='none'")
+            raise ValueError(
+                "bias: got a non-zero bias for a problem with bias='none', need 'free' or 'decayed'"
+            )
         return self.join([*reversed(layers), h * self.root], b)
 
     def random(self, rng: np.random.Generator) -> Array:

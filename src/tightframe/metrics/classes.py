@@ -246,13 +246,24 @@ class ClassTable(Shown, Saved, Sequence[ClassRow]):
 
     @property
     def headline(self) -> str:
-        """One sentence: which classes are lost and weak."""
+        """Which classes are lost and weak, and which others held-out samples show to be lost."""
         by_samples = any(row.accuracy_state is not None for row in self.rows)
         lost, weak = self.lost, self.weak
         word = LOST if by_samples else "lost or near it, by their means"
         number = f"{len(lost)} of {len(self.rows)} classes {'is' if len(lost) == 1 else 'are'}"
         text = f"{number} {word}: {self.listed(lost)}" if lost else f"No class is {word}"
-        return text + (f"; weak: {self.listed(weak)}." if weak else ".")
+        text += f"; weak: {self.listed(weak)}." if weak else "."
+        named = {row.label for row in lost}
+        unseen = [
+            row
+            for row in self.rows
+            if row.held_out_recall is not None
+            and row.held_out_recall < LOST_BELOW
+            and row.label not in named
+        ]
+        return text + (
+            f" Held-out recall below {LOST_BELOW}: {self.listed(unseen)}." if unseen else ""
+        )
 
     def separated(self, separable: ArrayLike) -> ClassTable:
         """Return the table with `ClassRow.separable` of its lost classes, (K,) truth values.

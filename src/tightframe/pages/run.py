@@ -40,6 +40,7 @@ from tightframe.runs.pictures import (
 )
 from tightframe.runs.store import RunRecord, SettingRecord, load_run
 from tightframe.runs.tables import (
+    as_predicted,
     certified,
     class_table_of,
     group_table,
@@ -131,6 +132,7 @@ def _setting_view(
         "headline": headline(setting),
         "finished": setting.finished,
         "certified": certified(setting),
+        "as_predicted": as_predicted(setting),
         "classes": classes and Markup(to_html(classes.to_table(remarks=False))),
         "remarks": classes and classes.remarks,
         "answer": answer(setting),

@@ -19,13 +19,22 @@ from tightframe.problem.class_names import shown_names
 from tightframe.problem.problem import Problem
 from tightframe.runs.class_records import class_epochs
 from tightframe.runs.store import RunRecord, SettingRecord
-from tightframe.runs.tables import certified, setting_title, verdicts
+from tightframe.runs.tables import (
+    as_predicted,
+    certified,
+    first_and_last,
+    setting_title,
+    verdicts,
+)
 from tightframe.views.wheel import class_homes, decay_label
 
 Mask = NDArray[np.bool_]
 
 #: Of more parts of a sentence, and of more classes, not all are named.
 _MOST_PARTS, _MOST_NAMED = 4, 3
+
+#: An objective that is further above the certified minimum than this share has not arrived.
+_EARLY = 0.02
 
 _NUMBERS = (
     *("no", "one", "two", "three", "four", "five", "six"),
@@ -136,7 +145,8 @@ def accuracy_text(ending: Ending) -> str:
     if rare is not None:
         parts = [ending.accuracy_of(~rare), ending.accuracy_of(rare)]
         if None not in parts:
-            return f"{percent(parts[0])} of the common, {percent(parts[1])} of the rare classes"
+            noun = "class" if rare.sum() == 1 else "classes"
+            return f"{percent(parts[0])} of the common, {percent(parts[1])} of the rare {noun}"
     mean = ending.accuracy_of(whole)
     if mean is None or ending.accuracy is None:
         return ""
@@ -156,7 +166,7 @@ def percent(share: float | None) -> str:
 def _judged(endings: Sequence[Ending]) -> Iterator[str]:
     """Yield whether the networks ended where the theory said; those that did not come first."""
     n = len(endings)
-    agrees = [_agrees(ending) for ending in endings]
+    agrees = [as_predicted(ending.setting) for ending in endings]
     right = agrees.count(True)
     wrong = [ending for ending, right in zip(endings, agrees, strict=True) if right is False]
     if n == 1:
@@ -186,6 +196,17 @@ def _judged(endings: Sequence[Ending]) -> Iterator[str]:
 
 def _unjudged(run: RunRecord, endings: Sequence[Ending]) -> Iterator[str]:
     """Yield what keeps a verdict from saying all: no certificate, trainings that have not ended."""
+    above = [_above(ending) for ending in endings]
+    early = [
+        f"{100 * share:.0f} %" + (f" ({_label(ending, endings)})" if len(endings) > 1 else "")
+        for ending, share in zip(endings, above, strict=True)
+        if share is not None and share > _EARLY and as_predicted(ending.setting) is False
+    ]
+    if early:
+        yield (
+            f"training stopped short, {shortened_list(early, _MOST_NAMED)} above the certified "
+            "minimum: more epochs may end elsewhere."
+        )
     missing = [ending for ending in endings if not certified(ending.setting)]
     if missing:
         labels = shortened_list([_label(ending, endings) for ending in missing], _MOST_NAMED)
@@ -196,12 +217,13 @@ def _unjudged(run: RunRecord, endings: Sequence[Ending]) -> Iterator[str]:
         yield f"{_number(rest)} of {total} networks {verb} not trained to the end."
 
 
-def _agrees(ending: Ending) -> bool | None:
-    """Return whether all groups are as predicted; None where that is open."""
-    found = [verdict.get("agrees") for verdict in verdicts(ending.setting)]
-    if False in found:
-        return False
-    return True if found and None not in found else None
+def _above(ending: Ending) -> float | None:
+    """Return how far the objective ended above the certified bound, as a share of it."""
+    bound = ending.setting.prediction.get("lower_bound") if ending.setting.prediction else None
+    excess = first_and_last(ending.setting)[1].get("excess")
+    if not certified(ending.setting) or not bound or excess is None or not np.isfinite(excess):
+        return None
+    return float(excess) / float(bound)
 
 
 def _unlike(ending: Ending) -> str:
@@ -209,13 +231,13 @@ def _unlike(ending: Ending) -> str:
     wrong = [v for v in verdicts(ending.setting) if v.get("agrees") is False]
     others = [v for v in wrong if v.get("measured") != v.get("predicted")]
     if others:
-        groups = [_group(ending.problem, verdict) for verdict in others]
-        if len(groups) == 1 and np.array_equal(groups[0], ending.fallen):
-            return f" (predicted {others[0].get('predicted')})"
-        parts = [
-            f"{who(ending.problem, own)} {verdict.get('predicted')}"
-            for own, verdict in zip(groups, others, strict=True)
-        ]
+        predicted: dict[str, Mask] = {}
+        for verdict in others:
+            state, own = str(verdict.get("predicted")), _group(ending.problem, verdict)
+            predicted[state] = own | predicted.get(state, np.zeros_like(own))
+        if len(predicted) == 1 and np.array_equal(next(iter(predicted.values())), ending.fallen):
+            return f" (predicted {next(iter(predicted))})"
+        parts = [f"{who(ending.problem, own)} {state}" for state, own in predicted.items()]
         return f" (predicted: {', '.join(parts)})"
     if not wrong:
         return ""
@@ -265,7 +287,7 @@ def _fall(ending: Ending, before: Ending | None) -> str:
     whose = "its" if fallen.sum() == 1 else "their"
     was = None if before is None or (before.fallen & fallen).any() else before.accuracy_of(fallen)
     if was is None:
-        return f", with {percent(now)} of {whose} test samples right"
+        return f", {whose} test accuracy {percent(now)}"
     if percent(was) == percent(now):
         return f", and {whose} test accuracy stays {percent(now)}"
     verb = "falls" if now < was else "rises"
@@ -318,6 +340,9 @@ def who(problem: Problem, classes: Mask) -> str:
     counts = np.asarray(problem.counts)
     if counts[classes].max() < counts[~classes].min():
         return f"the {_number(n)} rarest"
+    own = np.unique(counts[classes])
+    if len(own) == 1 and not np.any(counts[~classes] == own[0]):
+        return f"the {_number(n)} of {own[0]} samples"
     return f"{_number(n)} of {_number(k)} classes"
 
 

@@ -414,6 +414,14 @@ def verdicts(setting: SettingRecord) -> list[dict[str, Any]]:
     return list((setting.result or {}).get("verdicts") or [])
 
 
+def as_predicted(setting: SettingRecord) -> bool | None:
+    """Return whether all groups of a setting ended as predicted; None where that is open."""
+    found = [verdict.get("agrees") for verdict in verdicts(setting)]
+    if False in found:
+        return False
+    return True if found and None not in found else None
+
+
 def predicted_groups(setting: SettingRecord) -> list[dict[str, Any]]:
     """Return the predicted groups, see `SettingRecord.prediction`."""
     return list((setting.prediction or {}).get("groups") or [])

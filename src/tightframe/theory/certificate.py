@@ -153,7 +153,9 @@ def certify(
     z = finite_array("logits", logits, (k, columns))
     b = np.zeros(k) if bias is None else finite_array("bias", bias, (k,))
     if problem.bias == "none" and b.any():
-        raise ValueError("bias: got a non-zero bias for a problem with bias='none'")
+        raise ValueError(
+            "bias: got a non-zero bias for a problem with bias='none', need 'free' or 'decayed'"
+        )
     if lower_bound is not None:
         lower_bound = float(finite_array("lower_bound", lower_bound, ()))
     if problem.targets is not None:

@@ -229,10 +229,12 @@ def test_a_view_that_cannot_be_drawn_leaves_the_headline(page):
 def test_files_are_laid_over_or_refused(page, tmp_path):
     state = State(counts="4x4", view="measured", weight_decay="0.01", feature_decay="0.01")
     tab = page(replace(state, counts="7x3"))
+    tab.run("document.getElementById('own').open = false")  # as where files are dropped on the page
     messages = files.hostile(tmp_path)
     for name in ("bomb.npz", "pickle.npz", "garbage.npz", "long.safetensors", "wide.npz"):
         tab.choose_file("features-file", tmp_path / name)
         tab.until(f"/{messages[name]}/.test({text('upload-message')})")
+        assert tab.run("document.getElementById('upload-message').innerText") != ""
     path = files.good(tmp_path, state)[0]
     tab.choose_file("features-file", path)
     tab.until(f"{text('measured-report')}.includes('as the theory predicts')")

@@ -176,8 +176,8 @@ def _screen() -> Any:
 
 
 _WHEEL_NOTE = (
-    "Rim: its home, certain. Cross: no decision. In one place: told apart no more (colours say so "
-    "for sure: a plane can't hold every distance)."
+    "On the rim: certain. At the cross: no decision. Marks in one place may still be of different "
+    "predictions: whether they are, their colours say."
 )
 
 
@@ -491,7 +491,10 @@ def shown(state: State, ink: Ink, measured: Measured | None) -> dict[str, Any]:
     elif measured is not None and (measured.report.counts != problem.counts).any():
         note = f"{measured.name} has other counts: {measured.counts}."
     elif measured is not None:
-        note = f"{measured.name} is laid over the prediction, which the dashed rings are."
+        note = (
+            f"{measured.name}, the marks: {measured.classes.headline} The sentence above and the "
+            "dashed rings are what is predicted at these decays."
+        )
     if state.view == "measured" and measured is not None and over is None:
         view = {"measured-report": views.measured_tables(measured, None)}
     return link | {"message": "", "note": note, "code": code} | view

@@ -143,7 +143,10 @@ window.dash_clientside.explore = (() => {
   }
 
   async function send(file) {
-    const say = children => set("upload-message", {children});
+    const say = children => {
+      set("upload-message", {children});
+      if (children) document.getElementById("own").open = true;  // else a dropped file fails unseen
+    };
     say("");
     document.getElementById("drop").classList.add("busy");
     try {
