@@ -116,6 +116,9 @@ CLOSE_EDGES = 1e-6
 #: would be within rounding. Two are enough, or something is wrong.
 LAST_STEP, PLACING_STEPS = 1e-6, 4
 
+#: Events of a group that are nearer, relatively, are one: places are good to no more.
+ONE_PLACE = 1e-9
+
 #: Of so many cuts of an interval one halves it, in case that the others do not get on.
 HALVED = 4
 
@@ -755,7 +758,8 @@ class _Line:
                 unclear.append(
                     (float(last), ends[1] if other is None else float(other.times.min()))
                 )
-        found = [event for span in unclear for event in self._events(*map(math.exp, span))]
+        events = (event for span in unclear for event in self._events(*map(math.exp, span)))
+        found = [(math.log(event.decay), event) for event in events]
         for stretch in parts:
             for crossing in crossings(stretch, takers=self.takers):
                 if any(start <= crossing.time <= end for start, end in unclear):
@@ -763,8 +767,37 @@ class _Line:
                 event = self._placed(stretch, crossing)
                 if event is None:
                     return None
-                found.append(event)
-        return sorted(found), parts[-1].high - parts[-1].low
+                found.append((crossing.time, event))
+        joined = self._joined(low, [event for _, event in sorted(found)])
+        return None if joined is None else (joined, parts[-1].high - parts[-1].low)
+
+    def _joined(self, low: float, found: list[_Event]) -> list[_Event] | None:
+        """Return events in order, with those of a group at one decay as one.
+
+        Where its class mean crosses zero a group parts from one taker and is lost to another at
+        once, which polynomials tell apart. None if what comes before is not what was there.
+        """
+        first = self.at(low).states
+        events: list[_Event] = []
+        for group in sorted({event.group for event in found}):
+            own = [_Event(0.0, group, "", str(first.state[group]), int(first.rival[group]))]
+            for event in found:
+                if event.group != group:
+                    continue
+                if event.before != own[-1].after:
+                    return None
+                if event.decay <= own[-1].decay * (1 + ONE_PLACE):
+                    earlier = own.pop()
+                    event = event._replace(decay=earlier.decay, before=earlier.before)
+                own.append(event)
+            events += [new for old, new in itertools.pairwise(own) if self._differ(old, new)]
+        return sorted(events)
+
+    def _differ(self, old: _Event, new: _Event) -> bool:
+        """Tell whether anything is another after an event than it was after the one before."""
+        if new.before != new.after:
+            return True
+        return self.takers and new.after == LOST and new.rival != old.rival
 
     def _code(self, stretch: Stretch, time: float) -> NDArray[np.intp]:
         (code,) = codes(stretch, np.array([time]), takers=self.takers)

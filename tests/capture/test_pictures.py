@@ -159,6 +159,28 @@ def test_what_fails_is_warned_of_once_and_training_goes_on(tmp_path, broken):
     assert len(monitor.history) == len(mlflow.calls) == 3
 
 
+def test_a_logger_without_a_place_is_warned_of_once_and_others_get_theirs(tmp_path):
+    """Some open their place, or lose it, later than Lightning looks; others have a name alone."""
+
+    class Lost:
+        @property
+        def experiment(self):
+            raise OSError("the disk is gone")
+
+    lost = type("TensorBoardLogger", (Lost,), {})()
+    nameless = type("WandbCallback", (), {})()
+    other = WandbLogger(tmp_path)
+    report, *_ = report_of()
+    sent = pictures.Pictures("collapse/")
+    with pytest.warns(RuntimeWarning, match="not logged by TensorBoardLogger: the disk") as caught:
+        for number in (1, 2, 3):
+            sent.measured([lost, nameless, other], report, number, "title", number)
+        sent.ended([lost, nameless, other], Sample())
+    assert len(caught) == 2
+    assert "pictures not logged by WandbCallback: " in str(caught[1].message)
+    assert [name for name, *_ in other.calls] == ["log_image"] * 3 + ["log_table"]
+
+
 def test_without_matplotlib_the_embedding_is_logged_all_the_same(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tightframe.figures.mpl", None)
     wandb = WandbLogger(tmp_path)

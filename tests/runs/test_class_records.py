@@ -212,6 +212,56 @@ def test_what_is_no_record_is_named(setting, name, values, message):
         class_epochs(setting, class_homes(setting.problem))
 
 
+def many_classes(tmp_path, loss="cross_entropy", size=1.0):
+    """Return a setting of more classes than have logits, and its problem."""
+    k = 130
+    problem = tf.Problem([2] * k, loss, weight_decay=0.01, feature_decay=0.01)
+    labels = np.repeat(np.arange(k), 2)
+    measured = SimpleNamespace(
+        row={f"class{i}_{part}_accuracy": 0.5 for i in range(k) for part in ("train", "test")},
+        geometry=SimpleNamespace(logits=size * np.random.default_rng(0).normal(size=(k, k))),
+        bias=None,
+        weight=np.zeros((k, 1)),
+        held_out=(None, torch.from_numpy(labels)),
+        test_answers=torch.from_numpy(labels[::-1].copy()),
+    )
+    kept = [{"epoch": np.array(e)} | keeper(problem)(measured) for e in (0, 3)]
+    paths = store.setting_paths(tmp_path, "a")
+    arrays = class_arrays(kept, measured)
+    return store.SettingRecord("a", paths, {"problem": problem.to_dict()}, *[None] * 4, arrays)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"taken_for": None}, "taken_for, taken_for_share: one is missing"),
+        ({"taken_for_share": None}, "taken_for, taken_for_share: one is missing"),
+        ({"taken_for_share": np.full(130, 2.0)}, "taken_for_share: got entries that are no shares"),
+        ({"taken_for_share": np.full(130, np.nan)}, "taken_for_share: got entries that are no sh"),
+        ({"taken_for": np.full(130, 130)}, "taken_for: got entries that are no classes"),
+        ({"places": np.full((2, 130, 2), 1e308)}, "places: got entries that are not finite, or to"),
+        ({"own": np.full((2, 130), -1e308)}, "own: got entries that are not finite, or too large"),
+        ({"prediction": np.full((2, 130), -(2**63))}, "prediction: got entries that are not finit"),
+        ({"epochs": np.array([0, 2**62])}, "epochs: got entries that are not finite, or too large"),
+    ],
+)
+def test_what_is_no_record_of_many_classes_is_named(tmp_path, changes, message):
+    setting = many_classes(tmp_path)
+    homes = class_homes(setting.problem)
+    assert class_epochs(setting, homes).taken_share == pytest.approx(1)
+    arrays = {**setting.classes, **changes}
+    object.__setattr__(setting, "classes", {k: v for k, v in arrays.items() if v is not None})
+    with pytest.raises(ValueError, match=rf"not a record of classes \({message}"):
+        class_epochs(setting, homes)
+
+
+@pytest.mark.filterwarnings("error")
+def test_outputs_of_any_size_are_kept(tmp_path):
+    setting = many_classes(tmp_path, "mse", size=1e7)
+    found = class_epochs(setting, class_homes(setting.problem))
+    assert np.abs(found.sent[0].own).max() == pytest.approx(6e4)  # where half precision ends
+
+
 def test_a_damaged_file_is_named(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "run")
     path = store.load_run(tmp_path / "run").settings[0].paths.classes

@@ -84,3 +84,26 @@ def test_where_stretches_fail_points_are_compared(monkeypatch):
     ]
     places = [[c.logit_decay for c in changes] for changes in (scanned, expected)]
     np.testing.assert_allclose(*places, rtol=1e-9)
+
+
+def test_a_taker_that_changes_where_a_mean_crosses_zero_changes_once():
+    """All gaps of that class are zero there, with one root a polynomial."""
+    problem = tf.Problem(
+        [2749664, 1229810, 16528499],
+        class_margins=[1.0, 0.0, 0.0],
+        class_weights="balanced",
+        weight_decay=1,
+        feature_decay=1,
+    )
+    changes = tf.state_changes(problem)
+    (place,) = [c.logit_decay for c in changes if c.before == c.after]
+    for side, rival in ((1 - 1e-4, 1), (1 + 1e-4, 0)):
+        states = solved(problem, side * place).group_states
+        assert (states.state[2], states.rival[2]) == ("lost", rival)
+    assert [(c.before, c.after, c.rival) for c in changes.of_group(2)] == [
+        ("distinct", "lost", 1),
+        ("lost", "lost", 0),
+        ("lost", "vanished", None),
+    ]
+    without = tf.state_changes(problem, takers=False).of_group(2)
+    assert [(c.before, c.after) for c in without] == [("distinct", "lost"), ("lost", "vanished")]

@@ -7,7 +7,7 @@ known takes numbers only (`CSVLogger`, and everybody else's loggers).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -127,16 +127,27 @@ _SINKS: dict[str, type[Sink]] = {
 }
 
 
-def sinks(loggers: Iterable[Any]) -> list[Sink]:
+def sinks(loggers: Iterable[Any], failed: Callable[[str, Any, Exception], None]) -> list[Sink]:
     """Return the places that Lightning's loggers, or a ``transformers.Trainer``'s callbacks, have.
 
     Whatever takes no images has none.
+
+    Parameters
+    ----------
+    loggers : iterable
+    failed : callable
+        Given the name of a sink, its logger and the error where there is no getting at the place: a
+        logger may open its files, or ask its server, only then.
     """
     found = []
     for logger in loggers:
         kind = next(
             (_SINKS[c.__name__] for c in type(logger).__mro__ if c.__name__ in _SINKS), None
         )
-        if kind is not None:
+        if kind is None:
+            continue
+        try:
             found.append(kind(logger))
+        except Exception as error:
+            failed(kind.__name__, logger, error)
     return [sink for sink in found if sink.logger is not None]

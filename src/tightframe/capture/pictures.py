@@ -65,13 +65,13 @@ class Pictures:
         self._last = report, step
         self._left = report, title, step
         if is_shown(number):
-            self._send_wheel(sinks(loggers))
+            self._send_wheel(self._places(loggers))
 
     def ended(self, loggers: Iterable[Any], sample: Sample) -> None:
         """Send the last wheel, if it was not, and the embedding of the last measurement."""
         if self._last is None:
             return
-        places = sinks(loggers)
+        places = self._places(loggers)
         self._send_wheel(places)
         report, step = self._last
         self._last = None
@@ -82,6 +82,13 @@ class Pictures:
                 lambda: embedding_of(report, sample),
                 lambda sink, name, made: sink.embedding(name, made, step),
             )
+
+    def _places(self, loggers: Iterable[Any]) -> list[Sink]:
+        def failed(place: str, logger: Any, error: Exception) -> None:
+            if place not in self._refused:
+                self._refuse(place, f"pictures not logged by {type(logger).__name__}", error)
+
+        return sinks(loggers, failed)
 
     def _send_wheel(self, places: Sequence[Sink]) -> None:
         if self._left is None or not places:

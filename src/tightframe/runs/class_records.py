@@ -45,6 +45,9 @@ _MANY = {
     "taken_for_share": ("K", "f"),
 }
 
+#: Larger numbers of a kind are nobody's: what is computed of them would overflow.
+_MOST = {"f": float(np.finfo(np.float32).max), "i": 2**31 - 1}
+
 #: What there is with test samples only.
 _OF_TESTS = ("test_confusion", "taken_for", "taken_for_share")
 
@@ -67,8 +70,7 @@ def keeper(problem: Problem) -> Callable[[Measured], Arrays]:
         logits = measured.geometry.logits
         bias = np.zeros(len(logits)) if measured.bias is None else measured.bias.numpy()
         if len(logits) <= MOST_LOGITS:
-            kept = np.clip(logits, -_LARGEST, _LARGEST).astype(np.float16)
-            return rows | {"logits": kept, "bias": bias.astype(np.float32)}
+            return rows | {"logits": _half(logits), "bias": bias.astype(np.float32)}
         return rows | _wheel_row(problem, logits, bias, homes)
 
     return keep
@@ -81,15 +83,19 @@ def _wheel_row(problem: Problem, logits: Array, bias: NDArray[Any], homes: Homes
     others = problem.loss_object.predictions(logits + bias[:, None])
     np.fill_diagonal(others, -np.inf)
     return {
-        "places": sent.places.astype(np.float16),
-        "cross": sent.cross.astype(np.float16),
-        "margin": np.clip(states.decision_margin, -_LARGEST, _LARGEST).astype(np.float16),
-        "own": sent.own.astype(np.float16),
+        "places": _half(sent.places),  # of squared errors they may be anywhere
+        "cross": _half(sent.cross),
+        "margin": _half(states.decision_margin),
+        "own": _half(sent.own),
         "taker": others.argmax(axis=0).astype(np.int32),
-        "taken": others.max(axis=0).astype(np.float16),
+        "taken": _half(others.max(axis=0)),
         "state": np.array([STATES.index(state) for state in states.state.tolist()], np.int8),
         "prediction": states.prediction.astype(np.int32),
     }
+
+
+def _half(values: Array) -> NDArray[np.float16]:
+    return np.clip(values, -_LARGEST, _LARGEST).astype(np.float16)
 
 
 def class_arrays(kept: Sequence[Arrays], final: Measured) -> Arrays:
@@ -273,11 +279,14 @@ def _check(arrays: Arrays, k: int) -> None:
                 f"{name}: got shape {values.shape} of {values.dtype}, need {shape} of "
                 f"{'whole ' if kind == 'i' else ''}numbers"
             )
-        if "accuracy" in name:
-            if ((values < 0) | (values > 1)).any():  # NaN: no samples
+        if "accuracy" in name or name == "taken_for_share":
+            no_share = (values < 0) | (values > 1)  # of an accuracy NaN is one: no samples
+            if (no_share if "accuracy" in name else no_share | np.isnan(values)).any():
                 raise ValueError(f"{name}: got entries that are no shares")
-        elif not np.isfinite(values).all():
-            raise ValueError(f"{name}: got entries that are not finite")
+        elif not (np.abs(values.astype(np.float64)) <= _MOST[kind]).all():
+            raise ValueError(f"{name}: got entries that are not finite, or too large")
+    if ("taken_for" in arrays) != ("taken_for_share" in arrays):
+        raise ValueError("taken_for, taken_for_share: one is missing")
     for name, low, high, what in (
         ("state", 0, len(STATES), "states"),
         ("taker", 0, k, "classes"),

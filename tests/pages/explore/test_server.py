@@ -119,6 +119,13 @@ def test_what_the_first_screen_cannot_show_is_one_line(client, capfd, body, mess
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000, b'{"a":' * 100_000])
+def test_what_is_no_json_gets_no_first_screen(client, capfd, body):
+    answer = post(client, "/scene", body, **{"Content-Type": JSON})
+    assert answer.status_code == 400
+    assert capfd.readouterr() == ("", "")
+
+
 def test_other_pages_get_no_first_screen(client):
     body = {"query": "", "file": None}
     assert first_screen(client, body, Origin="http://evil.example").status_code == 403

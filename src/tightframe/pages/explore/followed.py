@@ -163,7 +163,8 @@ def follow(problem: Problem, tell: Tell) -> Iterator[Followed]:
         raise ValueError("nothing certifies these features, loss, depth, dim and bias")
     line = problem.replace(weight_decay=1.0, feature_decay=1.0, class_names=None)
     here = overall_decay(problem)
-    known = [found for (own, _), found in _KEPT.items() if own == line and _on(found, here)]
+    known = [found for (own, _), found in list(_KEPT.items()) if own == line]
+    known = [found for found in known if _on(found, here)]
     if known:
         yield known[-1]
         return

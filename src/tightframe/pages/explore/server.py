@@ -116,7 +116,11 @@ def make_app(opened: Measured | None = None) -> Dash:
         if not request.is_json:
             abort(415)
         try:
-            state, file = read_request(request.get_json())
+            body = request.get_json()
+        except RecursionError as error:
+            abort(400, str(error))
+        try:
+            state, file = read_request(body)
         except ValueError as error:
             return jsonify(message=one_line(error))
         return Response(lines(state, shelf.get(file)), mimetype="application/x-ndjson")
