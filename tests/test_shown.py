@@ -17,6 +17,8 @@ from tests.problems import make
 from tightframe import heads, landscape, metrics, training
 from tightframe.diagnosis.diagnose import diagnose
 from tightframe.figures import mpl as drawing
+from tightframe.figures.mpl_axes import MARKERS
+from tightframe.figures.style import STATES
 from tightframe.shown import MOST_LETTERS, one_line
 
 #: Letters of a line about a result.
@@ -105,6 +107,23 @@ def point():
     return landscape.Point(WEIGHT, WEIGHT.T)
 
 
+def training_record():
+    return training.TrainingRecord(
+        network="Net",
+        measured_on="the training set",
+        on_training_set=True,
+        history=({"epoch": 0, "loss": 1.0},),
+        classes=metrics.class_table(layer()),
+        moments=(),
+        counts=np.array(COUNTS),
+        class_means=WEIGHT,
+        weight=WEIGHT,
+        bias=None,
+        features=FEATURES.astype(np.float32),
+        labels=LABELS,
+    )
+
+
 def diagram():
     return tf.phase_diagram(4, [0.01, 0.1], [1, 5], minority=4)
 
@@ -184,6 +203,7 @@ RESULTS = {
     "UFMRuns": runs,
     "UFMRun": lambda: runs()[0],
     "Continuation": continued,
+    "TrainingRecord": training_record,
     "Diagnosis": diagnosis,
     "LargerDecay": lambda: diagnosis().larger_decay,
     "HeadAnswer": lambda: diagnosis().head,
@@ -334,6 +354,18 @@ def test_frames_have_rows_and_no_arrays(name):
     frame = made(name).to_frame()
     assert len(frame) > 0
     assert not any(isinstance(value, np.ndarray) for value in frame.to_numpy().ravel())
+
+
+def test_thresholds_are_shown_by_states_as_everywhere():
+    found = tf.thresholds(make("500x5,100x5,10", decay=0.0045))
+    now = re.findall(r">([^<>]*)</span></td></tr>", found._repr_html_())
+    states = [group.state_at(found.logit_decay) for group in found.groups]
+    assert [text.strip() for text in now] == states == ["distinct", "merged", "lost"]
+    _, axes = found.plot()
+    drawn = {line.get_label(): (line.get_marker(), line.get_color()) for line in axes.lines}
+    for state in ("merged", "lost", "vanished"):
+        look = STATES[state]
+        assert drawn[f"{state} from here"] == (MARKERS[look.marker], look.light)
 
 
 def test_a_watch_says_whose_it_is():
