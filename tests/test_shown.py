@@ -368,6 +368,38 @@ def test_thresholds_are_shown_by_states_as_everywhere():
         assert drawn[f"{state} from here"] == (MARKERS[look.marker], look.light)
 
 
+def test_a_solution_says_what_lost_classes_are_taken_for():
+    lost = tf.solve(make("500,300,15", decay=0.012))
+    assert "sibling margin" not in lost._repr_html_()
+    rows = re.findall(r"<tr><th.*?>(.*?)</th>.*<td[^>]*>(.*?)</td></tr>", lost._repr_html_())
+    rivals = [f"one of {lost.problem.counts[state.rival]}" for state in lost.states]
+    assert [each for _, each in rows] == rivals
+    assert lost.states.counts["lost"] == 1
+    assert "sibling margin" in tf.solve(make("500x2,15"))._repr_html_()
+
+
+@pytest.mark.parametrize("name", ["Certificate", "SvmCertificate"])
+def test_a_certificate_shows_its_gap(name):
+    found = made(name)
+    shown = f"{found.primal - found.dual:.3g}"
+    assert repr(found).endswith(f"gap={shown})")
+    assert f"At most {shown} above" in found._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("counts", "told"), [("500x5,100x5", "merged"), ("500,300,15", "lost"), ("5x3", "vanished")]
+)
+def test_thresholds_name_the_first_state_that_is_left(counts, told):
+    problem = make(counts)
+    first = tf.state_changes(problem).changes[0]
+    place = float(
+        re.search(rf"the first {told} from logit_decay (\S+),", repr(tf.thresholds(problem))).group(
+            1
+        )
+    )
+    assert place == pytest.approx(first.logit_decay, rel=1e-5)
+
+
 def test_a_watch_says_whose_it_is():
     watch = metrics.watch(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)))
     assert repr(watch) == "Watch(Sequential, not watching)"

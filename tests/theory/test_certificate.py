@@ -119,7 +119,7 @@ def test_bad_bounds_and_uncovered_problems_are_named():
         tf.certify(problem.replace(depth=2), np.zeros((3, 3)))
     with pytest.raises(ValueError, match="dim is 1, but"):
         tf.certify(problem.replace(dim=1), np.zeros((3, 3)))
-    with pytest.raises(ValueError, match="weights: got 1 layers for depth 2"):
+    with pytest.raises(ValueError, match="weights: got 1 layer for depth 2"):
         factored_objective(
             problem.replace(depth=2), [np.eye(3)], np.zeros((9, 3)), np.zeros(9, int)
         )

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from tightframe.figures.model import Chart, Curve, Mark
 from tightframe.figures.table import Column, Table
-from tightframe.geometry.states import LOST, MERGED, VANISHED
 from tightframe.views.merge_tree import VERBS
 
 if TYPE_CHECKING:
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from tightframe.theory.thresholds import GroupThreshold, Thresholds
 
 #: States in the order in which classes get into them.
-COLLAPSED = (MERGED, LOST, VANISHED)
+COLLAPSED = ("merged", "lost", "vanished")
 
 #: Rows of a table, at most.
 MOST_ROWS = 12
@@ -84,7 +83,7 @@ def _followed(found: Thresholds) -> bool:
 
 
 def _collapsed(found: Thresholds) -> str:
-    return MERGED if found.kind == "merge" else VANISHED
+    return "merged" if found.kind == "merge" else "vanished"
 
 
 def _places(found: Thresholds, group: GroupThreshold) -> dict[str, float]:
