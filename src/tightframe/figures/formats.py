@@ -303,7 +303,7 @@ def state_html(state: str) -> str:
     """Return a state with its mark and colour; a page has the colours as `state_variables`."""
     look = STATES[state]
     return (
-        f'<span class="state" style="color:var(--tf-{state},{look.light})">'
+        f'<span class="state" style="color:var(--tf-{state},{look.light});white-space:nowrap">'
         f'<span aria-hidden="true">{look.sign}{_AS_TEXT}</span> {state}</span>'
     )
 
