@@ -38,7 +38,7 @@ verdict, what was found, and the criterion that decided. `tightframe reproduce P
 each again; `tightframe report reproductions/FOLDER` makes the interactive page of a record.
 `verdicts.json` beside each picture has what was predicted and measured, with all tasks and their
 settings; `results.parquet` has their rows. Minutes are those of all tasks of a figure added up, on
-a machine that mostly had other work meanwhile: alone a task takes down to an eighth.
+a machine that mostly had other work meanwhile; alone, some tasks take an eighth of that.
 """
 
 

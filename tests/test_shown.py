@@ -17,6 +17,8 @@ from tests.problems import make
 from tightframe import heads, landscape, metrics, training
 from tightframe.diagnosis.diagnose import diagnose
 from tightframe.figures import mpl as drawing
+from tightframe.figures.mpl_axes import MARKERS
+from tightframe.figures.style import STATES
 from tightframe.shown import MOST_LETTERS, one_line
 
 #: Letters of a line about a result.
@@ -105,6 +107,23 @@ def point():
     return landscape.Point(WEIGHT, WEIGHT.T)
 
 
+def training_record():
+    return training.TrainingRecord(
+        network="Net",
+        measured_on="the training set",
+        on_training_set=True,
+        history=({"epoch": 0, "loss": 1.0},),
+        classes=metrics.class_table(layer()),
+        moments=(),
+        counts=np.array(COUNTS),
+        class_means=WEIGHT,
+        weight=WEIGHT,
+        bias=None,
+        features=FEATURES.astype(np.float32),
+        labels=LABELS,
+    )
+
+
 def diagram():
     return tf.phase_diagram(4, [0.01, 0.1], [1, 5], minority=4)
 
@@ -184,6 +203,7 @@ RESULTS = {
     "UFMRuns": runs,
     "UFMRun": lambda: runs()[0],
     "Continuation": continued,
+    "TrainingRecord": training_record,
     "Diagnosis": diagnosis,
     "LargerDecay": lambda: diagnosis().larger_decay,
     "HeadAnswer": lambda: diagnosis().head,
@@ -334,6 +354,50 @@ def test_frames_have_rows_and_no_arrays(name):
     frame = made(name).to_frame()
     assert len(frame) > 0
     assert not any(isinstance(value, np.ndarray) for value in frame.to_numpy().ravel())
+
+
+def test_thresholds_are_shown_by_states_as_everywhere():
+    found = tf.thresholds(make("500x5,100x5,10", decay=0.0045))
+    now = re.findall(r">([^<>]*)</span></td></tr>", found._repr_html_())
+    states = [group.state_at(found.logit_decay) for group in found.groups]
+    assert [text.strip() for text in now] == states == ["distinct", "merged", "lost"]
+    _, axes = found.plot()
+    drawn = {line.get_label(): (line.get_marker(), line.get_color()) for line in axes.lines}
+    for state in ("merged", "lost", "vanished"):
+        look = STATES[state]
+        assert drawn[f"{state} from here"] == (MARKERS[look.marker], look.light)
+
+
+def test_a_solution_says_what_lost_classes_are_taken_for():
+    lost = tf.solve(make("500,300,15", decay=0.012))
+    assert "sibling margin" not in lost._repr_html_()
+    rows = re.findall(r"<tr><th.*?>(.*?)</th>.*<td[^>]*>(.*?)</td></tr>", lost._repr_html_())
+    rivals = [f"one of {lost.problem.counts[state.rival]}" for state in lost.states]
+    assert [each for _, each in rows] == rivals
+    assert lost.states.counts["lost"] == 1
+    assert "sibling margin" in tf.solve(make("500x2,15"))._repr_html_()
+
+
+@pytest.mark.parametrize("name", ["Certificate", "SvmCertificate"])
+def test_a_certificate_shows_its_gap(name):
+    found = made(name)
+    shown = f"{found.primal - found.dual:.3g}"
+    assert repr(found).endswith(f"gap={shown})")
+    assert f"At most {shown} above" in found._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("counts", "told"), [("500x5,100x5", "merged"), ("500,300,15", "lost"), ("5x3", "vanished")]
+)
+def test_thresholds_name_the_first_state_that_is_left(counts, told):
+    problem = make(counts)
+    first = tf.state_changes(problem).changes[0]
+    place = float(
+        re.search(rf"the first {told} from logit_decay (\S+),", repr(tf.thresholds(problem))).group(
+            1
+        )
+    )
+    assert place == pytest.approx(first.logit_decay, rel=1e-5)
 
 
 def test_a_watch_says_whose_it_is():

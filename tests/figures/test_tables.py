@@ -363,3 +363,7 @@ def test_a_state_has_its_mark_and_colour_in_html(state):
     assert f"color:var(--tf-{state},{look.light})" in own
     assert re.sub(r"<.*?>|\ufe0e", "", own) == f"{look.sign} {state}"
     assert f"--tf-{state}:{look.dark};" in state_variables(DARK)
+    style = re.search(r"<style>(.*?)</style>", to_html(table, alone=True)).group(1)
+    assert '[data-jp-theme-light="false"]' in style
+    assert f"--tf-{state}:{look.dark};" in style
+    assert "<style>" not in to_html(Table("", ["word"], [[state]]), alone=True)

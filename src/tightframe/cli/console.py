@@ -40,6 +40,7 @@ from tightframe.progress import told, watched
 from tightframe.solution import Solution
 from tightframe.solvers.search.record import Search
 from tightframe.theory.thresholds import Thresholds
+from tightframe.views.solutions import nearest_group
 
 if TYPE_CHECKING:
     from tightframe.context_solution import ContextSolution
@@ -103,7 +104,7 @@ def print_solution(solution: Solution, console: Console) -> None:
             with_loss_terms(str(group["count"]), **terms_in(group)),
             group["decision_margin"],
             group["sibling_margin"],
-            _nearest(groups, i),
+            nearest_group(groups, i),
             group["state"],
             *([listed(group["names"])] if "names" in group else []),
         ]
@@ -122,16 +123,6 @@ def print_solution(solution: Solution, console: Console) -> None:
     )
     if solution.search is not None:
         _print_search(solution, solution.search, console)
-
-
-def _nearest(groups: Sequence[Mapping[str, Any]], i: int) -> str:
-    """Return the samples of the class that a group's are nearest to, or taken for."""
-    rival = groups[i]["rival"]
-    if rival is None:
-        return "-"
-    if rival != i and len(groups[rival].get("names", ())) == 1:
-        return listed(groups[rival]["names"])
-    return "a sibling" if rival == i else f"one of {groups[rival]['count']}"
 
 
 def _print_search(solution: Solution, search: Search, console: Console) -> None:

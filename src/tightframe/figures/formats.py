@@ -12,7 +12,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tightframe.checks import choice
-from tightframe.figures.style import STATES
+from tightframe.figures.style import DARK, STATES, state_variables
 from tightframe.figures.table import Column, Table, is_missing, is_number
 from tightframe.problem.class_names import MAX_NAME, shown_names
 
@@ -265,6 +265,8 @@ def to_html(table: Table, *, alone: bool = False) -> str:
     heads = table.heads
     look = _left if alone else _numbers_class
     title = f"<p><b>{escape(table.title)}</b></p>\n" if alone and table.title else ""
+    if alone and any(column.states for column in heads):
+        title = f"<style>{_ON_DARK} {{{state_variables(DARK)}}}</style>\n{title}"
     head = "".join(f'<th scope="col"{look(head)}>{escape(head.head)}</th>' for head in heads)
     body = []
     for row, texts in zip(table.rows, table.texts, strict=True):
@@ -282,6 +284,9 @@ def to_html(table: Table, *, alone: bool = False) -> str:
     )
 
 
+#: Notebooks that say that their ground is dark: JupyterLab, VS Code, Colab, pages of Sphinx.
+_ON_DARK = '[data-jp-theme-light="false"], .vscode-dark, html[theme="dark"], [data-theme="dark"]'
+
 #: After a sign: no emoji.
 _AS_TEXT = "\ufe0e"
 
@@ -298,7 +303,7 @@ def state_html(state: str) -> str:
     """Return a state with its mark and colour; a page has the colours as `state_variables`."""
     look = STATES[state]
     return (
-        f'<span class="state" style="color:var(--tf-{state},{look.light})">'
+        f'<span class="state" style="color:var(--tf-{state},{look.light});white-space:nowrap">'
         f'<span aria-hidden="true">{look.sign}{_AS_TEXT}</span> {state}</span>'
     )
 

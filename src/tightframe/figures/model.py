@@ -92,8 +92,9 @@ class Curve:
     style : {"solid", "dashed", "dotted", "dashdot", "points", "line+points", "steps"}
     low, high : sequence of float, optional
         A band around the curve, for example the range over seeds.
-    marker : str
-        Shape of its points, of `figures.style.MARKERS`.
+    marker : str, optional
+        Shape of its points, of `figures.style.MARKERS`; by default that of the state that its color
+        is, else a circle.
     hollow : bool or sequence of bool
         Whether the points are outlines; one truth value a point says which are.
     size, width : float
@@ -116,7 +117,7 @@ class Curve:
     style: str = "solid"
     low: Sequence[float | None] | None = None
     high: Sequence[float | None] | None = None
-    marker: str = "circle"
+    marker: str = ""
     hollow: bool | Sequence[bool] = False
     size: float = 1.0
     width: float = 1.0
@@ -126,8 +127,11 @@ class Curve:
     def __post_init__(self) -> None:
         """Store plain lists of numbers."""
         choice("style", self.style, STYLES)
-        choice("marker", self.marker, MARKERS)
         _check_color(self.color)
+        if not self.marker:
+            usual = STATES[str(self.color)].marker if self.color in STATES else "circle"
+            object.__setattr__(self, "marker", usual)
+        choice("marker", self.marker, MARKERS)
         if self.color == "predicted" and self.hollow is False:
             object.__setattr__(self, "hollow", True)
         if not isinstance(self.hollow, bool):

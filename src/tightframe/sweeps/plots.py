@@ -293,7 +293,7 @@ def phase_chart(diagram: PhaseDiagram, problem: Problem | None = None) -> Chart:
     kind, margins = "sibling margin", diagram.minority_margin
     if diagram.minority_decision_margin is not None:
         kind, margins = "margin to the nearest class", diagram.minority_decision_margin
-    label = f"{kind} of the minority classes (logits)"
+    label = f"minority's {kind} (logits)"
     collapsed = states[decays >= limits[0][:, None]]
     below = set(states[decays < limits[0][:, None]].tolist())
     found = set(collapsed.tolist())

@@ -34,7 +34,7 @@ from tightframe.losses.base import Datafit
 from tightframe.problem.problem import Problem
 from tightframe.rounding import FUNCTION, gamma, svd_error
 from tightframe.saved import filed
-from tightframe.shown import record
+from tightframe.shown import Block, Shown, fields_table, one_line
 from tightframe.theory.contexts.certificate import certify_logits
 from tightframe.theory.contexts.form import form_of
 from tightframe.theory.coverage import coverage, is_convex
@@ -69,9 +69,8 @@ class BoundError(RuntimeError):
 
 
 @filed
-@record
 @dataclass(frozen=True)
-class Certificate:
+class Certificate(Shown):
     """A candidate's objective and a lower bound of the global minimum.
 
     Attributes
@@ -93,6 +92,13 @@ class Certificate:
     def gap(self) -> float:
         """Upper bound of the candidate's distance from the minimum, at least 0."""
         return self.primal - self.dual
+
+    def __repr__(self) -> str:
+        return f"{one_line(self)[:-1]}, gap={self.gap:.3g})"
+
+    def _blocks(self) -> Iterator[Block]:
+        yield f"At most {self.gap:.3g} above the global minimum."
+        yield fields_table(self)
 
 
 def settled(primal: float, dual: float, rounding: float, subject: object) -> float:

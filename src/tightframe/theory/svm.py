@@ -23,14 +23,12 @@ from tightframe.problem.counts import CountsLike
 from tightframe.problem.problem import Problem
 from tightframe.rounding import FUNCTION, gamma
 from tightframe.saved import filed
-from tightframe.shown import record
 from tightframe.theory.certificate import Certificate, finite_array, penalty_with_error, settled
 from tightframe.theory.closed_form import relu
 
 
 @filed
-@record
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SvmCertificate(Certificate):
     """Certificate of a candidate of the UFM-SVM.
 

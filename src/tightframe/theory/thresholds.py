@@ -130,11 +130,15 @@ class Thresholds(Shown, Saved):
         return replace(self, logit_decay=None, groups=groups)
 
     def __repr__(self) -> str:
-        known = [group.logit_decay for group in self.groups if group.logit_decay is not None]
-        told = [f"{number_of(len(self.groups), 'group')}, which {self.kind}"]
-        if known:
-            ends = sorted({f"{place:.6g}" for place in (min(known), max(known))}, key=float)
-            told[0] += f" from logit_decay {' to '.join(ends)}"
+        told = [number_of(len(self.groups), "group")]
+        first = min(
+            ((place, state) for group in self.groups for state, place in group.places.items()),
+            default=None,
+        )
+        if first is not None:
+            place, state = first
+            collapsed = state or (MERGED if self.kind == "merge" else VANISHED)
+            told[0] += f", the first {collapsed} from logit_decay {place:.6g}"
         told.append(f"total_collapse={self.total_collapse:.6g}")
         if self.logit_decay is not None:
             told.append(f"logit_decay={self.logit_decay:.6g}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tightframe.figures.model import Chart, Curve, evenly
-from tightframe.figures.style import GROUP_DASHES, GROUP_WIDTHS, STATES
+from tightframe.figures.style import GROUP_DASHES, GROUP_WIDTHS
 from tightframe.figures.table import Column, Table
 from tightframe.problem.problem import terms_in, with_loss_terms
 
@@ -188,8 +188,7 @@ def state_marks(
         ]
         if places:
             x, y = (list(part) for part in zip(*places, strict=True))
-            look: dict[str, Any] = {"marker": STATES[state].marker, "size": 0.9}
-            curves.append(Curve(state, x, y, state, "points", **look))
+            curves.append(Curve(state, x, y, state, "points", size=0.9))
     return curves
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tightframe.checks import choice, number_of
 from tightframe.figures.model import Chart, Curve, HeatMaps, Mark, Matrix, Panel, block_borders
-from tightframe.figures.table import Column, Table
-from tightframe.problem.class_names import shown_names
+from tightframe.figures.table import Column, Table, is_missing
+from tightframe.problem.class_names import listed, shown_names
 from tightframe.problem.problem import terms_in, with_loss_terms
 from tightframe.views.wheel import solution_wheel
 
@@ -35,21 +35,42 @@ def solution_rows(solution: Solution) -> list[dict[str, Any]]:
 
 def solution_table(solution: Solution) -> Table:
     """Return the groups of smallest decision margin as a table."""
-    rows = solution_rows(solution)
-    worst = sorted(range(len(rows)), key=lambda i: rows[i]["decision_margin"])[:MOST_ROWS]
+    groups = solution.to_dict()["groups"]
+    worst = sorted(range(len(groups)), key=lambda i: groups[i]["decision_margin"])[:MOST_ROWS]
     cells = []
     for i in sorted(worst):
-        row = rows[i]
-        called = with_loss_terms(f"{row['classes']} of {row['count']}", **terms_in(row))
-        cells.append([called, row["state"], row["decision_margin"], row["sibling_margin"]])
+        own = groups[i]
+        called = with_loss_terms(f"{own['classes']} of {own['count']}", **terms_in(own))
+        margins = (own["decision_margin"], own["sibling_margin"])
+        cells.append([called, own["state"], *margins, nearest_group(groups, i)])
+    note = f"The worst {MOST_ROWS} of {len(groups)} groups." if len(groups) > MOST_ROWS else ""
+    return _states_table("", "classes", "nearest", cells, note)
+
+
+def nearest_group(groups: Sequence[Mapping[str, Any]], i: int) -> str:
+    """Return the samples of the class that a group's are nearest to, or taken for."""
+    rival = groups[i]["rival"]
+    if rival is None:
+        return "-"
+    if rival != i and len(groups[rival].get("names", ())) == 1:
+        return listed(groups[rival]["names"])
+    return "a sibling" if rival == i else f"one of {groups[rival]['count']}"
+
+
+def _states_table(
+    title: str, subject: str | Column, rival: str, cells: list[list[Any]], note: str
+) -> Table:
+    """Return subject, state, margins and rival; the margin to siblings where there are any."""
     columns: list[str | Column] = [
-        "classes",
+        subject,
         Column("state", states=True),
         Column("decision margin", align="right", format=".5g"),
         Column("sibling margin", align="right", format=".5g", spare=True),
+        Column(rival, spare=True),
     ]
-    note = f"The worst {MOST_ROWS} of {len(rows)} groups." if len(rows) > MOST_ROWS else ""
-    return Table("", columns, cells, note, missing="-")
+    if all(is_missing(row[3]) for row in cells):
+        columns, cells = columns[:3] + columns[4:], [row[:3] + row[4:] for row in cells]
+    return Table(title, columns, cells, note, missing="-")
 
 
 def solution_panels(solution: Solution, what: str) -> Callable[[], Panel]:
@@ -115,12 +136,6 @@ def states_table(states: States) -> Table:
         entry = states[k]
         name = entry.name or (number_of(states.sizes[k], "class", "classes") if several else str(k))
         cells.append([name, entry.state, entry.decision_margin, entry.sibling_margin, entry.rival])
-    columns: list[str | Column] = [
-        Column("class", align="left", names=True),
-        Column("state", states=True),
-        Column("decision margin", align="right", format=".5g"),
-        Column("sibling margin", align="right", format=".5g", spare=True),
-        Column("rival", spare=True),
-    ]
     note = f"The worst {MOST_ROWS} of {len(states)}." if len(states) > MOST_ROWS else ""
-    return Table(repr(states), columns, cells, note, missing="-")
+    named = Column("class", align="left", names=True)
+    return _states_table(repr(states), named, "rival", cells, note)

@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from tightframe.figures.model import Chart, Curve, Mark
 from tightframe.figures.table import Column, Table
+from tightframe.views.merge_tree import VERBS
 
 if TYPE_CHECKING:
     from tightframe.changes import StateChanges
     from tightframe.theory.contexts.thresholds import ContextThresholds
-    from tightframe.theory.thresholds import Thresholds
+    from tightframe.theory.thresholds import GroupThreshold, Thresholds
+
+#: States in the order in which classes get into them.
+COLLAPSED = ("merged", "lost", "vanished")
 
 #: Rows of a table, at most.
 MOST_ROWS = 12
@@ -26,45 +30,37 @@ def thresholds_rows(found: Thresholds) -> list[dict[str, Any]]:
 
 def groups_table(found: Thresholds) -> Table:
     """Return from which decay on which classes are in which state."""
-    rows = thresholds_rows(found)
-    shown = rows[:MOST_ROWS]
-    said = {True: "yes", False: "no", None: None}
-    closed = "merge from" if found.kind == "merge" else "vanish from"
-    heads = {"logit_decay": closed, "lost": "lost from", "vanishes": "vanish from"}
-    if found.kind == "vanish":
-        del heads["vanishes"]
-    kept = [n for n in heads if any(row[n] is not None for row in shown)]
-    cells = [
-        [
-            f"{row['classes']} of {row['count']}",
-            *(row[name] for name in kept),
-            said[row["collapsed"]],
-        ]
-        for row in shown
+    shown = found.groups[:MOST_ROWS]
+    own, followed = found.logit_decay, _followed(found)
+    places = [_places(found, group) for group in shown]
+    states = [state for state in COLLAPSED if any(state in each for each in places)]
+    cells: list[list[Any]] = [
+        [f"{group.classes} of {group.count}", *(each.get(state) for state in states)]
+        for group, each in zip(shown, places, strict=True)
     ]
     columns: list[str | Column] = ["classes"]
-    columns += [Column(heads[name], align="right", format=".6g") for name in kept]
-    columns.append("now")
-    if all(row["collapsed"] is None for row in shown):
-        columns, cells = columns[:-1], [cell[:-1] for cell in cells]
-    own = "" if found.logit_decay is None else f" = {found.logit_decay:.6g}"
-    more = len(rows) - len(shown)
+    columns += [Column(f"{VERBS[state]} from", align="right", format=".6g") for state in states]
+    if own is not None and followed:
+        columns.append(Column("now", states=True))
+        cells = [[*row, each.state_at(own)] for row, each in zip(cells, shown, strict=True)]
+    elif any(group.collapsed is not None for group in shown):
+        said = {True: "yes", False: "no", None: None}
+        columns.append(f"{_collapsed(found)} now")
+        cells = [[*row, said[each.collapsed]] for row, each in zip(cells, shown, strict=True)]
+    more = len(found.groups) - len(shown)
     note = f"All class means are zero from {found.total_collapse:.6g} on."
     note += f" {more} more groups." if more else ""
-    return Table(f"lambda{own}", columns, cells, note, missing="-")
+    return Table("lambda" + ("" if own is None else f" = {own:.6g}"), columns, cells, note, "-")
 
 
 def thresholds_chart(found: Thresholds) -> Chart:
     """Return over the samples of a class from which decay on it is in which state."""
-    rows = thresholds_rows(found)
-    merged = "merged" if found.kind == "merge" else "vanished"
-    heads = {"logit_decay": merged, "lost": "lost", "vanishes": "vanished"}
+    known = [(group.count, _places(found, group)) for group in found.groups]
     curves = []
-    for name, state in heads.items():
-        own = [row for row in rows if row[name] is not None]
-        if own and not (name == "vanishes" and found.kind == "vanish"):
-            places = [row[name] for row in own]
-            counts = [float(row["count"]) for row in own]
+    for state in COLLAPSED:
+        own = [(each[state], float(count)) for count, each in known if state in each]
+        if own:
+            places, counts = zip(*own, strict=True)
             curves.append(Curve(f"{state} from here", places, counts, state, "points"))
     marks = [Mark(found.total_collapse, "all zero", color="muted", in_legend=True)]
     if found.logit_decay is not None:
@@ -79,6 +75,20 @@ def thresholds_chart(found: Thresholds) -> Chart:
         log_y=True,
         nothing="no threshold is known",
     )
+
+
+def _followed(found: Thresholds) -> bool:
+    """Tell whether every change of state is known, not the closed form alone."""
+    return all(group.changes is not None for group in found.groups)
+
+
+def _collapsed(found: Thresholds) -> str:
+    return "merged" if found.kind == "merge" else "vanished"
+
+
+def _places(found: Thresholds, group: GroupThreshold) -> dict[str, float]:
+    """Return from which decay on a group is in which state."""
+    return {state or _collapsed(found): place for state, place in group.places.items()}
 
 
 def merging_chart(found: ContextThresholds) -> Chart:

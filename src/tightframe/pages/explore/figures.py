@@ -25,7 +25,6 @@ from tightframe.figures.plotly import Options, draw
 from tightframe.figures.style import (
     GROUP_DASHES,
     GROUP_WIDTHS,
-    STATES,
     Ink,
     margin_kind,
     margin_label,
@@ -363,8 +362,7 @@ def phase(
         seen = columns.low <= place[1] <= columns.high
         text += f" The controls are at R = {place[0]:.4g}, λ = {place[1]:.4g}"
         text += "." if seen else ", outside."
-        look: dict[str, Any] = {"marker": STATES[state].marker, "size": 1.6}
-        more.append(Curve("the controls", [place[0]], [place[1]], state, "points", **look))
+        more.append(Curve("the controls", [place[0]], [place[1]], state, "points", size=1.6))
     panel = picture(
         columns,
         with_smoothing("Phase diagram", problem),
