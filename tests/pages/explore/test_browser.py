@@ -239,6 +239,8 @@ def test_files_are_laid_over_or_refused(page, tmp_path):
     tab.choose_file("features-file", path)
     tab.until(f"{text('measured-report')}.includes('as the theory predicts')")
     tab.until("document.getElementById('counts').value === '4x4'")
+    tab.until(f"{text('sentence')}.startsWith('Predicted: All 4 classes')")
+    tab.until(f"{text('note')}.includes('the marks: No class is lost.')")
     assert tab.run(text("upload-message")) == ""
     tab.run("document.querySelector('#view input[value=geometry]').click()")
     tab.until("!document.getElementById('overlay').hidden")

@@ -256,6 +256,20 @@ def test_a_lost_minority_ends_the_colours_where_its_margin_does(few_ratios):
     assert "The minority is lost from" in text
 
 
+@pytest.mark.parametrize(
+    ("counts", "start"),
+    [
+        ("300x2,6x3", "5 classes: 3 of them with 6 samples, the minority, the others with R times"),
+        ("6x4", "4 classes: half of them with 6 samples"),
+        ("300,80,6x2", "4 classes: 3 of them with 6 samples"),
+    ],
+)
+def test_the_phase_diagram_says_whose_counts_it_has(counts, start, few_ratios):
+    text = views.phase(State(counts=counts).problem(), LIGHT).text
+    assert text.startswith(start)
+    assert ("more sizes than these two" in text) == (counts == "300,80,6x2")
+
+
 def test_where_the_minority_vanishes_in_the_phase_diagram(few_ratios):
     """The same decay as where states are followed, to what a picture shows."""
     args = compute.phases(State(counts="100x5,10x5").problem())

@@ -26,7 +26,7 @@ RARE = (5, 6, 7, 8, 9)
         (
             STEP,
             [COMMON, of("merged", *RARE, number=1)],
-            "Classes 5, 6, 7, 8, 9 have merged: the network gives them one and the same prediction."
+            "Classes 5, 6, 7, 8, 9 have merged: they get one and the same prediction."
             " 5 of 10 are told apart.",
         ),
         (

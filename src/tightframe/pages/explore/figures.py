@@ -350,7 +350,7 @@ def phase(
     """
     solved = bool(np.isfinite(columns.margins).all())
     text = (
-        f"{problem.num_classes} classes; R is the largest count over the smallest. "
+        f"{_two_sizes(problem)} "
         + ("Colour: margin of the minority to the nearest class" if solved else "Margins follow")
         + f". The minority {VERBS[after]} from λ = "
         f"{columns.ends[0]:.4g} at R = "
@@ -371,6 +371,20 @@ def phase(
         after=after,
     )
     return _picture(panel, text, ink)
+
+
+def _two_sizes(problem: Problem) -> str:
+    """Say which counts a phase diagram is of, and whether they are those of a problem."""
+    counts = problem.counts
+    k, small = problem.num_classes, int(counts.min())
+    few = int((counts < counts.max()).sum())
+    share = f"{few} of them" if few else "half of them"
+    text = (
+        f"{k} classes: {share} with {small:,} samples, the minority, the others with R times that."
+    )
+    if len(np.unique(counts)) > 2:
+        text += " The problem has more sizes than these two: look at the tree for its own changes."
+    return text
 
 
 # -- what the pictures share -----------------------------------------------------------------------

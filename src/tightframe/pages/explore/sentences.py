@@ -168,7 +168,7 @@ def _merged(problem: Problem, own: Sequence[Members], members: Sequence[Members]
     if len(sets) == 1:
         named = f"{_capital(who(problem, sets[0]))} have merged"
         if {m.state for m in members} <= {"merged", "distinct"}:
-            named += ": the network gives them one and the same prediction"
+            named += ": they get one and the same prediction"
         return f"{named}."
     if len(sets) <= 3:
         first, *rest = [who(problem, classes) for classes in sets]

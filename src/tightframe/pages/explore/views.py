@@ -197,7 +197,7 @@ def advice(state: State, measured: Measured | None = None) -> list[Any]:
     problem = state.problem()
     found = compute.advise(problem, tuple(state.wanted().items()))
     over = measured if measured is not None and measured.fits(problem) else None
-    met = "has" if found.met else "does not have"
+    met = "Every class has" if found.met else "Not every class has"
     groups = [
         [
             describe(replace(group, names=names)),
@@ -225,7 +225,7 @@ def advice(state: State, measured: Measured | None = None) -> list[Any]:
     )
     return [
         html.P(
-            f"The problem {met} {found.wanted} in every class. All classes are distinct "
+            f"{met} {found.wanted} or more. All classes are distinct "
             + (
                 f"below λ = {found.largest_decay:.4g}."
                 if found.largest_decay

@@ -138,7 +138,9 @@ window.tightframeScene = (() => {
     const now = scene.spans[index(scene.spans, to, one => one.from)];
     at("decay").textContent = short(to);
     if (now !== span || now.text.includes("{fold}")) {
-      at("sentence").textContent = now.text.replace("{fold}", short(now.next / to, now.next / to < 2 ? 3 : 2));
+      // Of a network that is laid over it may be untrue.
+      at("sentence").textContent = (scene.measured ? "Predicted: " : "")
+        + now.text.replace("{fold}", short(now.next / to, now.next / to < 2 ? 3 : 2));
     }
     if (now !== span) {
       span = now;
