@@ -289,8 +289,12 @@ ASKED = {
     "weights or resampling": "questions/weights-or-resampling",
     "logit adjustment dominant class": "questions/logit-adjustment-dominant-class",
     "weight decay head 1,000,000 rows": "questions/head-with-a-million-rows",
+    "head with a million rows": "questions/head-with-a-million-rows",
     "which layer": "questions/which-layer",
     "which split": "questions/which-split",
+    "minority collapse threshold": "guide/thresholds",
+    "save solution": "api/results",
+    "projector": "guide/loggers",
 }
 
 

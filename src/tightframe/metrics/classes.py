@@ -670,8 +670,8 @@ def _warning(count: int, known: dict[str, Any]) -> str | None:
                 return None
             counts = (f"up to {FEW}", f"{FEW + 1} to {SOME}", f"over {SOME}")[band]
             return (
-                f"held-out recall unknown, in {below} of {all_known} classes of {counts} samples "
-                f"and this accuracy it was below {LOST_BELOW}"
+                f"held-out recall unknown: it was below {LOST_BELOW} in {below} of {all_known} "
+                f"classes of {counts} samples with this accuracy, of other networks"
             )
     return None
 
