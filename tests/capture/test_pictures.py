@@ -171,11 +171,15 @@ def test_a_logger_without_a_place_is_warned_of_once_and_others_get_theirs(tmp_pa
     nameless = type("WandbCallback", (), {})()
     other = WandbLogger(tmp_path)
     report, *_ = report_of()
-    sent = pictures.Pictures("collapse/")
-    with pytest.warns(RuntimeWarning, match="not logged by TensorBoardLogger: the disk") as caught:
+    sent, places = pictures.Pictures("collapse/"), [lost, nameless, other]
+
+    def train():
         for number in (1, 2, 3):
-            sent.measured([lost, nameless, other], report, number, "title", number)
-        sent.ended([lost, nameless, other], Sample())
+            sent.measured(places, report, number, "title", number)
+        sent.ended(places, Sample())
+
+    with pytest.warns(RuntimeWarning, match="not logged by TensorBoardLogger: the disk") as caught:
+        train()
     assert len(caught) == 2
     assert "pictures not logged by WandbCallback: " in str(caught[1].message)
     assert [name for name, *_ in other.calls] == ["log_image"] * 3 + ["log_table"]
