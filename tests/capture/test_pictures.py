@@ -142,6 +142,14 @@ def test_without_pictures_only_numbers_are_logged(tmp_path):
     assert wandb.calls == []
 
 
+def test_targets_that_can_be_gone_through_once_are_there_at_every_measurement(tmp_path):
+    monitor = CollapseMonitor(targets=(name for name in ("etf", "seli")))
+    fit(monitor, WithForward(), logger=False, epochs=2)
+    first, second = ({name for name in row if "_to_" in name} for row in monitor.history)
+    assert first == second
+    assert len(first) >= 4
+
+
 @pytest.mark.parametrize("broken", ["log_image", "log_table"])
 def test_what_fails_is_warned_of_once_and_training_goes_on(tmp_path, broken):
     wandb, mlflow = WandbLogger(tmp_path), MLFlowLogger(tmp_path)
