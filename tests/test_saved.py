@@ -17,7 +17,7 @@ from tests import test_shown
 from tests.problems import make
 from tests.strategies import label_options, per_class
 from tightframe import files, metrics
-from tightframe.saved import TEXT
+from tightframe.saved import TEXT, Saved
 from tightframe.shown import Shown
 
 #: Results of `tests.test_shown` that can be kept.
@@ -290,6 +290,35 @@ def test_targets_of_a_file_that_do_not_fit_are_refused(tmp_path):
     files.write_npz(path, **(arrays | {name: arrays[name] + 10**6}))
     with pytest.raises(ValueError, match=r"p\.npz: not a saved Problem \(targets: got a mapping"):
         tf.Problem.load(path)
+
+
+@dataclasses.dataclass(eq=False)
+class Anything(Saved):
+    """A result of whatever somebody has."""
+
+    x: object
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a.b", "b"),
+        ("x", "x.npy", "x.npy_"),
+        ("a\0b", "a\0c"),
+        ("\ud800", "?"),
+        ("n" * 70_000, "n" * 70_001),
+        ("../x", "/x", "C:\\x", "", "."),
+        (1, "1", True, None),
+        ((1, 2), 1.5),
+        ("kind", "array", "dict"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_arrays_of_any_names_are_told_apart(names, tmp_path):
+    arrays = {name: np.arange(float(i)) for i, name in enumerate(names, 2)}
+    result = Anything({"a": {"b": np.ones(9), "c": arrays}} | arrays | {"a.c": arrays})
+    result.save(tmp_path / "r.npz")
+    assert same(Anything.load(tmp_path / "r.npz").x, result.x)
 
 
 def test_no_pickle_is_in_a_file(tmp_path):

@@ -119,6 +119,10 @@ LAST_STEP, PLACING_STEPS = 1e-6, 4
 #: Events of a group that are nearer, relatively, are one: places are good to no more.
 ONE_PLACE = 1e-9
 
+#: Takers whose polynomials differ by no more may be tied: they are where solves tell their gaps
+#: apart by less than the other, a share of the largest gap.
+UNSURE, TIED = 1e-4, 1e-12
+
 #: Of so many cuts of an interval one halves it, in case that the others do not get on.
 HALVED = 4
 
@@ -729,6 +733,10 @@ class _Line:
             for group in np.flatnonzero(below.code != above.code).tolist():
                 before, after = str(below.states.state[group]), str(above.states.state[group])
                 rival = int(above.states.rival[group]) if after == LOST else -1
+                takers = int(below.states.rival[group]), rival
+                ends = (self.at(end).gaps[:, group] for end in (low, high))
+                if before == after == LOST and all(_are_equal(gaps, takers) for gaps in ends):
+                    continue
                 found.append(_Event(decay, group, before, after, rival))
         return found
 
@@ -763,6 +771,8 @@ class _Line:
         for stretch in parts:
             for crossing in crossings(stretch, takers=self.takers):
                 if any(start <= crossing.time <= end for start, end in unclear):
+                    continue
+                if crossing.is_of_takers and self._tied(stretch, crossing):
                     continue
                 event = self._placed(stretch, crossing)
                 if event is None:
@@ -802,6 +812,20 @@ class _Line:
     def _code(self, stretch: Stretch, time: float) -> NDArray[np.intp]:
         (code,) = codes(stretch, np.array([time]), takers=self.takers)
         return np.asarray(code)
+
+    def _tied(self, stretch: Stretch, crossing: Crossing) -> bool:
+        """Tell whether two takers have equal logits all along, which only rounding tells apart."""
+        column, ends = stretch.column(crossing.group), (stretch.low, stretch.high)
+        if max(abs(crossing.difference(column(end))) for end in ends) > UNSURE:
+            return False
+        low, high = (stretch.low + share * (stretch.high - stretch.low) for share in (0.2, 0.8))
+        far = max(low, high, key=lambda time: abs(time - crossing.time))
+        start = stretch.factors(far, stretch.rank)
+        factors = settle(start, self._problem(math.exp(far)), self.partition, GAP, STEPS)
+        if factors is None:
+            return False
+        gaps = _gaps(_blocks(self.partition, factors), factors.bias)[:, crossing.group]
+        return _are_equal(gaps, crossing.rivals)
 
     def _placed(self, stretch: Stretch, crossing: Crossing) -> _Event | None:
         """Return what a crossing says, at the decay that solves near it say; None if they fail."""
@@ -1026,6 +1050,12 @@ def _gaps(blocks: BlockMatrix, bias: Array) -> Array:
 def _blocks(partition: Partition, factors: Factors) -> BlockMatrix:
     mean = factors.left @ factors.right.T / partition.scale
     return BlockMatrix(partition, factors.within, mean)
+
+
+def _are_equal(gaps: Array, groups: tuple[int, int]) -> bool:
+    """Tell whether two groups have equal logits, up to rounding, by the gaps of a third one."""
+    largest = float(np.abs(gaps[np.isfinite(gaps)]).max(initial=0.0))
+    return bool(abs(gaps[groups[0]] - gaps[groups[1]]) <= TIED * largest)
 
 
 def _records(problem: Problem, found: list[_Event]) -> tuple[StateChange, ...]:

@@ -24,6 +24,9 @@ from tightframe.files import read_npz, reading, write_npz
 #: Version of the layout, in every file, and the name of its text.
 FORMAT, TEXT = 1, "saved"
 
+#: Letters of an array's name.
+_LONGEST_NAME = 200
+
 _Kind = TypeVar("_Kind", bound=type)
 
 #: What a file may hold parts of, by the name there.
@@ -122,15 +125,21 @@ class _Writer:
             items = [self.plain(item, _joined(place, i)) for i, item in enumerate(value)]
             return items if isinstance(value, list) else {"tuple": items}
         if isinstance(value, Mapping):
-            return {"dict": {key: self.plain(v, _joined(place, key)) for key, v in value.items()}}
+            pairs = [(key, self.plain(v, _joined(place, key))) for key, v in value.items()]
+            if all(isinstance(key, str) for key in value):
+                return {"dict": dict(pairs)}
+            return {"items": [[self.plain(key, place), v] for key, v in pairs]}
         raise TypeError(f"{place}: {type(value).__name__} is not kept in files")
 
     def _name(self, array: NDArray[Any], place: str) -> str:
         """Return what an array is called in the file; one that is there has its name already."""
         self._alive.append(array)  # no other may get its id
         if id(array) not in self._names:
-            self._names[id(array)] = place
-            self._arrays[place] = array
+            name = _file_name(place)
+            while name in self._arrays or name == TEXT:
+                name += "_"
+            self._names[id(array)] = name
+            self._arrays[name] = array
         return self._names[id(array)]
 
 
@@ -143,6 +152,12 @@ def _array_of(tensor: Any) -> NDArray[Any]:
     """Return the numbers of a tensor, which are on the CPU when it is read again."""
     array: NDArray[Any] = tensor.detach().cpu().numpy()
     return array
+
+
+def _file_name(place: str) -> str:
+    """Return a place as archives can name a file, and NumPy an array: it leaves out ``.npy``."""
+    plain = "".join(c if " " <= c <= "~" else "?" for c in place[:_LONGEST_NAME])
+    return f"{plain}_" if plain.endswith(".npy") else plain
 
 
 def _joined(place: str, name: Any) -> str:
@@ -183,6 +198,8 @@ def _made(stored: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
         return float(value)
     if what == "tuple":
         return tuple(_made(item, arrays) for item in value)
+    if what == "items":
+        return {_made(name, arrays): _made(item, arrays) for name, item in value}
     if what == "dict":
         return {name: _made(item, arrays) for name, item in value.items()}
     raise ValueError(f"a part that is {what!r}")

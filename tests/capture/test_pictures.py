@@ -142,6 +142,14 @@ def test_without_pictures_only_numbers_are_logged(tmp_path):
     assert wandb.calls == []
 
 
+def test_targets_that_can_be_gone_through_once_are_there_at_every_measurement(tmp_path):
+    monitor = CollapseMonitor(targets=(name for name in ("etf", "seli")))
+    fit(monitor, WithForward(), logger=False, epochs=2)
+    first, second = ({name for name in row if "_to_" in name} for row in monitor.history)
+    assert first == second
+    assert len(first) >= 4
+
+
 @pytest.mark.parametrize("broken", ["log_image", "log_table"])
 def test_what_fails_is_warned_of_once_and_training_goes_on(tmp_path, broken):
     wandb, mlflow = WandbLogger(tmp_path), MLFlowLogger(tmp_path)
@@ -171,11 +179,15 @@ def test_a_logger_without_a_place_is_warned_of_once_and_others_get_theirs(tmp_pa
     nameless = type("WandbCallback", (), {})()
     other = WandbLogger(tmp_path)
     report, *_ = report_of()
-    sent = pictures.Pictures("collapse/")
-    with pytest.warns(RuntimeWarning, match="not logged by TensorBoardLogger: the disk") as caught:
+    sent, places = pictures.Pictures("collapse/"), [lost, nameless, other]
+
+    def train():
         for number in (1, 2, 3):
-            sent.measured([lost, nameless, other], report, number, "title", number)
-        sent.ended([lost, nameless, other], Sample())
+            sent.measured(places, report, number, "title", number)
+        sent.ended(places, Sample())
+
+    with pytest.warns(RuntimeWarning, match="not logged by TensorBoardLogger: the disk") as caught:
+        train()
     assert len(caught) == 2
     assert "pictures not logged by WandbCallback: " in str(caught[1].message)
     assert [name for name, *_ in other.calls] == ["log_image"] * 3 + ["log_table"]

@@ -1,5 +1,6 @@
 """A table is written in every format, whatever its texts hold."""
 
+import html
 import io
 import json
 import math
@@ -367,3 +368,15 @@ def test_a_state_has_its_mark_and_colour_in_html(state):
     assert '[data-jp-theme-light="false"]' in style
     assert f"--tf-{state}:{look.dark};" in style
     assert "<style>" not in to_html(Table("", ["word"], [[state]]), alone=True)
+
+
+def test_very_long_names_in_html_are_short_different_and_told_by_pointing():
+    names = ["<b>" * 60 + str(i) + '"' * 9 for i in range(3)]
+    columns = [Column("class", align="left", names=True), Column("rival", names=True)]
+    shown = to_html(Table("t", columns, [[name, names[0]] for name in names]))
+    cells = re.findall(r'<t[hd][^>]*><span title="(.*?)">(.*?)</span>', shown)
+    assert [html.unescape(title) for title, _ in cells[::2]] == names
+    texts = [html.unescape(text) for _, text in cells]
+    assert len(set(texts)) == 3
+    assert max(map(len, texts)) <= 100
+    assert "<b>" not in shown

@@ -194,3 +194,13 @@ def test_a_record_shows_itself():
     assert "measured on the training set in epoch 1" in record._repr_html_()
     assert record.to_frame()["epoch"].tolist() == [0, 1]
     assert isinstance(record, TrainingRecord)
+
+
+def test_of_one_measurement_there_is_one_column_and_no_empty_part(tmp_path):
+    text = tf.report.write_training(Trained([0.0], noise=1.0), tmp_path / "p.html").read_text()
+    assert re.findall(r'<th scope="col"[^>]*>(epoch \d)</th>', text) == ["epoch 0"]
+    assert 'id="theory"' not in text
+    several = tf.report.write_training(Trained([0.5, 1.0]), tmp_path / "p.html").read_text()
+    heads = re.findall(r'<th scope="col"[^>]*>(epoch \d)</th>', several)
+    assert heads == ["epoch 0", "epoch 1"]
+    assert 'id="theory"' in several

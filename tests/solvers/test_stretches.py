@@ -107,3 +107,23 @@ def test_a_taker_that_changes_where_a_mean_crosses_zero_changes_once():
     ]
     without = tf.state_changes(problem, takers=False).of_group(2)
     assert [(c.before, c.after) for c in without] == [("distinct", "lost"), ("lost", "vanished")]
+
+
+def test_takers_that_are_tied_do_not_change():
+    """Two classes of other weights take alike here, and rounding alone tells them apart."""
+    problem = tf.Problem(
+        [10, 11, 11, 11, 11],
+        "mse",
+        bias="free",
+        class_weights=[2.0, 0.5, 2.0, 1.0, 1.0],
+        weight_decay=1,
+        feature_decay=1,
+    )
+    changes = tf.state_changes(problem)
+    (lost, *rest) = changes.of_group(1)
+    assert (lost.before, lost.after) == ("distinct", "lost")
+    for decay in lost.logit_decay * np.array([1.01, 1.05, 1.1]):
+        found = solved(problem, decay)
+        gaps = group_gaps(found.blocks, found.group_bias)[:, 1]
+        assert gaps[2] == pytest.approx(gaps[3], abs=1e-6)
+    assert [change.after for change in rest] == ["vanished"]

@@ -100,6 +100,10 @@ def test_step_rows_agree_with_step_counts():
         ({"majority": None, "minority": 3, "ratios": [1e300]}, "ratio: got 1e.300"),
         ({"ratios": [0.5]}, "ratio: got 0.5"),  # of `step_counts`
         ({"ratios": []}, "ratios: got none"),
+        ({"ratios": 2}, "ratios: got 2, need a sequence of numbers"),
+        ({"ratios": np.array(2.0)}, r"ratios: got array\(2.\), need a sequence of numbers"),
+        ({"logit_decays": 0.1}, "logit_decays: got 0.1, need a sequence of numbers"),
+        ({"logit_decays": "0.1"}, "logit_decays: got '0.1', need a sequence of numbers"),
         ({"ratios": [50, 50.1]}, "ratios: 50.1 and an earlier one both give counts 100x3,2x2"),
         ({"logit_decays": []}, "logit_decays: got none"),
         ({"logit_decays": [-1]}, "logit_decays: got -1"),

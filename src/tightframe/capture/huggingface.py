@@ -21,7 +21,7 @@ from tightframe.data.batches import LabelsLike, Reduction
 from tightframe.heads.find import unwrapped
 from tightframe.metrics import CollapseReport
 from tightframe.metrics.moments import WEIGHTINGS
-from tightframe.metrics.targets import Target
+from tightframe.metrics.targets import Target, target_list
 from tightframe.problem.class_names import NamesLike, given_names
 from tightframe.problem.problem import Problem
 
@@ -163,7 +163,7 @@ class CollapseTrainerCallback(TrainerCallback):  # type: ignore[misc, unused-ign
             "bias": bias,
             "features": features,
             "class_names": given_names(class_names),
-            "targets": targets,
+            "targets": None if targets is None else target_list(targets),
             "labels": labels,
             "reduce": reduce,
             "nc4": nc4,

@@ -24,7 +24,7 @@ from tightframe.checks import choice, number_of, whole_number
 from tightframe.data.batches import LabelsLike, Reduction, split_batch
 from tightframe.metrics import CollapseReport
 from tightframe.metrics.moments import WEIGHTINGS
-from tightframe.metrics.targets import Target
+from tightframe.metrics.targets import Target, target_list
 from tightframe.problem.class_names import NamesLike, given_names
 from tightframe.problem.problem import Problem
 
@@ -162,7 +162,7 @@ class CollapseMonitor(lightning.Callback):
             "bias": bias,
             "features": features,
             "class_names": given_names(class_names),
-            "targets": targets,
+            "targets": None if targets is None else target_list(targets),
             "reduce": reduce,
             "nc4": nc4,
             "scatter": scatter,
@@ -172,7 +172,8 @@ class CollapseMonitor(lightning.Callback):
             "problem": problem,
         }
         self._course = Course()
-        self._pictures = Pictures(prefix, known_of(problem, targets)) if pictures else None
+        known = known_of(problem, self._options["targets"])
+        self._pictures = Pictures(prefix, known) if pictures else None
         self._network = ""
         self._watch: Watch | None = None
         self._left: int | None = None  # samples to come that are no repeats

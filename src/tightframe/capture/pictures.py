@@ -12,7 +12,7 @@ from tightframe.capture.loggers import Sink, sinks
 from tightframe.capture.sample import Sample
 from tightframe.lazy import needed
 from tightframe.metrics.report import CollapseReport
-from tightframe.metrics.targets import Target, target_list
+from tightframe.metrics.targets import Target
 from tightframe.metrics.wheels import report_wheel
 from tightframe.problem.problem import Problem
 from tightframe.solution import Solution
@@ -131,10 +131,9 @@ class Pictures:
         warnings.warn(f"{what}: {error}", RuntimeWarning, stacklevel=5)
 
 
-def known_of(problem: Problem | None, targets: Target | Iterable[Target] | None) -> Any:
+def known_of(problem: Problem | None, targets: Sequence[Target] | None) -> Any:
     """Return what is known of a network: the first solution among its targets, or a problem."""
-    found = [] if targets is None else target_list(targets)
-    return next((target for target in found if isinstance(target, Solution)), problem)
+    return next((target for target in targets or () if isinstance(target, Solution)), problem)
 
 
 def _drawn(report: CollapseReport, known: Problem | Solution | None, title: str) -> Any:

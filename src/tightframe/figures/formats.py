@@ -259,8 +259,9 @@ def to_console(table: Table, width: int = 100) -> str:
 def to_html(table: Table, *, alone: bool = False) -> str:
     """Return a table as HTML, every text escaped; `pages.page` has the classes' style.
 
-    A first column of texts names the rows. A number has all its digits in ``<data value=...>``.
-    ``alone``: whether it stands in a notebook, without a page that has its title and style.
+    A first column of texts names the rows. A number has all its digits in ``<data value=...>``, a
+    very long name its beginning in ``title``. ``alone``: whether it stands in a notebook, without a
+    page that has its title and style.
     """
     heads = table.heads
     look = _left if alone else _numbers_class
@@ -268,11 +269,17 @@ def to_html(table: Table, *, alone: bool = False) -> str:
     if alone and any(column.states for column in heads):
         title = f"<style>{_ON_DARK} {{{state_variables(DARK)}}}</style>\n{title}"
     head = "".join(f'<th scope="col"{look(head)}>{escape(head.head)}</th>' for head in heads)
+    columns = [
+        shown_names(own, _NAME_WIDTH) if head.names else own
+        for head, own in zip(heads, zip(*table.texts, strict=True), strict=False)
+    ]
     body = []
-    for row, texts in zip(table.rows, table.texts, strict=True):
+    for row, texts, shown in zip(table.rows, table.texts, zip(*columns, strict=True), strict=True):
         cells = [
-            _cell_html(head, value, text, look(head), first=i == 0)
-            for i, (head, value, text) in enumerate(zip(heads, row, texts, strict=True))
+            _cell_html(head, value, text, name, look(head), first=i == 0)
+            for i, (head, value, text, name) in enumerate(
+                zip(heads, row, texts, shown, strict=True)
+            )
         ]
         body.append(f"<tr>{''.join(cells)}</tr>\n")
     note = f'<p class="note">{escape(table.note)}</p>\n' if table.note else ""
@@ -286,6 +293,9 @@ def to_html(table: Table, *, alone: bool = False) -> str:
 
 #: Notebooks that say that their ground is dark: JupyterLab, VS Code, Colab, pages of Sphinx.
 _ON_DARK = '[data-jp-theme-light="false"], .vscode-dark, html[theme="dark"], [data-theme="dark"]'
+
+#: Letters of a name in HTML, and of those that are told by pointing at it.
+_NAME_WIDTH, _MOST_TOLD = 100, 400
 
 #: After a sign: no emoji.
 _AS_TEXT = "\ufe0e"
@@ -317,8 +327,10 @@ def _left(head: Column) -> str:
     return "" if head.align == "right" else ' style="text-align:left"'
 
 
-def _cell_html(head: Column, value: Any, text: str, look: str, *, first: bool) -> str:
+def _cell_html(head: Column, value: Any, text: str, name: str, look: str, *, first: bool) -> str:
     shown = state_html(text) if head.states and text in STATES else entry_html(value, text)
+    if name != text:
+        shown = f'<span title="{escape(text[:_MOST_TOLD])}">{escape(name)}</span>'
     if first and head.align == "left":
         return f'<th scope="row"{look}>{shown}</th>'
     return f"<td{look}>{shown}</td>"

@@ -211,17 +211,16 @@ def _known(record: TrainingRecord, theory: TheoryAnswer) -> Iterator[str]:
 
 
 def _metrics(record: TrainingRecord) -> Table:
-    first, last = record.history[0], record.history[-1]
+    ends = [record.history[0], record.history[-1]][: len(record.history)]
     rows = [
-        [label, first.get(key), last.get(key)]
+        [label, *(row.get(key) for row in ends)]
         for key, label in {**METRIC_NAMES, "accuracy": "accuracy"}.items()
-        if last.get(key) is not None or first.get(key) is not None
+        if any(row.get(key) is not None for row in ends)
     ]
     columns: list[str | Column] = ["metric"]
-    columns += [
-        Column(f"epoch {row['epoch']:g}", align="right", format=".4g") for row in (first, last)
-    ]
-    return Table("First and last measurement", columns, rows)
+    columns += [Column(f"epoch {row['epoch']:g}", align="right", format=".4g") for row in ends]
+    title = "First and last measurement" if len(ends) > 1 else "The measurement"
+    return Table(title, columns, rows)
 
 
 def _charts(record: TrainingRecord) -> Iterator[Chart]:

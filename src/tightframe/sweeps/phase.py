@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.checks import choice, positive_float, whole_number
+from tightframe.checks import choice, is_several, positive_float, whole_number
 from tightframe.data.imbalance import step_counts
 from tightframe.figures.model import evenly
 from tightframe.figures.table import Column, Table
@@ -229,7 +229,7 @@ def step_rows(
     if (majority is None) == (minority is None):
         raise ValueError("majority, minority: give exactly one of the two")
     rows: dict[str, float] = {}
-    for ratio in ratios:
+    for ratio in _several("ratios", ratios):
         if majority is not None:
             counts = step_counts(num_classes, majority, ratio=ratio, fraction=fraction)
         else:
@@ -250,6 +250,12 @@ def step_rows(
     if not rows:
         raise ValueError("ratios: got none, need at least one")
     return list(rows), list(rows.values())
+
+
+def _several(name: str, values: Any) -> Iterable[Any]:
+    if not is_several(values):
+        raise ValueError(f"{name}: got {values!r}, need a sequence of numbers")
+    return values
 
 
 def phase_diagram(
@@ -314,7 +320,9 @@ def phase_diagram(
         num_classes, ratios, majority=majority, minority=minority, fraction=fraction
     )
     feature_weights = choice("feature_weights", feature_weights, FEATURE_WEIGHTS)
-    decays = [positive_float("logit_decays", decay) for decay in logit_decays]
+    decays = [
+        positive_float("logit_decays", decay) for decay in _several("logit_decays", logit_decays)
+    ]
     if not decays:
         raise ValueError("logit_decays: got none, need at least one")
     problem = Problem(
