@@ -158,6 +158,11 @@ class TestRows:
         worst = [min(row.accuracy, row.held_out_recall) for row in table]
         assert worst == sorted(worst)
 
+    def test_the_headline_has_classes_that_only_held_out_samples_lose(self):
+        held_out = (np.eye(2)[[0, 0, 0, 1]], [0, 1, 1, 1])
+        table = class_table(LastLayer.of(np.eye(2), [0, 1], np.eye(2), held_out=held_out))
+        assert table.headline == "No class is lost. Held-out recall below 0.5: 1."
+
     def test_a_tie_is_wrong(self):
         table = class_table(LastLayer.of(np.eye(2), [0, 1], np.ones((2, 2))))
         assert [row.accuracy for row in table] == [0, 0]

@@ -131,7 +131,7 @@ class Advice(Shown, Saved):
         found = ", ".join(f"{number} {state}" for state, number in states.items())
         changes = [proposal.kind for proposal in self.proposals if proposal.after is not None]
         return (
-            f"Advice({self.problem.num_classes} classes ({found}), {met} {self.wanted}"
+            f"Advice({self.problem.num_classes} classes ({found}), {met} {self.wanted} or more"
             f"{f', change {changes}' if changes else ''})"
         )
 

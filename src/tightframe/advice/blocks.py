@@ -36,7 +36,7 @@ def advice_blocks(advice: Advice, *, is_all: bool = True, compared: bool = True)
     )
     if advice.met:
         end = ": nothing to change" if is_all else ", by the theory"
-        blocks.append(f"every class has {advice.wanted}{end}")
+        blocks.append(f"every class has {advice.wanted} or more{end}")
     else:
         blocks.append(f"\nWhat gives every class {advice.wanted}:")
     for proposal in advice.proposals:
