@@ -29,7 +29,7 @@ NAMES = [
     *("NormalizedHead", "SupervisedContrastive", "UFMRuns", "LargerDecay", "ClassTable"),
     *("CollapseReport", "RegressionReport", "Diagnosis", "FittedHead", "LastLayer", "Savings"),
     *("Certificate", "SvmCertificate", "GroupedGeometry", "Embedding", "CriticalPoint"),
-    *("Descent", "Point", "Dataset"),
+    *("Descent", "Point", "Dataset", "TrainingRecord"),
 ]
 
 #: Parts of results, which are in their files; what may change; and a network, which has its own.
