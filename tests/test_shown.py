@@ -15,6 +15,7 @@ from torch import nn
 import tightframe as tf
 from tests.problems import make
 from tightframe import heads, landscape, metrics, training
+from tightframe.capture.course import Course
 from tightframe.diagnosis.diagnose import diagnose
 from tightframe.figures import mpl as drawing
 from tightframe.figures.mpl_axes import MARKERS
@@ -101,6 +102,13 @@ def continued():
 def calibrated():
     with pytest.warns(RuntimeWarning, match="calibrate"):
         return tf.calibrate(problem(), WEIGHT, FEATURES, LABELS)
+
+
+def recorded():
+    course = Course()
+    course.add(report(), 1, 0.0, 10)
+    history = [{"epoch": 0.0, "step": 10.0, "nc1": report().nc1}]
+    return course.record("Net", history, on_training_set=True, problem=problem())
 
 
 def point():
@@ -200,6 +208,7 @@ RESULTS = {
     "NC1Details": lambda: metrics.nc1_details(moments()),
     "NRC3Details": lambda: metrics.nrc3_details(WEIGHT[:2], regressed()[0]),
     "RegressionReport": regression_report,
+    "TrainingRecord": recorded,
     "UFMRuns": runs,
     "UFMRun": lambda: runs()[0],
     "Continuation": continued,

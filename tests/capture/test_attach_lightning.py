@@ -3,6 +3,7 @@
 import csv
 
 import lightning
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -242,3 +243,12 @@ def test_bad_input_and_hooks_after_an_error():
     ):
         fit(CollapseMonitor("spare"), model)
     assert not hooks(model)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_true_half_and_double_precision_are_measured_on_the_training_set(precision):
+    monitor = CollapseMonitor()
+    fit(monitor, WithForward(), precision=precision)
+    assert monitor.split == "train"
+    assert len(monitor.history) == 2
+    assert monitor.record().weight.dtype == np.float64

@@ -9,12 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 import lightning
+from lightning.pytorch.plugins.precision import Precision
 
 from tightframe.capture.course import Course
 from tightframe.capture.distributed import own_samples
 from tightframe.capture.gather import NonFiniteFeatures, share_error
 from tightframe.capture.head import HeadInUse
-from tightframe.capture.layers import Forward, collapse_report, layer_scalars
+from tightframe.capture.layers import Forward, collapse_report, layer_scalars, run_on
 from tightframe.capture.names import names_for
 from tightframe.capture.pictures import Pictures, known_of
 from tightframe.capture.record import TrainingRecord
@@ -299,7 +300,7 @@ class CollapseMonitor(lightning.Callback):
                     self._layers,
                     self._head,
                     labels=self._labels,
-                    forward=self._forward,
+                    forward=self._forward_of(trainer),
                     check=not self._measured,
                     synchronize=True,
                     sample=self._course.sample,
@@ -400,6 +401,20 @@ class CollapseMonitor(lightning.Callback):
     def _due(self, trainer: lightning.Trainer) -> bool:
         fitting = trainer.state.fn == "fit"
         return not fitting or (trainer.current_epoch + 1) % self._every == 0
+
+    def _forward_of(self, trainer: lightning.Trainer) -> Forward | None:
+        """Return what runs a batch; in half or double precision it is converted as in training."""
+        plugin = trainer.precision_plugin
+        if type(plugin).convert_input is Precision.convert_input:
+            return self._forward
+
+        def forward(module: Any, batch: Any) -> Any:
+            batch = plugin.convert_input(batch)
+            if self._forward is not None:
+                return self._forward(module, batch)
+            return run_on(module, split_batch(batch, self._labels, self._options["class_names"]))
+
+        return forward
 
     def _validation_loader(self, trainer: lightning.Trainer) -> Any:
         loaders: Any = trainer.val_dataloaders
