@@ -142,9 +142,11 @@ window.tightframeScene = (() => {
       at("sentence").textContent = (scene.measured ? "Predicted: " : "")
         + now.text.replace("{fold}", short(now.next / to, now.next / to < 2 ? 3 : 2));
     }
+    const digits = short(now.next || 0) === short(to) ? 6 : 3; // or the change seems to be here
+    const next = now.next ? `next change at ${short(now.next, digits)}` : scene.tree ? "no change above" : "";
+    if (at("next").textContent !== next) at("next").textContent = next;
     if (now !== span) {
       span = now;
-      at("next").textContent = now.next ? `next change at ${short(now.next)}` : scene.tree ? "no change above" : "";
       at("state-counts").replaceChildren(...Object.entries(now.counts).map(([state, number]) => {
         const part = document.createElement("span");
         part.style.color = `var(--tf-${state})`;
