@@ -128,9 +128,11 @@ def test_square_paths_have_them_too():
     assert len(frame) == 4
     assert frame["state"].tolist() == ["distinct", "distinct", "distinct", "merged"]
     _, axis = found.plot()
-    drawn = [line.get_ydata().tolist() for line in axis.lines]
-    margins = np.transpose([s.group_states.decision_margin for s in found.solutions])
-    assert all(margin in drawn for margin in margins.tolist())
+    drawn = {tuple(point) for line in axis.lines for point in line.get_xydata().tolist()}
+    margins = [s.group_states.decision_margin for s in found.solutions]
+    # Curves change their colour with the state, and begin at its threshold.
+    places = np.repeat(found.logit_decay, 2), np.ravel(margins)
+    assert set(zip(*map(np.ndarray.tolist, places), strict=True)) <= drawn
     w, h = found.solutions[0].weights[0], found.solutions[0].class_means
     cost = 1e-3 / 2 * ((w**2).sum() + (problem.counts * h**2).sum())
     assert found.nuclear_norm[0] * found.logit_decay[0] == pytest.approx(cost, rel=1e-9)

@@ -115,23 +115,6 @@ def point():
     return landscape.Point(WEIGHT, WEIGHT.T)
 
 
-def training_record():
-    return training.TrainingRecord(
-        network="Net",
-        measured_on="the training set",
-        on_training_set=True,
-        history=({"epoch": 0, "loss": 1.0},),
-        classes=metrics.class_table(layer()),
-        moments=(),
-        counts=np.array(COUNTS),
-        class_means=WEIGHT,
-        weight=WEIGHT,
-        bias=None,
-        features=FEATURES.astype(np.float32),
-        labels=LABELS,
-    )
-
-
 def diagram():
     return tf.phase_diagram(4, [0.01, 0.1], [1, 5], minority=4)
 
@@ -212,7 +195,6 @@ RESULTS = {
     "UFMRuns": runs,
     "UFMRun": lambda: runs()[0],
     "Continuation": continued,
-    "TrainingRecord": training_record,
     "Diagnosis": diagnosis,
     "LargerDecay": lambda: diagnosis().larger_decay,
     "HeadAnswer": lambda: diagnosis().head,
