@@ -80,7 +80,7 @@ def test_what_is_not_as_predicted_comes_first():
     assert outcome(run(wrong, setting(problem(), False))).startswith("Neither of two networks")
 
 
-def test_a_training_that_stopped_short_is_told_before_the_classes():
+def test_an_objective_far_above_its_minimum_is_told_before_the_classes():
     def at(decay, share, agrees=False):
         one = setting(problem(decay), agrees, predicted="distinct", measured="distinct")
         one.prediction["lower_bound"] = 0.5
@@ -89,13 +89,13 @@ def test_a_training_that_stopped_short_is_told_before_the_classes():
 
     said = outcome(run(at(0.002, 0.67)))
     assert said.startswith(
-        "The network did not end where the theory said. Training stopped short, 67 % above the "
-        "certified minimum: more epochs may end elsewhere. At"
+        "The network did not end where the theory said. The objective ended 67 % above the "
+        "certified minimum: training is not done, or is stuck. At"
     )
     said = outcome(run(at(0.002, 0.67), at(0.003, 0.2)))
-    assert "short, 67 % (λ = 0.002) and 20 % (λ = 0.003) above" in said
+    assert "ended 67 % (λ = 0.002) and 20 % (λ = 0.003) above" in said
     for quiet in (at(0.002, 0.67, agrees=True), at(0.002, 0.001)):
-        assert "short" not in outcome(run(quiet))
+        assert "objective" not in outcome(run(quiet))
 
 
 def test_one_rare_class_is_one():

@@ -195,7 +195,7 @@ def _judged(endings: Sequence[Ending]) -> Iterator[str]:
 
 
 def _unjudged(run: RunRecord, endings: Sequence[Ending]) -> Iterator[str]:
-    """Yield what keeps a verdict from saying all: no certificate, trainings that have not ended."""
+    """Yield what keeps a verdict from saying all: objectives still high, no certificate, no end."""
     above = [_above(ending) for ending in endings]
     early = [
         f"{100 * share:.0f} %" + (f" ({_label(ending, endings)})" if len(endings) > 1 else "")
@@ -204,8 +204,8 @@ def _unjudged(run: RunRecord, endings: Sequence[Ending]) -> Iterator[str]:
     ]
     if early:
         yield (
-            f"training stopped short, {shortened_list(early, _MOST_NAMED)} above the certified "
-            "minimum: more epochs may end elsewhere."
+            f"the objective ended {shortened_list(early, _MOST_NAMED)} above the certified "
+            "minimum: training is not done, or is stuck."
         )
     missing = [ending for ending in endings if not certified(ending.setting)]
     if missing:

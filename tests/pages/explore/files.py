@@ -8,6 +8,18 @@ import numpy as np
 from safetensors.numpy import save_file
 
 import tightframe as tf
+from tightframe.pages.explore.state import State
+
+#: Of every kind that the page takes.
+STATES = [
+    State(),
+    State(counts="500x5,100x5", weight_decay="0.02"),
+    State(counts="30,20,10x2", loss="mse", bias="free"),
+    State(counts="9x3,4x3", loss="mse", depth="3", weight_decay="0.01,0.02,0.03"),
+    State(counts="60x3,20x2", features="nonnegative"),
+    State(counts="90x3,30x3", bias="decayed", bias_decay="0.1", class_weights="balanced"),
+    State(counts="90x3,30x3", logit_adjustment="prior", dim="3"),
+]
 
 
 def network(state, samples=4, noise=0.01, seed=0):

@@ -14,6 +14,7 @@ pytest.importorskip("dash")
 from plotly.utils import PlotlyJSONEncoder
 
 import tightframe as tf
+from tests.pages.explore.files import STATES
 from tightframe.figures.style import DARK, LIGHT
 from tightframe.figures.table import Column, Table
 from tightframe.pages.explore import compute, figures, views
@@ -24,16 +25,6 @@ from tightframe.pages.explore.tables import to_dash
 from tightframe.pages.explore.upload import measure_file
 from tightframe.sweeps.phase_picture import picture
 from tightframe.theory.thresholds import thresholds as closed_form
-
-STATES = [
-    State(),
-    State(counts="500x5,100x5", weight_decay="0.02"),
-    State(counts="30,20,10x2", loss="mse", bias="free"),
-    State(counts="9x3,4x3", loss="mse", depth="3", weight_decay="0.01,0.02,0.03"),
-    State(counts="60x3,20x2", features="nonnegative"),
-    State(counts="90x3,30x3", bias="decayed", bias_decay="0.1", class_weights="balanced"),
-    State(counts="90x3,30x3", logit_adjustment="prior", dim="3"),
-]
 
 #: The views without a figure.
 TABLES_ONLY = ("classes", "advice", "measured", "code")

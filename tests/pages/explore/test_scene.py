@@ -12,21 +12,13 @@ pytest.importorskip("dash")
 
 import tightframe as tf
 from tests.pages.explore import files
+from tests.pages.explore.files import STATES
 from tightframe.pages.explore import compute, followed
 from tightframe.pages.explore.presets import PRESETS, SAMPLE, sample_file
 from tightframe.pages.explore.scene import scenes
 from tightframe.pages.explore.state import State
 from tightframe.pages.explore.stream import lines
 from tightframe.pages.explore.upload import measure_file
-
-STATES = [
-    State(),
-    State(counts="500x5,100x5", weight_decay="0.02"),
-    State(counts="30,20,10x2", loss="mse", bias="free"),
-    State(counts="9x3,4x3", loss="mse", depth="3", weight_decay="0.01,0.02,0.03"),
-    State(counts="60x3,20x2", features="nonnegative"),
-    State(counts="90x3,30x3", bias="decayed", bias_decay="0.1", class_weights="balanced"),
-]
 
 
 def quiet(done, total):
