@@ -501,12 +501,18 @@ def class_thresholds(problem: Problem, progress: ProgressLike = False) -> closed
     ValueError
         If it has targets, and as `thresholds`.
     """
+    return thresholds_of(state_changes(problem, takers=False, progress=progress))
+
+
+def thresholds_of(changes: StateChanges) -> closed.Thresholds:
+    """Return the thresholds of every state from its changes, with or without takers."""
+    problem = changes.problem
     limits = known_thresholds(problem)
-    changes = state_changes(problem, takers=False, progress=progress)
     groups = []
     for i, group in enumerate(limits.groups):
         merges, lost, vanishes = (changes.from_decay(i, s) for s in (MERGED, LOST, VANISHED))
-        places = tuple((change.logit_decay, change.after) for change in changes.of_group(i))
+        own = (change for change in changes.of_group(i) if change.before != change.after)
+        places = tuple((change.logit_decay, change.after) for change in own)
         root = group.logit_decay if problem.margin_runs else None
         if merges and root and math.isclose(merges, root, rel_tol=SAME_ROOT):
             # The root is good to more digits than where solves tell a tiny margin from none.

@@ -17,13 +17,12 @@ from tightframe.advice.advise import advise as make_advice
 from tightframe.changes import (
     FEW_GROUPS,
     StateChanges,
-    class_thresholds,
-    known_thresholds,
     state_changes,
+    thresholds_of,
 )
 from tightframe.geometry.dense import Geometry
 from tightframe.geometry.grouped import GroupedGeometry
-from tightframe.geometry.states import DISTINCT, LOST, MERGED, VANISHED, States
+from tightframe.geometry.states import VANISHED, States
 from tightframe.path import Path
 from tightframe.path import path as solve_path
 from tightframe.problem.problem import LOSS_ARGUMENTS, Problem, require_no_targets
@@ -111,17 +110,7 @@ def thresholds(problem: Problem) -> Thresholds | None:
 @lru_cache(_KEPT)
 def _followed(problem: Problem) -> tuple[GroupThreshold, ...]:
     """Return the thresholds of every state, which do not depend on the problem's decays."""
-    if problem.margin_runs:  # for which there are roots to more digits
-        return class_thresholds(problem).groups
-    found = changes(problem.replace(class_names=None))
-    groups = []
-    for i, group in enumerate(known_thresholds(problem).groups):
-        merges, lost, vanishes = (found.from_decay(i, s) for s in (MERGED, LOST, VANISHED))
-        places = tuple((c.logit_decay, c.after) for c in found.of_group(i) if c.before != c.after)
-        if (first := str(found.first.state[i])) != DISTINCT:
-            places = ((0.0, first), *places)
-        groups.append(replace(group, merges=merges, lost=lost, vanishes=vanishes, changes=places))
-    return tuple(groups)
+    return thresholds_of(changes(problem.replace(class_names=None))).groups
 
 
 #: What was followed lately, oldest first, and who follows what just now.
