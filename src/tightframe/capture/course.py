@@ -44,11 +44,7 @@ class Course:
         if report.missing or len(report.counts) > MOST_CLASSES:
             return
         own = report.geometry.logits
-        bias = (report.logits - own)[:, 0].astype(np.float32)
-        largest = np.finfo(np.float16).max
-        self._last = MeanLogits(
-            epoch, step, np.clip(own, -largest, largest).astype(np.float16), bias
-        )
+        self._last = MeanLogits.of(epoch, step, own, (report.logits - own)[:, 0])
         if is_shown(number):
             self._moments.append(self._last)
 

@@ -40,6 +40,13 @@ class MeanLogits(NamedTuple):
     logits: NDArray[np.float16]
     bias: NDArray[np.float32]
 
+    @classmethod
+    def of(cls, epoch: float, step: int, logits: Array, bias: Array) -> MeanLogits:
+        """Return them in few digits; no softmax tells logits apart that are cut at the largest."""
+        largest = np.finfo(np.float16).max
+        kept = np.clip(logits, -largest, largest).astype(np.float16)
+        return cls(epoch, step, kept, bias.astype(np.float32))
+
 
 @dataclass(frozen=True, eq=False)
 class TrainingRecord(Shown, Saved):

@@ -169,9 +169,7 @@ def _last_moment(record: TrainingRecord) -> list[MeanLogits]:
     last, bias = record.history[-1], record.bias
     logits = record.weight @ record.class_means.T
     shift = np.zeros(k) if bias is None else bias
-    return [
-        MeanLogits(last["epoch"], int(last["step"]), logits.astype(np.float16), shift.astype("f4"))
-    ]
+    return [MeanLogits.of(last["epoch"], int(last["step"]), logits, shift)]
 
 
 # -- sentences and tables --------------------------------------------------------------------------
