@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tightframe.checks import number_of
 from tightframe.heads.affine import Affine, agrees, rounding_unit
 
 #: Rounding of an 8-bit layer, which rounds its inputs too.
@@ -82,10 +83,9 @@ def gap(found: Tensor, expected: Tensor) -> str:
     """Return in words by how much two arrays differ."""
     error = found.double() - expected
     share = float(error.norm() / expected.norm().clamp_min(torch.finfo(torch.float64).tiny))
-    rows = len(found)
     return (
-        f"differ by {float(error.abs().max()):.3g} at most, {share:.2%} on average, on {rows} "
-        f"row{'s' if rows > 1 else ''}"
+        f"differ by {float(error.abs().max()):.3g} at most, {share:.2%} on average, "
+        f"on {number_of(len(found), 'row')}"
     )
 
 

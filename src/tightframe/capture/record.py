@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tightframe.checks import number_of
 from tightframe.metrics.classes import ClassTable
 from tightframe.problem.problem import Problem
 from tightframe.saved import Saved, kept
@@ -117,8 +118,7 @@ class TrainingRecord(Shown, Saved):
         yield self.classes.to_table()
 
     def __repr__(self) -> str:
-        number = len(self.history)
         return (
-            f"TrainingRecord({self.network}, {number} measurement{'s' if number != 1 else ''}, "
+            f"TrainingRecord({self.network}, {number_of(len(self.history), 'measurement')}, "
             f"{self.num_classes} classes; {self.classes.headline.rstrip('.')})"
         )

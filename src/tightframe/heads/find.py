@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from tightframe.checks import number_of
 from tightframe.data.batches import as_tensor
 from tightframe.geometry.dense import product_of
 
@@ -308,7 +309,7 @@ def _given_weight(value: Any, fewest: int) -> Tensor:
         raise ValueError(
             f"weight: got {str(weight.dtype).removeprefix('torch.')} of shape "
             f"{tuple(weight.shape)}, need real numbers of shape (K, D), one row a class and at "
-            f"least {fewest} row{'s' if fewest > 1 else ''}"
+            f"least {number_of(fewest, 'row')}"
         )
     return weight
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from tightframe.checks import number_of
 from tightframe.figures import svg
 from tightframe.figures.diagrams import Wheel
 from tightframe.figures.style import STATES
@@ -158,8 +159,7 @@ def _kicker(run: RunRecord) -> str:
             if len(groups) <= _GROUPS
             else f"{problem.num_classes} classes of {counts.min()} to {counts.max()} samples"
         )
-    number = len(run.settings)
-    parts.append(f"{number} setting{'s' if number != 1 else ''}")
+    parts.append(number_of(len(run.settings), "setting"))
     if config.get("epochs") is not None:
         parts.append(f"{config['epochs']} epochs")
     return " · ".join(parts)

@@ -12,7 +12,7 @@ import numpy as np
 from markupsafe import Markup
 
 from tightframe.capture.record import MeanLogits, TrainingRecord
-from tightframe.checks import MAX_DENSE_CLASSES
+from tightframe.checks import MAX_DENSE_CLASSES, number_of
 from tightframe.diagnosis.diagnose import theory_blocks, undescribed
 from tightframe.diagnosis.recorded import ask_of_record, recorded_problem
 from tightframe.diagnosis.theory import TheoryAnswer
@@ -137,7 +137,7 @@ def _measured(record: TrainingRecord) -> str:
     since = f" since epoch {first['epoch']:g}" if number > 1 else ""
     return (
         f"Measured on {record.measured_on}: {int(record.counts.sum()):,} samples of "
-        f"{record.num_classes:,} classes; {number} measurement{'s' if number > 1 else ''}{since}."
+        f"{record.num_classes:,} classes; {number_of(number, 'measurement')}{since}."
     )
 
 

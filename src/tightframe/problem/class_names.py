@@ -17,6 +17,7 @@ from tightframe.checks import (
     is_several,
     is_unordered,
     is_whole,
+    number_of,
     plain_number,
     shortened,
 )
@@ -183,7 +184,7 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     """
     shown = ", ".join(shown_names(names[:most]))
     left = len(names) - most
-    return shown if left <= 0 else f"{shown} and {left} other{'s' if left > 1 else ''}"
+    return shown if left <= 0 else f"{shown} and {number_of(left, 'other')}"
 
 
 def shown_names(names: Sequence[str], width: int = MAX_NAME) -> list[str]:

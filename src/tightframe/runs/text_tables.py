@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tightframe.checks import number_of
 from tightframe.figures.table import Column, Table, format_number
 from tightframe.problem.class_names import listed
 from tightframe.problem.label_law import LabelLaw
@@ -339,10 +340,7 @@ def text_overview(run: RunRecord) -> str:
     if not done:
         return text + "No setting is finished yet."
     right = sum(all(v.get("agrees") is True for v in verdicts(s)) for s in done)
-    return text + (
-        f"In {right} of {len(done)} finished setting{'s' if len(done) != 1 else ''} all is as "
-        "predicted."
-    )
+    return text + (f"In {right} of {number_of(len(done), 'finished setting')} all is as predicted.")
 
 
 def limit_sentences(setting: SettingRecord) -> list[str]:
