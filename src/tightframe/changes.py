@@ -6,7 +6,7 @@ import bisect
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -385,7 +385,7 @@ def state_changes(
             RuntimeWarning,
             stacklevel=2,
         )
-    return StateChanges(problem, _records(problem, found), lowest, line.at(lowest).states)
+    return StateChanges(problem, records(problem, found), lowest, line.at(lowest).states)
 
 
 def known_thresholds(problem: Problem) -> closed.Thresholds:
@@ -524,7 +524,7 @@ def thresholds_of(changes: StateChanges) -> closed.Thresholds:
     return replace(limits, groups=tuple(groups))
 
 
-class _Event(NamedTuple):
+class Event(NamedTuple):
     """What happens to one group; ``rival`` is the group that it is lost to, -1 if it is not."""
 
     decay: float
@@ -696,7 +696,7 @@ class _Line:
             *(np.tensordot(weights, np.array(part), axes=1) for part in zip(*parts, strict=True))
         )
 
-    def follow(self, edges: list[float], tell: Progress | None) -> list[_Event]:
+    def follow(self, edges: list[float], tell: Progress | None) -> list[Event]:
         """Return all that happens between the first and the last of some decays.
 
         Between two of them groups neither merge nor part, but for classes with a margin.
@@ -706,7 +706,7 @@ class _Line:
         def reached(decay: float) -> None:
             told(tell, math.floor(POINTS_A_DECADE * math.log10(decay / edges[0])), total)
 
-        found: list[_Event] = []
+        found: list[Event] = []
         width = stretches.WIDEST
         reached(edges[0])
         for low, high in itertools.pairwise(edges):
@@ -721,10 +721,10 @@ class _Line:
     def _is_smooth(self, low: float, high: float) -> bool:
         return self.numeric and high > low * (1 + CLOSE_EDGES)
 
-    def _scanned(self, low: float, high: float, reached: Callable[[float], None]) -> list[_Event]:
+    def _scanned(self, low: float, high: float, reached: Callable[[float], None]) -> list[Event]:
         """Return all that happens between two decays, of which points of a grid show some."""
         points = 2 + math.floor(POINTS_A_DECADE * math.log10(high / low))
-        found: list[_Event] = []
+        found: list[Event] = []
         for one, other in itertools.pairwise(
             [*np.geomspace(low, high, points)[:-1].tolist(), high]
         ):
@@ -732,7 +732,7 @@ class _Line:
             found += self._events(one, other)
         return found
 
-    def _events(self, low: float, high: float) -> list[_Event]:
+    def _events(self, low: float, high: float) -> list[Event]:
         found = []
         for decay, below, above in self.changes(low, high):
             self.worst_error = max(self.worst_error, self.error(below, above))
@@ -743,12 +743,12 @@ class _Line:
                 ends = (self.at(end).gaps[:, group] for end in (low, high))
                 if before == after == LOST and all(_are_equal(gaps, takers) for gaps in ends):
                     continue
-                found.append(_Event(decay, group, before, after, rival))
+                found.append(Event(decay, group, before, after, rival))
         return found
 
     def _traced(
         self, low: float, high: float, width: float, reached: Callable[[float], None]
-    ) -> tuple[list[_Event], float] | None:
+    ) -> tuple[list[Event], float] | None:
         """Return all that happens between two decays as smooth stretches tell, and the last width.
 
         None where they do not: rounding is in the way.
@@ -787,16 +787,16 @@ class _Line:
         joined = self._joined(low, [event for _, event in sorted(found)])
         return None if joined is None else (joined, parts[-1].high - parts[-1].low)
 
-    def _joined(self, low: float, found: list[_Event]) -> list[_Event] | None:
+    def _joined(self, low: float, found: list[Event]) -> list[Event] | None:
         """Return events in order, with those of a group at one decay as one.
 
         Where its class mean crosses zero a group parts from one taker and is lost to another at
         once, which polynomials tell apart. None if what comes before is not what was there.
         """
         first = self.at(low).states
-        events: list[_Event] = []
+        events: list[Event] = []
         for group in sorted({event.group for event in found}):
-            own = [_Event(0.0, group, "", str(first.state[group]), int(first.rival[group]))]
+            own = [Event(0.0, group, "", str(first.state[group]), int(first.rival[group]))]
             for event in found:
                 if event.group != group:
                     continue
@@ -809,7 +809,7 @@ class _Line:
             events += [new for old, new in itertools.pairwise(own) if self._differ(old, new)]
         return sorted(events)
 
-    def _differ(self, old: _Event, new: _Event) -> bool:
+    def _differ(self, old: Event, new: Event) -> bool:
         """Tell whether anything is another after an event than it was after the one before."""
         if new.before != new.after:
             return True
@@ -833,7 +833,7 @@ class _Line:
         gaps = _gaps(_blocks(self.partition, factors), factors.bias)[:, crossing.group]
         return _are_equal(gaps, crossing.rivals)
 
-    def _placed(self, stretch: Stretch, crossing: Crossing) -> _Event | None:
+    def _placed(self, stretch: Stretch, crossing: Crossing) -> Event | None:
         """Return what a crossing says, at the decay that solves near it say; None if they fail."""
         _, group, before, after, rivals = crossing
         rival = rivals[1] if after == LOST else -1
@@ -852,7 +852,7 @@ class _Line:
                     break
             else:
                 return None
-        return _Event(math.exp(time), group, before, after, rival)
+        return Event(math.exp(time), group, before, after, rival)
 
     def changes(self, low: float, high: float, cuts: int = 1) -> list[tuple[float, _Point, _Point]]:
         """Return all decays between two at which a code changes, with points below and above."""
@@ -1064,7 +1064,7 @@ def _are_equal(gaps: Array, groups: tuple[int, int]) -> bool:
     return bool(abs(gaps[groups[0]] - gaps[groups[1]]) <= TIED * largest)
 
 
-def _records(problem: Problem, found: list[_Event]) -> tuple[StateChange, ...]:
+def records(problem: Problem, found: Iterable[Event]) -> tuple[StateChange, ...]:
     """Join groups that change alike at one decay."""
     firsts: dict[int, int] = {}  # label of the first class of every group
     label = 0
@@ -1074,8 +1074,8 @@ def _records(problem: Problem, found: list[_Event]) -> tuple[StateChange, ...]:
     alike: dict[tuple[float, str, str, int], list[int]] = {}
     for decay, group, before, after, rival in found:
         alike.setdefault((decay, before, after, rival), []).append(group)
-    records = []
+    joined = []
     for (decay, before, after, rival), groups in alike.items():
         taker = None if rival < 0 else firsts[rival]
-        records.append(StateChange(tuple(groups), decay, before, after, taker, problem))
-    return tuple(records)
+        joined.append(StateChange(tuple(groups), decay, before, after, taker, problem))
+    return tuple(joined)

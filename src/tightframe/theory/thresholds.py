@@ -129,16 +129,28 @@ class Thresholds(Shown, Saved):
         groups = tuple(replace(group, **none) for group in self.groups)
         return replace(self, logit_decay=None, groups=groups)
 
+    @property
+    def collapsed_state(self) -> str:
+        """What the closed form's thresholds make of classes: ``"merged"`` or ``"vanished"``."""
+        return MERGED if self.kind == "merge" else VANISHED
+
+    def places_of(self, group: GroupThreshold) -> dict[str, float]:
+        """Return from which logit decay on classes are in which state, the closed form's named too.
+
+        Parameters
+        ----------
+        group : GroupThreshold
+            One of `groups`.
+        """
+        return {state or self.collapsed_state: place for state, place in group.places.items()}
+
     def __repr__(self) -> str:
         told = [number_of(len(self.groups), "group")]
-        first = min(
-            ((place, state) for group in self.groups for state, place in group.places.items()),
-            default=None,
-        )
+        places = (self.places_of(group).items() for group in self.groups)
+        first = min(((place, state) for own in places for state, place in own), default=None)
         if first is not None:
             place, state = first
-            collapsed = state or (MERGED if self.kind == "merge" else VANISHED)
-            told[0] += f", the first {collapsed} from logit_decay {place:.6g}"
+            told[0] += f", the first {state} from logit_decay {place:.6g}"
         told.append(f"total_collapse={self.total_collapse:.6g}")
         if self.logit_decay is not None:
             told.append(f"logit_decay={self.logit_decay:.6g}")

@@ -11,7 +11,7 @@ from tightframe.views.merge_tree import VERBS
 if TYPE_CHECKING:
     from tightframe.changes import StateChanges
     from tightframe.theory.contexts.thresholds import ContextThresholds
-    from tightframe.theory.thresholds import GroupThreshold, Thresholds
+    from tightframe.theory.thresholds import Thresholds
 
 #: States in the order in which classes get into them.
 COLLAPSED = ("merged", "lost", "vanished")
@@ -32,7 +32,7 @@ def groups_table(found: Thresholds) -> Table:
     """Return from which decay on which classes are in which state."""
     shown = found.groups[:MOST_ROWS]
     own, followed = found.logit_decay, _followed(found)
-    places = [_places(found, group) for group in shown]
+    places = [found.places_of(group) for group in shown]
     states = [state for state in COLLAPSED if any(state in each for each in places)]
     cells: list[list[Any]] = [
         [f"{group.classes} of {group.count}", *(each.get(state) for state in states)]
@@ -45,7 +45,7 @@ def groups_table(found: Thresholds) -> Table:
         cells = [[*row, each.state_at(own)] for row, each in zip(cells, shown, strict=True)]
     elif any(group.collapsed is not None for group in shown):
         said = {True: "yes", False: "no", None: None}
-        columns.append(f"{_collapsed(found)} now")
+        columns.append(f"{found.collapsed_state} now")
         cells = [[*row, said[each.collapsed]] for row, each in zip(cells, shown, strict=True)]
     more = len(found.groups) - len(shown)
     note = f"All class means are zero from {found.total_collapse:.6g} on."
@@ -55,40 +55,36 @@ def groups_table(found: Thresholds) -> Table:
 
 def thresholds_chart(found: Thresholds) -> Chart:
     """Return over the samples of a class from which decay on it is in which state."""
-    known = [(group.count, _places(found, group)) for group in found.groups]
+    known = [(group.count, found.places_of(group)) for group in found.groups]
     curves = []
     for state in COLLAPSED:
         own = [(each[state], float(count)) for count, each in known if state in each]
         if own:
             places, counts = zip(*own, strict=True)
             curves.append(Curve(f"{state} from here", places, counts, state, "points"))
-    marks = [Mark(found.total_collapse, "all zero", color="muted", in_legend=True)]
-    if found.logit_decay is not None:
-        marks.append(Mark(found.logit_decay, "this decay", color="ink", style="solid"))
     return Chart(
         "Where classes collapse",
         LAMBDA,
         "samples of the class",
         curves,
-        marks=marks,
+        marks=_marks(found),
         log_x=True,
         log_y=True,
         nothing="no threshold is known",
     )
 
 
+def _marks(found: Thresholds | ContextThresholds) -> list[Mark]:
+    """Return lines where all is zero, and at the problem's own decay if it has one."""
+    marks = [Mark(found.total_collapse, "all zero", color="muted", in_legend=True)]
+    if found.logit_decay is not None:
+        marks.append(Mark(found.logit_decay, "this decay", color="ink", style="solid"))
+    return marks
+
+
 def _followed(found: Thresholds) -> bool:
     """Tell whether every change of state is known, not the closed form alone."""
     return all(group.changes is not None for group in found.groups)
-
-
-def _collapsed(found: Thresholds) -> str:
-    return "merged" if found.kind == "merge" else "vanished"
-
-
-def _places(found: Thresholds, group: GroupThreshold) -> dict[str, float]:
-    """Return from which decay on a group is in which state."""
-    return {state or _collapsed(found): place for state, place in group.places.items()}
 
 
 def merging_chart(found: ContextThresholds) -> Chart:
@@ -104,15 +100,12 @@ def merging_chart(found: ContextThresholds) -> Chart:
         numbers += [numbers[-1], together]
     decays += [top] * 2
     numbers += [numbers[-1], found.problem.num_classes]
-    marks = [Mark(top, "all zero", color="muted", in_legend=True)]
-    if found.logit_decay is not None:
-        marks.append(Mark(found.logit_decay, "this decay", color="ink", style="solid"))
     return Chart(
         "Where labels share their logits",
         LAMBDA,
         "labels that share",
         [Curve("labels that share their logits", decays, numbers, "merged")],
-        marks=marks,
+        marks=_marks(found),
         log_x=True,
         whole=("y",),
         note=f"Of {len(found.alone)} more labels no place is known." if found.alone else "",

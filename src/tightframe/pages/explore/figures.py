@@ -290,9 +290,8 @@ def _threshold_marks(names: Sequence[str], limits: Thresholds) -> list[Mark]:
     """Return a line for every threshold, each with what happens there if they are few."""
     places: dict[tuple[float, str], list[str]] = {}
     for name, group in zip(names, limits.groups, strict=True):
-        for state, place in group.places.items():
-            after = state or ("merged" if limits.kind == "merge" else "vanished")
-            places.setdefault((place, after), []).append(name)
+        for state, place in limits.places_of(group).items():
+            places.setdefault((place, state), []).append(name)
     few = len(places) <= _MAX_LEGEND
     return [
         Mark(

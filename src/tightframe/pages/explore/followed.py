@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from tightframe.changes import FEW_GROUPS, StateChange, StateChanges
+from tightframe.changes import FEW_GROUPS, Event, StateChange, StateChanges, records
 from tightframe.geometry.states import DISTINCT, LOST
 from tightframe.pages.explore.compute import MAX_AT_ONCE, PICTURE_TOL, keep
 from tightframe.pages.explore.compute import changes as changes_of
@@ -208,9 +208,7 @@ def _rough(line: Problem, here: float) -> Followed:
     own = [here] if low < here < high else []
     decays = np.unique([*np.geomspace(low, high, _points(line)), *known, *own])
     solutions = _solutions(line, decays)
-    changes = StateChanges(
-        line, tuple(_changes(line, decays, solutions)), low, solutions[0].group_states
-    )
+    changes = StateChanges(line, _changes(line, decays, solutions), low, solutions[0].group_states)
     return Followed(changes, decays, solutions, exact=False)
 
 
@@ -218,17 +216,16 @@ def _all_distinct(solution: Solution) -> bool:
     return bool((solution.group_states.state == DISTINCT).all())
 
 
-def _changes(line: Problem, decays: Array, solutions: Sequence[Solution]) -> Iterator[StateChange]:
-    firsts = [int(np.flatnonzero(line.class_groups == g)[0]) for g in range(len(line.groups))]
+def _changes(
+    line: Problem, decays: Array, solutions: Sequence[Solution]
+) -> tuple[StateChange, ...]:
+    events = []
     for decay, (below, above) in zip(decays[1:].tolist(), pairwise(solutions), strict=True):
         before, after = below.group_states, above.group_states
-        alike: dict[tuple[str, str, int], list[int]] = {}
         for g in np.flatnonzero(before.state != after.state).tolist():
             rival = int(after.rival[g]) if after.state[g] == LOST else -1
-            alike.setdefault((str(before.state[g]), str(after.state[g]), rival), []).append(g)
-        for (first, then, rival), groups in alike.items():
-            taker = None if rival < 0 else firsts[rival]
-            yield StateChange(tuple(groups), decay, first, then, taker, line)
+            events.append(Event(decay, g, str(before.state[g]), str(after.state[g]), rival))
+    return records(line, events)
 
 
 def _ends(places: Sequence[float], here: float) -> tuple[float, float]:
